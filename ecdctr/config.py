@@ -1,0 +1,290 @@
+"""The configuration: one YAML file, typed and validated at load."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ecdctr.errors import ConfigError
+
+Level = Literal["tpm", "cpm", "actr"]
+Domain = Literal["natural", "ads"]
+LEVELS: tuple[Level, ...] = ("tpm", "cpm", "actr")
+DOMAINS: tuple[Domain, ...] = ("natural", "ads")
+PRODUCTION = "production"
+RESERVED_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change after load."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Feature(Section):
+    """One declared column of the impressions."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    side: Literal["user", "item", "context"]
+    kind: Literal["categorical", "numeric", "multi_valued"]
+    tpm: bool = Field(False, description="whether TPM uses it too")
+    transform: Literal["identity", "log1p"] = "identity"
+    max_values: int = Field(8, ge=1, description="multi-valued only: values kept per impression")
+
+    @model_validator(mode="after")
+    def _check(self) -> Feature:
+        if self.name in RESERVED_COLUMNS:
+            raise ValueError(f"'{self.name}' is a column of the contract itself and cannot be declared as a feature")
+        if self.tpm and self.kind != "categorical":
+            raise ValueError(f"feature '{self.name}': TPM takes categorical features only, found {self.kind}")
+        return self
+
+
+class Data(Section):
+    """Where impressions lie and how they are prepared."""
+
+    root: Path = Path("data")
+    prepared: Path = Path("prepared")
+    allowed_missing_days: int = Field(0, ge=0, description="days of a window that may be missing")
+    quarantine: bool = Field(False, description="set bad rows aside under <root>/_quarantine instead of stopping")
+    duckdb_memory: str = Field("2GB", pattern=r"^\d+(\.\d+)?(KB|MB|GB|TB)$")
+    threads: int = Field(2, ge=1)
+    history_length: int = Field(20, ge=1, description="clicks kept per impression (last N)")
+    lookback_days: int = Field(28, ge=1, description="days before an impression that history and counts may see")
+    numeric_null: float = Field(0.0, description="value of a missing numeric feature")
+
+
+class Training(Section):
+    """One level's optimisation. Learning rates are per step of Adam."""
+
+    window_days: int = Field(ge=1)
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(4096, ge=2)
+    lr_embedding: float = Field(2e-3, gt=0)
+    lr_dense: float = Field(1e-3, gt=0)
+    chunk_rows: int = Field(262_144, ge=1024, description="rows shuffled together; bounds the memory of reading")
+    threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+
+
+class Tpm(Training):
+    """Tiny Pre-training Model."""
+
+    window_days: int = Field(84, ge=1)
+    embedding_dim: int = Field(16, ge=1)
+    hidden: tuple[int, ...] = (32,)
+    refresh: Literal["incremental", "window"] = Field(
+        "incremental", description="after the first version: only the days since it, or the whole window again"
+    )
+
+
+class Snapshots(Section):
+    """Which TPM snapshots a consumer takes and how it aggregates them."""
+
+    count: int = Field(3, ge=0, description="K; 0 switches TPM off")
+    stride_days: int = Field(28, ge=1)
+    aggregation: Literal["self_attention", "mean", "newest"] = "self_attention"
+    require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
+
+
+class Network(Section):
+    """The one network of CPM and A-CTR."""
+
+    embedding_dim: int = Field(16, ge=1)
+    hidden: tuple[int, ...] = (128, 64)
+    attention_heads: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Network:
+        if self.embedding_dim % self.attention_heads:
+            raise ValueError(
+                f"embedding_dim {self.embedding_dim} is not a multiple of attention_heads {self.attention_heads}"
+            )
+        return self
+
+
+class Cpm(Training):
+    """Complete Pre-training Model."""
+
+    window_days: int = Field(28, ge=1)
+
+
+class Actr(Training):
+    """Advertisement CTR model."""
+
+    window_days: int = Field(14, ge=1)
+    epochs: int = Field(2, ge=1)
+    batch_size: int = Field(512, ge=2)
+    init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
+    policy: Literal["from_cpm", "continue"] = Field(
+        "from_cpm", description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day"
+    )
+    batch_norm: Literal["keep", "reset_stats", "reset_all"] = "keep"
+    freeze_aggregator: bool = True
+
+
+class Evaluation(Section):
+    """Progressive validation and the promotion gate."""
+
+    low_activity_below: int = Field(20, ge=1, description="impressions in the lookback that make a user active")
+    batch_size: int = Field(8192, ge=1)
+    bootstrap_samples: int = Field(500, ge=50)
+    gate_max_gauc_drop: float = Field(0.01, ge=0, description="refuse if the challenger is surely worse by more")
+    gate_calibration: tuple[float, float] = (0.5, 2.0)
+
+
+class Kubernetes(Section):
+    """The pod that trains, when airflow.execution is 'kubernetes'."""
+
+    image: str = "ecdctr:latest"
+    namespace: str = "default"
+    gpus: int = Field(1, ge=0)
+    cpu: str = "4"
+    memory: str = "16Gi"
+    volume_claim: str = "ecdctr"
+    mount_path: str = "/ecdctr"
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    service_account: str | None = None
+
+
+class AirflowSettings(Section):
+    """Schedules and execution of the DAGs."""
+
+    execution: Literal["process", "kubernetes"] = "process"
+    start_date: dt.date = dt.date(2026, 1, 1)
+    tpm_cron: str = "0 0 * * 1"
+    daily_cron: str = "0 0 * * *"
+    pool: str = "gpu"
+    retries: int = Field(1, ge=0)
+    wait_hours: float = Field(36, gt=0, description="how long a run waits for a day's data")
+    poke_seconds: float = Field(60, gt=0)
+    kubernetes: Kubernetes = Kubernetes()
+
+
+class Simulation(Section):
+    """The simulated world of `ecdctr simulate`; see ecdctr/data/simulate.py for the model behind the numbers."""
+
+    start: dt.date = dt.date(2026, 1, 1)
+    days: int = Field(ge=1)
+    users: int = Field(ge=10)
+    natural_items: int = Field(ge=10)
+    ad_items: int = Field(ge=10)
+    natural_per_day: int = Field(ge=100)
+    ads_per_day: int = Field(ge=10)
+    latent_dim: int = Field(8, ge=2)
+    recurrence_days: int = Field(28, ge=2)
+    recurring: float = Field(1.0, ge=0, description="strength of interests that come back every recurrence_days")
+    drift: float = Field(0.4, ge=0, description="strength of the slow drift")
+    domain_correlation: float = Field(0.8, ge=0, le=1, description="between natural and ads preference")
+    new_user_share: float = Field(0.15, ge=0, lt=1, description="users that arrive during the simulated days")
+    ctr: float = Field(0.12, gt=0, lt=0.5, description="natural click-through rate, roughly")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    seed: int = 1
+    data: Data = Data()
+    features: tuple[Feature, ...] = ()
+    tpm: Tpm = Tpm()
+    snapshots: Snapshots = Snapshots()
+    network: Network = Network()
+    cpm: Cpm = Cpm()
+    actr: Actr = Actr()
+    evaluation: Evaluation = Evaluation()
+    airflow: AirflowSettings = AirflowSettings()
+    simulation: Simulation | None = None
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="named overlays, e.g. no_tpm: {snapshots: {count: 0}}"
+    )
+
+    @field_validator("features")
+    @classmethod
+    def _unique(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        names = [feature.name for feature in features]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"feature '{name}' is declared {names.count(name)} times; declare each once")
+        return features
+
+    def training(self, level: Level) -> Training:
+        """The optimisation settings of a level."""
+        return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]
+
+    def relevant(self, level: Level) -> dict[str, Any]:
+        """The settings that can change a level's result; their digest enters the fingerprint."""
+        data_keys = {"history_length", "lookback_days", "numeric_null", "allowed_missing_days", "quarantine"}
+        whole = self.model_dump(mode="json")
+        parts: dict[str, Any] = {
+            "seed": self.seed,
+            "data": {key: whole["data"][key] for key in sorted(data_keys)},
+            "features": whole["features"],
+            level: whole[level],
+        }
+        if level != "tpm":
+            parts |= {"network": whole["network"], "snapshots": whole["snapshots"]}
+        return parts
+
+    def with_variant(self, name: str | None) -> Config:
+        """This configuration with the named overlay applied.
+
+        Raises ConfigError for an unknown name or an overlay that does not validate.
+        """
+        if not name or name == "default":
+            return self
+        if name not in self.variants:
+            known = ", ".join(sorted(self.variants)) or "none are declared"
+            raise ConfigError(f"Unknown variant '{name}'; known variants: {known}. Declare it under 'variants:'.")
+        merged = _merge(self.model_dump(mode="json"), self.variants[name])
+        return _validate(merged, f"variant '{name}'")
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a configuration file; relative data paths are relative to the file.
+
+    Raises ConfigError with the key, the found value and what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"No configuration at {path}; name one with --config or ECDCTR_CONFIG.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(raw).__name__}.")
+    config = _validate(raw, str(path))
+    for name in config.variants:
+        config.with_variant(name)
+    base = path.resolve().parent
+    data = config.data.model_copy(
+        update={"root": base / config.data.root, "prepared": base / config.data.prepared}
+    )
+    return config.model_copy(update={"data": data})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-serialisable value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _validate(raw: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']} (found {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{where} is not valid. " + "; ".join(problems)) from None
+
+
+def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overlay.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
