@@ -1,0 +1,1 @@
+"""Impressions: contract, simulator, preparation, batches."""

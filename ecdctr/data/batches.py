@@ -1,0 +1,165 @@
+"""Parquet examples → batches of tensors: read in chunks, mapped to rows, shuffled inside a chunk, one chunk ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from ecdctr.config import Config, Level
+from ecdctr.data.prepare import COUNT_FEATURES
+from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.errors import ContractError
+
+GAP_BUCKETS = 34
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a level's model reads. `fields` starts with user_id and item_id."""
+
+    fields: tuple[str, ...]
+    multi: tuple[tuple[str, int], ...]
+    numeric: tuple[str, ...]
+    history_length: int
+
+    @classmethod
+    def of(cls, config: Config, level: Level) -> Inputs:
+        """The inputs of a level: TPM's few, or everything declared, the hour, the counts and the click history."""
+        if level == "tpm":
+            return cls(("user_id", "item_id", *(f.name for f in config.features if f.tpm)), (), (), 0)
+        single = tuple(f.name for f in config.features if f.kind == "categorical")
+        multi = tuple((f.name, f.max_values) for f in config.features if f.kind == "multi_valued")
+        numeric = tuple(f.name for f in config.features if f.kind == "numeric")
+        hour = () if "hour" in single else ("hour",)
+        return cls(
+            ("user_id", "item_id", *single, *hour), multi, (*numeric, *COUNT_FEATURES), config.data.history_length
+        )
+
+    @property
+    def vocabularies(self) -> tuple[str, ...]:
+        """Names of all fields that have a vocabulary."""
+        return (*self.fields, *(name for name, _ in self.multi))
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns read from the examples."""
+        history = ["history", "history_gap"] if self.history_length else []
+        return [*self.vocabularies, *self.numeric, *history, "click"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of embedding tables and numbers. B = batch, F = fields, M = values of all multi-valued fields, H = history."""
+
+    ids: torch.Tensor  # int64 [B, F]
+    multi: torch.Tensor  # int64 [B, M], 0 pads
+    numeric: torch.Tensor  # float32 [B, N]
+    history: torch.Tensor  # int64 [B, H] item rows, newest first, 0 pads
+    gaps: torch.Tensor  # int64 [B, H] log2 bucket of the seconds since each click, 0 pads
+    label: torch.Tensor  # float32 [B]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, index: torch.Tensor | slice) -> Batch:
+        """The chosen rows."""
+        return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+
+def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
+    """Map a table of examples to rows and numbers; raises ContractError for a numeric value that is not finite."""
+    rows = table.num_rows
+    ids = np.empty((rows, len(inputs.fields)), dtype=np.int64)
+    for i, name in enumerate(inputs.fields):
+        ids[:, i] = vocabularies[name].lookup(table.column(name).combine_chunks())
+    padded = [np.zeros((rows, 0), dtype=np.int64)]
+    for name, width in inputs.multi:
+        values, lengths = _flat(table.column(name))
+        padded.append(_pad(vocabularies[name].lookup(values), lengths, width))
+    numeric = np.empty((rows, len(inputs.numeric)), dtype=np.float32)
+    for i, name in enumerate(inputs.numeric):
+        numeric[:, i] = table.column(name).to_numpy()
+        if not np.isfinite(numeric[:, i]).all():
+            bad = int((~np.isfinite(numeric[:, i])).sum())
+            raise ContractError(f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} rows.")
+    history = gaps = np.zeros((rows, 0), dtype=np.int64)
+    if inputs.history_length:
+        values, lengths = _flat(table.column("history"))
+        history = _pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
+        seconds, _ = _flat(table.column("history_gap"))
+        bucket = 1 + np.log2(1 + np.maximum(seconds.to_numpy(zero_copy_only=False), 0)).astype(np.int64)
+        gaps = _pad(np.minimum(bucket, GAP_BUCKETS - 1), lengths, inputs.history_length)
+    label = table.column("click").to_numpy().astype(np.float32)
+    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, label)
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def read_chunks(files: list[Path], columns: list[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
+    """Tables of about `chunk_rows` rows, in the order of the files."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=chunk_rows, columns=columns):
+                waiting.append(batch)
+                rows += batch.num_rows
+                if rows >= chunk_rows:
+                    yield pa.Table.from_batches(waiting)
+                    waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def training_batches(
+    files: list[Path],
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    batch_size: int,
+    chunk_rows: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """Shuffled batches over the files, oldest chunk first. The same seed gives the same batches.
+
+    A last batch of one row is left out, since BatchNorm cannot use it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chunks = read_chunks(files, inputs.columns, chunk_rows)
+
+    def next_chunk() -> Batch | None:
+        table = next(chunks, None)
+        return None if table is None else encode(table, inputs, vocabularies)
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next_chunk)
+        while (chunk := ahead.result()) is not None:
+            ahead = reader.submit(next_chunk)
+            order = torch.randperm(len(chunk), generator=generator)
+            for start in range(0, len(chunk), batch_size):
+                index = order[start : start + batch_size]
+                if len(index) > 1:
+                    yield chunk.take(index)
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return lists.flatten(), np.diff(offsets)
+
+
+def _pad(values: NDArray[np.int64], lengths: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Ragged values [sum of lengths] → [rows, width], left-aligned, 0 pads."""
+    padded = np.zeros((len(lengths), width), dtype=np.int64)
+    padded[np.arange(width) < lengths[:, None]] = values
+    return padded

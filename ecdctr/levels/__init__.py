@@ -1,0 +1,1 @@
+"""The three levels, each one function of (configuration, data date, store)."""

@@ -1,0 +1,260 @@
+"""What the three levels share: the request, the fingerprint, reuse, vocabularies, publishing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import importlib.metadata
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+import ecdctr
+from ecdctr.config import PRODUCTION, Config, Domain, Level, digest
+from ecdctr.data.batches import Inputs
+from ecdctr.data.prepare import Prepared, prepare
+from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+from ecdctr.training import checkpoint
+from ecdctr.training.loop import fit
+
+PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
+LEVEL_DOMAIN: dict[Level, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
+
+
+class Reporter(Protocol):
+    """Where progress goes; the command line draws bars from it."""
+
+    def start(self, what: str, total: int) -> None:
+        """A piece of work of `total` units begins."""
+
+    def advance(self, units: int, loss: float | None = None) -> None:
+        """Some units are done."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def start(self, what: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, units: int, loss: float | None = None) -> None:
+        """Ignore."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Train one level for one data date. `config` has the variant applied already."""
+
+    config: Config
+    store: Store
+    date: dt.date
+    experiment: str = PRODUCTION
+    variant: str = "default"
+    force: bool = False
+    restart: bool = False
+    reporter: Reporter = Silent()
+
+    def __post_init__(self) -> None:
+        if self.variant != "default" and self.experiment == PRODUCTION:
+            raise ConfigError(
+                f"Variant '{self.variant}' cannot run in 'production', whose versions would mix; "
+                f"name an experiment, for example --experiment {self.variant}."
+            )
+
+    @property
+    def before(self) -> dt.date:
+        """The day before the data date."""
+        return self.date - dt.timedelta(days=1)
+
+
+class Plan(NamedTuple):
+    """Everything that decides the result: what is read, from which parents, on which days."""
+
+    level: Level
+    parents: dict[str, list[Ref]]
+    dates: list[dt.date]
+
+
+class Outcome(NamedTuple):
+    """The version and whether it was there already."""
+
+    manifest: Manifest
+    reused: bool
+
+
+Build = Callable[[Inputs, dict[str, Vocabulary]], nn.Module]
+Finish = Callable[[nn.Module, dict[str, Vocabulary], Path], None]
+
+
+def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finish: Finish) -> Outcome:
+    """Prepare, look for a finished version with the same fingerprint, else train and publish.
+
+    `grow_from` is the parent whose vocabularies are extended, `build` makes the network with its parents' weights in it,
+    `finish` may merge or write more files before publishing.
+    """
+    config, level, reporter = request.config, plan.level, request.reporter
+    started = dt.datetime.now(dt.UTC)
+    domain = LEVEL_DOMAIN[level]
+    reporter.start(f"prepare {domain}", len(plan.dates))
+    days = prepare(config, domain, plan.dates, basic=level == "tpm", on_day=lambda _: reporter.advance(1))
+    if not days:
+        raise StoreError(f"{level} {request.date}: no day of {domain} impressions in its window; nothing to train on.")
+    fingerprint = _fingerprint(request, plan, days)
+    finished = request.store.find(request.experiment, level, request.date, fingerprint)
+    if finished and not request.force:
+        return Outcome(finished, True)
+
+    inputs = Inputs.of(config, level)
+    files = [day.path for day in days]
+    vocabularies = _grow(request, plan, inputs, files, grow_from)
+    model = build(inputs, vocabularies)
+    settings = config.training(level)
+    total = sum(_rows(path) for path in files)
+    reporter.start(f"train {level}", total * settings.epochs)
+    result = fit(model, settings, inputs, vocabularies, files, config.seed, reporter.advance)
+
+    request.store.create_experiment(request.experiment)
+    with request.store.staging() as folder:
+        finish(model, vocabularies, folder)
+        checkpoint.save(model, vocabularies, folder)
+        relevant = config.relevant(level)
+        manifest = Manifest(
+            experiment=request.experiment,
+            level=level,
+            data_date=request.date,
+            version="v0000",
+            variant=request.variant,
+            window_start=days[0].date,
+            window_end=days[-1].date,
+            fingerprint=fingerprint,
+            parents={name: [str(ref) for ref in refs] for name, refs in plan.parents.items()},
+            data_digests={f"{domain}/{day.date}": day.fingerprint for day in days},
+            config=relevant,
+            config_digest=digest(relevant),
+            code_version=ecdctr.__version__,
+            code_digest=code_digest(),
+            packages={name: importlib.metadata.version(name) for name in PACKAGES},
+            seed=config.seed,
+            metrics={
+                "train_loss": result.loss,
+                "train_seconds": result.seconds,
+                "samples_per_second": result.samples / max(result.seconds, 1e-9),
+                "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "parameters": float(sum(p.numel() for p in model.parameters())),
+            },
+            rows={"samples": result.samples, **{name: v.rows for name, v in vocabularies.items()}},
+            files={},
+            started_at=started,
+            finished_at=dt.datetime.now(dt.UTC),
+            host=socket.gethostname(),
+        )
+        published = request.store.publish(folder, manifest, request.force)
+    if published.version and request.store.alias("candidate", request.experiment, level) != published.ref:
+        request.store.set_alias("candidate", published.ref, "newest version trained")
+    return Outcome(published, False)
+
+
+def load_parent(request: Request, ref: Ref) -> checkpoint.Checkpoint:
+    """Read a parent version's checkpoint."""
+    return checkpoint.load(request.store.path(ref))
+
+
+def copy_tables(model: nn.Module, parent: checkpoint.Checkpoint, what: str) -> None:
+    """Carry embedding rows over by raw id; raises ConfigError when the dimension changed."""
+    for name, table in parent.tables.items():
+        dim = model.embeddings.table.weight.shape[1]  # type: ignore[union-attr]
+        if table.shape[1] != dim:
+            raise ConfigError(
+                f"{what} has embeddings of dimension {table.shape[1]}, the configuration says {dim}; "
+                "set embedding_dim as before, or start a new experiment."
+            )
+        model.embeddings.load_prefix(name, table)  # type: ignore[operator,union-attr]
+
+
+def resolve_snapshots(request: Request) -> list[Ref]:
+    """The K TPM versions as of d, d - stride, d - 2 stride, …, newest first, each once.
+
+    Raises StoreError if there is none, or fewer than K and `snapshots.require_all` is set.
+    """
+    wanted = request.config.snapshots
+    found: list[Ref] = []
+    for k in range(wanted.count):
+        as_of = request.date - dt.timedelta(days=k * wanted.stride_days)
+        ref = request.store.resolve("tpm", as_of, request.experiment)
+        if ref and ref not in found:
+            found.append(ref)
+    if wanted.count and not found:
+        request.store.require("tpm", request.date, request.experiment)
+    if wanted.require_all and len(found) < wanted.count:
+        raise StoreError(
+            f"{request.date}: {wanted.count} TPM snapshots {wanted.stride_days} days apart are required, found "
+            f"{len(found)} ({', '.join(map(str, found))}); train the missing ones, or set snapshots.require_all: false."
+        )
+    return found
+
+
+def snapshot_tensors(
+    store: Store, refs: list[Ref], vocabularies: dict[str, Vocabulary]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]] | None:
+    """The snapshots of users and items over the rows of a model's vocabularies; None without snapshots."""
+    if not refs:
+        return None
+    folders = [store.path(ref) for ref in refs]
+    return {
+        side: checkpoint.align_snapshots(folders, side, vocabularies[name]) for side, name in checkpoint.SIDES.items()
+    }
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Digest of the sources that can change a trained version."""
+    root = Path(ecdctr.__file__).parent
+    parts = hashlib.sha256()
+    for folder in ("data", "models", "training", "levels"):
+        for path in sorted((root / folder).glob("*.py")):
+            if path.name not in ("simulate.py", "metrics.py", "evaluate.py"):
+                parts.update(path.name.encode() + path.read_bytes())
+    return parts.hexdigest()
+
+
+def _fingerprint(request: Request, plan: Plan, days: list[Prepared]) -> str:
+    parents = {
+        name: [request.store.manifest(ref).fingerprint for ref in refs] for name, refs in sorted(plan.parents.items())
+    }
+    data = {str(day.date): day.fingerprint for day in days}
+    restart = request.restart
+    return digest([code_digest(), request.config.relevant(plan.level), str(request.date), parents, data, restart])
+
+
+def _grow(
+    request: Request, plan: Plan, inputs: Inputs, files: list[Path], grow_from: Ref | None
+) -> dict[str, Vocabulary]:
+    base = checkpoint.load(request.store.path(grow_from)).vocabularies if grow_from else {}
+    multi = {name for name, _ in inputs.multi}
+    vocabularies = {}
+    for name in inputs.vocabularies:
+        vocabularies[name] = base.get(name, EMPTY).extended(distinct(files, name, name in multi))
+    if plan.level != "tpm":
+        for side, name in checkpoint.SIDES.items():
+            known: list[pa.Array] = [
+                checkpoint.snapshot_ids(request.store.path(ref), side) for ref in plan.parents.get("tpm", [])
+            ]
+            for ids in known:
+                vocabularies[name] = vocabularies[name].extended(ids)
+    return vocabularies
+
+
+def _rows(path: Path) -> int:
+    return int(pq.read_metadata(path).num_rows)

@@ -1,0 +1,31 @@
+"""CPM: the complete model on the short window of natural content, with the last K TPM snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ecdctr.data.batches import Inputs
+from ecdctr.data.days import window
+from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.levels.common import Outcome, Plan, Request, resolve_snapshots, run, snapshot_tensors
+from ecdctr.models.network import CtrNet
+
+
+def train_cpm(request: Request) -> Outcome:
+    """Train CPM for a data date from scratch on its window and publish it; the aggregator learns here."""
+    config = request.config
+    snapshots = resolve_snapshots(request)
+
+    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> nn.Module:
+        rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
+        tensors = snapshot_tensors(request.store, snapshots, vocabularies)
+        return CtrNet(config, inputs, rows, config.seed, tensors)
+
+    def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
+        assert isinstance(model, CtrNet)  # noqa: S101
+        model.merge_snapshots()
+
+    plan = Plan("cpm", {"tpm": snapshots} if snapshots else {}, window(request.date, config.cpm.window_days))
+    return run(request, plan, None, build, finish)

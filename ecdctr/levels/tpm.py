@@ -1,0 +1,42 @@
+"""TPM: the tiny model over the long window of natural content, continued from its previous version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ecdctr.data.batches import Inputs
+from ecdctr.data.days import window
+from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.levels.common import Outcome, Plan, Request, copy_tables, load_parent, run
+from ecdctr.models.tpm import TpmNet
+from ecdctr.models.transfer import load_dense
+from ecdctr.training import checkpoint
+
+
+def train_tpm(request: Request) -> Outcome:
+    """Train TPM for a data date and publish it with its snapshot tables.
+
+    Every version starts from the one before it, so that all snapshots live in one embedding space.
+    """
+    config = request.config
+    parent = request.store.resolve("tpm", request.before, request.experiment)
+    dates = window(request.date, config.tpm.window_days)
+    if parent and config.tpm.refresh == "incremental":
+        dates = [date for date in dates if date > parent.date]
+
+    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> nn.Module:
+        rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
+        model = TpmNet(config, inputs, rows, config.seed)
+        if parent:
+            loaded = load_parent(request, parent)
+            copy_tables(model, loaded, f"TPM {parent}")
+            load_dense(model, loaded.dense)
+        return model
+
+    def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
+        checkpoint.save_snapshot(model, vocabularies, folder)
+
+    plan = Plan("tpm", {"tpm": [parent]} if parent else {}, dates)
+    return run(request, plan, parent, build, finish)

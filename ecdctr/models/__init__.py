@@ -1,0 +1,1 @@
+"""Networks: embeddings, target attention, snapshot aggregation, TPM, and the one network of CPM and A-CTR."""

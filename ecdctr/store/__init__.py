@@ -1,0 +1,1 @@
+"""The artifact store: immutable versions, resolved as of a date."""

@@ -1,0 +1,84 @@
+"""The few file operations that the store is made of, each one step that can crash; tests crash between any two."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def make_dir(path: Path) -> None:
+    """Create a directory and its parents."""
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and force it to disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Force a file's or a directory's entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_dir(source: Path, target: Path) -> bool:
+    """Rename a directory atomically; False if the target exists already."""
+    try:
+        os.rename(source, target)
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    return True
+
+
+def create_exclusive(path: Path, content: bytes) -> bool:
+    """Create a whole file atomically; False if it exists already."""
+    temporary = path.parent / f".{uuid.uuid4().hex}"
+    write_bytes(temporary, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def replace_dir(source: Path, target: Path) -> None:
+    """Put a finished directory in place of an older one of the same name, if there is one."""
+    if target.exists():
+        retired = target.parent / f".retired-{uuid.uuid4().hex}"
+        os.rename(target, retired)
+        os.rename(source, target)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        os.rename(source, target)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock for the block; released by the kernel when the process dies."""
+    make_dir(path.parent)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,87 @@
+"""What a version says of itself: manifest.json, with a schema version of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from ecdctr.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+
+class Ref(NamedTuple):
+    """The address of a version; its text form is experiment/level/date/version."""
+
+    experiment: str
+    level: str
+    date: dt.date
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.experiment}/{self.level}/{self.date}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Inverse of str(); raises StoreError on another form."""
+        try:
+            experiment, level, date, version = text.split("/")
+            return cls(experiment, level, dt.date.fromisoformat(date), version)
+        except ValueError:
+            raise StoreError(
+                f"'{text}' is not a version; expected experiment/level/YYYY-MM-DD/vNNNN, "
+                "for example production/actr/2026-03-01/v0001 (see: ecdctr store list)."
+            ) from None
+
+
+class FileEntry(BaseModel):
+    """One file of a version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """Everything needed to judge, repeat and trust a version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    level: str
+    data_date: dt.date
+    version: str
+    variant: str
+    window_start: dt.date
+    window_end: dt.date
+    fingerprint: str
+    parents: dict[str, list[str]]
+    data_digests: dict[str, str]
+    config: dict[str, Any]
+    config_digest: str
+    code_version: str
+    code_digest: str
+    packages: dict[str, str]
+    seed: int
+    optimizer_state: str = "fresh: never carried between versions"
+    selection: str = "last step of training, no early stopping"
+    metrics: dict[str, float]
+    rows: dict[str, int]
+    files: dict[str, FileEntry]
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    host: str
+
+    @property
+    def ref(self) -> Ref:
+        """The version's address."""
+        return Ref(self.experiment, self.level, self.data_date, self.version)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files, in bytes."""
+        return sum(entry.bytes for entry in self.files.values())

@@ -1,0 +1,203 @@
+"""Progressive validation: a version that read days ≤ d, scored on a later day, whole and per cohort."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ecdctr.config import Config, Domain
+from ecdctr.data.batches import Inputs, encode, read_chunks
+from ecdctr.data.prepare import prepare
+from ecdctr.data.vocabulary import Vocabulary, normalized
+from ecdctr.errors import StoreError, TrainingError
+from ecdctr.models.network import CtrNet
+from ecdctr.models.tpm import TpmNet
+from ecdctr.models.transfer import load_dense
+from ecdctr.store import files
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from ecdctr.training import checkpoint
+from ecdctr.training.metrics import UserAuc, all_metrics, paired_bootstrap, user_auc
+
+COHORTS = ("new_users", "new_items", "low_activity")
+
+
+class Scored(NamedTuple):
+    """Examples of an evaluation day with predictions; users are codes, equal for equal ids on one day's data."""
+
+    users: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    oracle: NDArray[np.float32]
+    user_seen: NDArray[np.int64]
+    item_seen: NDArray[np.int64]
+
+
+class Evaluation(NamedTuple):
+    """A stored evaluation: metrics by cohort ('all', 'oracle', …) and the AUC of each user."""
+
+    ref: Ref
+    date: dt.date
+    metrics: dict[str, dict[str, float]]
+    users: UserAuc
+
+
+def load_model(store: Store, ref: Ref, config: Config) -> tuple[nn.Module, Inputs, dict[str, Vocabulary]]:
+    """A version's network, ready to score, from its own files alone; the shape comes from its manifest."""
+    manifest = store.manifest(ref)
+    own = Config.model_validate({"seed": manifest.seed, **_without_data_paths(manifest.config)})
+    saved = checkpoint.load(store.path(ref))
+    inputs = Inputs.of(own, manifest.level)  # type: ignore[arg-type]
+    rows = {name: saved.vocabularies[name].rows for name in inputs.vocabularies}
+    model: nn.Module
+    if manifest.level == "tpm":
+        model = TpmNet(own, inputs, rows, own.seed)
+    else:
+        empty = {s: (t.new_zeros((0, 1, t.shape[1])), t.new_zeros((0, 1)).bool()) for s, t in saved.merged.items()}
+        model = CtrNet(own, inputs, rows, own.seed, empty or None)
+        for side, table in saved.merged.items():
+            model.snapshots[side].set_merged(table)  # type: ignore[operator]
+    load_dense(model, saved.dense)
+    for name, table in saved.tables.items():
+        model.embeddings.load_prefix(name, table)  # type: ignore[operator,union-attr]
+    return model.eval(), inputs, saved.vocabularies
+
+
+def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date) -> Scored:
+    """Score a day's impressions with a version; raises StoreError if the version has read that day (leakage)."""
+    if ref.date >= date:
+        raise StoreError(f"{ref} has read data up to {ref.date}; evaluating it on {date} would be leakage.")
+    day = prepare(config, domain, [date])
+    if not day:
+        raise StoreError(f"No {domain} impressions on {date} to evaluate {ref} on.")
+    model, inputs, vocabularies = load_model(store, ref, config)
+    torch.set_num_threads(config.actr.threads)
+    parts: list[tuple[NDArray, ...]] = []
+    ids: list[pa.Array] = []
+    with torch.inference_mode():
+        for table in read_chunks([day[0].path], None, config.actr.chunk_rows):
+            batch = encode(table, inputs, vocabularies)
+            scores = [
+                torch.sigmoid(model(batch.take(slice(i, i + config.evaluation.batch_size))))
+                for i in range(0, len(batch), config.evaluation.batch_size)
+            ]
+            columns = [table.column(name).to_numpy() for name in ("oracle_ctr", "user_seen", "item_seen")]
+            ids.append(normalized(table.column("user_id")))
+            parts.append((batch.label.numpy(), torch.cat(scores).numpy(), *columns))
+    labels, scored, oracle, user_seen, item_seen = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not np.isfinite(scored).all():
+        raise TrainingError(f"{ref} predicts values that are not finite numbers on {date}; do not serve it.")
+    codes = pa.concat_arrays(ids).dictionary_encode().indices.to_numpy().astype(np.int64)
+    return Scored(codes, labels, scored, oracle, user_seen, item_seen)
+
+
+def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluation:
+    """Evaluate a version on a day and store the result beside the versions; an earlier result is replaced."""
+    domain: Domain = "ads" if ref.level == "actr" else "natural"
+    scored = score(config, store, ref, domain, date)
+    metrics = {"all": all_metrics(scored.users, scored.labels, scored.scores)}
+    cohorts = {
+        "new_users": scored.user_seen == 0,
+        "new_items": scored.item_seen == 0,
+        "low_activity": scored.user_seen < config.evaluation.low_activity_below,
+    }
+    for name, mask in cohorts.items():
+        metrics[name] = all_metrics(scored.users[mask], scored.labels[mask], scored.scores[mask])
+    if np.isfinite(scored.oracle.astype(np.float64)).all():
+        metrics["oracle"] = all_metrics(scored.users, scored.labels, scored.oracle)
+    result = Evaluation(ref, date, metrics, user_auc(scored.users, scored.labels, scored.scores))
+    _save(store, result, calibration_curve(scored.labels, scored.scores))
+    return result
+
+
+def calibration_curve(labels: NDArray[np.float32], scores: NDArray[np.float32], bins: int = 10) -> list[list[float]]:
+    """Mean prediction and observed CTR in bins of equal size, lowest predictions first."""
+    groups = np.array_split(np.argsort(scores, kind="stable"), bins)
+    return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
+
+
+def evaluation_folder(store: Store, ref: Ref, date: dt.date) -> Path:
+    """Where an evaluation lies."""
+    return store.root / ref.experiment / "evaluations" / ref.level / str(date) / f"{ref.date}.{ref.version}"
+
+
+def load_evaluation(store: Store, ref: Ref, date: dt.date) -> dict[str, Any] | None:
+    """The stored metrics and calibration curve of a version on a day, None if it was not evaluated."""
+    path = evaluation_folder(store, ref, date) / "evaluation.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def load_users(store: Store, ref: Ref, date: dt.date) -> UserAuc:
+    """The stored AUC of each user."""
+    table = pq.read_table(evaluation_folder(store, ref, date) / "users.parquet", partitioning=None)
+    return UserAuc(*(table.column(name).to_numpy() for name in ("user", "auc", "impressions")))
+
+
+class Verdict(NamedTuple):
+    """What the gate decided and why."""
+
+    passed: bool
+    reason: str
+
+
+def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
+    """Promote an evaluated version to `serving`, unless the champion does surely better on the same day.
+
+    Both are scored on `date` and compared by a bootstrap over users; calibration must lie inside its bounds.
+    """
+    settings = config.evaluation
+    champion = store.alias("serving", challenger.experiment, challenger.level)
+    if champion == challenger:
+        return Verdict(True, f"{challenger} serves already")
+    if champion and champion.date > challenger.date:
+        return Verdict(False, f"{challenger} is older than the serving {champion}; promote it by hand if it is meant")
+    found = load_evaluation(store, challenger, date)
+    if found is None:
+        raise StoreError(f"{challenger} was not evaluated on {date}; run: ecdctr evaluate --date {date} --level {challenger.level}")
+    calibration = found["metrics"]["all"].get("calibration")
+    low, high = settings.gate_calibration
+    if calibration is None or not low <= calibration <= high:
+        text = "none (no clicks)" if calibration is None else f"{calibration:.2f}"
+        return Verdict(False, f"{challenger}: calibration on {date} expected within [{low}, {high}], found {text}")
+    if champion:
+        ours = load_users(store, challenger, date)
+        if load_evaluation(store, champion, date) is None:
+            evaluate(config, store, champion, date)
+        difference, below, above = paired_bootstrap(
+            ours, load_users(store, champion, date), settings.bootstrap_samples, config.seed
+        )
+        text = f"GAUC {difference:+.4f} [{below:+.4f}, {above:+.4f}] against {champion} on {date}"
+        if above < -settings.gate_max_gauc_drop:
+            return Verdict(False, f"{challenger}: {text}, worse than allowed (-{settings.gate_max_gauc_drop})")
+        reason = f"passed the gate: {text}, calibration {calibration:.2f}"
+    else:
+        reason = f"first to serve; calibration {calibration:.2f} on {date}"
+    store.set_alias("serving", challenger, reason)
+    return Verdict(True, reason)
+
+
+def _save(store: Store, result: Evaluation, curve: list[list[float]]) -> None:
+    content = {"ref": str(result.ref), "date": str(result.date), "metrics": result.metrics, "calibration_curve": curve}
+    with store.staging() as folder:
+        users = result.users
+        table = pa.table({"user": users.users, "auc": users.auc, "impressions": users.impressions})
+        pq.write_table(table, folder / "users.parquet")
+        files.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
+        target = evaluation_folder(store, result.ref, result.date)
+        files.make_dir(target.parent)
+        with files.locked(store.root / ".locks" / f"evaluation.{uuid.uuid5(uuid.NAMESPACE_URL, str(target))}"):
+            files.replace_dir(folder, target)
+
+
+def _without_data_paths(relevant: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in relevant.items() if key in Config.model_fields}

@@ -1,0 +1,94 @@
+"""The training loop: one pass over shuffled batches, sparse Adam for tables, fused Adam for the dense part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ecdctr.config import Training
+from ecdctr.data.batches import Inputs, training_batches
+from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.errors import TrainingError
+
+CHECK_EVERY = 20
+
+
+class FitResult(NamedTuple):
+    """What training says of itself; loss is the mean over the last epoch."""
+
+    samples: int
+    seconds: float
+    loss: float
+
+
+OnStep = Callable[[int, float], None]
+
+
+def fit(
+    model: nn.Module,
+    settings: Training,
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    files: list[Path],
+    seed: int,
+    on_step: OnStep | None = None,
+) -> FitResult:
+    """Train a model in place; `on_step` gets the samples and the loss of each stretch of batches.
+
+    Deterministic for a seed and a number of threads. Raises TrainingError as soon as the loss is not a finite number.
+    """
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
+    tables = [p for name, p in model.named_parameters() if name.startswith("embeddings.")]
+    dense = [p for name, p in model.named_parameters() if not name.startswith("embeddings.") and p.requires_grad]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SparseAdam(tables, lr=settings.lr_embedding),
+        torch.optim.Adam(dense, lr=settings.lr_dense, fused=True),
+    ]
+    started, samples, loss_sum = time.perf_counter(), 0, 0.0
+    for epoch in range(settings.epochs):
+        epoch_samples, loss_sum, pending = 0, 0.0, []
+        batches = training_batches(
+            files, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch
+        )
+        for step, batch in enumerate(batches):
+            batch = batch.to(device)
+            loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.label)
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            pending.append((len(batch), loss.detach()))
+            if step % CHECK_EVERY == 0:
+                loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step)
+                pending = []
+        if pending:
+            loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, -1, on_step)
+        samples += epoch_samples
+        loss_sum /= max(epoch_samples, 1)
+    model.cpu().eval()
+    return FitResult(samples, time.perf_counter() - started, loss_sum)
+
+
+def _account(
+    pending: list[tuple[int, torch.Tensor]], loss_sum: float, samples: int, step: int, on_step: OnStep | None
+) -> tuple[float, int]:
+    count = sum(size for size, _ in pending)
+    total = sum(size * value.item() for size, value in pending)
+    if not total == total or total in (float("inf"), float("-inf")):
+        where = f"about step {step}" if step >= 0 else "the end of the epoch"
+        raise TrainingError(
+            f"The loss is not a finite number at {where} ({samples} samples into the epoch). "
+            "Lower lr_dense or lr_embedding, or look for extreme numeric features (ecdctr validate). Nothing was published."
+        )
+    if on_step:
+        on_step(count, total / max(count, 1))
+    return loss_sum + total, samples + count
