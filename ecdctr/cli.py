@@ -1,0 +1,393 @@
+"""The command line: ecdctr --config C --store S <command>."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ecdctr.config import DOMAINS, PRODUCTION, Config, Domain, Level, load_config
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+store_app = typer.Typer(no_args_is_help=True, help="Look at versions, verify, promote, roll back.")
+app.add_typer(store_app, name="store")
+out = Console()
+
+
+@dataclass
+class Session:
+    """What the global options say."""
+
+    config_path: Path
+    store_path: Path
+    as_json: bool
+
+    def config(self, variant: str = "default") -> Config:
+        """The configuration with a variant applied."""
+        return load_config(self.config_path).with_variant(variant)
+
+    @property
+    def store(self) -> Store:
+        """The artifact store."""
+        return Store(self.store_path)
+
+
+DateOption = Annotated[str, typer.Option("--date", help="data date, YYYY-MM-DD: the last day that is read")]
+ExperimentOption = Annotated[str, typer.Option(help="namespace of versions; resolves fall back to production")]
+VariantOption = Annotated[str, typer.Option(help="named overlay from 'variants:' in the configuration")]
+ResultOption = Annotated[Path | None, typer.Option("--result", help="also write the result as JSON to this file")]
+
+
+@app.callback()
+def _global(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option(envvar="ECDCTR_CONFIG", help="configuration file")] = Path("configs/demo.yaml"),
+    store: Annotated[Path, typer.Option(envvar="ECDCTR_STORE", help="root of the artifact store")] = Path("demo/store"),
+    as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
+    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+) -> None:
+    context.obj = Session(config, store, as_json)
+
+
+@app.command()
+def simulate(
+    context: typer.Context,
+    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
+    seed: int = 1,
+    root: Annotated[Path | None, typer.Option("--out", help="data root; default: data.root")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="other number of days")] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Generate a two-domain world with known click probabilities."""
+    from ecdctr.console import Bars
+    from ecdctr.data.simulate import PRESETS, simulate
+
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset '{preset}'; presets are {', '.join(PRESETS)}.")
+    sim = PRESETS[preset]
+    if days:
+        sim = sim.model_copy(update={"days": days})
+    root = root or context.obj.config().data.root
+    bars = Bars()
+    bars.start(f"simulate {preset}", sim.days * (sim.natural_per_day + sim.ads_per_day))
+    try:
+        rows = simulate(sim, seed, root, workers, bars.advance)
+    finally:
+        bars.close()
+    last = sim.start + dt.timedelta(days=sim.days - 1)
+    _show(context, {"root": str(root), "impressions": rows, "first": str(sim.start), "last": str(last), "seed": seed})
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    date: Annotated[str | None, typer.Option(help="last day to check; default: every day found")] = None,
+    days: Annotated[int, typer.Option(min=1, help="with --date: how many days up to it")] = 1,
+    domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
+) -> None:
+    """Check impressions against the data contract, day by day."""
+    from ecdctr.data.contract import DayReport, raise_for, validate
+    from ecdctr.data.days import window
+
+    config = context.obj.config()
+    dates = window(_date(date), days) if date else None
+    domains = [_domain(domain)] if domain else list(DOMAINS)
+    console = Console(stderr=True)
+
+    def say(report: DayReport) -> None:
+        for violation in report.violations:
+            console.print(f"[red]{report.domain} {report.date}[/]  {violation}", soft_wrap=True, highlight=False)
+
+    reports = validate(config, domains, dates, say)
+    bad = [report for report in reports if report.violations]
+    for report in bad:
+        raise_for(report, config)
+    rows = sum(report.rows for report in reports)
+    _show(context, {"days": len(reports), "impressions": rows, "clicks": sum(r.clicks for r in reports), "violations": 0})
+
+
+@app.command()
+def prepare(
+    context: typer.Context, date: DateOption, level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    variant: VariantOption = "default",
+) -> None:
+    """Prepare the examples of a level's window; days already prepared are re-used."""
+    from ecdctr.console import Bars
+    from ecdctr.data.days import window
+    from ecdctr.data.prepare import prepare
+    from ecdctr.levels.common import LEVEL_DOMAIN
+
+    config = context.obj.config(variant)
+    checked = _level(level)
+    dates = window(_date(date), config.training(checked).window_days)
+    bars = Bars()
+    bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
+    try:
+        days = prepare(config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1))
+    finally:
+        bars.close()
+    _show(context, {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)})
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    level: Annotated[str, typer.Argument(help="tpm, cpm or actr")],
+    date: DateOption,
+    experiment: ExperimentOption = PRODUCTION,
+    variant: VariantOption = "default",
+    force: Annotated[bool, typer.Option("--force", help="train again even if the version exists")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="actr: start from CPM although the policy is 'continue'")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
+    from ecdctr.console import Bars
+    from ecdctr.levels.actr import train_actr
+    from ecdctr.levels.common import Request
+    from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels.tpm import train_tpm
+
+    session: Session = context.obj
+    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[_level(level)]
+    bars = Bars()
+    request = Request(
+        session.config(variant), session.store, _date(date), experiment, variant, force, restart, reporter=bars
+    )
+    try:
+        outcome = function(request)
+    finally:
+        bars.close()
+    manifest = outcome.manifest
+    shown = {
+        "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
+        "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
+    }  # fmt: skip
+    _show(context, shown, result)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    date: Annotated[str, typer.Option("--date", help="evaluation day; the model must not have read it")],
+    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    experiment: ExperimentOption = PRODUCTION,
+    version: Annotated[str | None, typer.Option(help="a version; default: the newest before the day")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Progressive validation: score a version on a later day; metrics whole and per cohort."""
+    from ecdctr.training.evaluate import evaluate
+
+    session: Session = context.obj
+    day = _date(date)
+    ref = Ref.parse(version) if version else session.store.require(_level(level), day - dt.timedelta(days=1), experiment)
+    found = evaluate(session.config(), session.store, ref, day)
+    payload = {"version": str(ref), "date": date, "metrics": found.metrics}
+    if session.as_json:
+        _show(context, payload, result)
+        return
+    _write_result(payload, result)
+    names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
+    table = Table("cohort", *names, title=f"{ref} on {date}")
+    for cohort, metrics in found.metrics.items():
+        table.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))
+    out.print(table)
+
+
+@app.command()
+def gate(
+    context: typer.Context,
+    version: Annotated[str, typer.Option(help="the challenger")],
+    date: Annotated[str, typer.Option("--date", help="evaluation day")],
+    result: ResultOption = None,
+) -> None:
+    """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
+    from ecdctr.training.evaluate import gate
+
+    session: Session = context.obj
+    verdict = gate(session.config(), session.store, Ref.parse(version), _date(date))
+    _show(context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    target: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
+    experiments: Annotated[str, typer.Option(help="comma-separated, 'production' is the full method")] = "ads_only,no_tpm,production",
+) -> None:
+    """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
+    from ecdctr.report.page import collect, print_table, write_page
+
+    session: Session = context.obj
+    rows = collect(session.store, [name.strip() for name in experiments.split(",")])
+    write_page(session.store, rows, target)
+    if session.as_json:
+        _show(context, {"report": str(target), "rows": [row._asdict() for row in rows]})
+    else:
+        print_table(rows, out)
+        out.print(f"Report: {target.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def ablation(
+    context: typer.Context,
+    seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
+    rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,tpm_only,no_tpm,full",
+    eval_days: Annotated[int, typer.Option(min=1)] = 4,
+    preset: str = "demo",
+    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")] = Path("results"),
+    target: Annotated[Path, typer.Option("--out", help="Markdown file to write")] = Path("docs/results.md"),
+) -> None:
+    """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
+    from ecdctr.console import Bars
+    from ecdctr.experiments.ablation import run_study
+
+    bars = Bars()
+    try:
+        text = run_study(
+            context.obj.config_path, [int(s) for s in seeds.split(",")], rows.split(","), eval_days, preset, work, bars
+        )
+    finally:
+        bars.close()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    out.print(text, highlight=False)
+
+
+@app.command()
+def schema(context: typer.Context) -> None:
+    """Print the JSON schema of the configuration: every key, its type, default and meaning."""
+    sys.stdout.write(json.dumps(Config.model_json_schema(), indent=1) + "\n")
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check versions, disk, GPU, data and store, and say what to mend."""
+    from ecdctr.doctor import examine
+
+    findings = examine(context.obj.config_path, context.obj.store_path)
+    for finding in findings:
+        out.print(f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True)
+    if not all(finding.fine for finding in findings):
+        raise typer.Exit(1)
+
+
+@store_app.command("list")
+def store_list(context: typer.Context, experiment: ExperimentOption = "") -> None:
+    """All versions, with the aliases that point at them."""
+    store: Store = context.obj.store
+    found = []
+    for name in [experiment] if experiment else store.experiments():
+        for level in ("tpm", "cpm", "actr"):
+            aliases = {alias: store.alias(alias, name, level) for alias in ("candidate", "serving")}
+            for ref in store.versions(name, level):
+                manifest = store.manifest(ref)
+                names = [alias for alias, target in aliases.items() if target == ref]
+                found.append((str(ref), manifest.variant, f"{manifest.total_bytes / 1e6:.1f}", ", ".join(names)))
+    if context.obj.as_json:
+        keys = ("version", "variant", "mb", "aliases")
+        _show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in found]})
+        return
+    table = Table("version", "variant", "MB", "aliases")
+    for row in found:
+        table.add_row(*row)
+    out.print(table)
+
+
+@store_app.command("show")
+def store_show(context: typer.Context, version: str) -> None:
+    """A version's manifest."""
+    sys.stdout.write(context.obj.store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n")
+
+
+@store_app.command("lineage")
+def store_lineage(context: typer.Context, version: str) -> None:
+    """A version and everything it descends from."""
+    lineage = context.obj.store.lineage(Ref.parse(version))
+    _show(context, {str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples" for ref, m in lineage.items()})
+
+
+@store_app.command("verify")
+def store_verify(context: typer.Context) -> None:
+    """Re-hash every file of every version; exit code 1 if something is wrong."""
+    problems = context.obj.store.verify()
+    _show(context, {"problems": problems} if problems else {"problems": "none"})
+    if problems:
+        raise typer.Exit(1)
+
+
+@store_app.command("promote")
+def store_promote(context: typer.Context, version: str, reason: str = "promoted by hand") -> None:
+    """Make a version serve, past the gate."""
+    record = context.obj.store.set_alias("serving", Ref.parse(version), reason)
+    _show(context, {"serving": str(record.ref), "reason": reason})
+
+
+@store_app.command("rollback")
+def store_rollback(context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: str = "actr") -> None:
+    """Serve the version that served before."""
+    record = context.obj.store.rollback(experiment, _level(level))
+    _show(context, {"serving": str(record.ref), "reason": record.reason})
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"'{text}' is not a date; expected YYYY-MM-DD.") from None
+
+
+def _level(text: str) -> Level:
+    if text not in ("tpm", "cpm", "actr"):
+        raise ConfigError(f"Unknown level '{text}'; levels are tpm, cpm and actr.")
+    return text  # type: ignore[return-value]
+
+
+def _domain(text: str) -> Domain:
+    if text not in DOMAINS:
+        raise ConfigError(f"Unknown domain '{text}'; domains are natural and ads.")
+    return text  # type: ignore[return-value]
+
+
+def _show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
+    _write_result(payload, result)
+    if context.obj.as_json:
+        sys.stdout.write(json.dumps(payload) + "\n")
+        return
+    for key, value in payload.items():
+        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+        out.print(f"{key:<20} {shown}", soft_wrap=True, highlight=False)
+
+
+def _write_result(payload: dict[str, Any], result: Path | None) -> None:
+    if result:
+        result.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=result.parent, delete=False) as file:
+            json.dump(payload, file)
+        os.replace(file.name, result)
+
+
+def main() -> None:
+    """Run the command line; a refusal is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except EcdctrError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"ecdctr: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
