@@ -96,13 +96,13 @@ def validate(
     date: Annotated[str | None, typer.Option(help="last day to check; default: every day found")] = None,
     days: Annotated[int, typer.Option(min=1, help="with --date: how many days up to it")] = 1,
     domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
+    result: ResultOption = None,
 ) -> None:
     """Check impressions against the data contract, day by day."""
     from ecdctr.data.contract import DayReport, raise_for, validate
-    from ecdctr.data.days import window
+    from ecdctr.data.days import present_days, window
 
     config = context.obj.config()
-    dates = window(_date(date), days) if date else None
     domains = [_domain(domain)] if domain else list(DOMAINS)
     console = Console(stderr=True)
 
@@ -110,18 +110,23 @@ def validate(
         for violation in report.violations:
             console.print(f"[red]{report.domain} {report.date}[/]  {violation}", soft_wrap=True, highlight=False)
 
-    reports = validate(config, domains, dates, say)
+    reports = []
+    for name in domains:
+        dates = present_days(config, name, window(_date(date), days)) if date else None
+        reports += validate(config, [name], dates, say)
     bad = [report for report in reports if report.violations]
     for report in bad:
         raise_for(report, config)
     rows = sum(report.rows for report in reports)
-    _show(context, {"days": len(reports), "impressions": rows, "clicks": sum(r.clicks for r in reports), "violations": 0})
+    clicks = sum(report.clicks for report in reports)
+    _show(context, {"days": len(reports), "impressions": rows, "clicks": clicks, "violations": len(bad)}, result)
 
 
 @app.command()
 def prepare(
     context: typer.Context, date: DateOption, level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
     variant: VariantOption = "default",
+    result: ResultOption = None,
 ) -> None:
     """Prepare the examples of a level's window; days already prepared are re-used."""
     from ecdctr.console import Bars
@@ -138,7 +143,7 @@ def prepare(
         days = prepare(config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1))
     finally:
         bars.close()
-    _show(context, {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)})
+    _show(context, {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)}, result)
 
 
 @app.command()
@@ -148,8 +153,8 @@ def train(
     date: DateOption,
     experiment: ExperimentOption = PRODUCTION,
     variant: VariantOption = "default",
-    force: Annotated[bool, typer.Option("--force", help="train again even if the version exists")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="actr: start from CPM although the policy is 'continue'")] = False,
+    force: Annotated[bool, typer.Option("--force/--no-force", help="train again even if the version exists")] = False,
+    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")] = False,
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
@@ -184,6 +189,7 @@ def evaluate(
     level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
     experiment: ExperimentOption = PRODUCTION,
     version: Annotated[str | None, typer.Option(help="a version; default: the newest before the day")] = None,
+    variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
@@ -192,7 +198,7 @@ def evaluate(
     session: Session = context.obj
     day = _date(date)
     ref = Ref.parse(version) if version else session.store.require(_level(level), day - dt.timedelta(days=1), experiment)
-    found = evaluate(session.config(), session.store, ref, day)
+    found = evaluate(session.config(variant), session.store, ref, day)
     payload = {"version": str(ref), "date": date, "metrics": found.metrics}
     if session.as_json:
         _show(context, payload, result)
@@ -210,13 +216,14 @@ def gate(
     context: typer.Context,
     version: Annotated[str, typer.Option(help="the challenger")],
     date: Annotated[str, typer.Option("--date", help="evaluation day")],
+    variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
     from ecdctr.training.evaluate import gate
 
     session: Session = context.obj
-    verdict = gate(session.config(), session.store, Ref.parse(version), _date(date))
+    verdict = gate(session.config(variant), session.store, Ref.parse(version), _date(date))
     _show(context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result)
 
 

@@ -261,8 +261,9 @@ def load_config(path: Path) -> Config:
     for name in config.variants:
         config.with_variant(name)
     base = path.resolve().parent
-    data = config.data.model_copy(
-        update={"root": base / config.data.root, "prepared": base / config.data.prepared}
+    data = config.data
+    data = data.model_copy(
+        update={"root": (base / data.root).resolve(), "prepared": (base / data.prepared).resolve()}
     )
     return config.model_copy(update={"data": data})
 

@@ -1,0 +1,131 @@
+"""A step as an Airflow task: the same `ecdctr` command as a local process or as a Kubernetes pod."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from ecdctr.orchestration.settings import Settings
+from ecdctr.orchestration.triggers import DayTrigger
+
+POD_RESULT = "/airflow/xcom/return.json"
+
+
+def command_task(settings: Settings, task_id: str, arguments: list[str], gpu: bool = False) -> BaseOperator:
+    """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
+
+    A step with `gpu` takes a slot of the configured pool, and in a pod the configured GPUs.
+    """
+    airflow = settings.config.airflow
+    common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries}
+    if gpu:
+        common["pool"] = airflow.pool
+    if airflow.execution == "process":
+        prefix = ["--config", str(settings.config_path), "--store", str(settings.store_path)]
+        return ProcessOperator(arguments=[*prefix, *arguments], **common)
+    return _pod_task(settings, arguments, gpu, common)
+
+
+class ProcessOperator(BaseOperator):
+    """Runs `ecdctr` in a process of its own, so that its memory and libraries end with it."""
+
+    template_fields: Sequence[str] = ("arguments",)
+
+    def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.arguments = arguments
+        self._process: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run, stream the log, return the result; a refusal of the command fails the task with its sentence."""
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.json"
+            command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
+            self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; values are checked by the command
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
+            assert self._process.stdout is not None  # noqa: S101
+            last = ""
+            for line in self._process.stdout:
+                last = line.rstrip() or last
+                self.log.info("%s", line.rstrip())
+            code = self._process.wait()
+            if code < 0 or code == 137:
+                raise RuntimeError(f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be retried.")
+            if code:
+                raise AirflowFailException(last)
+            return json.loads(result.read_text())
+
+    def on_kill(self) -> None:
+        """Stop the process when the task is killed; a half-trained version is never published."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+
+class WaitForDay(BaseOperator):
+    """Waits until a day of impressions lies there, without holding a worker slot meanwhile."""
+
+    template_fields: Sequence[str] = ("date",)
+
+    def __init__(self, *, root: str, domain: str, date: str, poke_seconds: float, wait_hours: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.domain, self.date = root, domain, date
+        self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
+
+    def execute(self, context: Any) -> None:
+        """Go on at once if the day is there, else hand over to the triggerer."""
+        trigger = DayTrigger(self.root, self.domain, self.date, self.poke_seconds, self.wait_hours * 3600)
+        if trigger.ready():
+            self.log.info("%s impressions of %s are there.", self.domain, self.date)
+            return
+        self.log.info("Waiting for %s impressions of %s under %s.", self.domain, self.date, self.root)
+        self.defer(trigger=trigger, method_name="arrived")
+
+    def arrived(self, context: Any, event: dict[str, Any]) -> None:
+        """Called by the triggerer's event."""
+        if not event["ready"]:
+            raise AirflowFailException(
+                f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
+                "deliver them and clear this task."
+            )
+
+
+def _pod_task(settings: Settings, arguments: list[str], gpu: bool, common: dict[str, Any]) -> BaseOperator:
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+    from kubernetes.client import models as k8s
+
+    pod = settings.config.airflow.kubernetes
+    requests = {"cpu": pod.cpu, "memory": pod.memory}
+    limits = {"memory": pod.memory}
+    if gpu and pod.gpus:
+        limits["nvidia.com/gpu"] = str(pod.gpus)
+    return KubernetesPodOperator(
+        **common,
+        name=f"ecdctr-{common['task_id'].replace('_', '-')}",
+        namespace=pod.namespace,
+        image=pod.image,
+        cmds=["ecdctr"],
+        arguments=["--config", f"{pod.mount_path}/config.yaml", "--store", f"{pod.mount_path}/store", *arguments,
+                   "--result", POD_RESULT],
+        container_resources=k8s.V1ResourceRequirements(requests=requests, limits=limits),
+        volumes=[k8s.V1Volume(
+            name="ecdctr",
+            persistent_volume_claim=k8s.V1PersistentVolumeClaimVolumeSource(claim_name=pod.volume_claim),
+        )],
+        volume_mounts=[k8s.V1VolumeMount(name="ecdctr", mount_path=pod.mount_path)],
+        node_selector=pod.node_selector if gpu else {},
+        service_account_name=pod.service_account,
+        security_context=k8s.V1PodSecurityContext(run_as_non_root=True, run_as_user=1000, fs_group=1000),
+        do_xcom_push=True,
+        get_logs=True,
+        on_finish_action="delete_pod",
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""The one pipeline behind the three DAGs.
+
+    wait_for_data → validate → prepare → train → publish
+                                            └──→ wait_for_next_day → evaluate → gate
+
+`train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
+by an asset event. Evaluation needs the day after the data date (progressive validation), which a live run awaits
+without a worker slot; the gate then decides which version serves.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
+
+from ecdctr.config import Level
+from ecdctr.orchestration.operators import WaitForDay, command_task
+from ecdctr.orchestration.settings import data_date, load_settings, next_day
+
+DATE = "{{ data_date(params, dag_run) }}"
+NEXT = "{{ next_day(params, dag_run) }}"
+VERSION = "{{ ti.xcom_pull(task_ids='train')['version'] }}"
+EXPERIMENT = "{{ params.experiment }}"
+VARIANT = "{{ params.variant }}"
+DOMAIN = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
+TITLE = {"tpm": "Tiny Pre-training Model", "cpm": "Complete Pre-training Model", "actr": "Advertisement CTR model"}
+
+
+def build_dag(level: Level) -> DAG:
+    """The DAG of one level, as the configuration in Airflow's environment wants it."""
+    settings = load_settings()
+    config = settings.config
+    airflow = config.airflow
+    asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
+    with DAG(
+        dag_id=f"ecdctr_{level}",
+        description=TITLE[level],
+        doc_md=__doc__,
+        schedule=CronDataIntervalTimetable(airflow.tpm_cron if level == "tpm" else airflow.daily_cron, "UTC"),
+        start_date=_midnight(airflow.start_date),
+        catchup=False,
+        # Each TPM starts from the one before it; CPM and A-CTR days only read what their data date allows.
+        max_active_runs=1 if level == "tpm" else 8,
+        params=_params(level, sorted(config.variants)),
+        user_defined_macros={"data_date": data_date, "next_day": next_day},
+        tags=["ecdctr"],
+    ) as dag:
+
+        def wait(task_id: str, date: str) -> WaitForDay:
+            return WaitForDay(
+                task_id=task_id,
+                root=str(config.data.root),
+                domain=DOMAIN[level],
+                date=date,
+                poke_seconds=airflow.poke_seconds,
+                wait_hours=airflow.wait_hours,
+            )
+
+        @task(outlets=[asset], retries=airflow.retries)
+        def publish(version: str, *, outlet_events: Any = None) -> str:
+            outlet_events[asset].extra = {"version": version}
+            return version
+
+        variant = ["--variant", VARIANT]
+        train_arguments = ["train", level, "--date", DATE, "--experiment", EXPERIMENT, *variant]
+        train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
+        if level == "actr":
+            train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
+        window_days = str(config.training(level).window_days)
+        check = ["validate", "--domain", DOMAIN[level], "--date", DATE, "--days", window_days]
+        validate = command_task(settings, "validate", check)
+        prepare = command_task(settings, "prepare", ["prepare", "--level", level, "--date", DATE, *variant])
+        train = command_task(settings, "train", train_arguments, gpu=True)
+        evaluate = command_task(settings, "evaluate", ["evaluate", "--version", VERSION, "--date", NEXT, *variant])
+        gate = command_task(settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant])
+
+        wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
+        train >> wait("wait_for_next_day", NEXT) >> evaluate >> gate
+    return dag
+
+
+def _params(level: Level, variants: list[str]) -> dict[str, Param]:
+    params = {
+        "data_date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Data date",
+            description="Last day of data to read; empty: the last day of the run's data interval.",
+        ),
+        "experiment": Param(
+            "production",
+            type="string",
+            pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+            title="Experiment",
+            description="Namespace of the versions; what it lacks is resolved from production.",
+        ),
+        "variant": Param(
+            "default",
+            type="string",
+            enum=["default", *variants],
+            title="Variant",
+            description="Named overlay on the configuration; needs an experiment other than production.",
+        ),
+        "force": Param(False, type="boolean", title="Force", description="Train again even if the version exists."),
+    }
+    if level == "actr":
+        params["restart"] = Param(
+            False, type="boolean", title="Restart", description="Start from CPM although the policy is 'continue'."
+        )
+    return params
+
+
+def _midnight(date: dt.date) -> dt.datetime:
+    return dt.datetime.combine(date, dt.time(), dt.UTC)
