@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecdctr.config import DOMAINS, PRODUCTION, Config, Domain, Level, load_config
+from ecdctr.config import DOMAINS, LEVEL_DOMAIN, PRODUCTION, Config, Domain, Level, load_config
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -132,7 +132,6 @@ def prepare(
     from ecdctr.console import Bars
     from ecdctr.data.days import window
     from ecdctr.data.prepare import prepare
-    from ecdctr.levels.common import LEVEL_DOMAIN
 
     config = context.obj.config(variant)
     checked = _level(level)
@@ -220,7 +219,7 @@ def gate(
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
-    from ecdctr.training.evaluate import gate
+    from ecdctr.training.evaluations import gate
 
     session: Session = context.obj
     verdict = gate(session.config(variant), session.store, Ref.parse(version), _date(date))

@@ -17,6 +17,7 @@ Level = Literal["tpm", "cpm", "actr"]
 Domain = Literal["natural", "ads"]
 LEVELS: tuple[Level, ...] = ("tpm", "cpm", "actr")
 DOMAINS: tuple[Domain, ...] = ("natural", "ads")
+LEVEL_DOMAIN: dict[Level, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
 PRODUCTION = "production"
 RESERVED_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import ecdctr
-from ecdctr.config import PRODUCTION, Config, Domain, Level, digest
+from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, Config, Level, digest
 from ecdctr.data.batches import Inputs
 from ecdctr.data.prepare import Prepared, prepare
 from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
@@ -30,7 +30,6 @@ from ecdctr.training import checkpoint
 from ecdctr.training.loop import fit
 
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
-LEVEL_DOMAIN: dict[Level, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
 
 
 class Reporter(Protocol):
@@ -224,7 +223,7 @@ def code_digest() -> str:
     parts = hashlib.sha256()
     for folder in ("data", "models", "training", "levels"):
         for path in sorted((root / folder).glob("*.py")):
-            if path.name not in ("simulate.py", "metrics.py", "evaluate.py"):
+            if path.name not in ("simulate.py", "metrics.py", "evaluate.py", "evaluations.py"):
                 parts.update(path.name.encode() + path.read_bytes())
     return parts.hexdigest()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
 
-from ecdctr.config import Level
+from ecdctr.config import LEVEL_DOMAIN, Level
 from ecdctr.orchestration.operators import WaitForDay, command_task
 from ecdctr.orchestration.settings import data_date, load_settings, next_day
 
@@ -24,7 +24,6 @@ NEXT = "{{ next_day(params, dag_run) }}"
 VERSION = "{{ ti.xcom_pull(task_ids='train')['version'] }}"
 EXPERIMENT = "{{ params.experiment }}"
 VARIANT = "{{ params.variant }}"
-DOMAIN = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
 TITLE = {"tpm": "Tiny Pre-training Model", "cpm": "Complete Pre-training Model", "actr": "Advertisement CTR model"}
 
 
@@ -52,7 +51,7 @@ def build_dag(level: Level) -> DAG:
             return WaitForDay(
                 task_id=task_id,
                 root=str(config.data.root),
-                domain=DOMAIN[level],
+                domain=LEVEL_DOMAIN[level],
                 date=date,
                 poke_seconds=airflow.poke_seconds,
                 wait_hours=airflow.wait_hours,
@@ -69,7 +68,7 @@ def build_dag(level: Level) -> DAG:
         if level == "actr":
             train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
         window_days = str(config.training(level).window_days)
-        check = ["validate", "--domain", DOMAIN[level], "--date", DATE, "--days", window_days]
+        check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
         validate = command_task(settings, "validate", check)
         prepare = command_task(settings, "prepare", ["prepare", "--level", level, "--date", DATE, *variant])
         train = command_task(settings, "train", train_arguments, gpu=True)
