@@ -53,7 +53,9 @@ ResultOption = Annotated[Path | None, typer.Option("--result", help="also write 
 @app.callback()
 def _global(
     context: typer.Context,
-    config: Annotated[Path, typer.Option(envvar="ECDCTR_CONFIG", help="configuration file")] = Path("configs/demo.yaml"),
+    config: Annotated[Path, typer.Option(envvar="ECDCTR_CONFIG", help="configuration file")] = Path(
+        "configs/demo.yaml"
+    ),
     store: Annotated[Path, typer.Option(envvar="ECDCTR_STORE", help="root of the artifact store")] = Path("demo/store"),
     as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
@@ -124,7 +126,9 @@ def validate(
 
 @app.command()
 def prepare(
-    context: typer.Context, date: DateOption, level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    context: typer.Context,
+    date: DateOption,
+    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
     variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
@@ -153,7 +157,9 @@ def train(
     experiment: ExperimentOption = PRODUCTION,
     variant: VariantOption = "default",
     force: Annotated[bool, typer.Option("--force/--no-force", help="train again even if the version exists")] = False,
-    restart: Annotated[bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")
+    ] = False,
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
@@ -196,7 +202,9 @@ def evaluate(
 
     session: Session = context.obj
     day = _date(date)
-    ref = Ref.parse(version) if version else session.store.require(_level(level), day - dt.timedelta(days=1), experiment)
+    ref = (
+        Ref.parse(version) if version else session.store.require(_level(level), day - dt.timedelta(days=1), experiment)
+    )
     found = evaluate(session.config(variant), session.store, ref, day)
     payload = {"version": str(ref), "date": date, "metrics": found.metrics}
     if session.as_json:
@@ -230,7 +238,9 @@ def gate(
 def report(
     context: typer.Context,
     target: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
-    experiments: Annotated[str, typer.Option(help="comma-separated, 'production' is the full method")] = "ads_only,no_tpm,production",
+    experiments: Annotated[
+        str, typer.Option(help="comma-separated, 'production' is the full method")
+    ] = "ads_only,no_tpm,production",
 ) -> None:
     """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
     from ecdctr.report.page import collect, print_table, write_page
@@ -249,10 +259,14 @@ def report(
 def ablation(
     context: typer.Context,
     seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
-    rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,tpm_only,no_tpm,full",
+    rows: Annotated[
+        str, typer.Option(help="comma-separated variants; 'full' is the whole method")
+    ] = "ads_only,tpm_only,no_tpm,full",
     eval_days: Annotated[int, typer.Option(min=1)] = 4,
     preset: str = "demo",
-    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")] = Path("results"),
+    work: Annotated[
+        Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
+    ] = Path("results"),
     target: Annotated[Path, typer.Option("--out", help="Markdown file to write")] = Path("docs/results.md"),
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
@@ -321,7 +335,10 @@ def store_show(context: typer.Context, version: str) -> None:
 def store_lineage(context: typer.Context, version: str) -> None:
     """A version and everything it descends from."""
     lineage = context.obj.store.lineage(Ref.parse(version))
-    _show(context, {str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples" for ref, m in lineage.items()})
+    _show(
+        context,
+        {str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples" for ref, m in lineage.items()},
+    )
 
 
 @store_app.command("verify")
@@ -363,7 +380,7 @@ def _level(text: str) -> Level:
 def _domain(text: str) -> Domain:
     if text not in DOMAINS:
         raise ConfigError(f"Unknown domain '{text}'; domains are natural and ads.")
-    return text  # type: ignore[return-value]
+    return text
 
 
 def _show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:

@@ -263,9 +263,7 @@ def load_config(path: Path) -> Config:
         config.with_variant(name)
     base = path.resolve().parent
     data = config.data
-    data = data.model_copy(
-        update={"root": (base / data.root).resolve(), "prepared": (base / data.prepared).resolve()}
-    )
+    data = data.model_copy(update={"root": (base / data.root).resolve(), "prepared": (base / data.prepared).resolve()})
     return config.model_copy(update={"data": data})
 
 
@@ -288,5 +286,7 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in overlay.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        )
     return merged

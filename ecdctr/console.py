@@ -50,7 +50,9 @@ class Bars:
         elif now - self._logged > LOG_EVERY_SECONDS:
             self._logged = now
             left = (self._total - self._done) / max(rate, 1e-9)
-            print(f"{self._what}: {self._done:,}/{self._total:,} {note}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self._what}: {self._done:,}/{self._total:,} {note}, {left:.0f} s left", file=sys.stderr, flush=True
+            )
 
     def close(self) -> None:
         """Leave the terminal tidy."""

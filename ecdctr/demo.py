@@ -153,7 +153,8 @@ class Airflow:
 
 def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
     """Trigger each run as soon as those before it are done; raises EcdctrError when one fails."""
-    waiting, state = {run.key: run for run in runs}, {}
+    waiting = {run.key: run for run in runs}
+    state: dict[str, str] = {}
     moment = dt.datetime.now(dt.UTC)
     while len(state) < len(runs) or any(value not in ("success", "failed") for value in state.values()):
         for key, run in list(waiting.items()):

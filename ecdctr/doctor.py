@@ -34,12 +34,16 @@ def examine(config_path: Path, store: Path) -> list[Finding]:
         findings.append(Finding(True, f"configuration {config_path}"))
         for domain in DOMAINS:
             dates = available_dates(config.data.root, domain)
-            text = f"{domain}: {len(dates)} days" + (f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files")
+            text = f"{domain}: {len(dates)} days" + (
+                f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
+            )
             findings.append(Finding(bool(dates), f"{text} under {config.data.root}"))
     except ConfigError as error:
         findings.append(Finding(False, str(error)))
     home = os.environ.get("AIRFLOW_HOME")
-    findings.append(Finding(True, f"AIRFLOW_HOME is {home}" if home else "AIRFLOW_HOME is not set: Airflow would use ~/airflow"))
+    findings.append(
+        Finding(True, f"AIRFLOW_HOME is {home}" if home else "AIRFLOW_HOME is not set: Airflow would use ~/airflow")
+    )
     return findings
 
 
@@ -55,4 +59,6 @@ def _version(name: str, least: str) -> Finding:
 def _gpu() -> Finding:
     import torch
 
-    return Finding(True, f"GPU: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU: training on CPU")
+    return Finding(
+        True, f"GPU: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU: training on CPU"
+    )

@@ -57,7 +57,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of embedding tables and numbers. B = batch, F = fields, M = values of all multi-valued fields, H = history."""
+    """Rows of embedding tables and numbers. B batch, F fields, M values of all multi-valued fields, H history."""
 
     ids: torch.Tensor  # int64 [B, F]
     multi: torch.Tensor  # int64 [B, M], 0 pads

@@ -123,7 +123,9 @@ def _check_schema(path: Path, config: Config) -> list[Violation]:
         footer = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0]
-        return [Violation("unreadable", str(path), f"expected a whole Parquet file, found a damaged one ({first_line})")]
+        return [
+            Violation("unreadable", str(path), f"expected a whole Parquet file, found a damaged one ({first_line})")
+        ]
     schema: pa.Schema = footer.schema_arrow
     if footer.metadata.num_rows == 0:
         return [Violation("empty_file", str(path), "expected at least one row, found 0")]

@@ -74,9 +74,7 @@ def example_fingerprint(config: Config, domain: Domain, date: dt.date, basic: bo
         day = digest_day(config.data.root, domain, date)
         return digest([_code_digest(), names, config.data.quarantine, domain, str(date), day])
     before = window(date - dt.timedelta(days=1), config.data.lookback_days)
-    days = {
-        f"{d}/{day}": digest_day(config.data.root, d, day) for d in DOMAINS for day in [*before, date]
-    }
+    days = {f"{d}/{day}": digest_day(config.data.root, d, day) for d in DOMAINS for day in [*before, date]}
     return digest([_code_digest(), _settings(config), domain, str(date), days])
 
 
@@ -145,7 +143,9 @@ def _clean_view(
     key = contract.identity(pq.ParquetFile(files[0]).schema_arrow.names)
     good = " AND ".join(f"coalesce({rule}, false)" for rule, _ in contract.ROW_RULES.values())
     good = good.replace("$day", f"TIMESTAMPTZ '{date} 00:00:00+00'")
-    marked = f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {key}, ({good}) ORDER BY ts) AS _n FROM {source}"  # noqa: S608
+    marked = (
+        f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {key}, ({good}) ORDER BY ts) AS _n FROM {source}"  # noqa: S608
+    )
     keep = f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE _good AND _n = 1"  # noqa: S608
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
     bad = config.data.root / "_quarantine" / f"domain={domain}" / f"date={date}" / "bad.parquet"
@@ -259,4 +259,3 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> N
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-

@@ -10,6 +10,7 @@ A day is a closed-form function of (seed, day): days are written one by one, in 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Domain, Simulation
 from ecdctr.data.days import day_folder
+from ecdctr.errors import ConfigError
 
 PRESETS: dict[str, Simulation] = {
     "tiny": Simulation(
@@ -105,7 +107,7 @@ def make_world(sim: Simulation, seed: int) -> World:
         (0.4 * rng.standard_normal(items)).astype(np.float32),
         category, tags.astype(np.int16),
         np.exp(rng.normal(3.0, 1.0, items)).astype(np.float32),
-        1.0 / (10.0 + rng.permutation(items)) ** 0.8,
+        np.power(10.0 + rng.permutation(items), -0.8, dtype=np.float64),
         item_arrival, item_end,
         {"natural": np.arange(sim.natural_items), "ads": np.concatenate([shared, ads_only])},
     )  # fmt: skip
@@ -165,6 +167,7 @@ def simulate(
 
     Same settings and seed give the same bytes, whatever the number of workers.
     """
+    _claim_root(sim, seed, root)
     total = 0
     with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(sim, seed, root)) as pool:
         for rows in pool.map(_write_day, range(sim.days), chunksize=2):
@@ -172,6 +175,20 @@ def simulate(
             if on_day:
                 on_day(rows)
     return total
+
+
+def _claim_root(sim: Simulation, seed: int, root: Path) -> None:
+    """Never mix two worlds in one folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    described = {"seed": seed, "layout": 1, **sim.model_dump(mode="json")}
+    path = root / "world.json"
+    if path.exists():
+        if json.loads(path.read_text()) != described:
+            raise ConfigError(f"{root} holds another simulated world (see {path}); name another --out, or delete it.")
+    elif any(root.glob("domain=*")):
+        raise ConfigError(f"{root} holds impressions that were not simulated; name another --out.")
+    else:
+        path.write_text(json.dumps(described, indent=1))
 
 
 _worker: tuple[Simulation, World, int, Path]

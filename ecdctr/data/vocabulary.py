@@ -90,7 +90,7 @@ def distinct(files: list[Path], column: str, multi_valued: bool) -> pa.Array:
     with duckdb.connect() as connection, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         connection.execute("SET enable_progress_bar = false")
-        table = connection.execute(
+        table: pa.Table = connection.execute(
             f"SELECT DISTINCT {value} AS value FROM read_parquet($files, hive_partitioning = false)",  # noqa: S608
             {"files": [str(path) for path in files]},
         ).to_arrow_table()

@@ -48,7 +48,7 @@ def train_actr(request: Request) -> Outcome:
         model = CtrNet(config, inputs, rows, config.seed, tensors)
         if source.parent:
             loaded = load_parent(request, source.parent)
-            copy_tables(model, loaded, f"{source.parent.level} {source.parent}")
+            copy_tables(model.embeddings, loaded, f"{source.parent.level} {source.parent}")
             _load_dense(model, loaded.dense, source.parent)
             if not continues:
                 apply_batch_norm_policy(model, config.actr.batch_norm)

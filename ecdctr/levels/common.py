@@ -8,7 +8,7 @@ import importlib.metadata
 import resource
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,6 +24,7 @@ from ecdctr.data.batches import Inputs
 from ecdctr.data.prepare import Prepared, prepare
 from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training import checkpoint
@@ -63,7 +64,7 @@ class Request:
     variant: str = "default"
     force: bool = False
     restart: bool = False
-    reporter: Reporter = Silent()
+    reporter: Reporter = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
         if self.variant != "default" and self.experiment == PRODUCTION:
@@ -100,7 +101,7 @@ Finish = Callable[[nn.Module, dict[str, Vocabulary], Path], None]
 def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finish: Finish) -> Outcome:
     """Prepare, look for a finished version with the same fingerprint, else train and publish.
 
-    `grow_from` is the parent whose vocabularies are extended, `build` makes the network with its parents' weights in it,
+    `grow_from` is the parent whose vocabularies are extended, `build` makes the network with its parents' weights,
     `finish` may merge or write more files before publishing.
     """
     config, level, reporter = request.config, plan.level, request.reporter
@@ -170,16 +171,16 @@ def load_parent(request: Request, ref: Ref) -> checkpoint.Checkpoint:
     return checkpoint.load(request.store.path(ref))
 
 
-def copy_tables(model: nn.Module, parent: checkpoint.Checkpoint, what: str) -> None:
+def copy_tables(embeddings: FieldEmbeddings, parent: checkpoint.Checkpoint, what: str) -> None:
     """Carry embedding rows over by raw id; raises ConfigError when the dimension changed."""
     for name, table in parent.tables.items():
-        dim = model.embeddings.table.weight.shape[1]  # type: ignore[union-attr]
+        dim = embeddings.table.weight.shape[1]
         if table.shape[1] != dim:
             raise ConfigError(
                 f"{what} has embeddings of dimension {table.shape[1]}, the configuration says {dim}; "
                 "set embedding_dim as before, or start a new experiment."
             )
-        model.embeddings.load_prefix(name, table)  # type: ignore[operator,union-attr]
+        embeddings.load_prefix(name, table)
 
 
 def resolve_snapshots(request: Request) -> list[Ref]:

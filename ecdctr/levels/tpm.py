@@ -31,7 +31,7 @@ def train_tpm(request: Request) -> Outcome:
         model = TpmNet(config, inputs, rows, config.seed)
         if parent:
             loaded = load_parent(request, parent)
-            copy_tables(model, loaded, f"TPM {parent}")
+            copy_tables(model.embeddings, loaded, f"TPM {parent}")
             load_dense(model, loaded.dense)
         return model
 

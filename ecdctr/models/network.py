@@ -15,6 +15,9 @@ from ecdctr.models.snapshots import EntitySnapshots
 class CtrNet(nn.Module):
     """CPM and A-CTR. Without snapshots (K = 0) the same network with fewer inputs."""
 
+    field_offsets: torch.Tensor
+    multi_offsets: torch.Tensor
+
     def __init__(
         self,
         config: Config,

@@ -13,6 +13,8 @@ from ecdctr.models.embeddings import FieldEmbeddings
 class TpmNet(nn.Module):
     """Embeddings of user, item and a few more fields, their user-item product, a shallow MLP."""
 
+    field_offsets: torch.Tensor
+
     def __init__(self, config: Config, inputs: Inputs, rows: dict[str, int], seed: int) -> None:
         super().__init__()
         self.inputs = inputs

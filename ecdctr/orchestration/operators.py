@@ -76,7 +76,9 @@ class WaitForDay(BaseOperator):
 
     template_fields: Sequence[str] = ("date",)
 
-    def __init__(self, *, root: str, domain: str, date: str, poke_seconds: float, wait_hours: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *, root: str, domain: str, date: str, poke_seconds: float, wait_hours: float, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.root, self.domain, self.date = root, domain, date
         self.poke_seconds, self.wait_hours = poke_seconds, wait_hours

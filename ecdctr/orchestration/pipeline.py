@@ -40,8 +40,8 @@ def build_dag(level: Level) -> DAG:
         schedule=CronDataIntervalTimetable(airflow.tpm_cron if level == "tpm" else airflow.daily_cron, "UTC"),
         start_date=_midnight(airflow.start_date),
         catchup=False,
-        # Each TPM starts from the one before it; CPM and A-CTR days only read what their data date allows.
-        max_active_runs=1 if level == "tpm" else 8,
+        # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
+        max_active_runs=8,
         params=_params(level, sorted(config.variants)),
         user_defined_macros={"data_date": data_date, "next_day": next_day},
         tags=["ecdctr"],

@@ -26,7 +26,13 @@ NAMES = {
     "full": "full E-CDCTR",
     "oracle": "oracle (true probabilities)",
 }
-COLOURS = {"ads_only": "#8a8f98", "no_tpm": "#d08a2e", "tpm_only": "#7a5bb5", "production": "#1769aa", "oracle": "#2e8b57"}
+COLOURS = {
+    "ads_only": "#8a8f98",
+    "no_tpm": "#d08a2e",
+    "tpm_only": "#7a5bb5",
+    "production": "#1769aa",
+    "oracle": "#2e8b57",
+}
 
 
 class Row(NamedTuple):
@@ -54,7 +60,8 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
                 newest[experiment, raw["date"]] = row
     if not newest:
         raise StoreError(
-            f"No evaluation of A-CTR in {store.root} for {', '.join(experiments)}; run the DAGs, or: ecdctr evaluate --date D"
+            f"No evaluation of A-CTR in {store.root} for {', '.join(experiments)}; "
+            "run the DAGs, or: ecdctr evaluate --date D"
         )
     return sorted(newest.values(), key=lambda row: (experiments.index(row.experiment), row.date))
 
@@ -62,10 +69,14 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 def print_table(rows: list[Row], console: Console) -> None:
     """Next-day GAUC, one line per experiment, one column per evaluation day."""
     dates = sorted({row.date for row in rows})
-    table = Table("model", *(date[5:] for date in dates), "mean GAUC", "LogLoss", "calibration", title="GAUC on next-day ads")
+    table = Table(
+        "model", *(date[5:] for date in dates), "mean GAUC", "LogLoss", "calibration", title="GAUC on next-day ads"
+    )
     for name, found in _by_experiment(rows).items():
         cells = [f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in dates]
-        means = [np.mean([row.metrics["all"][key] for row in found.values()]) for key in ("gauc", "log_loss", "calibration")]
+        means = [
+            np.mean([row.metrics["all"][key] for row in found.values()]) for key in ("gauc", "log_loss", "calibration")
+        ]
         table.add_row(NAMES.get(name, name), *cells, *(f"{value:.4f}" for value in means))
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
@@ -154,9 +165,11 @@ def _calibration_plot(rows: list[Row]) -> str:
 
 def _lineage_plot(store: Store, serving: Ref) -> str:
     lineage = store.lineage(serving)
-    columns: dict[str, list[Ref]] = {level: [r for r in lineage if r.level == level] for level in ("tpm", "cpm", "actr")}
-    place = {}
-    for x, refs in enumerate(columns.values()):
+    columns: dict[str, list[Ref]] = {
+        level: [r for r in lineage if r.level == level] for level in ("tpm", "cpm", "actr")
+    }
+    place: dict[str, tuple[float, float]] = {}
+    for x, refs in enumerate(columns.values()):  # oldest level left
         for y, ref in enumerate(sorted(refs, key=lambda r: r.date)):
             place[str(ref)] = (x, y - (len(refs) - 1) / 2)
     figure, axes = _figure(8, 0.9 + 0.7 * max(len(refs) for refs in columns.values()))

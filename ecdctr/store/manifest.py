@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ecdctr.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class Ref(NamedTuple):

@@ -96,7 +96,9 @@ class Store:
         entries = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             files.sync(path)
-            entries[path.relative_to(folder).as_posix()] = FileEntry(sha256=files.sha256(path), bytes=path.stat().st_size)
+            entries[path.relative_to(folder).as_posix()] = FileEntry(
+                sha256=files.sha256(path), bytes=path.stat().st_size
+            )
         lock = self.root / ".locks" / f"{manifest.experiment}.{manifest.level}.{manifest.data_date}"
         with files.locked(lock):
             finished = self.find(manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint)
@@ -179,7 +181,9 @@ class Store:
         folder = self.root / ref.experiment / "aliases" / ref.level / alias
         files.make_dir(folder)
         while True:
-            number = 1 + max((record.number for record in self.alias_history(alias, ref.experiment, ref.level)), default=0)
+            number = 1 + max(
+                (record.number for record in self.alias_history(alias, ref.experiment, ref.level)), default=0
+            )
             record = AliasRecord(number, ref, dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), reason)
             content = json.dumps({"ref": str(ref), "at": record.at, "reason": reason}).encode()
             if files.create_exclusive(folder / f"{number:06d}.json", content):

@@ -69,7 +69,7 @@ def load_model(store: Store, ref: Ref, config: Config) -> tuple[nn.Module, Input
             model.snapshots[side].set_merged(table)  # type: ignore[operator]
     load_dense(model, saved.dense)
     for name, table in saved.tables.items():
-        model.embeddings.load_prefix(name, table)  # type: ignore[operator,union-attr]
+        model.embeddings.load_prefix(name, table)
     return model.eval(), inputs, saved.vocabularies
 
 

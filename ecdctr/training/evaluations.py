@@ -53,7 +53,9 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
         return Verdict(False, f"{challenger} is older than the serving {champion}; promote it by hand if it is meant")
     found = load_evaluation(store, challenger, date)
     if found is None:
-        raise StoreError(f"{challenger} was not evaluated on {date}; run: ecdctr evaluate --date {date} --version {challenger}")
+        raise StoreError(
+            f"{challenger} was not evaluated on {date}; run: ecdctr evaluate --date {date} --version {challenger}"
+        )
     calibration = found["metrics"]["all"].get("calibration")
     low, high = settings.gate_calibration
     if calibration is None or not low <= calibration <= high:

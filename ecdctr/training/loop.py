@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,11 +84,11 @@ def _account(
 ) -> tuple[float, int]:
     count = sum(size for size, _ in pending)
     total = sum(size * value.item() for size, value in pending)
-    if not total == total or total in (float("inf"), float("-inf")):
+    if not math.isfinite(total):
         where = f"about step {step}" if step >= 0 else "the end of the epoch"
         raise TrainingError(
             f"The loss is not a finite number at {where} ({samples} samples into the epoch). "
-            "Lower lr_dense or lr_embedding, or look for extreme numeric features (ecdctr validate). Nothing was published."
+            "Lower lr_dense or lr_embedding, or look for extreme numeric features. Nothing was published."
         )
     if on_step:
         on_step(count, total / max(count, 1))

@@ -85,9 +85,7 @@ def all_metrics(
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def paired_bootstrap(
-    first: UserAuc, second: UserAuc, samples: int, seed: int
-) -> tuple[float, float, float]:
+def paired_bootstrap(first: UserAuc, second: UserAuc, samples: int, seed: int) -> tuple[float, float, float]:
     """GAUC(first) - GAUC(second) over the same users: the difference and its 95 % interval, resampling users."""
     _, a, b = np.intersect1d(first.users, second.users, return_indices=True)
     difference, weight = first.auc[a] - second.auc[b], first.impressions[a].astype(np.float64)

@@ -1,0 +1,34 @@
+"""Shared fixtures: the tiny world, generated once per session."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from ecdctr.config import Config, load_config
+from ecdctr.data.simulate import PRESETS, simulate
+from ecdctr.store.store import Store
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATE = dt.date(2026, 1, 18)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    simulate(PRESETS["tiny"], 1, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    loaded = load_config(REPOSITORY / "configs" / "tiny.yaml")
+    data = loaded.data.model_copy(update={"root": world, "prepared": tmp_path_factory.mktemp("prepared")})
+    return loaded.model_copy(update={"data": data})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")

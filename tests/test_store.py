@@ -1,0 +1,150 @@
+"""The store: atomic publish, resolution as of a date, aliases, verification."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecdctr.errors import StoreError
+from ecdctr.store import files
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+DAY = dt.date(2026, 1, 10)
+
+
+class Crash(BaseException):
+    """A process that dies: nothing after it runs, not even clean-up of the store."""
+
+
+def manifest(date: dt.date, fingerprint: str, experiment: str = "production", level: str = "cpm") -> Manifest:
+    return Manifest(
+        experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
+        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
+        code_version="",
+        code_digest="", packages={}, seed=1, metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
+    )  # fmt: skip
+
+
+def publish(
+    store: Store, date: dt.date, fingerprint: str, experiment: str = "production", force: bool = False
+) -> Manifest:
+    with store.staging() as folder:
+        (folder / "a").write_text(fingerprint)
+        (folder / "b").write_text(fingerprint * 2)
+        return store.publish(folder, manifest(date, fingerprint, experiment), force)
+
+
+def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):
+    for back in (9, 5, 0):
+        publish(store, DAY - dt.timedelta(days=back), f"f{back}")
+    assert store.require("cpm", DAY - dt.timedelta(days=1)).date == DAY - dt.timedelta(days=5)
+    assert store.resolve("cpm", DAY - dt.timedelta(days=10)) is None
+
+
+def test_resolve_falls_back_to_the_parent_experiment(store):
+    publish(store, DAY, "production")
+    store.create_experiment("study")
+    assert store.require("cpm", DAY, "study").experiment == "production"
+    publish(store, DAY - dt.timedelta(days=3), "own", "study")
+    assert store.require("cpm", DAY, "study").experiment == "study"
+
+
+def test_same_fingerprint_is_reused_and_force_makes_a_new_version(store):
+    assert publish(store, DAY, "f").version == "v0001"
+    assert publish(store, DAY, "f").version == "v0001"
+    assert publish(store, DAY, "f", force=True).version == "v0002"
+    assert store.require("cpm", DAY).version == "v0002"
+
+
+def test_missing_version_says_how_to_make_it(store):
+    with pytest.raises(StoreError, match="ecdctr train cpm --date 2026-01-10"):
+        store.require("cpm", DAY)
+
+
+def test_rollback_walks_back_through_what_served(store):
+    refs = [publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(3)]
+    for ref in refs:
+        store.set_alias("serving", ref, "gate")
+    store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == refs[1]
+    store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == refs[0]
+    with pytest.raises(StoreError, match="roll back"):
+        store.rollback(level="cpm")
+
+
+def test_verify_finds_a_flipped_byte_and_a_missing_file(store):
+    ref = publish(store, DAY, "f").ref
+    assert store.verify() == []
+    (store.path(ref) / "a").write_text("g")
+    (store.path(ref) / "b").unlink()
+    assert [problem.split(": ")[1].split(";")[0] for problem in store.verify()] == [
+        "file a differs from its manifest",
+        "file b is missing",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b"])
+def test_experiment_names_cannot_leave_the_store(store, name):
+    with pytest.raises(StoreError):
+        publish(store, DAY, "f", name)
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.sampled_from(["production", "x"]), st.integers(0, 14)),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_no_crash_between_two_file_operations_shows_a_partial_or_future_version(steps):
+    root = Path(tempfile.mkdtemp())
+    originals = {name: getattr(files, name) for name in ("make_dir", "write_bytes", "sync", "rename_dir")}
+    try:
+        store = Store(root)
+        for offset, fingerprint, experiment, crash_at in steps:
+            countdown = [crash_at]
+
+            def crashing(function, left=countdown):
+                def wrapped(*arguments):
+                    if left[0] == 0:
+                        raise Crash
+                    left[0] -= 1
+                    return function(*arguments)
+
+                return wrapped
+
+            for name, function in originals.items():
+                setattr(files, name, crashing(function))
+            try:
+                publish(store, DAY + dt.timedelta(days=offset), fingerprint, experiment)
+            except Crash:
+                pass
+            finally:
+                for name, function in originals.items():
+                    setattr(files, name, function)
+            assert store.verify() == []
+            for as_of in (DAY - dt.timedelta(days=1), DAY, DAY + dt.timedelta(days=2)):
+                found = store.resolve("cpm", as_of, "x")
+                if found:
+                    assert found.date <= as_of
+                    stored = store.manifest(found)
+                    assert (store.path(found) / "b").read_text() == stored.fingerprint * 2
+    finally:
+        shutil.rmtree(root)
+
+
+def test_ref_text_round_trip_and_refusal():
+    ref = Ref("production", "cpm", DAY, "v0001")
+    assert Ref.parse(str(ref)) == ref
+    with pytest.raises(StoreError, match="expected experiment/level"):
+        Ref.parse("nonsense")
