@@ -169,9 +169,9 @@ def _lineage_plot(store: Store, serving: Ref) -> str:
         level: [r for r in lineage if r.level == level] for level in ("tpm", "cpm", "actr")
     }
     place: dict[str, tuple[float, float]] = {}
-    for x, refs in enumerate(columns.values()):  # oldest level left
+    for column, refs in enumerate(columns.values()):
         for y, ref in enumerate(sorted(refs, key=lambda r: r.date)):
-            place[str(ref)] = (x, y - (len(refs) - 1) / 2)
+            place[str(ref)] = (float(column), y - (len(refs) - 1) / 2)
     figure, axes = _figure(8, 0.9 + 0.7 * max(len(refs) for refs in columns.values()))
     axes.axis("off")
     for ref, manifest in lineage.items():
