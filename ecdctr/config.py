@@ -66,8 +66,8 @@ class Training(Section):
 
     window_days: int = Field(ge=1)
     epochs: int = Field(1, ge=1)
-    batch_size: int = Field(4096, ge=2)
-    lr_embedding: float = Field(2e-3, gt=0)
+    batch_size: int = Field(1024, ge=2)
+    lr_embedding: float = Field(5e-3, gt=0)
     lr_dense: float = Field(1e-3, gt=0)
     chunk_rows: int = Field(262_144, ge=1024, description="rows shuffled together; bounds the memory of reading")
     threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
@@ -121,6 +121,7 @@ class Actr(Training):
     window_days: int = Field(14, ge=1)
     epochs: int = Field(2, ge=1)
     batch_size: int = Field(512, ge=2)
+    lr_embedding: float = Field(2e-3, gt=0)
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm", description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day"

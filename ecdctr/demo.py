@@ -69,6 +69,8 @@ class Airflow:
         self.home, self.port = home, port
         self.url = f"http://127.0.0.1:{port}"
         self.environment = os.environ | {
+            # standalone starts its parts by the name "airflow"
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),

@@ -170,8 +170,8 @@ def _lineage_plot(store: Store, serving: Ref) -> str:
     }
     place: dict[str, tuple[float, float]] = {}
     for column, refs in enumerate(columns.values()):
-        for y, ref in enumerate(sorted(refs, key=lambda r: r.date)):
-            place[str(ref)] = (float(column), y - (len(refs) - 1) / 2)
+        for i, ref in enumerate(sorted(refs, key=lambda r: r.date)):
+            place[str(ref)] = (float(column), i - (len(refs) - 1) / 2)
     figure, axes = _figure(8, 0.9 + 0.7 * max(len(refs) for refs in columns.values()))
     axes.axis("off")
     for ref, manifest in lineage.items():
@@ -185,6 +185,6 @@ def _lineage_plot(store: Store, serving: Ref) -> str:
         box = {"boxstyle": "round,pad=0.5", "fc": "#eaf2fa", "ec": "#1769aa"}
         axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box)
     axes.set_xlim(-0.4, 2.4)
-    ys = [y for _, y in place.values()]
-    axes.set_ylim(min(ys) - 0.6, max(ys) + 0.6)
+    heights = [height for _, height in place.values()]
+    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
     return _svg(figure)

@@ -1,0 +1,193 @@
+"""The DAGs in a real Airflow: `dags test`, a scheduler with backfills, import cost, pod specification."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ecdctr.demo import Airflow, free_port, plan_runs, wait_for_dags
+from ecdctr.errors import ConfigError
+from ecdctr.orchestration.settings import data_date, next_day
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from tests.conftest import DATE, REPOSITORY
+
+
+def write_config(target: Path, world: Path, **airflow: Any) -> Path:
+    raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
+    raw["data"] |= {"root": str(world), "prepared": str(target.parent / "prepared")}
+    raw["airflow"] |= airflow
+    raw["evaluation"] = {"gate_calibration": [0.0, 100.0]}
+    target.write_text(yaml.safe_dump(raw))
+    return target
+
+
+@pytest.fixture(scope="module")
+def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    folder = tmp_path_factory.mktemp("airflow")
+    config = write_config(folder / "config.yaml", world)
+    made = Airflow(folder / "home", config, folder / "store", free_port())
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="module")
+def versions(airflow: Airflow) -> Store:
+    return Store(airflow.environment["ECDCTR_STORE"])
+
+
+def dags_test(
+    airflow: Airflow, level: str, conf: dict[str, Any], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "airflow"), "dags", "test", f"ecdctr_{level}", str(DATE)]
+    return subprocess.run(
+        [*command, "--conf", json.dumps(conf)],
+        env=airflow.environment | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.airflow
+def test_dags_test_runs_the_three_levels_and_the_gate_promotes(airflow, versions):
+    for level in ("tpm", "cpm", "actr"):
+        done = dags_test(airflow, level, {"data_date": str(DATE)})
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    serving = versions.alias("serving")
+    assert serving == Ref("production", "actr", DATE, "v0001")
+    assert [ref.level for ref in versions.lineage(serving)] == ["actr", "cpm", "tpm"]
+
+
+@pytest.mark.airflow
+def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
+    done = dags_test(airflow, "actr", {"data_date": str(DATE), "experiment": "empty", "variant": "no_tpm"})
+    assert done.returncode != 0
+    assert "train cpm with the same variant first" in done.stdout + done.stderr
+    assert versions.versions("empty", "actr") == []
+
+
+@pytest.mark.airflow
+def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, versions):
+    """A-CTR and CPM for three days in an experiment, weekly TPM after that: what was made stays as of its date."""
+    executable = str(Path(sys.executable).parent / "airflow")
+    conf = json.dumps({"experiment": "study", "variant": "default"})
+    with airflow.running():
+        airflow.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
+        wait_for_dags(airflow)
+        for level, first, last, count in (
+            ("cpm", DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=3), 3),
+            ("actr", DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=3), 3),
+        ):
+            command = [executable, "backfill", "create", "--dag-id", f"ecdctr_{level}", "--from-date", str(first)]
+            command += ["--to-date", str(last), "--max-active-runs", "2", "--dag-run-conf", conf]
+            done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+            wait_for_backfill(airflow, level, count)
+        events = airflow.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
+    days = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
+    for level in ("cpm", "actr"):
+        assert [ref.date for ref in versions.versions("study", level)] == days
+    for ref in versions.versions("study", "actr"):
+        assert versions.manifest(ref).parents["cpm"] == [f"study/cpm/{ref.date}/v0001"]
+        assert versions.manifest(ref).window_end == ref.date
+    published = {event["extra"].get("version") for event in events}
+    assert {str(ref) for ref in versions.versions("study", "actr")} <= published
+
+
+def wait_for_backfill(airflow: Airflow, level: str, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?run_type=backfill&limit=50")["dag_runs"]
+        states = [run["state"] for run in runs]
+        assert "failed" not in states
+        if states.count("success") == count:
+            return
+        time.sleep(1)
+    pytest.fail(f"backfill of {level} is not done: {states}")
+
+
+@pytest.mark.airflow
+def test_importing_the_dags_is_fast_and_loads_nothing_heavy(airflow):
+    code = """
+import runpy, sys, time
+import airflow.sdk, airflow.triggers.base
+started = time.perf_counter()
+for level in ("tpm", "cpm", "actr"):
+    runpy.run_path(f"dags/ecdctr_{level}.py")
+print(time.perf_counter() - started)
+print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=airflow.environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, heavy = done.stdout.splitlines()[-2:]
+    assert float(seconds) < 1.0
+    assert heavy == "[]"
+
+
+@pytest.mark.airflow
+def test_kubernetes_execution_builds_a_pod_with_gpu_volume_and_the_same_command(world, tmp_path):
+    config = write_config(
+        tmp_path / "config.yaml", world, execution="kubernetes", kubernetes={"gpus": 2, "image": "r/e:1"}
+    )
+    code = """
+import json
+from ecdctr.orchestration.pipeline import build_dag
+dag = build_dag("actr")
+pods = {}
+for name in ("train", "prepare"):
+    operator = dag.get_task(name)
+    pods[name] = operator.build_pod_request_obj().to_dict()["spec"] | {"pool": operator.pool}
+print(json.dumps(pods, default=str))
+"""
+    environment = os.environ | {
+        "ECDCTR_CONFIG": str(config), "ECDCTR_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    pods = json.loads(done.stdout.splitlines()[-1])
+    container = pods["train"]["containers"][0]
+    assert container["image"] == "r/e:1"
+    assert container["command"] == ["ecdctr"]
+    assert container["args"][4:6] == ["train", "actr"]
+    assert container["args"][-2:] == ["--result", "/airflow/xcom/return.json"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert pods["train"]["pool"] == "gpu"
+    assert pods["train"]["volumes"][0]["persistent_volume_claim"]["claim_name"] == "ecdctr"
+    assert pods["train"]["security_context"]["run_as_non_root"] is True
+    assert "nvidia.com/gpu" not in pods["prepare"]["containers"][0]["resources"]["limits"]
+
+
+def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
+    week = SimpleNamespace(data_interval_end=dt.datetime(2026, 1, 12, tzinfo=dt.UTC))
+    assert data_date({"data_date": None}, week) == "2026-01-11"
+    assert next_day({"data_date": None}, week) == "2026-01-12"
+    assert data_date({"data_date": "2026-03-01"}, week) == "2026-03-01"
+    with pytest.raises(ConfigError, match="set the param data_date"):
+        data_date({}, SimpleNamespace(data_interval_end=None))
+
+
+def test_the_demo_plan_has_every_parent_before_its_children():
+    seen: set[str] = set()
+    for run in plan_runs(dt.date(2026, 4, 30), 3, 28, 3):
+        assert set(run.after) <= seen
+        seen.add(run.key)
+    assert len(seen) == 18
