@@ -156,7 +156,13 @@ for name in ("train", "prepare"):
     pods[name] = operator.build_pod_request_obj().to_dict()["spec"] | {"pool": operator.pool}
 print(json.dumps(pods, default=str))
 """
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}  # building a pod asks no server
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    access = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [cluster]}
+    access |= {"contexts": [context], "users": [{"name": "u", "user": {}}]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(access))
     environment = os.environ | {
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
         "ECDCTR_CONFIG": str(config), "ECDCTR_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path / "home"),
     }  # fmt: skip
     done = subprocess.run(
