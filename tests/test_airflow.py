@@ -177,7 +177,8 @@ print(json.dumps(pods, default=str))
     assert container["args"][-2:] == ["--result", "/airflow/xcom/return.json"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert pods["train"]["pool"] == "gpu"
-    assert pods["train"]["volumes"][0]["persistent_volume_claim"]["claim_name"] == "ecdctr"
+    volumes = {volume["name"]: volume for volume in pods["train"]["volumes"]}
+    assert volumes["ecdctr"]["persistent_volume_claim"]["claim_name"] == "ecdctr"
     assert pods["train"]["security_context"]["run_as_non_root"] is True
     assert "nvidia.com/gpu" not in pods["prepare"]["containers"][0]["resources"]["limits"]
 
