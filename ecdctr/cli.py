@@ -262,27 +262,43 @@ def ablation(
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; 'full' is the whole method")
     ] = "ads_only,tpm_only,no_tpm,full",
-    eval_days: Annotated[int, typer.Option(min=1)] = 4,
-    preset: str = "demo",
+    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 4,
+    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
     ] = Path("results"),
-    target: Annotated[Path, typer.Option("--out", help="Markdown file to write")] = Path("docs/results.md"),
+    target: Annotated[Path | None, typer.Option("--out", help="Markdown file to write")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")] = 2,
+    repeats: Annotated[
+        int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
+    ] = 0,
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
     from ecdctr.console import Bars
-    from ecdctr.experiments.ablation import run_study
+    from ecdctr.experiments.ablation import Study, run_study
+    from ecdctr.experiments.speed import measure
+    from ecdctr.report.results import results_page
 
+    try:
+        numbers = tuple(int(seed) for seed in seeds.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds '{seeds}': expected whole numbers with commas, for example 1,2,3.") from None
+    names = tuple(name.strip() for name in rows.split(","))
+    study = Study(context.obj.config_path, preset, numbers, names, eval_days, work)
     bars = Bars()
     try:
-        text = run_study(
-            context.obj.config_path, [int(s) for s in seeds.split(",")], rows.split(","), eval_days, preset, work, bars
-        )
+        records = run_study(study, workers, bars)
+        speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    out.print(text, highlight=False)
+    text = results_page(records, speeds, preset)
+    if target:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    if context.obj.as_json:
+        _show(context, {"records": records, "speeds": [speed._asdict() for speed in speeds]})
+    else:
+        out.print(text, highlight=False, markup=False)
 
 
 @app.command()
@@ -386,7 +402,7 @@ def _domain(text: str) -> Domain:
 def _show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
     _write_result(payload, result)
     if context.obj.as_json:
-        sys.stdout.write(json.dumps(payload) + "\n")
+        sys.stdout.write(json.dumps(payload, default=str) + "\n")
         return
     for key, value in payload.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value

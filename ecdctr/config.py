@@ -77,6 +77,7 @@ class Tpm(Training):
     """Tiny Pre-training Model."""
 
     window_days: int = Field(84, ge=1)
+    lr_embedding: float = Field(2e-3, gt=0)
     embedding_dim: int = Field(16, ge=1)
     hidden: tuple[int, ...] = (32,)
     refresh: Literal["incremental", "window"] = Field(
@@ -89,8 +90,18 @@ class Snapshots(Section):
 
     count: int = Field(3, ge=0, description="K; 0 switches TPM off")
     stride_days: int = Field(28, ge=1)
+    lag_days: int = Field(
+        0,
+        ge=0,
+        description="take the newest snapshot as of this many days before the data date; 0 is the paper's form. With "
+        "cpm.window_days, no snapshot has trained on the impressions that CPM learns from",
+    )
     aggregation: Literal["self_attention", "mean", "newest"] = "self_attention"
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
+
+    def as_of(self, date: dt.date) -> list[dt.date]:
+        """The K dates that a consumer at a data date resolves TPM at, newest first."""
+        return [date - dt.timedelta(days=self.lag_days + k * self.stride_days) for k in range(self.count)]
 
 
 class Network(Section):
@@ -118,10 +129,8 @@ class Cpm(Training):
 class Actr(Training):
     """Advertisement CTR model."""
 
-    window_days: int = Field(14, ge=1)
-    epochs: int = Field(2, ge=1)
+    window_days: int = Field(45, ge=1)
     batch_size: int = Field(512, ge=2)
-    lr_embedding: float = Field(2e-3, gt=0)
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm", description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day"
@@ -200,7 +209,6 @@ class Config(Section):
     actr: Actr = Actr()
     evaluation: Evaluation = Evaluation()
     airflow: AirflowSettings = AirflowSettings()
-    simulation: Simulation | None = None
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="named overlays, e.g. no_tpm: {snapshots: {count: 0}}"
     )

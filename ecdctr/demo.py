@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from ecdctr.config import Snapshots
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,14 +44,14 @@ class Run(NamedTuple):
         return f"demo_{self.level}_{self.experiment}_{self.date}"
 
 
-def plan_runs(last: dt.date, days: int, stride: int, snapshots: int) -> list[Run]:
+def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
     """Every run of the demo: three levels for the full method, and A-CTR without TPM and without any transfer."""
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
     first = dates[0]
     runs: list[Run] = []
     previous: tuple[str, ...] = ()
-    for k in range(snapshots - 1, -1, -1):
-        run = Run("tpm", "production", "default", first - dt.timedelta(days=k * stride), previous)
+    for date in reversed(wanted.as_of(first)):
+        run = Run("tpm", "production", "default", date, previous)
         previous = (run.key,)
         runs.append(run)
     for date in dates:
@@ -203,7 +204,7 @@ def demo(days: int) -> None:
         wait_for_dags(airflow)
         step = _step(f"3/4  Run the three DAGs ({airflow.url} shows them now)", step)
         last = available_dates(config.data.root, "ads")[-1]
-        trigger_all(airflow, plan_runs(last, days, config.snapshots.stride_days, config.snapshots.count))
+        trigger_all(airflow, plan_runs(last, days, config.snapshots))
     step = _step("4/4  Report", step)
     _ecdctr(config_path, store, "report", "--out", str(HOME / "report.html"))
     _step("", step)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ecdctr.config import Snapshots
 from ecdctr.demo import Airflow, free_port, plan_runs, wait_for_dags
 from ecdctr.errors import ConfigError
 from ecdctr.orchestration.settings import data_date, next_day
@@ -194,7 +195,7 @@ def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
 
 def test_the_demo_plan_has_every_parent_before_its_children():
     seen: set[str] = set()
-    for run in plan_runs(dt.date(2026, 4, 30), 3, 28, 3):
+    for run in plan_runs(dt.date(2026, 4, 30), 3, Snapshots(lag_days=14)):
         assert set(run.after) <= seen
         seen.add(run.key)
     assert len(seen) == 18

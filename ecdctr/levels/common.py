@@ -184,19 +184,21 @@ def copy_tables(embeddings: FieldEmbeddings, parent: checkpoint.Checkpoint, what
 
 
 def resolve_snapshots(request: Request) -> list[Ref]:
-    """The K TPM versions as of d, d - stride, d - 2 stride, …, newest first, each once.
+    """The K TPM versions as of d - lag, d - lag - stride, d - lag - 2 stride, …, newest first, each once.
+
+    With a lag of CPM's window the vectors are out of sample where CPM trains. Without it the newest TPM has seen the
+    very labels that CPM learns from, and CPM trusts its vectors more than they are worth on the next day.
 
     Raises StoreError if there is none, or fewer than K and `snapshots.require_all` is set.
     """
     wanted = request.config.snapshots
     found: list[Ref] = []
-    for k in range(wanted.count):
-        as_of = request.date - dt.timedelta(days=k * wanted.stride_days)
+    for as_of in wanted.as_of(request.date):
         ref = request.store.resolve("tpm", as_of, request.experiment)
         if ref and ref not in found:
             found.append(ref)
     if wanted.count and not found:
-        request.store.require("tpm", request.date, request.experiment)
+        request.store.require("tpm", wanted.as_of(request.date)[0], request.experiment)
     if wanted.require_all and len(found) < wanted.count:
         raise StoreError(
             f"{request.date}: {wanted.count} TPM snapshots {wanted.stride_days} days apart are required, found "

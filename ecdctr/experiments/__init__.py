@@ -1,0 +1,1 @@
+"""Studies over many versions: rows × seeds with progressive validation."""

@@ -1,0 +1,121 @@
+"""The Markdown page of a study: next-day GAUC per row over seeds, differences, cohorts, speeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecdctr.report.page import NAMES
+
+if TYPE_CHECKING:
+    from ecdctr.experiments.speed import Speed
+
+COHORTS = ("all", "new_users", "new_items", "low_activity")
+PAIRS = (("full", "no_tpm"), ("no_tpm", "ads_only"), ("full", "ads_only"), ("full", "tpm_only"))
+Records = list[dict[str, Any]]
+
+
+def results_page(records: Records, speeds: Sequence[Speed], preset: str) -> str:
+    """The whole page; figures are mean ± standard deviation over seeds of each seed's mean over evaluation days."""
+    seeds = sorted({record["seed"] for record in records})
+    days = len({record["date"] for record in records})
+    rows = list(dict.fromkeys(record["row"] for record in records))
+    parts = [
+        f"# Results on the `{preset}` world\n",
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), each with a world and weights of its own; "
+        f"{days} evaluation days per seed. "
+        "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
+        "Written by `./run results`. Mean ± standard deviation over seeds.\n",
+        "## Next-day ads\n",
+        _quality(records, rows),
+        "## Differences in GAUC, paired by seed\n",
+        _differences(records, rows),
+        "## GAUC per cohort\n",
+        _cohorts(records, rows),
+    ]
+    if speeds:
+        parts += ["## Speed\n", _machine(), _speeds(speeds)]
+    return "\n".join(parts)
+
+
+def _per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
+    """One value per seed, nan where a seed has none: [seeds]."""
+    values = []
+    for seed in sorted({record["seed"] for record in records}):
+        found = [
+            record[metric]
+            for record in records
+            if (record["seed"], record["row"], record["cohort"]) == (seed, row, cohort) and record.get(metric)
+        ]
+        values.append(np.mean(found) if found else np.nan)
+    return np.array(values)
+
+
+def _spread(values: NDArray[np.float64], sign: str = "") -> str:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "–"
+    deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.4f}{deviation}"
+
+
+def _table(header: Sequence[str], lines: list[list[str]]) -> str:
+    body = ["| " + " | ".join(cells) + " |" for cells in [list(header), ["---"] * len(header), *lines]]
+    return "\n".join(body) + "\n"
+
+
+def _quality(records: Records, rows: list[str]) -> str:
+    oracle, floor = (_per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
+    lines = []
+    for row in rows:
+        own = _per_seed(records, row, "gauc")
+        share = (own - floor) / (oracle - floor)
+        recovered = f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–"
+        metrics = [_spread(_per_seed(records, row, name)) for name in ("gauc", "auc", "log_loss", "calibration")]
+        lines.append([NAMES.get(row, row), *metrics, recovered])
+    return _table(("row", "GAUC", "AUC", "LogLoss", "calibration", "headroom recovered"), lines) + (
+        "\nHeadroom recovered: (row − ads only) / (oracle − ads only), in GAUC.\n"
+    )
+
+
+def _differences(records: Records, rows: list[str]) -> str:
+    lines = []
+    for first, second in PAIRS:
+        if first in rows and second in rows:
+            difference = _per_seed(records, first, "gauc") - _per_seed(records, second, "gauc")
+            each = ", ".join(f"{value:+.4f}" for value in difference)
+            lines.append([f"{NAMES[first]} − {NAMES[second]}", _spread(difference, "+"), each])
+    return _table(("difference", "mean ± sd", "each seed"), lines)
+
+
+def _cohorts(records: Records, rows: list[str]) -> str:
+    lines = []
+    for row in rows:
+        if row != "oracle":
+            lines.append([NAMES.get(row, row), *(_spread(_per_seed(records, row, "gauc", c)) for c in COHORTS)])
+    return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
+        "\nNew users and items were not seen in the lookback, low-activity users less often than "
+        "`evaluation.low_activity_below`.\n"
+    )
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}. "
+        "Each level in a process of its own, nothing else running; median of the repeats and range.\n"
+    )
+
+
+def _speeds(speeds: Sequence[Speed]) -> str:
+    lines = []
+    for speed in speeds:
+        memory = "–" if speed.peak_memory_mb is None else f"{speed.peak_memory_mb:,.0f} MB"
+        rate = f"{speed.per_second:,.0f} ({speed.slowest:,.0f} to {speed.fastest:,.0f})"
+        lines.append([speed.what, f"{speed.samples:,}", f"{speed.seconds:.1f} s", rate, memory])
+    return _table(("work", "rows", "time", "rows/s", "peak memory"), lines)
