@@ -298,7 +298,7 @@ def ablation(
     if context.obj.as_json:
         _show(context, {"records": records, "speeds": [speed._asdict() for speed in speeds]})
     else:
-        out.print(text, highlight=False, markup=False)
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,0 +1,70 @@
+"""The pages that a newcomer follows: what they tell to type works."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert len(found) == 1, language
+    return found[0]
+
+
+def write_own_log(root, days: int = 20) -> None:
+    """A log as a reader might have it: string ids, a null here and there, lists of strings."""
+    rng = np.random.default_rng(7)
+    for domain, rows in (("natural", 1500), ("ads", 250)):
+        for back in range(days):
+            date = dt.date(2026, 1, 1) + dt.timedelta(days=back)
+            item = rng.integers(0, 50, rows)
+            user = rng.integers(0, 80, rows)
+            start = dt.datetime.combine(date, dt.time(), dt.UTC)
+            seconds = np.sort(rng.choice(86_400, rows, replace=False))
+            columns = {
+                "user_id": pa.array([f"u{i}" for i in user]),
+                "item_id": pa.array([f"i{i}" for i in item]),
+                "ts": pa.array([start + dt.timedelta(seconds=int(s)) for s in seconds], pa.timestamp("us", tz="UTC")),
+                "click": pa.array((rng.random(rows) < 0.05 + 0.3 * ((user + item) % 7 == 0)).astype(np.int8)),
+                "device": pa.array([None if i % 40 == 0 else f"d{i % 3}" for i in user]),
+                "advertiser": pa.array([f"a{i % 9}" for i in item]),
+                "keywords": pa.array([[f"k{i % 5}", f"k{i % 11}"] for i in item]),
+                "bid": pa.array([None if i == 3 else float(i) for i in item]),
+                "position": pa.array(rng.integers(0, 4, rows)),
+            }
+            folder = root / f"domain={domain}" / f"date={date}"
+            folder.mkdir(parents=True)
+            pq.write_table(pa.table(columns), folder / "part-0.parquet")
+
+
+def test_the_example_of_bring_your_own_data_runs_as_written(tmp_path):
+    (tmp_path / "my.yaml").write_text(block("yaml"))
+    write_own_log(tmp_path / "impressions")
+    lines = [line for line in block("bash").splitlines() if line]
+    assert len(lines) == 8
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "ecdctr"
+        done = subprocess.run(
+            [sys.executable, "-m", "ecdctr.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
