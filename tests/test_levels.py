@@ -95,6 +95,14 @@ def test_a_run_for_a_past_date_does_not_see_versions_made_later(config, trained)
     assert actr.parents["cpm"] == [str(manifest.ref)]
 
 
+def test_a_snapshot_lag_leaves_out_versions_that_saw_the_labels_of_cpm(config, trained):
+    store, refs = trained
+    lagged = changed(config, "snapshots", lag_days=5)
+    manifest = train_cpm(Request(lagged, store, DATE, experiment="lagged")).manifest
+    assert manifest.parents["tpm"] == [str(refs["old"])]
+    assert store.manifest(refs["old"]).window_end < manifest.window_start
+
+
 def test_order_of_runs_does_not_change_a_version(config, tmp_path):
     early, late = DATE - dt.timedelta(days=7), DATE
     weights = []
