@@ -272,6 +272,7 @@ def ablation(
     repeats: Annotated[
         int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
     ] = 0,
+    demo: Annotated[Path | None, typer.Option(help="timings.json of a demo, to be shown beside")] = None,
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
     from ecdctr.console import Bars
@@ -291,7 +292,7 @@ def ablation(
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    text = results_page(records, speeds, preset)
+    text = results_page(records, speeds, preset, json.loads(demo.read_text()) if demo and demo.exists() else None)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)

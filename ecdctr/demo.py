@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from ecdctr.config import Snapshots
+from ecdctr.config import Snapshots, load_config
+from ecdctr.data.days import available_dates
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,30 +186,45 @@ def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
 
 
 def demo(days: int) -> None:
-    """Simulate, run the DAGs, print the table, write the report."""
-    from ecdctr.config import load_config
-    from ecdctr.data.days import available_dates
-
-    started = time.perf_counter()
+    """Simulate, run the DAGs, print the table, write the report and how long each step took."""
     config_path, store = ROOT / "configs" / "demo.yaml", HOME / "store"
     shutil.rmtree(store, ignore_errors=True)
     shutil.rmtree(HOME / "airflow", ignore_errors=True)
     config = load_config(config_path)
-    step = _step("1/4  Simulate two domains, 120 days")
-    _ecdctr(config_path, store, "simulate", "--preset", "demo")
-    step = _step("2/4  Start Airflow", step)
-    airflow = Airflow(HOME / "airflow", config_path, store, free_port())
-    airflow.prepare()
-    with airflow.running():
-        airflow.call("POST", "/api/v2/pools", {"name": config.airflow.pool, "slots": 2})
-        wait_for_dags(airflow)
-        step = _step(f"3/4  Run the three DAGs ({airflow.url} shows them now)", step)
-        last = available_dates(config.data.root, "ads")[-1]
-        trigger_all(airflow, plan_runs(last, days, config.snapshots))
-    step = _step("4/4  Report", step)
-    _ecdctr(config_path, store, "report", "--out", str(HOME / "report.html"))
-    _step("", step)
-    console.print(f"Done in {time.perf_counter() - started:.0f} s. Airflow's web UI with these runs: [bold]./run ui[/]")
+    steps = Steps()
+    with steps.step("1/4  Simulate two domains, 120 days"):
+        _ecdctr(config_path, store, "simulate", "--preset", "demo")
+    with contextlib.ExitStack() as stack:
+        with steps.step("2/4  Start Airflow"):
+            airflow = Airflow(HOME / "airflow", config_path, store, free_port())
+            airflow.prepare()
+            stack.enter_context(airflow.running())
+            airflow.call("POST", "/api/v2/pools", {"name": config.airflow.pool, "slots": 2})
+            wait_for_dags(airflow)
+        with steps.step(f"3/4  Run the three DAGs ({airflow.url} shows them now)"):
+            last = available_dates(config.data.root, "ads")[-1]
+            trigger_all(airflow, plan_runs(last, days, config.snapshots))
+    with steps.step("4/4  Report"):
+        _ecdctr(config_path, store, "report", "--out", str(HOME / "report.html"))
+    (HOME / "timings.json").write_text(json.dumps(steps.seconds, indent=1))
+    total = sum(steps.seconds.values())
+    console.print(f"Done in {total:.0f} s. Airflow's web UI with these runs: [bold]./run ui[/]")
+
+
+class Steps:
+    """The demo's steps, named as they begin and timed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce a step, and say how long it took."""
+        console.print(title, style="bold", highlight=False)
+        started = time.perf_counter()
+        yield
+        self.seconds[title.split("(")[0].strip()] = time.perf_counter() - started
+        console.print(f"       {time.perf_counter() - started:.0f} s", style="dim")
 
 
 def wait_for_dags(airflow: Airflow) -> None:
@@ -254,14 +270,6 @@ def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), *arguments]
     if subprocess.run(command, check=False).returncode:  # noqa: S603
         raise EcdctrError(f"'ecdctr {' '.join(arguments)}' failed; its message stands above.")
-
-
-def _step(title: str, previous: float | None = None) -> float:
-    if previous is not None:
-        console.print(f"       {time.perf_counter() - previous:.0f} s", style="dim")
-    if title:
-        console.print(title, style="bold", highlight=False)
-    return time.perf_counter()
 
 
 def main() -> None:

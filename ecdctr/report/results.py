@@ -20,7 +20,7 @@ PAIRS = (("full", "no_tpm"), ("no_tpm", "ads_only"), ("full", "ads_only"), ("ful
 Records = list[dict[str, Any]]
 
 
-def results_page(records: Records, speeds: Sequence[Speed], preset: str) -> str:
+def results_page(records: Records, speeds: Sequence[Speed], preset: str, demo: dict[str, float] | None = None) -> str:
     """The whole page; figures are mean ± standard deviation over seeds of each seed's mean over evaluation days."""
     seeds = sorted({record["seed"] for record in records})
     days = len({record["date"] for record in records})
@@ -40,6 +40,9 @@ def results_page(records: Records, speeds: Sequence[Speed], preset: str) -> str:
     ]
     if speeds:
         parts += ["## Speed\n", _machine(), _speeds(speeds)]
+    if demo:
+        lines = [[step, f"{seconds:.0f} s"] for step, seconds in {**demo, "together": sum(demo.values())}.items()]
+        parts += ["## Steps of `./run demo`\n", "The last run on the same machine.\n", _table(("step", "time"), lines)]
     return "\n".join(parts)
 
 
