@@ -101,9 +101,14 @@ def _cohorts(records: Records, rows: list[str]) -> str:
     for row in rows:
         if row != "oracle":
             lines.append([NAMES.get(row, row), *(_spread(_per_seed(records, row, "gauc", c)) for c in COHORTS)])
+    sizes = [
+        sum(r.get("impressions") or 0 for r in records if r["row"] == rows[0] and r["cohort"] == cohort)
+        for cohort in COHORTS
+    ]
+    lines.append(["impressions, all seeds and days", *(f"{size:,.0f}" for size in sizes)])
     return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
         "\nNew users and items were not seen in the lookback, low-activity users less often than "
-        "`evaluation.low_activity_below`.\n"
+        "`evaluation.low_activity_below`. A cohort of few impressions says little.\n"
     )
 
 
