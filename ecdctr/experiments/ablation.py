@@ -121,6 +121,10 @@ def _prepare_seed(study: Study, seed: int) -> list[dict[str, Any]]:
         prepare(config, domain, [date for date in known if first <= date <= last])  # type: ignore[arg-type]
     for date in reversed(config.snapshots.as_of(dates[0])):
         train_tpm(study.request(seed, FULL, date))
+    for row in study.rows:  # a row that takes snapshots of other dates has TPM versions of its own
+        wanted = study.config(seed, row).snapshots
+        for date in reversed(wanted.as_of(dates[0]) if wanted.lag_days != config.snapshots.lag_days else []):
+            train_tpm(study.request(seed, row, date))
     return []
 
 

@@ -22,6 +22,7 @@ NAMES = {
     "ads_only": "ads only",
     "no_tpm": "CPM initialisation (no TPM)",
     "tpm_only": "TPM only (no CPM)",
+    "lag_0": "full, newest snapshot as of d (lag 0)",
     "production": "full E-CDCTR",
     "full": "full E-CDCTR",
     "oracle": "oracle (true probabilities)",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ecdctr.experiments.speed import Speed
 
 COHORTS = ("all", "new_users", "new_items", "low_activity")
-PAIRS = (("full", "no_tpm"), ("no_tpm", "ads_only"), ("full", "ads_only"), ("full", "tpm_only"))
+PAIRS = (("full", "no_tpm"), ("no_tpm", "ads_only"), ("full", "ads_only"), ("full", "tpm_only"), ("full", "lag_0"))
 Records = list[dict[str, Any]]
 
 
