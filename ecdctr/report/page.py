@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,7 @@ NAMES = {
     "full": "full E-CDCTR",
     "oracle": "oracle (true probabilities)",
 }
+COLUMNS = 3  # days in the terminal table, so that it fits into 80 columns
 COLOURS = {
     "ads_only": "#8a8f98",
     "no_tpm": "#d08a2e",
@@ -68,22 +70,25 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 
 def print_table(rows: list[Row], console: Console) -> None:
-    """Next-day GAUC, one line per experiment, one column per evaluation day."""
+    """Next-day GAUC, one line per experiment, one column per day for the newest days."""
     dates = sorted({row.date for row in rows})
-    table = Table(
-        "model", *(date[5:] for date in dates), "mean GAUC", "LogLoss", "calibration", title="GAUC on next-day ads"
-    )
+    shown = dates[-COLUMNS:]
+    left_out = "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days; means are over all)"
+    table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
+        table.add_column(header, justify="right")
     for name, found in _by_experiment(rows).items():
-        cells = [f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in dates]
+        cells = [f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in shown]
         means = [
             np.mean([row.metrics["all"][key] for row in found.values()]) for key in ("gauc", "log_loss", "calibration")
         ]
-        table.add_row(NAMES.get(name, name), *cells, *(f"{value:.4f}" for value in means))
+        table.add_row(_short(name), *cells, *(f"{value:.4f}" for value in means))
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
-        cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in dates]
+        cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in shown]
         means = [np.mean([metrics[key] for metrics in oracle.values()]) for key in ("gauc", "log_loss", "calibration")]
-        table.add_row(NAMES["oracle"], *cells, *(f"{value:.4f}" for value in means), style="dim")
+        table.add_row(_short("oracle"), *cells, *(f"{value:.4f}" for value in means), style="dim")
     console.print(table)
 
 
@@ -109,6 +114,11 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page)
+
+
+def _short(experiment: str) -> str:
+    """The name without its explanation in brackets: the table has to fit into 80 columns."""
+    return NAMES.get(experiment, experiment).split(" (")[0]
 
 
 def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:
