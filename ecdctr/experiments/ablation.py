@@ -139,7 +139,10 @@ def _run_day(study: Study, seed: int, date: dt.date) -> list[dict[str, Any]]:
             train_cpm(request)
         ref = train_actr(request).manifest.ref
         found = load_evaluation(store, ref, day)
-        metrics = found["metrics"] if found else evaluate(request.config, store, ref, day).metrics
+        if found and found.get("low_activity_below") == request.config.evaluation.low_activity_below:
+            metrics = found["metrics"]
+        else:
+            metrics = evaluate(request.config, store, ref, day).metrics
         key = {"seed": seed, "date": date, "code": code_digest()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
