@@ -71,6 +71,8 @@ class Training(Section):
     lr_dense: float = Field(1e-3, gt=0)
     chunk_rows: int = Field(262_144, ge=1024, description="rows shuffled together; bounds the memory of reading")
     threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+    save_optimizer: bool = Field(False, description="store Adam's moments with the version, thrice its size")
+    carry_optimizer: bool = Field(False, description="start from the parent's moments; the parent must have saved them")
 
 
 class Tpm(Training):
@@ -96,7 +98,12 @@ class Snapshots(Section):
         description="take the newest snapshot as of this many days before the data date; 0 is the paper's form. With "
         "cpm.window_days, no snapshot has trained on the impressions that CPM learns from",
     )
-    aggregation: Literal["self_attention", "mean", "newest"] = "self_attention"
+    aggregation: Literal["self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"] = (
+        Field("self_attention", description="self_attention is the paper's; see ecdctr/models/snapshots.py")
+    )
+    missing: Literal["zeros", "learned"] = Field("zeros", description="vector of an id that no snapshot knows")
+    presence: bool = Field(False, description="also tell how many snapshots know the id, and whether the newest does")
+    history: bool = Field(False, description="aggregated item vectors also enter the click history's items")
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
 
     def as_of(self, date: dt.date) -> list[dt.date]:
@@ -108,8 +115,15 @@ class Network(Section):
     """The one network of CPM and A-CTR."""
 
     embedding_dim: int = Field(16, ge=1)
-    hidden: tuple[int, ...] = (128, 64)
+    hidden: tuple[int, ...] = Field((128, 64), min_length=1)
     attention_heads: int = Field(2, ge=1)
+    history: Literal["target_attention", "mean", "none"] = Field(
+        "target_attention", description="how the click history is read; target attention is DIN's"
+    )
+    backbone: Literal["mlp", "deepfm", "dcnv2", "masknet", "star", "mmoe", "ple"] = Field(
+        "mlp", description="star, mmoe and ple learn both domains in one training: actr.natural_days"
+    )
+    experts: int = Field(3, ge=1, description="mmoe: experts; ple: experts of each domain and shared ones")
 
     @model_validator(mode="after")
     def _check(self) -> Network:
@@ -124,6 +138,7 @@ class Cpm(Training):
     """Complete Pre-training Model."""
 
     window_days: int = Field(28, ge=1)
+    lr_aggregator: float | None = Field(None, gt=0, description="of the snapshot aggregator; lr_dense by default")
 
 
 class Actr(Training):
@@ -137,6 +152,27 @@ class Actr(Training):
     )
     batch_norm: Literal["keep", "reset_stats", "reset_all"] = "keep"
     freeze_aggregator: bool = True
+    lr_aggregator: float | None = Field(None, gt=0, description="of an aggregator that is not frozen")
+    natural_days: int = Field(0, ge=0, description="days of natural content trained on together with the ads")
+    natural_share: float = Field(1.0, gt=0, le=1, description="share of their impressions: 1 joint, small is replay")
+    source: Literal["none", "keep", "ctnet"] = Field(
+        "none", description="take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), instead of weights"
+    )
+    ewc: float = Field(0, ge=0, description="strength of elastic weight consolidation towards the parent")
+
+    @model_validator(mode="after")
+    def _check(self) -> Actr:
+        if self.natural_share < 1 and not self.natural_days:
+            raise ValueError(
+                "natural_share is set, but natural_days is 0: no natural content is read; set natural_days"
+            )
+        if self.source != "none" and (self.init != "none" or self.policy != "from_cpm"):
+            raise ValueError(f"source: {self.source} takes no weights from CPM; set init: none and policy: from_cpm")
+        if self.ewc and self.init == "none":
+            raise ValueError("ewc needs a parent to stay near; set init: cpm")
+        if self.carry_optimizer and self.init == "none" and self.policy == "from_cpm":
+            raise ValueError("carry_optimizer needs a parent; set init: cpm or policy: continue")
+        return self
 
 
 class Evaluation(Section):
@@ -221,6 +257,22 @@ class Config(Section):
             if names.count(name) > 1:
                 raise ValueError(f"feature '{name}' is declared {names.count(name)} times; declare each once")
         return features
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        backbone = self.network.backbone
+        if backbone in ("star", "mmoe", "ple") and not (self.actr.natural_days and self.actr.init == "none"):
+            raise ValueError(
+                f"network.backbone: {backbone} learns both domains at once; "
+                "set actr.natural_days above 0 and actr.init: none"
+            )
+        if self.actr.source != "none" and backbone != "mlp":
+            raise ValueError(f"actr.source: {self.actr.source} needs network.backbone: mlp, found {backbone}")
+        if self.snapshots.history and self.network.history == "none":
+            raise ValueError("snapshots.history needs the click history; set network.history: target_attention or mean")
+        if self.cpm.carry_optimizer:
+            raise ValueError("cpm.carry_optimizer: CPM starts from scratch, there are no moments to carry; remove it")
+        return self
 
     def training(self, level: Level) -> Training:
         """The optimisation settings of a level."""

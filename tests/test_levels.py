@@ -11,21 +11,19 @@ import torch
 from safetensors.torch import load_file
 
 from ecdctr.config import Config
-from ecdctr.data.batches import encode, read_chunks
-from ecdctr.data.prepare import prepare
 from ecdctr.errors import ConfigError, StoreError, TrainingError
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
-from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.transfer import apply_batch_norm_policy
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training import checkpoint
-from ecdctr.training.evaluate import evaluate, load_model, score
+from ecdctr.training.evaluate import evaluate, score
 from ecdctr.training.evaluations import gate
+from ecdctr.training.restore import load_network
 from tests.conftest import DATE
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -115,39 +113,21 @@ def test_order_of_runs_does_not_change_a_version(config, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_merged_and_unmerged_snapshots_give_the_same_scores(config, trained):
-    store, refs = trained
-    model, inputs, vocabularies = load_model(store, refs["actr"], config)
-    assert isinstance(model, CtrNet)
-    day = prepare(config, "ads", [NEXT])[0]
-    batch = encode(next(read_chunks([day.path], None, 10_000)), inputs, vocabularies)
-    folders = [store.path(refs[name]) for name in ("tpm", "old")]
-    with torch.no_grad():
-        merged = model(batch)
-        for side, name in checkpoint.SIDES.items():
-            entity = EntitySnapshots(*checkpoint.align_snapshots(folders, side, vocabularies[name]), "self_attention")
-            entity.aggregator.load_state_dict(model.snapshots[side].aggregator.state_dict())
-            model.snapshots[side] = entity
-        unmerged = model(batch)
-    assert torch.allclose(merged, unmerged, atol=1e-5)
-    assert merged.std() > 0
-
-
 def test_the_frozen_aggregator_of_the_ads_model_is_that_of_cpm(trained):
     store, refs = trained
     cpm, actr = (load_file(store.path(refs[name]) / "dense.safetensors") for name in ("cpm", "actr"))
     frozen = [name for name in cpm if "aggregator" in name]
     assert frozen
     assert all(torch.equal(cpm[name], actr[name]) for name in frozen)
-    assert not torch.equal(cpm["mlp.0.weight"], actr["mlp.0.weight"])
+    assert not torch.equal(cpm["backbone.hidden.0.weight"], actr["backbone.hidden.0.weight"])
 
 
 @pytest.mark.parametrize(("policy", "mean", "weight"), [("keep", 5, 3), ("reset_stats", 0, 3), ("reset_all", 0, 1)])
 def test_batch_norm_policies(config, trained, policy, mean, weight):
     store, refs = trained
-    model, _, _ = load_model(store, refs["cpm"], config)
+    model, _, _ = load_network(store, refs["cpm"])
     assert isinstance(model, CtrNet)
-    norm = model.mlp[1]
+    norm = model.backbone.hidden[1]
     with torch.no_grad():
         norm.running_mean.fill_(5)
         norm.weight.fill_(3)
@@ -231,13 +211,20 @@ def test_a_loss_that_is_not_a_number_stops_training_and_publishes_nothing(config
 
 
 def test_pre_training_learns_and_transfers(config, trained):
-    """On equal ads days the transferred model ranks better than the one that saw ads alone (mean of three days)."""
+    """On equal ads days the transferred model predicts better than one that saw ads alone (mean of three days).
+
+    By AUC and LogLoss: a user of the tiny world has too few ads for GAUC to tell.
+    """
     store, refs = trained
     alone = config.with_variant("ads_only").model_copy(update={"data": config.data})
     other = train_actr(Request(alone, store, DATE, experiment="ads_only", variant="ads_only")).manifest.ref
     days = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
     full, ads = (
-        np.mean([evaluate(config, store, ref, day).metrics["all"]["gauc"] for day in days])
+        {
+            name: np.mean([evaluate(config, store, ref, day).metrics["all"][name] for day in days])
+            for name in ("auc", "log_loss")
+        }
         for ref in (refs["actr"], other)
     )
-    assert full > ads
+    assert full["auc"] > ads["auc"] + 0.01
+    assert full["log_loss"] < ads["log_loss"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,25 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ecdctr.config import Config, Level
+from ecdctr.config import DOMAINS, Config, Domain, Level
 from ecdctr.data.prepare import COUNT_FEATURES
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ContractError
 
 GAP_BUCKETS = 34
+
+
+class Part(NamedTuple):
+    """One day's examples of a domain, or a random share of them."""
+
+    path: Path
+    domain: Domain
+    share: float = 1.0
+
+    @property
+    def rows(self) -> int:
+        """Rows that are read, on average."""
+        return round(pq.read_metadata(self.path).num_rows * self.share)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Batch:
     numeric: torch.Tensor  # float32 [B, N]
     history: torch.Tensor  # int64 [B, H] item rows, newest first, 0 pads
     gaps: torch.Tensor  # int64 [B, H] log2 bucket of the seconds since each click, 0 pads
+    domain: torch.Tensor  # int64 [B], 0 natural content, 1 ads
     label: torch.Tensor  # float32 [B]
 
     def __len__(self) -> int:
@@ -79,7 +94,7 @@ class Batch:
 
 
 def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
-    """Map a table of examples to rows and numbers; raises ContractError for a numeric value that is not finite."""
+    """Map a table from read_chunks to rows and numbers; raises ContractError for a number that is not finite."""
     rows = table.num_rows
     ids = np.empty((rows, len(inputs.fields)), dtype=np.int64)
     for i, name in enumerate(inputs.fields):
@@ -102,40 +117,48 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
         bucket = 1 + np.log2(1 + np.maximum(seconds.to_numpy(zero_copy_only=False), 0)).astype(np.int64)
         gaps = _pad(np.minimum(bucket, GAP_BUCKETS - 1), lengths, inputs.history_length)
     label = table.column("click").to_numpy().astype(np.float32)
-    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, label)
+    domain = table.column("domain").to_numpy().astype(np.int64)
+    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
-def read_chunks(files: list[Path], columns: list[str] | None, chunk_rows: int) -> Iterator[pa.Table]:
-    """Tables of about `chunk_rows` rows, in the order of the files."""
+def read_chunks(parts: list[Part], columns: list[str] | None, chunk_rows: int, seed: int = 0) -> Iterator[pa.Table]:
+    """Tables of about `chunk_rows` rows in the order of the parts, with a column `domain`.
+
+    A share of a part is drawn by the seed and the part's position.
+    """
     waiting: list[pa.RecordBatch] = []
     rows = 0
-    for path in files:
-        with pq.ParquetFile(path) as file:
+    for position, part in enumerate(parts):
+        draw = np.random.default_rng([seed, position])
+        with pq.ParquetFile(part.path) as file:
             for batch in file.iter_batches(batch_size=chunk_rows, columns=columns):
-                waiting.append(batch)
+                if part.share < 1:
+                    batch = batch.filter(pa.array(draw.random(batch.num_rows) < part.share))
+                code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
+                waiting.append(batch.append_column("domain", pa.array(code)))
                 rows += batch.num_rows
                 if rows >= chunk_rows:
                     yield pa.Table.from_batches(waiting)
                     waiting, rows = [], 0
-    if waiting:
+    if rows:
         yield pa.Table.from_batches(waiting)
 
 
 def training_batches(
-    files: list[Path],
+    parts: list[Part],
     inputs: Inputs,
     vocabularies: dict[str, Vocabulary],
     batch_size: int,
     chunk_rows: int,
     seed: int,
 ) -> Iterator[Batch]:
-    """Shuffled batches over the files, oldest chunk first. The same seed gives the same batches.
+    """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
 
     A last batch of one row is left out, since BatchNorm cannot use it.
     """
     generator = torch.Generator().manual_seed(seed)
-    chunks = read_chunks(files, inputs.columns, chunk_rows)
+    chunks = read_chunks(parts, inputs.columns, chunk_rows, seed)
 
     def next_chunk() -> Batch | None:
         table = next(chunks, None)

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
-from ecdctr.data.batches import Inputs
+from ecdctr.config import LEVEL_DOMAIN, Domain
+from ecdctr.data.batches import Inputs, Part, training_batches
 from ecdctr.data.days import window
+from ecdctr.data.prepare import prepare
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ConfigError
-from ecdctr.levels.common import (
-    Outcome,
-    Plan,
-    Request,
-    copy_tables,
-    load_parent,
-    resolve_snapshots,
-    run,
-    snapshot_tensors,
-)
+from ecdctr.levels.common import Outcome, Plan, Request, Start, load_snapshots, resolve_snapshots, run, start_from
 from ecdctr.models.network import CtrNet
-from ecdctr.models.transfer import apply_batch_norm_policy, load_dense
+from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
 from ecdctr.store.manifest import Ref
+from ecdctr.training import checkpoint
+from ecdctr.training.restore import load_network
+
+FISHER_BATCHES = 50
 
 
 class Source(NamedTuple):
-    """Where A-CTR starts: a parent version or nothing, and the snapshots that go with it, newest first."""
+    """Where A-CTR starts, the snapshots that go with it, newest first, and a network that only helps (KEEP, CTNet)."""
 
     parent: Ref | None
     snapshots: list[Ref]
+    helper: Ref | None = None
+
+    @property
+    def parents(self) -> dict[str, list[Ref]]:
+        """By level, as a manifest lists them."""
+        found = {ref.level: [ref] for ref in (self.parent, self.helper) if ref}
+        return found | ({"tpm": self.snapshots} if self.snapshots else {})
 
 
 def train_actr(request: Request) -> Outcome:
@@ -41,33 +46,36 @@ def train_actr(request: Request) -> Outcome:
     continues = source.parent is not None and source.parent.level == "actr"
     if continues and source.parent:
         dates = [date for date in dates if date > source.parent.date]
+    natural = window(request.date, config.actr.natural_days) if config.actr.natural_days else []
 
-    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> nn.Module:
+    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        tensors = snapshot_tensors(request.store, source.snapshots, vocabularies)
-        model = CtrNet(config, inputs, rows, config.seed, tensors)
-        if source.parent:
-            loaded = load_parent(request, source.parent)
-            copy_tables(model.embeddings, loaded, f"{source.parent.level} {source.parent}")
-            _load_dense(model, loaded.dense, source.parent)
-            if not continues:
-                apply_batch_norm_policy(model, config.actr.batch_norm)
-            if config.actr.freeze_aggregator:
-                model.freeze_aggregator()
-                model.merge_snapshots()
-        return model
+        helper = load_network(request.store, source.helper)[0] if source.helper else None
+        assert helper is None or isinstance(helper, CtrNet)  # noqa: S101
+        model = CtrNet(
+            config, inputs, rows, config.seed, load_snapshots(request, source.snapshots, vocabularies), helper
+        )
+        if not source.parent:
+            return Start(model)
+        saved = checkpoint.load(request.store.path(source.parent))
+        start = start_from(model, source.parent, saved, config.actr.carry_optimizer)
+        if not continues:
+            apply_batch_norm_policy(model, config.actr.batch_norm)
+        if config.actr.freeze_aggregator:
+            model.freeze_aggregator()
+            model.merge_snapshots()
+        if config.actr.ewc:
+            batches = _old_task(request, source.parent, inputs, vocabularies)
+            start = start._replace(penalty=elastic_weight_consolidation(model, batches, config.actr.ewc))
+        return start
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         assert isinstance(model, CtrNet)  # noqa: S101
         if any(entity.merged is None for entity in model.snapshots.values()):
             model.merge_snapshots()
 
-    parents = {}
-    if source.parent:
-        parents[source.parent.level] = [source.parent]
-    if source.snapshots:
-        parents["tpm"] = source.snapshots
-    return run(request, Plan("actr", parents, dates), source.parent, build, finish)
+    plan = Plan("actr", source.parents, dates, tuple(natural))
+    return run(request, plan, source.parent or source.helper, build, finish)
 
 
 def _source(request: Request) -> Source:
@@ -77,7 +85,8 @@ def _source(request: Request) -> Source:
         if yesterday and yesterday.experiment == request.experiment:
             return Source(yesterday, _snapshots_of(request, yesterday))
     if config.actr.init == "none":
-        return Source(None, resolve_snapshots(request))
+        helper = None if config.actr.source == "none" else store.require("cpm", request.date, request.experiment)
+        return Source(None, resolve_snapshots(request), helper)
     cpm = store.require("cpm", request.date, request.experiment)
     snapshots = _snapshots_of(request, cpm)
     if bool(snapshots) != bool(config.snapshots.count):
@@ -94,11 +103,17 @@ def _snapshots_of(request: Request, ref: Ref) -> list[Ref]:
     return [Ref.parse(text) for text in request.store.manifest(ref).parents.get("tpm", [])]
 
 
-def _load_dense(model: CtrNet, state: dict, parent: Ref) -> None:
-    try:
-        load_dense(model, state)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{parent} has another network than the configuration describes ({str(error).splitlines()[-1].strip()}); "
-            "keep 'features', 'network' and 'snapshots' as its parent had them, or train the parent again."
-        ) from None
+def _old_task(request: Request, parent: Ref, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> itertools.islice:
+    """Batches of the data that the parent learned last: where EWC measures what matters to it."""
+    config, manifest = request.config, request.store.manifest(parent)
+    domain: Domain = LEVEL_DOMAIN[manifest.level]  # type: ignore[index]
+    days = prepare(config, domain, [manifest.window_end])
+    batches = training_batches(
+        [Part(day.path, domain) for day in days],
+        inputs,
+        vocabularies,
+        config.actr.batch_size,
+        config.actr.chunk_rows,
+        config.seed,
+    )
+    return itertools.islice(batches, FISHER_BATCHES)

@@ -14,22 +14,32 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 import ecdctr
-from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, Config, Level, digest
-from ecdctr.data.batches import Inputs
+from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, Config, Domain, Level, digest
+from ecdctr.data.batches import Inputs, Part
 from ecdctr.data.prepare import Prepared, prepare
 from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training import checkpoint
 from ecdctr.training.loop import fit
 
+NOT_TRAINING = {
+    "simulate.py",
+    "contract.py",
+    "readers.py",
+    "kuairand.py",
+    "metrics.py",
+    "evaluate.py",
+    "evaluations.py",
+}
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
 
@@ -85,6 +95,7 @@ class Plan(NamedTuple):
     level: Level
     parents: dict[str, list[Ref]]
     dates: list[dt.date]
+    natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content trained on together with the ads
 
 
 class Outcome(NamedTuple):
@@ -94,7 +105,15 @@ class Outcome(NamedTuple):
     reused: bool
 
 
-Build = Callable[[Inputs, dict[str, Vocabulary]], nn.Module]
+class Start(NamedTuple):
+    """A network with its parents' weights in it, and what else its training starts from."""
+
+    model: nn.Module
+    optimizer: dict[str, torch.Tensor] | None = None
+    penalty: Callable[[], torch.Tensor] | None = None
+
+
+Build = Callable[[Inputs, dict[str, Vocabulary]], Start]
 Finish = Callable[[nn.Module, dict[str, Vocabulary], Path], None]
 
 
@@ -106,29 +125,34 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     """
     config, level, reporter = request.config, plan.level, request.reporter
     started = dt.datetime.now(dt.UTC)
-    domain = LEVEL_DOMAIN[level]
-    reporter.start(f"prepare {domain}", len(plan.dates))
-    days = prepare(config, domain, plan.dates, basic=level == "tpm", on_day=lambda _: reporter.advance(1))
-    if not days:
-        raise StoreError(f"{level} {request.date}: no day of {domain} impressions in its window; nothing to train on.")
+    days = _prepare_days(request, plan)
     fingerprint = _fingerprint(request, plan, days)
     finished = request.store.find(request.experiment, level, request.date, fingerprint)
     if finished and not request.force:
         return Outcome(finished, True)
 
     inputs = Inputs.of(config, level)
-    files = [day.path for day in days]
-    vocabularies = _grow(request, plan, inputs, files, grow_from)
-    model = build(inputs, vocabularies)
+    vocabularies = _grow(request, plan, inputs, [day.path for day in days.values()], grow_from)
+    model, optimizer, penalty = build(inputs, vocabularies)
     settings = config.training(level)
-    total = sum(_rows(path) for path in files)
-    reporter.start(f"train {level}", total * settings.epochs)
-    result = fit(model, settings, inputs, vocabularies, files, config.seed, reporter.advance)
+    parts = _parts(config, days)
+    reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
+    result = fit(
+        model,
+        settings,
+        inputs,
+        vocabularies,
+        parts,
+        config.seed,
+        reporter.advance,
+        optimizer=optimizer,
+        penalty=penalty,
+    )
 
-    request.store.create_experiment(request.experiment)
+    request.store.create_experiment(request.experiment, request.store.parent_of(request.experiment) or PRODUCTION)
     with request.store.staging() as folder:
         finish(model, vocabularies, folder)
-        checkpoint.save(model, vocabularies, folder)
+        checkpoint.save(model, vocabularies, folder, result.optimizer)
         relevant = config.relevant(level)
         manifest = Manifest(
             experiment=request.experiment,
@@ -136,11 +160,11 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
             data_date=request.date,
             version="v0000",
             variant=request.variant,
-            window_start=days[0].date,
-            window_end=days[-1].date,
+            window_start=min(date for _, date in days),
+            window_end=max(date for _, date in days),
             fingerprint=fingerprint,
             parents={name: [str(ref) for ref in refs] for name, refs in plan.parents.items()},
-            data_digests={f"{domain}/{day.date}": day.fingerprint for day in days},
+            data_digests={f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()},
             config=relevant,
             config_digest=digest(relevant),
             code_version=ecdctr.__version__,
@@ -166,21 +190,33 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     return Outcome(published, False)
 
 
-def load_parent(request: Request, ref: Ref) -> checkpoint.Checkpoint:
-    """Read a parent version's checkpoint."""
-    return checkpoint.load(request.store.path(ref))
+def start_from(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint, carry_optimizer: bool) -> Start:
+    """Give a network its parent's weights: embedding rows by raw id, dense layers, Adam's moments if asked for.
 
-
-def copy_tables(embeddings: FieldEmbeddings, parent: checkpoint.Checkpoint, what: str) -> None:
-    """Carry embedding rows over by raw id; raises ConfigError when the dimension changed."""
-    for name, table in parent.tables.items():
+    Raises ConfigError when the parent's network is another one, or has saved no moments.
+    """
+    embeddings: FieldEmbeddings = model.embeddings  # type: ignore[assignment]
+    for name, table in saved.tables.items():
         dim = embeddings.table.weight.shape[1]
         if table.shape[1] != dim:
             raise ConfigError(
-                f"{what} has embeddings of dimension {table.shape[1]}, the configuration says {dim}; "
+                f"{parent.level} {parent} has embeddings of dimension {table.shape[1]}, the configuration says {dim}; "
                 "set embedding_dim as before, or start a new experiment."
             )
         embeddings.load_prefix(name, table)
+    try:
+        load_dense(model, saved.dense)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{parent} has another network than the configuration describes ({str(error).splitlines()[-1].strip()}); "
+            "keep 'features', 'network' and 'snapshots' as its parent had them, or train the parent again."
+        ) from None
+    if carry_optimizer and not saved.optimizer:
+        raise ConfigError(
+            f"carry_optimizer is set, but {parent} has no optimizer state; "
+            f"set {parent.level}.save_optimizer: true and train it again."
+        )
+    return Start(model, saved.optimizer if carry_optimizer else None)
 
 
 def resolve_snapshots(request: Request) -> list[Ref]:
@@ -207,15 +243,17 @@ def resolve_snapshots(request: Request) -> list[Ref]:
     return found
 
 
-def snapshot_tensors(
-    store: Store, refs: list[Ref], vocabularies: dict[str, Vocabulary]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]] | None:
+def load_snapshots(
+    request: Request, refs: list[Ref], vocabularies: dict[str, Vocabulary]
+) -> dict[str, EntitySnapshots] | None:
     """The snapshots of users and items over the rows of a model's vocabularies; None without snapshots."""
     if not refs:
         return None
-    folders = [store.path(ref) for ref in refs]
+    folders = [request.store.path(ref) for ref in refs]
+    torch.manual_seed(request.config.seed)
     return {
-        side: checkpoint.align_snapshots(folders, side, vocabularies[name]) for side, name in checkpoint.SIDES.items()
+        side: EntitySnapshots(*checkpoint.align_snapshots(folders, side, vocabularies[name]), request.config.snapshots)
+        for side, name in checkpoint.SIDES.items()
     }
 
 
@@ -225,17 +263,60 @@ def code_digest() -> str:
     root = Path(ecdctr.__file__).parent
     parts = hashlib.sha256()
     for folder in ("data", "models", "training", "levels"):
-        for path in sorted((root / folder).glob("*.py")):
-            if path.name not in ("simulate.py", "metrics.py", "evaluate.py", "evaluations.py"):
+        for path in sorted((root / folder).rglob("*.py")):
+            if path.name not in NOT_TRAINING:
                 parts.update(path.name.encode() + path.read_bytes())
     return parts.hexdigest()
 
 
-def _fingerprint(request: Request, plan: Plan, days: list[Prepared]) -> str:
+Days = dict[tuple[Domain, dt.date], Prepared]
+
+
+def _prepare_days(request: Request, plan: Plan) -> Days:
+    """The examples of all domains and days that a plan reads; raises StoreError when there are none."""
+    wanted: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
+    if plan.natural_dates:
+        wanted.append(("natural", list(plan.natural_dates)))
+    days: Days = {}
+    for domain, dates in wanted:
+        request.reporter.start(f"prepare {domain}", len(dates))
+        found = prepare(
+            request.config,
+            domain,
+            dates,
+            basic=plan.level == "tpm",
+            on_day=lambda _: request.reporter.advance(1),
+        )
+        if not found:
+            raise StoreError(
+                f"{plan.level} {request.date}: no day of {domain} impressions in its window; nothing to train on."
+            )
+        days |= {(domain, day.date): day for day in found}
+    return days
+
+
+def _parts(config: Config, days: Days) -> list[Part]:
+    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window."""
+    per_domain: dict[Domain, list[Prepared]] = {}
+    for (domain, _), day in sorted(days.items(), key=lambda item: item[0][1]):
+        per_domain.setdefault(domain, []).append(day)
+    mixed = len(per_domain) > 1
+    placed = [
+        (
+            (i + 0.5) / len(found),
+            Part(day.path, domain, config.actr.natural_share if mixed and domain == "natural" else 1),
+        )
+        for domain, found in per_domain.items()
+        for i, day in enumerate(found)
+    ]
+    return [part for _, part in sorted(placed, key=lambda item: item[0])]
+
+
+def _fingerprint(request: Request, plan: Plan, days: Days) -> str:
     parents = {
         name: [request.store.manifest(ref).fingerprint for ref in refs] for name, refs in sorted(plan.parents.items())
     }
-    data = {str(day.date): day.fingerprint for day in days}
+    data = {f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()}
     restart = request.restart
     return digest([code_digest(), request.config.relevant(plan.level), str(request.date), parents, data, restart])
 
@@ -256,7 +337,3 @@ def _grow(
             for ids in known:
                 vocabularies[name] = vocabularies[name].extended(ids)
     return vocabularies
-
-
-def _rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)

@@ -9,7 +9,7 @@ from torch import nn
 from ecdctr.data.batches import Inputs
 from ecdctr.data.days import window
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import Outcome, Plan, Request, resolve_snapshots, run, snapshot_tensors
+from ecdctr.levels.common import Outcome, Plan, Request, Start, load_snapshots, resolve_snapshots, run
 from ecdctr.models.network import CtrNet
 
 
@@ -18,10 +18,9 @@ def train_cpm(request: Request) -> Outcome:
     config = request.config
     snapshots = resolve_snapshots(request)
 
-    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> nn.Module:
+    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        tensors = snapshot_tensors(request.store, snapshots, vocabularies)
-        return CtrNet(config, inputs, rows, config.seed, tensors)
+        return Start(CtrNet(config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)))
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         assert isinstance(model, CtrNet)  # noqa: S101

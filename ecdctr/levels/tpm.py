@@ -9,9 +9,8 @@ from torch import nn
 from ecdctr.data.batches import Inputs
 from ecdctr.data.days import window
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import Outcome, Plan, Request, copy_tables, load_parent, run
+from ecdctr.levels.common import Outcome, Plan, Request, Start, run, start_from
 from ecdctr.models.tpm import TpmNet
-from ecdctr.models.transfer import load_dense
 from ecdctr.training import checkpoint
 
 
@@ -26,14 +25,12 @@ def train_tpm(request: Request) -> Outcome:
     if parent and config.tpm.refresh == "incremental":
         dates = [date for date in dates if date > parent.date]
 
-    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> nn.Module:
+    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
         model = TpmNet(config, inputs, rows, config.seed)
-        if parent:
-            loaded = load_parent(request, parent)
-            copy_tables(model.embeddings, loaded, f"TPM {parent}")
-            load_dense(model, loaded.dense)
-        return model
+        if not parent:
+            return Start(model)
+        return start_from(model, parent, checkpoint.load(request.store.path(parent)), config.tpm.carry_optimizer)
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         checkpoint.save_snapshot(model, vocabularies, folder)

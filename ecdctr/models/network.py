@@ -1,4 +1,4 @@
-"""The one network of CPM and A-CTR: all features, target attention, aggregated snapshots, MLP with BatchNorm."""
+"""The one network of CPM and A-CTR: all features, click history, aggregated snapshots, and a backbone over them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from torch import nn
 from ecdctr.config import Config
 from ecdctr.data.batches import Batch, Inputs
 from ecdctr.models.attention import TargetAttention
+from ecdctr.models.backbones import Features, Shape, build_backbone
+from ecdctr.models.backbones.mlp import Mlp
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.models.source import Adapters, FrozenSource
 
 
 class CtrNet(nn.Module):
@@ -24,11 +27,12 @@ class CtrNet(nn.Module):
         inputs: Inputs,
         rows: dict[str, int],
         seed: int,
-        snapshots: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = None,
+        snapshots: dict[str, EntitySnapshots] | None = None,
+        source: CtrNet | None = None,
     ) -> None:
-        """snapshots: for 'user' and 'item' the vectors [rows, K, d] and their presence [rows, K]; None for K = 0."""
+        """snapshots: of 'user' and 'item', None for K = 0. source: a pre-trained network for KEEP or CTNet."""
         super().__init__()
-        self.inputs = inputs
+        self.inputs, self.settings = inputs, config.network
         dim = config.network.embedding_dim
         self.embeddings = FieldEmbeddings(rows, dim, seed)
         offsets = self.embeddings.offsets
@@ -37,43 +41,76 @@ class CtrNet(nn.Module):
         self.register_buffer("multi_offsets", torch.tensor(multi_offsets, dtype=torch.int64), persistent=False)
         self.item_offset = offsets["item_id"]
         torch.manual_seed(seed + 1)
-        self.attention = TargetAttention(dim, config.network.attention_heads)
+        if config.network.history == "target_attention":
+            self.attention = TargetAttention(dim, config.network.attention_heads)
         self.numeric_norm = nn.BatchNorm1d(len(inputs.numeric))
-        width = dim * (len(inputs.fields) + len(inputs.multi) + 3) + len(inputs.numeric)
-        self.snapshots = nn.ModuleDict()
+        self.snapshots = nn.ModuleDict(snapshots or {})
+        reads_history = config.network.history != "none"
+        fields = len(inputs.fields) + len(inputs.multi) + reads_history
+        rest = dim * (1 + reads_history) + len(inputs.numeric)
         if snapshots:
-            for side, (vectors, present) in snapshots.items():
-                self.snapshots[side] = EntitySnapshots(vectors, present, config.snapshots.aggregation)
-                width += vectors.shape[-1]
-            width += next(iter(snapshots.values()))[0].shape[-1]
-        layers: list[nn.Module] = []
-        for hidden in config.network.hidden:
-            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
-            width = hidden
-        self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
+            sizes = [entity.out_dim for entity in snapshots.values()]
+            rest += sum(sizes) + min(sizes)
+            if config.snapshots.history:
+                self.long_term = nn.Linear(snapshots["item"].out_dim, dim, bias=False)
+        self.source = None if source is None else FrozenSource(source)
+        if self.source and config.actr.source == "keep":
+            rest += config.network.hidden[-1]
+        self.backbone = build_backbone(Shape(fields, dim, rest), config.network)
+        if self.source and config.actr.source == "ctnet":
+            assert isinstance(self.backbone, Mlp)  # noqa: S101
+            self.adapters = Adapters(self.backbone, config.network.hidden)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits [B]."""
+        features = self.features(batch)
+        if self.source is None:
+            return self.backbone(features)
+        knowledge = self.source(batch)
+        if hasattr(self, "adapters"):
+            return self.adapters(self.backbone, features, knowledge)
+        rest = torch.cat([features.rest, knowledge[-1]], dim=1)
+        return self.backbone(features._replace(rest=rest))
+
+    def features(self, batch: Batch) -> Features:
+        """What the backbone reads."""
         fields, multi = batch.ids.shape[1], batch.multi.shape[1]
         rows = torch.cat(
             [batch.ids + self.field_offsets, batch.multi + self.multi_offsets, batch.history + self.item_offset], dim=1
         )
         vectors = self.embeddings(rows)
         user, item = vectors[:, 0], vectors[:, 1]
-        parts = [vectors[:, :fields].flatten(1), user * item]
+        parts, rest = [vectors[:, :fields].flatten(1)], [user * item]
         start = fields
         for _, width in self.inputs.multi:
             mask = (batch.multi[:, start - fields : start - fields + width] > 0).float()
             values = vectors[:, start : start + width] * mask[..., None]
             parts.append(values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
             start += width
-        interest = self.attention(item, vectors[:, fields + multi :], batch.gaps, batch.history > 0)
-        parts += [interest, interest * item, self.numeric_norm(batch.numeric)]
+        long_user = long_item = None
         if self.snapshots:
-            long_user = self.snapshots["user"](batch.ids[:, 0])
-            long_item = self.snapshots["item"](batch.ids[:, 1])
-            parts += [long_user, long_item, long_user * long_item]
-        return self.mlp(torch.cat(parts, dim=1)).squeeze(1)
+            long_user, long_item = self.snapshots["user"](batch.ids[:, 0]), self.snapshots["item"](batch.ids[:, 1])
+        if self.settings.history != "none":
+            interest = self._interest(batch, item, vectors[:, fields + multi :], long_item)
+            parts.append(interest)
+            rest.append(interest * item)
+        rest.append(self.numeric_norm(batch.numeric))
+        if long_user is not None and long_item is not None:
+            size = min(long_user.shape[1], long_item.shape[1])
+            rest += [long_user, long_item, long_user[:, :size] * long_item[:, :size]]
+        flat = torch.cat(parts, dim=1)
+        return Features(flat.view(len(batch), -1, user.shape[1]), torch.cat(rest, dim=1), batch.domain)
+
+    def _interest(
+        self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
+    ) -> torch.Tensor:
+        mask = batch.history > 0
+        if long_item is not None and hasattr(self, "long_term"):
+            item = item + self.long_term(long_item)
+            clicks = clicks + self.long_term(self.snapshots["item"](batch.history))
+        if self.settings.history == "target_attention":
+            return self.attention(item, clicks, batch.gaps, mask)
+        return (clicks * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     def merge_snapshots(self) -> None:
         """Replace the K snapshot tables by one merged table per entity (E-CDCTR: freeze and merge)."""

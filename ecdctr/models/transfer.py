@@ -1,17 +1,20 @@
-"""CPM → A-CTR: which parameters move, and what happens to BatchNorm on the way."""
+"""What moves from a parent to its child: dense layers, BatchNorm by policy, and what holds the child near (EWC)."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
+from ecdctr.data.batches import Batch
 from ecdctr.models.network import CtrNet
 
 
 def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Copy everything but the embedding tables; raises RuntimeError if a tensor is missing or has another shape."""
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not name.startswith("embeddings.")]
+    missing = [name for name in missing if not name.startswith(("embeddings.", "source."))]
     if missing or unexpected:
         raise RuntimeError(f"The parent's network differs: missing {missing}, unexpected {unexpected}.")
 
@@ -26,3 +29,36 @@ def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
                 module.reset_running_stats()
             else:
                 module.reset_parameters()
+
+
+def elastic_weight_consolidation(
+    model: nn.Module, batches: Iterable[Batch], strength: float
+) -> Callable[[], torch.Tensor]:
+    """The penalty strength / 2 · Σ F (θ − θ₀)² on dense parameters (EWC, Kirkpatrick et al. 2017, equation 3).
+
+    F is the diagonal Fisher information at θ₀, from `batches` of the old task; here the squared gradients of batch
+    means times the batch size, instead of single samples'. Embedding tables are free: most rows see no ads at all.
+    """
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("embeddings.") and p.requires_grad]
+    anchors = [p.detach().clone() for p in parameters]
+    fisher = [torch.zeros_like(p) for p in parameters]
+    model.eval()
+    count = 0
+    for batch in batches:
+        loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.label)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for total, gradient in zip(fisher, gradients, strict=True):
+            if gradient is not None:
+                total += gradient.square() * len(batch)
+        count += 1
+    for total in fisher:
+        total /= max(count, 1)
+
+    def penalty() -> torch.Tensor:
+        terms = [
+            (f.to(p.device) * (p - a.to(p.device)).square()).sum()
+            for f, p, a in zip(fisher, parameters, anchors, strict=True)
+        ]
+        return strength / 2 * torch.stack(terms).sum()
+
+    return penalty

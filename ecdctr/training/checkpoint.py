@@ -25,10 +25,16 @@ class Checkpoint(NamedTuple):
     tables: dict[str, torch.Tensor]
     dense: dict[str, torch.Tensor]
     merged: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
 
 
-def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
-    """Write a model and its vocabularies into an empty folder."""
+def save(
+    model: nn.Module,
+    vocabularies: dict[str, Vocabulary],
+    folder: Path,
+    optimizer: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model, its vocabularies and, if given, its optimizer's state into an empty folder."""
     embeddings = model.embeddings
     assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
     (folder / "vocabulary").mkdir()
@@ -36,7 +42,8 @@ def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) ->
         vocabulary.save(folder / "vocabulary" / f"{name}.parquet")
     tables = {name: embeddings.field(name).detach().contiguous().clone() for name in embeddings.rows}
     save_file(tables, folder / "embeddings.safetensors")
-    dense = {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith("embeddings.")}
+    elsewhere = ("embeddings.", "source.")  # tables have their own file, a helping network its own version
+    dense = {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith(elsewhere)}
     save_file(dense, folder / "dense.safetensors")
     merged = {}
     for side in SIDES:
@@ -45,17 +52,20 @@ def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) ->
             merged[side] = snapshots[side].merged.contiguous()
     if merged:
         save_file(merged, folder / "merged.safetensors")
+    if optimizer:
+        save_file(optimizer, folder / "optimizer.safetensors")
 
 
 def load(folder: Path) -> Checkpoint:
     """Read what save wrote."""
     names = [path.stem for path in (folder / "vocabulary").glob("*.parquet")]
-    merged = folder / "merged.safetensors"
+    merged, optimizer = folder / "merged.safetensors", folder / "optimizer.safetensors"
     return Checkpoint(
         {name: Vocabulary.load(folder / "vocabulary" / f"{name}.parquet") for name in names},
         load_file(folder / "embeddings.safetensors"),
         load_file(folder / "dense.safetensors"),
         load_file(merged) if merged.exists() else {},
+        load_file(optimizer) if optimizer.exists() else {},
     )
 
 

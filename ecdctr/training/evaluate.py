@@ -5,29 +5,25 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ecdctr.config import Config, Domain
-from ecdctr.data.batches import Inputs, encode, read_chunks
+from ecdctr.data.batches import Part, encode, read_chunks
 from ecdctr.data.prepare import prepare
-from ecdctr.data.vocabulary import Vocabulary, normalized
+from ecdctr.data.vocabulary import normalized
 from ecdctr.errors import StoreError, TrainingError
-from ecdctr.models.network import CtrNet
-from ecdctr.models.tpm import TpmNet
-from ecdctr.models.transfer import load_dense
 from ecdctr.store import files
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training import checkpoint
 from ecdctr.training.evaluations import evaluation_folder
 from ecdctr.training.metrics import UserAuc, all_metrics, user_auc
+from ecdctr.training.restore import load_network
 
 COHORTS = ("new_users", "new_items", "low_activity")
 
@@ -52,27 +48,6 @@ class Evaluation(NamedTuple):
     users: UserAuc
 
 
-def load_model(store: Store, ref: Ref, config: Config) -> tuple[nn.Module, Inputs, dict[str, Vocabulary]]:
-    """A version's network, ready to score, from its own files alone; the shape comes from its manifest."""
-    manifest = store.manifest(ref)
-    own = Config.model_validate({"seed": manifest.seed, **_without_data_paths(manifest.config)})
-    saved = checkpoint.load(store.path(ref))
-    inputs = Inputs.of(own, manifest.level)  # type: ignore[arg-type]
-    rows = {name: saved.vocabularies[name].rows for name in inputs.vocabularies}
-    model: nn.Module
-    if manifest.level == "tpm":
-        model = TpmNet(own, inputs, rows, own.seed)
-    else:
-        empty = {s: (t.new_zeros((0, 1, t.shape[1])), t.new_zeros((0, 1)).bool()) for s, t in saved.merged.items()}
-        model = CtrNet(own, inputs, rows, own.seed, empty or None)
-        for side, table in saved.merged.items():
-            model.snapshots[side].set_merged(table)  # type: ignore[operator]
-    load_dense(model, saved.dense)
-    for name, table in saved.tables.items():
-        model.embeddings.load_prefix(name, table)
-    return model.eval(), inputs, saved.vocabularies
-
-
 def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date) -> Scored:
     """Score a day's impressions with a version; raises StoreError if the version has read that day (leakage)."""
     if ref.date >= date:
@@ -80,12 +55,12 @@ def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date)
     day = prepare(config, domain, [date])
     if not day:
         raise StoreError(f"No {domain} impressions on {date} to evaluate {ref} on.")
-    model, inputs, vocabularies = load_model(store, ref, config)
+    model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     parts: list[tuple[NDArray, ...]] = []
     ids: list[pa.Array] = []
     with torch.inference_mode():
-        for table in read_chunks([day[0].path], None, config.actr.chunk_rows):
+        for table in read_chunks([Part(day[0].path, domain)], None, config.actr.chunk_rows):
             batch = encode(table, inputs, vocabularies)
             scores = [
                 torch.sigmoid(model(batch.take(slice(i, i + config.evaluation.batch_size))))
@@ -143,7 +118,3 @@ def _save(store: Store, result: Evaluation, curve: list[list[float]], low_activi
         files.make_dir(target.parent)
         with files.locked(store.root / ".locks" / f"evaluation.{uuid.uuid5(uuid.NAMESPACE_URL, str(target))}"):
             files.replace_dir(folder, target)
-
-
-def _without_data_paths(relevant: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in relevant.items() if key in Config.model_fields}

@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ecdctr.config import Training
-from ecdctr.data.batches import Inputs, training_batches
+from ecdctr.data.batches import Inputs, Part, training_batches
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import TrainingError
+from ecdctr.training.optimizers import Optimizers
 
 CHECK_EVERY = 20
 
 
 class FitResult(NamedTuple):
-    """What training says of itself; loss is the mean over the last epoch."""
+    """What training says of itself; loss is the mean over the last epoch. `optimizer` is set if it is to be saved."""
 
     samples: int
     seconds: float
     loss: float
+    optimizer: dict[str, torch.Tensor] | None
 
 
 OnStep = Callable[[int, float], None]
@@ -35,38 +36,35 @@ def fit(
     settings: Training,
     inputs: Inputs,
     vocabularies: dict[str, Vocabulary],
-    files: list[Path],
+    parts: list[Part],
     seed: int,
     on_step: OnStep | None = None,
+    *,
+    optimizer: dict[str, torch.Tensor] | None = None,
+    penalty: Callable[[], torch.Tensor] | None = None,
 ) -> FitResult:
     """Train a model in place; `on_step` gets the samples and the loss of each stretch of batches.
 
+    `optimizer` is the state to start from, `penalty` is added to each batch's loss (and left out of what is reported).
     Deterministic for a seed and a number of threads. Raises TrainingError as soon as the loss is not a finite number.
     """
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
-    tables = [p for name, p in model.named_parameters() if name.startswith("embeddings.")]
-    dense = [p for name, p in model.named_parameters() if not name.startswith("embeddings.") and p.requires_grad]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.SparseAdam(tables, lr=settings.lr_embedding),
-        torch.optim.Adam(dense, lr=settings.lr_dense, fused=True),
-    ]
+    optimizers = Optimizers(model, settings)
+    if optimizer:
+        optimizers.load(optimizer)
     started, samples, loss_sum = time.perf_counter(), 0, 0.0
     for epoch in range(settings.epochs):
         epoch_samples, loss_sum, pending = 0, 0.0, []
         batches = training_batches(
-            files, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch
+            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch
         )
         for step, batch in enumerate(batches):
             batch = batch.to(device)
             loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.label)
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            optimizers.step(loss if penalty is None else loss + penalty())
             pending.append((len(batch), loss.detach()))
             if step % CHECK_EVERY == 0:
                 loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step)
@@ -76,7 +74,8 @@ def fit(
         samples += epoch_samples
         loss_sum /= max(epoch_samples, 1)
     model.cpu().eval()
-    return FitResult(samples, time.perf_counter() - started, loss_sum)
+    state = optimizers.state() if settings.save_optimizer else None
+    return FitResult(samples, time.perf_counter() - started, loss_sum, state)
 
 
 def _account(

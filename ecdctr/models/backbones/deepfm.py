@@ -1,0 +1,26 @@
+"""DeepFM (Guo et al. 2017, arXiv 1703.04247): a linear term, pairwise products of all fields, and an MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ecdctr.models.backbones.features import Features, Shape
+from ecdctr.models.backbones.mlp import Mlp
+
+
+class DeepFm(nn.Module):
+    """First order on the shared vectors (the paper: weights of their own), second order as a factorization machine."""
+
+    def __init__(self, shape: Shape, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(shape.width, 1)
+        self.deep = Mlp(shape, hidden)
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """Logits [B]."""
+        total = features.fields.sum(1)
+        pairs = 0.5 * (total.square() - features.fields.square().sum(1)).sum(1)
+        return self.linear(features.flat()).squeeze(1) + pairs + self.deep(features)

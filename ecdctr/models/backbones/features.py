@@ -1,0 +1,49 @@
+"""What every backbone gets, and the plain tower that most of them end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Features(NamedTuple):
+    """One batch: embedding vectors of equal length, everything else flat, and the domain of each row."""
+
+    fields: torch.Tensor  # [B, F, d]: fields, pooled multi-valued features, interest from the click history
+    rest: torch.Tensor  # [B, R]: products, numeric features, aggregated snapshots
+    domain: torch.Tensor  # int64 [B]
+
+    def flat(self) -> torch.Tensor:
+        """Everything in one vector: [B, F·d + R]."""
+        return torch.cat([self.fields.flatten(1), self.rest], dim=1)
+
+
+class Shape(NamedTuple):
+    """Sizes of Features without the batch."""
+
+    fields: int
+    dim: int
+    rest: int
+
+    @property
+    def width(self) -> int:
+        """Length of the flat vector."""
+        return self.fields * self.dim + self.rest
+
+
+def tower(width: int, hidden: Sequence[int]) -> nn.Sequential:
+    """Linear, BatchNorm and ReLU per hidden size: [B, width] → [B, hidden[-1]]."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers)
+
+
+def by_domain(values: list[torch.Tensor], domain: torch.Tensor) -> torch.Tensor:
+    """Of one tensor [B, …] per domain, each row from its own domain's."""
+    first, second = values
+    return torch.where((domain == 0).view(-1, *[1] * (first.dim() - 1)), first, second)
