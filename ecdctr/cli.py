@@ -260,9 +260,12 @@ def ablation(
     context: typer.Context,
     seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
     rows: Annotated[
-        str, typer.Option(help="comma-separated variants; 'full' is the whole method")
+        str, typer.Option(help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly")
     ] = "ads_only,tpm_only,no_tpm,full",
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 4,
+    chain_days: Annotated[
+        int, typer.Option(min=0, help="days that a row with policy 'continue' has lived before the first evaluation")
+    ] = 30,
     preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
@@ -285,14 +288,15 @@ def ablation(
     except ValueError:
         raise ConfigError(f"--seeds '{seeds}': expected whole numbers with commas, for example 1,2,3.") from None
     names = tuple(name.strip() for name in rows.split(","))
-    study = Study(context.obj.config_path, preset, numbers, names, eval_days, work)
+    study = Study(context.obj.config_path, preset, numbers, names, eval_days, work, chain_days)
     bars = Bars()
     try:
-        records = run_study(study, workers, bars)
+        records, users = run_study(study, workers, bars)
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    text = results_page(records, speeds, preset, json.loads(demo.read_text()) if demo and demo.exists() else None)
+    timings = json.loads(demo.read_text()) if demo and demo.exists() else None
+    text = results_page(records, users, speeds, preset, timings, f"ecdctr ablation --seeds {seeds} --rows {rows}")
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)

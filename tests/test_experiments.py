@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,6 +12,7 @@ from ecdctr.errors import ConfigError
 from ecdctr.experiments.ablation import Study, run_study
 from ecdctr.experiments.speed import measure
 from ecdctr.levels.common import Silent
+from ecdctr.report.compare import compare
 from ecdctr.report.results import results_page
 from tests.conftest import REPOSITORY
 
@@ -18,33 +20,70 @@ TINY = REPOSITORY / "configs" / "tiny.yaml"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Study, list[dict]]:
-    study = Study(TINY, "tiny", (1,), ("ads_only", "full"), 2, tmp_path_factory.mktemp("study"))
+def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
+    rows = ("ads_only", "full", "full@2", "continue")
+    study = Study(TINY, "tiny", (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2)
     return study, run_study(study, 1, Silent())
 
 
 def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished):
-    study, records = finished
+    study, (records, users) = finished
     found = [(r["row"], str(r["date"])) for r in records if r["cohort"] == "all"]
     dates = ["2026-01-22", "2026-01-23"]
-    assert found == [(row, date) for row in ("ads_only", "full", "oracle") for date in dates]
+    assert found == [(row, date) for row in (*study.rows, "oracle") for date in dates]
+    assert {r["row"] for r in users} == set(study.rows)
     assert pq.read_metadata(study.work / "ablation-tiny.parquet").num_rows == len(records)
 
 
 def test_a_study_run_again_trains_nothing_and_says_the_same(finished):
-    study, records = finished
+    study, results = finished
     store = study.store(1)
     before = {name: store.versions(name, "actr") for name in store.experiments()}
-    assert run_study(study, 1, Silent()) == records
+    assert run_study(study, 1, Silent()) == results
     assert {name: store.versions(name, "actr") for name in store.experiments()} == before
 
 
 def test_the_page_has_rows_differences_and_speeds(finished):
-    study, records = finished
-    page = results_page(records, measure(study, 1, Silent()), "tiny")
-    for words in ("| full E-CDCTR |", "full E-CDCTR − ads only", "train tpm", "prepare natural"):
+    study, (records, users) = finished
+    page = results_page(records, users, measure(study, 1, Silent()), "tiny")
+    for words in ("| full E-CDCTR |", "| ads only |", "samples a day", "train tpm", "prepare natural"):
         assert words in page
     assert "nan" not in page
+
+
+def test_rows_that_share_a_cpm_train_it_once(finished):
+    study, _ = finished
+    store = study.store(1)
+    versions = [ref for name in store.experiments() for ref in store.versions(name, "cpm")]
+    dates = sorted(str(ref.date) for ref in versions)
+    # daily for full, every second day for full@2, and the first day of the chain for continue
+    assert dates == ["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23"]
+
+
+def test_a_row_that_continues_has_its_days_in_order(finished):
+    study, _ = finished
+    store = study.store(1)
+    experiment = study.request(1, "continue", "actr", study.dates(1)[0]).experiment
+    chain = store.versions(experiment, "actr")
+    assert [str(ref.date) for ref in chain] == ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
+    parents = [store.manifest(ref).parents for ref in chain]
+    assert "cpm" in parents[0]
+    assert [found.get("actr") for found in parents[1:]] == [[str(ref)] for ref in chain[:-1]]
+
+
+def test_the_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
+    rng = np.random.default_rng(1)
+    users = []
+    for seed in (1, 2):
+        for user in range(400):
+            base = rng.uniform(0.3, 0.9)
+            for row, shift in (("low", 0.0), ("same", rng.normal(0, 0.1)), ("high", rng.normal(0.03, 0.1))):
+                users.append({"seed": seed, "date": 1, "row": row, "user": user, "auc": base + shift, "impressions": 5})
+    better, same = compare(users, "high", "low"), compare(users, "same", "low")
+    assert better.p < 0.01
+    assert better.low < 0.03 < better.high
+    assert same.p > 0.05
+    assert same.low < 0 < same.high
 
 
 def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):

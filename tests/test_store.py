@@ -29,7 +29,8 @@ def manifest(date: dt.date, fingerprint: str, experiment: str = "production", le
         experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
         window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
         code_version="",
-        code_digest="", packages={}, seed=1, metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
+        code_digest="", packages={}, seed=1, optimizer_state="fresh",
+        metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
     )  # fmt: skip
 
 

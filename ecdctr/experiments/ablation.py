@@ -1,23 +1,26 @@
 """Rows × seeds: what each part of the method brings, by next-day GAUC on simulated worlds.
 
-A row is a variant of the configuration in an experiment of its own; 'full' is the configuration as it stands, in
-production. Each seed draws its own world and its own weights. All rows of a seed read the same ads days. A version is
-found again by its fingerprint, so a killed study goes on where it was.
+A row is a variant of the configuration, 'full' is the configuration as it stands; 'name@7' refreshes CPM every seven
+days instead of daily. Each seed draws its own world and its own weights. All rows of a seed read the same ads days.
+
+TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so that rows with the
+same CPM share it, and a killed study goes on where it was.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import multiprocessing
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import PRODUCTION, Config, load_config
+from ecdctr.config import PRODUCTION, Config, digest, load_config
 from ecdctr.data.days import available_dates
 from ecdctr.data.prepare import prepare
 from ecdctr.data.simulate import PRESETS, simulate
@@ -26,11 +29,13 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.common import Reporter, Request, code_digest
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import evaluate
-from ecdctr.training.evaluations import load_evaluation
+from ecdctr.training.evaluations import load_evaluation, load_users
 
 FULL = "full"
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,7 @@ class Study:
     rows: tuple[str, ...]
     eval_days: int
     work: Path
-
-    def config(self, seed: int, row: str = FULL) -> Config:
-        """The configuration of a row on a seed's world."""
-        folder = self.folder(seed)
-        base = load_config(self.config_path)
-        data = base.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
-        seeded = base.model_copy(update={"seed": seed, "data": data})
-        return seeded if row == FULL else seeded.with_variant(row)
+    chain_days: int = 30  # how long a row that continues day by day has lived before its first evaluation
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
@@ -60,92 +58,183 @@ class Study:
         """The seed's store."""
         return Store(self.folder(seed) / "store")
 
-    def request(self, seed: int, row: str, date: dt.date) -> Request:
-        """Training of one row for one data date."""
-        experiment, variant = (PRODUCTION, "default") if row == FULL else (row, row)
-        return Request(self.config(seed, row), self.store(seed), date, experiment, variant)
+    def config(self, seed: int, row: str = FULL) -> Config:
+        """The configuration of a row on a seed's world."""
+        folder = self.folder(seed)
+        name, _ = _split(row)
+        base = load_config(self.config_path)
+        data = base.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
+        own = base if name == FULL else base.with_variant(name)
+        return own.model_copy(update={"seed": seed, "data": data})
 
-    def dates(self, seed: int) -> list[dt.date]:
-        """The data dates: each has a next day to be evaluated on."""
-        days = available_dates(self.config(seed).data.root, "ads")
-        return days[-self.eval_days - 1 : -1]
+    def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
+        """The data dates of A-CTR: each has a next day to be evaluated on."""
+        return available_dates(self.config(seed, row).data.root, "ads")[-self.eval_days - 1 : -1]
+
+    def chain(self, seed: int, row: str) -> list[dt.date]:
+        """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
+        dates = self.dates(seed)
+        if self.config(seed, row).actr.policy == "from_cpm":
+            return dates
+        known = available_dates(self.config(seed, row).data.root, "ads")
+        first = dates[0] - dt.timedelta(days=self.chain_days)
+        return [date for date in known if first <= date <= dates[-1]]
+
+    def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
+        """The data dates of CPM, none where the row takes nothing from it."""
+        actr = self.config(seed, row).actr
+        if actr.init == "none" and actr.source == "none":
+            return []
+        return (self.dates(seed) if actr.policy == "from_cpm" else self.chain(seed, row)[:1])[:: _split(row)[1]]
+
+    def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
+        """The data dates of TPM, oldest first: what a consumer on the row's first date resolves."""
+        dates = self.cpm_dates(seed, row) or self.chain(seed, row)
+        return list(reversed(self.config(seed, row).snapshots.as_of(dates[0])))
+
+    def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:
+        """Training of one level of a row; its experiment falls back to that of the level before."""
+        config, store = self.config(seed, row), self.store(seed)
+        cpm_dates = [str(date) for date in self.cpm_dates(seed, row)]
+        tpm = digest([config.relevant("tpm"), [str(date) for date in self.tpm_dates(seed, row)]])[:10]
+        cpm = digest([config.relevant("cpm"), cpm_dates, tpm])[:10]
+        actr = digest([config.relevant("actr"), cpm])[:10]
+        names = {"tpm": f"tpm-{tpm}", "cpm": f"cpm-{cpm}", "actr": f"actr-{actr}"}
+        parent = PRODUCTION
+        for name in names.values():
+            store.create_experiment(name, parent)
+            parent = name
+        return Request(config, store, date, names[level], _split(row)[0])
 
 
-def run_study(study: Study, workers: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """Train and evaluate everything; returns one record per seed, row, day and cohort, also written as Parquet.
+def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Record], list[Record]]:
+    """Train and evaluate everything.
 
-    Raises ConfigError for an unknown row or preset before anything is made.
+    Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are also written as
+    Parquet. Raises ConfigError for an unknown row or preset before anything is made.
     """
     if study.preset not in PRESETS:
         raise ConfigError(f"Unknown preset '{study.preset}'; presets are {', '.join(PRESETS)}.")
     for row in study.rows:
         study.config(0, row)
-    days = study.eval_days * len(study.seeds)
-    reporter.start(f"ablation, {len(study.seeds)} worlds", len(study.seeds))
+    pairs = [(seed, row) for row in study.rows for seed in study.seeds]
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        _gather([pool.submit(_prepare_seed, study, seed) for seed in study.seeds], reporter)
-        reporter.start(f"ablation, {days} days", days)
-        dates = study.dates(study.seeds[0])
-        jobs = [pool.submit(_run_day, study, seed, date) for date in dates for seed in study.seeds]
-        records = _gather(jobs, reporter)
+
+        def stage(what: str, function: Callable, jobs: Iterable[tuple]) -> list[Any]:
+            todo = list(jobs)
+            reporter.start(what, len(todo))
+            futures = [pool.submit(function, study, *job) for job in todo]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    reporter.advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [future.result() for future in futures]
+
+        stage("worlds", _make_world, [(seed,) for seed in study.seeds])
+        stage("TPM chains", _train_tpms, _distinct(study, pairs, "tpm"))
+        cpms = [(*job, date) for job in _distinct(study, pairs, "cpm") for date in study.cpm_dates(*job)]
+        stage("CPM", _train_cpm, cpms)
+        done = stage("A-CTR rows", _run_row, pairs)
+    records = [record for found, _ in done for record in found]
+    users = [record for _, found in done for record in found]
     order = {row: i for i, row in enumerate((*study.rows, "oracle"))}
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
-    target = study.work / f"ablation-{study.preset}.parquet"
-    pq.write_table(pa.Table.from_pylist(records), target)
-    return records
+    study.work.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(records), study.work / f"ablation-{study.preset}.parquet")
+    pq.write_table(pa.Table.from_pylist(users), study.work / f"ablation-{study.preset}-users.parquet")
+    return records, users
 
 
-def _gather(jobs: list[Future], reporter: Reporter) -> list[dict[str, Any]]:
-    records = []
-    try:
-        for job in as_completed(jobs):
-            records += job.result()
-            reporter.advance(1)
-    except BaseException:
-        for job in jobs:
-            job.cancel()
-        raise
-    return records
+def _split(row: str) -> tuple[str, int]:
+    """A row's variant, and every how many days its CPM is refreshed."""
+    name, _, days = row.partition("@")
+    if days and (not days.isdigit() or int(days) < 1):
+        raise ConfigError(f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example full@7.")
+    return name, int(days or 1)
 
 
-def _prepare_seed(study: Study, seed: int) -> list[dict[str, Any]]:
-    """World, examples and the chain of TPM versions of a seed."""
-    config = study.config(seed)
-    simulate(PRESETS[study.preset], seed, config.data.root, workers=1)
-    dates = study.dates(seed)
-    for domain, days in (("natural", config.cpm.window_days), ("ads", config.actr.window_days)):
-        first = dates[0] - dt.timedelta(days=days - 1)
-        last = dates[-1] + dt.timedelta(days=1)
-        known = available_dates(config.data.root, domain)  # type: ignore[arg-type]
-        prepare(config, domain, [date for date in known if first <= date <= last])  # type: ignore[arg-type]
-    for date in reversed(config.snapshots.as_of(dates[0])):
-        train_tpm(study.request(seed, FULL, date))
-    for row in study.rows:  # a row that takes snapshots of other dates has TPM versions of its own
-        wanted = study.config(seed, row).snapshots
-        for date in reversed(wanted.as_of(dates[0]) if wanted.lag_days != config.snapshots.lag_days else []):
-            train_tpm(study.request(seed, row, date))
-    return []
+def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tuple[int, str]]:
+    """Of pairs that share a level's versions, the first."""
+    found: dict[tuple[int, str], tuple[int, str]] = {}
+    for seed, row in pairs:
+        if level == "tpm" or study.cpm_dates(seed, row):
+            experiment = study.request(seed, row, level, study.dates(seed)[0]).experiment
+            found.setdefault((seed, experiment), (seed, row))
+    return list(found.values())
 
 
-def _run_day(study: Study, seed: int, date: dt.date) -> list[dict[str, Any]]:
-    """All rows of one data date, evaluated on the next day's ads."""
-    records: list[dict[str, Any]] = []
-    store = study.store(seed)
-    day = date + dt.timedelta(days=1)
+def _make_world(study: Study, seed: int) -> None:
+    """World and examples, so that later stages do not prepare the same days side by side."""
+    data = study.config(seed).data
+    simulate(PRESETS[study.preset], seed, data.root, workers=1)
+    last = study.dates(seed)[-1] + dt.timedelta(days=1)
     for row in study.rows:
-        request = study.request(seed, row, date)
-        if request.config.actr.init == "cpm":
-            train_cpm(request)
-        ref = train_actr(request).manifest.ref
-        found = load_evaluation(store, ref, day)
+        config = study.config(seed, row)
+        first = study.chain(seed, row)[0]
+        wanted = [("ads", config.actr.window_days), ("natural", max(config.cpm.window_days, config.actr.natural_days))]
+        for domain, days in wanted:
+            known = available_dates(data.root, domain)  # type: ignore[arg-type]
+            start = first - dt.timedelta(days=days - 1)
+            prepare(config, domain, [date for date in known if start <= date <= last])  # type: ignore[arg-type]
+
+
+def _train_tpms(study: Study, seed: int, row: str) -> None:
+    for date in study.tpm_dates(seed, row):
+        train_tpm(study.request(seed, row, "tpm", date))
+
+
+def _train_cpm(study: Study, seed: int, row: str, date: dt.date) -> None:
+    train_cpm(study.request(seed, row, "cpm", date))
+
+
+def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:
+    """A-CTR of all days of a row, evaluated on their next days' ads."""
+    records: list[Record] = []
+    users: list[Record] = []
+    store, evaluated = study.store(seed), study.dates(seed)
+    for date in study.chain(seed, row):
+        request = study.request(seed, row, "actr", date)
+        first_of_chain = date == study.chain(seed, row)[0] and request.config.actr.policy == "continue"
+        manifest = train_actr(replace(request, restart=first_of_chain)).manifest
+        if date not in evaluated:
+            continue
+        day = date + dt.timedelta(days=1)
+        found = load_evaluation(store, manifest.ref, day)
         if found and found.get("low_activity_below") == request.config.evaluation.low_activity_below:
             metrics = found["metrics"]
         else:
-            metrics = evaluate(request.config, store, ref, day).metrics
+            metrics = evaluate(request.config, store, manifest.ref, day).metrics
         key = {"seed": seed, "date": date, "code": code_digest()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
-                records.append({**key, "row": name, "cohort": of, **values})
-    return records
+                cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
+                records.append({**key, "row": name, "cohort": of, **values, **cost})
+        scores = load_users(store, manifest.ref, day)
+        users += [
+            {"seed": seed, "date": date, "row": row, "user": int(user), "auc": float(auc), "impressions": int(count)}
+            for user, auc, count in zip(scores.users, scores.auc, scores.impressions, strict=True)
+        ]
+    return records, users
+
+
+def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]:
+    """Samples and seconds of training per day of operation, and the bytes that one day of all levels stores.
+
+    A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance of its versions.
+    """
+    store = study.store(seed)
+    parts = [(actr, 1)]
+    parts += [(store.manifest(Ref.parse(ref)), _split(row)[1]) for ref in actr.parents.get("cpm", [])]
+    for ref in actr.parents.get("tpm", [])[:1]:
+        tpm = store.manifest(Ref.parse(ref))
+        parts.append((tpm, (tpm.window_end - tpm.window_start).days + 1))
+    return {
+        "daily_samples": sum(m.rows["samples"] / days for m, days in parts),
+        "daily_seconds": sum(m.metrics["train_seconds"] / days for m, days in parts),
+        "daily_bytes": sum(m.total_bytes / days for m, days in parts),
+    }

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import yaml
 
-from ecdctr.config import LEVELS
+from ecdctr.config import LEVELS, Level
 from ecdctr.data.days import window
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import EcdctrError
-from ecdctr.experiments.ablation import Study
+from ecdctr.experiments.ablation import FULL, Study
 from ecdctr.levels.common import Reporter
 
 PREPARED_DAYS = 4
@@ -47,12 +47,13 @@ def measure(study: Study, repeats: int, reporter: Reporter) -> list[Speed]:
         shutil.copytree(study.store(seed).root, store)
         config = _write_config(study, seed, Path(folder) / "config.yaml")
         date = study.dates(seed)[0]
-        dates = {"tpm": study.config(seed).snapshots.as_of(date)[-1], "cpm": date, "actr": date}
+        dates: dict[Level, dt.date] = {"tpm": study.tpm_dates(seed, FULL)[0], "cpm": date, "actr": date}
         speeds = []
         for level in LEVELS:
             runs = []
             for _ in range(repeats):
-                runs.append(_train(config, store, level, dates[level]))
+                experiment = study.request(seed, FULL, level, date).experiment
+                runs.append(_train(config, store, level, experiment, dates[level]))
                 reporter.advance(1)
             rates = [run["samples_per_second"] for run in runs]
             samples = runs[0]["samples"]
@@ -77,10 +78,10 @@ def _write_config(study: Study, seed: int, path: Path) -> Path:
     return path
 
 
-def _train(config: Path, store: Path, level: str, date: dt.date) -> dict[str, Any]:
+def _train(config: Path, store: Path, level: str, experiment: str, date: dt.date) -> dict[str, Any]:
     command = [
         sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "--json",
-        "train", level, "--date", str(date), "--force",
+        "train", level, "--date", str(date), "--experiment", experiment, "--force",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

@@ -171,6 +171,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
             code_digest=code_digest(),
             packages={name: importlib.metadata.version(name) for name in PACKAGES},
             seed=config.seed,
+            optimizer_state="carried from the parent" if optimizer else "fresh",
             metrics={
                 "train_loss": result.loss,
                 "train_seconds": result.seconds,

@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecdctr.report.compare import compare
 from ecdctr.report.page import NAMES
 
 if TYPE_CHECKING:
     from ecdctr.experiments.speed import Speed
 
 COHORTS = ("all", "new_users", "new_items", "low_activity")
-PAIRS = (("full", "no_tpm"), ("no_tpm", "ads_only"), ("full", "ads_only"), ("full", "tpm_only"), ("full", "lag_0"))
 Records = list[dict[str, Any]]
 
 
-def results_page(records: Records, speeds: Sequence[Speed], preset: str, demo: dict[str, float] | None = None) -> str:
+def results_page(
+    records: Records,
+    users: Records,
+    speeds: Sequence[Speed] = (),
+    preset: str = "demo",
+    demo: dict[str, float] | None = None,
+    command: str = "ecdctr ablation",
+) -> str:
     """The whole page; figures are mean ± standard deviation over seeds of each seed's mean over evaluation days."""
     seeds = sorted({record["seed"] for record in records})
     days = len({record["date"] for record in records})
@@ -30,13 +37,14 @@ def results_page(records: Records, speeds: Sequence[Speed], preset: str, demo: d
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), each with a world and weights of its own; "
         f"{days} evaluation days per seed. "
         "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
-        "Written by `./run results`. Mean ± standard deviation over seeds.\n",
+        f"Written by `{command}`. Mean ± standard deviation over seeds.\n",
         "## Next-day ads\n",
         _quality(records, rows),
-        "## Differences in GAUC, paired by seed\n",
-        _differences(records, rows),
+        *(_differences(records, users, rows) if "full" in rows else []),
         "## GAUC per cohort\n",
         _cohorts(records, rows),
+        "## Training cost\n",
+        _costs(records, rows),
     ]
     if speeds:
         parts += ["## Speed\n", _machine(), _speeds(speeds)]
@@ -86,14 +94,31 @@ def _quality(records: Records, rows: list[str]) -> str:
     )
 
 
-def _differences(records: Records, rows: list[str]) -> str:
+def _differences(records: Records, users: Records, rows: list[str]) -> list[str]:
     lines = []
-    for first, second in PAIRS:
-        if first in rows and second in rows:
-            difference = _per_seed(records, first, "gauc") - _per_seed(records, second, "gauc")
-            each = ", ".join(f"{value:+.4f}" for value in difference)
-            lines.append([f"{NAMES[first]} − {NAMES[second]}", _spread(difference, "+"), each])
-    return _table(("difference", "mean ± sd", "each seed"), lines)
+    for row in rows:
+        if row not in ("full", "oracle"):
+            each = _per_seed(records, "full", "gauc") - _per_seed(records, row, "gauc")
+            found = compare(users, "full", row)
+            lines.append([NAMES.get(row, row), str(found), ", ".join(f"{value:+.4f}" for value in each)])
+    return [
+        "## Full E-CDCTR minus each row, in GAUC\n",
+        _table(("row", "full − row [95 % interval]", "each seed"), lines)
+        + "\nPaired bootstrap over users within each seed and day.\n",
+    ]
+
+
+def _costs(records: Records, rows: list[str]) -> str:
+    lines = []
+    for row in rows:
+        if row != "oracle":
+            samples, seconds, size = (
+                _per_seed(records, row, f"daily_{name}").mean() for name in ("samples", "seconds", "bytes")
+            )
+            lines.append([NAMES.get(row, row), f"{samples:,.0f}", f"{seconds:.1f} s", f"{size / 1e6:.1f} MB"])
+    return _table(("row", "samples a day", "training a day", "stored a day"), lines) + (
+        "\nAll levels together, each divided by the days between its refreshes. Times are of runs beside each other.\n"
+    )
 
 
 def _cohorts(records: Records, rows: list[str]) -> str:

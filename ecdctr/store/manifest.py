@@ -67,7 +67,7 @@ class Manifest(BaseModel):
     code_digest: str
     packages: dict[str, str]
     seed: int
-    optimizer_state: str = "fresh: never carried between versions"
+    optimizer_state: str
     selection: str = "last step of training, no early stopping"
     metrics: dict[str, float]
     rows: dict[str, int]

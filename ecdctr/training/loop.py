@@ -50,6 +50,8 @@ def fit(
     """
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # a debugging aid of deterministic mode that costs some percent
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     optimizers = Optimizers(model, settings)

@@ -1,0 +1,50 @@
+"""Is one row of a study better than another? A paired bootstrap over users."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SAMPLES = 4000
+
+
+class Comparison(NamedTuple):
+    """Difference in GAUC with its 95 % interval, and the two-sided p-value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+    def __str__(self) -> str:
+        smallest = 2 / (SAMPLES + 1)
+        p = f"p < {smallest:.4f}" if self.p <= smallest else f"p = {self.p:.4f}"
+        return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {p}"
+
+
+def compare(users: list[dict[str, Any]], first: str, second: str, seed: int = 1) -> Comparison:
+    """GAUC(first) - GAUC(second), the mean over a study's seeds; resampled are the users of each seed and day.
+
+    `users` has one record per seed, row, day and user with its AUC and impressions. The interval says what other users
+    of these worlds would show, not what other worlds would: for that, look at the seeds one by one.
+    """
+    scores: dict[str, dict[tuple, tuple[float, int]]] = {first: {}, second: {}}
+    for record in users:
+        if record["row"] in scores:
+            key = (record["seed"], record["date"], record["user"])
+            scores[record["row"]][key] = (record["auc"], record["impressions"])
+    rng = np.random.default_rng(seed)
+    values, differences = np.zeros(SAMPLES), []
+    per_seed: dict[int, list[tuple[float, int]]] = {}
+    for key, (auc, impressions) in sorted(scores[first].items()):
+        if key in scores[second]:
+            per_seed.setdefault(key[0], []).append((auc - scores[second][key][0], impressions))
+    for pairs in per_seed.values():
+        delta, weight = (np.array(column, dtype=np.float64) for column in zip(*pairs, strict=True))
+        draws = rng.poisson(1.0, (SAMPLES, len(delta))) * weight
+        values += draws @ delta / np.maximum(draws.sum(1), 1e-12) / len(per_seed)
+        differences.append(np.average(delta, weights=weight))
+    low, high = np.quantile(values, [0.025, 0.975])
+    tail = (min((values <= 0).sum(), (values >= 0).sum()) + 1) / (SAMPLES + 1)
+    return Comparison(float(np.mean(differences)), float(low), float(high), min(1.0, 2 * tail))
