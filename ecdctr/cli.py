@@ -23,6 +23,8 @@ from ecdctr.store.store import Store
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 store_app = typer.Typer(no_args_is_help=True, help="Look at versions, verify, promote, roll back.")
 app.add_typer(store_app, name="store")
+import_app = typer.Typer(no_args_is_help=True, help="Turn logs of other shapes into impressions of the contract.")
+app.add_typer(import_app, name="import")
 out = Console()
 
 
@@ -322,6 +324,47 @@ def doctor(context: typer.Context) -> None:
         out.print(f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True)
     if not all(finding.fine for finding in findings):
         raise typer.Exit(1)
+
+
+SourceOption = Annotated[Path, typer.Option("--from", help="folder with the source files")]
+RootOption = Annotated[Path | None, typer.Option("--out", help="data root to fill; default: data.root")]
+
+
+@import_app.command("kuairand")
+def import_kuairand(
+    context: typer.Context,
+    source: SourceOption,
+    edition: Annotated[str, typer.Option(help="pure, 1k or 27k")] = "pure",
+    with_random: Annotated[bool, typer.Option(help="also the impressions of randomly exposed videos")] = False,
+    root: RootOption = None,
+) -> None:
+    """The official CSV files of KuaiRand: NORMAL videos are natural content, AD videos are ads."""
+    from ecdctr.data.kuairand import kuairand_mapping
+
+    _import(context, kuairand_mapping(source, edition, with_random), source, root)
+
+
+@import_app.command("log")
+def import_any_log(
+    context: typer.Context,
+    mapping: Annotated[Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")],
+    source: Annotated[Path | None, typer.Option("--from", help="source folder; default: the mapping's")] = None,
+    root: RootOption = None,
+) -> None:
+    """Any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
+    from ecdctr.data.readers import load_mapping
+
+    _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
+
+
+def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
+    from ecdctr.data.readers import import_log
+
+    if root is None:
+        root = context.obj.config().data.root
+    console = Console(stderr=True)
+    done = import_log(mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False))
+    _show(context, {"root": str(root), **done._asdict()})
 
 
 @store_app.command("list")

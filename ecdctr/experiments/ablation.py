@@ -10,6 +10,7 @@ same CPM share it, and a killed study goes on where it was.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,6 +36,8 @@ from ecdctr.training.evaluate import evaluate
 from ecdctr.training.evaluations import load_evaluation, load_users
 
 FULL = "full"
+WEEK = dt.timedelta(days=7)
+FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
 Record = dict[str, Any]
 
 
@@ -88,9 +91,16 @@ class Study:
         return (self.dates(seed) if actr.policy == "from_cpm" else self.chain(seed, row)[:1])[:: _split(row)[1]]
 
     def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """The data dates of TPM, oldest first: what a consumer on the row's first date resolves."""
-        dates = self.cpm_dates(seed, row) or self.chain(seed, row)
-        return list(reversed(self.config(seed, row).snapshots.as_of(dates[0])))
+        """The data dates of TPM, oldest first: weekly back from the first date, none where the row takes no snapshot.
+
+        The same weeks for all rows, whichever of the versions they take.
+        """
+        config = self.config(seed, row)
+        if not config.snapshots.count:
+            return []
+        earliest = available_dates(config.data.root, "natural")[0] + FIRST_TPM
+        weeks = (self.dates(seed)[0] - WEEK * n for n in range(1000))
+        return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
 
     def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:
         """Training of one level of a row; its experiment falls back to that of the level before."""

@@ -47,7 +47,7 @@ def measure(study: Study, repeats: int, reporter: Reporter) -> list[Speed]:
         shutil.copytree(study.store(seed).root, store)
         config = _write_config(study, seed, Path(folder) / "config.yaml")
         date = study.dates(seed)[0]
-        dates: dict[Level, dt.date] = {"tpm": study.tpm_dates(seed, FULL)[0], "cpm": date, "actr": date}
+        dates: dict[Level, dt.date] = {"tpm": study.tpm_dates(seed, FULL)[-1], "cpm": date, "actr": date}
         speeds = []
         for level in LEVELS:
             runs = []
