@@ -56,7 +56,7 @@ def kuairand_mapping(source: Path, edition: str, with_random: bool = False) -> M
             "author_id": "videos.author_id::BIGINT",
             "upload_type": "videos.upload_type::VARCHAR",
             "music_type": "videos.music_type::VARCHAR",
-            "tag": "list_filter(string_split(videos.tag::VARCHAR, ','), x -> x <> '')",
+            "tag": "list_filter(string_split(videos.tag::VARCHAR, ','), lambda x: x <> '')",
             "duration_s": "log.duration_ms / 1000.0",
             "tab": "log.tab::VARCHAR",
         },
