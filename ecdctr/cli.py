@@ -278,12 +278,13 @@ def ablation(
         int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
     ] = 0,
     demo: Annotated[Path | None, typer.Option(help="timings.json of a demo, to be shown beside")] = None,
+    result: ResultOption = None,
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
     from ecdctr.console import Bars
     from ecdctr.experiments.ablation import Study, run_study
     from ecdctr.experiments.speed import measure
-    from ecdctr.report.results import results_page
+    from ecdctr.report.results import mean_gauc, results_page
 
     try:
         numbers = tuple(int(seed) for seed in seeds.split(","))
@@ -302,8 +303,8 @@ def ablation(
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    if context.obj.as_json:
-        _show(context, {"records": records, "speeds": [speed._asdict() for speed in speeds]})
+    if context.obj.as_json or result:
+        _show(context, {"report": target and str(target), "gauc": mean_gauc(records)}, result)
     else:
         out.print(text, highlight=False, markup=False, soft_wrap=True)
 

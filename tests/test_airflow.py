@@ -79,6 +79,16 @@ def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
 
 
 @pytest.mark.airflow
+def test_an_ablation_runs_from_its_form(airflow):
+    conf = {"rows": ["ads_only", "full"], "seeds": "3", "eval_days": 1, "preset": "tiny", "workers": 1}
+    done = dags_test(airflow, "ablation", conf)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    reports = list((Path(airflow.environment["ECDCTR_STORE"]).parent / "ablation").glob("*.md"))
+    assert len(reports) == 1
+    assert "| full E-CDCTR |" in reports[0].read_text()
+
+
+@pytest.mark.airflow
 def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, versions):
     """A-CTR and CPM for three days in an experiment, weekly TPM after that: what was made stays as of its date."""
     executable = str(Path(sys.executable).parent / "airflow")
@@ -124,8 +134,8 @@ def test_importing_the_dags_is_fast_and_loads_nothing_heavy(airflow):
 import runpy, sys, time
 import airflow.sdk, airflow.triggers.base
 started = time.perf_counter()
-for level in ("tpm", "cpm", "actr"):
-    runpy.run_path(f"dags/ecdctr_{level}.py")
+for name in ("tpm", "cpm", "actr", "ablation"):
+    runpy.run_path(f"dags/ecdctr_{name}.py")
 print(time.perf_counter() - started)
 print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
 """

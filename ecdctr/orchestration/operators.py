@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -68,7 +69,7 @@ class ProcessOperator(BaseOperator):
     def on_kill(self) -> None:
         """Stop the process when the task is killed; a half-trained version is never published."""
         if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            os.killpg(self._process.pid, signal.SIGTERM)  # it leads a session of its own: its workers end too
 
 
 class WaitForDay(BaseOperator):

@@ -54,6 +54,12 @@ def results_page(
     return "\n".join(parts)
 
 
+def mean_gauc(records: Records) -> dict[str, float]:
+    """GAUC of each row, the mean over seeds."""
+    rows = dict.fromkeys(record["row"] for record in records)
+    return {row: float(_per_seed(records, row, "gauc").mean()) for row in rows}
+
+
 def _per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
     """One value per seed, nan where a seed has none: [seeds]."""
     values = []
