@@ -108,6 +108,11 @@ class Api:
     def __init__(self, url: str) -> None:
         self.url, self.token = url, ""
 
+    def text(self, path: str) -> str:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.read().decode()
+
     def call(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.token:
@@ -174,8 +179,9 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
             stack.callback(os.killpg, process.pid, 9)
         api = Api(f"http://127.0.0.1:{ports['api']}")
         api.until("the API server's start", lambda: api.call("GET", "/api/v2/monitor/health"))
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            api.call("GET", "/api/v2/dags")
+        for closed in ("/api/v2/dags", "/ecdctr/overview", "/ecdctr/experiments.csv"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                api.call("GET", closed)
         login = {"username": "admin", "password": SECRETS["AIRFLOW_ADMIN_PASSWORD"]}
         api.token = api.call("POST", "/auth/token", login)["access_token"]
         assert api.call("GET", "/api/v2/pools/gpu")["slots"] == 1
@@ -191,6 +197,10 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
                 return state if state in ("success", "failed") else None
 
             assert api.until(f"the run of {name}", ended) == "success"
+        link = api.call("GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links")["extra_links"]
+        assert link == {"Version": f"/ecdctr/version/production/actr/{DATE}/v0001"}
+        assert "dags/ecdctr_actr/runs/compose" in api.text(link["Version"])
+        assert f"production/actr/{DATE}/v0001" in api.text("/ecdctr/overview")
     serving = Store(tmp_path / "store").alias("serving")
     assert serving is not None
     assert serving.date == DATE

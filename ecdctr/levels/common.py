@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import importlib.metadata
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -184,6 +185,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
             started_at=started,
             finished_at=dt.datetime.now(dt.UTC),
             host=socket.gethostname(),
+            airflow_run=os.environ.get("ECDCTR_AIRFLOW_RUN"),
         )
         published = request.store.publish(folder, manifest, request.force)
     if published.version and request.store.alias("candidate", request.experiment, level) != published.ref:

@@ -15,9 +15,11 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from ecdctr.orchestration.links import VersionLink
 from ecdctr.orchestration.settings import Settings
 from ecdctr.orchestration.triggers import DayTrigger
 
+RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written into the manifest
 POD_RESULT = "/airflow/xcom/return.json"
 
 
@@ -40,6 +42,7 @@ class ProcessOperator(BaseOperator):
     """Runs `ecdctr` in a process of its own, so that its memory and libraries end with it."""
 
     template_fields: Sequence[str] = ("arguments",)
+    operator_extra_links = (VersionLink(),)
 
     def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,7 +55,12 @@ class ProcessOperator(BaseOperator):
             result = Path(folder) / "result.json"
             command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
             self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; values are checked by the command
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+                command,
+                env=os.environ | {RUN_VARIABLE: f"{context['dag'].dag_id}/{context['run_id']}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
             )
             assert self._process.stdout is not None  # noqa: S101
             last = ""
@@ -116,6 +124,7 @@ def _pod_task(settings: Settings, arguments: list[str], gpu: bool, common: dict[
         name=f"ecdctr-{common['task_id'].replace('_', '-')}",
         namespace=pod.namespace,
         image=pod.image,
+        env_vars={RUN_VARIABLE: "{{ dag.dag_id }}/{{ run_id }}"},
         cmds=["ecdctr"],
         arguments=["--config", f"{pod.mount_path}/config.yaml", "--store", f"{pod.mount_path}/store", *arguments,
                    "--result", POD_RESULT],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
+NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+VERSION = re.compile(r"^v\d{4,}$")
 
 
 class Ref(NamedTuple):
@@ -28,6 +31,8 @@ class Ref(NamedTuple):
         """Inverse of str(); raises StoreError on another form."""
         try:
             experiment, level, date, version = text.split("/")
+            if not (NAME.match(experiment) and NAME.match(level) and VERSION.match(version)):
+                raise ValueError
             return cls(experiment, level, dt.date.fromisoformat(date), version)
         except ValueError:
             raise StoreError(
@@ -75,6 +80,7 @@ class Manifest(BaseModel):
     started_at: dt.datetime
     finished_at: dt.datetime
     host: str
+    airflow_run: str | None = None  # DAG and run, when Airflow started the training
 
     @property
     def ref(self) -> Ref:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,12 +15,10 @@ from pydantic import ValidationError
 
 from ecdctr.errors import StoreError
 from ecdctr.store import files
-from ecdctr.store.manifest import FileEntry, Manifest, Ref
+from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
 
 PRODUCTION = "production"
 ALIASES = ("candidate", "serving")
-_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
-_VERSION = re.compile(r"^v\d{4,}$")
 
 
 class AliasRecord(NamedTuple):
@@ -70,7 +67,7 @@ class Store:
         """Names of all experiments that hold something, sorted."""
         if not self.root.exists():
             return []
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and _NAME.match(p.name))
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.match(p.name))
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -141,6 +138,16 @@ class Store:
                 date = dt.date.fromisoformat(day.name)
                 found += [Ref(experiment, level, date, p.name) for p in _version_dirs(day)]
         return found
+
+    def newest(self, experiment: str, level: str) -> Ref | None:
+        """The version with the newest data date in an experiment itself, without reading the others."""
+        folder = self.root / experiment / level
+        for day in sorted(folder.iterdir(), reverse=True) if folder.exists() else []:
+            versions = _version_dirs(day)
+            if versions:
+                with contextlib.suppress(ValueError):
+                    return Ref(experiment, level, dt.date.fromisoformat(day.name), versions[-1].name)
+        return None
 
     def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
         """The newest finished version of that date with that fingerprint."""
@@ -263,11 +270,11 @@ class Store:
 def _version_dirs(folder: Path) -> list[Path]:
     if not folder.exists():
         return []
-    return sorted((p for p in folder.iterdir() if _VERSION.match(p.name)), key=lambda p: int(p.name[1:]))
+    return sorted((p for p in folder.iterdir() if VERSION.match(p.name)), key=lambda p: int(p.name[1:]))
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.match(name):
+    if not NAME.match(name):
         raise StoreError(
             f"'{name}' is no experiment name; use lower-case letters, digits, '_', '-' or '.', at most 63 characters."
         )
