@@ -158,10 +158,15 @@ class Actr(Training):
     source: Literal["none", "keep", "ctnet"] = Field(
         "none", description="take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), instead of weights"
     )
+    hold_out_every: int = Field(
+        0, ge=0, description="keep each n-th impression of ads out of training, for the forgetting matrix; 0: none"
+    )
     ewc: float = Field(0, ge=0, description="strength of elastic weight consolidation towards the parent")
 
     @model_validator(mode="after")
     def _check(self) -> Actr:
+        if self.hold_out_every == 1:
+            raise ValueError("hold_out_every: 1 would hold everything out; set 0 for nothing, or 2 and more")
         if self.natural_share < 1 and not self.natural_days:
             raise ValueError(
                 "natural_share is set, but natural_days is 0: no natural content is read; set natural_days"

@@ -23,16 +23,24 @@ GAP_BUCKETS = 34
 
 
 class Part(NamedTuple):
-    """One day's examples of a domain, or a random share of them."""
+    """One day's examples of a domain, or some of them.
+
+    `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the others are read, or
+    with `held_out` only those.
+    """
 
     path: Path
     domain: Domain
     share: float = 1.0
+    hold_out_every: int = 0
+    held_out: bool = False
 
     @property
     def rows(self) -> int:
-        """Rows that are read, on average."""
-        return round(pq.read_metadata(self.path).num_rows * self.share)
+        """Rows that are read, about."""
+        total = pq.read_metadata(self.path).num_rows * self.share
+        held_out = total / self.hold_out_every if self.hold_out_every else 0
+        return round(held_out if self.held_out else total - held_out)
 
 
 @dataclass(frozen=True)
@@ -130,11 +138,18 @@ def read_chunks(parts: list[Part], columns: list[str] | None, chunk_rows: int, s
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for position, part in enumerate(parts):
-        draw = np.random.default_rng([seed, position])
+        draw, start = np.random.default_rng([seed, position]), 0
         with pq.ParquetFile(part.path) as file:
             for batch in file.iter_batches(batch_size=chunk_rows, columns=columns):
+                keep = np.ones(batch.num_rows, dtype=bool)
+                if part.hold_out_every:
+                    index = np.arange(start, start + batch.num_rows)
+                    keep = (index % part.hold_out_every == 0) == part.held_out
+                    start += batch.num_rows
                 if part.share < 1:
-                    batch = batch.filter(pa.array(draw.random(batch.num_rows) < part.share))
+                    keep &= draw.random(batch.num_rows) < part.share
+                if not keep.all():
+                    batch = batch.filter(pa.array(keep))
                 code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
                 waiting.append(batch.append_column("domain", pa.array(code)))
                 rows += batch.num_rows

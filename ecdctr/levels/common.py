@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -295,7 +296,20 @@ def _prepare_days(request: Request, plan: Plan) -> Days:
                 f"{plan.level} {request.date}: no day of {domain} impressions in its window; nothing to train on."
             )
         days |= {(domain, day.date): day for day in found}
+        if not any(_has_clicks(day.path) for day in found):
+            raise StoreError(
+                f"{plan.level} {request.date}: expected clicks among the {domain} impressions of {found[0].date} to "
+                f"{found[-1].date}, found none; nothing can be learned. Check the label 'click' of these days."
+            )
     return days
+
+
+def _has_clicks(path: Path) -> bool:
+    """From the Parquet statistics alone."""
+    metadata = pq.read_metadata(path)
+    column = metadata.schema.to_arrow_schema().names.index("click")
+    statistics = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
+    return any(found is None or not found.has_min_max or found.max > 0 for found in statistics)
 
 
 def _parts(config: Config, days: Days) -> list[Part]:
@@ -303,15 +317,13 @@ def _parts(config: Config, days: Days) -> list[Part]:
     per_domain: dict[Domain, list[Prepared]] = {}
     for (domain, _), day in sorted(days.items(), key=lambda item: item[0][1]):
         per_domain.setdefault(domain, []).append(day)
-    mixed = len(per_domain) > 1
-    placed = [
-        (
-            (i + 0.5) / len(found),
-            Part(day.path, domain, config.actr.natural_share if mixed and domain == "natural" else 1),
-        )
-        for domain, found in per_domain.items()
-        for i, day in enumerate(found)
-    ]
+    share = config.actr.natural_share if len(per_domain) > 1 else 1.0
+    placed = []
+    for domain, found in per_domain.items():
+        for i, day in enumerate(found):
+            ads = Part(day.path, domain, hold_out_every=config.actr.hold_out_every)
+            part = ads if domain == "ads" else Part(day.path, domain, share)
+            placed.append(((i + 0.5) / len(found), part))
     return [part for _, part in sorted(placed, key=lambda item: item[0])]
 
 
