@@ -286,12 +286,8 @@ def ablation(
     from ecdctr.experiments.speed import measure
     from ecdctr.report.results import mean_gauc, results_page
 
-    try:
-        numbers = tuple(int(seed) for seed in seeds.split(","))
-    except ValueError:
-        raise ConfigError(f"--seeds '{seeds}': expected whole numbers with commas, for example 1,2,3.") from None
     names = tuple(name.strip() for name in rows.split(","))
-    study = Study(context.obj.config_path, preset, numbers, names, eval_days, work, chain_days)
+    study = Study(context.obj.config_path, preset, _seeds(seeds), names, eval_days, work, chain_days)
     bars = Bars()
     try:
         records, users = run_study(study, workers, bars)
@@ -307,6 +303,52 @@ def ablation(
         _show(context, {"report": target and str(target), "gauc": mean_gauc(records)}, result)
     else:
         out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def forgetting(
+    context: typer.Context,
+    seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
+    rows: Annotated[
+        str, typer.Option(help="comma-separated variants; the first is what the others are compared with")
+    ] = "continue_no_tpm,continue,full",
+    days: Annotated[int, typer.Option(min=3, help="data dates, the last ones of the world")] = 40,
+    hold_out_every: Annotated[int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")] = 5,
+    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
+    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study")] = Path("forgetting"),
+    target: Annotated[
+        Path, typer.Option("--out", help="HTML file to write; the tables go beside it as Markdown")
+    ] = Path("forgetting/forgetting.html"),
+    workers: Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")] = 2,
+    result: ResultOption = None,
+) -> None:
+    """Train variants day by day and evaluate each day's model on held-out ads of all days; a killed run goes on."""
+    from ecdctr.console import Bars
+    from ecdctr.data.simulate import PRESETS
+    from ecdctr.experiments.ablation import Study
+    from ecdctr.experiments.forgetting import run_forgetting
+    from ecdctr.report.forgetting_page import forgetting_page
+
+    names = tuple(name.strip() for name in rows.split(","))
+    study = Study(
+        context.obj.config_path, preset, _seeds(seeds), names, days, work, chain_days=0, hold_out_every=hold_out_every
+    )
+    bars = Bars()
+    try:
+        users, failed = run_forgetting(study, workers, bars)
+    finally:
+        bars.close()
+    html, markdown = forgetting_page(users, failed, names, PRESETS[preset].recurrence_days, preset)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(html)
+    target.with_suffix(".md").write_text(markdown)
+    if context.obj.as_json or result:
+        _show(context, {"report": str(target), "failed": failed}, result)
+    else:
+        out.print(markdown, highlight=False, markup=False, soft_wrap=True)
+        out.print(f"Heat maps: {target}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -446,6 +488,13 @@ def _domain(text: str) -> Domain:
     if text not in DOMAINS:
         raise ConfigError(f"Unknown domain '{text}'; domains are natural and ads.")
     return text
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds '{text}': expected whole numbers with commas, for example 1,2,3.") from None
 
 
 def _show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:

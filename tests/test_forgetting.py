@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +24,7 @@ from ecdctr.levels.cpm import train_cpm
 from ecdctr.report import forgetting as f
 from ecdctr.training.evaluate import score
 from ecdctr.training.matrix import held_out_ads, matrix_row
-from tests.conftest import DATE
+from tests.conftest import DATE, REPOSITORY
 
 FORGETS = np.array([[0.8, 0.5, 0.5], [0.7, 0.8, 0.6], [0.5, 0.7, 0.9]])  # row: model after day i, column: day j
 
@@ -121,3 +124,26 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
         assert pairs == sorted((round(auc, 9), count) for auc, count in expected.values())
         compared += len(pairs)
     assert compared > 3
+
+
+def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(tmp_path):
+    config = tmp_path / "tiny.yaml"
+    text = (REPOSITORY / "configs" / "tiny.yaml").read_text()
+    config.write_text(
+        text + "  broken: {tpm: {window_days: 1}, actr: {init: none, carry_optimizer: true, policy: continue}}\n"
+    )
+    command = [
+        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "forgetting", "--preset", "tiny", "--seeds", "1",
+        "--rows", "continue_no_tpm,continue,broken", "--days", "4", "--work", str(tmp_path / "work"), "--workers", "1",
+        "--out", str(tmp_path / "page.html"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr[-2000:]
+    page, tables = (tmp_path / "page.html").read_text(), (tmp_path / "page.md").read_text()
+    assert "data:image/png;base64," in page
+    for row in ("continue_no_tpm", "continue"):
+        assert f"| {row} | " in tables
+    assert "| broken | failed: carry_optimizer is set" in tables
+    assert "Traceback" not in done.stderr
+    table = pq.read_table(tmp_path / "work" / "forgetting-tiny.parquet").to_pylist()
+    assert len({(row["model_date"], row["day"]) for row in table}) == 16

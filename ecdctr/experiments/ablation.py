@@ -52,6 +52,7 @@ class Study:
     eval_days: int
     work: Path
     chain_days: int = 30  # how long a row that continues day by day has lived before its first evaluation
+    hold_out_every: int = 0  # each n-th ads impression that no row trains on, for the forgetting matrix
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
@@ -68,7 +69,8 @@ class Study:
         base = load_config(self.config_path)
         data = base.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
         own = base if name == FULL else base.with_variant(name)
-        return own.model_copy(update={"seed": seed, "data": data})
+        actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
+        return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
         """The data dates of A-CTR: each has a next day to be evaluated on."""
