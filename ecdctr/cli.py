@@ -178,7 +178,8 @@ def train(
         session.config(variant), session.store, _date(date), experiment, variant, force, restart, reporter=bars
     )
     try:
-        outcome = function(request)
+        with session.store.in_use():
+            outcome = function(request)
     finally:
         bars.close()
     manifest = outcome.manifest
@@ -207,7 +208,8 @@ def evaluate(
     ref = (
         Ref.parse(version) if version else session.store.require(_level(level), day - dt.timedelta(days=1), experiment)
     )
-    found = evaluate(session.config(variant), session.store, ref, day)
+    with session.store.in_use():
+        found = evaluate(session.config(variant), session.store, ref, day)
     payload = {"version": str(ref), "date": date, "metrics": found.metrics}
     if session.as_json:
         _show(context, payload, result)
@@ -408,6 +410,28 @@ def _import(context: typer.Context, mapping: Any, source: Path, root: Path | Non
     console = Console(stderr=True)
     done = import_log(mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False))
     _show(context, {"root": str(root), **done._asdict()})
+
+
+@store_app.command("gc")
+def store_gc(
+    context: typer.Context,
+    keep: Annotated[int, typer.Option(min=1, help="newest versions kept of each experiment and level")] = 14,
+    delete: Annotated[bool, typer.Option("--delete", help="remove them; without it, only say what would go")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
+    from ecdctr.store.retention import removable, remove
+
+    wanted = context.obj.config().snapshots
+    span = wanted.lag_days + wanted.count * wanted.stride_days
+    found = removable(context.obj.store, keep, span)
+    for version in found if not context.obj.as_json else []:
+        out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", highlight=False)
+    freed = remove(context.obj.store, found, f"store gc --keep {keep}") if delete else 0
+    total = sum(version.bytes for version in found)
+    _show(context, {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed}, result)
+    if found and not delete and not context.obj.as_json:
+        out.print("Nothing was removed; add --delete to do it.")
 
 
 @store_app.command("list")

@@ -76,9 +76,12 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock for the block; released by the kernel when the process dies."""
+def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold an advisory lock for the block; released by the kernel when the process dies.
+
+    Any number of shared holders, or one exclusive one. Without `wait`, raises BlockingIOError if it is taken.
+    """
     make_dir(path.parent)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield

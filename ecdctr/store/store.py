@@ -101,7 +101,8 @@ class Store:
             finished = self.find(manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint)
             if finished and not force:
                 return finished
-            number = 1 + max((int(p.name[1:]) for p in _version_dirs(parent)), default=0)
+            taken = [p.name for p in _version_dirs(parent)] + [p.stem for p in parent.glob("v*.removed")]
+            number = 1 + max((int(name[1:]) for name in taken), default=0)
             while True:
                 stored = manifest.model_copy(update={"version": f"v{number:04d}", "files": entries})
                 files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
@@ -110,6 +111,21 @@ class Store:
                     files.sync(parent)
                     return stored
                 number += 1
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For the time of a training or an evaluation: nothing is removed from under it."""
+        with files.locked(self.root / ".locks" / "in-use", shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def exclusively(self, what: str) -> Iterator[None]:
+        """Nothing trains or evaluates meanwhile; raises StoreError if something does now."""
+        try:
+            with files.locked(self.root / ".locks" / "in-use", wait=False):
+                yield
+        except BlockingIOError:
+            raise StoreError(f"Cannot {what} in {self.root}: a training or evaluation is running; try later.") from None
 
     # -- reading -------------------------------------------------------------------------------------------------
 

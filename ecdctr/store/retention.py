@@ -1,0 +1,83 @@
+"""Which versions may go, and taking them away so that no reader, rollback or later number is misled."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import uuid
+from typing import NamedTuple
+
+from ecdctr.store import files
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import ALIASES, Store
+
+LEVELS = ("tpm", "cpm", "actr")
+
+
+class Removable(NamedTuple):
+    """A version that nothing kept needs."""
+
+    ref: Ref
+    bytes: int
+
+
+def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
+    """What retention would remove, oldest first.
+
+    Kept are: of each experiment and level the newest `keep` versions; what an alias points at, and what `serving`
+    pointed at before, so that a rollback finds it; TPM versions of the last `snapshot_days` before the newest and the
+    one before them, which the next consumers resolve; and everything that these descend from.
+    """
+    manifests = _manifests(store)
+    kept: set[Ref] = set()
+    for experiment in store.experiments():
+        for level in LEVELS:
+            refs = [ref for ref in manifests if (ref.experiment, ref.level) == (experiment, level)]
+            kept.update(refs[-keep:])
+            if level == "tpm" and refs:
+                oldest = refs[-1].date - dt.timedelta(days=snapshot_days)
+                recent = [ref for ref in refs if ref.date >= oldest]
+                kept.update(recent, refs[: len(refs) - len(recent)][-1:])
+            for alias in ALIASES:
+                past = list(dict.fromkeys(r.ref for r in reversed(store.alias_history(alias, experiment, level))))
+                kept.update(past[:2])
+    waiting = [ref for ref in kept if ref in manifests]
+    while waiting:
+        for parents in manifests[waiting.pop()].parents.values():
+            for parent in map(Ref.parse, parents):
+                if parent not in kept and parent in manifests:
+                    waiting.append(parent)
+                kept.add(parent)
+    return [Removable(ref, manifest.total_bytes) for ref, manifest in manifests.items() if ref not in kept]
+
+
+def remove(store: Store, versions: list[Removable], reason: str) -> int:
+    """Take versions away, children first; returns the bytes freed.
+
+    A version disappears whole by one rename. A small file stays in its place, so that its number is never given again.
+    Raises StoreError while something reads or trains in this store.
+    """
+    freed = 0
+    trash = store.root / ".trash" / uuid.uuid4().hex
+    with store.exclusively("remove versions"):
+        files.make_dir(trash)
+        for position, (ref, size) in enumerate(reversed(versions)):
+            folder = store.path(ref)
+            at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            note = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
+            files.write_bytes(folder.parent / f"{ref.version}.removed", note)
+            if files.rename_dir(folder, trash / f"{position:06d}"):
+                freed += size
+    shutil.rmtree(trash.parent, ignore_errors=True)
+    return freed
+
+
+def _manifests(store: Store) -> dict[Ref, Manifest]:
+    """All versions by experiment, level, date and number."""
+    return {
+        ref: store.manifest(ref)
+        for experiment in store.experiments()
+        for level in LEVELS
+        for ref in store.versions(experiment, level)
+    }

@@ -1,0 +1,127 @@
+"""`store gc`: what may go, what must stay, and what a reader, a rollback and the next number see afterwards."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecdctr.errors import StoreError
+from ecdctr.store.manifest import Ref
+from ecdctr.store.retention import removable, remove
+from ecdctr.store.store import Store
+from tests.test_store import DAY, manifest
+
+
+def publish(store: Store, level: str, date: dt.date, parents: list[Ref] | None = None, experiment="production") -> Ref:
+    made = manifest(date, f"{experiment}{level}{date}{parents}", experiment, level)
+    named: dict[str, list[str]] = {}
+    for parent in parents or []:
+        named.setdefault(parent.level, []).append(str(parent))
+    with store.staging() as folder:
+        (folder / "weights").write_text(level * 10)
+        return store.publish(folder, made.model_copy(update={"parents": named})).ref
+
+
+def history(store: Store, days: int) -> list[Ref]:
+    """Weekly TPM, daily CPM with the three newest TPMs, daily A-CTR that serves the day after."""
+    tpms: list[Ref] = []
+    serving = []
+    for n in range(days):
+        date = DAY + dt.timedelta(days=n)
+        if n % 7 == 0:
+            tpms.append(publish(store, "tpm", date, tpms[-1:]))
+        cpm = publish(store, "cpm", date, tpms[-3:])
+        serving.append(publish(store, "actr", date, [cpm, *tpms[-3:]]))
+        store.set_alias("serving", serving[-1], "passed")
+    return serving
+
+
+@given(days=st.integers(2, 26), keep=st.integers(1, 9), back=st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_after_removal_the_store_verifies_serves_rolls_back_and_resolves_as_before(days, keep, back):
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        history(store, days)
+        last = DAY + dt.timedelta(days=days - 1)
+        span = 14
+        asked = [(level, last + dt.timedelta(days=n)) for level in ("tpm", "cpm", "actr") for n in range(3)]
+        asked += [("tpm", last - dt.timedelta(days=n)) for n in range(span + 1)]
+        before = [store.resolve(level, date) for level, date in asked]
+        sizes = removable(store, keep, span)
+        assert remove(store, sizes, "test") == sum(version.bytes for version in sizes)
+        assert store.verify() == []
+        assert [store.resolve(level, date) for level, date in asked] == before
+        assert store.alias("serving") is not None
+        assert removable(store, keep, span) == []
+        store.rollback()
+        assert not list(store.root.glob(".trash/*"))
+
+
+def test_old_versions_go_and_the_newest_stay(store):
+    history(store, 30)
+    gone = removable(store, keep=5, snapshot_days=7)
+    levels = {level: [v.ref.date for v in gone if v.ref.level == level] for level in ("tpm", "cpm", "actr")}
+    newest = DAY + dt.timedelta(days=29)
+    assert max(levels["actr"]) == newest - dt.timedelta(days=5)
+    assert max(levels["cpm"]) == newest - dt.timedelta(days=5)
+    assert levels["tpm"] == []  # every TPM descends from the one before it
+    remove(store, gone, "test")
+    assert [ref.date for ref in store.versions("production", "actr")] == [
+        newest - dt.timedelta(days=n) for n in (4, 3, 2, 1, 0)
+    ]
+
+
+def test_a_removed_number_is_never_given_again(store):
+    ref = publish(store, "cpm", DAY)
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    remove(store, removable(store, 1, 0), "test")
+    with pytest.raises(StoreError, match="No version"):
+        store.manifest(ref)
+    assert publish(store, "cpm", DAY).version == "v0002"
+
+
+def test_an_experiment_keeps_what_it_took_from_production(store):
+    tpm, cpm = publish(store, "tpm", DAY), publish(store, "cpm", DAY)
+    for n in range(1, 4):
+        publish(store, "cpm", DAY + dt.timedelta(days=n))
+    store.create_experiment("study")
+    publish(store, "actr", DAY, [cpm, tpm], "study")
+    gone = {version.ref for version in removable(store, 1, 0)}
+    assert cpm not in gone
+    assert len(gone) == 2
+
+
+def test_nothing_is_removed_while_something_trains(store):
+    publish(store, "cpm", DAY)
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    with store.in_use(), store.in_use(), pytest.raises(StoreError, match="is running"):
+        remove(store, removable(store, 1, 0), "test")
+    assert len(store.versions("production", "cpm")) == 2
+
+
+def test_a_crash_during_removal_leaves_whole_versions_only(store, monkeypatch):
+    history(store, 12)
+    from ecdctr.store import files
+
+    gone, calls = removable(store, 2, 0), []
+    rename = files.rename_dir
+
+    def dies(source: Path, target: Path) -> bool:
+        calls.append(source)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(files, "rename_dir", dies)
+    with pytest.raises(KeyboardInterrupt):
+        remove(store, gone, "test")
+    monkeypatch.undo()
+    assert store.verify() == []
+    remove(store, removable(store, 2, 0), "again")
+    assert store.verify() == []
+    assert removable(store, 2, 0) == []
