@@ -89,6 +89,16 @@ def test_an_ablation_runs_from_its_form(airflow):
 
 
 @pytest.mark.airflow
+def test_a_forgetting_study_runs_from_its_form(airflow):
+    conf = {"rows": ["continue_no_tpm", "continue"], "seeds": "3", "days": 3, "preset": "tiny", "workers": 1}
+    done = dags_test(airflow, "forgetting", conf)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    folder = Path(airflow.environment["ECDCTR_STORE"]).parent / "forgetting"
+    assert len(list(folder.glob("*.html"))) == 1
+    assert "lower by" in next(folder.glob("*.md")).read_text()
+
+
+@pytest.mark.airflow
 def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, versions):
     """A-CTR and CPM for three days in an experiment, weekly TPM after that: what was made stays as of its date."""
     executable = str(Path(sys.executable).parent / "airflow")
@@ -134,7 +144,7 @@ def test_importing_the_dags_is_fast_and_loads_nothing_heavy(airflow):
 import runpy, sys, time
 import airflow.sdk, airflow.triggers.base
 started = time.perf_counter()
-for name in ("tpm", "cpm", "actr", "ablation"):
+for name in ("tpm", "cpm", "actr", "ablation", "forgetting"):
     runpy.run_path(f"dags/ecdctr_{name}.py")
 print(time.perf_counter() - started)
 print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
