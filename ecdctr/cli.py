@@ -162,6 +162,9 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")
     ] = False,
+    chain_start: Annotated[
+        str, typer.Option(help="actr, policy 'continue': the day that starts from CPM; later days need the day before")
+    ] = "",
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
@@ -174,8 +177,11 @@ def train(
     session: Session = context.obj
     function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[_level(level)]
     bars = Bars()
+    day, start = _date(date), _date(chain_start) if chain_start else None
+    if start and day < start:
+        raise ConfigError(f"Data date {day} lies before the chain's start {start}; start the chain earlier.")
     request = Request(
-        session.config(variant), session.store, _date(date), experiment, variant, force, restart, reporter=bars
+        session.config(variant), session.store, day, experiment, variant, force, restart or day == start, bars
     )
     try:
         with session.store.in_use():

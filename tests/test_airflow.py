@@ -114,9 +114,19 @@ def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, v
             command += ["--to-date", str(last), "--max-active-runs", "2", "--dag-run-conf", conf]
             done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-            wait_for_backfill(airflow, level, count)
+            wait_for_runs(airflow, level, "backfill", count)
         events = airflow.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
+        chain = {"experiment": "chain", "variant": "continue", "chain_start": str(DATE + dt.timedelta(days=1))}
+        for back in (3, 2, 1):  # the last day first
+            date = DATE + dt.timedelta(days=back)
+            body = {"dag_run_id": f"chain_{date}", "logical_date": None, "conf": chain | {"data_date": str(date)}}
+            airflow.call("POST", "/api/v2/dags/ecdctr_actr/dagRuns", body)
+        wait_for_runs(airflow, "actr", "chain_", 3)
     days = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
+    chained = versions.versions("chain", "actr")
+    assert [ref.date for ref in chained] == days
+    parents = [versions.manifest(ref).parents.get("actr") for ref in chained]
+    assert parents == [None, [str(chained[0])], [str(chained[1])]]
     for level in ("cpm", "actr"):
         assert [ref.date for ref in versions.versions("study", level)] == days
     for ref in versions.versions("study", "actr"):
@@ -126,16 +136,16 @@ def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, v
     assert {str(ref) for ref in versions.versions("study", "actr")} <= published
 
 
-def wait_for_backfill(airflow: Airflow, level: str, count: int) -> None:
+def wait_for_runs(airflow: Airflow, level: str, prefix: str, count: int) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?run_type=backfill&limit=50")["dag_runs"]
-        states = [run["state"] for run in runs]
+        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=50")["dag_runs"]
+        states = [run["state"] for run in runs if run["dag_run_id"].startswith(prefix)]
         assert "failed" not in states
         if states.count("success") == count:
             return
         time.sleep(1)
-    pytest.fail(f"backfill of {level} is not done: {states}")
+    pytest.fail(f"the runs {prefix}… of {level} are not done: {states}")
 
 
 @pytest.mark.airflow

@@ -148,6 +148,15 @@ def test_continue_policy_reads_only_the_new_day_and_restart_starts_from_cpm(conf
     assert restarted.version == "v0002"
 
 
+def test_a_chain_with_a_skipped_day_is_refused(config, trained):
+    store, _ = trained
+    daily = config.with_variant("continue").model_copy(update={"data": config.data})
+    train_actr(Request(daily, store, DATE, experiment="gap", variant="continue"))
+    with pytest.raises(StoreError, match=f"no version for {NEXT}"):
+        train_actr(Request(daily, store, NEXT + dt.timedelta(days=1), experiment="gap", variant="continue"))
+    assert len(store.versions("gap", "actr")) == 1
+
+
 def test_ads_only_has_no_parents_and_knows_no_snapshot(config, trained):
     store, _ = trained
     alone = config.with_variant("ads_only").model_copy(update={"data": config.data})

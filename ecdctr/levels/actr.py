@@ -10,10 +10,10 @@ from torch import nn
 
 from ecdctr.config import LEVEL_DOMAIN, Domain
 from ecdctr.data.batches import Inputs, Part, training_batches
-from ecdctr.data.days import window
+from ecdctr.data.days import available_dates, window
 from ecdctr.data.prepare import prepare
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, StoreError
 from ecdctr.levels.common import Outcome, Plan, Request, Start, load_snapshots, resolve_snapshots, run, start_from
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
@@ -83,6 +83,7 @@ def _source(request: Request) -> Source:
     if config.actr.policy == "continue" and not request.restart:
         yesterday = store.resolve("actr", request.before, request.experiment)
         if yesterday and yesterday.experiment == request.experiment:
+            _refuse_gap(request, yesterday)
             return Source(yesterday, _snapshots_of(request, yesterday))
     if config.actr.init == "none":
         helper = None if config.actr.source == "none" else store.require("cpm", request.date, request.experiment)
@@ -96,6 +97,17 @@ def _source(request: Request) -> Source:
             f"--experiment {request.experiment} --variant {request.variant}"
         )
     return Source(cpm, snapshots)
+
+
+def _refuse_gap(request: Request, newest: Ref) -> None:
+    """A chain that skipped a day with ads would not be what the same days in order give."""
+    days = available_dates(request.config.data.root, "ads")
+    skipped = [str(date) for date in days if newest.date < date < request.date]
+    if skipped:
+        raise StoreError(
+            f"A-CTR continues day by day, but experiment '{request.experiment}' has no version for "
+            f"{', '.join(skipped)} (newest: {newest.date}); train these days first, or start anew with --restart."
+        )
 
 
 def _snapshots_of(request: Request, ref: Ref) -> list[Ref]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -16,8 +17,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.orchestration.links import VersionLink
-from ecdctr.orchestration.settings import Settings
-from ecdctr.orchestration.triggers import DayTrigger
+from ecdctr.orchestration.settings import Settings, load_settings
+from ecdctr.orchestration.triggers import DayTrigger, VersionTrigger
 
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written into the manifest
 POD_RESULT = "/airflow/xcom/return.json"
@@ -94,7 +95,8 @@ class WaitForDay(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Go on at once if the day is there, else hand over to the triggerer."""
-        trigger = DayTrigger(self.root, self.domain, self.date, self.poke_seconds, self.wait_hours * 3600)
+        timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
+        trigger = DayTrigger(self.root, self.domain, self.date, **timing)
         if trigger.ready():
             self.log.info("%s impressions of %s are there.", self.domain, self.date)
             return
@@ -107,6 +109,52 @@ class WaitForDay(BaseOperator):
             raise AirflowFailException(
                 f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
                 "deliver them and clear this task."
+            )
+
+
+class WaitForYesterday(BaseOperator):
+    """Keeps a chain in order: where A-CTR continues from the day before, waits until that day's version is there.
+
+    Only with the param chain_start: on that day the chain starts from CPM, every later day waits for the one before,
+    in whatever order the runs start. Without it this task does nothing.
+    """
+
+    template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
+
+    def __init__(self, *, date: str, chain_start: str, experiment: str, variant: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.date, self.chain_start, self.experiment, self.variant = date, chain_start, experiment, variant
+
+    def execute(self, context: Any) -> None:
+        """Go on at once if there is nothing to wait for, else hand over to the triggerer."""
+        settings = load_settings()
+        config = settings.config.with_variant(self.variant)
+        if not self.chain_start:
+            return
+        if config.actr.policy != "continue":
+            raise AirflowFailException(
+                f"chain_start is set, but variant '{self.variant}' has actr.policy: {config.actr.policy}; "
+                "leave chain_start empty, or choose a variant with policy: continue."
+            )
+        date, start = dt.date.fromisoformat(self.date), dt.date.fromisoformat(self.chain_start)
+        if date < start:
+            raise AirflowFailException(f"Data date {date} lies before chain_start {start}; start the chain earlier.")
+        if date == start:
+            return
+        before = str(date - dt.timedelta(days=1))
+        airflow = config.airflow
+        timing = {"poke_seconds": airflow.poke_seconds, "timeout_seconds": airflow.wait_hours * 3600}
+        trigger = VersionTrigger(str(settings.store_path), self.experiment, "actr", before, **timing)
+        if not trigger.ready():
+            self.log.info("Waiting for A-CTR of %s in experiment %s.", before, self.experiment)
+            self.defer(trigger=trigger, method_name="arrived")
+
+    def arrived(self, context: Any, event: dict[str, Any]) -> None:
+        """Called by the triggerer's event."""
+        if not event["ready"]:
+            raise AirflowFailException(
+                f"A-CTR of the day before {self.date} did not appear in experiment '{self.experiment}'. The chain from "
+                f"{self.chain_start} needs every day: look for a failed run, and do not backfill it backwards."
             )
 
 

@@ -4,8 +4,9 @@
                                             └──→ wait_for_next_day → evaluate → gate
 
 `train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
-by an asset event. Evaluation needs the day after the data date (progressive validation), which a live run awaits
-without a worker slot; the gate then decides which version serves.
+by an asset event. A-CTR has one step more before `train`, `wait_for_yesterday`, for chains of days. Evaluation needs
+the day after the data date (progressive validation), which a live run awaits without a worker slot; the gate then
+decides which version serves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
 
 from ecdctr.config import LEVEL_DOMAIN, Level
-from ecdctr.orchestration.operators import WaitForDay, command_task
+from ecdctr.orchestration.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.orchestration.settings import data_date, load_settings, next_day
 
 DATE = "{{ data_date(params, dag_run) }}"
@@ -24,6 +25,7 @@ NEXT = "{{ next_day(params, dag_run) }}"
 VERSION = "{{ ti.xcom_pull(task_ids='train')['version'] }}"
 EXPERIMENT = "{{ params.experiment }}"
 VARIANT = "{{ params.variant }}"
+CHAIN_START = "{{ params.chain_start or '' }}"
 TITLE = {"tpm": "Tiny Pre-training Model", "cpm": "Complete Pre-training Model", "actr": "Advertisement CTR model"}
 
 
@@ -67,6 +69,7 @@ def build_dag(level: Level) -> DAG:
         train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
         if level == "actr":
             train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
+            train_arguments += ["--chain-start", CHAIN_START]
         window_days = str(config.training(level).window_days)
         check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
         validate = command_task(settings, "validate", check)
@@ -76,6 +79,16 @@ def build_dag(level: Level) -> DAG:
         gate = command_task(settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant])
 
         wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
+        if level == "actr":
+            yesterday = WaitForYesterday(
+                task_id="wait_for_yesterday",
+                date=DATE,
+                chain_start=CHAIN_START,
+                experiment=EXPERIMENT,
+                variant=VARIANT,
+                retries=airflow.retries,
+            )
+            prepare >> yesterday >> train
         train >> wait("wait_for_next_day", NEXT) >> evaluate >> gate
     return dag
 
@@ -108,6 +121,13 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
     if level == "actr":
         params["restart"] = Param(
             False, type="boolean", title="Restart", description="Start from CPM although the policy is 'continue'."
+        )
+        params["chain_start"] = Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Chain start",
+            description="Policy 'continue': this day starts from CPM, every later one waits for the day before it.",
         )
     return params
 
