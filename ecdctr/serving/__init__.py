@@ -1,0 +1,1 @@
+"""Out of the project: a version as a bundle that scores with numpy and onnxruntime alone."""

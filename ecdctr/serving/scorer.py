@@ -1,0 +1,178 @@
+"""Scores candidates with an exported bundle. Needs numpy and onnxruntime, neither torch nor Airflow.
+
+scorer = Scorer(Path("bundle"))
+scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates": [{"item_id": 11}, …]})
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ecdctr.errors import EcdctrError
+
+SCHEMA_VERSION = 1
+TOLERANCE = 1e-5
+
+
+class RequestError(EcdctrError):
+    """A request that does not fit the bundle: what, where, what is expected."""
+
+
+class Scorer:
+    """A loaded bundle. Thread-safe: every call has arrays of its own."""
+
+    def __init__(self, folder: Path, threads: int = 1, self_test: bool = True) -> None:
+        """Load a bundle and prove it by its self-test; raises EcdctrError when it is not what was exported."""
+        try:
+            self.description: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
+        except (OSError, ValueError) as error:
+            raise EcdctrError(f"{folder} is no bundle: bundle.json cannot be read ({error}).") from None
+        if self.description.get("schema_version") != SCHEMA_VERSION:
+            raise EcdctrError(
+                f"{folder}: expected a bundle of schema {SCHEMA_VERSION}, found "
+                f"{self.description.get('schema_version')}; export it again with this release."
+            )
+        with np.load(folder / "vocabularies.npz", allow_pickle=False) as arrays:
+            self._vocabularies = {
+                name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"]) for name in self.description["vocabularies"]
+            }
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            (folder / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+        if self_test:
+            self._prove(folder)
+
+    @property
+    def version(self) -> str:
+        """The version that was exported."""
+        return str(self.description["version"])
+
+    def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
+        """Click probabilities of a request's candidates, [candidates].
+
+        Ids and categories that training never saw, and features left out, score as unknown. Raises RequestError for a
+        feature that the model does not have, or a value of the wrong type.
+        """
+        arrays = self.encode(request)
+        result: NDArray[np.float32] = self._session.run(None, arrays)[0]
+        return result
+
+    def encode(self, request: dict[str, Any]) -> dict[str, NDArray]:
+        """The graph's inputs for a request: rows of the embedding tables and numbers."""
+        d = self.description
+        moment, candidates = self._check(request)
+        count = len(candidates)
+        user_side = {"user_id": request.get("user_id"), "hour": moment.hour} | request.get("user", {})
+        shared = user_side | request.get("context", {})
+
+        def values(name: str) -> list[Any]:
+            if name in d["item_side"]:
+                return [candidate.get(name) for candidate in candidates]
+            return [shared.get(name)] * count
+
+        ids = np.stack([self._rows(name, values(name)) for name in d["fields"]], axis=1)
+        multi = np.zeros((count, sum(width for _, width in d["multi"])), np.int64)
+        start = 0
+        for name, width in d["multi"]:
+            for i, items in enumerate(values(name)):
+                kept = self._rows(name, list(items or [])[:width])
+                multi[i, start : start + len(kept)] = kept
+            start += width
+        numeric = np.stack([self._numbers(name, values(name)) for name in d["numeric"]], axis=1)
+        history, gaps = self._history(request.get("history", []), moment.timestamp())
+        return {
+            "ids": ids,
+            "multi": multi,
+            "numeric": numeric,
+            "history": np.repeat(history[None], count, axis=0),
+            "gaps": np.repeat(gaps[None], count, axis=0),
+        }
+
+    def _check(self, request: dict[str, Any]) -> tuple[dt.datetime, list[dict[str, Any]]]:
+        d = self.description
+        unknown = sorted(set(request) - {"ts", "user_id", "user", "context", "history", "candidates"})
+        if unknown:
+            raise RequestError(f"Unknown key '{unknown[0]}' in the request; see 'request' in bundle.json.")
+        candidates = request.get("candidates")
+        if not isinstance(candidates, list) or not candidates:
+            raise RequestError("candidates: expected a list with at least one candidate.")
+        known = {"user": set(d["user_side"]), "context": set(d["context_side"])}
+        parts = [("user", request.get("user", {})), ("context", request.get("context", {}))]
+        for part, features in parts:
+            _refuse_unknown(part, features, known[part])
+        for i, candidate in enumerate(candidates):
+            _refuse_unknown(f"candidates[{i}]", candidate, set(d["item_side"]))
+        try:
+            return dt.datetime.fromtimestamp(float(request["ts"]), dt.UTC), candidates
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):
+            raise RequestError(f"ts: expected seconds since 1970 (UTC), found {request.get('ts')!r}.") from None
+
+    def _rows(self, name: str, values: list[Any]) -> NDArray[np.int64]:
+        """Rows of an embedding table, 0 for unknown and missing."""
+        ids, rows = self._vocabularies[name]
+        found = np.zeros(len(values), np.int64)
+        present = [i for i, value in enumerate(values) if value is not None]
+        if not present or not len(ids):
+            return found
+        try:
+            wanted = np.array([values[i] for i in present]).astype(ids.dtype.type)
+        except (ValueError, TypeError, OverflowError):
+            kind = "a string" if ids.dtype.kind == "U" else "an integer"
+            raise RequestError(f"{name}: expected {kind}, found {values[present[0]]!r}.") from None
+        position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        found[present] = np.where(ids[position] == wanted, rows[position], 0)
+        return found
+
+    def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
+        transform = self.description["numeric"][name]
+        try:
+            numbers = np.array([transform["null"] if v is None else float(v) for v in values], np.float64)
+        except (TypeError, ValueError):
+            raise RequestError(f"{name}: expected a number, found {values!r:.60}.") from None
+        if not np.isfinite(numbers).all():
+            raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.")
+        if transform["transform"] == "log1p":
+            numbers = np.log1p(np.maximum(numbers, 0))
+        return numbers.astype(np.float32)
+
+    def _history(self, clicks: list[dict[str, Any]], now: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The newest clicks strictly before now: rows and buckets of the seconds since, 0 pads."""
+        length, buckets = self.description["history_length"], self.description["gap_buckets"]
+        rows, gaps = np.zeros(length, np.int64), np.zeros(length, np.int64)
+        try:
+            past = sorted(((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now), key=lambda c: -c[0])
+        except (KeyError, TypeError, ValueError):
+            raise RequestError("history: expected a list of clicks, each with 'item_id' and 'ts' in seconds.") from None
+        past = past[:length]
+        rows[: len(past)] = self._rows("item_id", [item for _, item in past])
+        seconds = np.array([now - moment for moment, _ in past], np.float32)
+        gaps[: len(past)] = np.minimum(1 + np.log2(1 + seconds).astype(np.int64), buckets - 1)
+        return rows, gaps
+
+    def _prove(self, folder: Path) -> None:
+        test = json.loads((folder / "selftest.json").read_text())
+        for i, (request, expected) in enumerate(zip(test["requests"], test["probabilities"], strict=True)):
+            found = self.score(request)
+            worst = float(np.abs(found - np.array(expected)).max())
+            if not worst <= TOLERANCE:
+                raise EcdctrError(
+                    f"{folder}: the self-test fails at request {i}: expected {expected[:3]}…, found "
+                    f"{found[:3].tolist()}…, {worst:.1e} apart. Do not serve this bundle; export it again."
+                )
+
+
+def _refuse_unknown(where: str, features: Any, known: set[str]) -> None:
+    if not isinstance(features, dict):
+        raise RequestError(f"{where}: expected an object of features, found {type(features).__name__}.")
+    unknown = sorted(set(features) - known)
+    if unknown:
+        raise RequestError(f"{where}: the model has no feature '{unknown[0]}'; it knows {', '.join(sorted(known))}.")
