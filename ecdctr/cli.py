@@ -103,9 +103,10 @@ def validate(
     domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
     result: ResultOption = None,
 ) -> None:
-    """Check impressions against the data contract, day by day."""
+    """Check impressions against the data contract, day by day, and the last day against the days before it."""
     from ecdctr.data.contract import DayReport, raise_for, validate
-    from ecdctr.data.days import present_days, window
+    from ecdctr.data.days import available_dates, present_days, window
+    from ecdctr.data.quality import check_day
 
     config = context.obj.config()
     domains = [_domain(domain)] if domain else list(DOMAINS)
@@ -122,9 +123,18 @@ def validate(
     bad = [report for report in reports if report.violations]
     for report in bad:
         raise_for(report, config)
-    rows = sum(report.rows for report in reports)
-    clicks = sum(report.clicks for report in reports)
-    _show(context, {"days": len(reports), "impressions": rows, "clicks": clicks, "violations": len(bad)}, result)
+    warnings = []
+    for name in domains:
+        newest = _date(date) if date else max(available_dates(config.data.root, name))
+        warnings += [str(finding) for finding in check_day(config, name, newest)]
+    for warning in warnings:
+        console.print(f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False)
+    totals = {
+        "days": len(reports),
+        "impressions": sum(r.rows for r in reports),
+        "clicks": sum(r.clicks for r in reports),
+    }
+    _show(context, totals | {"violations": len(bad), "warnings": warnings}, result)
 
 
 @app.command()

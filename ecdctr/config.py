@@ -61,6 +61,19 @@ class Data(Section):
     numeric_null: float = Field(0.0, description="value of a missing numeric feature")
 
 
+class Quality(Section):
+    """When a day is too unlike the days before it; checked by `ecdctr validate` for the data date."""
+
+    action: Literal["warn", "stop", "off"] = "warn"
+    trailing_days: int = Field(7, ge=3)
+    min_rows_ratio: float = Field(0.6, ge=0, lt=1, description="of the trailing days' median number of impressions")
+    max_rows_ratio: float = Field(1.8, gt=1)
+    max_ctr_ratio: float = Field(1.7, gt=1, description="click-through rate, up or down")
+    max_null_increase: float = Field(0.1, gt=0, le=1, description="of a feature's share of nulls, in points")
+    max_unseen_share: float = Field(0.2, gt=0, le=1, description="rows with a category that the trailing days lack")
+    max_psi: float = Field(0.25, gt=0, description="population stability index of each categorical feature")
+
+
 class Training(Section):
     """One level's optimisation. Learning rates are per step of Adam."""
 
@@ -248,6 +261,7 @@ class Config(Section):
     network: Network = Network()
     cpm: Cpm = Cpm()
     actr: Actr = Actr()
+    quality: Quality = Quality()
     evaluation: Evaluation = Evaluation()
     airflow: AirflowSettings = AirflowSettings()
     variants: dict[str, dict[str, Any]] = Field(
