@@ -1,0 +1,5 @@
+"""python -m ecdctr.cli"""
+
+from ecdctr.cli import main
+
+main()

@@ -1,0 +1,161 @@
+"""Commands about impressions: simulate, validate, prepare, import."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ecdctr.cli.base import (
+    DateOption,
+    ResultOption,
+    VariantOption,
+    app,
+    import_app,
+    parse_date,
+    parse_domain,
+    parse_level,
+    show,
+)
+from ecdctr.config import DOMAINS, LEVEL_DOMAIN
+from ecdctr.errors import ConfigError
+
+
+@app.command()
+def simulate(
+    context: typer.Context,
+    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
+    seed: int = 1,
+    root: Annotated[Path | None, typer.Option("--out", help="data root; default: data.root")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="other number of days")] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Generate a two-domain world with known click probabilities."""
+    from ecdctr.console import Bars
+    from ecdctr.data.simulate import PRESETS, simulate
+
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset '{preset}'; presets are {', '.join(PRESETS)}.")
+    sim = PRESETS[preset]
+    if days:
+        sim = sim.model_copy(update={"days": days})
+    root = root or context.obj.config().data.root
+    bars = Bars()
+    bars.start(f"simulate {preset}", sim.days * (sim.natural_per_day + sim.ads_per_day))
+    try:
+        rows = simulate(sim, seed, root, workers, bars.advance)
+    finally:
+        bars.close()
+    last = sim.start + dt.timedelta(days=sim.days - 1)
+    show(context, {"root": str(root), "impressions": rows, "first": str(sim.start), "last": str(last), "seed": seed})
+
+
+@app.command()
+def validate(
+    context: typer.Context,
+    date: Annotated[str | None, typer.Option(help="last day to check; default: every day found")] = None,
+    days: Annotated[int, typer.Option(min=1, help="with --date: how many days up to it")] = 1,
+    domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
+    result: ResultOption = None,
+) -> None:
+    """Check impressions against the data contract, day by day, and the last day against the days before it."""
+    from ecdctr.data.contract import DayReport, raise_for, validate
+    from ecdctr.data.days import available_dates, present_days, window
+    from ecdctr.data.quality import check_day
+
+    config = context.obj.config()
+    domains = [parse_domain(domain)] if domain else list(DOMAINS)
+    console = Console(stderr=True)
+
+    def say(report: DayReport) -> None:
+        for violation in report.violations:
+            console.print(f"[red]{report.domain} {report.date}[/]  {violation}", soft_wrap=True, highlight=False)
+
+    reports = []
+    for name in domains:
+        dates = present_days(config, name, window(parse_date(date), days)) if date else None
+        reports += validate(config, [name], dates, say)
+    bad = [report for report in reports if report.violations]
+    for report in bad:
+        raise_for(report, config)
+    warnings = []
+    for name in domains:
+        newest = parse_date(date) if date else max(available_dates(config.data.root, name))
+        warnings += [str(finding) for finding in check_day(config, name, newest)]
+    for warning in warnings:
+        console.print(f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False)
+    totals = {
+        "days": len(reports),
+        "impressions": sum(r.rows for r in reports),
+        "clicks": sum(r.clicks for r in reports),
+    }
+    show(context, totals | {"violations": len(bad), "warnings": warnings}, result)
+
+
+@app.command()
+def prepare(
+    context: typer.Context,
+    date: DateOption,
+    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    variant: VariantOption = "default",
+    result: ResultOption = None,
+) -> None:
+    """Prepare the examples of a level's window; days already prepared are re-used."""
+    from ecdctr.console import Bars
+    from ecdctr.data.days import window
+    from ecdctr.data.prepare import prepare
+
+    config = context.obj.config(variant)
+    checked = parse_level(level)
+    dates = window(parse_date(date), config.training(checked).window_days)
+    bars = Bars()
+    bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
+    try:
+        days = prepare(config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1))
+    finally:
+        bars.close()
+    show(context, {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)}, result)
+
+
+SourceOption = Annotated[Path, typer.Option("--from", help="folder with the source files")]
+RootOption = Annotated[Path | None, typer.Option("--out", help="data root to fill; default: data.root")]
+
+
+@import_app.command("kuairand")
+def import_kuairand(
+    context: typer.Context,
+    source: SourceOption,
+    edition: Annotated[str, typer.Option(help="pure, 1k or 27k")] = "pure",
+    with_random: Annotated[bool, typer.Option(help="also the impressions of randomly exposed videos")] = False,
+    root: RootOption = None,
+) -> None:
+    """The official CSV files of KuaiRand: NORMAL videos are natural content, AD videos are ads."""
+    from ecdctr.data.kuairand import kuairand_mapping
+
+    _import(context, kuairand_mapping(source, edition, with_random), source, root)
+
+
+@import_app.command("log")
+def import_any_log(
+    context: typer.Context,
+    mapping: Annotated[Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")],
+    source: Annotated[Path | None, typer.Option("--from", help="source folder; default: the mapping's")] = None,
+    root: RootOption = None,
+) -> None:
+    """Any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
+    from ecdctr.data.readers import load_mapping
+
+    _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
+
+
+def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
+    from ecdctr.data.readers import import_log
+
+    if root is None:
+        root = context.obj.config().data.root
+    console = Console(stderr=True)
+    done = import_log(mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False))
+    show(context, {"root": str(root), **done._asdict()})

@@ -1,0 +1,140 @@
+"""Commands about models: train, evaluate, gate, report."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ecdctr.cli.base import (
+    DateOption,
+    ExperimentOption,
+    ResultOption,
+    Session,
+    VariantOption,
+    app,
+    out,
+    parse_date,
+    parse_level,
+    show,
+    write_result,
+)
+from ecdctr.config import PRODUCTION
+from ecdctr.errors import ConfigError
+from ecdctr.store.manifest import Ref
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    level: Annotated[str, typer.Argument(help="tpm, cpm or actr")],
+    date: DateOption,
+    experiment: ExperimentOption = PRODUCTION,
+    variant: VariantOption = "default",
+    force: Annotated[bool, typer.Option("--force/--no-force", help="train again even if the version exists")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")
+    ] = False,
+    chain_start: Annotated[
+        str, typer.Option(help="actr, policy 'continue': the day that starts from CPM; later days need the day before")
+    ] = "",
+    result: ResultOption = None,
+) -> None:
+    """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
+    from ecdctr.console import Bars
+    from ecdctr.levels.actr import train_actr
+    from ecdctr.levels.common import Request
+    from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels.tpm import train_tpm
+
+    session: Session = context.obj
+    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[parse_level(level)]
+    bars = Bars()
+    day, start = parse_date(date), parse_date(chain_start) if chain_start else None
+    if start and day < start:
+        raise ConfigError(f"Data date {day} lies before the chain's start {start}; start the chain earlier.")
+    request = Request(
+        session.config(variant), session.store, day, experiment, variant, force, restart or day == start, bars
+    )
+    try:
+        with session.store.in_use():
+            outcome = function(request)
+    finally:
+        bars.close()
+    manifest = outcome.manifest
+    shown = {
+        "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
+        "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
+    }  # fmt: skip
+    show(context, shown, result)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    date: Annotated[str, typer.Option("--date", help="evaluation day; the model must not have read it")],
+    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    experiment: ExperimentOption = PRODUCTION,
+    version: Annotated[str | None, typer.Option(help="a version; default: the newest before the day")] = None,
+    variant: VariantOption = "default",
+    result: ResultOption = None,
+) -> None:
+    """Progressive validation: score a version on a later day; metrics whole and per cohort."""
+    from ecdctr.training.evaluate import evaluate
+
+    session: Session = context.obj
+    day = parse_date(date)
+    before = day - dt.timedelta(days=1)
+    ref = Ref.parse(version) if version else session.store.require(parse_level(level), before, experiment)
+    with session.store.in_use():
+        found = evaluate(session.config(variant), session.store, ref, day)
+    payload = {"version": str(ref), "date": date, "metrics": found.metrics}
+    if session.as_json:
+        show(context, payload, result)
+        return
+    write_result(payload, result)
+    names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
+    table = Table("cohort", *names, title=f"{ref} on {date}")
+    for cohort, metrics in found.metrics.items():
+        table.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))
+    out.print(table)
+
+
+@app.command()
+def gate(
+    context: typer.Context,
+    version: Annotated[str, typer.Option(help="the challenger")],
+    date: Annotated[str, typer.Option("--date", help="evaluation day")],
+    variant: VariantOption = "default",
+    result: ResultOption = None,
+) -> None:
+    """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
+    from ecdctr.training.evaluations import gate
+
+    session: Session = context.obj
+    verdict = gate(session.config(variant), session.store, Ref.parse(version), parse_date(date))
+    show(context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    target: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
+    experiments: Annotated[
+        str, typer.Option(help="comma-separated, 'production' is the full method")
+    ] = "ads_only,no_tpm,production",
+) -> None:
+    """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
+    from ecdctr.report.page import collect, print_table, write_page
+
+    session: Session = context.obj
+    rows = collect(session.store, [name.strip() for name in experiments.split(",")])
+    write_page(session.store, rows, target)
+    if session.as_json:
+        show(context, {"report": str(target), "rows": [row._asdict() for row in rows]})
+    else:
+        print_table(rows, out)
+        out.print(f"Report: {target.resolve()}", soft_wrap=True)

@@ -1,0 +1,32 @@
+"""Commands about the set-up: schema, doctor."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+
+from ecdctr.cli.base import (
+    app,
+    out,
+)
+from ecdctr.config import Config
+
+
+@app.command()
+def schema(context: typer.Context) -> None:
+    """Print the JSON schema of the configuration: every key, its type, default and meaning."""
+    sys.stdout.write(json.dumps(Config.model_json_schema(), indent=1) + "\n")
+
+
+@app.command()
+def doctor(context: typer.Context) -> None:
+    """Check versions, disk, GPU, data and store, and say what to mend."""
+    from ecdctr.doctor import examine
+
+    findings = examine(context.obj.config_path, context.obj.store_path)
+    for finding in findings:
+        out.print(f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True)
+    if not all(finding.fine for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,103 @@
+"""Commands about the store: list, show, lineage, verify, promote, rollback, gc."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ecdctr.cli.base import (
+    ExperimentOption,
+    ResultOption,
+    out,
+    parse_level,
+    show,
+    store_app,
+)
+from ecdctr.config import PRODUCTION
+from ecdctr.store.manifest import Ref
+
+
+@store_app.command("gc")
+def store_gc(
+    context: typer.Context,
+    keep: Annotated[int, typer.Option(min=1, help="newest versions kept of each experiment and level")] = 14,
+    delete: Annotated[bool, typer.Option("--delete", help="remove them; without it, only say what would go")] = False,
+    result: ResultOption = None,
+) -> None:
+    """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
+    from ecdctr.store.retention import removable, remove
+
+    wanted = context.obj.config().snapshots
+    span = wanted.lag_days + wanted.count * wanted.stride_days
+    found = removable(context.obj.store, keep, span)
+    for version in found if not context.obj.as_json else []:
+        out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", highlight=False)
+    freed = remove(context.obj.store, found, f"store gc --keep {keep}") if delete else 0
+    total = sum(version.bytes for version in found)
+    show(context, {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed}, result)
+    if found and not delete and not context.obj.as_json:
+        out.print("Nothing was removed; add --delete to do it.")
+
+
+@store_app.command("list")
+def store_list(context: typer.Context, experiment: ExperimentOption = "") -> None:
+    """All versions, with the aliases that point at them."""
+    store = context.obj.store
+    found = []
+    for name in [experiment] if experiment else store.experiments():
+        for level in ("tpm", "cpm", "actr"):
+            aliases = {alias: store.alias(alias, name, level) for alias in ("candidate", "serving")}
+            for ref in store.versions(name, level):
+                manifest = store.manifest(ref)
+                names = [alias for alias, target in aliases.items() if target == ref]
+                found.append((str(ref), manifest.variant, f"{manifest.total_bytes / 1e6:.1f}", ", ".join(names)))
+    if context.obj.as_json:
+        keys = ("version", "variant", "mb", "aliases")
+        show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in found]})
+        return
+    table = Table("version", "variant", "MB", "aliases")
+    for row in found:
+        table.add_row(*row)
+    out.print(table)
+
+
+@store_app.command("show")
+def store_show(context: typer.Context, version: str) -> None:
+    """A version's manifest."""
+    sys.stdout.write(context.obj.store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n")
+
+
+@store_app.command("lineage")
+def store_lineage(context: typer.Context, version: str) -> None:
+    """A version and everything it descends from."""
+    lineage = context.obj.store.lineage(Ref.parse(version))
+    show(
+        context,
+        {str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples" for ref, m in lineage.items()},
+    )
+
+
+@store_app.command("verify")
+def store_verify(context: typer.Context) -> None:
+    """Re-hash every file of every version; exit code 1 if something is wrong."""
+    problems = context.obj.store.verify()
+    show(context, {"problems": problems} if problems else {"problems": "none"})
+    if problems:
+        raise typer.Exit(1)
+
+
+@store_app.command("promote")
+def store_promote(context: typer.Context, version: str, reason: str = "promoted by hand") -> None:
+    """Make a version serve, past the gate."""
+    record = context.obj.store.set_alias("serving", Ref.parse(version), reason)
+    show(context, {"serving": str(record.ref), "reason": reason})
+
+
+@store_app.command("rollback")
+def store_rollback(context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: str = "actr") -> None:
+    """Serve the version that served before."""
+    record = context.obj.store.rollback(experiment, parse_level(level))
+    show(context, {"serving": str(record.ref), "reason": record.reason})
