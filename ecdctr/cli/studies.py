@@ -54,8 +54,9 @@ def ablation(
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
+    command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days} --rows {rows}"
     timings = json.loads(demo.read_text()) if demo and demo.exists() else None
-    text = results_page(records, users, speeds, preset, timings, f"ecdctr ablation --seeds {seeds} --rows {rows}")
+    text = results_page(records, users, speeds, preset, timings, command)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
