@@ -109,6 +109,14 @@ class Airflow:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Start all components, wait until they are healthy, stop them at the end."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError:
+                raise EcdctrError(
+                    f"Port {self.port} is taken by another program; stop it, or choose another: ./run ui --port 8081"
+                ) from None
         log = self.home / "standalone.log"
         with log.open("w") as file:
             process = subprocess.Popen(  # noqa: S603
@@ -281,6 +289,7 @@ def main() -> None:
     show = commands.add_parser("ui", help="the web UI")
     show.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stopped demo stops its Airflow, too
     try:
         demo(arguments.days) if arguments.command == "run" else ui(arguments.port)
     except EcdctrError as error:

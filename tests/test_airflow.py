@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import yaml
 
 from ecdctr.config import Snapshots
 from ecdctr.demo import Airflow, free_port, plan_runs, wait_for_dags
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.orchestration.settings import data_date, next_day
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -212,6 +213,16 @@ print(json.dumps(pods, default=str))
     assert volumes["ecdctr"]["persistent_volume_claim"]["claim_name"] == "ecdctr"
     assert pods["train"]["security_context"]["run_as_non_root"] is True
     assert "nvidia.com/gpu" not in pods["prepare"]["containers"][0]["resources"]["limits"]
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = Airflow(tmp_path / "home", tmp_path / "config.yaml", tmp_path / "store", port)
+        with pytest.raises(EcdctrError, match=f"Port {port} is taken"), taken.running():
+            pass
 
 
 def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
