@@ -16,11 +16,15 @@ from ecdctr.cli.base import (
     show,
 )
 
+SeedsOption = Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")]
+PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")]
+
 
 @app.command()
 def ablation(
     context: typer.Context,
-    seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
+    seeds: SeedsOption = "1,2,3",
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly")
     ] = "ads_only,tpm_only,no_tpm,full",
@@ -28,12 +32,12 @@ def ablation(
     chain_days: Annotated[
         int, typer.Option(min=0, help="days that a row with policy 'continue' has lived before the first evaluation")
     ] = 30,
-    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
+    preset: PresetOption = "demo",
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
     ] = Path("results"),
     target: Annotated[Path | None, typer.Option("--out", help="Markdown file to write")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")] = 2,
+    workers: WorkersOption = 2,
     repeats: Annotated[
         int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
     ] = 0,
@@ -46,7 +50,7 @@ def ablation(
     from ecdctr.experiments.speed import measure
     from ecdctr.report.results import mean_gauc, results_page
 
-    names = tuple(name.strip() for name in rows.split(","))
+    names = _names(rows)
     study = Study(context.obj.config_path, preset, parse_seeds(seeds), names, eval_days, work, chain_days)
     bars = Bars()
     try:
@@ -69,18 +73,18 @@ def ablation(
 @app.command()
 def forgetting(
     context: typer.Context,
-    seeds: Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")] = "1,2,3",
+    seeds: SeedsOption = "1,2,3",
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; the first is what the others are compared with")
     ] = "continue_no_tpm,continue,full",
     days: Annotated[int, typer.Option(min=3, help="data dates, the last ones of the world")] = 40,
     hold_out_every: Annotated[int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")] = 5,
-    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
+    preset: PresetOption = "demo",
     work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study")] = Path("forgetting"),
     target: Annotated[
         Path, typer.Option("--out", help="HTML file to write; the tables go beside it as Markdown")
     ] = Path("forgetting/forgetting.html"),
-    workers: Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")] = 2,
+    workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
     """Train variants day by day and evaluate each day's model on held-out ads of all days; a killed run goes on."""
@@ -90,7 +94,7 @@ def forgetting(
     from ecdctr.experiments.forgetting import run_forgetting
     from ecdctr.report.forgetting_page import forgetting_page
 
-    names = tuple(name.strip() for name in rows.split(","))
+    names = _names(rows)
     study = Study(
         context.obj.config_path,
         preset,
@@ -117,3 +121,7 @@ def forgetting(
         out.print(f"Heat maps: {target}")
     if failed:
         raise typer.Exit(1)
+
+
+def _names(rows: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in rows.split(","))

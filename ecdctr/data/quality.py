@@ -89,11 +89,11 @@ def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[
     if not q.min_rows_ratio * rows <= today.rows <= q.max_rows_ratio * rows:
         expected = f"{q.min_rows_ratio * rows:,.0f} to {q.max_rows_ratio * rows:,.0f}"
         found.append(("impressions", expected, f"{today.rows:,}"))
-    ctr = sum(profile.clicks for profile in past) / max(sum(profile.rows for profile in past), 1)
+    total = max(sum(profile.rows for profile in past), 1)
+    ctr = sum(profile.clicks for profile in past) / total
     if not ctr / q.max_ctr_ratio <= today.ctr <= ctr * q.max_ctr_ratio:
         expected = f"{ctr / q.max_ctr_ratio:.4f} to {ctr * q.max_ctr_ratio:.4f}"
         found.append(("click-through rate", expected, f"{today.ctr:.4f}"))
-    total = max(sum(profile.rows for profile in past), 1)
     for name in today.nulls:
         usual = sum(profile.nulls.get(name, 0) for profile in past) / total
         share = today.nulls[name] / max(today.rows, 1)

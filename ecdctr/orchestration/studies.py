@@ -21,43 +21,34 @@ COMMON = [
 
 def build_ablation_dag() -> DAG:
     """`ecdctr_ablation`: what each part of the method brings, by next-day GAUC."""
-    settings = load_settings()
     days = {
         "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
         "chain_days": Param(
             30, type="integer", minimum=0, title="Chain days", description="Life of rows that continue day by day."
         ),
     }
-    work = _work(settings, "ablation")
-    arguments = ["--eval-days", "{{ params.eval_days }}", "--chain-days", "{{ params.chain_days }}"]
-    return _study(
-        settings,
-        "ablation",
-        "What each part of the method brings, on simulated worlds",
-        _params(settings.config, ["ads_only", "no_tpm", "full"]) | days,
-        [*arguments, "--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"],
-    )
+    description = "What each part of the method brings, on simulated worlds"
+    return _study("ablation", description, ["ads_only", "no_tpm", "full"], days, ".md")
 
 
 def build_forgetting_dag() -> DAG:
     """`ecdctr_forgetting`: variants day by day, each day's model on held-out ads of all days."""
-    settings = load_settings()
     days = {
         "days": Param(40, type="integer", minimum=3, title="Days"),
         "hold_out_every": Param(5, type="integer", minimum=2, title="Hold out each n-th impression of ads"),
     }
-    work = _work(settings, "forgetting")
-    arguments = ["--days", "{{ params.days }}", "--hold-out-every", "{{ params.hold_out_every }}"]
-    return _study(
-        settings,
-        "forgetting",
-        "Who forgets what: daily fine-tuning with and without TPM, on simulated worlds",
-        _params(settings.config, ["continue_no_tpm", "continue", "full"]) | days,
-        [*arguments, "--work", work, "--out", f"{work}/{{{{ run_id }}}}.html"],
-    )
+    description = "Who forgets what: daily fine-tuning with and without TPM, on simulated worlds"
+    return _study("forgetting", description, ["continue_no_tpm", "continue", "full"], days, ".html")
 
 
-def _study(settings: Settings, command: str, description: str, params: dict[str, Param], arguments: list[str]) -> DAG:
+def _study(command: str, description: str, rows: list[str], own: dict[str, Param], suffix: str) -> DAG:
+    """The DAG of a study's command; `own` are its params beside the common ones, each an option of the same name."""
+    settings = load_settings()
+    work = _work(settings, command)
+    arguments = [command, *COMMON]
+    for name in own:
+        arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
+    arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}{suffix}"]
     with DAG(
         dag_id=f"ecdctr_{command}",
         description=description,
@@ -66,9 +57,9 @@ def _study(settings: Settings, command: str, description: str, params: dict[str,
         catchup=False,
         max_active_runs=1,  # studies share their worlds and pre-trained versions
         tags=["ecdctr"],
-        params=params,
+        params=_params(settings.config, rows) | own,
     ) as dag:
-        command_task(settings, command, [command, *COMMON, *arguments], gpu=True)
+        command_task(settings, command, arguments, gpu=True)
     return dag
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -72,8 +71,7 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
         _write_graph(probability, encode(examples, inputs, vocabularies), folder / "model.onnx")
         _write_self_test(own, probability, inputs, vocabularies, examples, folder)
         Scorer(folder)
-        shutil.copytree(folder, Path(name) / "whole")
-        os.rename(Path(name) / "whole", target)
+        os.rename(folder, target)
     return description
 
 
@@ -127,8 +125,9 @@ def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
 
 def _examples(config: Config, date: dt.date) -> Any:
     day = prepare(config, "ads", [date])[0]
-    rows = max(SELF_TEST_ROWS, 2)
-    return next(read_chunks([Part(day.path, "ads")], None, pq.read_metadata(day.path).num_rows)).slice(0, rows)
+    return next(read_chunks([Part(day.path, "ads")], None, pq.read_metadata(day.path).num_rows)).slice(
+        0, SELF_TEST_ROWS
+    )
 
 
 def _write_graph(probability: nn.Module, batch: Batch, path: Path) -> None:
