@@ -1,5 +1,5 @@
-"""The Airflow DAG ecdctr_forgetting: who forgets what, day by day, started by hand."""
+"""The Airflow DAG ecdctr_forgetting: who forgets what, by backfills of several variants, started by hand."""
 
-from ecdctr.orchestration.studies import build_forgetting_dag
+from ecdctr.orchestration.forgetting import build_forgetting_dag
 
 dag = build_forgetting_dag()

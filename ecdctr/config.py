@@ -324,6 +324,13 @@ class Config(Section):
         merged = _merge(self.model_dump(mode="json"), self.variants[name])
         return _validate(merged, f"variant '{name}'")
 
+    def with_overrides(self, seed: int | None, hold_out_every: int | None = None) -> Config:
+        """This configuration with another seed, or with ads held out; None leaves what stands."""
+        changed: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if hold_out_every is not None:
+            changed["actr"] = {"hold_out_every": hold_out_every}
+        return _validate(_merge(self.model_dump(mode="json"), changed), "option --hold-out-every") if changed else self
+
 
 def load_config(path: Path) -> Config:
     """Read and validate a configuration file; relative data paths are relative to the file.

@@ -141,12 +141,29 @@ def wait_for_runs(airflow: Airflow, level: str, prefix: str, count: int) -> None
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=50")["dag_runs"]
-        states = [run["state"] for run in runs if run["dag_run_id"].startswith(prefix)]
-        assert "failed" not in states
-        if states.count("success") == count:
+        states = {run["dag_run_id"]: run["state"] for run in runs if run["dag_run_id"].startswith(prefix)}
+        failed = [run for run, state in states.items() if state == "failed"]
+        if failed:
+            pytest.fail(f"{failed} failed:\n" + failed_logs(airflow, f"ecdctr_{level}", failed[0]))
+        if list(states.values()).count("success") == count:
             return
         time.sleep(1)
     pytest.fail(f"the runs {prefix}… of {level} are not done: {states}")
+
+
+def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
+    """States of a run's tasks and the last lines of the log of those that failed, for the message of a failed test."""
+    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    instances = airflow.call("GET", f"{run}/taskInstances")["task_instances"]
+    lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]
+    folder = airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
+    for one in instances:
+        if one["state"] == "failed":
+            for log in sorted(folder.glob(f"task_id={one['task_id']}/attempt=*.log")):
+                lines += [str(log), log.read_text()[-2500:]]
+            scheduler = (airflow.home / "standalone.log").read_text().splitlines()
+            lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
+    return "\n".join(lines)
 
 
 @pytest.mark.airflow

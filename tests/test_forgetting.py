@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import subprocess
 import sys
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.report import forgetting as f
+from ecdctr.store.store import Store
 from ecdctr.training.evaluate import score
 from ecdctr.training.matrix import held_out_ads, matrix_row
 from tests.conftest import DATE, REPOSITORY
@@ -60,26 +62,51 @@ def test_measures_agree_with_loops(r):
         assert function(stacked) == pytest.approx([function(r)] * 2)
 
 
+def rows_of(auc: np.ndarray, day: list[int], user: list[int], impressions: list[int]) -> list[pa.Table]:
+    return [pa.table({"day": day, "user": user, "impressions": impressions, "auc": row}) for row in auc]
+
+
 def test_the_matrix_and_its_samples_come_from_users():
     rng = np.random.default_rng(3)
-    users = [
-        {"model_date": i, "day": j, "user": u, "auc": rng.random(), "impressions": int(rng.integers(2, 9))}
-        for i in range(3)
-        for j in range(3)
-        for u in range(30)
-    ]
-    weights = {(r["day"], r["user"]): r["impressions"] for r in users}
-    for record in users:
-        record["impressions"] = weights[record["day"], record["user"]]
-    days, r, drawn = f.matrices(users, samples=400)
-    assert days == [0, 1, 2]
-    cell = [(x["auc"], x["impressions"]) for x in users if (x["model_date"], x["day"]) == (2, 0)]
-    assert r[2, 0] == pytest.approx(sum(a * w for a, w in cell) / sum(w for _, w in cell))
-    assert drawn.mean(0) == pytest.approx(r, abs=0.03)
-    found = f.measure(r, drawn)
+    day, user = np.repeat([0, 1, 2], 30), np.tile(np.arange(30), 3)
+    auc, impressions = rng.random((3, 90)), rng.integers(2, 9, 90)
+    matrix = f.Matrix.of_rows(rows_of(auc, day, user, impressions), samples=400)
+    cell = day == 0
+    assert matrix.r[2, 0] == pytest.approx((auc[2, cell] * impressions[cell]).sum() / impressions[cell].sum())
+    assert matrix.drawn.mean(0) == pytest.approx(matrix.r, abs=0.03)
+    seeds = f.Matrix.stack([matrix, matrix])
+    found = f.measure(seeds)
     assert found["forgetting"].low <= found["forgetting"].high
-    both = f.measure(np.stack([r, r]), np.stack([drawn, drawn]))
-    assert both["backward transfer"].value == pytest.approx(found["backward transfer"].value)
+    assert found["backward transfer"].value == pytest.approx(f.backward_transfer(matrix.r))
+
+
+def test_a_user_is_drawn_with_all_days():
+    """Two users that disagree on both days: each draw moves both days together."""
+    auc = np.array([[0.0, 1.0, 0.0, 1.0]] * 2)
+    matrix = f.Matrix.of_rows(rows_of(auc, [0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 1]), samples=50)
+    assert np.allclose(matrix.drawn[:, 0, 0], matrix.drawn[:, 0, 1])
+    assert len(np.unique(matrix.drawn[:, 0, 0])) > 2
+
+
+def forgetful(loss: float, seed: int, level: float = 0.8) -> f.Matrix:
+    """Six days, forty users; a model loses `loss` of GAUC each day after it has learned a day."""
+    rng = np.random.default_rng(seed)
+    day, user = np.repeat(np.arange(6), 40), np.tile(np.arange(40), 6)
+    age = np.arange(6)[:, None] - day[None]
+    mean = np.where(age >= 0, level - loss * age, level - 0.1)
+    auc = mean + 0.01 * rng.standard_normal((6, 40))[:, user]
+    return f.Matrix.stack([f.Matrix.of_rows(rows_of(auc, day, user, [3] * len(day)))])
+
+
+def test_the_advice_is_the_best_on_the_next_day_and_among_equals_the_one_that_forgets_least():
+    slow, fast = forgetful(0.01, 1), forgetful(0.05, 2)
+    advice = f.recommend({"fast": fast, "slow": slow})
+    assert advice.startswith("Deploy slow")
+    assert "cannot be told apart from fast" in advice
+    assert f.recommend({"better": forgetful(0.05, 3, 0.9), "slow": slow}).startswith("Deploy better")
+    share = f.forgets_less(slow, fast)
+    assert share.low < share.value < share.high
+    assert share.value == pytest.approx(0.8, abs=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +137,10 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
     ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
     dates = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
     held_out = held_out_ads(holding_out, dates, every=2)
-    row = matrix_row(holding_out, store, ref, held_out)
+    table = matrix_row(holding_out, store, ref, held_out)
+    row = {date: table.filter(pc.equal(table.column("day"), pa.scalar(date))) for date in dates}
     compared = 0
-    for date, found in zip(dates, row, strict=True):
+    for date, found in row.items():
         scored = score(holding_out, store, ref, "ads", date)
         users, labels, scores = scored.users[::2], scored.labels[::2], scored.scores[::2]
         expected = {}
@@ -120,7 +148,8 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
             mine = users == user
             if 0 < labels[mine].sum() < mine.sum():
                 expected[user] = (roc_auc_score(labels[mine], scores[mine]), int(mine.sum()))
-        pairs = sorted(zip(found.auc.round(9), found.impressions, strict=True))
+        auc, impressions = (found.column(name).to_numpy() for name in ("auc", "impressions"))
+        pairs = sorted(zip(auc.round(9), impressions, strict=True))
         assert pairs == sorted((round(auc, 9), count) for auc, count in expected.values())
         compared += len(pairs)
     assert compared > 3
@@ -132,18 +161,22 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     config.write_text(
         text + "  broken: {tpm: {window_days: 1}, actr: {init: none, carry_optimizer: true, policy: continue}}\n"
     )
+    store = tmp_path / "store"
     command = [
-        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "forgetting", "--preset", "tiny", "--seeds", "1",
-        "--rows", "continue_no_tpm,continue,broken", "--days", "4", "--work", str(tmp_path / "work"), "--workers", "1",
-        "--out", str(tmp_path / "page.html"),
+        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "forgetting", "--preset",
+        "tiny", "--seeds", "1", "--rows", "continue_no_tpm,continue,broken", "--days", "4",
+        "--work", str(tmp_path / "work"), "--workers", "1", "--name", "first-study",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr[-2000:]
-    page, tables = (tmp_path / "page.html").read_text(), (tmp_path / "page.md").read_text()
-    assert "data:image/png;base64," in page
+    assert "Traceback" not in done.stderr
+    folder = Store(store).study("first-study")
+    page, tables = (folder / "study.html").read_text(), (folder / "study.md").read_text()
+    assert page.count("data:image/png;base64,") == 2
     for row in ("continue_no_tpm", "continue"):
         assert f"| {row} | " in tables
     assert "| broken | failed: carry_optimizer is set" in tables
-    assert "Traceback" not in done.stderr
-    table = pq.read_table(tmp_path / "work" / "forgetting-tiny.parquet").to_pylist()
-    assert len({(row["model_date"], row["day"]) for row in table}) == 16
+    assert "**Deploy " in tables
+    cells = list(csv.DictReader((folder / "matrix.csv").open()))
+    assert len(cells) == 2 * 4 * 4
+    assert Store(store).studies() == ["first-study"]

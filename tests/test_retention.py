@@ -106,7 +106,7 @@ def test_nothing_is_removed_while_something_trains(store):
 
 def test_a_crash_during_removal_leaves_whole_versions_only(store, monkeypatch):
     history(store, 12)
-    from ecdctr.store import files
+    from ecdctr import files
 
     gone, calls = removable(store, 2, 0), []
     rename = files.rename_dir

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecdctr import files
 from ecdctr.errors import StoreError
-from ecdctr.store import files
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 

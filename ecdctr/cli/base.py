@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, Level, load_config
 from ecdctr.errors import ConfigError
 from ecdctr.store.store import Store
@@ -28,6 +27,8 @@ store_app = typer.Typer(no_args_is_help=True, help="Look at versions, verify, pr
 app.add_typer(store_app, name="store")
 import_app = typer.Typer(no_args_is_help=True, help="Turn logs of other shapes into impressions of the contract.")
 app.add_typer(import_app, name="import")
+matrix_app = typer.Typer(no_args_is_help=True, help="Forgetting matrices of versions that Airflow's backfills made.")
+app.add_typer(matrix_app, name="matrix")
 out = Console()
 
 
@@ -87,6 +88,16 @@ def parse_domain(text: str) -> Domain:
     return text
 
 
+def parse_number(option: str, text: str) -> int | None:
+    """A whole number, None for an empty option (as a DAG's template gives it)."""
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{option} '{text}': expected a whole number.") from None
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(seed) for seed in text.split(","))
@@ -106,7 +117,6 @@ def show(context: typer.Context, payload: dict[str, Any], result: Path | None = 
 
 def write_result(payload: dict[str, Any], result: Path | None) -> None:
     if result:
-        result.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=result.parent, delete=False) as file:
-            json.dump(payload, file)
-        os.replace(file.name, result)
+        files.make_dir(result.parent)
+        with files.replacing(result) as temporary:
+            temporary.write_text(json.dumps(payload, default=str))

@@ -19,6 +19,7 @@ from ecdctr.cli.base import (
     out,
     parse_date,
     parse_level,
+    parse_number,
     show,
     write_result,
 )
@@ -41,6 +42,10 @@ def train(
     chain_start: Annotated[
         str, typer.Option(help="actr, policy 'continue': the day that starts from CPM; later days need the day before")
     ] = "",
+    seed: Annotated[str, typer.Option(help="other seed than the configuration's; needs an experiment")] = "",
+    hold_out_every: Annotated[
+        str, typer.Option(help="actr: keep each n-th impression of ads out of training, for a forgetting matrix")
+    ] = "",
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
@@ -56,9 +61,14 @@ def train(
     day, start = parse_date(date), parse_date(chain_start) if chain_start else None
     if start and day < start:
         raise ConfigError(f"Data date {day} lies before the chain's start {start}; start the chain earlier.")
-    request = Request(
-        session.config(variant), session.store, day, experiment, variant, force, restart or day == start, bars
+    config = session.config(variant).with_overrides(
+        parse_number("--seed", seed), parse_number("--hold-out-every", hold_out_every)
     )
+    if (seed or hold_out_every) and experiment == PRODUCTION:
+        raise ConfigError(
+            "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
+        )
+    request = Request(config, session.store, day, experiment, variant, force, restart or day == start, bars)
     try:
         with session.store.in_use():
             outcome = function(request)

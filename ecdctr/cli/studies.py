@@ -1,23 +1,31 @@
-"""Commands of studies on simulated worlds: ablation, forgetting."""
+"""Commands of studies: ablation and forgetting on simulated worlds, forgetting matrices of what Airflow trained."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ecdctr.cli.base import (
+    DateOption,
+    ExperimentOption,
     ResultOption,
     app,
+    matrix_app,
     out,
+    parse_date,
     parse_seeds,
     show,
 )
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.store.store import experiment_of
 
 SeedsOption = Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")]
 PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
+StudyOption = Annotated[str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")]
 
 
@@ -81,46 +89,112 @@ def forgetting(
     hold_out_every: Annotated[int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")] = 5,
     preset: PresetOption = "demo",
     work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study")] = Path("forgetting"),
-    target: Annotated[
-        Path, typer.Option("--out", help="HTML file to write; the tables go beside it as Markdown")
-    ] = Path("forgetting/forgetting.html"),
+    name: StudyOption = "forgetting",
     workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
-    """Train variants day by day and evaluate each day's model on held-out ads of all days; a killed run goes on."""
+    """Train variants day by day on simulated worlds, evaluate each day's model on held-out ads of all days.
+
+    A killed run goes on where it was. The results go into the store, where the pages in Airflow's UI show them.
+    """
     from ecdctr.console import Bars
     from ecdctr.data.simulate import PRESETS
     from ecdctr.experiments.ablation import Study
     from ecdctr.experiments.forgetting import run_forgetting
-    from ecdctr.report.forgetting_page import forgetting_page
+    from ecdctr.report.study import About
 
-    names = _names(rows)
+    names, numbers = _names(rows), parse_seeds(seeds)
     study = Study(
-        context.obj.config_path,
-        preset,
-        parse_seeds(seeds),
-        names,
-        days,
-        work,
-        chain_days=0,
-        hold_out_every=hold_out_every,
+        context.obj.config_path, preset, numbers, names, days, work, chain_days=0, hold_out_every=hold_out_every
     )
     bars = Bars()
     try:
-        users, failed = run_forgetting(study, workers, bars)
+        found = run_forgetting(study, workers, bars)
     finally:
         bars.close()
-    html, markdown = forgetting_page(users, failed, names, PRESETS[preset].recurrence_days, preset)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html)
-    target.with_suffix(".md").write_text(markdown)
+    dates, recurrence = study.dates(numbers[0]), PRESETS[preset].recurrence_days
+    about = About(name, f"the simulated world '{preset}'", dates, numbers, hold_out_every, recurrence)
+    _write_study(context, about, found, result)
+
+
+FromOption = Annotated[str, typer.Option("--from", help="first day of the matrix, YYYY-MM-DD")]
+ToOption = Annotated[str, typer.Option("--to", help="last day of the matrix, YYYY-MM-DD")]
+HoldOutOption = Annotated[int, typer.Option("--hold-out-every", min=2, help="as in training: actr.hold_out_every")]
+
+
+@matrix_app.command("row")
+def matrix_row(
+    context: typer.Context,
+    date: DateOption,
+    experiment: ExperimentOption,
+    first: FromOption,
+    last: ToOption,
+    hold_out_every: HoldOutOption,
+    result: ResultOption = None,
+) -> None:
+    """Evaluate an experiment's A-CTR of one date on the held-out ads of all days; the row is kept beside it."""
+    from ecdctr.training.matrix import held_out_ads, stored_row
+
+    session, day = context.obj, parse_date(date)
+    ref = session.store.require("actr", day, experiment)
+    if (ref.experiment, ref.date) != (experiment, day):
+        raise StoreError(f"Experiment '{experiment}' has no A-CTR of {day}; train it first.")
+    found = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
+    if found != hold_out_every:
+        raise ConfigError(
+            f"{ref} was trained with actr.hold_out_every {found}, the matrix holds out {hold_out_every}: it would be "
+            "judged on impressions that it has learned. Train it with the same value."
+        )
+    with session.store.in_use():
+        held_out = held_out_ads(session.config(), _dates(first, last), hold_out_every)
+        row = stored_row(session.config(), session.store, ref, held_out)
+    show(context, {"version": str(ref), "days": len(held_out.dates), "cells": row.num_rows}, result)
+
+
+@matrix_app.command("report")
+def matrix_report(
+    context: typer.Context,
+    first: FromOption,
+    last: ToOption,
+    hold_out_every: HoldOutOption,
+    variants: Annotated[str, typer.Option(help="comma-separated; the first is what the others are compared with")],
+    seeds: SeedsOption = "1",
+    name: StudyOption = "forgetting",
+    result: ResultOption = None,
+) -> None:
+    """Measures, heat maps and advice from the rows of a study's experiments; variants without all rows are named."""
+    from ecdctr.experiments.forgetting import collect
+    from ecdctr.report.study import About
+
+    session, numbers, dates = context.obj, parse_seeds(seeds), _dates(first, last)
+    experiments = {variant: [experiment_of(name, variant, seed) for seed in numbers] for variant in _names(variants)}
+    found = collect(session.store, experiments, dates, hold_out_every)
+    root = session.config().data.root
+    world = root / "world.json"
+    recurrence = json.loads(world.read_text())["recurrence_days"] if world.exists() else None
+    _write_study(context, About(name, str(root), dates, numbers, hold_out_every, recurrence), found, result)
+
+
+def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:
+    """Write, print, and end with exit code 1 if a variant failed."""
+    from ecdctr.report.study import write_study
+
+    matrices, failed = found
+    folder, markdown = write_study(context.obj.store, about, matrices, failed)
     if context.obj.as_json or result:
-        show(context, {"report": str(target), "failed": failed}, result)
+        show(context, {"study": str(folder), "failed": failed}, result)
     else:
         out.print(markdown, highlight=False, markup=False, soft_wrap=True)
-        out.print(f"Heat maps: {target}")
+        out.print(f"Heat maps and curves: {folder}/study.html", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _dates(first: str, last: str) -> list[dt.date]:
+    start, end = parse_date(first), parse_date(last)
+    if (end - start).days < 2:
+        raise ConfigError(f"--from {first} --to {last}: expected three days or more, oldest first.")
+    return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
 
 
 def _names(rows: str) -> tuple[str, ...]:

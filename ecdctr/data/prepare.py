@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import os
-import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow.parquet as pq
 
+from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.data import contract
 from ecdctr.data.days import day_files, digest_day, present_days, window
@@ -135,12 +134,12 @@ def _clean_view(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date, view: str
 ) -> None:
     """A view of a day's rows; with quarantine on, without its bad rows, which are written aside."""
-    files = [str(path) for path in day_files(config.data.root, domain, date)]
-    source = f"read_parquet([{', '.join(map(_quoted, files))}], hive_partitioning = false)"
+    paths = [str(path) for path in day_files(config.data.root, domain, date)]
+    source = f"read_parquet([{', '.join(map(_quoted, paths))}], hive_partitioning = false)"
     if not config.data.quarantine:
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")  # noqa: S608
         return
-    key = contract.identity(pq.ParquetFile(files[0]).schema_arrow.names)
+    key = contract.identity(pq.ParquetFile(paths[0]).schema_arrow.names)
     good = " AND ".join(f"coalesce({rule}, false)" for rule, _ in contract.ROW_RULES.values())
     good = good.replace("$day", f"TIMESTAMPTZ '{date} 00:00:00+00'")
     marked = (
@@ -248,13 +247,9 @@ def _feature_sql(config: Config, name: str) -> str:
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
     """Write a query's result as Parquet, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{uuid.uuid4().hex}"
-    try:
+    files.make_dir(target.parent)
+    with files.replacing(target) as temporary:
         connection.execute(f"COPY ({query}) TO {_quoted(str(temporary))} (FORMAT parquet, COMPRESSION zstd)")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _quoted(text: str) -> str:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import statistics
-import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 
+from ecdctr import files
 from ecdctr.config import Config, Domain, digest
 from ecdctr.data.contract import connect
 from ecdctr.data.days import available_dates, day_files, digest_day
@@ -125,17 +124,16 @@ def _profile(connection: duckdb.DuckDBPyConnection, config: Config, domain: Doma
     if path.exists():
         return Profile(**json.loads(path.read_text()))
     made = _measure(connection, [str(file) for file in day_files(config.data.root, domain, date)], features)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}"
-    temporary.write_text(json.dumps(made._asdict()))
-    os.replace(temporary, path)
+    files.make_dir(path.parent)
+    with files.replacing(path) as temporary:
+        temporary.write_text(json.dumps(made._asdict()))
     return made
 
 
-def _measure(connection: duckdb.DuckDBPyConnection, files: list[str], features: Sequence[tuple[str, str]]) -> Profile:
+def _measure(connection: duckdb.DuckDBPyConnection, paths: list[str], features: Sequence[tuple[str, str]]) -> Profile:
     source = "read_parquet($files, hive_partitioning = false)"
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
-    row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}", files)  # noqa: S608
+    row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}", paths)  # noqa: S608
     values = {}
     for name, kind in features:
         if kind == "categorical":
@@ -143,12 +141,12 @@ def _measure(connection: duckdb.DuckDBPyConnection, files: list[str], features: 
                 f'SELECT "{name}"::VARCHAR, count(*) AS n FROM {source} WHERE "{name}" IS NOT NULL '  # noqa: S608
                 f"GROUP BY 1 ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             )
-            values[name] = dict(connection.execute(query, {"files": files}).fetchall())
+            values[name] = dict(connection.execute(query, {"files": paths}).fetchall())
     names = [name for name, _ in features]
     return Profile(int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values)
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str, files: list[str]) -> tuple[Any, ...]:
-    row = connection.execute(query, {"files": files}).fetchone()
+def _one(connection: duckdb.DuckDBPyConnection, query: str, paths: list[str]) -> tuple[Any, ...]:
+    row = connection.execute(query, {"files": paths}).fetchone()
     assert row is not None  # noqa: S101  # an aggregate always has one row
     return row

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ecdctr import files
 from ecdctr.config import DOMAINS, Domain, Simulation
 from ecdctr.data.days import day_folder
 from ecdctr.errors import ConfigError
@@ -209,16 +208,15 @@ def _write_day(day: int) -> int:
         rows += sim.natural_per_day if domain == "natural" else sim.ads_per_day
         if target.exists():
             continue
-        temporary = folder / f".{uuid.uuid4().hex}"
-        pq.write_table(
-            make_day(sim, world, seed, day, domain),
-            temporary,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=["age_band", "city", "category", "tags.list.element", "slot", "price"],
-            row_group_size=262_144,
-        )
-        os.replace(temporary, target)
+        with files.replacing(target) as temporary:
+            pq.write_table(
+                make_day(sim, world, seed, day, domain),
+                temporary,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=["age_band", "city", "category", "tags.list.element", "slot", "price"],
+                row_group_size=262_144,
+            )
     return rows
 
 

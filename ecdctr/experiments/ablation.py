@@ -53,6 +53,7 @@ class Study:
     work: Path
     chain_days: int = 30  # how long a row that continues day by day has lived before its first evaluation
     hold_out_every: int = 0  # each n-th ads impression that no row trains on, for the forgetting matrix
+    next_day: bool = True  # whether each day's model is evaluated on the next day
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
@@ -155,7 +156,8 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     users = [record for _, found in done for record in found]
     order = {row: i for i, row in enumerate((*study.rows, "oracle"))}
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
-    study.work.mkdir(parents=True, exist_ok=True)
+    if not study.next_day:
+        return [], []
     pq.write_table(pa.Table.from_pylist(records), study.work / f"ablation-{study.preset}.parquet")
     pq.write_table(pa.Table.from_pylist(users), study.work / f"ablation-{study.preset}-users.parquet")
     return records, users
@@ -212,7 +214,7 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
         request = study.request(seed, row, "actr", date)
         first_of_chain = date == study.chain(seed, row)[0] and request.config.actr.policy == "continue"
         manifest = train_actr(replace(request, restart=first_of_chain)).manifest
-        if date not in evaluated:
+        if not study.next_day or date not in evaluated:
             continue
         day = date + dt.timedelta(days=1)
         found = load_evaluation(store, manifest.ref, day)

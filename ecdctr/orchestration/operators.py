@@ -18,19 +18,21 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.orchestration.links import VersionLink
 from ecdctr.orchestration.settings import Settings, load_settings
-from ecdctr.orchestration.triggers import DayTrigger, VersionTrigger
+from ecdctr.orchestration.triggers import DayTrigger, YesterdayTrigger
 
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written into the manifest
 POD_RESULT = "/airflow/xcom/return.json"
 
 
-def command_task(settings: Settings, task_id: str, arguments: list[str], gpu: bool = False) -> BaseOperator:
+def command_task(
+    settings: Settings, task_id: str, arguments: list[str], gpu: bool = False, **options: Any
+) -> BaseOperator:
     """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
 
-    A step with `gpu` takes a slot of the configured pool, and in a pod the configured GPUs.
+    A step with `gpu` takes a slot of the configured pool, and in a pod the configured GPUs. `options` are Airflow's.
     """
     airflow = settings.config.airflow
-    common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries}
+    common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries, **options}
     if gpu:
         common["pool"] = airflow.pool
     if airflow.execution == "process":
@@ -97,7 +99,7 @@ class WaitForDay(BaseOperator):
         """Go on at once if the day is there, else hand over to the triggerer."""
         timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
         trigger = DayTrigger(self.root, self.domain, self.date, **timing)
-        if trigger.ready():
+        if trigger.look() == "ready":
             self.log.info("%s impressions of %s are there.", self.domain, self.date)
             return
         self.log.info("Waiting for %s impressions of %s under %s.", self.domain, self.date, self.root)
@@ -105,7 +107,7 @@ class WaitForDay(BaseOperator):
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
         """Called by the triggerer's event."""
-        if not event["ready"]:
+        if event["outcome"] != "ready":
             raise AirflowFailException(
                 f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
                 "deliver them and clear this task."
@@ -113,10 +115,12 @@ class WaitForDay(BaseOperator):
 
 
 class WaitForYesterday(BaseOperator):
-    """Keeps a chain in order: where A-CTR continues from the day before, waits until that day's version is there.
+    """Keeps a chain in order: where A-CTR continues from the day before, waits until that day is done.
 
-    Only with the param chain_start: on that day the chain starts from CPM, every later day waits for the one before,
-    in whatever order the runs start. Without it this task does nothing.
+    The run of the day before is that of the logical date before (backfills, schedules), or where the param data_date
+    names the day, the run whose name differs in the date only. While it is queued or runs, this one waits; if it
+    failed, this one fails. With the param chain_start, the version of the day before is waited for even when nobody
+    has started its run. Other policies do not wait for anything.
     """
 
     template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
@@ -129,33 +133,57 @@ class WaitForYesterday(BaseOperator):
         """Go on at once if there is nothing to wait for, else hand over to the triggerer."""
         settings = load_settings()
         config = settings.config.with_variant(self.variant)
-        if not self.chain_start:
-            return
         if config.actr.policy != "continue":
-            raise AirflowFailException(
-                f"chain_start is set, but variant '{self.variant}' has actr.policy: {config.actr.policy}; "
-                "leave chain_start empty, or choose a variant with policy: continue."
-            )
-        date, start = dt.date.fromisoformat(self.date), dt.date.fromisoformat(self.chain_start)
-        if date < start:
+            if self.chain_start:
+                raise AirflowFailException(
+                    f"chain_start is set, but variant '{self.variant}' has actr.policy: {config.actr.policy}; "
+                    "leave chain_start empty, or choose a variant with policy: continue."
+                )
+            return
+        date = dt.date.fromisoformat(self.date)
+        start = dt.date.fromisoformat(self.chain_start) if self.chain_start else None
+        if start and date < start:
             raise AirflowFailException(f"Data date {date} lies before chain_start {start}; start the chain earlier.")
         if date == start:
             return
         before = str(date - dt.timedelta(days=1))
-        airflow = config.airflow
-        timing = {"poke_seconds": airflow.poke_seconds, "timeout_seconds": airflow.wait_hours * 3600}
-        trigger = VersionTrigger(str(settings.store_path), self.experiment, "actr", before, **timing)
-        if not trigger.ready():
+        trigger = YesterdayTrigger(
+            str(settings.store_path),
+            self.experiment,
+            before,
+            context["dag"].dag_id,
+            _run_before(context, self.date, before),
+            start is not None,
+            poke_seconds=config.airflow.poke_seconds,
+            timeout_seconds=config.airflow.wait_hours * 3600,
+        )
+        if context["dag_run"].run_type == "backfill" and trigger.runs("queued") and not trigger.has_version():
+            raise AirflowFailException(
+                f"This backfill runs backwards: the run of {before} is queued behind that of {date}, but variant "
+                f"'{self.variant}' continues each day from the one before. Create it again without --run-backwards."
+            )
+        outcome = trigger.look()
+        if outcome == "waiting":
             self.log.info("Waiting for A-CTR of %s in experiment %s.", before, self.experiment)
             self.defer(trigger=trigger, method_name="arrived")
+        self.arrived(context, {"outcome": outcome})
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
-        """Called by the triggerer's event."""
-        if not event["ready"]:
+        """Called by the triggerer's event, or at once."""
+        if event["outcome"] != "ready":
+            reason = "its run failed" if event["outcome"] == "failed" else "it did not appear in time"
             raise AirflowFailException(
-                f"A-CTR of the day before {self.date} did not appear in experiment '{self.experiment}'. The chain from "
-                f"{self.chain_start} needs every day: look for a failed run, and do not backfill it backwards."
+                f"A-CTR of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), and "
+                "each day of this variant continues from the day before. Mend that day, then clear this run."
             )
+
+
+def _run_before(context: Any, date: str, before: str) -> str:
+    """The run of the day before: its logical date, its run id, or nothing that is known."""
+    run = context["dag_run"]
+    if run.logical_date and not context["params"].get("data_date"):
+        return (run.logical_date - dt.timedelta(days=1)).isoformat()
+    return run.run_id.replace(date, before) if date in run.run_id else ""
 
 
 def _pod_task(settings: Settings, arguments: list[str], gpu: bool, common: dict[str, Any]) -> BaseOperator:

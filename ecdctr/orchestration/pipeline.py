@@ -25,6 +25,8 @@ NEXT = "{{ next_day(params, dag_run) }}"
 VERSION = "{{ ti.xcom_pull(task_ids='train')['version'] }}"
 EXPERIMENT = "{{ params.experiment }}"
 VARIANT = "{{ params.variant }}"
+SEED = "{{ params.seed if params.seed is not none else '' }}"
+HOLD_OUT = "{{ params.hold_out_every or '' }}"
 CHAIN_START = "{{ params.chain_start or '' }}"
 TITLE = {"tpm": "Tiny Pre-training Model", "cpm": "Complete Pre-training Model", "actr": "Advertisement CTR model"}
 
@@ -65,11 +67,11 @@ def build_dag(level: Level) -> DAG:
             return version
 
         variant = ["--variant", VARIANT]
-        train_arguments = ["train", level, "--date", DATE, "--experiment", EXPERIMENT, *variant]
+        train_arguments = ["train", level, "--date", DATE, "--experiment", EXPERIMENT, *variant, "--seed", SEED]
         train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
         if level == "actr":
             train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
-            train_arguments += ["--chain-start", CHAIN_START]
+            train_arguments += ["--chain-start", CHAIN_START, "--hold-out-every", HOLD_OUT]
         window_days = str(config.training(level).window_days)
         check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
         validate = command_task(settings, "validate", check)
@@ -107,7 +109,8 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type="string",
             pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
             title="Experiment",
-            description="Namespace of the versions; what it lacks is resolved from production.",
+            description="Namespace of the versions; what it lacks is resolved from production. In the backfill form tick "
+            "'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
         ),
         "variant": Param(
             "default",
@@ -115,6 +118,9 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             enum=["default", *variants],
             title="Variant",
             description="Named overlay on the configuration; needs an experiment other than production.",
+        ),
+        "seed": Param(
+            None, type=["null", "integer"], title="Seed", description="Of the weights; empty: the configuration's."
         ),
         "force": Param(False, type="boolean", title="Force", description="Train again even if the version exists."),
     }
@@ -128,6 +134,13 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             format="date",
             title="Chain start",
             description="Policy 'continue': this day starts from CPM, every later one waits for the day before it.",
+        )
+        params["hold_out_every"] = Param(
+            None,
+            type=["null", "integer"],
+            minimum=2,
+            title="Hold out every",
+            description="Keep each n-th impression of ads out of training, for a forgetting matrix.",
         )
     return params
 

@@ -7,8 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ecdctr.config import Config, load_config
+from ecdctr.config import PRODUCTION, Config, load_config
 from ecdctr.errors import ConfigError
+
+# Params that make other models than the configuration says, with the values that do not
+PLAIN: dict[str, Any] = {"variant": "default", "seed": None, "hold_out_every": None}
 
 
 class Settings(NamedTuple):
@@ -29,7 +32,15 @@ def load_settings() -> Settings:
 
 
 def data_date(params: dict[str, Any], dag_run: Any) -> str:
-    """The data date of a run: the param, else the last day of its data interval (used in templates)."""
+    """The data date of a run: the param, else the last day of its data interval (used in templates).
+
+    The first task renders it, so params that contradict each other are refused here: raises ConfigError.
+    """
+    own = [f"{name}={params[name]}" for name, plain in PLAIN.items() if params.get(name, plain) != plain]
+    if own and params.get("experiment") == PRODUCTION:
+        raise ConfigError(
+            f"{', '.join(own)} cannot run in '{PRODUCTION}', whose versions would mix; set the param experiment."
+        )
     if params.get("data_date"):
         return dt.date.fromisoformat(str(params["data_date"])).isoformat()
     end = dag_run.data_interval_end

@@ -7,16 +7,22 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from ecdctr.data.days import day_files
 from ecdctr.store.store import Store
 
+Outcome = Literal["ready", "waiting", "failed"]
+
 
 class PollTrigger(BaseTrigger):
-    """Fires when `ready`, or when the time is up. Subclasses name their arguments in `names`."""
+    """Fires with an outcome: 'ready', 'failed', or 'timeout' when the time is up.
+
+    Subclasses name their arguments in `names`.
+    """
 
     names: tuple[str, ...] = ()
 
@@ -24,8 +30,8 @@ class PollTrigger(BaseTrigger):
         super().__init__()
         self.poke_seconds, self.timeout_seconds = poke_seconds, timeout_seconds
 
-    def ready(self) -> bool:
-        """Whether what is waited for is there."""
+    def look(self) -> Outcome:
+        """How it stands with what is waited for."""
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -36,12 +42,13 @@ class PollTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, sleep, look again."""
         deadline = time.monotonic() + self.timeout_seconds
-        while not await asyncio.to_thread(self.ready):
+        # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this event loop
+        while (outcome := await sync_to_async(self.look)()) == "waiting":
             if time.monotonic() > deadline:
-                yield TriggerEvent({"ready": False})
+                yield TriggerEvent({"outcome": "timeout"})
                 return
             await asyncio.sleep(self.poke_seconds)
-        yield TriggerEvent({"ready": True})
+        yield TriggerEvent({"outcome": outcome})
 
 
 class DayTrigger(PollTrigger):
@@ -53,21 +60,52 @@ class DayTrigger(PollTrigger):
         super().__init__(**timing)
         self.root, self.domain, self.date = root, domain, date
 
-    def ready(self) -> bool:
+    def look(self) -> Outcome:
         """Whether the day is there."""
-        return bool(day_files(Path(self.root), self.domain, dt.date.fromisoformat(self.date)))  # type: ignore[arg-type]
+        files = day_files(Path(self.root), self.domain, dt.date.fromisoformat(self.date))  # type: ignore[arg-type]
+        return "ready" if files else "waiting"
 
 
-class VersionTrigger(PollTrigger):
-    """Waits for an experiment to have a version of its own with a data date."""
+class YesterdayTrigger(PollTrigger):
+    """Waits for A-CTR of the day before: for its run while there is one, and for its version.
 
-    names = ("store", "experiment", "level", "date")
+    `run_before` is the run of the day before: its logical date (backfills, schedules) or its run id, empty when
+    neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
+    nobody has started its run yet.
+    """
 
-    def __init__(self, store: str, experiment: str, level: str, date: str, **timing: float) -> None:
+    names = ("store", "experiment", "date", "dag_id", "run_before", "must_exist")
+
+    def __init__(
+        self, store: str, experiment: str, date: str, dag_id: str, run_before: str, must_exist: bool, **timing: float
+    ) -> None:
         super().__init__(**timing)
-        self.store, self.experiment, self.level, self.date = store, experiment, level, date
+        self.store, self.experiment, self.date = store, experiment, date
+        self.dag_id, self.run_before, self.must_exist = dag_id, run_before, must_exist
 
-    def ready(self) -> bool:
-        """Whether a version is there."""
-        ref = Store(self.store).resolve(self.level, dt.date.fromisoformat(self.date), self.experiment)
+    def look(self) -> Outcome:
+        """Whether the day before is done."""
+        if self.runs("queued", "running"):
+            return "waiting"
+        if self.has_version():
+            return "ready"
+        if self.runs("failed"):
+            return "failed"
+        return "waiting" if self.must_exist else "ready"
+
+    def has_version(self) -> bool:
+        """Whether the experiment itself has a version of that day."""
+        ref = Store(self.store).resolve("actr", dt.date.fromisoformat(self.date), self.experiment)
         return ref is not None and ref.experiment == self.experiment and str(ref.date) == self.date
+
+    def runs(self, *states: str) -> int:
+        """How many runs of the day before are in one of these states: 0 or 1."""
+        if not self.run_before:
+            return 0
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        try:
+            which: dict[str, Any] = {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
+        except ValueError:
+            which = {"run_ids": [self.run_before]}
+        return RuntimeTaskInstance.get_dr_count(dag_id=self.dag_id, states=list(states), **which)

@@ -5,13 +5,13 @@ R[i, j] is the GAUC of the model after day i on held-out ads of day j, both coun
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 SAMPLES = 500
-Records = list[dict[str, Any]]
 Array = NDArray[np.float64]
 
 
@@ -26,15 +26,58 @@ class Measure(NamedTuple):
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
+class Matrix(NamedTuple):
+    """R [..., T, T] of one variant, and `samples` of it [..., samples, T, T] with the users drawn anew.
+
+    One seed's matrix has no leading axis; several seeds are stacked along the first.
+    """
+
+    r: Array
+    drawn: Array
+
+    @classmethod
+    def of_rows(cls, rows: list[pa.Table], samples: int = SAMPLES, seed: int = 1) -> Matrix:
+        """From the rows of the matrix, first model first, each with the columns day, user, impressions and auc.
+
+        A user is drawn with all days, since days of one user are not independent (bootstrap over clusters). The same
+        seed and users give the same draws, so that variants are compared on the same users.
+        """
+        days = rows[0].column("day").combine_chunks().dictionary_encode()
+        day = days.indices.to_numpy()
+        user = rows[0].column("user").to_numpy()
+        weight = rows[0].column("impressions").to_numpy().astype(np.float64)
+        auc = np.stack([row.column("auc").to_numpy() for row in rows])
+        r = np.full((len(rows), len(days.dictionary)), np.nan)
+        drawn = np.full((samples, *r.shape), np.nan)
+        draws = np.random.default_rng(seed).poisson(1.0, (samples, user.max() + 1))
+        for j in range(r.shape[1]):
+            of_day = day == j
+            own, count = auc[:, of_day], weight[of_day]
+            r[:, j] = own @ count / count.sum()
+            sampled = draws[:, user[of_day]] * count
+            drawn[:, :, j] = (sampled @ own.T) / np.maximum(sampled.sum(1, keepdims=True), 1e-12)
+        return cls(r, drawn)
+
+    @classmethod
+    def stack(cls, seeds: list[Matrix]) -> Matrix:
+        """Several seeds as one, along a new first axis."""
+        return cls(np.stack([each.r for each in seeds]), np.stack([each.drawn for each in seeds]))
+
+
 def backward_transfer(r: Array) -> Array:
     """Mean over days j of R[T, j] - R[j, j] (Lopez-Paz and Ranzato 2017, arXiv 1706.08840): below 0 is forgetting."""
     last = r[..., -1, :-1]
     return (last - np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]).mean(-1)
 
 
+def next_day(r: Array) -> Array:
+    """Mean over days j of R[j - 1, j]: what users would have seen. Minus 0.5 it is the forward transfer (as above)."""
+    return np.diagonal(r, offset=1, axis1=-2, axis2=-1).mean(-1)
+
+
 def forward_transfer(r: Array) -> Array:
     """Mean over days j of R[j - 1, j] - 0.5 (as above): what is known of a day before it came, over chance."""
-    return (np.diagonal(r, offset=1, axis1=-2, axis2=-1) - 0.5).mean(-1)
+    return next_day(r) - 0.5
 
 
 def forgetting(r: Array) -> Array:
@@ -90,6 +133,7 @@ def half_life(r: Array) -> Array:
 
 
 MEASURES = {
+    "next-day GAUC": next_day,
     "forgetting": forgetting,
     "backward transfer": backward_transfer,
     "forward transfer": forward_transfer,
@@ -98,38 +142,44 @@ MEASURES = {
 }
 
 
-def matrices(users: Records, samples: int = SAMPLES, seed: int = 1) -> tuple[list[Any], Array, Array]:
-    """The days, R [T, T], and `samples` of it [samples, T, T] with the users of each day drawn anew.
-
-    `users` has one record per model date, day and user of one variant and seed: its AUC and impressions.
-    """
-    days = sorted({record["day"] for record in users})
-    position = {day: i for i, day in enumerate(days)}
-    r = np.full((len(days), len(days)), np.nan)
-    drawn = np.full((samples, len(days), len(days)), np.nan)
-    rng = np.random.default_rng(seed)
-    per_day: dict[Any, Records] = {day: [] for day in days}
-    for record in users:
-        per_day[record["day"]].append(record)
-    for day, records in per_day.items():
-        names = {user: n for n, user in enumerate(sorted({record["user"] for record in records}))}
-        auc, weight = np.zeros((len(days), len(names))), np.zeros(len(names))
-        for record in records:
-            auc[position[record["model_date"]], names[record["user"]]] = record["auc"]
-            weight[names[record["user"]]] = record["impressions"]
-        r[:, position[day]] = auc @ weight / weight.sum()
-        draws = rng.poisson(1.0, (samples, len(names))) * weight
-        drawn[:, :, position[day]] = (draws @ auc.T) / np.maximum(draws.sum(1, keepdims=True), 1e-12)
-    return days, r, drawn
+def measure(matrix: Matrix) -> dict[str, Measure]:
+    """All measures of the mean over seeds, with intervals."""
+    return {name: _measure(function(matrix.r), function(matrix.drawn)) for name, function in MEASURES.items()}
 
 
-def measure(r: Array, drawn: Array) -> dict[str, Measure]:
-    """All measures of one matrix, or of the mean over seeds when both have a leading axis of seeds."""
-    found = {}
-    for name, function in MEASURES.items():
-        value, samples = function(r), function(drawn)
-        if r.ndim == 3:
-            value, samples = value.mean(0), samples.mean(0)
-        low, high = np.quantile(samples, [0.025, 0.975], method="nearest")
-        found[name] = Measure(float(value), float(low), float(high))
-    return found
+def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
+    """A measure of one variant minus that of another, on the same draws of users."""
+    function = MEASURES[name]
+    return _measure(function(ours.r) - function(theirs.r), function(ours.drawn) - function(theirs.drawn))
+
+
+def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
+    """By which share one variant's forgetting lies below another's, the means over seeds compared."""
+    own, other = (forgetting(matrix.r).mean() for matrix in (ours, theirs))
+    drawn, base = (forgetting(matrix.drawn).mean(0) for matrix in (ours, theirs))
+    low, high = np.quantile(1 - drawn / base, [0.025, 0.975])
+    return Measure(float(1 - own / other), float(low), float(high))
+
+
+def recommend(variants: dict[str, Matrix]) -> str:
+    """Which variant to deploy: best on the next day; of those that cannot be told apart there, least forgetting."""
+    best = max(variants, key=lambda name: next_day(variants[name].r).mean())
+    leads = {name: difference("next-day GAUC", variants[best], variants[name]) for name in variants}
+    equal = [name for name in variants if leads[name].low <= 0]
+    choice = min(equal, key=lambda name: forgetting(variants[name].r).mean())
+    measures = {name: measure(matrix) for name, matrix in variants.items()}
+    own = measures[choice]
+    text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
+    others = [name for name in equal if name != choice]
+    if others:
+        text += f" On the next day it cannot be told apart from {', '.join(others)}, and it forgets least of them."
+    for name in variants:
+        if name not in equal:
+            ahead = difference("next-day GAUC", variants[choice], variants[name])
+            text += f" It is {ahead.value:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}] ahead of {name}."
+    return text
+
+
+def _measure(values: Array, drawn: Array) -> Measure:
+    low, high = np.quantile(drawn.mean(0), [0.025, 0.975], method="nearest")
+    return Measure(float(values.mean()), float(low), float(high))

@@ -8,7 +8,7 @@ import shutil
 import uuid
 from typing import NamedTuple
 
-from ecdctr.store import files
+from ecdctr import files
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import ALIASES, Store
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from ecdctr import files
 from ecdctr.errors import StoreError
-from ecdctr.store import files
 from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
 
 PRODUCTION = "production"
@@ -132,6 +132,20 @@ class Store:
     def path(self, ref: Ref) -> Path:
         """The folder of a version."""
         return self.root / ref.experiment / ref.level / ref.date.isoformat() / ref.version
+
+    def study(self, name: str) -> Path:
+        """The folder of a study's results; raises StoreError for a bad name."""
+        _check_name(name)
+        return self.root / ".studies" / name
+
+    def matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int) -> Path:
+        """Where a version's row of a forgetting matrix over consecutive days lies, if it was made."""
+        span = f"{days[0]}.{days[-1]}.{hold_out_every}"
+        return self.root / ref.experiment / "matrix" / f"{ref.date}.{ref.version}.{span}.parquet"
+
+    def studies(self) -> list[str]:
+        """Names of the studies that have results, sorted."""
+        return sorted(path.parent.name for path in (self.root / ".studies").glob("*/study.json"))
 
     def manifest(self, ref: Ref) -> Manifest:
         """Read a version's manifest; raises StoreError if it is missing or unreadable."""
@@ -283,6 +297,11 @@ class Store:
         return problems
 
 
+def experiment_of(study: str, variant: str, seed: int) -> str:
+    """The experiment of a study's variant and seed."""
+    return f"{study}.{variant}.s{seed}"
+
+
 def _version_dirs(folder: Path) -> list[Path]:
     if not folder.exists():
         return []
@@ -292,5 +311,5 @@ def _version_dirs(folder: Path) -> list[Path]:
 def _check_name(name: str) -> None:
     if not NAME.match(name):
         raise StoreError(
-            f"'{name}' is no experiment name; use lower-case letters, digits, '_', '-' or '.', at most 63 characters."
+            f"'{name}' cannot be a name here; use lower-case letters, digits, '_', '-' or '.', at most 63 characters."
         )

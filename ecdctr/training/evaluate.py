@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from ecdctr import files
 from ecdctr.config import Config, Domain
 from ecdctr.data.batches import Part, encode, read_chunks
 from ecdctr.data.prepare import prepare
 from ecdctr.data.vocabulary import normalized
 from ecdctr.errors import StoreError, TrainingError
-from ecdctr.store import files
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training.evaluations import evaluation_folder

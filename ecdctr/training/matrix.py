@@ -1,4 +1,4 @@
-"""Many versions on many days: the cells of a forgetting matrix, reading each day once and scoring all days at once."""
+"""Many versions on many days: the rows of a forgetting matrix, reading each day once and scoring all days at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from ecdctr import files
 from ecdctr.config import Config
 from ecdctr.data.batches import Part, encode, read_chunks
 from ecdctr.data.prepare import prepare
@@ -17,17 +19,19 @@ from ecdctr.data.vocabulary import normalized
 from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training.metrics import UserAuc, user_auc
+from ecdctr.training.metrics import user_auc
 from ecdctr.training.restore import load_network
 
 
 class HeldOut(NamedTuple):
-    """The held-out ads of several days as one table; `group` numbers each pair of a day and a user."""
+    """The held-out ads of several days as one table; `group` [rows] numbers each pair of a day and a user."""
 
     dates: list[dt.date]
+    every: int
     table: pa.Table
     group: NDArray[np.int64]
     day_of_group: NDArray[np.int64]
+    user_of_group: NDArray[np.int64]
 
 
 def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
@@ -44,11 +48,11 @@ def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
     users = normalized(table.column("user_id")).dictionary_encode().indices.to_numpy().astype(np.int64)
     day = np.repeat(np.arange(len(tables)), [each.num_rows for each in tables])
     pairs, group = np.unique(day * (users.max() + 1) + users, return_inverse=True)
-    return HeldOut(dates, table, group, pairs // (users.max() + 1))
+    return HeldOut(dates, every, table, group, pairs // (users.max() + 1), pairs % (users.max() + 1))
 
 
-def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> list[UserAuc]:
-    """A version's AUC per user on each day; `users` are groups of the held-out table, equal for every version."""
+def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
+    """A version's AUC of each user on each day: columns day, user, impressions, auc, equal but for auc in every row."""
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     batch = encode(held_out.table, inputs, vocabularies)
@@ -57,4 +61,29 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> lis
         scores = torch.cat([model(batch.take(slice(i, i + size))) for i in range(0, len(batch), size)])
     found = user_auc(held_out.group, batch.label.numpy(), scores.numpy())
     day = held_out.day_of_group[found.users]
-    return [UserAuc(*(column[day == i] for column in found)) for i in range(len(held_out.dates))]
+    columns = {
+        "day": pa.array([held_out.dates[i] for i in day], pa.date32()),
+        "user": held_out.user_of_group[found.users],
+        "impressions": found.impressions,
+        "auc": found.auc,
+    }
+    return pa.table(columns)
+
+
+def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
+    """A version's row from the store, made and kept there if it is not there yet."""
+    path = store.matrix_row(ref, held_out.dates, held_out.every)
+    if path.exists():
+        return pq.read_table(path)
+    row = matrix_row(config, store, ref, held_out)
+    files.make_dir(path.parent)
+    with files.replacing(path) as temporary:
+        pq.write_table(row, temporary)
+    return row
+
+
+def load_rows(store: Store, experiment: str, dates: list[dt.date], every: int) -> dict[dt.date, pa.Table]:
+    """The stored rows of an experiment by model date, of each date's newest version; dates without one are left out."""
+    newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
+    paths = {date: store.matrix_row(newest[date], dates, every) for date in dates if date in newest}
+    return {date: pq.read_table(path) for date, path in paths.items() if path.exists()}

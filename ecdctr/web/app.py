@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ecdctr.config import PRODUCTION
@@ -19,8 +19,11 @@ from ecdctr.store.store import Store
 from ecdctr.web import views
 
 COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
+STUDY_FILES = {
+    "heat.png": "image/png", "curves.png": "image/png", "matrix.csv": "text/csv", "study.html": "text/html",
+}  # fmt: skip
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
@@ -92,7 +95,21 @@ def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> Fas
     def experiments(request: Request) -> HTMLResponse:
         found = views.curves(store := open_store(), views.experiments_of(store))
         dates = sorted({date for points in found.values() for date, _ in points})
-        return page(request, "experiments.html", curves=found, dates=dates)
+        return page(request, "experiments.html", curves=found, dates=dates, studies=views.studies(store))
+
+    @app.get("/study/{name}")
+    def study(request: Request, name: str) -> HTMLResponse:
+        found = views.study(open_store(), name)
+        if found is None:
+            raise HTTPException(404, f"No study '{name}' in {open_store().root}.")
+        return page(request, "study.html", study=found, names=views.measure_names(found))
+
+    @app.get("/study/{name}/{file}")
+    def study_file(name: str, file: str) -> FileResponse:
+        store = open_store()
+        if file not in STUDY_FILES or name not in store.studies():
+            raise HTTPException(404, f"No file '{file}' of a study '{name}'.")
+        return FileResponse(store.study(name) / file, media_type=STUDY_FILES[file], headers=HEADERS)
 
     @app.get("/experiments.csv")
     def experiments_csv() -> PlainTextResponse:

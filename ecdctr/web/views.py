@@ -118,6 +118,24 @@ def lineage(store: Store, ref: Ref) -> Lineage:
     return Lineage(list(nodes.values()), edges, len(columns) * width, tallest * height + 10)
 
 
+def studies(store: Store) -> list[dict[str, Any]]:
+    """The forgetting studies, newest first."""
+    found = [study(store, name) for name in store.studies()]
+    return sorted((one for one in found if one), key=lambda one: one["written_at"], reverse=True)
+
+
+def study(store: Store, name: str) -> dict[str, Any] | None:
+    """What a study found (ecdctr/report/study.py), None if there is none of that name."""
+    if name not in store.studies():
+        return None
+    return json.loads((store.study(name) / "study.json").read_text())
+
+
+def measure_names(found: dict[str, Any]) -> list[str]:
+    """The measures of a study's table."""
+    return list(next(iter(found["measures"].values())))
+
+
 def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
     """All evaluations of a version, whichever day, oldest first."""
     pattern = f"*/{ref.date}.{ref.version}/evaluation.json"

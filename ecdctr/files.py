@@ -1,4 +1,4 @@
-"""The few file operations that the store is made of, each one step that can crash; tests crash between any two."""
+"""The file operations that everything durable is made of, each one step that can crash; tests crash between them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def create_exclusive(path: Path, content: bytes) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write; it takes its place when the block ends well, else it goes away."""
+    temporary = path.parent / f".{uuid.uuid4().hex}"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def replace_dir(source: Path, target: Path) -> None:

@@ -1,0 +1,67 @@
+"""The DAG `ecdctr_ablation`: what each part of the method brings, rows × seeds on simulated worlds, started by hand.
+
+It is one resumable command behind a form: a run with the same params goes on where the last one stopped, and nothing
+that it trains touches production.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from ecdctr.config import Config
+from ecdctr.orchestration.operators import command_task
+from ecdctr.orchestration.settings import load_settings
+
+PRESETS = ("tiny", "demo", "large")  # ecdctr/data/simulate.py, which a DAG file must not import: it needs numpy
+ROWS = ("ads_only", "no_tpm", "full")
+
+
+def build_ablation_dag() -> DAG:
+    """The DAG; its params are the command's options."""
+    settings = load_settings()
+    airflow = settings.config.airflow
+    pod = airflow.execution == "kubernetes"
+    work = f"{airflow.kubernetes.mount_path if pod else settings.store_path.parent}/ablation"
+    arguments = ["ablation", "--rows", "{{ params.rows | join(',') }}"]
+    for name in ("seeds", "preset", "workers", "eval_days", "chain_days"):
+        arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
+    arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
+    with DAG(
+        dag_id="ecdctr_ablation",
+        description="What each part of the method brings, on simulated worlds",
+        doc_md=__doc__,
+        schedule=None,
+        catchup=False,
+        max_active_runs=1,  # studies share their worlds and pre-trained versions
+        tags=["ecdctr"],
+        params=_params(settings.config),
+    ) as dag:
+        command_task(settings, "ablation", arguments, gpu=True)
+    return dag
+
+
+def _params(config: Config) -> dict[str, Param]:
+    known = ["full", *sorted(config.variants)]
+    return {
+        "rows": Param(
+            [row for row in ROWS if row in known],
+            type="array",
+            items={"type": "string", "enum": known},
+            minItems=1,
+            title="Rows",
+            description="Variants to compare; 'full' is the configuration as it stands.",
+        ),
+        "seeds": Param(
+            "1,2,3",
+            type="string",
+            pattern=r"^\d+(,\d+)*$",
+            title="Seeds",
+            description="Each gives a world and weights of its own.",
+        ),
+        "preset": Param("demo", type="string", enum=list(PRESETS), title="World"),
+        "workers": Param(2, type="integer", minimum=1, title="Processes"),
+        "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
+        "chain_days": Param(
+            30, type="integer", minimum=0, title="Chain days", description="Life of rows that continue day by day."
+        ),
+    }
