@@ -84,6 +84,9 @@ class Training(Section):
     lr_dense: float = Field(1e-3, gt=0)
     chunk_rows: int = Field(262_144, ge=1024, description="rows shuffled together; bounds the memory of reading")
     threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+    checkpoint_seconds: float = Field(
+        60, ge=0, description="how often a training saves where it is, to go on there when it was interrupted"
+    )
     save_optimizer: bool = Field(False, description="store Adam's moments with the version, thrice its size")
     carry_optimizer: bool = Field(False, description="start from the parent's moments; the parent must have saved them")
 
@@ -228,6 +231,10 @@ class AirflowSettings(Section):
     retries: int = Field(1, ge=0)
     wait_hours: float = Field(36, gt=0, description="how long a run waits for a day's data")
     poke_seconds: float = Field(60, gt=0)
+    deadline_hours: float = Field(48, gt=0, description="after which a run that is not done is reported")
+    alert_webhook_env: str | None = Field(
+        None, description="environment variable that holds the URL of a webhook for alerts; none: the log alone"
+    )
     kubernetes: Kubernetes = Kubernetes()
 
 
@@ -305,7 +312,7 @@ class Config(Section):
             "seed": self.seed,
             "data": {key: whole["data"][key] for key in sorted(data_keys)},
             "features": whole["features"],
-            level: whole[level],
+            level: {key: value for key, value in whole[level].items() if key != "checkpoint_seconds"},
         }
         if level != "tpm":
             parts |= {"network": whole["network"], "snapshots": whole["snapshots"]}

@@ -1,5 +1,9 @@
 """Errors that a user can act on: each message says what, where, expected, found and what to do."""
 
+import errno
+
+TRY_AGAIN = 75  # exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
+
 
 class EcdctrError(Exception):
     """A refusal with one clear sentence; the command line prints it without a traceback."""
@@ -19,3 +23,29 @@ class StoreError(EcdctrError):
 
 class TrainingError(EcdctrError):
     """Training cannot go on (for example, the loss is not a number)."""
+
+
+_TROUBLES = {
+    "No space left on device": (errno.ENOSPC, "free some space"),
+    "Disk quota exceeded": (errno.EDQUOT, "free some space or raise the quota"),
+    "Read-only file system": (errno.EROFS, "mount it writable"),
+    "Permission denied": (errno.EACCES, "give this user the right to write there"),
+    "Not a directory": (errno.ENOTDIR, "look whether a file stands in the place of a folder"),
+    "No such file or directory": (errno.ENOENT, "look whether the folder was removed or its disk unmounted"),
+    "Input/output error": (errno.EIO, "check the disk"),
+    "Stale file handle": (errno.ESTALE, "mount the network folder again"),
+}
+
+
+def machine_trouble(error: BaseException) -> str | None:
+    """One sentence for what a machine does not let us do, whichever library says so; None for any other error."""
+    number = getattr(error, "errno", None)
+    for text, (code, remedy) in _TROUBLES.items():
+        if number == code or text in str(error):
+            where = getattr(error, "filename2", None) or getattr(error, "filename", None)
+            place = f" at {where}" if where else f" ({str(error).strip().splitlines()[0]})"
+            return (
+                f"{text}{place}: {remedy} and run the same command again. Nothing was published in part, and what was "
+                "finished before is kept."
+            )
+    return None

@@ -1,4 +1,4 @@
-"""The DAGs in a real Airflow: `dags test`, a scheduler with backfills, import cost, pod specification."""
+"""The DAGs in a real Airflow: `dags test`, import cost, pod specification. Backfills: test_backfill.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,21 +16,13 @@ import pytest
 import yaml
 
 from ecdctr.config import Snapshots
-from ecdctr.demo import Airflow, free_port, plan_runs, wait_for_dags
+from ecdctr.demo import Airflow, free_port, plan_runs
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.orchestration.settings import data_date, next_day
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-
-
-def write_config(target: Path, world: Path, **airflow: Any) -> Path:
-    raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
-    raw["data"] |= {"root": str(world), "prepared": str(target.parent / "prepared")}
-    raw["airflow"] |= airflow
-    raw["evaluation"] = {"gate_calibration": [0.0, 100.0]}
-    target.write_text(yaml.safe_dump(raw))
-    return target
+from tests.helpers import write_config
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +67,7 @@ def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
     done = dags_test(airflow, "actr", {"data_date": str(DATE), "experiment": "empty", "variant": "no_tpm"})
     assert done.returncode != 0
     assert "train cpm with the same variant first" in done.stdout + done.stderr
+    assert f"ECDCTR ALERT actr {DATE} in empty: train failed: " in done.stdout + done.stderr
     assert versions.versions("empty", "actr") == []
 
 
@@ -87,83 +79,6 @@ def test_an_ablation_runs_from_its_form(airflow):
     reports = list((Path(airflow.environment["ECDCTR_STORE"]).parent / "ablation").glob("*.md"))
     assert len(reports) == 1
     assert "| full E-CDCTR |" in reports[0].read_text()
-
-
-@pytest.mark.airflow
-def test_a_forgetting_study_runs_from_its_form(airflow):
-    conf = {"rows": ["continue_no_tpm", "continue"], "seeds": "3", "days": 3, "preset": "tiny", "workers": 1}
-    done = dags_test(airflow, "forgetting", conf)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    folder = Path(airflow.environment["ECDCTR_STORE"]).parent / "forgetting"
-    assert len(list(folder.glob("*.html"))) == 1
-    assert "lower by" in next(folder.glob("*.md")).read_text()
-
-
-@pytest.mark.airflow
-def test_backfills_through_a_real_scheduler_resolve_as_of_their_dates(airflow, versions):
-    """A-CTR and CPM for three days in an experiment, weekly TPM after that: what was made stays as of its date."""
-    executable = str(Path(sys.executable).parent / "airflow")
-    conf = json.dumps({"experiment": "study", "variant": "default"})
-    with airflow.running():
-        airflow.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
-        wait_for_dags(airflow)
-        for level, first, last, count in (
-            ("cpm", DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=3), 3),
-            ("actr", DATE + dt.timedelta(days=1), DATE + dt.timedelta(days=3), 3),
-        ):
-            command = [executable, "backfill", "create", "--dag-id", f"ecdctr_{level}", "--from-date", str(first)]
-            command += ["--to-date", str(last), "--max-active-runs", "2", "--dag-run-conf", conf]
-            done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-            wait_for_runs(airflow, level, "backfill", count)
-        events = airflow.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
-        chain = {"experiment": "chain", "variant": "continue", "chain_start": str(DATE + dt.timedelta(days=1))}
-        for back in (3, 2, 1):  # the last day first
-            date = DATE + dt.timedelta(days=back)
-            body = {"dag_run_id": f"chain_{date}", "logical_date": None, "conf": chain | {"data_date": str(date)}}
-            airflow.call("POST", "/api/v2/dags/ecdctr_actr/dagRuns", body)
-        wait_for_runs(airflow, "actr", "chain_", 3)
-    days = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
-    chained = versions.versions("chain", "actr")
-    assert [ref.date for ref in chained] == days
-    parents = [versions.manifest(ref).parents.get("actr") for ref in chained]
-    assert parents == [None, [str(chained[0])], [str(chained[1])]]
-    for level in ("cpm", "actr"):
-        assert [ref.date for ref in versions.versions("study", level)] == days
-    for ref in versions.versions("study", "actr"):
-        assert versions.manifest(ref).parents["cpm"] == [f"study/cpm/{ref.date}/v0001"]
-        assert versions.manifest(ref).window_end == ref.date
-    published = {event["extra"].get("version") for event in events}
-    assert {str(ref) for ref in versions.versions("study", "actr")} <= published
-
-
-def wait_for_runs(airflow: Airflow, level: str, prefix: str, count: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=50")["dag_runs"]
-        states = {run["dag_run_id"]: run["state"] for run in runs if run["dag_run_id"].startswith(prefix)}
-        failed = [run for run, state in states.items() if state == "failed"]
-        if failed:
-            pytest.fail(f"{failed} failed:\n" + failed_logs(airflow, f"ecdctr_{level}", failed[0]))
-        if list(states.values()).count("success") == count:
-            return
-        time.sleep(1)
-    pytest.fail(f"the runs {prefix}… of {level} are not done: {states}")
-
-
-def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
-    """States of a run's tasks and the last lines of the log of those that failed, for the message of a failed test."""
-    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-    instances = airflow.call("GET", f"{run}/taskInstances")["task_instances"]
-    lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]
-    folder = airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
-    for one in instances:
-        if one["state"] == "failed":
-            for log in sorted(folder.glob(f"task_id={one['task_id']}/attempt=*.log")):
-                lines += [str(log), log.read_text()[-2500:]]
-            scheduler = (airflow.home / "standalone.log").read_text().splitlines()
-            lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
-    return "\n".join(lines)
 
 
 @pytest.mark.airflow
@@ -249,6 +164,14 @@ def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
     assert data_date({"data_date": "2026-03-01"}, week) == "2026-03-01"
     with pytest.raises(ConfigError, match="set the param data_date"):
         data_date({}, SimpleNamespace(data_interval_end=None))
+
+
+@pytest.mark.parametrize("own", [{"variant": "no_tpm"}, {"seed": 0}, {"hold_out_every": 5}])
+def test_a_run_that_would_mix_other_models_into_production_is_refused_at_once(own):
+    params = {"data_date": "2026-03-01", "experiment": "production", **own}
+    with pytest.raises(ConfigError, match=f"{next(iter(own))}=.* cannot run in 'production'"):
+        data_date(params, None)
+    assert data_date(params | {"experiment": "mine"}, None) == "2026-03-01"
 
 
 def test_the_demo_plan_has_every_parent_before_its_children():

@@ -19,7 +19,7 @@ from ecdctr.demo import Airflow, free_port, wait_for_dags
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import REPOSITORY
-from tests.test_airflow import failed_logs, write_config
+from tests.helpers import failed_logs, write_config
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -207,9 +207,10 @@ def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
 def test_a_training_task_links_to_the_page_of_its_version(ui):
     run = next(run for run in ui.runs("ecdctr_actr") if run["conf"].get("data_date") == str(DAY))
     ui.open(f"/dags/ecdctr_actr/runs/{run['dag_run_id']}/tasks/train")
+    ui.page.wait_for_timeout(3000)
+    ui.shot("task")
     link = ui.page.get_by_role("link", name="Version", exact=True).first
     link.wait_for()
-    ui.shot("task")
     target = link.get_attribute("href")
     assert target.endswith(f"/ecdctr/version/production/actr/{DAY}/v0001")
     ui.open(target.removeprefix(ui.airflow.url))

@@ -14,7 +14,7 @@ from ecdctr.config import load_config
 from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.errors import ConfigError
 from tests.conftest import DATE, REPOSITORY
-from tests.test_airflow import write_config
+from tests.helpers import write_config
 
 
 def ecdctr(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ import yaml
 from ecdctr.demo import free_port
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.test_airflow import write_config
+from tests.helpers import write_config
 
 SECRETS = {
     "POSTGRES_PASSWORD": "pg-secret",

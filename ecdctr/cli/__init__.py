@@ -6,15 +6,20 @@ import sys
 
 from ecdctr.cli import data, levels, serving, setup, store, studies  # noqa: F401  # each adds its commands
 from ecdctr.cli.base import app
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import TRY_AGAIN, EcdctrError, machine_trouble
 
 
 def main() -> None:
-    """Run the command line; a refusal is one sentence on stderr and exit code 1."""
+    """Run the command line.
+
+    A refusal is one sentence on stderr and exit code 1; trouble with the machine (disk full, folder gone) is one
+    sentence and exit code 75, after which the same command may succeed.
+    """
     try:
         app()
-    except EcdctrError as error:
-        if "--debug" in sys.argv:
+    except Exception as error:
+        trouble = None if isinstance(error, EcdctrError) else machine_trouble(error)
+        if "--debug" in sys.argv or not (isinstance(error, EcdctrError) or trouble):
             raise
-        print(f"ecdctr: {error}", file=sys.stderr)
-        sys.exit(1)
+        print(f"ecdctr: {trouble or error}", file=sys.stderr)
+        sys.exit(TRY_AGAIN if trouble else 1)

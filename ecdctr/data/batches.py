@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -167,24 +168,38 @@ def training_batches(
     batch_size: int,
     chunk_rows: int,
     seed: int,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
 
-    A last batch of one row is left out, since BatchNorm cannot use it.
+    A last batch of one row is left out, since BatchNorm cannot use it. `skip` leaves the first batches out: of
+    them, whole chunks are read but not encoded.
     """
     generator = torch.Generator().manual_seed(seed)
     chunks = read_chunks(parts, inputs.columns, chunk_rows, seed)
 
-    def next_chunk() -> Batch | None:
+    def next_chunk() -> tuple[int, Batch | None, int] | None:
+        """Rows, the batch unless it is skipped, and the first row of the shuffled ones that is wanted."""
+        nonlocal skip
         table = next(chunks, None)
-        return None if table is None else encode(table, inputs, vocabularies)
+        if table is None:
+            return None
+        count = math.ceil(table.num_rows / batch_size) - (table.num_rows % batch_size == 1)
+        if skip >= count:
+            skip -= count
+            return table.num_rows, None, 0
+        first, skip = skip * batch_size, 0
+        return table.num_rows, encode(table, inputs, vocabularies), first
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(next_chunk)
-        while (chunk := ahead.result()) is not None:
+        while (found := ahead.result()) is not None:
             ahead = reader.submit(next_chunk)
-            order = torch.randperm(len(chunk), generator=generator)
-            for start in range(0, len(chunk), batch_size):
+            rows, chunk, first = found
+            order = torch.randperm(rows, generator=generator)
+            if chunk is None:
+                continue
+            for start in range(first, rows, batch_size):
                 index = order[start : start + batch_size]
                 if len(index) > 1:
                     yield chunk.take(index)

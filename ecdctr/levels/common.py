@@ -32,6 +32,7 @@ from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training import checkpoint
 from ecdctr.training.loop import fit
+from ecdctr.training.progress import Progress
 
 NOT_TRAINING = {
     "simulate.py",
@@ -130,13 +131,18 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     days = _prepare_days(request, plan)
     fingerprint = _fingerprint(request, plan, days)
     finished = request.store.find(request.experiment, level, request.date, fingerprint)
+    settings = config.training(level)
+    progress = Progress(request.store.progress(fingerprint), settings.checkpoint_seconds)
     if finished and not request.force:
+        _conclude(request.store, finished.ref, progress)
         return Outcome(finished, True)
 
+    for refs in plan.parents.values():
+        for ref in refs:
+            request.store.check(ref)
     inputs = Inputs.of(config, level)
     vocabularies = _grow(request, plan, inputs, [day.path for day in days.values()], grow_from)
     model, optimizer, penalty = build(inputs, vocabularies)
-    settings = config.training(level)
     parts = _parts(config, days)
     reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
     result = fit(
@@ -149,6 +155,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
         reporter.advance,
         optimizer=optimizer,
         penalty=penalty,
+        progress=progress,
     )
 
     request.store.create_experiment(request.experiment, request.store.parent_of(request.experiment) or PRODUCTION)
@@ -189,9 +196,16 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
             airflow_run=os.environ.get("ECDCTR_AIRFLOW_RUN"),
         )
         published = request.store.publish(folder, manifest, request.force)
-    if published.version and request.store.alias("candidate", request.experiment, level) != published.ref:
-        request.store.set_alias("candidate", published.ref, "newest version trained")
+    _conclude(request.store, published.ref, progress)
     return Outcome(published, False)
+
+
+def _conclude(store: Store, ref: Ref, progress: Progress) -> None:
+    """What remains to be done once a version is there; also when a run died right after publishing it."""
+    progress.discard()
+    known = store.alias("candidate", ref.experiment, ref.level)
+    if known is None or (known.date, known.version) < (ref.date, ref.version):
+        store.set_alias("candidate", ref, "newest version trained")
 
 
 def start_from(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint, carry_optimizer: bool) -> Start:

@@ -28,7 +28,7 @@ from ecdctr.orchestration.settings import Settings, load_settings
 from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
 
-TOGETHER = 4  # runs started at once; less than the DAGs' max_active_runs, so that a chain's first day always gets in
+TOGETHER = 4  # runs at once; fewer than the max_active_runs of a DAG, so that the first day of a chain always gets in
 
 
 class Planned(NamedTuple):
@@ -65,9 +65,7 @@ class Planned(NamedTuple):
             conf["hold_out_every"] = hold_out_every
             if self.config.actr.policy == "continue":
                 conf["chain_start"] = str(chain_start)
-        # Airflow starts queued runs in order of run_after: oldest day first
-        run_after = dt.datetime.combine(self.date, dt.time(), dt.UTC).isoformat()
-        return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf, "run_after": run_after}
+        return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf}
 
 
 class Wanted(NamedTuple):
@@ -175,13 +173,12 @@ def build_forgetting_dag() -> DAG:
             return todo
 
         @task_group
-        def day(trigger_run_id: str, conf: dict[str, Any], run_after: str, experiment: str, date: str) -> None:
+        def day(trigger_run_id: str, conf: dict[str, Any], experiment: str, date: str) -> None:
             backfill = TriggerDagRunOperator(
                 task_id="backfill",
                 trigger_dag_id="ecdctr_actr",
                 trigger_run_id=trigger_run_id,
                 conf=conf,
-                run_after=run_after,
                 **_waiting(poke),
             )
             arguments = ["matrix", "row", "--experiment", experiment, "--date", date, *matrix]

@@ -16,6 +16,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from ecdctr.errors import TRY_AGAIN
 from ecdctr.orchestration.links import VersionLink
 from ecdctr.orchestration.settings import Settings, load_settings
 from ecdctr.orchestration.triggers import DayTrigger, YesterdayTrigger
@@ -73,6 +74,8 @@ class ProcessOperator(BaseOperator):
             code = self._process.wait()
             if code < 0 or code == 137:
                 raise RuntimeError(f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be retried.")
+            if code == TRY_AGAIN:
+                raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
             if code:
                 raise AirflowFailException(last)
             return json.loads(result.read_text())

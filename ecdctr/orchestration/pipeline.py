@@ -15,8 +15,11 @@ import datetime as dt
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.config import LEVEL_DOMAIN, Level
+from ecdctr.orchestration.alerts import deadline_missed, task_failed
 from ecdctr.orchestration.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.orchestration.settings import data_date, load_settings, next_day
 
@@ -47,6 +50,12 @@ def build_dag(level: Level) -> DAG:
         # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
         max_active_runs=8,
         params=_params(level, sorted(config.variants)),
+        default_args={"on_failure_callback": task_failed},
+        deadline=DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=dt.timedelta(hours=airflow.deadline_hours),
+            callback=AsyncCallback(deadline_missed, {"hours": airflow.deadline_hours}),
+        ),
         user_defined_macros={"data_date": data_date, "next_day": next_day},
         tags=["ecdctr"],
     ) as dag:
@@ -109,8 +118,8 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type="string",
             pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
             title="Experiment",
-            description="Namespace of the versions; what it lacks is resolved from production. In the backfill form tick "
-            "'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
+            description="Namespace of the versions; what it lacks is resolved from production. In the backfill form "
+            "tick 'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
         ),
         "variant": Param(
             "default",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import shutil
 import uuid
@@ -105,7 +106,9 @@ class Store:
             number = 1 + max((int(name[1:]) for name in taken), default=0)
             while True:
                 stored = manifest.model_copy(update={"version": f"v{number:04d}", "files": entries})
-                files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
+                content = stored.model_dump_json(indent=1).encode()
+                files.write_bytes(folder / "manifest.json", content)
+                files.write_bytes(folder / "manifest.sha256", hashlib.sha256(content).hexdigest().encode())
                 files.sync(folder)
                 if files.rename_dir(folder, parent / stored.version):
                     files.sync(parent)
@@ -132,6 +135,10 @@ class Store:
     def path(self, ref: Ref) -> Path:
         """The folder of a version."""
         return self.root / ref.experiment / ref.level / ref.date.isoformat() / ref.version
+
+    def progress(self, fingerprint: str) -> Path:
+        """Where a training with this fingerprint saves how far it is."""
+        return self.root / ".progress" / f"{fingerprint}.safetensors"
 
     def study(self, name: str) -> Path:
         """The folder of a study's results; raises StoreError for a bad name."""
@@ -276,18 +283,37 @@ class Store:
                     problems += self._verify_version(ref)
         return problems
 
-    def _verify_version(self, ref: Ref) -> list[str]:
+    def check(self, ref: Ref) -> None:
+        """Re-hash a version's files before something is built on them; raises StoreError that names the damaged one."""
+        problems = self._damages(ref)
+        if problems:
+            raise StoreError(" ".join(problems))
+
+    def _damages(self, ref: Ref) -> list[str]:
+        mend = f"train it again: ecdctr train {ref.level} --date {ref.date} --experiment {ref.experiment} --force."
         try:
             manifest = self.manifest(ref)
         except StoreError as error:
-            return [str(error)]
+            return [f"{error} If it is damaged, {mend}"]
         problems = []
+        content = (self.path(ref) / "manifest.json").read_bytes()
+        digest = self.path(ref) / "manifest.sha256"
+        if not digest.exists() or digest.read_text() != hashlib.sha256(content).hexdigest():
+            problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
             path = self.path(ref) / name
             if not path.exists():
-                problems.append(f"{ref}: file {name} is missing; train the version again with --force.")
+                problems.append(f"{ref}: file {name} is missing; {mend}")
             elif files.sha256(path) != entry.sha256:
-                problems.append(f"{ref}: file {name} differs from its manifest; train the version again with --force.")
+                problems.append(f"{ref}: file {name} differs from its manifest; {mend}")
+        return problems
+
+    def _verify_version(self, ref: Ref) -> list[str]:
+        problems = self._damages(ref)
+        try:
+            manifest = self.manifest(ref)
+        except StoreError:
+            return problems
         for parents in manifest.parents.values():
             problems += [
                 f"{ref}: parent {parent} is missing."

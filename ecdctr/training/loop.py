@@ -15,6 +15,7 @@ from ecdctr.data.batches import Inputs, Part, training_batches
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import TrainingError
 from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.progress import Position, Progress
 
 CHECK_EVERY = 20
 
@@ -42,10 +43,12 @@ def fit(
     *,
     optimizer: dict[str, torch.Tensor] | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
+    progress: Progress | None = None,
 ) -> FitResult:
     """Train a model in place; `on_step` gets the samples and the loss of each stretch of batches.
 
     `optimizer` is the state to start from, `penalty` is added to each batch's loss (and left out of what is reported).
+    With `progress`, an interrupted training goes on at its last saved step and ends in the same weights.
     Deterministic for a seed and a number of threads. Raises TrainingError as soon as the loss is not a finite number.
     """
     torch.set_num_threads(settings.threads)
@@ -57,13 +60,17 @@ def fit(
     optimizers = Optimizers(model, settings)
     if optimizer:
         optimizers.load(optimizer)
-    started, samples, loss_sum = time.perf_counter(), 0, 0.0
-    for epoch in range(settings.epochs):
-        epoch_samples, loss_sum, pending = 0, 0.0, []
+    at = progress.resume(model, optimizers) if progress else Position()
+    if at.samples + at.epoch_samples and on_step:
+        on_step(at.samples + at.epoch_samples, at.loss_sum / max(at.epoch_samples, 1))
+    started, samples, loss_sum = time.perf_counter() - at.seconds, at.samples, 0.0
+    for epoch in range(at.epoch, settings.epochs):
+        first, epoch_samples, loss_sum = at.step, at.epoch_samples, at.loss_sum
+        at, pending = Position(), []
         batches = training_batches(
-            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch
+            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first
         )
-        for step, batch in enumerate(batches):
+        for step, batch in enumerate(batches, first):
             batch = batch.to(device)
             loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.label)
             optimizers.step(loss if penalty is None else loss + penalty())
@@ -71,6 +78,10 @@ def fit(
             if step % CHECK_EVERY == 0:
                 loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step)
                 pending = []
+                if progress:
+                    seconds = time.perf_counter() - started
+                    now = Position(epoch, step + 1, samples, epoch_samples, loss_sum, seconds)
+                    progress.save(model, optimizers, now)
         if pending:
             loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, -1, on_step)
         samples += epoch_samples

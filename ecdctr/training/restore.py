@@ -21,6 +21,7 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
 
     The shape comes from the manifest, not from today's configuration.
     """
+    store.check(ref)
     manifest = store.manifest(ref)
     known = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
     config = Config.model_validate({"seed": manifest.seed, **known})

@@ -1,0 +1,70 @@
+"""An interrupted training goes on where it was: weights, moments and the exact position in the data, in one file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ecdctr import files
+from ecdctr.training.optimizers import Optimizers
+
+SHARE_OF_TIME = 20  # saving takes at most a twentieth of the time, however large the tables
+
+
+class Position(NamedTuple):
+    """How far a training is: the next step of an epoch, and what was counted before it."""
+
+    epoch: int = 0
+    step: int = 0
+    samples: int = 0
+    epoch_samples: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+
+
+class Progress:
+    """The file of one training, named by its fingerprint, so that only the very same training goes on from it."""
+
+    def __init__(self, path: Path, every_seconds: float) -> None:
+        self.path, self.wait = path, every_seconds
+        self.saved_at = time.monotonic()
+
+    def resume(self, model: nn.Module, optimizers: Optimizers) -> Position:
+        """Take up what was saved, if anything; a damaged file counts as nothing, and training begins anew."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
+                position = Position(**json.loads(file.metadata()["position"]))
+        except (FileNotFoundError, SafetensorError):
+            return Position()
+        model.load_state_dict(_part(tensors, "model/"))
+        optimizers.load(_part(tensors, "optimizer/"))
+        return position
+
+    def save(self, model: nn.Module, optimizers: Optimizers, position: Position) -> None:
+        """Save if it is time to; whole or not at all."""
+        began = time.monotonic()
+        if began - self.saved_at < self.wait:
+            return
+        tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
+        tensors |= {f"optimizer/{name}": value for name, value in optimizers.state().items()}
+        files.make_dir(self.path.parent)
+        with files.replacing(self.path) as temporary:
+            save_file(tensors, temporary, metadata={"position": json.dumps(position._asdict())})
+        self.saved_at = time.monotonic()
+        self.wait = max(self.wait, SHARE_OF_TIME * (self.saved_at - began))
+
+    def discard(self) -> None:
+        """The training has ended."""
+        self.path.unlink(missing_ok=True)
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
