@@ -204,6 +204,13 @@ class Evaluation(Section):
     bootstrap_samples: int = Field(500, ge=50)
     gate_max_gauc_drop: float = Field(0.01, ge=0, description="refuse if the challenger is surely worse by more")
     gate_calibration: tuple[float, float] = (0.5, 2.0)
+    gate_min_score_spread: float = Field(1e-4, ge=0, description="standard deviation of the predictions, at least")
+    gate_max_cpm_age: int = Field(
+        3, ge=0, description="days by which CPM may be older than an A-CTR that starts from it"
+    )
+    gate_max_tpm_age: int = Field(
+        21, ge=0, description="the same for the newest TPM snapshot, beyond snapshots.lag_days"
+    )
 
 
 class Kubernetes(Section):

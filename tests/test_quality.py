@@ -19,6 +19,8 @@ from ecdctr.config import Config, Quality
 from ecdctr.data.days import day_files
 from ecdctr.data.quality import check_day, population_stability_index
 from ecdctr.errors import ContractError
+from ecdctr.levels.common import Request
+from ecdctr.levels.tpm import train_tpm
 from tests.conftest import DATE
 
 
@@ -57,6 +59,13 @@ def flipped(table: pa.Table) -> pa.Table:
     return replaced(table, "click", pc.subtract(pa.scalar(1, pa.int8()), table["click"]))
 
 
+def clickier(table: pa.Table) -> pa.Table:
+    """Every fifth impression that was not clicked is."""
+    click = table["click"].to_numpy().copy()
+    click[::5] = 1
+    return replaced(table, "click", pa.array(click))
+
+
 def without_slots(table: pa.Table) -> pa.Table:
     return replaced(table, "slot", pa.nulls(table.num_rows, table.schema.field("slot").type))
 
@@ -76,6 +85,7 @@ def one_slot(table: pa.Table) -> pa.Table:
         (half, "impressions"),
         (lambda table: pa.concat_tables([table, table]), "impressions"),
         (flipped, "click-through rate"),
+        (clickier, "click-through rate"),
         (without_slots, "nulls of slot"),
         (flooded, "values of category never seen before"),
         (one_slot, "distribution of slot"),
@@ -91,6 +101,18 @@ def test_a_bad_day_is_found_and_stopped_when_asked_for(copied, change, measure):
         check_day(stopping, "natural", DATE)
     off = copied.model_copy(update={"quality": Quality(action="off")})
     assert check_day(off, "natural", DATE) == []
+
+
+def test_what_was_found_is_stored_with_the_version_or_stops_the_training(copied, store):
+    spoil(copied, clickier)
+    manifest = train_tpm(Request(copied, store, DATE)).manifest
+    assert len(manifest.quality) == 1
+    assert "click-through rate: expected" in manifest.quality[0]
+    assert store.manifest(manifest.ref).quality == manifest.quality
+    stopping = copied.model_copy(update={"quality": Quality(action="stop"), "seed": 2})
+    with pytest.raises(ContractError, match="click-through rate"):
+        train_tpm(Request(stopping, store, DATE))
+    assert store.versions("production", "tpm") == [manifest.ref]
 
 
 def test_a_day_is_measured_again_when_its_files_change(copied):

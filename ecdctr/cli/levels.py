@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +80,9 @@ def train(
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
     }  # fmt: skip
-    show(context, shown, result)
+    for warning in manifest.quality:
+        print(f"unlike the days before: {warning}", file=sys.stderr)
+    show(context, shown | {"quality": manifest.quality}, result)
 
 
 @app.command()

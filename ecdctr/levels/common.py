@@ -23,6 +23,7 @@ import ecdctr
 from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, Config, Domain, Level, digest
 from ecdctr.data.batches import Inputs, Part
 from ecdctr.data.prepare import Prepared, prepare
+from ecdctr.data.quality import check_day
 from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.models.embeddings import FieldEmbeddings
@@ -39,9 +40,12 @@ NOT_TRAINING = {
     "contract.py",
     "readers.py",
     "kuairand.py",
+    "quality.py",
     "metrics.py",
     "evaluate.py",
     "evaluations.py",
+    "matrix.py",
+    "progress.py",
 }
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
@@ -124,7 +128,8 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     """Prepare, look for a finished version with the same fingerprint, else train and publish.
 
     `grow_from` is the parent whose vocabularies are extended, `build` makes the network with its parents' weights,
-    `finish` may merge or write more files before publishing.
+    `finish` may merge or write more files before publishing. Raises ContractError when the data date is too unlike the
+    days before it and quality.action is 'stop', StoreError when a parent is damaged.
     """
     config, level, reporter = request.config, plan.level, request.reporter
     started = dt.datetime.now(dt.UTC)
@@ -137,6 +142,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
         _conclude(request.store, finished.ref, progress)
         return Outcome(finished, True)
 
+    unlike = [str(finding) for finding in check_day(config, LEVEL_DOMAIN[level], request.date)]
     for refs in plan.parents.values():
         for ref in refs:
             request.store.check(ref)
@@ -189,6 +195,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
                 "parameters": float(sum(p.numel() for p in model.parameters())),
             },
             rows={"samples": result.samples, **{name: v.rows for name, v in vocabularies.items()}},
+            quality=unlike,
             files={},
             started_at=started,
             finished_at=dt.datetime.now(dt.UTC),

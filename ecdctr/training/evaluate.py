@@ -91,7 +91,7 @@ def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluatio
     if np.isfinite(scored.oracle.astype(np.float64)).all():
         metrics["oracle"] = all_metrics(scored.users, scored.labels, scored.oracle)
     result = Evaluation(ref, date, metrics, user_auc(scored.users, scored.labels, scored.scores))
-    _save(store, result, calibration_curve(scored.labels, scored.scores), config.evaluation.low_activity_below)
+    _save(store, result, scored, config.evaluation.low_activity_below)
     return result
 
 
@@ -101,13 +101,14 @@ def calibration_curve(labels: NDArray[np.float32], scores: NDArray[np.float32], 
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 
 
-def _save(store: Store, result: Evaluation, curve: list[list[float]], low_activity_below: int) -> None:
+def _save(store: Store, result: Evaluation, scored: Scored, low_activity_below: int) -> None:
     content = {
         "ref": str(result.ref),
         "date": str(result.date),
         "low_activity_below": low_activity_below,
         "metrics": result.metrics,
-        "calibration_curve": curve,
+        "calibration_curve": calibration_curve(scored.labels, scored.scores),
+        "score_spread": float(scored.scores.std(dtype=np.float64)),
     }
     with store.staging() as folder:
         users = result.users

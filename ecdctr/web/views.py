@@ -140,7 +140,11 @@ def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
     """All evaluations of a version, whichever day, oldest first."""
     pattern = f"*/{ref.date}.{ref.version}/evaluation.json"
     paths = sorted((store.root / ref.experiment / "evaluations" / ref.level).glob(pattern))
-    return [json.loads(path.read_text()) for path in paths]
+    found = [json.loads(path.read_text()) for path in paths]
+    for one, path in zip(found, paths, strict=True):
+        verdict = path.parent / "verdict.json"
+        one["verdict"] = json.loads(verdict.read_text()) if verdict.exists() else None
+    return found
 
 
 def experiments_of(store: Store) -> list[str]:
