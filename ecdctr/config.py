@@ -213,18 +213,46 @@ class Evaluation(Section):
     )
 
 
+class Toleration(Section):
+    """Lets a training pod onto nodes with this taint."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class SecretKey(Section):
+    """One key of a Kubernetes secret; its value is never in the configuration."""
+
+    name: str
+    key: str
+
+
+QUANTITY = r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$"
+
+
 class Kubernetes(Section):
-    """The pod that trains, when airflow.execution is 'kubernetes'."""
+    """The pods that work, when airflow.execution is 'kubernetes'; docs/kubernetes.md."""
 
     image: str = "ecdctr:latest"
-    namespace: str = "default"
-    gpus: int = Field(1, ge=0)
-    cpu: str = "4"
-    memory: str = "16Gi"
-    volume_claim: str = "ecdctr"
-    mount_path: str = "/ecdctr"
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    gpus: int = Field(1, ge=0, description="of a training pod")
+    gpu_resource: str = Field("nvidia.com/gpu", description="as the cluster's device plugin names it")
+    cpu: str = Field("4", pattern=QUANTITY)
+    memory: str = Field("16Gi", pattern=QUANTITY)
+    volume_claim: str = Field("ecdctr", description="holds config.yaml, data, prepared examples and the store")
+    mount_path: str = Field("/ecdctr", pattern=r"^/[^:]*$")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="of training pods")
+    tolerations: tuple[Toleration, ...] = Field((), description="of training pods")
     service_account: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict, description="plain variables; secrets go below")
+    secrets: dict[str, SecretKey] = Field(
+        default_factory=dict, description="environment variable: {name: of the secret, key: in it}"
+    )
+    pod_template: Path | None = Field(None, description="YAML of a pod; what is set here wins over it")
+    startup_timeout_seconds: int = Field(600, ge=1, description="for pulling the image and finding a node")
 
 
 class AirflowSettings(Section):
@@ -236,6 +264,7 @@ class AirflowSettings(Section):
     daily_cron: str = "0 0 * * *"
     pool: str = "gpu"
     retries: int = Field(1, ge=0)
+    retry_seconds: float = Field(300, ge=0, description="before a step is tried again")
     wait_hours: float = Field(36, gt=0, description="how long a run waits for a day's data")
     poke_seconds: float = Field(60, gt=0)
     deadline_hours: float = Field(48, gt=0, description="after which a run that is not done is reported")

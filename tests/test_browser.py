@@ -61,7 +61,7 @@ class Ui:
                 dialog.locator("[role=combobox]").last.fill(value)
                 self.page.get_by_role("option", name=value, exact=True).click()
             else:
-                dialog.locator(f"#element_{name}").fill(value)
+                dialog.locator(f"[name=element_{name}], [id='number-input:element_{name}'] input").first.fill(value)
 
     def trigger(self, dag_id: str, **fields: str) -> str:
         """Fill the form, send it, wait until the run has ended; returns its id."""
@@ -122,7 +122,8 @@ def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 @pytest.fixture(scope="module")
 def study(ui: Ui) -> str:
     """A forgetting study over three days, triggered in the UI."""
-    ui.trigger("ecdctr_forgetting", study="browser", from_date=str(DAYS[0]), to_date=str(DAYS[-1]))
+    fields = {"study": "browser", "from_date": str(DAYS[0]), "to_date": str(DAYS[-1]), "hold_out_every": "2"}
+    ui.trigger("ecdctr_forgetting", **fields)
     return "browser"
 
 
@@ -189,7 +190,7 @@ def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
     ui.page.get_by_text("E-CDCTR").first.click()
     frame = ui.frame()
     frame.get_by_role("link", name="Experiments").click()
-    frame.get_by_role("link", name=study).click()
+    frame.get_by_role("link", name=study, exact=True).click()
     frame.get_by_text("Deploy").first.wait_for()
     heat = frame.get_by_alt_text("Forgetting heat maps")
     heat.scroll_into_view_if_needed()
@@ -206,7 +207,7 @@ def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
 
 def test_a_training_task_links_to_the_page_of_its_version(ui):
     run = next(run for run in ui.runs("ecdctr_actr") if run["conf"].get("data_date") == str(DAY))
-    ui.open(f"/dags/ecdctr_actr/runs/{run['dag_run_id']}/tasks/train")
+    ui.open(f"/dags/ecdctr_actr/runs/{run['dag_run_id']}/tasks/train/details")
     ui.page.wait_for_timeout(3000)
     ui.shot("task")
     link = ui.page.get_by_role("link", name="Version", exact=True).first

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from ecdctr.config import Config
 from ecdctr.data.batches import Part, read_chunks
 from ecdctr.data.prepare import prepare
+from ecdctr.errors import EcdctrError
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
@@ -70,7 +71,7 @@ def test_the_matrix_and_its_samples_come_from_users():
     rng = np.random.default_rng(3)
     day, user = np.repeat([0, 1, 2], 30), np.tile(np.arange(30), 3)
     auc, impressions = rng.random((3, 90)), rng.integers(2, 9, 90)
-    matrix = f.Matrix.of_rows(rows_of(auc, day, user, impressions), samples=400)
+    matrix = f.Matrix.of_rows(rows_of(auc, day, user, impressions), [0, 1, 2], samples=400)
     cell = day == 0
     assert matrix.r[2, 0] == pytest.approx((auc[2, cell] * impressions[cell]).sum() / impressions[cell].sum())
     assert matrix.drawn.mean(0) == pytest.approx(matrix.r, abs=0.03)
@@ -80,10 +81,16 @@ def test_the_matrix_and_its_samples_come_from_users():
     assert found["backward transfer"].value == pytest.approx(f.backward_transfer(matrix.r))
 
 
+def test_a_day_without_a_user_to_judge_by_is_refused():
+    rows = rows_of(np.ones((2, 2)), [0, 0], [0, 1], [2, 2])
+    with pytest.raises(EcdctrError, match="held-out ads of 1; hold out more"):
+        f.Matrix.of_rows(rows, [0, 1])
+
+
 def test_a_user_is_drawn_with_all_days():
     """Two users that disagree on both days: each draw moves both days together."""
     auc = np.array([[0.0, 1.0, 0.0, 1.0]] * 2)
-    matrix = f.Matrix.of_rows(rows_of(auc, [0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 1]), samples=50)
+    matrix = f.Matrix.of_rows(rows_of(auc, [0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 1]), [0, 1], samples=50)
     assert np.allclose(matrix.drawn[:, 0, 0], matrix.drawn[:, 0, 1])
     assert len(np.unique(matrix.drawn[:, 0, 0])) > 2
 
@@ -95,7 +102,7 @@ def forgetful(loss: float, seed: int, level: float = 0.8) -> f.Matrix:
     age = np.arange(6)[:, None] - day[None]
     mean = np.where(age >= 0, level - loss * age, level - 0.1)
     auc = mean + 0.01 * rng.standard_normal((6, 40))[:, user]
-    return f.Matrix.stack([f.Matrix.of_rows(rows_of(auc, day, user, [3] * len(day)))])
+    return f.Matrix.stack([f.Matrix.of_rows(rows_of(auc, day, user, [3] * len(day)), list(range(6)))])
 
 
 def test_the_advice_is_the_best_on_the_next_day_and_among_equals_the_one_that_forgets_least():

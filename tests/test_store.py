@@ -82,6 +82,14 @@ def test_rollback_walks_back_through_what_served(store):
         store.rollback(level="cpm")
 
 
+def test_verify_looks_through_experiments_too(store):
+    store.create_experiment("study")
+    ref = publish(store, DAY, "f", "study").ref
+    assert store.verify() == []
+    (store.path(ref) / "a").write_text("g")
+    assert len(store.verify()) == 1
+
+
 def test_verify_finds_a_flipped_byte_and_a_missing_file(store):
     ref = publish(store, DAY, "f").ref
     assert store.verify() == []

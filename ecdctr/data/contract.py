@@ -76,7 +76,12 @@ def validate_day(connection: duckdb.DuckDBPyConnection, config: Config, domain: 
         violations += _check_schema(path, config)
     if violations:
         return DayReport(domain, date, 0, 0, violations)
-    rows, clicks, found = _check_rows(connection, files, date)
+    try:
+        rows, clicks, found = _check_rows(connection, files, date)
+    except duckdb.Error as error:  # the footer was whole, the pages are not
+        where = str(files[0] if len(files) == 1 else files[0].parent)
+        message = f"expected a whole Parquet file, found a damaged one ({str(error).strip().splitlines()[0]})"
+        return DayReport(domain, date, 0, 0, [Violation("unreadable", where, message)])
     return DayReport(domain, date, rows, clicks, found)
 
 

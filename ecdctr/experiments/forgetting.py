@@ -46,7 +46,10 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
         for _ in as_completed(futures):
             reporter.advance(1)
         rows = {job: future.result() for job, future in zip(jobs, futures, strict=True)}
-    return {row: Matrix.stack([Matrix.of_rows(rows[seed, row]) for seed in study.seeds]) for row in done}, failed
+    days = {seed: study.dates(seed) for seed in study.seeds}
+    return {
+        row: Matrix.stack([Matrix.of_rows(rows[seed, row], days[seed]) for seed in study.seeds]) for row in done
+    }, failed
 
 
 def collect(store: Store, experiments: dict[str, list[str]], dates: list[dt.date], hold_out_every: int) -> Found:
@@ -63,7 +66,9 @@ def collect(store: Store, experiments: dict[str, list[str]], dates: list[dt.date
             rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             failed[variant] = f"no matrix row for {', '.join(missing[:3])}{rest}; see the runs of these days"
         else:
-            found[variant] = Matrix.stack([Matrix.of_rows([rows[date] for date in dates]) for rows in seeds.values()])
+            found[variant] = Matrix.stack(
+                [Matrix.of_rows([rows[date] for date in dates], dates) for rows in seeds.values()]
+            )
     if not found:
         raise EcdctrError(f"No variant is complete: {failed}")
     return found, failed

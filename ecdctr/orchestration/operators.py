@@ -22,7 +22,6 @@ from ecdctr.orchestration.settings import Settings, load_settings
 from ecdctr.orchestration.triggers import DayTrigger, YesterdayTrigger
 
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written into the manifest
-POD_RESULT = "/airflow/xcom/return.json"
 
 
 def command_task(
@@ -39,7 +38,9 @@ def command_task(
     if airflow.execution == "process":
         prefix = ["--config", str(settings.config_path), "--store", str(settings.store_path)]
         return ProcessOperator(arguments=[*prefix, *arguments], **common)
-    return _pod_task(settings, arguments, gpu, common)
+    from ecdctr.orchestration.pods import pod_task
+
+    return pod_task(airflow.kubernetes, arguments, gpu, RUN_VARIABLE, common)
 
 
 class ProcessOperator(BaseOperator):
@@ -187,36 +188,3 @@ def _run_before(context: Any, date: str, before: str) -> str:
     if run.logical_date and not context["params"].get("data_date"):
         return (run.logical_date - dt.timedelta(days=1)).isoformat()
     return run.run_id.replace(date, before) if date in run.run_id else ""
-
-
-def _pod_task(settings: Settings, arguments: list[str], gpu: bool, common: dict[str, Any]) -> BaseOperator:
-    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-    from kubernetes.client import models as k8s
-
-    pod = settings.config.airflow.kubernetes
-    requests = {"cpu": pod.cpu, "memory": pod.memory}
-    limits = {"memory": pod.memory}
-    if gpu and pod.gpus:
-        limits["nvidia.com/gpu"] = str(pod.gpus)
-    return KubernetesPodOperator(
-        **common,
-        name=f"ecdctr-{common['task_id'].replace('_', '-')}",
-        namespace=pod.namespace,
-        image=pod.image,
-        env_vars={RUN_VARIABLE: "{{ dag.dag_id }}/{{ run_id }}"},
-        cmds=["ecdctr"],
-        arguments=["--config", f"{pod.mount_path}/config.yaml", "--store", f"{pod.mount_path}/store", *arguments,
-                   "--result", POD_RESULT],
-        container_resources=k8s.V1ResourceRequirements(requests=requests, limits=limits),
-        volumes=[k8s.V1Volume(
-            name="ecdctr",
-            persistent_volume_claim=k8s.V1PersistentVolumeClaimVolumeSource(claim_name=pod.volume_claim),
-        )],
-        volume_mounts=[k8s.V1VolumeMount(name="ecdctr", mount_path=pod.mount_path)],
-        node_selector=pod.node_selector if gpu else {},
-        service_account_name=pod.service_account,
-        security_context=k8s.V1PodSecurityContext(run_as_non_root=True, run_as_user=1000, fs_group=1000),
-        do_xcom_push=True,
-        get_logs=True,
-        on_finish_action="delete_pod",
-    )  # fmt: skip

@@ -12,6 +12,7 @@ decides which version serves.
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
@@ -50,12 +51,11 @@ def build_dag(level: Level) -> DAG:
         # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
         max_active_runs=8,
         params=_params(level, sorted(config.variants)),
-        default_args={"on_failure_callback": task_failed},
-        deadline=DeadlineAlert(
-            reference=DeadlineReference.DAGRUN_QUEUED_AT,
-            interval=dt.timedelta(hours=airflow.deadline_hours),
-            callback=AsyncCallback(deadline_missed, {"hours": airflow.deadline_hours}),
-        ),
+        default_args={
+            "on_failure_callback": task_failed,
+            "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
+        },
+        deadline=_deadline(airflow.deadline_hours),
         user_defined_macros={"data_date": data_date, "next_day": next_day},
         tags=["ecdctr"],
     ) as dag:
@@ -102,6 +102,17 @@ def build_dag(level: Level) -> DAG:
             prepare >> yesterday >> train
         train >> wait("wait_for_next_day", NEXT) >> evaluate >> gate
     return dag
+
+
+def _deadline(hours: float) -> DeadlineAlert | None:
+    """Tells an operator when a run is not done some hours after it was queued."""
+    if sys.argv[1:3] == ["dags", "test"]:
+        return None  # Airflow 3.3.2 fails there: it asks its database for a deadline that only the DAG processor stores
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=dt.timedelta(hours=hours),
+        callback=AsyncCallback(deadline_missed, {"hours": hours}),
+    )
 
 
 def _params(level: Level, variants: list[str]) -> dict[str, Param]:

@@ -5,11 +5,13 @@ R[i, j] is the GAUC of the model after day i on held-out ads of day j, both coun
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from ecdctr.errors import EcdctrError
 
 SAMPLES = 500
 Array = NDArray[np.float64]
@@ -36,18 +38,27 @@ class Matrix(NamedTuple):
     drawn: Array
 
     @classmethod
-    def of_rows(cls, rows: list[pa.Table], samples: int = SAMPLES, seed: int = 1) -> Matrix:
+    def of_rows(cls, rows: list[pa.Table], days: list[Any], samples: int = SAMPLES, seed: int = 1) -> Matrix:
         """From the rows of the matrix, first model first, each with the columns day, user, impressions and auc.
+
+        Raises EcdctrError for a day on which no user has both a click and a non-click.
 
         A user is drawn with all days, since days of one user are not independent (bootstrap over clusters). The same
         seed and users give the same draws, so that variants are compared on the same users.
         """
-        days = rows[0].column("day").combine_chunks().dictionary_encode()
-        day = days.indices.to_numpy()
+        found = rows[0].column("day").to_pylist()
+        lacking = [str(date) for date in days if date not in set(found)]
+        if lacking:
+            raise EcdctrError(
+                f"No user has both a click and a non-click among the held-out ads of {', '.join(lacking[:5])}; hold "
+                "out more of them (a smaller hold_out_every)."
+            )
+        position = {date: i for i, date in enumerate(days)}
+        day = np.array([position[date] for date in found])
         user = rows[0].column("user").to_numpy()
         weight = rows[0].column("impressions").to_numpy().astype(np.float64)
         auc = np.stack([row.column("auc").to_numpy() for row in rows])
-        r = np.full((len(rows), len(days.dictionary)), np.nan)
+        r = np.full((len(rows), len(days)), np.nan)
         drawn = np.full((samples, *r.shape), np.nan)
         draws = np.random.default_rng(seed).poisson(1.0, (samples, user.max() + 1))
         for j in range(r.shape[1]):

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from ecdctr.errors import StoreError
 
@@ -82,6 +82,14 @@ class Manifest(BaseModel):
     finished_at: dt.datetime
     host: str
     airflow_run: str | None = None  # DAG and run, when Airflow started the training
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+                raise ValueError(f"file '{name}' would lie outside the version's folder")
+        return files
 
     @property
     def ref(self) -> Ref:

@@ -59,7 +59,7 @@ class Store:
         """The experiment where a resolve goes on, None at production."""
         if experiment == PRODUCTION:
             return None
-        path = self.root / experiment / "experiment.json"
+        path = self._folder(experiment, "experiment.json")
         if not path.exists():
             return PRODUCTION
         return str(json.loads(path.read_text())["parent"])
@@ -134,7 +134,7 @@ class Store:
 
     def path(self, ref: Ref) -> Path:
         """The folder of a version."""
-        return self.root / ref.experiment / ref.level / ref.date.isoformat() / ref.version
+        return self._folder(ref.experiment, ref.level) / ref.date.isoformat() / ref.version
 
     def progress(self, fingerprint: str) -> Path:
         """Where a training with this fingerprint saves how far it is."""
@@ -154,11 +154,20 @@ class Store:
         """Names of the studies that have results, sorted."""
         return sorted(path.parent.name for path in (self.root / ".studies").glob("*/study.json"))
 
+    def _folder(self, experiment: str, name: str) -> Path:
+        """A folder of an experiment; names come from params and command lines and must not lead out of the store."""
+        _check_name(experiment)
+        _check_name(name)
+        return self.root / experiment / name
+
     def manifest(self, ref: Ref) -> Manifest:
-        """Read a version's manifest; raises StoreError if it is missing or unreadable."""
+        """Read a version's manifest; raises StoreError if it is missing, unreadable, or another version's."""
         path = self.path(ref) / "manifest.json"
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            manifest = Manifest.model_validate_json(path.read_bytes())
+            if manifest.ref != ref:
+                raise StoreError(f"{path} cannot be read: it says that it is {manifest.ref}.")
+            return manifest
         except FileNotFoundError:
             raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).") from None
         except ValidationError as error:
@@ -169,7 +178,7 @@ class Store:
     def versions(self, experiment: str, level: str) -> list[Ref]:
         """All versions of a level, oldest data date and number first."""
         found = []
-        folder = self.root / experiment / level
+        folder = self._folder(experiment, level)
         for day in sorted(folder.iterdir()) if folder.exists() else []:
             with contextlib.suppress(ValueError):
                 date = dt.date.fromisoformat(day.name)
@@ -178,7 +187,7 @@ class Store:
 
     def newest(self, experiment: str, level: str) -> Ref | None:
         """The version with the newest data date in an experiment itself, without reading the others."""
-        folder = self.root / experiment / level
+        folder = self._folder(experiment, level)
         for day in sorted(folder.iterdir(), reverse=True) if folder.exists() else []:
             versions = _version_dirs(day)
             if versions:
@@ -188,7 +197,7 @@ class Store:
 
     def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
         """The newest finished version of that date with that fingerprint."""
-        folder = self.root / experiment / level / date.isoformat()
+        folder = self._folder(experiment, level) / date.isoformat()
         for path in reversed(_version_dirs(folder)):
             manifest = self.manifest(Ref(experiment, level, date, path.name))
             if manifest.fingerprint == fingerprint:
@@ -236,7 +245,7 @@ class Store:
     def alias_history(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> list[AliasRecord]:
         """All records of an alias, oldest first."""
         records = []
-        for path in sorted((self.root / experiment / "aliases" / level / alias).glob("[0-9]*.json")):
+        for path in sorted((self._folder(experiment, "aliases") / level / alias).glob("[0-9]*.json")):
             raw = json.loads(path.read_text())
             records.append(AliasRecord(int(path.stem), Ref.parse(raw["ref"]), raw["at"], raw["reason"]))
         return records
@@ -278,8 +287,8 @@ class Store:
         """Re-hash every file of every version; returns one sentence per problem."""
         problems = []
         for experiment in self.experiments():
-            for level_dir in sorted((self.root / experiment).iterdir()):
-                for ref in self.versions(experiment, level_dir.name):
+            for folder in sorted(path for path in (self.root / experiment).iterdir() if path.is_dir()):
+                for ref in self.versions(experiment, folder.name):
                     problems += self._verify_version(ref)
         return problems
 

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.errors import StoreError
 from ecdctr.models.embeddings import FieldEmbeddings
 
 SIDES = {"user": "user_id", "item": "item_id"}
@@ -57,7 +59,15 @@ def save(
 
 
 def load(folder: Path) -> Checkpoint:
-    """Read what save wrote."""
+    """Read what save wrote; raises StoreError for files that are not what they should be."""
+    try:
+        return _load(folder)
+    except (SafetensorError, pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StoreError(f"{folder} cannot be read: {reason}; train the version again with --force.") from None
+
+
+def _load(folder: Path) -> Checkpoint:
     names = [path.stem for path in (folder / "vocabulary").glob("*.parquet")]
     merged, optimizer = folder / "merged.safetensors", folder / "optimizer.safetensors"
     return Checkpoint(
