@@ -5,6 +5,8 @@ R[i, j] is the GAUC of the model after day i on held-out ads of day j, both coun
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,11 +33,14 @@ class Measure(NamedTuple):
 class Matrix(NamedTuple):
     """R [..., T, T] of one variant, and `samples` of it [..., samples, T, T] with the users drawn anew.
 
+    `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a half has nobody.
     One seed's matrix has no leading axis; several seeds are stacked along the first.
     """
 
     r: Array
     drawn: Array
+    halves: Array
+    drawn_halves: Array
 
     @classmethod
     def of_rows(cls, rows: list[pa.Table], days: list[Any], samples: int = SAMPLES, seed: int = 1) -> Matrix:
@@ -58,21 +63,24 @@ class Matrix(NamedTuple):
         user = rows[0].column("user").to_numpy()
         weight = rows[0].column("impressions").to_numpy().astype(np.float64)
         auc = np.stack([row.column("auc").to_numpy() for row in rows])
-        r = np.full((len(rows), len(days)), np.nan)
-        drawn = np.full((samples, *r.shape), np.nan)
-        draws = np.random.default_rng(seed).poisson(1.0, (samples, user.max() + 1))
-        for j in range(r.shape[1]):
-            of_day = day == j
-            own, count = auc[:, of_day], weight[of_day]
-            r[:, j] = own @ count / count.sum()
-            sampled = draws[:, user[of_day]] * count
-            drawn[:, :, j] = (sampled @ own.T) / np.maximum(sampled.sum(1, keepdims=True), 1e-12)
-        return cls(r, drawn)
+        rng = np.random.default_rng(seed)
+        draws = rng.poisson(1.0, (samples, user.max() + 1)).astype(np.float64)
+        draws[0] = 1.0  # the first "sample" is everybody: R itself
+        half = rng.permutation(user.max() + 1) % 2
+        parts = np.full((3, samples, len(rows), len(days)), np.nan)
+        for j in range(len(days)):
+            for part, chosen in enumerate((day == j, (day == j) & (half[user] == 0), (day == j) & (half[user] == 1))):
+                sampled = draws[:, user[chosen]] * weight[chosen]
+                total = sampled.sum(1, keepdims=True)
+                mean = (sampled @ auc[:, chosen].T) / np.where(total > 0, total, np.nan)
+                parts[part, :, :, j] = mean
+        whole, halves = parts[0], np.moveaxis(parts[1:], 0, 1)
+        return cls(whole[0], whole[1:], halves[0], halves[1:])
 
     @classmethod
     def stack(cls, seeds: list[Matrix]) -> Matrix:
         """Several seeds as one, along a new first axis."""
-        return cls(np.stack([each.r for each in seeds]), np.stack([each.drawn for each in seeds]))
+        return cls(*(np.stack(field) for field in zip(*seeds, strict=True)))
 
 
 def backward_transfer(r: Array) -> Array:
@@ -91,15 +99,31 @@ def forward_transfer(r: Array) -> Array:
     return next_day(r) - 0.5
 
 
-def forgetting(r: Array) -> Array:
+def largest_drop(r: Array) -> Array:
     """Mean over days j of max over j <= i < T of R[i, j], minus R[T, j] (Chaudhry et al. 2018, arXiv 1801.10112).
 
-    A maximum over noisy cells is too high; compare variants with equal days only.
+    The maximum over noisy cells picks noise: models that forget nothing have a large one, too. See `forgetting`.
     """
     days = r.shape[-1]
     learned = np.tril(np.ones((days, days), dtype=bool))
     best = np.where(learned, r, -np.inf)[..., :-1, :-1].max(-2)
     return (best - r[..., -1, :-1]).mean(-1)
+
+
+def forgetting(halves: Array) -> Array:
+    """The same quantity without the noise of its maximum: halves [..., 2, T, T] → [...].
+
+    Half of the users choose the best earlier model of each day, the other half say how much better it is than the last
+    one, and the other way round (cross-fitting, as for any maximum over estimates). 0 where nothing is forgotten.
+    """
+    days = halves.shape[-1]
+    learned = np.tril(np.ones((days, days), dtype=bool))[:-1, :-1]
+    earlier, last = halves[..., :-1, :-1], halves[..., -1, :-1]
+    choice = np.where(learned & np.isfinite(earlier), earlier, -np.inf).argmax(-2)[..., ::-1, :]
+    chosen = np.take_along_axis(earlier, choice[..., None, :], axis=-2)[..., 0, :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw without users on any day
+        return np.nanmean(chosen - last, axis=(-2, -1))
 
 
 def recency_curve(r: Array) -> Array:
@@ -143,9 +167,10 @@ def half_life(r: Array) -> Array:
     return found.reshape(share.shape[:-1])
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Array], Array]] = {
     "next-day GAUC": next_day,
     "forgetting": forgetting,
+    "largest drop": largest_drop,
     "backward transfer": backward_transfer,
     "forward transfer": forward_transfer,
     "recency area": recency_area,
@@ -155,21 +180,28 @@ MEASURES = {
 
 def measure(matrix: Matrix) -> dict[str, Measure]:
     """All measures of the mean over seeds, with intervals."""
-    return {name: _measure(function(matrix.r), function(matrix.drawn)) for name, function in MEASURES.items()}
+    return {name: _measure(*values_of(name, matrix)) for name in MEASURES}
+
+
+def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
+    """A measure of each seed, and of each draw of users."""
+    function = MEASURES[name]
+    if function is forgetting:
+        return function(matrix.halves), function(matrix.drawn_halves)
+    return function(matrix.r), function(matrix.drawn)
 
 
 def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
     """A measure of one variant minus that of another, on the same draws of users."""
-    function = MEASURES[name]
-    return _measure(function(ours.r) - function(theirs.r), function(ours.drawn) - function(theirs.drawn))
+    (own, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
+    return _measure(own - other, own_drawn - other_drawn)
 
 
 def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
     """By which share one variant's forgetting lies below another's, the means over seeds compared."""
-    own, other = (forgetting(matrix.r).mean() for matrix in (ours, theirs))
-    drawn, base = (forgetting(matrix.drawn).mean(0) for matrix in (ours, theirs))
-    low, high = np.quantile(1 - drawn / base, [0.025, 0.975])
-    return Measure(float(1 - own / other), float(low), float(high))
+    (own, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
+    low, high = np.nanquantile(1 - drawn.mean(0) / base.mean(0), [0.025, 0.975])
+    return Measure(float(1 - own.mean() / other.mean()), float(low), float(high))
 
 
 def recommend(variants: dict[str, Matrix]) -> str:
@@ -177,7 +209,7 @@ def recommend(variants: dict[str, Matrix]) -> str:
     best = max(variants, key=lambda name: next_day(variants[name].r).mean())
     leads = {name: difference("next-day GAUC", variants[best], variants[name]) for name in variants}
     equal = [name for name in variants if leads[name].low <= 0]
-    choice = min(equal, key=lambda name: forgetting(variants[name].r).mean())
+    choice = min(equal, key=lambda name: forgetting(variants[name].halves).mean())
     measures = {name: measure(matrix) for name, matrix in variants.items()}
     own = measures[choice]
     text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
@@ -192,5 +224,5 @@ def recommend(variants: dict[str, Matrix]) -> str:
 
 
 def _measure(values: Array, drawn: Array) -> Measure:
-    low, high = np.quantile(drawn.mean(0), [0.025, 0.975], method="nearest")
+    low, high = np.nanquantile(drawn.mean(0), [0.025, 0.975], method="nearest")
     return Measure(float(values.mean()), float(low), float(high))

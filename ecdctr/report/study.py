@@ -87,8 +87,8 @@ def _markdown(
     days = about.days
     lines = [
         f"# Forgetting on {about.world}\n",
-        f"{len(days)} days ({days[0]} to {days[-1]}), seeds {', '.join(map(str, about.seeds))}, each "
-        f"{about.hold_out_every}th impression of ads held out; 95 % intervals by bootstrap over users.\n",
+        f"{len(days)} days ({days[0]} to {days[-1]}), seeds {', '.join(map(str, about.seeds))}, one "
+        f"in {about.hold_out_every} impressions of ads held out; 95 % intervals by bootstrap over users.\n",
         f"**{advice}**\n",
         "| variant | " + " | ".join(MEASURES) + " |",
         "|---" * (len(MEASURES) + 1) + "|",
@@ -99,10 +99,12 @@ def _markdown(
     lines += [f"| {name} | failed: {reason} |" + " |" * (len(MEASURES) - 1) for name, reason in failed.items()]
     first = next(iter(variants))
     if len(variants) > 1:
-        lines += [f"\n## Forgetting relative to `{first}`\n", "| variant | lower by | each seed |", "|---|---|---|"]
+        base = ", ".join(f"{value:+.4f}" for value in forgetting(variants[first].halves))
+        lines += [f"\n## Forgetting relative to `{first}`\n", "| variant | lower by | of each seed |", "|---|---|---|"]
+        lines.append(f"| {first} | – | {base} |")
     for name, matrix in list(variants.items())[1:]:
         share = forgets_less(matrix, variants[first])
-        each = ", ".join(f"{100 * v:.0f} %" for v in 1 - forgetting(matrix.r) / forgetting(variants[first].r))
+        each = ", ".join(f"{value:+.4f}" for value in forgetting(matrix.halves))
         lines.append(
             f"| {name} | {100 * share.value:.0f} % [{100 * share.low:.0f} %, {100 * share.high:.0f} %] | {each} |"
         )
@@ -154,6 +156,8 @@ def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
             axes.plot([0, last - about.recurrence_days], [about.recurrence_days, last], ":", color="white", lw=0.8)
         axes.set_title(f"{name}, half-life {_days(half_life(variants[name].r))}", fontsize=9)
         axes.set_xlabel("day j")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_major_locator().set_params(integer=True)
     grid[0].set_ylabel("model after day i")
     _grey(list(grid))
     bar = figure.colorbar(image, ax=list(grid), shrink=0.8, label="GAUC")
