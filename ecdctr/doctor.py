@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -40,10 +41,66 @@ def examine(config_path: Path, store: Path) -> list[Finding]:
             findings.append(Finding(bool(dates), f"{text} under {config.data.root}"))
     except ConfigError as error:
         findings.append(Finding(False, str(error)))
+    findings.append(_store(store))
+    return findings + _airflow()
+
+
+def _store(store: Path) -> Finding:
+    """Publishing rests on hard links and atomic renames; some network folders have neither."""
+    folder = next(path for path in (store, *store.parents) if path.exists())
+    first, second = folder / f".doctor-{os.getpid()}", folder / f".doctor-{os.getpid()}-link"
+    try:
+        first.write_text("")
+        os.link(first, second)
+        os.replace(second, first)
+    except OSError as error:
+        return Finding(False, f"store {store}: {error.strerror}; choose a folder that can be written and linked in")
+    finally:
+        for path in (first, second):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return Finding(True, f"store {store} can be written")
+
+
+def _airflow() -> list[Finding]:
+    """What Airflow's settings, as this shell sees them, mean for the DAGs."""
+    findings = [
+        Finding(
+            bool(os.environ.get(name)),
+            f"{name} is {os.environ[name]}" if os.environ.get(name) else f"{name} is not set: the DAGs need it",
+        )
+        for name in ("ECDCTR_CONFIG", "ECDCTR_STORE")
+    ]
     home = os.environ.get("AIRFLOW_HOME")
     findings.append(
         Finding(True, f"AIRFLOW_HOME is {home}" if home else "AIRFLOW_HOME is not set: Airflow would use ~/airflow")
     )
+    try:
+        from airflow.configuration import conf
+    except ImportError:
+        return findings
+    dags = Path(conf.get("core", "dags_folder"))
+    found = (dags / "ecdctr_actr.py").exists()
+    findings.append(
+        Finding(found, f"DAGs in {dags}" if found else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER")
+    )
+    sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
+    findings.append(
+        Finding(
+            not sqlite,
+            "metadata on SQLite: for one person; use PostgreSQL for a team" if sqlite else "metadata on a server",
+        )
+    )
+    host, open_door = conf.get("api", "host"), conf.getboolean("core", "simple_auth_manager_all_admins")
+    if open_door:
+        safe = host in ("127.0.0.1", "localhost", "::1")
+        findings.append(
+            Finding(safe, f"everybody is admin, on {host}" + ("" if safe else "; bind to loopback or ask for a login"))
+        )
+    port, execution = conf.get("api", "port"), conf.get("core", "execution_api_server_url", fallback="")
+    if port != "8080" and f":{port}/" not in (execution or ""):
+        text = f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is '{execution}'"
+        findings.append(Finding(False, f"{text}: tasks would fail; set it to http://HOST:{port}/execution/"))
     return findings
 
 

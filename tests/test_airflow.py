@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,11 +55,37 @@ def dags_test(
     )
 
 
+@contextlib.contextmanager
+def statsd() -> Iterator[tuple[int, list[str]]]:
+    """A port on loopback and what was sent there."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def listen() -> None:
+            while (line := server.recv(65536).decode()) != "end":
+                heard.append(line)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield server.getsockname()[1], heard
+        server.sendto(b"end", server.getsockname())
+        thread.join()
+
+
 @pytest.mark.airflow
-def test_dags_test_runs_the_three_levels_and_the_gate_promotes(airflow, versions):
-    for level in ("tpm", "cpm", "actr"):
-        done = dags_test(airflow, level, {"data_date": str(DATE)})
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+def test_dags_test_runs_the_three_levels_the_gate_promotes_and_statsd_hears_of_it(airflow, versions):
+    with statsd() as (port, heard):
+        metrics = {
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+            "AIRFLOW__METRICS__STATSD_PORT": str(port),
+        }
+        for level in ("tpm", "cpm", "actr"):
+            done = dags_test(airflow, level, {"data_date": str(DATE)}, **metrics)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    gauges = {line.split(":")[0] for line in heard if line.startswith("airflow.ecdctr.")}
+    assert {"airflow.ecdctr.actr.gauc", "airflow.ecdctr.actr.promoted", "airflow.ecdctr.tpm.train_seconds"} <= gauges
     serving = versions.alias("serving")
     assert serving == Ref("production", "actr", DATE, "v0001")
     assert [ref.level for ref in versions.lineage(serving)] == ["actr", "cpm", "tpm"]

@@ -47,6 +47,19 @@ def test_a_day_from_the_command_line(options, tmp_path):
     assert ecdctr(*options, "store", "verify").returncode == 0
 
 
+def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
+    done = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
+    about = f"[level=tpm experiment=x data_date={DATE}"
+    assert [line for line in done.stderr.splitlines() if about not in line] == []
+    assert f"published  {about} version=v0001]" in done.stderr
+    monkeypatch.setenv("ECDCTR_LOG", "json")
+    again = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
+    lines = [json.loads(line) for line in again.stderr.splitlines()]
+    assert {(line["level"], line["experiment"], line["data_date"]) for line in lines} == {("tpm", "x", str(DATE))}
+    assert lines[-1]["event"] == "found again"
+    assert lines[-1]["version"] == "v0001"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

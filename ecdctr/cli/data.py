@@ -111,7 +111,7 @@ def prepare(
     config = context.obj.config(variant)
     checked = parse_level(level)
     dates = window(parse_date(date), config.training(checked).window_days)
-    bars = Bars()
+    bars = Bars(level=level, data_date=date)
     bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
     try:
         days = prepare(config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +49,7 @@ def train(
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
-    from ecdctr.console import Bars
+    from ecdctr.console import Bars, log
     from ecdctr.levels.actr import train_actr
     from ecdctr.levels.common import Request
     from ecdctr.levels.cpm import train_cpm
@@ -58,7 +57,8 @@ def train(
 
     session: Session = context.obj
     function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[parse_level(level)]
-    bars = Bars()
+    about = {"level": level, "experiment": experiment, "data_date": date}
+    bars = Bars(**about)
     day, start = parse_date(date), parse_date(chain_start) if chain_start else None
     if start and day < start:
         raise ConfigError(f"Data date {day} lies before the chain's start {start}; start the chain earlier.")
@@ -81,7 +81,8 @@ def train(
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
     }  # fmt: skip
     for warning in manifest.quality:
-        print(f"unlike the days before: {warning}", file=sys.stderr)
+        log(f"unlike the days before: {warning}", **about, version=manifest.version)
+    log("found again" if outcome.reused else "published", **about, version=manifest.version)
     show(context, shown | {"quality": manifest.quality}, result)
 
 
@@ -96,6 +97,7 @@ def evaluate(
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
+    from ecdctr.console import log
     from ecdctr.training.evaluate import evaluate
 
     session: Session = context.obj
@@ -104,6 +106,7 @@ def evaluate(
     ref = Ref.parse(version) if version else session.store.require(parse_level(level), before, experiment)
     with session.store.in_use():
         found = evaluate(session.config(variant), session.store, ref, day)
+    log("evaluated", level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version, on=date)
     payload = {"version": str(ref), "date": date, "metrics": found.metrics}
     if session.as_json:
         show(context, payload, result)
@@ -125,10 +128,14 @@ def gate(
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
+    from ecdctr.console import log
     from ecdctr.training.evaluations import gate
 
     session: Session = context.obj
-    verdict = gate(session.config(variant), session.store, Ref.parse(version), parse_date(date))
+    ref = Ref.parse(version)
+    verdict = gate(session.config(variant), session.store, ref, parse_date(date))
+    event = "promoted" if verdict.passed else "not promoted"
+    log(event, level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version)
     show(context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result)
 
 

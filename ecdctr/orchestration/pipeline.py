@@ -21,6 +21,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.config import LEVEL_DOMAIN, Level
 from ecdctr.orchestration.alerts import deadline_missed, task_failed
+from ecdctr.orchestration.metrics import task_succeeded
 from ecdctr.orchestration.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.orchestration.settings import data_date, load_settings, next_day
 
@@ -53,6 +54,7 @@ def build_dag(level: Level) -> DAG:
         params=_params(level, sorted(config.variants)),
         default_args={
             "on_failure_callback": task_failed,
+            "on_success_callback": task_succeeded,
             "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
         },
         deadline=_deadline(airflow.deadline_hours),

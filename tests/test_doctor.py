@@ -1,0 +1,66 @@
+"""ecdctr doctor: what is missing, each with the mend."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+from tests.helpers import write_config
+
+
+def doctor(world: Path, tmp_path: Path, store: Path, **environment: str) -> dict[str, str]:
+    """Texts by their first word: 'ok' or 'mend', all lines of a kind together."""
+    config = write_config(tmp_path / "config.yaml", world)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ECDCTR"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "doctor"],
+        env=clean | {"AIRFLOW_HOME": str(tmp_path / "home")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found: dict[str, str] = {"code": str(done.returncode)}
+    for line in done.stdout.splitlines():
+        kind, _, text = line.partition(" ")
+        found[kind] = found.get(kind, "") + text.strip() + "\n"
+    return found
+
+
+def test_a_machine_that_is_ready(world, tmp_path):
+    found = doctor(
+        world,
+        tmp_path,
+        tmp_path / "store",
+        ECDCTR_CONFIG="c",
+        ECDCTR_STORE="s",
+        AIRFLOW__CORE__DAGS_FOLDER=str(REPOSITORY / "dags"),
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg2://u@h/d",
+    )
+    assert "mend" not in found, found["mend"]
+    assert found["code"] == "0"
+    assert "natural: 24 days, 2026-01-01 to 2026-01-24" in found["ok"]
+
+
+def test_what_is_missing_is_named_with_the_mend(world, tmp_path):
+    (tmp_path / "file").write_text("")
+    found = doctor(
+        world,
+        tmp_path,
+        tmp_path / "file",
+        AIRFLOW__API__PORT="8090",
+        AIRFLOW__API__HOST="0.0.0.0",  # noqa: S104  # what doctor must warn of
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+    )
+    assert found["code"] == "1"
+    for words in (
+        "choose a folder that can be written",
+        "ECDCTR_CONFIG is not set",
+        "no ecdctr DAGs in",
+        "use PostgreSQL for a team",
+        "everybody is admin, on 0.0.0.0; bind to loopback",
+        "set it to http://HOST:8090/execution/",
+    ):
+        assert words in found["mend"]
