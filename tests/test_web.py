@@ -11,9 +11,13 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi import HTTPException
 
+from ecdctr.report.forgetting import Matrix
+from ecdctr.report.study import About, write_study
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.web import views
@@ -108,6 +112,46 @@ def test_experiments_stand_side_by_side_and_come_as_csv(client, chain):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def study(store: Store) -> str:
+    """A forgetting study of two variants, one of which failed."""
+    rng = np.random.default_rng(1)
+    days = [DAY + dt.timedelta(days=k) for k in range(3)]
+    day, user = np.repeat(days, 20), np.tile(np.arange(20), 3)
+    rows = [pa.table({"day": day, "user": user, "impressions": np.full(60, 4), "auc": rng.random(60)}) for _ in days]
+    about = About("week", f"a world {NASTY}", days, (1,), 5, 2)
+    write_study(store, about, {"continue": Matrix.stack([Matrix.of_rows(rows, days)])}, {"broken": f"why {NASTY}"})
+    return "week"
+
+
+def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain, study):
+    assert f"/study/{study}" in client.get("/experiments").text
+    page = client.get(f"/study/{study}").text
+    assert "Deploy continue" in page
+    assert "failed: why" in page
+    assert NASTY not in page
+    assert "next-day GAUC" in page
+    for name, kind in (("heat.png", "image/png"), ("curves.png", "image/png"), ("matrix.csv", "text/csv")):
+        found = client.get(f"/study/{study}/{name}")
+        assert found.headers["content-type"].startswith(kind)
+    assert len(client.get(f"/study/{study}/matrix.csv").text.splitlines()) == 1 + 9
+    assert NASTY not in client.get(f"/study/{study}/study.html").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/study/nothing",
+        "/study/..",
+        "/study/week/study.json",
+        "/study/week/..%2F..%2Fexperiment.json",
+        "/study/%2e%2e/x",
+    ],
+)
+def test_what_is_no_study_is_a_404(client, chain, study, path):
+    assert client.get(path).status_code == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -131,7 +175,7 @@ def test_pages_are_read_only_and_closed_to_who_is_not_logged_in(store, chain, cl
         raise HTTPException(401, "Not authenticated")
 
     closed = TestClient(build_app(lambda: store, refuse))
-    for path in ("/overview", "/experiments", "/experiments.csv", f"/version/{chain['actr']}"):
+    for path in ("/overview", "/experiments", "/experiments.csv", "/study/x", f"/version/{chain['actr']}"):
         assert closed.get(path).status_code == 401
 
 
@@ -139,7 +183,7 @@ def test_pages_allow_no_script(client, chain):
     assert "default-src 'none'" in client.get("/overview").headers["content-security-policy"]
 
 
-def test_pages_are_fast_with_five_thousand_versions(client, store, chain):
+def test_pages_are_fast_with_five_thousand_versions(client, store, chain, study):
     """Versions are copied in place: publishing them one by one would take longer than the test."""
     source: Manifest = store.manifest(chain["actr"])
     for i in range(5000):
@@ -149,7 +193,7 @@ def test_pages_are_fast_with_five_thousand_versions(client, store, chain):
         folder.mkdir(parents=True, exist_ok=True)
         made = source.model_copy(update={"experiment": ref.experiment, "level": ref.level, "data_date": date})
         (folder / "manifest.json").write_text(made.model_copy(update={"version": ref.version}).model_dump_json())
-    for path in ("/overview", "/experiments", f"/lineage/{chain['actr']}"):
+    for path in ("/overview", "/experiments", f"/lineage/{chain['actr']}", f"/study/{study}"):
         seconds = []
         for _ in range(5):
             started = time.perf_counter()
