@@ -142,6 +142,25 @@ def test_a_pod_that_cannot_start_fails_with_the_reason_and_is_deleted(pods, tpm,
     assert pods.cluster.pods == {}
 
 
+def test_a_task_that_is_killed_takes_its_pod_along(pods, monkeypatch):
+    """What Airflow calls when a task is killed, cleared or its worker stops."""
+    from ecdctr.orchestration.operators import command_task
+    from ecdctr.orchestration.settings import load_settings
+
+    for name in ("ECDCTR_CONFIG", "ECDCTR_STORE"):
+        monkeypatch.setenv(name, pods.airflow.environment[name])
+    operator = command_task(load_settings(), "train", ["train", "cpm", "--date", str(DATE)], gpu=True)
+    operator.config_file = pods.airflow.environment["KUBECONFIG"]
+    request = operator.build_pod_request_obj()
+    operator.pod = operator.client.create_namespaced_pod("ml", request)
+    pod = pods.cluster.pods[request.metadata.name]
+    assert pod.process.poll() is None
+    operator.on_kill()
+    assert request.metadata.name in pods.cluster.deleted
+    assert pod.process.wait(10) != 0
+    assert pods.store.versions("production", "cpm") in ([], [Ref("production", "cpm", DATE, "v0001")])
+
+
 def test_a_refused_command_fails_the_task_with_its_sentence(pods, tpm):
     done = pods.run("actr", experiment="refused", variant="no_tpm")
     assert done.returncode != 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import tempfile
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_an_experiment_keeps_what_it_took_from_production(store):
     gone = {version.ref for version in removable(store, 1, 0)}
     assert cpm not in gone
     assert len(gone) == 2
+
+
+def test_what_killed_processes_left_behind_goes_too(store):
+    ref = publish(store, "cpm", DAY)
+    half_built = store.root / ".staging" / "abc"
+    half_built.mkdir(parents=True)
+    (half_built / "embeddings.safetensors").write_text("half")
+    old, recent = store.progress("a" * 64), store.progress("b" * 64)
+    for path in (old, recent):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    remove(store, [], "test")
+    assert not half_built.exists()
+    assert not old.exists()
+    assert recent.exists()
+    assert store.manifest(ref)
 
 
 def test_nothing_is_removed_while_something_trains(store):

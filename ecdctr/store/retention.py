@@ -13,6 +13,7 @@ from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import ALIASES, Store
 
 LEVELS = ("tpm", "cpm", "actr")
+ABANDONED = dt.timedelta(days=7)
 
 
 class Removable(NamedTuple):
@@ -56,6 +57,7 @@ def remove(store: Store, versions: list[Removable], reason: str) -> int:
     """Take versions away, children first; returns the bytes freed.
 
     A version disappears whole by one rename. A small file stays in its place, so that its number is never given again.
+    What killed processes left behind goes, too: half-built versions, and trainings that nobody took up for a week.
     Raises StoreError while something reads or trains in this store.
     """
     freed = 0
@@ -69,6 +71,12 @@ def remove(store: Store, versions: list[Removable], reason: str) -> int:
             files.write_bytes(folder.parent / f"{ref.version}.removed", note)
             if files.rename_dir(folder, trash / f"{position:06d}"):
                 freed += size
+        week_ago = dt.datetime.now().timestamp() - ABANDONED.total_seconds()
+        for path in (store.root / ".progress").glob("*"):
+            if path.stat().st_mtime < week_ago:
+                freed += path.stat().st_size
+                path.unlink()
+        shutil.rmtree(store.root / ".staging", ignore_errors=True)  # nobody publishes while the lock is held
     shutil.rmtree(trash.parent, ignore_errors=True)
     return freed
 
