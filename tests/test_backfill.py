@@ -24,8 +24,8 @@ from ecdctr.data.days import day_folder
 from ecdctr.data.simulate import PRESETS
 from ecdctr.demo import Airflow, free_port, wait_for_dags
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.orchestration.triggers import YesterdayTrigger
 from ecdctr.store.manifest import Ref

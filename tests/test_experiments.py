@@ -11,7 +11,7 @@ import pytest
 from ecdctr.errors import ConfigError
 from ecdctr.experiments.ablation import Study, run_study
 from ecdctr.experiments.speed import measure
-from ecdctr.levels.common import Silent
+from ecdctr.levels.request import Silent
 from ecdctr.report.compare import compare
 from ecdctr.report.results import results_page
 from tests.conftest import REPOSITORY

@@ -21,8 +21,8 @@ from ecdctr.data.batches import Part, read_chunks
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import EcdctrError
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.report import forgetting as f
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import score

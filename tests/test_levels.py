@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, StoreError, TrainingError
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import apply_batch_norm_policy

@@ -14,8 +14,9 @@ from ecdctr.data.batches import Part, encode, read_chunks, training_batches
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import ConfigError
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request, load_snapshots
+from ecdctr.levels.common import load_snapshots
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import elastic_weight_consolidation

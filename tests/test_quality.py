@@ -19,7 +19,7 @@ from ecdctr.config import Config, Quality
 from ecdctr.data.days import day_files
 from ecdctr.data.quality import check_day, population_stability_index
 from ecdctr.errors import ContractError
-from ecdctr.levels.common import Request
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from tests.conftest import DATE
 

@@ -21,7 +21,7 @@ from ecdctr.data.contract import validate_day
 from ecdctr.data.days import day_files, day_folder
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import ConfigError, EcdctrError, StoreError
-from ecdctr.levels.common import Request
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.orchestration.settings import data_date
 from ecdctr.store.manifest import Ref

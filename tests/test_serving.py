@@ -15,8 +15,8 @@ from ecdctr.data.batches import Part, read_chunks
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.export import export_bundle, request_of
 from ecdctr.serving.scorer import RequestError, Scorer

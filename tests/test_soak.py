@@ -19,8 +19,8 @@ from ecdctr.config import LEVEL_DOMAIN, Config, Level
 from ecdctr.data.days import window
 from ecdctr.data.prepare import prepare
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Request
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import evaluate

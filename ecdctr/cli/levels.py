@@ -51,8 +51,8 @@ def train(
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
     from ecdctr.console import Bars, log
     from ecdctr.levels.actr import train_actr
-    from ecdctr.levels.common import Request
     from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels.request import Request
     from ecdctr.levels.tpm import train_tpm
 
     session: Session = context.obj

@@ -27,8 +27,9 @@ from ecdctr.data.prepare import prepare
 from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.errors import ConfigError
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import Reporter, Request, code_digest
+from ecdctr.levels.common import code_digest
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store

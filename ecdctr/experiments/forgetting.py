@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ecdctr.errors import EcdctrError
 from ecdctr.experiments.ablation import Study, run_study
-from ecdctr.levels.common import Reporter
+from ecdctr.levels.request import Reporter
 from ecdctr.report.forgetting import Matrix
 from ecdctr.store.store import Store
 from ecdctr.training.matrix import held_out_ads, load_rows, stored_row

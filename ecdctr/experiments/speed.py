@@ -21,7 +21,7 @@ from ecdctr.data.days import window
 from ecdctr.data.prepare import prepare
 from ecdctr.errors import EcdctrError
 from ecdctr.experiments.ablation import FULL, Study
-from ecdctr.levels.common import Reporter
+from ecdctr.levels.request import Reporter
 
 PREPARED_DAYS = 4
 

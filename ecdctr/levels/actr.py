@@ -14,7 +14,8 @@ from ecdctr.data.days import available_dates, window
 from ecdctr.data.prepare import prepare
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.levels.common import Outcome, Plan, Request, Start, load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.levels.common import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.levels.request import Outcome, Plan, Request, Start
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
 from ecdctr.store.manifest import Ref

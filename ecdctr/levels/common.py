@@ -1,4 +1,4 @@
-"""What the three levels share: the request, the fingerprint, reuse, vocabularies, publishing."""
+"""What the three levels share: the fingerprint, reuse, parents' weights and snapshots, vocabularies, publishing."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ import os
 import resource
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 import ecdctr
-from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, Config, Domain, Level, digest
-from ecdctr.data.batches import Inputs, Part
-from ecdctr.data.prepare import Prepared, prepare
+from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
+from ecdctr.data.batches import Inputs
 from ecdctr.data.quality import check_day
 from ecdctr.data.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.levels.days import Days, prepare_days, training_parts
+from ecdctr.levels.request import Outcome, Plan, Request, Start
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.transfer import load_dense
@@ -50,76 +48,6 @@ NOT_TRAINING = {
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
 
-class Reporter(Protocol):
-    """Where progress goes; the command line draws bars from it."""
-
-    def start(self, what: str, total: int) -> None:
-        """A piece of work of `total` units begins."""
-
-    def advance(self, units: int, loss: float | None = None) -> None:
-        """Some units are done."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def start(self, what: str, total: int) -> None:
-        """Ignore."""
-
-    def advance(self, units: int, loss: float | None = None) -> None:
-        """Ignore."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Train one level for one data date. `config` has the variant applied already."""
-
-    config: Config
-    store: Store
-    date: dt.date
-    experiment: str = PRODUCTION
-    variant: str = "default"
-    force: bool = False
-    restart: bool = False
-    reporter: Reporter = field(default_factory=Silent)
-
-    def __post_init__(self) -> None:
-        if self.variant != "default" and self.experiment == PRODUCTION:
-            raise ConfigError(
-                f"Variant '{self.variant}' cannot run in 'production', whose versions would mix; "
-                f"name an experiment, for example --experiment {self.variant}."
-            )
-
-    @property
-    def before(self) -> dt.date:
-        """The day before the data date."""
-        return self.date - dt.timedelta(days=1)
-
-
-class Plan(NamedTuple):
-    """Everything that decides the result: what is read, from which parents, on which days."""
-
-    level: Level
-    parents: dict[str, list[Ref]]
-    dates: list[dt.date]
-    natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content trained on together with the ads
-
-
-class Outcome(NamedTuple):
-    """The version and whether it was there already."""
-
-    manifest: Manifest
-    reused: bool
-
-
-class Start(NamedTuple):
-    """A network with its parents' weights in it, and what else its training starts from."""
-
-    model: nn.Module
-    optimizer: dict[str, torch.Tensor] | None = None
-    penalty: Callable[[], torch.Tensor] | None = None
-
-
 Build = Callable[[Inputs, dict[str, Vocabulary]], Start]
 Finish = Callable[[nn.Module, dict[str, Vocabulary], Path], None]
 
@@ -133,7 +61,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     """
     config, level, reporter = request.config, plan.level, request.reporter
     started = dt.datetime.now(dt.UTC)
-    days = _prepare_days(request, plan)
+    days = prepare_days(request, plan)
     fingerprint = _fingerprint(request, plan, days)
     finished = request.store.find(request.experiment, level, request.date, fingerprint)
     settings = config.training(level)
@@ -149,7 +77,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     inputs = Inputs.of(config, level)
     vocabularies = _grow(request, plan, inputs, [day.path for day in days.values()], grow_from)
     model, optimizer, penalty = build(inputs, vocabularies)
-    parts = _parts(config, days)
+    parts = training_parts(config, days)
     reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
     result = fit(
         model,
@@ -292,60 +220,6 @@ def code_digest() -> str:
             if path.name not in NOT_TRAINING:
                 parts.update(path.name.encode() + path.read_bytes())
     return parts.hexdigest()
-
-
-Days = dict[tuple[Domain, dt.date], Prepared]
-
-
-def _prepare_days(request: Request, plan: Plan) -> Days:
-    """The examples of all domains and days that a plan reads; raises StoreError when there are none."""
-    wanted: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
-    if plan.natural_dates:
-        wanted.append(("natural", list(plan.natural_dates)))
-    days: Days = {}
-    for domain, dates in wanted:
-        request.reporter.start(f"prepare {domain}", len(dates))
-        found = prepare(
-            request.config,
-            domain,
-            dates,
-            basic=plan.level == "tpm",
-            on_day=lambda _: request.reporter.advance(1),
-        )
-        if not found:
-            raise StoreError(
-                f"{plan.level} {request.date}: no day of {domain} impressions in its window; nothing to train on."
-            )
-        days |= {(domain, day.date): day for day in found}
-        if not any(_has_clicks(day.path) for day in found):
-            raise StoreError(
-                f"{plan.level} {request.date}: expected clicks among the {domain} impressions of {found[0].date} to "
-                f"{found[-1].date}, found none; nothing can be learned. Check the label 'click' of these days."
-            )
-    return days
-
-
-def _has_clicks(path: Path) -> bool:
-    """From the Parquet statistics alone."""
-    metadata = pq.read_metadata(path)
-    column = metadata.schema.to_arrow_schema().names.index("click")
-    statistics = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
-    return any(found is None or not found.has_min_max or found.max > 0 for found in statistics)
-
-
-def _parts(config: Config, days: Days) -> list[Part]:
-    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window."""
-    per_domain: dict[Domain, list[Prepared]] = {}
-    for (domain, _), day in sorted(days.items(), key=lambda item: item[0][1]):
-        per_domain.setdefault(domain, []).append(day)
-    share = config.actr.natural_share if len(per_domain) > 1 else 1.0
-    placed = []
-    for domain, found in per_domain.items():
-        for i, day in enumerate(found):
-            ads = Part(day.path, domain, hold_out_every=config.actr.hold_out_every)
-            part = ads if domain == "ads" else Part(day.path, domain, share)
-            placed.append(((i + 0.5) / len(found), part))
-    return [part for _, part in sorted(placed, key=lambda item: item[0])]
 
 
 def _fingerprint(request: Request, plan: Plan, days: Days) -> str:

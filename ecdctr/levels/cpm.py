@@ -9,7 +9,8 @@ from torch import nn
 from ecdctr.data.batches import Inputs
 from ecdctr.data.days import window
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import Outcome, Plan, Request, Start, load_snapshots, resolve_snapshots, run
+from ecdctr.levels.common import load_snapshots, resolve_snapshots, run
+from ecdctr.levels.request import Outcome, Plan, Request, Start
 from ecdctr.models.network import CtrNet
 
 
