@@ -53,6 +53,7 @@ def build_dag(level: Level) -> DAG:
         max_active_runs=8,
         params=_params(level, sorted(config.variants)),
         default_args={
+            "retries": airflow.retries,
             "on_failure_callback": task_failed,
             "on_success_callback": task_succeeded,
             "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
@@ -72,7 +73,7 @@ def build_dag(level: Level) -> DAG:
                 wait_hours=airflow.wait_hours,
             )
 
-        @task(outlets=[asset], retries=airflow.retries)
+        @task(outlets=[asset])
         def publish(version: str, *, outlet_events: Any = None) -> str:
             outlet_events[asset].extra = {"version": version}
             return version
@@ -99,7 +100,6 @@ def build_dag(level: Level) -> DAG:
                 chain_start=CHAIN_START,
                 experiment=EXPERIMENT,
                 variant=VARIANT,
-                retries=airflow.retries,
             )
             prepare >> yesterday >> train
         train >> wait("wait_for_next_day", NEXT) >> evaluate >> gate
