@@ -17,6 +17,7 @@ from ecdctr.report.forgetting import (
     MEASURES,
     Matrix,
     Measure,
+    difference,
     forgets_less,
     forgetting,
     half_life,
@@ -97,17 +98,7 @@ def _markdown(
         f"| {name} | " + " | ".join(str(cell) for cell in found.values()) + " |" for name, found in measures.items()
     ]
     lines += [f"| {name} | failed: {reason} |" + " |" * (len(MEASURES) - 1) for name, reason in failed.items()]
-    first = next(iter(variants))
-    if len(variants) > 1:
-        base = ", ".join(f"{value:+.4f}" for value in forgetting(variants[first].halves))
-        lines += [f"\n## Forgetting relative to `{first}`\n", "| variant | lower by | of each seed |", "|---|---|---|"]
-        lines.append(f"| {first} | – | {base} |")
-    for name, matrix in list(variants.items())[1:]:
-        share = forgets_less(matrix, variants[first])
-        each = ", ".join(f"{value:+.4f}" for value in forgetting(matrix.halves))
-        lines.append(
-            f"| {name} | {100 * share.value:.0f} % [{100 * share.low:.0f} %, {100 * share.high:.0f} %] | {each} |"
-        )
+    lines += _against_the_first(variants, measures)
     length = len(days)
     ages = [k for k in (0, 1, 3, 7, 14, 21, 28, 35, 56) if k <= 3 * length // 4]
     lines += ["\n## GAUC on a day that lies k days back\n"]
@@ -116,6 +107,28 @@ def _markdown(
         curve = recency_curve(matrix.r).mean(0)
         lines.append(f"| {name} | " + " | ".join(f"{curve[k]:.4f}" for k in ages) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _against_the_first(variants: dict[str, Matrix], measures: dict[str, dict[str, Measure]]) -> list[str]:
+    """Each variant's forgetting minus the first one's, and as a share where the first one surely forgets."""
+    first, *others = variants
+    forgets = measures[first]["forgetting"].low > 0
+    lines = [
+        f"\n## Forgetting relative to `{first}`\n",
+        "| variant | of each seed | difference | lower by |",
+        "|---" * 4 + "|",
+    ]
+    for name in (first, *others):
+        each = ", ".join(f"{value:+.4f}" for value in forgetting(variants[name].halves))
+        cells = ["–", "–"]
+        if name != first:
+            share = forgets_less(variants[name], variants[first])
+            text = f"{100 * share.value:.0f} % [{100 * share.low:.0f} %, {100 * share.high:.0f} %]"
+            cells = [str(difference("forgetting", variants[name], variants[first])), text if forgets else "–"]
+        lines.append(f"| {name} | {each} | {' | '.join(cells)} |")
+    if not forgets:
+        lines.append(f"\nWhat `{first}` forgets cannot be told from nothing, so that a share of it says nothing.")
+    return lines
 
 
 def _html(
