@@ -24,7 +24,6 @@ from ecdctr.report.forgetting import (
     measure,
     recency_curve,
     recommend,
-    retention,
 )
 from ecdctr.store.store import Store
 
@@ -179,21 +178,23 @@ def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
 
 
 def _curves(variants: dict[str, Matrix]) -> Any:
+    """GAUC by the age of a day, and by how much each variant is ahead of the first one, on the same draws of users."""
     figure = _figure(11, 3.6)
     left, right = figure.subplots(1, 2)
+    first = next(iter(variants.values()))
     for name, matrix in variants.items():
-        for axes, function in ((left, recency_curve), (right, retention)):
-            value = function(matrix.r).mean(0)
-            half = max(len(value) // 2, 1)
-            low, high = np.nanquantile(function(matrix.drawn).mean(0), [0.025, 0.975], axis=0)
-            (line,) = axes.plot(value[:half], label=name)
+        value, drawn = recency_curve(matrix.r), recency_curve(matrix.drawn)
+        ahead, ahead_drawn = value - recency_curve(first.r), drawn - recency_curve(first.drawn)
+        for axes, mean, samples in ((left, value, drawn), (right, ahead, ahead_drawn)):
+            half = max(mean.shape[-1] // 2, 1)
+            low, high = np.nanquantile(samples.mean(0), [0.025, 0.975], axis=0)
+            (line,) = axes.plot(mean.mean(0)[:half], label=name)
             axes.fill_between(range(half), low[:half], high[:half], color=line.get_color(), alpha=0.2, lw=0)
     left.set_ylabel("GAUC")
-    right.set_ylabel("retention")
-    right.axhline(0.5, color=GREY, ls=":")
-    right.set_ylim(-0.5, 1.5)
+    right.set_ylabel(f"GAUC ahead of {next(iter(variants))}")
     for axes in (left, right):
         axes.set_xlabel("days since the day was learned")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8, labelcolor=GREY)
     _grey([left, right])
