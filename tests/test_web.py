@@ -92,6 +92,8 @@ def test_the_lineage_has_every_version_behind_the_serving_one(client, chain, sto
     for name in ("actr", "cpm", "tpm", "old"):
         assert f"/version/{chain[name]}" in page
     assert f"/version/{chain['first']}" not in page
+    assert "/dags/ecdctr_actr/runs/manual%201" in page
+    assert "by hand" in page
     drawn = views.lineage(store, chain["actr"])
     assert len(drawn.nodes) == 4
     assert len(drawn.edges) == 6  # two snapshots into CPM, two into A-CTR, CPM into A-CTR, TPM into TPM
