@@ -27,13 +27,15 @@ REPEATS, WORLD_DAYS = 5, 20
 COLUMNS = ["user_id", "item_id", "ts", "click"]
 
 
-def settings() -> tuple[Config, dt.date]:
-    """The demo's configuration on a world of its own, and its last day."""
+def settings(scale: int = 1) -> tuple[Config, dt.date]:
+    """The demo's configuration on a world with `scale` times its users and impressions, and the world's last day."""
     config = load_config(Path("configs/demo.yaml"))
-    sim = PRESETS["demo"].model_copy(update={"days": WORLD_DAYS})
-    root = RESULTS / "world"
+    sim = PRESETS["demo"]
+    larger = {name: scale * getattr(sim, name) for name in ("users", "natural_per_day", "ads_per_day")}
+    sim = sim.model_copy(update={"days": WORLD_DAYS, **larger})
+    root = RESULTS / f"world-{scale}"
     simulate(sim, 1, root)
-    data = config.data.model_copy(update={"root": root, "prepared": RESULTS / "prepared"})
+    data = config.data.model_copy(update={"root": root, "prepared": RESULTS / f"prepared-{scale}"})
     return config.model_copy(update={"data": data}), sim.start + dt.timedelta(days=WORLD_DAYS - 1)
 
 
@@ -178,8 +180,13 @@ def check(made: Path, other: Any) -> None:
 
 
 def main() -> None:
-    """Check that all agree, measure in turns, print."""
-    config, day = settings()
+    """Check that all agree, measure in turns, print; for the demo's day and for one ten times as large."""
+    report("preparation", [row for scale in (1, 10) for row in compare(scale)])
+
+
+def compare(scale: int) -> list[Row]:
+    """One size of a day."""
+    config, day = settings(scale)
     check(ours(config, day, cold=True), by_pandas(config, day))
     check(ours(config, day, cold=True), by_polars(config, day))
     ours(config, day, cold=True)
@@ -195,9 +202,10 @@ def main() -> None:
     rows = []
     for name, least in (("pandas", 10.0), ("polars", 1.0)):
         peer = warm[name]
-        rows.append(Row("a day, warm", name, str(warm["warm"]), str(peer), peer.median / warm["warm"].median, least))
-        rows.append(Row("a day, cold", name, str(cold), str(peer), peer.median / cold.median))
-    report("preparation", rows)
+        size, ours_ = f"{48 * scale},000 rows", warm["warm"]
+        rows.append(Row(f"{size}, warm", name, str(ours_), str(peer), peer.median / ours_.median, least))
+        rows.append(Row(f"{size}, cold", name, str(cold), str(peer), peer.median / cold.median))
+    return rows
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "demo"
+TRIES = 5
 console = Console()
 
 
@@ -140,11 +141,16 @@ class Airflow:
             headers["Authorization"] = f"Bearer {self._token()}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  # loopback http
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            raise EcdctrError(f"Airflow refused {method} {path}: {error.code} {error.read().decode()[:500]}") from None
+        for attempt in range(TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code != 500 or attempt == TRIES - 1:
+                    said = error.read().decode()[:500]
+                    raise EcdctrError(f"Airflow refused {method} {path}: {error.code} {said}") from None
+                time.sleep(1)  # SQLite was locked by another writer, and the transaction rolled back
+        return None
 
     def _token(self) -> str:
         if not hasattr(self, "_cached"):
