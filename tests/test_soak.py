@@ -149,7 +149,7 @@ def test_runs_with_random_faults_end_where_runs_without_faults_end(config, tmp_p
     for run in planned(RUNS, rng):
         with_faults(faulty, tmp_path / "faulty" / "store", run, rng, counts)
         without_faults(sound, tmp_path / "sound" / "store", run)
-    assert counts["killed"] > RUNS / 5, counts
+    assert counts["killed"] > RUNS / 10, counts  # runs that find their work done change few files
     assert Store(tmp_path / "faulty" / "store").verify() == []
     assert resolved(tmp_path / "faulty" / "store") == resolved(tmp_path / "sound" / "store")
     print(f"{RUNS} runs, faults: {counts}")
