@@ -1,4 +1,4 @@
-"""What several test modules need around a real Airflow."""
+"""What several test modules need: configurations, and what a real Airflow says of a failed run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ecdctr.config import Config
 from ecdctr.demo import Airflow
 from tests.conftest import REPOSITORY
 
@@ -18,6 +19,11 @@ def write_config(target: Path, world: Path, **airflow: Any) -> Path:
     raw["evaluation"] = {"gate_calibration": [0.0, 100.0]}
     target.write_text(yaml.safe_dump(raw))
     return target
+
+
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """The configuration with some settings of a section changed."""
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:

@@ -36,16 +36,12 @@ from ecdctr.store.store import Store
 from ecdctr.training import loop, progress
 from ecdctr.training.evaluate import evaluate
 from tests.conftest import DATE
-from tests.helpers import write_config
+from tests.helpers import changed, write_config
 
 NEXT = DATE + dt.timedelta(days=1)
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.test_faults"])
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-
-def changed(config: Config, section: str, **values: Any) -> Config:
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
 def killed_at(root: str, count: int, work: Callable[..., Any], *arguments: Any) -> None:

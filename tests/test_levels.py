@@ -25,12 +25,9 @@ from ecdctr.training.evaluate import evaluate, score
 from ecdctr.training.evaluations import gate
 from ecdctr.training.restore import load_network
 from tests.conftest import DATE
+from tests.helpers import changed
 
 NEXT = DATE + dt.timedelta(days=1)
-
-
-def changed(config: Config, section: str, **values) -> Config:
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
 @pytest.fixture(scope="module")

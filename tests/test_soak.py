@@ -25,7 +25,8 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import evaluate
 from ecdctr.training.evaluations import gate
-from tests.test_faults import FORKED, changed, dies
+from tests.helpers import changed
+from tests.test_faults import FORKED, dies
 
 RUNS = int(os.environ.get("ECDCTR_SOAK_RUNS", "14"))
 SEED = int(os.environ.get("ECDCTR_SOAK_SEED", "1"))

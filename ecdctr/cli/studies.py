@@ -20,6 +20,7 @@ from ecdctr.cli.base import (
     parse_seeds,
     show,
 )
+from ecdctr.data.days import window
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.store.store import experiment_of
 
@@ -194,7 +195,7 @@ def _dates(first: str, last: str) -> list[dt.date]:
     start, end = parse_date(first), parse_date(last)
     if (end - start).days < 2:
         raise ConfigError(f"--from {first} --to {last}: expected three days or more, oldest first.")
-    return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
+    return window(end, (end - start).days + 1)
 
 
 def _names(rows: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from airflow.sdk import DAG, Param, TriggerRule, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.config import Config, Level, digest
-from ecdctr.data.days import available_dates
+from ecdctr.data.days import available_dates, window
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.orchestration.operators import command_task
 from ecdctr.orchestration.settings import Settings, load_settings
@@ -83,7 +83,7 @@ class Wanted(NamedTuple):
         """Raises ConfigError for days without ads, or variants whose TPM snapshots are missing."""
         settings = load_settings()
         first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
-        dates = [first + dt.timedelta(days=i) for i in range((last - first).days + 1)]
+        dates = window(last, (last - first).days + 1)
         if len(dates) < 3:
             raise ConfigError(f"from_date {first}, to_date {last}: expected three days or more, oldest first.")
         known = available_dates(settings.config.data.root, "ads")

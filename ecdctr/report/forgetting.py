@@ -210,8 +210,7 @@ def recommend(variants: dict[str, Matrix]) -> str:
     leads = {name: difference("next-day GAUC", variants[best], variants[name]) for name in variants}
     equal = [name for name in variants if leads[name].low <= 0]
     choice = min(equal, key=lambda name: forgetting(variants[name].halves).mean())
-    measures = {name: measure(matrix) for name, matrix in variants.items()}
-    own = measures[choice]
+    own = measure(variants[choice])
     text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
     others = [name for name in equal if name != choice]
     if others:

@@ -181,11 +181,10 @@ def _curves(variants: dict[str, Matrix]) -> Any:
     """GAUC by the age of a day, and by how much each variant is ahead of the first one, on the same draws of users."""
     figure = _figure(11, 3.6)
     left, right = figure.subplots(1, 2)
-    first = next(iter(variants.values()))
-    for name, matrix in variants.items():
-        value, drawn = recency_curve(matrix.r), recency_curve(matrix.drawn)
-        ahead, ahead_drawn = value - recency_curve(first.r), drawn - recency_curve(first.drawn)
-        for axes, mean, samples in ((left, value, drawn), (right, ahead, ahead_drawn)):
+    curves = {name: (recency_curve(matrix.r), recency_curve(matrix.drawn)) for name, matrix in variants.items()}
+    first, first_drawn = next(iter(curves.values()))
+    for name, (value, drawn) in curves.items():
+        for axes, mean, samples in ((left, value, drawn), (right, value - first, drawn - first_drawn)):
             half = max(mean.shape[-1] // 2, 1)
             low, high = np.nanquantile(samples.mean(0), [0.025, 0.975], axis=0)
             (line,) = axes.plot(mean.mean(0)[:half], label=name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
 import json
 import shutil
 import uuid
@@ -106,9 +105,8 @@ class Store:
             number = 1 + max((int(name[1:]) for name in taken), default=0)
             while True:
                 stored = manifest.model_copy(update={"version": f"v{number:04d}", "files": entries})
-                content = stored.model_dump_json(indent=1).encode()
-                files.write_bytes(folder / "manifest.json", content)
-                files.write_bytes(folder / "manifest.sha256", hashlib.sha256(content).hexdigest().encode())
+                files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
+                files.write_bytes(folder / "manifest.sha256", files.sha256(folder / "manifest.json").encode())
                 files.sync(folder)
                 if files.rename_dir(folder, parent / stored.version):
                     files.sync(parent)
@@ -305,9 +303,8 @@ class Store:
         except StoreError as error:
             return [f"{error} If it is damaged, {mend}"]
         problems = []
-        content = (self.path(ref) / "manifest.json").read_bytes()
         digest = self.path(ref) / "manifest.sha256"
-        if not digest.exists() or digest.read_text() != hashlib.sha256(content).hexdigest():
+        if not digest.exists() or digest.read_text() != files.sha256(self.path(ref) / "manifest.json"):
             problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
             path = self.path(ref) / name

@@ -99,9 +99,10 @@ def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> Fas
 
     @app.get("/study/{name}")
     def study(request: Request, name: str) -> HTMLResponse:
-        found = views.study(open_store(), name)
+        store = open_store()
+        found = views.study(store, name)
         if found is None:
-            raise HTTPException(404, f"No study '{name}' in {open_store().root}.")
+            raise HTTPException(404, f"No study '{name}' in {store.root}.")
         return page(request, "study.html", study=found, names=views.measure_names(found))
 
     @app.get("/study/{name}/{file}")
