@@ -68,9 +68,11 @@ def backfill(airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, 
 
 
 def create(airflow: Airflow, command: list[str]) -> None:
-    """Until Airflow takes it: it ends a backfill some seconds after its last run, and SQLite refuses a transaction that
-    has read before another one wrote (Airflow then takes back what it had created)."""
-    deadline = time.monotonic() + 120
+    """Until Airflow takes it. It ends a backfill some seconds after its last run. On SQLite a transaction that has read
+    is refused when another one has written since; if Airflow cannot even take back what it had created, it ends this
+    remainder after two minutes, at its next look.
+    """
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr

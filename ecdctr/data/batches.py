@@ -82,11 +82,11 @@ class Inputs:
 class Batch:
     """Rows of embedding tables and numbers. B batch, F fields, M values of all multi-valued fields, H history."""
 
-    ids: torch.Tensor  # int64 [B, F]
-    multi: torch.Tensor  # int64 [B, M], 0 pads
+    ids: torch.Tensor  # int32 [B, F]
+    multi: torch.Tensor  # int32 [B, M], 0 pads
     numeric: torch.Tensor  # float32 [B, N]
-    history: torch.Tensor  # int64 [B, H] item rows, newest first, 0 pads
-    gaps: torch.Tensor  # int64 [B, H] log2 bucket of the seconds since each click, 0 pads
+    history: torch.Tensor  # int32 [B, H] item rows, newest first, 0 pads
+    gaps: torch.Tensor  # uint8 [B, H] log2 bucket of the seconds since each click, 0 pads
     domain: torch.Tensor  # int64 [B], 0 natural content, 1 ads
     label: torch.Tensor  # float32 [B]
 
@@ -105,10 +105,10 @@ class Batch:
 def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
     """Map a table from read_chunks to rows and numbers; raises ContractError for a number that is not finite."""
     rows = table.num_rows
-    ids = np.empty((rows, len(inputs.fields)), dtype=np.int64)
+    ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
     for i, name in enumerate(inputs.fields):
         ids[:, i] = vocabularies[name].lookup(table.column(name).combine_chunks())
-    padded = [np.zeros((rows, 0), dtype=np.int64)]
+    padded = [np.zeros((rows, 0), dtype=np.int32)]
     for name, width in inputs.multi:
         values, lengths = _flat(table.column(name))
         padded.append(_pad(vocabularies[name].lookup(values), lengths, width))
@@ -118,13 +118,13 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
         if not np.isfinite(numeric[:, i]).all():
             bad = int((~np.isfinite(numeric[:, i])).sum())
             raise ContractError(f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} rows.")
-    history = gaps = np.zeros((rows, 0), dtype=np.int64)
+    history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
     if inputs.history_length:
         values, lengths = _flat(table.column("history"))
         history = _pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
         seconds, _ = _flat(table.column("history_gap"))
-        bucket = 1 + np.log2(1 + np.maximum(seconds.to_numpy(zero_copy_only=False), 0)).astype(np.int64)
-        gaps = _pad(np.minimum(bucket, GAP_BUCKETS - 1), lengths, inputs.history_length)
+        bucket = gap_buckets(seconds.to_numpy(zero_copy_only=False))
+        gaps = _pad(bucket, lengths, inputs.history_length)
     label = table.column("click").to_numpy().astype(np.float32)
     domain = table.column("domain").to_numpy().astype(np.int64)
     arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
@@ -211,8 +211,14 @@ def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
     return lists.flatten(), np.diff(offsets)
 
 
-def _pad(values: NDArray[np.int64], lengths: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Ragged values [sum of lengths] → [rows, width], left-aligned, 0 pads."""
-    padded = np.zeros((len(lengths), width), dtype=np.int64)
+def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
+    bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
+    return np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
+
+
+def _pad(values: NDArray, lengths: NDArray[np.int64], width: int) -> NDArray:
+    """Ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads."""
+    padded = np.zeros((len(lengths), width), dtype=values.dtype)
     padded[np.arange(width) < lengths[:, None]] = values
     return padded

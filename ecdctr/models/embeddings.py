@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 
+class Block(NamedTuple):
+    """The rows that a batch reads, each once: what a step learns."""
+
+    rows: torch.Tensor  # int64 [U]
+    vectors: torch.Tensor  # float32 [U, d], a leaf of the graph
+
+
 class FieldEmbeddings(nn.Module):
-    """Tables of several fields, concatenated; gradients are sparse, so a step costs the rows it touches."""
+    """Tables of several fields, concatenated.
+
+    In training a batch gets a block of the rows that it reads, each once, and gradients go to this block: a step costs
+    the rows it touches, however large the tables, and the optimizer has nothing to merge.
+    """
 
     def __init__(self, rows: dict[str, int], dim: int, seed: int) -> None:
         super().__init__()
@@ -21,11 +34,22 @@ class FieldEmbeddings(nn.Module):
         weight = torch.randn(total, dim, generator=generator) * 0.01
         for offset in self.offsets.values():
             weight[offset] = 0.0  # the unknown id: no opinion
-        self.table = nn.Embedding(total, dim, sparse=True, _weight=weight)
+        self.table = nn.Embedding(total, dim, _weight=weight)
+        self.table.weight.requires_grad_(False)  # RowAdam writes the block's rows back
+        self.position = torch.empty(0, dtype=torch.int64)
+        self.block: Block | None = None
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Global rows [...] → vectors [..., dim]."""
-        return self.table(rows)
+    def forward(self, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Several tensors of global rows [...], each → its vectors [..., dim]. Once per training step."""
+        if not self.training:
+            return tuple(self.table(part) for part in rows)
+        if len(self.position) == 0:
+            self.position = torch.empty(len(self.table.weight), dtype=torch.int64, device=rows[0].device)
+        distinct, places = distinct_rows(torch.cat([part.flatten() for part in rows]), self.position)
+        vectors = self.table.weight.index_select(0, distinct).requires_grad_()
+        self.block = Block(distinct, vectors)
+        parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
+        return tuple(vectors.index_select(0, place).view(*part.shape, -1) for part, place in parts)
 
     def field(self, name: str) -> torch.Tensor:
         """A view of one field's table [rows, dim]."""
@@ -36,3 +60,16 @@ class FieldEmbeddings(nn.Module):
     def load_prefix(self, name: str, table: torch.Tensor) -> None:
         """Carry a parent's rows over. A child's vocabulary extends its parent's, so they are its first rows."""
         self.field(name)[: len(table)] = table.to(self.table.weight.device)
+
+
+def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distinct values of rows [n] and each row's place among them [n], as torch.unique, but without a sort.
+
+    `position` [rows of the table] is scratch memory. Every occurrence writes its own place under its row and reads back
+    whose stayed: those that find their own speak for the row.
+    """
+    places = torch.arange(len(rows), device=rows.device)
+    position.index_copy_(0, rows, places)
+    distinct = rows[position.index_select(0, rows) == places]
+    position.index_copy_(0, distinct, places[: len(distinct)])
+    return distinct, position.index_select(0, rows)

@@ -39,6 +39,7 @@ class CtrNet(nn.Module):
         self.register_buffer("field_offsets", torch.tensor([offsets[n] for n in inputs.fields]), persistent=False)
         multi_offsets = [offsets[name] for name, width in inputs.multi for _ in range(width)]
         self.register_buffer("multi_offsets", torch.tensor(multi_offsets, dtype=torch.int64), persistent=False)
+        self.widths = [width for _, width in inputs.multi]
         self.item_offset = offsets["item_id"]
         torch.manual_seed(seed + 1)
         if config.network.history == "target_attention":
@@ -74,24 +75,19 @@ class CtrNet(nn.Module):
 
     def features(self, batch: Batch) -> Features:
         """What the backbone reads."""
-        fields, multi = batch.ids.shape[1], batch.multi.shape[1]
-        rows = torch.cat(
-            [batch.ids + self.field_offsets, batch.multi + self.multi_offsets, batch.history + self.item_offset], dim=1
+        single, multi, clicks = self.embeddings(
+            batch.ids + self.field_offsets, batch.multi + self.multi_offsets, batch.history + self.item_offset
         )
-        vectors = self.embeddings(rows)
-        user, item = vectors[:, 0], vectors[:, 1]
-        parts, rest = [vectors[:, :fields].flatten(1)], [user * item]
-        start = fields
-        for _, width in self.inputs.multi:
-            mask = (batch.multi[:, start - fields : start - fields + width] > 0).float()
-            values = vectors[:, start : start + width] * mask[..., None]
-            parts.append(values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
-            start += width
+        user, item, *_ = single.unbind(1)
+        parts, rest = [single.flatten(1)], [user * item]
+        for values, rows in zip(multi.split(self.widths, 1), batch.multi.split(self.widths, 1), strict=True):
+            mask = (rows > 0).float()
+            parts.append((values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
         long_user = long_item = None
         if self.snapshots:
             long_user, long_item = self.snapshots["user"](batch.ids[:, 0]), self.snapshots["item"](batch.ids[:, 1])
         if self.settings.history != "none":
-            interest = self._interest(batch, item, vectors[:, fields + multi :], long_item)
+            interest = self._interest(batch, item, clicks, long_item)
             parts.append(interest)
             rest.append(interest * item)
         rest.append(self.numeric_norm(batch.numeric))

@@ -32,6 +32,7 @@ class TpmNet(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits [B]."""
-        vectors = self.embeddings(batch.ids + self.field_offsets)
-        product = vectors[:, 0] * vectors[:, 1]
+        (vectors,) = self.embeddings(batch.ids + self.field_offsets)
+        user, item, *_ = vectors.unbind(1)
+        product = user * item
         return self.mlp(torch.cat([vectors.flatten(1), product], dim=1)).squeeze(1) + product.sum(1)

@@ -119,7 +119,7 @@ def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
         values = vocabulary.values.to_numpy(zero_copy_only=False)
         values = values.astype(np.int64) if values.dtype.kind == "i" else values.astype(np.str_)
         order = np.argsort(values, kind="stable")
-        arrays[f"{name}.ids"], arrays[f"{name}.rows"] = values[order], order + 1
+        arrays[f"{name}.ids"], arrays[f"{name}.rows"] = values[order], (order + 1).astype(np.int32)
     return arrays
 
 

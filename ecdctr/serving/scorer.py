@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TOLERANCE = 1e-5
 
 
@@ -43,6 +44,7 @@ class Scorer:
             self._vocabularies = {
                 name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"]) for name in self.description["vocabularies"]
             }
+        self._item_side = frozenset(self.description["item_side"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
@@ -70,31 +72,33 @@ class Scorer:
         """The graph's inputs for a request: rows of the embedding tables and numbers."""
         d = self.description
         moment, candidates = self._check(request)
-        count = len(candidates)
         user_side = {"user_id": request.get("user_id"), "hour": moment.hour} | request.get("user", {})
         shared = user_side | request.get("context", {})
 
-        def values(name: str) -> list[Any]:
-            if name in d["item_side"]:
+        def values(name: str) -> list[Any]:  # of the request, once, or of each candidate
+            if name in self._item_side:
                 return [candidate.get(name) for candidate in candidates]
-            return [shared.get(name)] * count
+            return [shared.get(name)]
 
-        ids = np.stack([self._rows(name, values(name)) for name in d["fields"]], axis=1)
-        multi = np.zeros((count, sum(width for _, width in d["multi"])), np.int64)
+        ids = np.empty((len(candidates), len(d["fields"])), np.int32)
+        for column, name in enumerate(d["fields"]):
+            ids[:, column] = self._rows(name, values(name))
+        multi = np.zeros((len(candidates), sum(width for _, width in d["multi"])), np.int32)
         start = 0
         for name, width in d["multi"]:
-            for i, items in enumerate(values(name)):
-                kept = self._rows(name, list(items or [])[:width])
-                multi[i, start : start + len(kept)] = kept
+            multi[:, start : start + width] = self._padded_rows(name, values(name), width)
             start += width
-        numeric = np.stack([self._numbers(name, values(name)) for name in d["numeric"]], axis=1)
+        numeric = np.empty((len(candidates), len(d["numeric"])), np.float32)
+        for column, name in enumerate(d["numeric"]):
+            numeric[:, column] = self._numbers(name, values(name))
         history, gaps = self._history(request.get("history", []), moment.timestamp())
+        shape = (len(candidates), len(history))
         return {
             "ids": ids,
             "multi": multi,
             "numeric": numeric,
-            "history": np.repeat(history[None], count, axis=0),
-            "gaps": np.repeat(gaps[None], count, axis=0),
+            "history": np.ascontiguousarray(np.broadcast_to(history, shape)),
+            "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
         }
 
     def _check(self, request: dict[str, Any]) -> tuple[dt.datetime, list[dict[str, Any]]]:
@@ -110,27 +114,46 @@ class Scorer:
         for part, features in parts:
             _refuse_unknown(part, features, known[part])
         for i, candidate in enumerate(candidates):
-            _refuse_unknown(f"candidates[{i}]", candidate, set(d["item_side"]))
+            if not isinstance(candidate, dict) or not self._item_side.issuperset(candidate):
+                _refuse_unknown(f"candidates[{i}]", candidate, self._item_side)
         try:
             return dt.datetime.fromtimestamp(float(request["ts"]), dt.UTC), candidates
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
             raise RequestError(f"ts: expected seconds since 1970 (UTC), found {request.get('ts')!r}.") from None
 
-    def _rows(self, name: str, values: list[Any]) -> NDArray[np.int64]:
+    def _rows(self, name: str, values: list[Any]) -> NDArray[np.int32]:
         """Rows of an embedding table, 0 for unknown and missing."""
         ids, rows = self._vocabularies[name]
-        found = np.zeros(len(values), np.int64)
-        present = [i for i, value in enumerate(values) if value is not None]
-        if not present or not len(ids):
+        if None in values:
+            found = np.zeros(len(values), np.int32)
+            present = [i for i, value in enumerate(values) if value is not None]
+            if present:
+                found[present] = self._rows(name, [values[i] for i in present])
             return found
+        if not values or not len(ids):
+            return np.zeros(len(values), np.int32)
         try:
-            wanted = np.array([values[i] for i in present]).astype(ids.dtype.type)
-        except (ValueError, TypeError, OverflowError):
-            kind = "a string" if ids.dtype.kind == "U" else "an integer"
-            raise RequestError(f"{name}: expected {kind}, found {values[present[0]]!r}.") from None
+            wanted = np.array(values)
+        except (ValueError, TypeError, OverflowError):  # lists of different lengths, for example
+            wanted = np.array([None])
+        if wanted.dtype.kind != ids.dtype.kind or wanted.ndim != 1:
+            kind, expected = (str, "a string") if ids.dtype.kind == "U" else (int, "an integer")
+            wrong = next((value for value in values if not isinstance(value, kind)), values[0])
+            raise RequestError(f"{name}: expected {expected}, found {wrong!r:.60}.")
         position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-        found[present] = np.where(ids[position] == wanted, rows[position], 0)
-        return found
+        return np.where(ids[position] == wanted, rows[position], 0)
+
+    def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
+        """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""
+        kept = []
+        for values in lists:
+            if values is not None and not isinstance(values, list):
+                raise RequestError(f"{name}: expected a list of values, found {values!r:.60}.")
+            kept.append((values or [])[:width])
+        padded = np.zeros((len(kept), width), np.int32)
+        lengths = np.array([len(values) for values in kept])
+        padded[np.arange(width) < lengths[:, None]] = self._rows(name, [value for values in kept for value in values])
+        return padded
 
     def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
         transform = self.description["numeric"][name]
@@ -144,10 +167,10 @@ class Scorer:
             numbers = np.log1p(np.maximum(numbers, 0))
         return numbers.astype(np.float32)
 
-    def _history(self, clicks: list[dict[str, Any]], now: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _history(self, clicks: list[dict[str, Any]], now: float) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """The newest clicks strictly before now: rows and buckets of the seconds since, 0 pads."""
         length, buckets = self.description["history_length"], self.description["gap_buckets"]
-        rows, gaps = np.zeros(length, np.int64), np.zeros(length, np.int64)
+        rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
         try:
             past = sorted(((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now), key=lambda c: -c[0])
         except (KeyError, TypeError, ValueError):
@@ -155,7 +178,7 @@ class Scorer:
         past = past[:length]
         rows[: len(past)] = self._rows("item_id", [item for _, item in past])
         seconds = np.array([now - moment for moment, _ in past], np.float32)
-        gaps[: len(past)] = np.minimum(1 + np.log2(1 + seconds).astype(np.int64), buckets - 1)
+        gaps[: len(past)] = np.minimum(1 + np.log2(1 + seconds), buckets - 1).astype(np.uint8)
         return rows, gaps
 
     def _prove(self, folder: Path) -> None:
@@ -170,9 +193,9 @@ class Scorer:
                 )
 
 
-def _refuse_unknown(where: str, features: Any, known: set[str]) -> None:
+def _refuse_unknown(where: str, features: Any, known: Collection[str]) -> None:
     if not isinstance(features, dict):
         raise RequestError(f"{where}: expected an object of features, found {type(features).__name__}.")
-    unknown = sorted(set(features) - known)
+    unknown = sorted(set(features).difference(known))
     if unknown:
         raise RequestError(f"{where}: the model has no feature '{unknown[0]}'; it knows {', '.join(sorted(known))}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -9,10 +11,37 @@ from ecdctr.config import Actr, Cpm, Training
 from ecdctr.models.embeddings import FieldEmbeddings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EPSILON = 1e-8
+
+
+class RowAdam:
+    """Adam on the rows that a batch touches: the numbers of torch.optim.SparseAdam, without its sparse tensors."""
+
+    def __init__(self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+        self.embeddings, self.lr, self.betas, self.steps = embeddings, lr, betas, 0
+        table = embeddings.table.weight
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(table), torch.zeros_like(table)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of the rows of the last batch."""
+        assert self.embeddings.block is not None  # noqa: S101
+        rows, vectors = self.embeddings.block
+        gradient = vectors.grad
+        assert gradient is not None  # noqa: S101
+        self.steps += 1
+        beta1, beta2 = self.betas
+        mean = self.exp_avg.index_select(0, rows).lerp_(gradient, 1 - beta1)
+        square = self.exp_avg_sq.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        self.exp_avg.index_copy_(0, rows, mean)
+        self.exp_avg_sq.index_copy_(0, rows, square)
+        size = self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
+        updated = vectors.addcdiv(mean, square.sqrt_().add_(EPSILON), value=-size)
+        self.embeddings.table.weight.index_copy_(0, rows, updated)
 
 
 class Optimizers:
-    """SparseAdam for the embedding tables, Adam for the rest, the aggregator with a learning rate of its own."""
+    """RowAdam for the embedding tables, Adam for the rest, the aggregator with a learning rate of its own."""
 
     def __init__(self, model: nn.Module, settings: Training) -> None:
         embeddings = model.embeddings
@@ -30,14 +59,13 @@ class Optimizers:
             },
         ]
         self.dense = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
-        self.sparse = torch.optim.SparseAdam([embeddings.table.weight], lr=settings.lr_embedding)
+        self.rows = RowAdam(embeddings, settings.lr_embedding)
 
     def step(self, loss: torch.Tensor) -> None:
         """One update of all parameters."""
-        self.sparse.zero_grad(set_to_none=True)
         self.dense.zero_grad(set_to_none=True)
         loss.backward()
-        self.sparse.step()
+        self.rows.step()
         self.dense.step()
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -46,13 +74,11 @@ class Optimizers:
         for name, parameter in self.named.items():
             for key, value in self.dense.state[parameter].items():
                 saved[f"dense/{name}/{key}"] = value.detach().cpu().contiguous().clone()
-        state = self.sparse.state[self.embeddings.table.weight]
-        saved["tables/step"] = torch.tensor(float(state.get("step", 0)))
+        saved["tables/step"] = torch.tensor(float(self.rows.steps))
         for key in MOMENTS:
-            if key in state:
-                for field, start in self.embeddings.offsets.items():
-                    rows = state[key][start : start + self.embeddings.rows[field]]
-                    saved[f"tables/{field}/{key}"] = rows.detach().cpu().contiguous().clone()
+            for field, start in self.embeddings.offsets.items():
+                rows = getattr(self.rows, key)[start : start + self.embeddings.rows[field]]
+                saved[f"tables/{field}/{key}"] = rows.detach().cpu().contiguous().clone()
         return saved
 
     @torch.no_grad()
@@ -64,11 +90,10 @@ class Optimizers:
                 self.dense.state[parameter] = {
                     key.rsplit("/", 1)[1]: saved[key].to(parameter.device).clone() for key in keys
                 }
-        table = self.embeddings.table.weight
-        moments = {key: torch.zeros_like(table) for key in MOMENTS}
-        for key, value in moments.items():
+        self.rows.steps = int(saved["tables/step"].item())
+        for key in MOMENTS:
+            moments = getattr(self.rows, key)
             for field, start in self.embeddings.offsets.items():
                 rows = saved.get(f"tables/{field}/{key}")
                 if rows is not None:
-                    value[start : start + len(rows)] = rows.to(table.device)
-        self.sparse.state[table] = {"step": int(saved["tables/step"].item()), **moments}
+                    moments[start : start + len(rows)] = rows.to(moments.device)
