@@ -21,6 +21,7 @@ from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ContractError
 
 GAP_BUCKETS = 34
+CPU = torch.device("cpu")
 
 
 class Part(NamedTuple):
@@ -98,8 +99,11 @@ class Batch:
         return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        """The batch on a device; to a GPU it goes through pinned memory."""
+        tensors = [getattr(self, f.name) for f in fields(self)]
+        if device.type == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return Batch(*(tensor.to(device) for tensor in tensors))
 
 
 def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
@@ -169,8 +173,11 @@ def training_batches(
     chunk_rows: int,
     seed: int,
     skip: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
     """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
+
+    Chunks are read, encoded and brought to the device one ahead, and batches are cut from them there.
 
     A last batch of one row is left out, since BatchNorm cannot use it. `skip` leaves the first batches out: of
     them, whole chunks are read but not encoded.
@@ -189,7 +196,7 @@ def training_batches(
             skip -= count
             return table.num_rows, None, 0
         first, skip = skip * batch_size, 0
-        return table.num_rows, encode(table, inputs, vocabularies), first
+        return table.num_rows, encode(table, inputs, vocabularies).to(device), first
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(next_chunk)
@@ -199,6 +206,7 @@ def training_batches(
             order = torch.randperm(rows, generator=generator)
             if chunk is None:
                 continue
+            order = order.to(device)
             for start in range(first, rows, batch_size):
                 index = order[start : start + batch_size]
                 if len(index) > 1:

@@ -49,7 +49,7 @@ class FieldEmbeddings(nn.Module):
         vectors = self.table.weight.index_select(0, distinct).requires_grad_()
         self.block = Block(distinct, vectors)
         parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
-        return tuple(vectors.index_select(0, place).view(*part.shape, -1) for part, place in parts)
+        return tuple(vectors.index_select(0, place).view(*part.shape, vectors.shape[1]) for part, place in parts)
 
     def field(self, name: str) -> torch.Tensor:
         """A view of one field's table [rows, dim]."""

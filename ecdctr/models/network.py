@@ -44,7 +44,7 @@ class CtrNet(nn.Module):
         torch.manual_seed(seed + 1)
         if config.network.history == "target_attention":
             self.attention = TargetAttention(dim, config.network.attention_heads)
-        self.numeric_norm = nn.BatchNorm1d(len(inputs.numeric))
+        self.numeric_norm = nn.BatchNorm1d(len(inputs.numeric)) if inputs.numeric else nn.Identity()
         self.snapshots = nn.ModuleDict(snapshots or {})
         reads_history = config.network.history != "none"
         fields = len(inputs.fields) + len(inputs.multi) + reads_history
@@ -70,8 +70,7 @@ class CtrNet(nn.Module):
         knowledge = self.source(batch)
         if hasattr(self, "adapters"):
             return self.adapters(self.backbone, features, knowledge)
-        rest = torch.cat([features.rest, knowledge[-1]], dim=1)
-        return self.backbone(features._replace(rest=rest))
+        return self.backbone(features._replace(rest=[*features.rest, knowledge[-1]]))
 
     def features(self, batch: Batch) -> Features:
         """What the backbone reads."""
@@ -94,8 +93,7 @@ class CtrNet(nn.Module):
         if long_user is not None and long_item is not None:
             size = min(long_user.shape[1], long_item.shape[1])
             rest += [long_user, long_item, long_user[:, :size] * long_item[:, :size]]
-        flat = torch.cat(parts, dim=1)
-        return Features(flat.view(len(batch), -1, user.shape[1]), torch.cat(rest, dim=1), batch.domain)
+        return Features(parts, rest, batch.domain)
 
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None

@@ -71,11 +71,12 @@ def fit(
         first, epoch_samples, loss_sum = at.step, at.epoch_samples, at.loss_sum
         at, pending = Position(), []
         batches = training_batches(
-            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first
+            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first, device
         )
         for step, batch in enumerate(batches, first):
-            batch = batch.to(device)
-            loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch.label)
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                logits = model(batch)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label)
             optimizers.step(loss if penalty is None else loss + penalty())
             pending.append((len(batch), loss.detach()))
             if step % CHECK_EVERY == 0:

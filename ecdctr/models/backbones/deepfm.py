@@ -16,11 +16,15 @@ class DeepFm(nn.Module):
 
     def __init__(self, shape: Shape, hidden: Sequence[int]) -> None:
         super().__init__()
+        self.dim = shape.dim
         self.linear = nn.Linear(shape.width, 1)
         self.deep = Mlp(shape, hidden)
 
     def forward(self, features: Features) -> torch.Tensor:
         """Logits [B]."""
-        total = features.fields.sum(1)
-        pairs = 0.5 * (total.square() - features.fields.square().sum(1)).sum(1)
-        return self.linear(features.flat()).squeeze(1) + pairs + self.deep(features)
+        vectors = [part.view(len(part), -1, self.dim) for part in features.fields]
+        total = torch.stack([part.sum(1) for part in vectors]).sum(0)
+        squares = torch.stack([part.square().sum((1, 2)) for part in vectors]).sum(0)
+        pairs = 0.5 * (total.square().sum(1) - squares)
+        flat = features.flat()
+        return self.linear(flat).squeeze(1) + pairs + self.deep.logits(flat)

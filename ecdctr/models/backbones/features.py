@@ -10,15 +10,17 @@ from torch import nn
 
 
 class Features(NamedTuple):
-    """One batch: embedding vectors of equal length, everything else flat, and the domain of each row."""
+    """One batch in parts, which are joined once: embedding vectors, everything else, and the domain of each row."""
 
-    fields: torch.Tensor  # [B, F, d]: fields, pooled multi-valued features, interest from the click history
-    rest: torch.Tensor  # [B, R]: products, numeric features, aggregated snapshots
+    fields: list[torch.Tensor]  # [B, k·d] each: fields, pooled multi-valued features, interest from the click history
+    rest: list[torch.Tensor]  # [B, …] each: products, numeric features, aggregated snapshots
     domain: torch.Tensor  # int64 [B]
 
     def flat(self) -> torch.Tensor:
-        """Everything in one vector: [B, F·d + R]."""
-        return torch.cat([self.fields.flatten(1), self.rest], dim=1)
+        """Everything in one vector: [B, F·d + R], under autocast in its type, so that no layer converts it again."""
+        flat = torch.cat([*self.fields, *self.rest], dim=1)
+        device = flat.device.type
+        return flat.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else flat
 
 
 class Shape(NamedTuple):

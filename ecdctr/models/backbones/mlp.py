@@ -20,7 +20,11 @@ class Mlp(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Logits [B]."""
-        return self.out(self.hidden(features.flat())).squeeze(1)
+        return self.logits(features.flat())
+
+    def logits(self, flat: torch.Tensor) -> torch.Tensor:
+        """Of the flat vector [B, W]: [B]."""
+        return self.out(self.hidden(flat)).squeeze(1)
 
     def layers(self, features: Features) -> list[torch.Tensor]:
         """The outputs of the hidden layers, [B, h] each: what a pre-trained network hands to another one."""
