@@ -4,7 +4,7 @@ All read the same impressions, with the same fields, widths, batch size, learnin
 are scored on the same test rows. The peers live in an environment of their own (.venv-peers). Their files hold rows of
 embedding tables; ours hold hashed ids, which are looked up in the vocabularies while training, as in production.
 
-python -m benchmarks.training [ours NAME PRECISION]
+python -m benchmarks.training [ours NAME PRECISION | ours batches]
 """
 
 from __future__ import annotations
@@ -185,11 +185,6 @@ def main() -> None:
     rows = []
     for name in SHAPES:
         rows += rows_of(name, compare(name, [*PRECISIONS, "fuxictr", "deepctr"], REPEATS))
-    read = compare("batches", ["ecdctr", "fuxictr"], REPEATS)
-    timings = {who: Timing([run["seconds"] for run in runs]) for who, runs in read.items()}
-    ratio = timings["fuxictr"].median / timings["ecdctr"].median
-    work = f"Parquet to batches, {TRAIN:,} rows with history"
-    rows.append(Row(work, "fuxictr (Ray)", str(timings["ecdctr"]), str(timings["fuxictr"]), ratio, 10))
     report("training", rows)
 
 

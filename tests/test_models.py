@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ecdctr.config import Snapshots, Tpm
-from ecdctr.data.batches import GAP_BUCKETS
+from ecdctr.data.ragged import GAP_BUCKETS
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.models.attention import TargetAttention
 from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows

@@ -9,16 +9,20 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from jsonschema import Draft202012Validator
 
 from ecdctr.data.batches import Part, read_chunks
 from ecdctr.data.prepare import prepare
-from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.errors import ConfigError, ContractError, EcdctrError
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.serving.export import export_bundle, request_of
+from ecdctr.serving.batch import score_parquet
+from ecdctr.serving.export import INPUTS, export_bundle, request_of
 from ecdctr.serving.scorer import RequestError, Scorer
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import score
@@ -54,6 +58,38 @@ def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, exam
     found = np.array([scorer.score(request_of(config, example))[0] for example in examples])
     assert np.abs(found - expected).max() < 1e-5
     assert expected.std() > 0
+
+
+def test_a_parquet_file_scores_as_the_trainer_does(config, exported, tmp_path):
+    bundle, store, ref = exported
+    source = prepare(config, "ads", [NEXT])[0].path
+    target = tmp_path / "new" / "scores.parquet"
+    command = [sys.executable, "-m", "ecdctr.cli", "--json", "score", "--bundle", str(bundle)]
+    command += ["--examples", str(source), "--out", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found, read = pq.read_table(target), pq.read_table(source, partitioning=None)
+    expected = score(config, store, ref, "ads", NEXT).scores
+    assert np.abs(found.column("probability").to_numpy() - expected).max() < 1e-5
+    assert found.column("user_id").equals(read.column("user_id"))
+    assert found.schema.metadata[b"ecdctr.version"] == str(ref).encode()
+
+
+def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, exported, tmp_path):
+    scorer = Scorer(exported[0])
+    table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
+    source, target = tmp_path / "examples.parquet", tmp_path / "scores.parquet"
+    pq.write_table(table.drop_columns(["history", "slot"]), source)
+    with pytest.raises(ContractError, match="lacks history, slot, which"):
+        score_parquet(scorer, source, target)
+    named = table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.array(["a"] * len(table)))
+    pq.write_table(named, source)
+    with pytest.raises(ContractError, match=r"user_id: .* knows integers, found string"):
+        score_parquet(scorer, source, target)
+    source.write_bytes(b"no parquet")
+    with pytest.raises(ContractError, match="cannot be read as Parquet"):
+        score_parquet(scorer, source, target)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_candidates_of_one_request_score_as_one_by_one(config, exported, examples):
@@ -100,6 +136,26 @@ def test_a_request_that_does_not_fit_is_refused_with_the_place(config, exported,
     scorer = Scorer(exported[0])
     with pytest.raises(RequestError, match=message):
         scorer.score(request_of(config, examples[0]) | change)
+
+
+def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(config, exported, examples):
+    schema = json.loads((exported[0] / "request.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    known = Draft202012Validator(schema)
+    request = request_of(config, examples[0])
+    assert list(known.iter_errors(request)) == []
+    assert list(known.iter_errors({"ts": 1.5, "user_id": None, "candidates": [{}]})) == []
+    for change in ({"candidates": []}, {"ts": "noon"}, {"extra": 1}, {"user_id": "abc"}, {"user": {"shoe_size": 44}}):
+        assert list(known.iter_errors(request | change)), change
+
+
+def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, exported, examples):
+    scorer = Scorer(exported[0])
+    program = torch.export.load(exported[0] / "model.pt2").module()
+    for example in examples[:5]:
+        arrays = scorer.encode(request_of(config, example))
+        found = program(*(torch.tensor(arrays[name]) for name in INPUTS)).detach()
+        assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
 
 def test_a_changed_bundle_fails_its_self_test(exported, tmp_path):

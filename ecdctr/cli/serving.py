@@ -1,9 +1,10 @@
-"""Commands that leave the project: export, score."""
+"""Commands that leave the project: export, score, serve."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from ecdctr.cli.base import (
     show,
 )
 from ecdctr.config import PRODUCTION
+from ecdctr.console import log
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 
@@ -46,17 +48,34 @@ def export_version(
 
 @app.command()
 def score(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Option(help="folder made by ecdctr export")],
     requests: Annotated[Path | None, typer.Option(help="file of JSON lines; default: standard input")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Parquet file that ecdctr prepare made, instead")] = None,
+    target: Annotated[Path | None, typer.Option("--out", help="Parquet file to write, with --examples")] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Score requests, one JSON object a line, with a bundle; one line of probabilities comes out for each."""
+    """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
     try:
         from ecdctr.serving.scorer import Scorer
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
 
+    if (examples is None) != (target is None) or (examples and requests):
+        raise ConfigError("Give --examples together with --out, or --requests, or requests on standard input.")
     scorer = Scorer(bundle, threads)
+    if examples and target:
+        from ecdctr.console import Bars
+        from ecdctr.serving.batch import rows_of, score_parquet
+
+        bars = Bars(version=scorer.version)
+        bars.start("score", rows_of(examples))
+        try:
+            rows = score_parquet(scorer, examples, target, bars.advance)
+        finally:
+            bars.close()
+        show(context, {"out": str(target), "rows": rows, "version": scorer.version})
+        return
     with requests.open() if requests else contextlib.nullcontext(sys.stdin) as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -64,3 +83,52 @@ def score(
             except (EcdctrError, ValueError) as error:
                 raise ConfigError(f"{requests or 'standard input'}, line {number}: {error}") from None
             sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    bundle: Annotated[Path | None, typer.Option(help="score with this bundle; default: follow the store")] = None,
+    bundles: Annotated[Path, typer.Option(help="where exported versions are kept")] = Path("demo/bundles"),
+    experiment: ExperimentOption = PRODUCTION,
+    shadow: Annotated[bool, typer.Option(help="also score with the newest candidate, and tell the difference")] = False,
+    host: Annotated[str, typer.Option(help="address to listen on; there is no login")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
+    threads: Annotated[int, typer.Option(min=1, help="of one pass through the network")] = 1,
+    poll_seconds: Annotated[float, typer.Option(min=0.05, help="how often to look for a promoted version")] = 5.0,
+    max_candidates: Annotated[int, typer.Option(min=1, help="of one request")] = 1000,
+) -> None:
+    """Score over HTTP with the serving version; a newly promoted one takes over without a restart."""
+    try:
+        import uvicorn
+
+        from ecdctr.serving.follow import Follower
+        from ecdctr.serving.scorer import Scorer
+        from ecdctr.serving.service import Limits, Service, build_app
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
+
+    service = Service(Limits(candidates=max_candidates))
+    followers = []
+    if bundle:
+        if shadow:
+            raise ConfigError("--shadow follows the store's candidate; leave --bundle out.")
+        service.swap("serving", Scorer(bundle, threads))
+    else:
+        session: Session = context.obj
+        session.config()  # a version can only be exported with a configuration that is valid
+        roles = [("serving", "serving"), *([("shadow", "candidate")] if shadow else [])]
+        for role, alias in roles:
+            follower = Follower(role, alias, session.store, experiment, bundles, session.config_path)
+            follower.threads, follower.seconds = threads, poll_seconds
+            followers.append(follower)
+    settings = uvicorn.Config(build_app(service, list(followers)), log_level="warning", access_log=False)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from None
+        listener.listen(2048)
+        log(f"listening on http://{host}:{listener.getsockname()[1]}")
+        uvicorn.Server(settings).run(sockets=[listener])

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Config, Domain, Level
 from ecdctr.data.prepare import COUNT_FEATURES
+from ecdctr.data.ragged import gap_buckets, pad
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ContractError
 
-GAP_BUCKETS = 34
 CPU = torch.device("cpu")
 
 
@@ -115,7 +115,7 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     padded = [np.zeros((rows, 0), dtype=np.int32)]
     for name, width in inputs.multi:
         values, lengths = _flat(table.column(name))
-        padded.append(_pad(vocabularies[name].lookup(values), lengths, width))
+        padded.append(pad(vocabularies[name].lookup(values), lengths, width))
     numeric = np.empty((rows, len(inputs.numeric)), dtype=np.float32)
     for i, name in enumerate(inputs.numeric):
         numeric[:, i] = table.column(name).to_numpy()
@@ -125,10 +125,10 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
     if inputs.history_length:
         values, lengths = _flat(table.column("history"))
-        history = _pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
+        history = pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
         seconds, _ = _flat(table.column("history_gap"))
         bucket = gap_buckets(seconds.to_numpy(zero_copy_only=False))
-        gaps = _pad(bucket, lengths, inputs.history_length)
+        gaps = pad(bucket, lengths, inputs.history_length)
     label = table.column("click").to_numpy().astype(np.float32)
     domain = table.column("domain").to_numpy().astype(np.int64)
     arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
@@ -217,16 +217,3 @@ def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
     lists = column.combine_chunks()
     offsets = lists.offsets.to_numpy()
     return lists.flatten(), np.diff(offsets)
-
-
-def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
-    bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
-    return np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
-
-
-def _pad(values: NDArray, lengths: NDArray[np.int64], width: int) -> NDArray:
-    """Ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads."""
-    padded = np.zeros((len(lengths), width), dtype=values.dtype)
-    padded[np.arange(width) < lengths[:, None]] = values
-    return padded

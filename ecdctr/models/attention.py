@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ecdctr.data.batches import GAP_BUCKETS
+from ecdctr.data.ragged import GAP_BUCKETS
 
 
 class TargetAttention(nn.Module):

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from ecdctr.config import Config
-from ecdctr.data.batches import GAP_BUCKETS, Batch, Inputs, Part, encode, read_chunks
+from ecdctr.data.batches import Batch, Inputs, Part, encode, read_chunks
 from ecdctr.data.prepare import COUNT_FEATURES, prepare
+from ecdctr.data.ragged import GAP_BUCKETS
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.errors import ConfigError
-from ecdctr.serving.scorer import SCHEMA_VERSION, Scorer
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.serving.schema import request_schema
+from ecdctr.serving.scorer import SCHEMA_VERSION, TOLERANCE, Scorer
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training.restore import load_network
@@ -64,11 +67,13 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
         own = Config.model_validate({key: manifest.config[key] for key in ("data", "features", "seed", "network")})
         description = describe(own, manifest, inputs, vocabularies)
         (folder / "bundle.json").write_text(json.dumps(description, indent=1))
+        strings = [name for name, vocabulary in vocabularies.items() if pa.types.is_string(vocabulary.values.type)]
+        (folder / "request.schema.json").write_text(json.dumps(request_schema(description, strings), indent=1))
         np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         examples = _examples(config, manifest.window_end)
         probability = Probability(network).eval()
-        _write_graph(probability, encode(examples, inputs, vocabularies), folder / "model.onnx")
+        _write_graphs(probability, encode(examples, inputs, vocabularies), folder)
         _write_self_test(own, probability, inputs, vocabularies, examples, folder)
         Scorer(folder)
         os.rename(folder, target)
@@ -99,18 +104,7 @@ def describe(config: Config, manifest: Manifest, inputs: Inputs, vocabularies: d
         "user_side": sides["user"],
         "item_side": sides["item"],
         "context_side": sides["context"],
-        "request": {
-            "ts": "seconds since 1970 (UTC) of the impression",
-            "user_id": "as in the logs",
-            "user": f"the user's features: {', '.join(sides['user'])}",
-            "context": f"features of the request: {', '.join(sides['context'])}",
-            "history": "the user's clicks on either domain, each {item_id, ts}; the newest "
-            f"{inputs.history_length} before ts are used",
-            "candidates": f"one object per ad: {', '.join(sides['item'])}",
-            "counts": "user_impressions and item_impressions: ads impressions in the lookback before today; user_ctr "
-            "and item_ctr: (clicks + 10 p) / (impressions + 10) of the same, p being all ads' click-through rate",
-        },
-    }  # fmt: skip
+    }
 
 
 def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
@@ -130,23 +124,27 @@ def _examples(config: Config, date: dt.date) -> Any:
     )
 
 
-def _write_graph(probability: nn.Module, batch: Batch, path: Path) -> None:
+def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
+    """model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program."""
     arguments = tuple(getattr(batch, name) for name in INPUTS)
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
+        exported = torch.export.export(probability, arguments, dynamic_shapes=shapes)
+        worst = float((exported.module()(*arguments) - probability(*arguments)).abs().max())
+        if not worst <= TOLERANCE:
+            raise EcdctrError(f"The exported graph differs from the network by {worst:.1e}; nothing was written.")
+        torch.export.save(exported, folder / "model.pt2")
         program = torch.onnx.export(
-            probability,
-            arguments,
+            exported,
             dynamo=True,
-            dynamic_shapes=shapes,
             input_names=list(INPUTS),
             output_names=["probability"],
             opset_version=OPSET,
             verbose=False,
         )
         assert program is not None  # noqa: S101
-        program.save(path)
+        program.save(folder / "model.onnx")
 
 
 def _write_self_test(

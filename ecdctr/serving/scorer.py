@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from ecdctr.data.ragged import gap_buckets, pad
 from ecdctr.errors import EcdctrError
 
 SCHEMA_VERSION = 2
@@ -31,6 +32,7 @@ class Scorer:
 
     def __init__(self, folder: Path, threads: int = 1, self_test: bool = True) -> None:
         """Load a bundle and prove it by its self-test; raises EcdctrError when it is not what was exported."""
+        self.folder = folder
         try:
             self.description: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
         except (OSError, ValueError) as error:
@@ -64,7 +66,16 @@ class Scorer:
         Ids and categories that training never saw, and features left out, score as unknown. Raises RequestError for a
         feature that the model does not have, or a value of the wrong type.
         """
-        arrays = self.encode(request)
+        return self.run(self.encode(request))
+
+    @property
+    def columns(self) -> list[str]:
+        """What the network reads of an impression, as `ecdctr prepare` names it."""
+        d = self.description
+        return [*d["fields"], *(name for name, _ in d["multi"]), *d["numeric"], "history", "history_gap"]
+
+    def run(self, arrays: dict[str, NDArray]) -> NDArray[np.float32]:
+        """Click probabilities of what `encode` made, of one request or of several joined, [rows]."""
         result: NDArray[np.float32] = self._session.run(None, arrays)[0]
         return result
 
@@ -105,7 +116,7 @@ class Scorer:
         d = self.description
         unknown = sorted(set(request) - {"ts", "user_id", "user", "context", "history", "candidates"})
         if unknown:
-            raise RequestError(f"Unknown key '{unknown[0]}' in the request; see 'request' in bundle.json.")
+            raise RequestError(f"Unknown key '{unknown[0]}' in the request; see request.schema.json.")
         candidates = request.get("candidates")
         if not isinstance(candidates, list) or not candidates:
             raise RequestError("candidates: expected a list with at least one candidate.")
@@ -123,7 +134,7 @@ class Scorer:
 
     def _rows(self, name: str, values: list[Any]) -> NDArray[np.int32]:
         """Rows of an embedding table, 0 for unknown and missing."""
-        ids, rows = self._vocabularies[name]
+        ids, _ = self._vocabularies[name]
         if None in values:
             found = np.zeros(len(values), np.int32)
             present = [i for i, value in enumerate(values) if value is not None]
@@ -140,8 +151,19 @@ class Scorer:
             kind, expected = (str, "a string") if ids.dtype.kind == "U" else (int, "an integer")
             wrong = next((value for value in values if not isinstance(value, kind)), values[0])
             raise RequestError(f"{name}: expected {expected}, found {wrong!r:.60}.")
+        return self.lookup(name, wanted)
+
+    def kind(self, name: str) -> str:
+        """Of a vocabulary's ids: 'U' strings, 'i' integers."""
+        return self._vocabularies[name][0].dtype.kind
+
+    def lookup(self, name: str, wanted: NDArray) -> NDArray[np.int32]:
+        """Rows of ids [n] of the vocabulary's type, 0 for unknown ones."""
+        ids, rows = self._vocabularies[name]
+        if not len(ids):
+            return np.zeros(len(wanted), np.int32)
         position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-        return np.where(ids[position] == wanted, rows[position], 0)
+        return np.where(ids[position] == wanted, rows[position], 0).astype(np.int32)
 
     def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
         """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""
@@ -150,10 +172,8 @@ class Scorer:
             if values is not None and not isinstance(values, list):
                 raise RequestError(f"{name}: expected a list of values, found {values!r:.60}.")
             kept.append((values or [])[:width])
-        padded = np.zeros((len(kept), width), np.int32)
-        lengths = np.array([len(values) for values in kept])
-        padded[np.arange(width) < lengths[:, None]] = self._rows(name, [value for values in kept for value in values])
-        return padded
+        rows = self._rows(name, [value for values in kept for value in values])
+        return pad(rows, np.array([len(values) for values in kept]), width)
 
     def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
         transform = self.description["numeric"][name]
@@ -169,7 +189,7 @@ class Scorer:
 
     def _history(self, clicks: list[dict[str, Any]], now: float) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """The newest clicks strictly before now: rows and buckets of the seconds since, 0 pads."""
-        length, buckets = self.description["history_length"], self.description["gap_buckets"]
+        length = self.description["history_length"]
         rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
         try:
             past = sorted(((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now), key=lambda c: -c[0])
@@ -178,7 +198,7 @@ class Scorer:
         past = past[:length]
         rows[: len(past)] = self._rows("item_id", [item for _, item in past])
         seconds = np.array([now - moment for moment, _ in past], np.float32)
-        gaps[: len(past)] = np.minimum(1 + np.log2(1 + seconds), buckets - 1).astype(np.uint8)
+        gaps[: len(past)] = gap_buckets(seconds)
         return rows, gaps
 
     def _prove(self, folder: Path) -> None:

@@ -1,0 +1,134 @@
+"""How cost and memory grow: CPM's training along each of its own sizes.
+
+Every point is measured in a process of its own on data written before. The exponent is the slope between the two
+largest points in logarithms: 1 is linear, and nothing may be worse. Memory is the process's peak less what it needs to
+start.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.common import RESULTS, ROOT, Row, report
+from ecdctr.config import Config
+from ecdctr.data.batches import Inputs, Part
+from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.models.network import CtrNet
+from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.training.loop import fit
+
+FOLDER = RESULTS / "growth"
+MOST = 1.1  # the largest exponent that counts as linear: one part in ten is noise
+
+
+class Size(NamedTuple):
+    """A CPM's training."""
+
+    impressions: int = 200_000
+    users: int = 20_000
+    items: int = 5_000
+    features: int = 8
+    history: int = 20
+    snapshots: int = 3
+
+
+AXES: dict[str, list[int]] = {
+    "impressions": [200_000, 400_000, 800_000, 1_600_000],
+    "users": [20_000, 80_000, 320_000, 1_280_000],
+    "items": [5_000, 20_000, 80_000, 320_000],
+    "features": [8, 16, 32, 64],
+    "history": [10, 20, 40, 80],
+    "snapshots": [1, 2, 4, 8],
+}
+
+
+def write(size: Size, path: Path) -> None:
+    """Random examples of a size, in the prepared form."""
+    rng = np.random.default_rng(1)
+    rows = size.impressions
+    columns: dict[str, object] = {
+        "user_id": rng.integers(0, size.users, rows),
+        "item_id": (rng.random(rows) ** 2 * size.items).astype(np.int64),
+    }
+    columns |= {f"field_{k}": rng.integers(0, 100, rows) for k in range(size.features)}
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * size.history)
+    clicked = pa.array(rng.integers(0, size.items, rows * size.history))
+    columns["history"] = pa.ListArray.from_arrays(offsets, clicked)
+    gaps = pa.array(rng.random(rows * size.history, dtype=np.float32) * 1e5)
+    columns["history_gap"] = pa.ListArray.from_arrays(offsets, gaps)
+    columns["click"] = (rng.random(rows) < 0.2).astype(np.int8)
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def train(size: Size, path: Path) -> dict[str, float]:
+    """Seconds of one epoch, and MiB above what the process had before it knew the size."""
+    torch.zeros(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fields = ("user_id", "item_id", *(f"field_{k}" for k in range(size.features)))
+    inputs = Inputs(fields, (), (), size.history)
+    counts = {"user_id": size.users, "item_id": size.items}
+    ids = {name: Vocabulary(pa.array(np.arange(counts.get(name, 100)))) for name in fields}
+    config = Config.model_validate({"snapshots": {"count": size.snapshots}})
+    sides = {"user": "user_id", "item": "item_id"}
+    snapshots = {}
+    for side, name in sides.items():
+        vectors = torch.randn(ids[name].rows, size.snapshots, config.tpm.embedding_dim)
+        present = torch.ones(ids[name].rows, size.snapshots, dtype=torch.bool)
+        snapshots[side] = EntitySnapshots(vectors, present, config.snapshots)
+    model = CtrNet(config, inputs, {name: v.rows for name, v in ids.items()}, 1, snapshots)
+    done = fit(model, config.cpm, inputs, ids, [Part(path, "natural")], 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": done.seconds, "memory": (peak - before) / 1024}
+
+
+def point(size: Size) -> dict[str, float]:
+    """One size in a process of its own."""
+    path = FOLDER / "examples.parquet"
+    write(size, path)
+    command = [sys.executable, "-m", "benchmarks.growth", "train", json.dumps(size), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def slope(sizes: list[int], values: list[float]) -> float:
+    """Exponent between the two largest sizes."""
+    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+def main() -> None:
+    """All axes."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for axis, sizes in AXES.items():
+        began = time.perf_counter()
+        found = [point(Size()._replace(**{axis: size})) for size in sizes]
+        print(axis, found, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+        for what, unit in (("seconds", "s"), ("memory", "MiB")):
+            values = [measured[what] for measured in found]
+            exponent = slope(sizes, values)
+            work = f"{axis}: {', '.join(f'{size:,}' for size in sizes)}"
+            shown = ", ".join(f"{value:.3g}" for value in values) + f" {unit}"
+            rows.append(Row(work, f"{what}, exponent {exponent:.2f}", shown, "linear", MOST / max(exponent, 0.01), 1))
+    report("growth", rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["train"]:
+        print(json.dumps(train(Size(*json.loads(sys.argv[2])), Path(sys.argv[3]))))
+    else:
+        main()

@@ -1,0 +1,78 @@
+"""One training step, data in memory, against the floor: its own matrix products and table rows, and nothing else.
+
+The products, gathers and scatters of one step, forward and backward, are recorded with their shapes and then repeated
+on arrays that are there already: what this machine needs for them at least, with the same library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.common import Row, alternate, report
+from benchmarks.training import FOLDER, SHAPES, prepared, write
+from ecdctr.data.batches import Part, training_batches
+from ecdctr.models.network import CtrNet
+from ecdctr.training.loop import keep_freed_memory
+from ecdctr.training.optimizers import Optimizers
+
+COUNTED = ("mm", "addmm", "bmm", "index_select", "index_copy_", "index_add_", "scatter_add_", "embedding")
+REPEATS = 40
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the counted operations of what runs under it, with copies of their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Callable[[], Any]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        if function.overloadpacket.__name__ in COUNTED:
+            copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
+            self.found.append(lambda: function(*copies, **(named or {})))
+        return function(*arguments, **(named or {}))
+
+
+def measure(name: str, precision: str) -> Row:
+    """A shape's step against its floor."""
+    config, inputs, vocabularies = prepared(name, precision)
+    settings = config.cpm
+    torch.set_num_threads(settings.threads)
+    model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1).train()
+    optimizers = Optimizers(model, settings)
+    parts = [Part(FOLDER / "train.parquet", "ads")]
+    batch = next(iter(training_batches(parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1)))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = model(batch)
+        optimizers.step(nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label))
+
+    with Recorder() as recorder:
+        step()
+
+    def floor() -> None:
+        with torch.no_grad():
+            for operation in recorder.found:
+                operation()
+
+    times = alternate({"step": step, "floor": floor}, REPEATS)
+    share = times["floor"].median / times["step"].median
+    work = f"{name}, {precision}: {settings.batch_size} rows, {settings.threads} threads"
+    return Row(work, f"floor of {len(recorder.found)} operations", str(times["step"]), str(times["floor"]), share, 0.7)
+
+
+def main() -> None:
+    """Both shapes in both precisions."""
+    keep_freed_memory()
+    write()
+    report("step", [measure(name, precision) for name in SHAPES for precision in ("float32", "bfloat16")])
+
+
+if __name__ == "__main__":
+    main()

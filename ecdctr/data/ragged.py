@@ -1,0 +1,21 @@
+"""Lists of different lengths as rectangles, and seconds as buckets; needs numpy alone, for the scorer's sake."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+GAP_BUCKETS = 34
+
+
+def pad(values: NDArray, lengths: NDArray[np.int64], width: int) -> NDArray:
+    """Ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads; no list is longer."""
+    padded = np.zeros((len(lengths), width), dtype=values.dtype)
+    padded[np.arange(width) < lengths[:, None]] = values
+    return padded
+
+
+def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
+    bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
+    return np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)

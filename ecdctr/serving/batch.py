@@ -1,0 +1,94 @@
+"""Scores prepared examples with a bundle: Parquet in, Parquet out, piece by piece, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ecdctr import files
+from ecdctr.data.ragged import gap_buckets, pad
+from ecdctr.errors import ContractError
+from ecdctr.serving.scorer import Scorer
+
+IDENTITY = ("user_id", "item_id", "ts")
+ROWS = 65_536
+
+
+def score_parquet(scorer: Scorer, source: Path, target: Path, on_rows: Callable[[int], None] | None = None) -> int:
+    """Score what `ecdctr prepare` wrote; returns the rows. The target is there whole or not at all.
+
+    It has user_id, item_id, ts and probability, in the order of the source, and the version in its metadata. Raises
+    ContractError when a column that the model reads is missing, or the file is no Parquet.
+    """
+    with _open(source) as file:
+        missing = sorted({*scorer.columns, *IDENTITY} - set(file.schema_arrow.names))
+        if missing:
+            raise ContractError(
+                f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files that "
+                "'ecdctr prepare' made with the configuration of this version."
+            )
+        kept = [file.schema_arrow.field(name) for name in IDENTITY]
+        schema = pa.schema([*kept, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version})
+        files.make_dir(target.parent)
+        with files.replacing(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for batch in file.iter_batches(ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]):
+                scores = scorer.run(encode(scorer, batch))
+                columns = [batch.column(name) for name in IDENTITY]
+                writer.write_batch(pa.record_batch([*columns, pa.array(scores, pa.float32())], schema))
+                if on_rows:
+                    on_rows(batch.num_rows)
+        return int(file.metadata.num_rows)
+
+
+def rows_of(source: Path) -> int:
+    """Rows of a Parquet file; raises ContractError if it is none."""
+    with _open(source) as file:
+        return int(file.metadata.num_rows)
+
+
+def _open(source: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(source)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ContractError(f"{source} cannot be read as Parquet: {error}") from None
+
+
+def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray]:
+    """The graph's inputs for prepared examples, whose numbers are transformed already."""
+    d, rows = scorer.description, batch.num_rows
+    ids = np.empty((rows, len(d["fields"])), np.int32)
+    for column, name in enumerate(d["fields"]):
+        ids[:, column] = _lookup(scorer, name, batch.column(name))
+    multi = [np.zeros((rows, 0), np.int32)]
+    for name, width in d["multi"]:
+        lists = pc.list_slice(batch.column(name), 0, width)
+        multi.append(pad(_lookup(scorer, name, lists.flatten()), _lengths(lists), width))
+    clicks, gaps = batch.column("history"), batch.column("history_gap")
+    return {
+        "ids": ids,
+        "multi": np.concatenate(multi, axis=1),
+        "numeric": np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in d["numeric"]], axis=1),
+        "history": pad(_lookup(scorer, "item_id", clicks.flatten()), _lengths(clicks), d["history_length"]),
+        "gaps": pad(gap_buckets(gaps.flatten().to_numpy(zero_copy_only=False)), _lengths(gaps), d["history_length"]),
+    }
+
+
+def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
+    kind = scorer.kind(name)
+    if pa.types.is_string(values.type) != (kind == "U"):
+        raise ContractError(
+            f"{name}: {scorer.version} knows {'strings' if kind == 'U' else 'integers'}, found {values.type}."
+        )
+    found = scorer.lookup(name, pc.fill_null(values, "" if kind == "U" else 0).to_numpy(zero_copy_only=False))
+    found[pc.is_null(values).to_numpy(zero_copy_only=False)] = 0
+    return found
+
+
+def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:
+    return np.diff(lists.offsets.to_numpy())

@@ -1,0 +1,60 @@
+"""Which version to score with: a fixed bundle, or whatever an alias of the store names, exported when it is new."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from ecdctr.console import log
+from ecdctr.errors import EcdctrError
+from ecdctr.serving.scorer import Scorer
+from ecdctr.serving.service import Service
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+
+
+class Follower:
+    """Looks at an alias every few seconds and hands the service the scorer of the version it names.
+
+    Exporting needs torch, so it happens in a process of its own. A version that cannot be exported or fails its
+    self-test is reported once, and the one before it goes on serving.
+    """
+
+    def __init__(self, role: str, alias: str, store: Store, experiment: str, bundles: Path, config: Path) -> None:
+        self.role, self.alias, self.store, self.experiment = role, alias, store, experiment
+        self.bundles, self.config = bundles, config
+        self.threads, self.seconds = 1, 5.0
+        self._known: Ref | None = None
+
+    async def __call__(self, service: Service) -> None:
+        """Follow forever."""
+        while True:
+            try:
+                await self.look(service)
+            except Exception as error:  # a store that cannot be read now may be readable in a while
+                service.metrics.failures.labels(self.role).inc()
+                log(f"{self.role}: {error}", alias=self.alias, experiment=self.experiment)
+            await asyncio.sleep(self.seconds)
+
+    async def look(self, service: Service) -> None:
+        """Take over the alias's version if it is another one; raises EcdctrError when it cannot be used."""
+        ref = await asyncio.to_thread(self.store.alias, self.alias, self.experiment)
+        if ref is None or ref == self._known:
+            return
+        self._known = ref
+        folder = self.bundles / str(ref).replace("/", "_")
+        if not folder.exists():
+            await self._export(ref, folder)
+        scorer = await asyncio.to_thread(Scorer, folder, self.threads)
+        service.swap(self.role, scorer)
+
+    async def _export(self, ref: Ref, folder: Path) -> None:
+        command = [sys.executable, "-m", "ecdctr.cli", "--config", str(self.config), "--store", str(self.store.root)]
+        process = await asyncio.create_subprocess_exec(
+            *command, "export", "--version", str(ref), "--out", str(folder),
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await process.communicate()
+        if process.returncode:
+            raise EcdctrError(f"{ref} cannot be exported: {said.decode(errors='replace').strip()[-300:]}")
