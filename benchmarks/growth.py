@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from benchmarks.common import RESULTS, ROOT, Row, report
 from ecdctr.config import Config
 from ecdctr.data.batches import Inputs, Part
 from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.levels.common import peak_memory_mb
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.loop import fit
@@ -75,7 +75,7 @@ def write(size: Size, path: Path) -> None:
 def train(size: Size, path: Path) -> dict[str, float]:
     """Seconds of one epoch, and MiB above what the process had before it knew the size."""
     torch.zeros(1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_mb()
     fields = ("user_id", "item_id", *(f"field_{k}" for k in range(size.features)))
     inputs = Inputs(fields, (), (), size.history)
     counts = {"user_id": size.users, "item_id": size.items}
@@ -89,8 +89,7 @@ def train(size: Size, path: Path) -> dict[str, float]:
         snapshots[side] = EntitySnapshots(vectors, present, config.snapshots)
     model = CtrNet(config, inputs, {name: v.rows for name, v in ids.items()}, 1, snapshots)
     done = fit(model, config.cpm, inputs, ids, [Part(path, "natural")], 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": done.seconds, "memory": (peak - before) / 1024}
+    return {"seconds": done.seconds, "memory": peak_memory_mb() - before}
 
 
 def point(size: Size) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrN
     return model, merged, encode(table, inputs, vocabularies)
 
 
-def main() -> None:
-    """Export, warm up, time every request alone."""
+def bundled() -> tuple[Path, Config, dt.date]:
+    """The bundle of an A-CTR with two snapshots, and what it was trained with."""
     config, day = settings()
     snapshots = config.snapshots.model_copy(update={"lag_days": 6, "stride_days": 7, "count": 2})
     config = config.model_copy(update={"snapshots": snapshots})
@@ -90,6 +91,13 @@ def main() -> None:
     bundle = RESULTS / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
     export_bundle(config, store, ref, bundle)
+    return bundle, config, day
+
+
+def main() -> None:
+    """Export, warm up, time every request alone."""
+    bundle, config, day = bundled()
+    store, ref = trained(config, day)
     scorer, made = Scorer(bundle), requests(config, day)
     for request in made:
         scorer.score(request)

@@ -15,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
+from ecdctr.config import Cpm, Snapshots, Tpm
 from ecdctr.data.batches import Part, training_batches
 from ecdctr.models.network import CtrNet
+from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.loop import keep_freed_memory
 from ecdctr.training.optimizers import Optimizers
 
@@ -38,12 +40,30 @@ class Recorder(TorchDispatchMode):
         return function(*arguments, **(named or {}))
 
 
-def measure(name: str, precision: str) -> Row:
-    """A shape's step against its floor."""
+def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapshots] | None:
+    """K tables of users and items; None for K = 0."""
+    if not count:
+        return None
+    settings = Snapshots(count=count)
+    shapes = {
+        "user": (rows["user_id"], count, Tpm().embedding_dim),
+        "item": (rows["item_id"], count, Tpm().embedding_dim),
+    }
+    return {
+        side: EntitySnapshots(torch.randn(shape), torch.ones(shape[:2], dtype=torch.bool), settings)
+        for side, shape in shapes.items()
+    }
+
+
+def measure(name: str, precision: str, snapshots: int = 0) -> Row:
+    """A shape's step against its floor; with snapshots as CPM has it, in its batch size and on its one thread."""
     config, inputs, vocabularies = prepared(name, precision)
     settings = config.cpm
+    if snapshots:
+        settings = settings.model_copy(update={"batch_size": Cpm().batch_size, "threads": Cpm().threads})
     torch.set_num_threads(settings.threads)
-    model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1).train()
+    rows = {field: vocabulary.rows for field, vocabulary in vocabularies.items()}
+    model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, snapshots)).train()
     optimizers = Optimizers(model, settings)
     parts = [Part(FOLDER / "train.parquet", "ads")]
     batch = next(iter(training_batches(parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1)))
@@ -63,15 +83,17 @@ def measure(name: str, precision: str) -> Row:
 
     times = alternate({"step": step, "floor": floor}, REPEATS)
     share = times["floor"].median / times["step"].median
-    work = f"{name}, {precision}: {settings.batch_size} rows, {settings.threads} threads"
+    with_them = f" and {snapshots} snapshots" if snapshots else ""
+    work = f"{name}{with_them}, {precision}: {settings.batch_size} rows, threads: {settings.threads}"
     return Row(work, f"floor of {len(recorder.found)} operations", str(times["step"]), str(times["floor"]), share, 0.7)
 
 
 def main() -> None:
-    """Both shapes in both precisions."""
+    """Both shapes in both precisions, and CPM's."""
     keep_freed_memory()
     write()
-    report("step", [measure(name, precision) for name in SHAPES for precision in ("float32", "bfloat16")])
+    rows = [measure(name, precision) for name in SHAPES for precision in ("float32", "bfloat16")]
+    report("step", [*rows, measure("din", "float32", 3)])
 
 
 if __name__ == "__main__":

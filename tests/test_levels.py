@@ -62,6 +62,13 @@ def test_child_vocabularies_extend_their_parents(trained):
             assert after[name].values[: len(vocabulary.values)].equals(vocabulary.values)
 
 
+def test_whoever_may_read_a_version_may_read_all_of_it(trained):
+    store, refs = trained
+    folder = store.path(refs["actr"])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert set(modes.values()) == {folder.stat().st_mode & 0o666}, modes
+
+
 def test_training_twice_gives_byte_identical_weights(config, trained):
     store, refs = trained
     for level, function in (("tpm", train_tpm), ("cpm", train_cpm), ("actr", train_actr)):

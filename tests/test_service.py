@@ -173,6 +173,18 @@ def test_a_hundred_swaps_under_load_drop_nothing_and_mix_nothing(scorers, reques
     assert service.metrics.swaps.labels("serving")._value.get() == SWAPS + 1
 
 
+def test_a_failure_of_the_runtime_is_told_and_the_next_request_is_tried(scorers, requests, monkeypatch):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    run = Scorer.run
+    with running(service) as port:
+        monkeypatch.setattr(Scorer, "run", lambda *_: 1 / 0)
+        status, answer = call(port, "POST", "/score", requests[0])
+        assert (status, answer["error"]) == (500, f"{scorers[0].version} failed to score; see the server's log.")
+        monkeypatch.setattr(Scorer, "run", run)
+        assert call(port, "POST", "/score", requests[0])[0] == 200
+
+
 def test_too_many_waiting_requests_are_refused_at_once(scorers, requests):
     async def crowd() -> list[Any]:
         service = Service(Limits(waiting=2))
@@ -204,8 +216,7 @@ def test_a_shadow_sees_what_is_served_and_only_tells_the_difference(scorers, req
 def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(config, store, requests, tmp_path):
     settings = write_config(tmp_path / "config.yaml", config.data.root)
     first, second = store.versions("production", "actr")
-    follower = Follower("serving", "serving", store, "production", tmp_path / "bundles", settings)
-    follower.seconds = 0.05
+    follower = Follower("serving", "serving", store, "production", tmp_path / "bundles", settings, seconds=0.05)
     service = Service(Limits())
     with running(service, follower) as port:
         assert call(port, "GET", "/ready")[0] in (200, 503)

@@ -119,9 +119,8 @@ def serve(
         session.config()  # a version can only be exported with a configuration that is valid
         roles = [("serving", "serving"), *([("shadow", "candidate")] if shadow else [])]
         for role, alias in roles:
-            follower = Follower(role, alias, session.store, experiment, bundles, session.config_path)
-            follower.threads, follower.seconds = threads, poll_seconds
-            followers.append(follower)
+            where = (session.store, experiment, bundles, session.config_path)
+            followers.append(Follower(role, alias, *where, threads, poll_seconds))
     settings = uvicorn.Config(build_app(service, list(followers)), log_level="warning", access_log=False)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from ecdctr.console import log
@@ -13,19 +15,27 @@ from ecdctr.serving.service import Service
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
+RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
 
+
+@dataclass
 class Follower:
     """Looks at an alias every few seconds and hands the service the scorer of the version it names.
 
-    Exporting needs torch, so it happens in a process of its own. A version that cannot be exported or fails its
-    self-test is reported once, and the one before it goes on serving.
+    Exporting needs torch, so it happens in a process of its own. While a version cannot be exported or fails its
+    self-test, the one before it goes on serving.
     """
 
-    def __init__(self, role: str, alias: str, store: Store, experiment: str, bundles: Path, config: Path) -> None:
-        self.role, self.alias, self.store, self.experiment = role, alias, store, experiment
-        self.bundles, self.config = bundles, config
-        self.threads, self.seconds = 1, 5.0
-        self._known: Ref | None = None
+    role: str  # serving or shadow
+    alias: str
+    store: Store
+    experiment: str
+    bundles: Path
+    config: Path
+    threads: int = 1
+    seconds: float = 5.0
+    _used: Ref | None = None
+    _failed: tuple[Ref, float] | None = None
 
     async def __call__(self, service: Service) -> None:
         """Follow forever."""
@@ -40,14 +50,16 @@ class Follower:
     async def look(self, service: Service) -> None:
         """Take over the alias's version if it is another one; raises EcdctrError when it cannot be used."""
         ref = await asyncio.to_thread(self.store.alias, self.alias, self.experiment)
-        if ref is None or ref == self._known:
+        if ref is None or ref == self._used:
             return
-        self._known = ref
+        if self._failed and self._failed[0] == ref and time.monotonic() < self._failed[1]:
+            return
+        self._failed = ref, time.monotonic() + RETRY_SECONDS
         folder = self.bundles / str(ref).replace("/", "_")
         if not folder.exists():
             await self._export(ref, folder)
-        scorer = await asyncio.to_thread(Scorer, folder, self.threads)
-        service.swap(self.role, scorer)
+        service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))
+        self._used, self._failed = ref, None
 
     async def _export(self, ref: Ref, folder: Path) -> None:
         command = [sys.executable, "-m", "ecdctr.cli", "--config", str(self.config), "--store", str(self.store.root)]
@@ -56,5 +68,5 @@ class Follower:
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, said = await process.communicate()
-        if process.returncode:
+        if process.returncode and not folder.exists():  # another server may have been faster
             raise EcdctrError(f"{ref} cannot be exported: {said.decode(errors='replace').strip()[-300:]}")

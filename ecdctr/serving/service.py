@@ -116,7 +116,13 @@ class Service:
                 batch.append(self._queue.get_nowait())
                 count += len(batch[-1].request["candidates"])
             scorer = self.scorers["serving"]
-            results = await loop.run_in_executor(self._thread, score_together, scorer, [w.request for w in batch])
+            requests = [waiting.request for waiting in batch]
+            results: list[NDArray[np.float32] | Exception]
+            try:
+                results = await loop.run_in_executor(self._thread, score_together, scorer, requests)
+            except Exception as error:  # of the runtime: these requests fail, the next ones are tried
+                log(f"{scorer.version} failed: {error}")
+                results = [EcdctrError(f"{scorer.version} failed to score; see the server's log.")] * len(batch)
             self.metrics.together.observe(len(batch))
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.answer.cancelled():  # the client has gone
@@ -142,7 +148,10 @@ class Service:
             while not self._queue.empty():
                 await asyncio.sleep(0.001)
             shadow = self.scorers["shadow"]
-            (found,) = await loop.run_in_executor(self._thread, score_together, shadow, [request])
+            try:
+                (found,) = await loop.run_in_executor(self._thread, score_together, shadow, [request])
+            except Exception as error:  # a shadow's failure is told, never served
+                found = error
             if isinstance(found, Exception):
                 log(f"shadow {shadow.version} cannot score a request: {found}")
                 continue

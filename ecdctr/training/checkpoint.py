@@ -43,19 +43,25 @@ def save(
     for name, vocabulary in vocabularies.items():
         vocabulary.save(folder / "vocabulary" / f"{name}.parquet")
     tables = {name: embeddings.field(name).detach().contiguous().clone() for name in embeddings.rows}
-    save_file(tables, folder / "embeddings.safetensors")
+    _save_tensors(tables, folder / "embeddings.safetensors")
     elsewhere = ("embeddings.", "source.")  # tables have their own file, a helping network its own version
     dense = {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith(elsewhere)}
-    save_file(dense, folder / "dense.safetensors")
+    _save_tensors(dense, folder / "dense.safetensors")
     merged = {}
     for side in SIDES:
         snapshots = getattr(model, "snapshots", None)
         if snapshots is not None and side in snapshots and snapshots[side].merged is not None:
             merged[side] = snapshots[side].merged.contiguous()
     if merged:
-        save_file(merged, folder / "merged.safetensors")
+        _save_tensors(merged, folder / "merged.safetensors")
     if optimizer:
-        save_file(optimizer, folder / "optimizer.safetensors")
+        _save_tensors(optimizer, folder / "optimizer.safetensors")
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """safetensors makes files that only their owner may read: let those read it who may read the folder."""
+    save_file(tensors, path)
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def load(folder: Path) -> Checkpoint:
