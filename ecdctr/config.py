@@ -88,6 +88,11 @@ class Training(Section):
         "float32",
         description="of matrix products; bfloat16 trains faster where the processor has it (AVX512-BF16, AMX, GPUs)",
     )
+    compile: bool = Field(
+        False,
+        description="let torch.compile fuse the network: needs a C++ compiler and half a minute, and pays from some "
+        "ten million samples on",
+    )
     checkpoint_seconds: float = Field(
         60, ge=0, description="how often a training saves where it is, to go on there when it was interrupted"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 
 import numpy as np
 import pytest
@@ -186,6 +187,27 @@ def test_fisher_information_of_a_logistic_model_agrees_with_finite_differences(c
     with torch.no_grad():
         bias += 0.5
     assert penalty().item() == pytest.approx(fisher * 0.25, rel=0.05)
+
+
+def test_bfloat16_learns_what_float32_learns(config, store):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        changed_config = changed(config, snapshots={"count": 0}, cpm={"precision": precision})
+        manifest = train_cpm(Request(changed_config, store, DATE, precision, precision)).manifest
+        losses[precision] = manifest.metrics["train_loss"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.01)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_what_the_plain_one_learns(config, store):
+    losses = {}
+    for compiled in (False, True):
+        cpm = {"compile": compiled, "batch_size": 512}
+        name = f"compiled-{compiled}".lower()
+        manifest = train_cpm(Request(changed(config, cpm=cpm), store, DATE, name, name)).manifest
+        losses[compiled] = manifest.metrics["train_loss"]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
 
 
 def test_carried_moments_are_those_that_the_parent_saved(config, store):

@@ -61,6 +61,7 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     optimizers = Optimizers(model, settings)
+    compiled = torch.compile(model, dynamic=False) if settings.compile else model
     if optimizer:
         optimizers.load(optimizer)
     at = progress.resume(model, optimizers) if progress else Position()
@@ -74,8 +75,9 @@ def fit(
             parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first, device
         )
         for step, batch in enumerate(batches, first):
+            forward = compiled if len(batch) == settings.batch_size else model  # one shape is compiled, once
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                logits = model(batch)
+                logits = forward(batch)
             loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label)
             optimizers.step(loss if penalty is None else loss + penalty())
             pending.append((len(batch), loss.detach()))
