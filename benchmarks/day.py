@@ -20,7 +20,7 @@ from benchmarks.common import RESULTS, ROOT, Row, Timing, report
 from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.demo import Airflow, free_port
 
-REPEATS = 3
+REPEATS = 5
 FOLDER = RESULTS / "large"
 
 
