@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,25 +25,31 @@ REPEATS = 5
 FOLDER = RESULTS / "large"
 
 
-def configuration(root: Path) -> Path:
+def configuration(root: Path, tpm_days: int = 3) -> Path:
     """The demo's, on the large world, with short windows for what is not measured."""
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     raw["data"] |= {"root": str(root), "prepared": str(FOLDER / "prepared"), "duckdb_memory": "6GB", "lookback_days": 3}
-    raw |= {"tpm": {"window_days": 3}, "snapshots": {"count": 1}, "variants": {}}
+    raw |= {"tpm": {"window_days": tpm_days}, "snapshots": {"count": 1}, "variants": {}}
     raw["cpm"]["window_days"], raw["actr"]["window_days"] = 2, 45
     raw["airflow"]["retries"] = 0
-    path = FOLDER / "config.yaml"
+    path = FOLDER / f"config-{tpm_days}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path
 
 
-def ecdctr(config: Path, *arguments: str) -> str:
+def ecdctr(config: Path, *arguments: str, store: str = "store") -> str:
     """Run the command line; returns what it prints."""
-    command = [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(FOLDER / "store"), "--json"]
+    command = [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(FOLDER / store), "--json"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(f"ecdctr {' '.join(arguments)} failed: {done.stderr[-1000:]}")
     return done.stdout.strip()
+
+
+def ecdctr_json(config: Path, *arguments: str, store: str = "store") -> dict[str, Any]:
+    """The result of a command."""
+    found: dict[str, Any] = json.loads(ecdctr(config, *arguments, store=store).splitlines()[-1])
+    return found
 
 
 def by_hand(config: Path, date: dt.date, experiment: str) -> float:
@@ -51,8 +58,7 @@ def by_hand(config: Path, date: dt.date, experiment: str) -> float:
     began = time.perf_counter()
     ecdctr(config, "validate", "--domain", "ads", "--date", day, "--days", "45")
     ecdctr(config, "prepare", "--level", "actr", "--date", day)
-    made = ecdctr(config, "train", "actr", "--date", day, "--experiment", experiment)
-    version = json.loads(made.splitlines()[-1])["version"]
+    version = ecdctr_json(config, "train", "actr", "--date", day, "--experiment", experiment)["version"]
     ecdctr(config, "evaluate", "--version", version, "--date", following)
     ecdctr(config, "gate", "--version", version, "--date", following)
     return time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
 import subprocess
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ecdctr.data.batches import Part, read_chunks
@@ -28,6 +31,11 @@ from ecdctr.store.store import Store
 from ecdctr.training.evaluate import score
 from tests.conftest import DATE
 
+PLACES = [
+    ("ts",), ("user_id",), ("user",), ("context",), ("history",), ("candidates",), ("history", 0), ("history", 0, "ts"),
+    ("history", 0, "item_id"), ("candidates", 0), ("candidates", 0, "item_id"), ("candidates", 0, "tags"),
+    ("candidates", 0, "price"), ("user", "city"), ("user", "user_ctr"), ("context", "slot"),
+]  # fmt: skip
 NEXT = DATE + dt.timedelta(days=1)
 
 
@@ -42,6 +50,16 @@ def exported(config, tmp_path_factory):
     ref = train_actr(Request(config, store, DATE)).manifest.ref
     export_bundle(config, store, ref, folder / "bundle")
     return folder / "bundle", store, ref
+
+
+@pytest.fixture(scope="module")
+def scorer(exported) -> Scorer:
+    return Scorer(exported[0])
+
+
+@pytest.fixture(scope="module")
+def valid(config, examples) -> dict:
+    return next(r for r in (request_of(config, example) for example in examples) if r["history"])
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +174,28 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, export
         arrays = scorer.encode(request_of(config, example))
         found = program(*(torch.tensor(arrays[name]) for name in INPUTS)).detach()
         assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["item_id", "ts", "tags"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(scorer, valid, place, value):
+    request = copy.deepcopy(valid)
+    part = request
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    try:
+        found = scorer.score(request)
+    except RequestError:
+        return
+    assert np.isfinite(found).all()
 
 
 def test_a_changed_bundle_fails_its_self_test(exported, tmp_path):

@@ -177,10 +177,13 @@ class Scorer:
 
     def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
         transform = self.description["numeric"][name]
+        wrong = next((value for value in values if value is not None and not isinstance(value, int | float)), None)
+        if wrong is not None:
+            raise RequestError(f"{name}: expected a number, found {wrong!r:.60}.")
         try:
-            numbers = np.array([transform["null"] if v is None else float(v) for v in values], np.float64)
-        except (TypeError, ValueError):
-            raise RequestError(f"{name}: expected a number, found {values!r:.60}.") from None
+            numbers = np.array([transform["null"] if value is None else value for value in values], np.float64)
+        except OverflowError:
+            raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.") from None
         if not np.isfinite(numbers).all():
             raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.")
         if transform["transform"] == "log1p":
