@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, StoreError, TrainingError
+from ecdctr.experiments.ablation import refresh_days
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
@@ -52,6 +53,14 @@ def test_an_incremental_tpm_reads_only_the_days_since_its_parent(trained):
     store, refs = trained
     manifest = store.manifest(refs["tpm"])
     assert (manifest.window_start, manifest.window_end) == (DATE - dt.timedelta(days=6), DATE)
+
+
+def test_a_tpm_that_reads_its_whole_window_costs_it_every_week(config, trained):
+    store, refs = trained
+    whole = changed(config, "tpm", refresh="window")
+    manifest = train_tpm(Request(whole, store, DATE, "whole", "whole")).manifest
+    assert (manifest.window_end - manifest.window_start).days + 1 == config.tpm.window_days
+    assert refresh_days(manifest) == refresh_days(store.manifest(refs["tpm"])) == 7
 
 
 def test_child_vocabularies_extend_their_parents(trained):

@@ -237,6 +237,13 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
     return records, users
 
 
+def refresh_days(tpm: Manifest) -> int:
+    """Days since the TPM before it, whatever window it reads; the first one counts with its window."""
+    for before in tpm.parents.get("tpm", []):
+        return (tpm.data_date - Ref.parse(before).date).days
+    return (tpm.window_end - tpm.window_start).days + 1
+
+
 def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]:
     """Samples and seconds of training per day of operation, and the bytes that one day of all levels stores.
 
@@ -247,7 +254,7 @@ def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]
     parts += [(store.manifest(Ref.parse(ref)), _split(row)[1]) for ref in actr.parents.get("cpm", [])]
     for ref in actr.parents.get("tpm", [])[:1]:
         tpm = store.manifest(Ref.parse(ref))
-        parts.append((tpm, (tpm.window_end - tpm.window_start).days + 1))
+        parts.append((tpm, refresh_days(tpm)))
     return {
         "daily_samples": sum(m.rows["samples"] / days for m, days in parts),
         "daily_seconds": sum(m.metrics["train_seconds"] / days for m, days in parts),
