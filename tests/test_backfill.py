@@ -63,15 +63,18 @@ def backfill(airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, 
     command = [str(Path(sys.executable).parent / "airflow"), "backfill", "create", "--dag-id", f"ecdctr_{level}"]
     command += ["--from-date", str(days[0]), "--to-date", str(days[-1]), "--dag-run-conf", json.dumps(conf)]
     command += ["--reprocess-behavior", "completed", "--max-active-runs", "3", *options]
-    create(airflow, command)
+    create(airflow, level, command)
     return wait(airflow, level, days)
 
 
-def create(airflow: Airflow, command: list[str]) -> None:
-    """Until Airflow takes it. It ends a backfill some seconds after its last run. On SQLite a transaction that has read
-    is refused when another one has written since; if Airflow cannot even take back what it had created, it ends this
-    remainder after two minutes, at its next look.
+def create(airflow: Airflow, level: str, command: list[str]) -> None:
+    """Until Airflow takes it, with the DAG paused meanwhile.
+
+    Airflow ends a backfill some seconds after its last run. On SQLite a transaction that has read is refused when
+    another one has written since; Airflow 3.3.2 then deletes the runs that it had just created, and a scheduler that
+    has one of them in its hands dies of it (ObjectDeletedError). It takes up no run of a paused DAG.
     """
+    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": True})
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
@@ -80,6 +83,7 @@ def create(airflow: Airflow, command: list[str]) -> None:
             break
         time.sleep(2)
     assert done.returncode == 0, said[-2000:]
+    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": False})
 
 
 def wait(airflow: Airflow, level: str, days: list[dt.date]) -> dict[str, str]:
