@@ -218,7 +218,9 @@ def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_pa
         wait_for_dags(killed)
         command = [str(Path(sys.executable).parent / "airflow"), "backfill", "create", "--dag-id", "ecdctr_actr"]
         command += ["--from-date", str(DAYS[0]), "--to-date", str(DAYS[-1]), "--max-active-runs", "3"]
-        create(killed, [*command, "--dag-run-conf", json.dumps({"experiment": "killed", "variant": "continue"})])
+        create(
+            killed, "actr", [*command, "--dag-run-conf", json.dumps({"experiment": "killed", "variant": "continue"})]
+        )
         deadline = time.monotonic() + 120
         while not store.versions("killed", "actr"):
             assert time.monotonic() < deadline, "no day was trained"
