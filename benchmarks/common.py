@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench"
+MOST = 1.1  # the largest exponent that counts as linear: one part in ten is noise
 PACKAGES = ("torch", "numpy", "duckdb", "pyarrow", "pandas", "polars", "scikit-learn")
 
 
@@ -57,6 +60,31 @@ def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str
             function()
             seconds[name].append(time.perf_counter() - began)
     return {name: Timing(found) for name, found in seconds.items()}
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints; ends the bench with the command's own words when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def json_of(command: list[str]) -> dict[str, Any]:
+    """The last line that a command prints, which is JSON: a measurement in a process of its own."""
+    found: dict[str, Any] = json.loads(output_of(command).strip().splitlines()[-1])
+    return found
+
+
+def ecdctr(config: Path, store: Path, *arguments: str) -> list[str]:
+    """The command line with its global options; its results are JSON."""
+    options = ["--config", str(config), "--store", str(store), "--json"]
+    return [sys.executable, "-m", "ecdctr.cli", *options, *arguments]
+
+
+def slope(sizes: list[int], values: list[float]) -> float:
+    """Exponent of growth between the two largest sizes; 1 is linear."""
+    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
 def machine() -> dict[str, Any]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, Timing, report
+from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, output_of, report
 from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.demo import Airflow, free_port
 
@@ -37,30 +35,23 @@ def configuration(root: Path, tpm_days: int = 3) -> Path:
     return path
 
 
-def ecdctr(config: Path, *arguments: str, store: str = "store") -> str:
-    """Run the command line; returns what it prints."""
-    command = [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(FOLDER / store), "--json"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise SystemExit(f"ecdctr {' '.join(arguments)} failed: {done.stderr[-1000:]}")
-    return done.stdout.strip()
-
-
-def ecdctr_json(config: Path, *arguments: str, store: str = "store") -> dict[str, Any]:
-    """The result of a command."""
-    found: dict[str, Any] = json.loads(ecdctr(config, *arguments, store=store).splitlines()[-1])
-    return found
+def world() -> Path:
+    """The large world, generated once."""
+    root = FOLDER / "world"
+    if not root.exists():
+        simulate(PRESETS["large"], 1, root)
+    return root
 
 
 def by_hand(config: Path, date: dt.date, experiment: str) -> float:
     """Seconds of the day's commands, one after another."""
-    day, following = str(date), str(date + dt.timedelta(days=1))
+    store, day, following = FOLDER / "store", str(date), str(date + dt.timedelta(days=1))
     began = time.perf_counter()
-    ecdctr(config, "validate", "--domain", "ads", "--date", day, "--days", "45")
-    ecdctr(config, "prepare", "--level", "actr", "--date", day)
-    version = ecdctr_json(config, "train", "actr", "--date", day, "--experiment", experiment)["version"]
-    ecdctr(config, "evaluate", "--version", version, "--date", following)
-    ecdctr(config, "gate", "--version", version, "--date", following)
+    output_of(ecdctr(config, store, "validate", "--domain", "ads", "--date", day, "--days", "45"))
+    output_of(ecdctr(config, store, "prepare", "--level", "actr", "--date", day))
+    made = json_of(ecdctr(config, store, "train", "actr", "--date", day, "--experiment", experiment))
+    output_of(ecdctr(config, store, "evaluate", "--version", made["version"], "--date", following))
+    output_of(ecdctr(config, store, "gate", "--version", made["version"], "--date", following))
     return time.perf_counter() - began
 
 
@@ -74,14 +65,10 @@ def by_airflow(airflow: Airflow, date: dt.date, experiment: str) -> float:
 
 def main() -> None:
     """Generate, prepare and train what the day needs, then measure in turns."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    sim = PRESETS["large"]
-    config = configuration(FOLDER / "world")
-    if not (FOLDER / "world").exists():
-        simulate(sim, 1, FOLDER / "world")
+    sim, config = PRESETS["large"], configuration(world())
     date = sim.start + dt.timedelta(days=sim.days - 2)
-    ecdctr(config, "train", "tpm", "--date", str(date))
-    ecdctr(config, "train", "cpm", "--date", str(date))
+    for level in ("tpm", "cpm"):
+        output_of(ecdctr(config, FOLDER / "store", "train", level, "--date", str(date)))
     airflow = Airflow(FOLDER / "airflow", config, FOLDER / "store", free_port())
     airflow.prepare()
     stamp = f"{time.time():.0f}"

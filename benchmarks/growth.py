@@ -8,8 +8,6 @@ start.
 from __future__ import annotations
 
 import json
-import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,17 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.common import RESULTS, ROOT, Row, report
+from benchmarks.common import MOST, RESULTS, Row, json_of, report, slope
+from benchmarks.step import random_snapshots
 from ecdctr.config import Config
 from ecdctr.data.batches import Inputs, Part
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.levels.common import peak_memory_mb
 from ecdctr.models.network import CtrNet
-from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.loop import fit
 
 FOLDER = RESULTS / "growth"
-MOST = 1.1  # the largest exponent that counts as linear: one part in ten is noise
 
 
 class Size(NamedTuple):
@@ -81,13 +78,8 @@ def train(size: Size, path: Path) -> dict[str, float]:
     counts = {"user_id": size.users, "item_id": size.items}
     ids = {name: Vocabulary(pa.array(np.arange(counts.get(name, 100)))) for name in fields}
     config = Config.model_validate({"snapshots": {"count": size.snapshots}})
-    sides = {"user": "user_id", "item": "item_id"}
-    snapshots = {}
-    for side, name in sides.items():
-        vectors = torch.randn(ids[name].rows, size.snapshots, config.tpm.embedding_dim)
-        present = torch.ones(ids[name].rows, size.snapshots, dtype=torch.bool)
-        snapshots[side] = EntitySnapshots(vectors, present, config.snapshots)
-    model = CtrNet(config, inputs, {name: v.rows for name, v in ids.items()}, 1, snapshots)
+    rows = {name: vocabulary.rows for name, vocabulary in ids.items()}
+    model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, size.snapshots))
     done = fit(model, config.cpm, inputs, ids, [Part(path, "natural")], 1)
     return {"seconds": done.seconds, "memory": peak_memory_mb() - before}
 
@@ -96,17 +88,7 @@ def point(size: Size) -> dict[str, float]:
     """One size in a process of its own."""
     path = FOLDER / "examples.parquet"
     write(size, path)
-    command = [sys.executable, "-m", "benchmarks.growth", "train", json.dumps(size), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
-def slope(sizes: list[int], values: list[float]) -> float:
-    """Exponent between the two largest sizes."""
-    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+    return json_of([sys.executable, "-m", "benchmarks.growth", "train", json.dumps(size), str(path)])
 
 
 def main() -> None:

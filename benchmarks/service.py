@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, Row, report
+from benchmarks.common import RESULTS, Row, json_of, report
 from benchmarks.scoring import bundled, requests
 
 SECONDS, CLIENTS = 10, (1, 4, 16)
@@ -48,10 +48,7 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
 
 def measured(port: int, path: Path, count: int) -> dict[str, Any]:
     """What `clients` finds in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.service", "clients", str(port), str(path), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json_of([sys.executable, "-m", "benchmarks.service", "clients", str(port), str(path), str(count)])
 
 
 def main() -> None:

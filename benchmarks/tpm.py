@@ -6,15 +6,12 @@ What either refresh is worth downstream is measured by the study: docs/performan
 from __future__ import annotations
 
 import datetime as dt
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, Timing, report
+from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, report
 from ecdctr.config import load_config
 from ecdctr.data.prepare import prepare
 from ecdctr.data.simulate import PRESETS, simulate
@@ -35,15 +32,7 @@ def configuration(window: int, refresh: str) -> Path:
 
 def train(config: Path, date: dt.date, store: str) -> dict[str, float]:
     """Train in a process of its own; what it says of itself."""
-    command = [
-        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(FOLDER / store), "--json",
-        "train", "tpm", "--date", str(date), "--force",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise SystemExit(done.stderr[-1000:])
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return json_of(ecdctr(config, FOLDER / store, "train", "tpm", "--date", str(date), "--force"))
 
 
 def seconds(runs: list[dict[str, float]]) -> Timing:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
-from benchmarks.common import RESULTS, ROOT, Row, Timing, report
+from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
 from ecdctr.config import Config
 from ecdctr.data.batches import Inputs, Part, encode, read_chunks, training_batches
 from ecdctr.data.vocabulary import Vocabulary
@@ -142,11 +142,7 @@ def run(who: str, name: str) -> dict[str, float]:
         command = [sys.executable, "-m", "benchmarks.training", "ours", name, PRECISIONS[who]]
     else:
         command = [str(PEERS / "bin" / "python"), str(ROOT / "benchmarks" / f"peer_{who}.py"), str(FOLDER), name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
-    if done.returncode:
-        raise SystemExit(f"{who} {name} failed: {done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return json_of(command)
 
 
 def compare(name: str, people: list[str], repeats: int) -> dict[str, list[dict[str, float]]]:

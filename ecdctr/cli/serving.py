@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,18 @@ from ecdctr.cli.base import (
     show,
 )
 from ecdctr.config import PRODUCTION
-from ecdctr.console import log
+from ecdctr.console import Bars, log
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Imports of what the extra 'serving' brings; raises ConfigError when it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
 
 
 @app.command("export")
@@ -31,10 +41,8 @@ def export_version(
     experiment: ExperimentOption = PRODUCTION,
 ) -> None:
     """Write a version as a bundle that scores without torch and Airflow: ONNX, vocabularies, schema, self-test."""
-    try:
+    with _extra():
         from ecdctr.serving.export import export_bundle
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
 
     session: Session = context.obj
     ref = Ref.parse(version) if version else session.store.alias("serving", experiment)
@@ -56,16 +64,13 @@ def score(
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
-    try:
+    with _extra():
         from ecdctr.serving.scorer import Scorer
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
 
     if (examples is None) != (target is None) or (examples and requests):
         raise ConfigError("Give --examples together with --out, or --requests, or requests on standard input.")
     scorer = Scorer(bundle, threads)
     if examples and target:
-        from ecdctr.console import Bars
         from ecdctr.serving.batch import rows_of, score_parquet
 
         bars = Bars(version=scorer.version)
@@ -99,14 +104,12 @@ def serve(
     max_candidates: Annotated[int, typer.Option(min=1, help="of one request")] = 1000,
 ) -> None:
     """Score over HTTP with the serving version; a newly promoted one takes over without a restart."""
-    try:
+    with _extra():
         import uvicorn
 
         from ecdctr.serving.follow import Follower
         from ecdctr.serving.scorer import Scorer
         from ecdctr.serving.service import Limits, Service, build_app
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
 
     service = Service(Limits(candidates=max_candidates))
     followers = []
