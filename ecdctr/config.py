@@ -22,6 +22,9 @@ PRODUCTION = "production"
 RESERVED_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
 
 
+Root = Path | str
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change after load."""
 
@@ -50,7 +53,9 @@ class Feature(Section):
 class Data(Section):
     """Where impressions lie and how they are prepared."""
 
-    root: Path = Path("data")
+    root: Root = Field(
+        Path("data"), description="a folder, or a URL that fsspec opens, such as s3://bucket/impressions"
+    )
     prepared: Path = Path("prepared")
     allowed_missing_days: int = Field(0, ge=0, description="days of a window that may be missing")
     quarantine: bool = Field(False, description="set bad rows aside under <root>/_quarantine instead of stopping")
@@ -59,6 +64,20 @@ class Data(Section):
     history_length: int = Field(20, ge=1, description="clicks kept per impression (last N)")
     lookback_days: int = Field(28, ge=1, description="days before an impression that history and counts may see")
     numeric_null: float = Field(0.0, description="value of a missing numeric feature")
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _path_or_url(cls, value: Any) -> Any:
+        return Path(value) if isinstance(value, str) and "://" not in value else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.quarantine and isinstance(self.root, str):
+            raise ValueError(
+                f"data.quarantine writes bad rows beside the impressions, but data.root is the URL {self.root}; "
+                "set it to false, or copy the impressions into a folder"
+            )
+        return self
 
 
 class Quality(Section):
@@ -302,6 +321,23 @@ class Simulation(Section):
     ctr: float = Field(0.12, gt=0, lt=0.5, description="natural click-through rate, roughly")
 
 
+class Tuning(Section):
+    """What `ecdctr tune` searches: the same number of trials for every row, from the same values."""
+
+    trials: int = Field(6, ge=2, description="settings tried per row; the first one is what the row has now")
+    space: dict[str, tuple[Any, ...]] = Field(
+        default_factory=lambda: {
+            "actr.lr_embedding": (1e-3, 2e-3, 5e-3, 1e-2),
+            "actr.lr_dense": (5e-4, 1e-3, 2e-3, 4e-3),
+            "actr.epochs": (1, 2),
+        },
+        description="key of the configuration: values, for all rows",
+    )
+    own: dict[str, dict[str, tuple[Any, ...]]] = Field(
+        default_factory=dict, description="row: the same for settings that only this row has, e.g. the strength of EWC"
+    )
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -316,6 +352,7 @@ class Config(Section):
     quality: Quality = Quality()
     evaluation: Evaluation = Evaluation()
     airflow: AirflowSettings = AirflowSettings()
+    tuning: Tuning = Tuning()
     variants: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="named overlays, e.g. no_tpm: {snapshots: {count: 0}}"
     )
@@ -373,15 +410,18 @@ class Config(Section):
         if name not in self.variants:
             known = ", ".join(sorted(self.variants)) or "none are declared"
             raise ConfigError(f"Unknown variant '{name}'; known variants: {known}. Declare it under 'variants:'.")
-        merged = _merge(self.model_dump(mode="json"), self.variants[name])
-        return _validate(merged, f"variant '{name}'")
+        return self.with_overlay(self.variants[name], f"variant '{name}'")
+
+    def with_overlay(self, overlay: dict[str, Any], where: str) -> Config:
+        """This configuration with some keys changed; raises ConfigError that names `where` if it does not validate."""
+        return _validate(merged(self.model_dump(mode="json"), overlay), where)
 
     def with_overrides(self, seed: int | None, hold_out_every: int | None = None) -> Config:
         """This configuration with another seed, or with ads held out; None leaves what stands."""
         changed: dict[str, Any] = {} if seed is None else {"seed": seed}
         if hold_out_every is not None:
             changed["actr"] = {"hold_out_every": hold_out_every}
-        return _validate(_merge(self.model_dump(mode="json"), changed), "option --hold-out-every") if changed else self
+        return self.with_overlay(changed, "option --hold-out-every") if changed else self
 
 
 def load_config(path: Path) -> Config:
@@ -402,7 +442,8 @@ def load_config(path: Path) -> Config:
         config.with_variant(name)
     base = path.resolve().parent
     data = config.data
-    data = data.model_copy(update={"root": (base / data.root).resolve(), "prepared": (base / data.prepared).resolve()})
+    root = data.root if isinstance(data.root, str) else (base / data.root).resolve()
+    data = data.model_copy(update={"root": root, "prepared": (base / data.prepared).resolve()})
     return config.model_copy(update={"data": data})
 
 
@@ -422,10 +463,10 @@ def _validate(raw: dict[str, Any], where: str) -> Config:
         raise ConfigError(f"{where} is not valid. " + "; ".join(problems)) from None
 
 
-def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Nested sections with those of an overlay in place of their own."""
+    result = dict(base)
     for key, value in overlay.items():
-        merged[key] = (
-            _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
-        )
-    return merged
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result

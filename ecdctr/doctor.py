@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, load_config
 from ecdctr.data.days import available_dates
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.store.storage import open_storage
 
 WANTED = {"torch": "2.13", "pyarrow": "26", "duckdb": "2.0", "pydantic": "2.14", "apache-airflow": "3.3"}
 
@@ -23,11 +24,11 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(config_path: Path, store: Path) -> list[Finding]:
+def examine(config_path: Path, store: Path | str) -> list[Finding]:
     """All checks, in order."""
     findings = [_version(name, least) for name, least in WANTED.items()]
     findings.append(_gpu())
-    folder = store if store.exists() else Path.cwd()
+    folder = store if isinstance(store, Path) and store.exists() else Path.cwd()
     free = shutil.disk_usage(folder).free / 1e9
     findings.append(Finding(free > 5, f"{free:.0f} GB free at {folder}" + ("" if free > 5 else "; make room for 5 GB")))
     try:
@@ -45,8 +46,14 @@ def examine(config_path: Path, store: Path) -> list[Finding]:
     return findings + _airflow()
 
 
-def _store(store: Path) -> Finding:
-    """Publishing rests on hard links and atomic renames; some network folders have neither."""
+def _store(store: Path | str) -> Finding:
+    """Publishing rests on conditional writes, or on hard links and atomic renames; some places have neither."""
+    if isinstance(store, str):
+        try:
+            open_storage(store).create(".probe/doctor", b"")
+        except StoreError as error:
+            return Finding(False, str(error))
+        return Finding(True, f"store {store} can be written, and has conditional writes")
     folder = next(path for path in (store, *store.parents) if path.exists())
     first, second = folder / f".doctor-{os.getpid()}", folder / f".doctor-{os.getpid()}-link"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ecdctr.config import Config, load_config
 from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.store.store import Store
+from tests.s3 import S3Server, s3_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
@@ -27,6 +29,21 @@ def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     loaded = load_config(REPOSITORY / "configs" / "tiny.yaml")
     data = loaded.data.model_copy(update={"root": world, "prepared": tmp_path_factory.mktemp("prepared")})
     return loaded.model_copy(update={"data": data})
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in a folder, and one on object storage."""
+    if request.param == "folder":
+        return Store(tmp_path / "store")
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    return Store(request.getfixturevalue("s3").new_url())
 
 
 @pytest.fixture

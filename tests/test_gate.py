@@ -15,7 +15,7 @@ from ecdctr.config import Config
 from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training.evaluations import Verdict, evaluation_folder, gate
+from ecdctr.training.evaluations import Verdict, gate
 from tests.conftest import DATE
 from tests.test_store import manifest
 
@@ -35,15 +35,21 @@ def evaluated(
     store: Store, ref: Ref, level: float = 0.7, calibration: float | None = 1.0, spread: float = 0.1, seed: int = 1
 ) -> Ref:
     """A stored evaluation whose users have an AUC around `level`."""
-    folder = evaluation_folder(store, ref, NEXT)
-    folder.mkdir(parents=True)
     noise = np.random.default_rng(seed).normal(0, 0.05, USERS)
     table = {"user": np.arange(USERS), "auc": level + noise, "impressions": np.full(USERS, 10)}
-    pq.write_table(pa.table(table), folder / "users.parquet")
     metrics = {"gauc": level} if calibration is None else {"gauc": level, "calibration": calibration}
     content = {"ref": str(ref), "date": str(NEXT), "metrics": {"all": metrics}, "score_spread": spread}
-    (folder / "evaluation.json").write_text(json.dumps(content))
+    with store.staging() as folder:
+        pq.write_table(pa.table(table), folder / "users.parquet")
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        store.save_evaluation(folder, ref, NEXT)
     return ref
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    """The gate decides in a folder and on object storage alike."""
+    return any_store
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_a_challenger_that_is_surely_worse_does_not_serve(relaxed, store):
     assert not verdict.passed
     assert f"against {champion}" in verdict.reason
     assert store.alias("serving") == champion
-    stored = json.loads((evaluation_folder(store, worse, NEXT) / "verdict.json").read_text())
+    stored = store.load_evaluation(worse, NEXT)["verdict"]
     assert stored == {"passed": False, "reason": verdict.reason}
 
 

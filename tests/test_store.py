@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
+import obstore
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecdctr import files
@@ -18,6 +20,12 @@ from ecdctr.store.store import Store
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.date(2026, 1, 10)
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    """What a store promises holds in a folder and on object storage."""
+    return any_store
 
 
 class Crash(BaseException):
@@ -82,7 +90,8 @@ def test_rollback_walks_back_through_what_served(store):
         store.rollback(level="cpm")
 
 
-def test_verify_looks_through_experiments_too(store):
+def test_verify_looks_through_experiments_too(tmp_path):
+    store = Store(tmp_path)
     store.create_experiment("study")
     ref = publish(store, DAY, "f", "study").ref
     assert store.verify() == []
@@ -90,7 +99,8 @@ def test_verify_looks_through_experiments_too(store):
     assert len(store.verify()) == 1
 
 
-def test_verify_finds_a_flipped_byte_and_a_missing_file(store):
+def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
+    store = Store(tmp_path)
     ref = publish(store, DAY, "f").ref
     assert store.verify() == []
     (store.path(ref) / "a").write_text("g")
@@ -113,43 +123,50 @@ STEPS = st.lists(
 )
 
 
+FOLDER = [(files, name) for name in ("make_dir", "write_bytes", "sync", "rename_dir")]
+BUCKET = [(obstore, name) for name in ("put", "get", "delete")]
+
+
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_no_crash_between_two_file_operations_shows_a_partial_or_future_version(steps):
-    root = Path(tempfile.mkdtemp())
-    originals = {name: getattr(files, name) for name in ("make_dir", "write_bytes", "sync", "rename_dir")}
-    try:
-        store = Store(root)
-        for offset, fingerprint, experiment, crash_at in steps:
-            countdown = [crash_at]
+    with tempfile.TemporaryDirectory() as root:
+        _crash_and_look(Store(root), steps, FOLDER)
 
-            def crashing(function, left=countdown):
-                def wrapped(*arguments):
-                    if left[0] == 0:
-                        raise Crash
-                    left[0] -= 1
-                    return function(*arguments)
 
-                return wrapped
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_no_crash_between_two_requests_shows_a_partial_or_future_version(s3, steps):
+    with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECDCTR_CACHE", cache)
+        _crash_and_look(Store(s3.new_url()), steps, BUCKET)
 
-            for name, function in originals.items():
-                setattr(files, name, crashing(function))
-            try:
+
+def _crash_and_look(store: Store, steps: list[tuple[int, str, str, int]], operations: list[tuple[Any, str]]) -> None:
+    """Publish again and again, each time dying before some operation; whatever is there then must be whole."""
+    for offset, fingerprint, experiment, crash_at in steps:
+        with pytest.MonkeyPatch.context() as patch:
+            left = [crash_at]
+            for module, name in operations:
+                patch.setattr(module, name, _crashing(getattr(module, name), left))
+            with contextlib.suppress(Crash):
                 publish(store, DAY + dt.timedelta(days=offset), fingerprint, experiment)
-            except Crash:
-                pass
-            finally:
-                for name, function in originals.items():
-                    setattr(files, name, function)
-            assert store.verify() == []
-            for as_of in (DAY - dt.timedelta(days=1), DAY, DAY + dt.timedelta(days=2)):
-                found = store.resolve("cpm", as_of, "x")
-                if found:
-                    assert found.date <= as_of
-                    stored = store.manifest(found)
-                    assert (store.path(found) / "b").read_text() == stored.fingerprint * 2
-    finally:
-        shutil.rmtree(root)
+        assert store.verify() == []
+        for as_of in (DAY - dt.timedelta(days=1), DAY, DAY + dt.timedelta(days=2)):
+            found = store.resolve("cpm", as_of, "x")
+            if found:
+                assert found.date <= as_of
+                assert (store.path(found) / "b").read_text() == store.manifest(found).fingerprint * 2
+
+
+def _crashing(function: Callable, left: list[int]) -> Callable:
+    def wrapped(*arguments, **named):
+        if left[0] == 0:
+            raise Crash
+        left[0] -= 1
+        return function(*arguments, **named)
+
+    return wrapped
 
 
 def test_ref_text_round_trip_and_refusal():

@@ -54,9 +54,9 @@ def trained(store: Store, model: Planned) -> Ref:
 def rows(store: Store, ref: Ref, seed: int) -> None:
     rng = np.random.default_rng(seed)
     day, user = np.repeat(DAYS, 10), np.tile(np.arange(10), 3)
-    path = store.matrix_row(ref, DAYS, 2)
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"day": day, "user": user, "impressions": np.full(30, 3), "auc": rng.random(30)}), path)
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.table({"day": day, "user": user, "impressions": np.full(30, 3), "auc": rng.random(30)}), content)
+    store.save_matrix_row(ref, DAYS, 2, content.getvalue().to_pybytes())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.console import Console
 from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, Level, load_config
 from ecdctr.errors import ConfigError
+from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ class Session:
     """What the global options say."""
 
     config_path: Path
-    store_path: Path
+    store_path: Path | str
     as_json: bool
 
     def config(self, variant: str = "default") -> Config:
@@ -62,11 +63,13 @@ def _global(
     config: Annotated[Path, typer.Option(envvar="ECDCTR_CONFIG", help="configuration file")] = Path(
         "configs/demo.yaml"
     ),
-    store: Annotated[Path, typer.Option(envvar="ECDCTR_STORE", help="root of the artifact store")] = Path("demo/store"),
+    store: Annotated[
+        str, typer.Option(envvar="ECDCTR_STORE", help="root of the artifact store: a folder, or a URL like s3://…")
+    ] = "demo/store",
     as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
 ) -> None:
-    context.obj = Session(config, store, as_json)
+    context.obj = Session(config, absolute(store), as_json)
 
 
 def parse_date(text: str) -> dt.date:

@@ -42,7 +42,7 @@ def simulate(
     sim = PRESETS[preset]
     if days:
         sim = sim.model_copy(update={"days": days})
-    root = root or context.obj.config().data.root
+    root = root or _local_root(context)
     bars = Bars()
     bars.start(f"simulate {preset}", sim.days * (sim.natural_per_day + sim.ads_per_day))
     try:
@@ -151,11 +151,17 @@ def import_any_log(
     _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
 
 
+def _local_root(context: typer.Context) -> Path:
+    root = context.obj.config().data.root
+    if not isinstance(root, Path):
+        raise ConfigError(f"data.root is the URL {root}; name a local folder with --out and upload it from there.")
+    return root
+
+
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
     from ecdctr.data.readers import import_log
 
-    if root is None:
-        root = context.obj.config().data.root
+    root = root or _local_root(context)
     console = Console(stderr=True)
     done = import_log(mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False))
     show(context, {"root": str(root), **done._asdict()})

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecdctr import files
 from ecdctr.cli.base import (
     DateOption,
     ExperimentOption,
@@ -70,13 +71,38 @@ def ablation(
     command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days} --rows {rows}"
     timings = json.loads(demo.read_text()) if demo and demo.exists() else None
     text = results_page(records, users, speeds, preset, timings, command)
-    if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-    if context.obj.as_json or result:
-        show(context, {"report": target and str(target), "gauc": mean_gauc(records)}, result)
-    else:
-        out.print(text, highlight=False, markup=False, soft_wrap=True)
+    _write_or_print(context, text, target, result, {"gauc": mean_gauc(records)})
+
+
+@app.command()
+def tune(
+    context: typer.Context,
+    rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,full",
+    seeds: SeedsOption = "21,22",
+    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 2,
+    chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
+    preset: PresetOption = "demo",
+    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the search")] = Path("tuning"),
+    target: Annotated[Path | None, typer.Option("--out", help="Markdown file to write")] = None,
+    workers: WorkersOption = 2,
+    result: ResultOption = None,
+) -> None:
+    """Try the same number of settings for each row and say which was best; use other seeds than those of results.
+
+    What is tried stands under 'tuning' in the configuration. A killed run goes on where it was.
+    """
+    from ecdctr.console import Bars
+    from ecdctr.experiments.ablation import Study
+    from ecdctr.experiments.tune import best, run_tuning, tuning_page
+
+    study = Study(context.obj.config_path, preset, parse_seeds(seeds), _names(rows), eval_days, work, chain_days)
+    bars = Bars()
+    try:
+        trials = run_tuning(study, workers, bars)
+    finally:
+        bars.close()
+    text = tuning_page(trials, f"ecdctr tune --seeds {seeds} --eval-days {eval_days} --rows {rows}")
+    _write_or_print(context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()})
 
 
 @app.command()
@@ -174,6 +200,20 @@ def matrix_report(
     world = root / "world.json"
     recurrence = json.loads(world.read_text())["recurrence_days"] if world.exists() else None
     _write_study(context, About(name, str(root), dates, numbers, hold_out_every, recurrence), found, result)
+
+
+def _write_or_print(
+    context: typer.Context, text: str, target: Path | None, result: Path | None, payload: dict[str, Any]
+) -> None:
+    """A study's page into its file if it has one; what a machine reads, or else the page itself, to the terminal."""
+    if target:
+        files.make_dir(target.parent)
+        with files.replacing(target) as temporary:
+            temporary.write_text(text)
+    if context.obj.as_json or result:
+        show(context, {"report": target and str(target), **payload}, result)
+    else:
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import Config, Domain, Feature
+from ecdctr.config import Config, Domain, Feature, Root
 from ecdctr.data.days import available_dates, day_files, day_folder
 from ecdctr.errors import ContractError
 
@@ -112,7 +112,7 @@ def raise_for(report: DayReport, config: Config) -> None:
         raise ContractError(". ".join(map(str, fatal)) + "." + hint)
 
 
-def _all_days(root: Path, domain: Domain) -> list[dt.date]:
+def _all_days(root: Root, domain: Domain) -> list[dt.date]:
     dates = available_dates(root, domain)
     if not dates:
         raise ContractError(

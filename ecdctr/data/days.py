@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from ecdctr.config import Config, Domain
+from ecdctr.config import Config, Domain, Root
 from ecdctr.errors import ContractError
 
 
@@ -17,18 +17,35 @@ def window(end: dt.date, days: int) -> list[dt.date]:
     return [end - dt.timedelta(days=back) for back in range(days - 1, -1, -1)]
 
 
-def day_folder(root: Path, domain: Domain, date: dt.date) -> Path:
-    """The hive partition of one day of one domain."""
-    return root / f"domain={domain}" / f"date={date}"
+def day_folder(root: Root, domain: Domain, date: dt.date) -> Path:
+    """The hive partition of one day of one domain; of a URL, the path after it, for messages."""
+    return Path(root) / f"domain={domain}" / f"date={date}"
 
 
-def day_files(root: Path, domain: Domain, date: dt.date) -> list[Path]:
-    """The Parquet files of one day, sorted by name; empty if the day is missing."""
+def day_files(root: Root, domain: Domain, date: dt.date) -> list[Path]:
+    """The Parquet files of one day on this machine, sorted by name; empty if the day is missing."""
+    if isinstance(root, str):
+        from ecdctr.data.remote import fetch_day
+
+        return fetch_day(root, domain, date)
     return sorted(day_folder(root, domain, date).glob("*.parquet"))
 
 
-def available_dates(root: Path, domain: Domain) -> list[dt.date]:
+def has_day(root: Root, domain: Domain, date: dt.date) -> bool:
+    """Whether a day has a file."""
+    if isinstance(root, str):
+        from ecdctr.data.remote import has_remote_day
+
+        return has_remote_day(root, domain, date)
+    return bool(day_files(root, domain, date))
+
+
+def available_dates(root: Root, domain: Domain) -> list[dt.date]:
     """The dates that have at least one file, sorted."""
+    if isinstance(root, str):
+        from ecdctr.data.remote import remote_dates
+
+        return remote_dates(root, domain)
     dates = []
     for folder in (root / f"domain={domain}").glob("date=*"):
         if any(folder.glob("*.parquet")):
@@ -56,10 +73,18 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
     return [date for date in dates if date in known]
 
 
-def digest_day(root: Path, domain: Domain, date: dt.date) -> str:
+def digest_day(root: Root, domain: Domain, date: dt.date) -> str:
     """SHA-256 over the content of a day's files; the empty digest for a missing day."""
+    if isinstance(root, str):
+        from ecdctr.data.remote import remote_digest
+
+        return remote_digest(root, domain, date, _digest)
+    return _digest(day_files(root, domain, date))
+
+
+def _digest(paths: list[Path]) -> str:
     parts = hashlib.sha256()
-    for path in day_files(root, domain, date):
+    for path in paths:
         stat = path.stat()
         parts.update(_digest_file(str(path), stat.st_size, stat.st_mtime_ns).encode())
     return parts.hexdigest()

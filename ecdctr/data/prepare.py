@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.data import contract
-from ecdctr.data.days import day_files, digest_day, present_days, window
+from ecdctr.data.days import day_files, digest_day, has_day, present_days, window
 
 COUNT_FEATURES = ("user_impressions", "user_ctr", "item_impressions", "item_ctr")
 
@@ -95,7 +95,7 @@ def _code_digest() -> str:
 
 def _extract(connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date) -> tuple[Path, Path] | None:
     """Clicks and counts of one day over both domains; None if neither domain has the day."""
-    present = [domain for domain in DOMAINS if day_files(config.data.root, domain, date)]
+    present = [domain for domain in DOMAINS if has_day(config.data.root, domain, date)]
     if not present:
         return None
     raw = {domain: digest_day(config.data.root, domain, date) for domain in present}
@@ -147,6 +147,7 @@ def _clean_view(
     )
     keep = f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE _good AND _n = 1"  # noqa: S608
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
+    assert isinstance(config.data.root, Path)  # noqa: S101  # refused at load
     bad = config.data.root / "_quarantine" / f"domain={domain}" / f"date={date}" / "bad.parquet"
     _write(connection, f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE NOT (_good AND _n = 1)", bad)  # noqa: S608
 

@@ -34,7 +34,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import evaluate
-from ecdctr.training.evaluations import load_evaluation, load_users
+from ecdctr.training.evaluations import load_users
 
 FULL = "full"
 WEEK = dt.timedelta(days=7)
@@ -67,10 +67,8 @@ class Study:
     def config(self, seed: int, row: str = FULL) -> Config:
         """The configuration of a row on a seed's world."""
         folder = self.folder(seed)
-        name, _ = _split(row)
-        base = load_config(self.config_path)
-        data = base.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
-        own = base if name == FULL else base.with_variant(name)
+        own = of_row(load_config(self.config_path), row)
+        data = own.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
         actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
         return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
@@ -185,7 +183,7 @@ def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tu
 def _make_world(study: Study, seed: int) -> None:
     """World and examples, so that later stages do not prepare the same days side by side."""
     data = study.config(seed).data
-    simulate(PRESETS[study.preset], seed, data.root, workers=1)
+    simulate(PRESETS[study.preset], seed, study.folder(seed) / "data", workers=1)
     last = study.dates(seed)[-1] + dt.timedelta(days=1)
     for row in study.rows:
         config = study.config(seed, row)
@@ -218,7 +216,7 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
         if not study.next_day or date not in evaluated:
             continue
         day = date + dt.timedelta(days=1)
-        found = load_evaluation(store, manifest.ref, day)
+        found = store.load_evaluation(manifest.ref, day)
         if found and found.get("low_activity_below") == request.config.evaluation.low_activity_below:
             metrics = found["metrics"]
         else:
@@ -235,6 +233,12 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
             for user, auc, count in zip(scores.users, scores.auc, scores.impressions, strict=True)
         ]
     return records, users
+
+
+def of_row(config: Config, row: str) -> Config:
+    """The configuration with a row's variant applied; raises ConfigError for an unknown one."""
+    name, _ = _split(row)
+    return config if name == FULL else config.with_variant(name)
 
 
 def refresh_days(tpm: Manifest) -> int:

@@ -6,6 +6,8 @@ that it trains touches production.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from airflow.sdk import DAG, Param
 
 from ecdctr.config import Config
@@ -21,7 +23,8 @@ def build_ablation_dag() -> DAG:
     settings = load_settings()
     airflow = settings.config.airflow
     pod = airflow.execution == "kubernetes"
-    work = f"{airflow.kubernetes.mount_path if pod else settings.store_path.parent}/ablation"
+    beside = settings.store_path if isinstance(settings.store_path, Path) else settings.config.data.prepared
+    work = f"{airflow.kubernetes.mount_path if pod else beside.parent}/ablation"
     arguments = ["ablation", "--rows", "{{ params.rows | join(',') }}"]
     for name in ("seeds", "preset", "workers", "eval_days", "chain_days"):
         arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]

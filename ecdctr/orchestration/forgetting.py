@@ -132,7 +132,7 @@ class Wanted(NamedTuple):
         store, found = Store(self.settings.store_path), []
         for model in self.models("actr"):
             ref = model.version(store)
-            if not ref or not store.matrix_row(ref, self.dates, self.hold_out_every).exists():
+            if not ref or store.matrix_row(ref, self.dates, self.hold_out_every) is None:
                 found.append(model)
         return found
 

@@ -40,7 +40,7 @@ def command_task(
         return ProcessOperator(arguments=[*prefix, *arguments], **common)
     from ecdctr.orchestration.pods import pod_task
 
-    return pod_task(airflow.kubernetes, arguments, gpu, RUN_VARIABLE, common)
+    return pod_task(settings, arguments, gpu, RUN_VARIABLE, common)
 
 
 class ProcessOperator(BaseOperator):

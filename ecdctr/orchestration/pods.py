@@ -1,7 +1,8 @@
 """A step as a Kubernetes pod: the same `ecdctr` command as a local process, in the project's image.
 
-Configuration, data and store lie on a shared volume claim. A step that trains also gets the GPUs, the node selector and
-the tolerations. Secrets come by reference, as environment variables. A pod template may override what is not set here.
+Configuration, data and store lie on a shared volume claim; a store on object storage is used where it is. A step that
+trains also gets the GPUs, the node selector and the tolerations. Secrets come by reference, as environment variables. A
+pod template may override what is not set here.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from airflow.providers.cncf.kubernetes.secret import Secret
 from kubernetes.client import models as k8s
 
 from ecdctr.config import Kubernetes
+from ecdctr.orchestration.settings import Settings
 
 RESULT = "/airflow/xcom/return.json"  # where the provider's sidecar looks for a task's result
 USER = 1000  # the user of the Dockerfile
 
 
-def pod_task(pod: Kubernetes, arguments: list[str], gpu: bool, run_variable: str, common: dict[str, Any]) -> Any:
+def pod_task(settings: Settings, arguments: list[str], gpu: bool, run_variable: str, common: dict[str, Any]) -> Any:
     """The operator of one step; `common` are Airflow's own options."""
+    pod = settings.config.airflow.kubernetes
+    store = settings.store_path if isinstance(settings.store_path, str) else f"{pod.mount_path}/store"
     return KubernetesPodOperator(
         **common,
         name=f"ecdctr-{common['task_id'].replace('_', '-')}",
@@ -34,7 +38,7 @@ def pod_task(pod: Kubernetes, arguments: list[str], gpu: bool, run_variable: str
             "--config",
             f"{pod.mount_path}/config.yaml",
             "--store",
-            f"{pod.mount_path}/store",
+            store,
             *arguments,
             "--result",
             RESULT,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ecdctr.config import PRODUCTION, Config, load_config
 from ecdctr.errors import ConfigError
+from ecdctr.store.storage import absolute
 
 # Params that make other models than the configuration says, with the values that do not
 PLAIN: dict[str, Any] = {"variant": "default", "seed": None, "hold_out_every": None}
@@ -19,7 +20,7 @@ class Settings(NamedTuple):
 
     config: Config
     config_path: Path
-    store_path: Path
+    store_path: Path | str  # a URL on object storage
 
 
 def load_settings() -> Settings:
@@ -28,7 +29,7 @@ def load_settings() -> Settings:
         if not os.environ.get(name):
             raise ConfigError(f"{name} is not set in Airflow's environment; set it to a path and restart Airflow.")
     path = Path(os.environ["ECDCTR_CONFIG"]).resolve()
-    return Settings(load_config(path), path, Path(os.environ["ECDCTR_STORE"]).resolve())
+    return Settings(load_config(path), path, absolute(os.environ["ECDCTR_STORE"]))
 
 
 def data_date(params: dict[str, Any], dag_run: Any) -> str:

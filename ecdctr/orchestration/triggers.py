@@ -6,13 +6,13 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from ecdctr.data.days import day_files
+from ecdctr.data.days import has_day
+from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
 Outcome = Literal["ready", "waiting", "failed"]
@@ -62,8 +62,8 @@ class DayTrigger(PollTrigger):
 
     def look(self) -> Outcome:
         """Whether the day is there."""
-        files = day_files(Path(self.root), self.domain, dt.date.fromisoformat(self.date))  # type: ignore[arg-type]
-        return "ready" if files else "waiting"
+        there = has_day(absolute(self.root), self.domain, dt.date.fromisoformat(self.date))  # type: ignore[arg-type]
+        return "ready" if there else "waiting"
 
 
 class YesterdayTrigger(PollTrigger):

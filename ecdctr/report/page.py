@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,12 +54,11 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
     """
     newest: dict[tuple[str, str], Row] = {}
     for experiment in experiments:
-        for path in sorted((store.root / experiment / "evaluations" / "actr").glob("*/*/evaluation.json")):
-            raw = json.loads(path.read_text())
-            ref = Ref.parse(raw["ref"])
-            if dt.date.fromisoformat(raw["date"]) - ref.date == dt.timedelta(days=1):
-                row = Row(experiment, raw["date"], raw["ref"], raw["metrics"], raw["calibration_curve"])
-                newest[experiment, raw["date"]] = row
+        for date, ref in store.evaluated(experiment):
+            found = store.load_evaluation(ref, date) if date - ref.date == dt.timedelta(days=1) else None
+            if found:
+                row = Row(experiment, str(date), str(ref), found["metrics"], found["calibration_curve"])
+                newest.setdefault((experiment, str(date)), row)
     if not newest:
         raise StoreError(
             f"No evaluation of A-CTR in {store.root} for {', '.join(experiments)}; "

@@ -70,11 +70,8 @@ def write_study(store: Store, about: About, variants: dict[str, Matrix], failed:
             "written_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
         files.write_bytes(folder / "study.json", json.dumps(content, indent=1).encode())
-        target = store.study(about.name)
-        files.make_dir(target.parent)
-        with files.locked(store.root / ".locks" / f"study.{about.name}"):
-            files.replace_dir(folder, target)
-    return target, markdown
+        store.save_study(folder, about.name)
+    return store.study(about.name), markdown
 
 
 def _markdown(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
-import uuid
 from typing import NamedTuple
 
-from ecdctr import files
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import ALIASES, Store
+from ecdctr.store.store import ALIASES, LEVELS, Store
 
-LEVELS = ("tpm", "cpm", "actr")
 ABANDONED = dt.timedelta(days=7)
 
 
@@ -56,28 +52,18 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
 def remove(store: Store, versions: list[Removable], reason: str) -> int:
     """Take versions away, children first; returns the bytes freed.
 
-    A version disappears whole by one rename. A small file stays in its place, so that its number is never given again.
-    What killed processes left behind goes, too: half-built versions, and trainings that nobody took up for a week.
-    Raises StoreError while something reads or trains in this store.
+    A version disappears whole, and its number is never given again. What killed processes left behind goes, too:
+    half-built versions, and trainings that nobody took up for a week. Raises StoreError while something reads or trains
+    in this store.
     """
     freed = 0
-    trash = store.root / ".trash" / uuid.uuid4().hex
     with store.exclusively("remove versions"):
-        files.make_dir(trash)
-        for position, (ref, size) in enumerate(reversed(versions)):
-            folder = store.path(ref)
+        for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             note = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
-            files.write_bytes(folder.parent / f"{ref.version}.removed", note)
-            if files.rename_dir(folder, trash / f"{position:06d}"):
+            if store.storage.remove(f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note):
                 freed += size
-        week_ago = dt.datetime.now().timestamp() - ABANDONED.total_seconds()
-        for path in (store.root / ".progress").glob("*"):
-            if path.stat().st_mtime < week_ago:
-                freed += path.stat().st_size
-                path.unlink()
-        shutil.rmtree(store.root / ".staging", ignore_errors=True)  # nobody publishes while the lock is held
-    shutil.rmtree(trash.parent, ignore_errors=True)
+        freed += store.storage.clean(ABANDONED.total_seconds())
     return freed
 
 

@@ -1,4 +1,4 @@
-"""Publish, resolve as of a date, aliases, lineage and verification of versions in a local folder."""
+"""Publish, resolve as of a date, aliases, lineage and verification of versions, wherever the store lies."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from ecdctr import files
 from ecdctr.errors import StoreError
 from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
+from ecdctr.store.storage import open_storage
 
 PRODUCTION = "production"
 ALIASES = ("candidate", "serving")
+LEVELS = ("tpm", "cpm", "actr")
+STUDIES = ".studies"
 
 
 class AliasRecord(NamedTuple):
@@ -31,10 +34,15 @@ class AliasRecord(NamedTuple):
 
 
 class Store:
-    """A root folder of versions: <root>/<experiment>/<level>/<data date>/<version>/."""
+    """Versions under a root, a folder or a URL: <root>/<experiment>/<level>/<data date>/<version>/."""
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).resolve()
+        self.storage = open_storage(root)
+
+    @property
+    def root(self) -> Any:
+        """Where the store lies: a path, or a URL as text."""
+        return self.storage.root
 
     # -- experiments ---------------------------------------------------------------------------------------------
 
@@ -44,11 +52,7 @@ class Store:
         Raises StoreError for a bad name, or when it exists with another parent.
         """
         _check_name(name)
-        if name == PRODUCTION:
-            return
-        folder = self.root / name
-        files.make_dir(folder)
-        if files.create_exclusive(folder / "experiment.json", json.dumps({"parent": parent}).encode()):
+        if name == PRODUCTION or self.storage.add_experiment(name, json.dumps({"parent": parent}).encode()):
             return
         found = self.parent_of(name)
         if found != parent:
@@ -58,23 +62,20 @@ class Store:
         """The experiment where a resolve goes on, None at production."""
         if experiment == PRODUCTION:
             return None
-        path = self._folder(experiment, "experiment.json")
-        if not path.exists():
-            return PRODUCTION
-        return str(json.loads(path.read_text())["parent"])
+        _check_name(experiment)
+        content = self.storage.read(f"{experiment}/experiment.json")
+        return str(json.loads(content)["parent"]) if content else PRODUCTION
 
     def experiments(self) -> list[str]:
         """Names of all experiments that hold something, sorted."""
-        if not self.root.exists():
-            return []
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.match(p.name))
+        return self.storage.experiments()
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """A private folder on the store's disk to build a version in; removed if it was not published."""
-        folder = self.root / ".staging" / uuid.uuid4().hex
+        """A private folder to build a version in; removed if it was not published."""
+        folder = self.storage.local / ".staging" / uuid.uuid4().hex
         files.make_dir(folder)
         try:
             yield folder
@@ -84,131 +85,106 @@ class Store:
     def publish(self, folder: Path, manifest: Manifest, force: bool = False) -> Manifest:
         """Make a staged folder a version, all or nothing; returns the manifest as stored.
 
-        The number is taken by the rename itself, so two writers never share one. A finished version with the same
-        fingerprint wins over the new one unless `force`.
+        Two writers never share a number. A finished version with the same fingerprint wins over the new one unless
+        `force`.
         """
         _check_name(manifest.experiment)
-        parent = self.root / manifest.experiment / manifest.level / manifest.data_date.isoformat()
-        files.make_dir(parent)
-        entries = {}
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            files.sync(path)
-            entries[path.relative_to(folder).as_posix()] = FileEntry(
-                sha256=files.sha256(path), bytes=path.stat().st_size
-            )
-        lock = self.root / ".locks" / f"{manifest.experiment}.{manifest.level}.{manifest.data_date}"
-        with files.locked(lock):
-            finished = self.find(manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint)
-            if finished and not force:
-                return finished
-            taken = [p.name for p in _version_dirs(parent)] + [p.stem for p in parent.glob("v*.removed")]
-            number = 1 + max((int(name[1:]) for name in taken), default=0)
-            while True:
-                stored = manifest.model_copy(update={"version": f"v{number:04d}", "files": entries})
-                files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
-                files.write_bytes(folder / "manifest.sha256", files.sha256(folder / "manifest.json").encode())
-                files.sync(folder)
-                if files.rename_dir(folder, parent / stored.version):
-                    files.sync(parent)
-                    return stored
-                number += 1
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        entries = {
+            path.relative_to(folder).as_posix(): FileEntry(sha256=files.sha256(path), bytes=path.stat().st_size)
+            for path in paths
+        }
+        stored = manifest.model_copy(update={"files": entries})
+        finished: list[Manifest] = []
+
+        def seal(version: str) -> None:
+            nonlocal stored
+            stored = stored.model_copy(update={"version": version})
+            files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
+            files.write_bytes(folder / "manifest.sha256", files.sha256(folder / "manifest.json").encode())
+
+        def is_finished() -> bool:
+            found = self.find(manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint)
+            finished[:] = [found] if found and not force else []
+            return bool(finished)
+
+        group = f"{manifest.experiment}/{manifest.level}"
+        version = self.storage.add(folder, group, manifest.data_date.isoformat(), seal, is_finished)
+        return finished[0] if version is None else stored
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """For the time of a training or an evaluation: nothing is removed from under it."""
-        with files.locked(self.root / ".locks" / "in-use", shared=True):
+        with self.storage.in_use():
             yield
 
     @contextlib.contextmanager
     def exclusively(self, what: str) -> Iterator[None]:
         """Nothing trains or evaluates meanwhile; raises StoreError if something does now."""
-        try:
-            with files.locked(self.root / ".locks" / "in-use", wait=False):
-                yield
-        except BlockingIOError:
-            raise StoreError(f"Cannot {what} in {self.root}: a training or evaluation is running; try later.") from None
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.storage.exclusively())
+            except BlockingIOError as error:
+                raise StoreError(f"Cannot {what} in {self.root}: {error}.") from None
+            yield
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def path(self, ref: Ref) -> Path:
-        """The folder of a version."""
-        return self._folder(ref.experiment, ref.level) / ref.date.isoformat() / ref.version
+        """The folder of a version on this machine."""
+        return self.storage.folder(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}")
 
     def progress(self, fingerprint: str) -> Path:
         """Where a training with this fingerprint saves how far it is."""
-        return self.root / ".progress" / f"{fingerprint}.safetensors"
-
-    def study(self, name: str) -> Path:
-        """The folder of a study's results; raises StoreError for a bad name."""
-        _check_name(name)
-        return self.root / ".studies" / name
-
-    def matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int) -> Path:
-        """Where a version's row of a forgetting matrix over consecutive days lies, if it was made."""
-        span = f"{days[0]}.{days[-1]}.{hold_out_every}"
-        return self.root / ref.experiment / "matrix" / f"{ref.date}.{ref.version}.{span}.parquet"
-
-    def studies(self) -> list[str]:
-        """Names of the studies that have results, sorted."""
-        return sorted(path.parent.name for path in (self.root / ".studies").glob("*/study.json"))
-
-    def _folder(self, experiment: str, name: str) -> Path:
-        """A folder of an experiment; names come from params and command lines and must not lead out of the store."""
-        _check_name(experiment)
-        _check_name(name)
-        return self.root / experiment / name
+        return self.storage.local / ".progress" / f"{fingerprint}.safetensors"
 
     def manifest(self, ref: Ref) -> Manifest:
         """Read a version's manifest; raises StoreError if it is missing, unreadable, or another version's."""
-        path = self.path(ref) / "manifest.json"
+        where = f"{self.root}/{ref}/manifest.json"
+        content = self.storage.file(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}", "manifest.json")
+        if content is None:
+            raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).")
         try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
-            if manifest.ref != ref:
-                raise StoreError(f"{path} cannot be read: it says that it is {manifest.ref}.")
-            return manifest
-        except FileNotFoundError:
-            raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).") from None
+            manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
             raise StoreError(
-                f"{path} cannot be read: {error.error_count()} problems, first: {error.errors()[0]['msg']}."
+                f"{where} cannot be read: {error.error_count()} problems, first: {error.errors()[0]['msg']}."
             ) from None
+        if manifest.ref != ref:
+            raise StoreError(f"{where} cannot be read: it says that it is {manifest.ref}.")
+        return manifest
 
     def versions(self, experiment: str, level: str) -> list[Ref]:
         """All versions of a level, oldest data date and number first."""
-        found = []
-        folder = self._folder(experiment, level)
-        for day in sorted(folder.iterdir()) if folder.exists() else []:
-            with contextlib.suppress(ValueError):
-                date = dt.date.fromisoformat(day.name)
-                found += [Ref(experiment, level, date, p.name) for p in _version_dirs(day)]
-        return found
+        return list(self._newest_first(experiment, level))[::-1]
 
     def newest(self, experiment: str, level: str) -> Ref | None:
         """The version with the newest data date in an experiment itself, without reading the others."""
-        folder = self._folder(experiment, level)
-        for day in sorted(folder.iterdir(), reverse=True) if folder.exists() else []:
-            versions = _version_dirs(day)
-            if versions:
+        return next(self._newest_first(experiment, level), None)
+
+    def _newest_first(self, experiment: str, level: str) -> Iterator[Ref]:
+        for name in self.storage.names(_group(experiment, level)):
+            date, _, version = name.partition("/")
+            if VERSION.match(version):
                 with contextlib.suppress(ValueError):
-                    return Ref(experiment, level, dt.date.fromisoformat(day.name), versions[-1].name)
-        return None
+                    yield Ref(experiment, level, dt.date.fromisoformat(date), version)
 
     def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
         """The newest finished version of that date with that fingerprint."""
-        folder = self._folder(experiment, level) / date.isoformat()
-        for path in reversed(_version_dirs(folder)):
-            manifest = self.manifest(Ref(experiment, level, date, path.name))
-            if manifest.fingerprint == fingerprint:
-                return manifest
+        for ref in self._newest_first(experiment, level):
+            if ref.date == date:
+                manifest = self.manifest(ref)
+                if manifest.fingerprint == fingerprint:
+                    return manifest
         return None
 
     def resolve(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref | None:
         """The newest version whose data ends on or before `as_of`, here or else in the parent experiment."""
         current: str | None = experiment
         while current:
-            known = [ref for ref in self.versions(current, level) if ref.date <= as_of]
+            known = next((ref for ref in self._newest_first(current, level) if ref.date <= as_of), None)
             if known:
-                return known[-1]
+                return known
             current = self.parent_of(current)
         return None
 
@@ -222,6 +198,56 @@ class Store:
             )
         return ref
 
+    # -- results beside the versions -------------------------------------------------------------------------------
+
+    def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
+        """Keep a staged folder as the evaluation of a version on a day, in place of an earlier one."""
+        self.storage.replace(folder, f"{_group(ref.experiment, 'evaluations')}/{ref.level}", _evaluation(ref, date))
+
+    def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
+        """The folder of an evaluation on this machine, None if there is none."""
+        folder = self.storage.folder(f"{_group(ref.experiment, 'evaluations')}/{ref.level}", _evaluation(ref, date))
+        return folder if folder.exists() else None
+
+    def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
+        """The metrics of a version on a day, with the gate's verdict on it; None if it was not evaluated."""
+        folder = self.evaluation(ref, date)
+        if folder is None:
+            return None
+        verdict = folder / "verdict.json"
+        return json.loads((folder / "evaluation.json").read_text()) | {
+            "verdict": json.loads(verdict.read_text()) if verdict.exists() else None
+        }
+
+    def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
+        """Which version was evaluated on which day: newest day first, of a day's versions the newest first."""
+        for name in self.storage.names(f"{_group(experiment, 'evaluations')}/{level}"):
+            day, _, version = name.partition("/")
+            date, _, number = version.partition(".")
+            yield dt.date.fromisoformat(day), Ref(experiment, level, dt.date.fromisoformat(date), number)
+
+    def save_study(self, folder: Path, name: str) -> None:
+        """Keep a staged folder as a study's results, in place of earlier ones; raises StoreError for a bad name."""
+        _check_name(name)
+        self.storage.replace(folder, STUDIES, name)
+
+    def study(self, name: str) -> Path:
+        """The folder of a study's results on this machine; raises StoreError for a bad name."""
+        _check_name(name)
+        return self.storage.folder(STUDIES, name)
+
+    def studies(self) -> list[str]:
+        """Names of the studies that have results, sorted."""
+        return sorted(name for name in self.storage.names(STUDIES, dated=False))
+
+    def save_matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int, content: bytes) -> None:
+        """Keep a version's row of a forgetting matrix over consecutive days, a Parquet file; the first one stays."""
+        self.storage.create(_matrix_row(ref, days, hold_out_every), content)
+
+    def matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int) -> bytes | None:
+        """What save_matrix_row kept."""
+        return self.storage.read(_matrix_row(ref, days, hold_out_every))
+
     # -- aliases -------------------------------------------------------------------------------------------------
 
     def set_alias(self, alias: str, ref: Ref, reason: str) -> AliasRecord:
@@ -229,24 +255,16 @@ class Store:
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
         self.manifest(ref)
-        folder = self.root / ref.experiment / "aliases" / ref.level / alias
-        files.make_dir(folder)
-        while True:
-            number = 1 + max(
-                (record.number for record in self.alias_history(alias, ref.experiment, ref.level)), default=0
-            )
-            record = AliasRecord(number, ref, dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), reason)
-            content = json.dumps({"ref": str(ref), "at": record.at, "reason": reason}).encode()
-            if files.create_exclusive(folder / f"{number:06d}.json", content):
-                return record
+        at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        content = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
+        number = self.storage.append(f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}", content)
+        return AliasRecord(number, ref, at, reason)
 
     def alias_history(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> list[AliasRecord]:
         """All records of an alias, oldest first."""
-        records = []
-        for path in sorted((self._folder(experiment, "aliases") / level / alias).glob("[0-9]*.json")):
-            raw = json.loads(path.read_text())
-            records.append(AliasRecord(int(path.stem), Ref.parse(raw["ref"]), raw["at"], raw["reason"]))
-        return records
+        found = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
+        parsed = [(number, json.loads(content)) for number, content in found]
+        return [AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"]) for number, raw in parsed]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """The version an alias points at, None if it was never set."""
@@ -285,8 +303,8 @@ class Store:
         """Re-hash every file of every version; returns one sentence per problem."""
         problems = []
         for experiment in self.experiments():
-            for folder in sorted(path for path in (self.root / experiment).iterdir() if path.is_dir()):
-                for ref in self.versions(experiment, folder.name):
+            for level in LEVELS:
+                for ref in self.versions(experiment, level):
                     problems += self._verify_version(ref)
         return problems
 
@@ -302,12 +320,16 @@ class Store:
             manifest = self.manifest(ref)
         except StoreError as error:
             return [f"{error} If it is damaged, {mend}"]
+        try:
+            folder = self.path(ref)
+        except StoreError as error:  # damaged before it was copied here
+            return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
-        digest = self.path(ref) / "manifest.sha256"
-        if not digest.exists() or digest.read_text() != files.sha256(self.path(ref) / "manifest.json"):
+        digest = folder / "manifest.sha256"
+        if not digest.exists() or digest.read_text() != files.sha256(folder / "manifest.json"):
             problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
-            path = self.path(ref) / name
+            path = folder / name
             if not path.exists():
                 problems.append(f"{ref}: file {name} is missing; {mend}")
             elif files.sha256(path) != entry.sha256:
@@ -322,11 +344,13 @@ class Store:
             return problems
         for parents in manifest.parents.values():
             problems += [
-                f"{ref}: parent {parent} is missing."
-                for parent in parents
-                if not (self.path(Ref.parse(parent)) / "manifest.json").exists()
+                f"{ref}: parent {parent} is missing." for parent in parents if not self._exists(Ref.parse(parent))
             ]
         return problems
+
+    def _exists(self, ref: Ref) -> bool:
+        content = self.storage.file(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}", "manifest.json")
+        return content is not None
 
 
 def experiment_of(study: str, variant: str, seed: int) -> str:
@@ -334,10 +358,20 @@ def experiment_of(study: str, variant: str, seed: int) -> str:
     return f"{study}.{variant}.s{seed}"
 
 
-def _version_dirs(folder: Path) -> list[Path]:
-    if not folder.exists():
-        return []
-    return sorted((p for p in folder.iterdir() if VERSION.match(p.name)), key=lambda p: int(p.name[1:]))
+def _evaluation(ref: Ref, date: dt.date) -> str:
+    return f"{date}/{ref.date}.{ref.version}"
+
+
+def _matrix_row(ref: Ref, days: list[dt.date], hold_out_every: int) -> str:
+    span = f"{days[0]}.{days[-1]}.{hold_out_every}"
+    return f"{_group(ref.experiment, 'matrix')}/{ref.date}.{ref.version}.{span}.parquet"
+
+
+def _group(experiment: str, name: str) -> str:
+    """A group of an experiment; names come from params and command lines and must not lead out of the store."""
+    _check_name(experiment)
+    _check_name(name)
+    return f"{experiment}/{name}"
 
 
 def _check_name(name: str) -> None:

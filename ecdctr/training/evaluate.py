@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import uuid
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ from ecdctr.data.vocabulary import normalized
 from ecdctr.errors import StoreError, TrainingError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training.evaluations import evaluation_folder
 from ecdctr.training.metrics import UserAuc, all_metrics, user_auc
 from ecdctr.training.restore import load_network
 
@@ -115,7 +113,4 @@ def _save(store: Store, result: Evaluation, scored: Scored, low_activity_below: 
         table = pa.table({"user": users.users, "auc": users.auc, "impressions": users.impressions})
         pq.write_table(table, folder / "users.parquet")
         files.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
-        target = evaluation_folder(store, result.ref, result.date)
-        files.make_dir(target.parent)
-        with files.locked(store.root / ".locks" / f"evaluation.{uuid.uuid5(uuid.NAMESPACE_URL, str(target))}"):
-            files.replace_dir(folder, target)
+        store.save_evaluation(folder, result.ref, result.date)

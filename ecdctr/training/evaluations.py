@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from pathlib import Path
+import shutil
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
@@ -17,20 +17,12 @@ from ecdctr.store.store import Store
 from ecdctr.training.metrics import UserAuc, paired_bootstrap
 
 
-def evaluation_folder(store: Store, ref: Ref, date: dt.date) -> Path:
-    """Where an evaluation lies."""
-    return store.root / ref.experiment / "evaluations" / ref.level / str(date) / f"{ref.date}.{ref.version}"
-
-
-def load_evaluation(store: Store, ref: Ref, date: dt.date) -> dict[str, Any] | None:
-    """The stored metrics and calibration curve of a version on a day, None if it was not evaluated."""
-    path = evaluation_folder(store, ref, date) / "evaluation.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
 def load_users(store: Store, ref: Ref, date: dt.date) -> UserAuc:
-    """The stored AUC of each user."""
-    table = pq.read_table(evaluation_folder(store, ref, date) / "users.parquet", partitioning=None)
+    """The stored AUC of each user; raises StoreError if the version was not evaluated that day."""
+    folder = store.evaluation(ref, date)
+    if folder is None:
+        raise StoreError(f"{ref} was not evaluated on {date}.")
+    table = pq.read_table(folder / "users.parquet", partitioning=None)
     return UserAuc(*(table.column(name).to_numpy() for name in ("user", "auc", "impressions")))
 
 
@@ -51,7 +43,7 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
     champion = store.alias("serving", challenger.experiment, challenger.level)
     if champion == challenger:
         return Verdict(True, f"{challenger} serves already")
-    found = load_evaluation(store, challenger, date)
+    found = store.load_evaluation(challenger, date)
     if found is None:
         raise StoreError(
             f"{challenger} was not evaluated on {date}; run: ecdctr evaluate --date {date} --version {challenger}"
@@ -66,11 +58,20 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
         verdict = _compare(config, store, challenger, champion, date, calibration)
     else:
         verdict = Verdict(True, f"first to serve; calibration {calibration:.2f} on {date}")
-    folder = evaluation_folder(store, challenger, date)
-    files.write_bytes(folder / "verdict.json", json.dumps(verdict._asdict(), indent=1).encode())
+    _save_verdict(store, challenger, date, verdict)
     if verdict.passed:
         store.set_alias("serving", challenger, verdict.reason)
     return verdict
+
+
+def _save_verdict(store: Store, ref: Ref, date: dt.date, verdict: Verdict) -> None:
+    """Into the evaluation's folder, which is replaced as a whole."""
+    before = store.evaluation(ref, date)
+    assert before is not None  # noqa: S101  # the verdict rests on it
+    with store.staging() as folder:
+        shutil.copytree(before, folder, dirs_exist_ok=True)
+        files.write_bytes(folder / "verdict.json", json.dumps(verdict._asdict(), indent=1).encode())
+        store.save_evaluation(folder, ref, date)
 
 
 def _against_itself(config: Config, found: dict[str, Any]) -> str | None:
@@ -113,7 +114,7 @@ def _compare(
 ) -> Verdict:
     settings = config.evaluation
     ours = load_users(store, challenger, date)
-    if load_evaluation(store, champion, date) is None:
+    if store.load_evaluation(champion, date) is None:
         from ecdctr.training.evaluate import evaluate  # reads the model, hence torch; rarely needed here
 
         evaluate(config, store, champion, date)

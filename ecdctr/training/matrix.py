@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ecdctr import files
 from ecdctr.config import Config
 from ecdctr.data.batches import Part, encode, read_chunks
 from ecdctr.data.prepare import prepare
@@ -72,18 +71,18 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
 def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
     """A version's row from the store, made and kept there if it is not there yet."""
-    path = store.matrix_row(ref, held_out.dates, held_out.every)
-    if path.exists():
-        return pq.read_table(path)
+    found = store.matrix_row(ref, held_out.dates, held_out.every)
+    if found is not None:
+        return pq.read_table(pa.BufferReader(found))
     row = matrix_row(config, store, ref, held_out)
-    files.make_dir(path.parent)
-    with files.replacing(path) as temporary:
-        pq.write_table(row, temporary)
+    content = pa.BufferOutputStream()
+    pq.write_table(row, content)
+    store.save_matrix_row(ref, held_out.dates, held_out.every, content.getvalue().to_pybytes())
     return row
 
 
 def load_rows(store: Store, experiment: str, dates: list[dt.date], every: int) -> dict[dt.date, pa.Table]:
     """The stored rows of an experiment by model date, of each date's newest version; dates without one are left out."""
     newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
-    paths = {date: store.matrix_row(newest[date], dates, every) for date in dates if date in newest}
-    return {date: pq.read_table(path) for date, path in paths.items() if path.exists()}
+    found = {date: store.matrix_row(newest[date], dates, every) for date in dates if date in newest}
+    return {date: pq.read_table(pa.BufferReader(content)) for date, content in found.items() if content is not None}

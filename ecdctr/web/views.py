@@ -72,17 +72,19 @@ def level_states(store: Store, experiment: str, today: dt.date) -> list[LevelSta
 
 def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[Evaluated]:
     """Next-day evaluations of A-CTR on the newest days, oldest first; of a day's versions the newest."""
-    folder = store.root / experiment / "evaluations" / "actr"
     champions = {record.ref for record in store.alias_history("serving", experiment)}
     found: dict[dt.date, Evaluated] = {}
-    for day in sorted(folder.iterdir())[-days:] if folder.exists() else []:
-        for path in sorted(day.glob("*/evaluation.json")):
-            raw = json.loads(path.read_text())
-            ref, date = Ref.parse(raw["ref"]), dt.date.fromisoformat(raw["date"])
-            if date - ref.date == dt.timedelta(days=1):
-                oracle = raw["metrics"].get("oracle", {}).get("gauc")
-                found[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
-    return list(found.values())
+    seen: set[dt.date] = set()
+    for date, ref in store.evaluated(experiment):
+        seen.add(date)
+        if len(seen) > days:
+            break
+        next_day = date - ref.date == dt.timedelta(days=1) and date not in found
+        raw = store.load_evaluation(ref, date) if next_day else None
+        if raw:
+            oracle = raw["metrics"].get("oracle", {}).get("gauc")
+            found[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
+    return list(found.values())[::-1]
 
 
 def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
@@ -138,13 +140,8 @@ def measure_names(found: dict[str, Any]) -> list[str]:
 
 def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
     """All evaluations of a version, whichever day, oldest first."""
-    pattern = f"*/{ref.date}.{ref.version}/evaluation.json"
-    paths = sorted((store.root / ref.experiment / "evaluations" / ref.level).glob(pattern))
-    found = [json.loads(path.read_text()) for path in paths]
-    for one, path in zip(found, paths, strict=True):
-        verdict = path.parent / "verdict.json"
-        one["verdict"] = json.loads(verdict.read_text()) if verdict.exists() else None
-    return found
+    days = [date for date, own in store.evaluated(ref.experiment, ref.level) if own == ref]
+    return [found for date in reversed(days) if (found := store.load_evaluation(ref, date))]
 
 
 def experiments_of(store: Store) -> list[str]:

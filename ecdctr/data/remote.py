@@ -1,0 +1,131 @@
+"""Impressions at a URL: any that fsspec opens. A day is copied to this machine when it is read, and kept for a while.
+
+On S3, GCS and Azure obstore does the work, as for the store. The copy of a day is named by what its listing says (its
+names, sizes, tags), so that a day that is delivered anew is copied anew.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from ecdctr import files
+from ecdctr.config import Domain, digest
+from ecdctr.errors import ContractError
+from ecdctr.store.cache import Cache
+
+BY_OBSTORE = ("s3", "gs", "az", "abfs")
+
+
+def remote_dates(root: str, domain: Domain) -> list[dt.date]:
+    """The dates of a domain that have at least one file, sorted."""
+    found = set()
+    for path in _list(root, f"domain={domain}", deep=True):
+        day = path.rsplit("/", 2)[-2]
+        if path.endswith(".parquet") and day.startswith("date="):
+            found.add(dt.date.fromisoformat(day.removeprefix("date=")))
+    return sorted(found)
+
+
+def has_remote_day(root: str, domain: Domain, date: dt.date) -> bool:
+    """Whether a day has a file, without copying any."""
+    return bool(_listing(root, domain, date))
+
+
+def fetch_day(root: str, domain: Domain, date: dt.date) -> list[Path]:
+    """The files of a day, copied here, sorted by name; empty if the day is missing."""
+    listing = _listing(root, domain, date)
+    if not listing:
+        return []
+    filesystem, _ = _open(root)
+    cache = Cache.of(root)
+
+    def fill(target: Path) -> None:
+        for path, info in listing.items():
+            copy = target / path.rsplit("/", 1)[1]
+            with _explained(root):
+                filesystem.get_file(path, str(copy))
+            if copy.stat().st_size != info["size"]:
+                raise ContractError(f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again.")
+        digests = {path.name: files.sha256(path) for path in target.iterdir()}
+        files.write_bytes(target / "digests.json", json.dumps(digests).encode())
+
+    def valid(target: Path) -> bool:
+        digests = target / "digests.json"
+        if not digests.exists():
+            return False
+        known: dict[str, str] = json.loads(digests.read_text())
+        return all((target / name).exists() and files.sha256(target / name) == known[name] for name in known)
+
+    folder = cache.folder(_key(domain, date, listing), fill, valid)
+    return sorted(folder.glob("*.parquet"))
+
+
+def remote_digest(root: str, domain: Domain, date: dt.date, of: Callable[[list[Path]], str]) -> str:
+    """The digest of a day's content, as of the same files in a folder; remembered when the copy is gone."""
+    listing = _listing(root, domain, date)
+    if not listing:
+        return of([])
+    kept = Cache.of(root).root / "digests" / hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
+    if kept.exists():
+        return kept.read_text()
+    found = of(fetch_day(root, domain, date))
+    files.make_dir(kept.parent)
+    with files.replacing(kept) as temporary:
+        files.write_bytes(temporary, found.encode())
+    return found
+
+
+def _key(domain: Domain, date: dt.date, listing: dict[str, dict[str, Any]]) -> str:
+    said = {path: {key: str(value) for key, value in info.items()} for path, info in listing.items()}
+    return f"domain={domain}/date={date}/{digest(said)[:20]}"
+
+
+def _listing(root: str, domain: Domain, date: dt.date) -> dict[str, dict[str, Any]]:
+    found = _list(root, f"domain={domain}/date={date}")
+    return {path: info for path, info in sorted(found.items()) if path.endswith(".parquet")}
+
+
+def _list(root: str, folder: str, deep: bool = False) -> dict[str, dict[str, Any]]:
+    filesystem, path = _open(root)
+    with _explained(root):
+        filesystem.invalidate_cache()
+        depth = 2 if deep else 1
+        found: dict[str, dict[str, Any]] = filesystem.find(f"{path}/{folder}", maxdepth=depth, detail=True)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _open(root: str) -> tuple[Any, str]:
+    if root.split("://")[0] in BY_OBSTORE:
+        try:
+            from obstore.fsspec import register
+        except ImportError:
+            raise ContractError(
+                f"data.root {root} lies on object storage, which needs the extra 'objects': "
+                "pip install 'ecdctr[objects]'"
+            ) from None
+        register(list(BY_OBSTORE))
+    with _explained(root):
+        filesystem, path = fsspec.core.url_to_fs(root)
+    return filesystem, path.rstrip("/")
+
+
+@contextmanager
+def _explained(root: str) -> Iterator[None]:
+    """Whatever a file system says, as one sentence."""
+    try:
+        yield
+    except ContractError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ContractError(f"data.root {root} cannot be read: {reason}") from None

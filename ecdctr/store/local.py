@@ -1,0 +1,147 @@
+"""A store in a local folder: renames and links make things appear whole, locks of the kernel keep processes apart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ecdctr import files
+from ecdctr.store.manifest import NAME, VERSION
+
+
+class LocalStorage:
+    """Folders lie at <root>/<group>/<name>, documents at <root>/<key>; what starts with a dot is no experiment."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.local = root
+
+    def experiments(self) -> list[str]:
+        """Folders with a name that an experiment may have."""
+        if not self.root.exists():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.match(p.name))
+
+    def add_experiment(self, name: str, content: bytes) -> bool:
+        """A folder with experiment.json."""
+        return self.create(f"{name}/experiment.json", content)
+
+    def read(self, key: str) -> bytes | None:
+        """The file's content."""
+        try:
+            return (self.root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def create(self, key: str, content: bytes) -> bool:
+        """A hard link takes the name."""
+        path = self.root / key
+        files.make_dir(path.parent)
+        return files.create_exclusive(path, content)
+
+    def append(self, log: str, content: bytes) -> int:
+        """A log is a folder of numbered files."""
+        while True:
+            number = 1 + max((number for number, _ in self.records(log)), default=0)
+            if self.create(f"{log}/{number:06d}.json", content):
+                return number
+
+    def records(self, log: str) -> list[tuple[int, bytes]]:
+        """The numbered files."""
+        return [(int(path.stem), path.read_bytes()) for path in sorted((self.root / log).glob("[0-9]*.json"))]
+
+    def names(self, group: str, dated: bool = True) -> Iterator[str]:
+        """Date folders and what lies in them; without dates, the folders themselves."""
+        for day in _subfolders(self.root / group):
+            if dated:
+                yield from (f"{day}/{name}" for name in _subfolders(self.root / group / day))
+            else:
+                yield day
+
+    def file(self, group: str, name: str, file: str) -> bytes | None:
+        """The file's content."""
+        return self.read(f"{group}/{name}/{file}")
+
+    def folder(self, group: str, name: str) -> Path:
+        """The folder itself."""
+        return self.root / group / name
+
+    def add(
+        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+    ) -> str | None:
+        """The rename takes the number, so two writers never share one."""
+        parent = self.root / group / date
+        files.make_dir(parent)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            files.sync(path)
+        with files.locked(self.root / ".locks" / f"{group.replace('/', '.')}.{date}"):
+            if finished():
+                return None
+            taken = [p.name for p in parent.iterdir() if VERSION.match(p.name)]
+            taken += [p.stem for p in parent.glob("v*.removed")]
+            number = 1 + max((int(name[1:]) for name in taken), default=0)
+            while True:
+                version = f"v{number:04d}"
+                seal(version)
+                files.sync(folder)
+                if files.rename_dir(folder, parent / version):
+                    files.sync(parent)
+                    return version
+                number += 1
+
+    def replace(self, folder: Path, group: str, name: str) -> None:
+        """Two renames under a lock."""
+        target = self.root / group / name
+        files.make_dir(target.parent)
+        with files.locked(self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"):
+            files.replace_dir(folder, target)
+
+    def remove(self, group: str, name: str, note: bytes) -> bool:
+        """A rename into the trash; a small file stays in its place."""
+        folder = self.root / group / name
+        trash = self.root / ".trash" / uuid.uuid4().hex
+        files.make_dir(trash.parent)
+        files.write_bytes(folder.parent / f"{folder.name}.removed", note)
+        return files.rename_dir(folder, trash)
+
+    def clean(self, older_than_seconds: float) -> int:
+        """Abandoned trainings, half-built versions, and the trash."""
+        freed = 0
+        for path in (self.root / ".progress").glob("*"):
+            if path.stat().st_mtime < time.time() - older_than_seconds:
+                freed += path.stat().st_size
+                path.unlink()
+        shutil.rmtree(self.root / ".staging", ignore_errors=True)  # nobody publishes while the lock is held
+        shutil.rmtree(self.root / ".trash", ignore_errors=True)
+        return freed
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A shared lock."""
+        with files.locked(self.root / ".locks" / "in-use", shared=True):
+            yield
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """The same lock, not shared."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(files.locked(self.root / ".locks" / "in-use", wait=False))
+            except BlockingIOError:
+                raise BlockingIOError("a training or evaluation is running; try later") from None
+            yield
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Their names, newest first, without those that are being replaced; numbers as numbers: v10000 is above v9999."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda name: (len(name) if VERSION.match(name) else 0, name), reverse=True)

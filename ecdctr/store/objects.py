@@ -1,0 +1,417 @@
+"""A store on object storage (S3 and what speaks its protocol, GCS, Azure): conditional writes decide what is there.
+
+Each group has an index, one small object that lists its folders. A folder is there when the index names it, and the
+index changes by compare-and-swap only. Nothing that is resolved rests on listing a bucket, so a listing that lags
+behind misleads nobody. Objects are written once; what was uploaded and never entered an index is invisible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import random
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import from_url
+
+from ecdctr import files
+from ecdctr.errors import StoreError
+from ecdctr.store.cache import Cache
+from ecdctr.store.manifest import VERSION
+
+CONTENTS = "contents.json"  # the files of a folder with their SHA-256
+LEASE = dt.timedelta(hours=24)  # after which a user of the store that did not sign off counts as dead
+Swap = Callable[[dict[str, Any]], Any]
+
+
+class ObjectStorage:
+    """A bucket and a prefix. Credentials and the endpoint come from the environment (AWS_…, GOOGLE_…, AZURE_…)."""
+
+    def __init__(self, url: str) -> None:
+        self.root = url.rstrip("/")
+        self.cache = Cache.of(self.root)
+        self.local = self.cache.root
+        with self._explained():
+            self.bucket = from_url(self.root, retry_config={"max_retries": 4})
+        self._probed = False
+        self._known: set[str] = set()
+
+    # -- documents and logs ----------------------------------------------------------------------------------------
+
+    def experiments(self) -> list[str]:
+        """From an index of their own."""
+        return sorted(self._read_json("experiments.json")[0].get("experiments", []))
+
+    def add_experiment(self, name: str, content: bytes) -> bool:
+        """The document, then its name in the index; a crash between leaves a document that the next call enlists."""
+        made = self.create(f"{name}/experiment.json", content)
+        self._enlist(name)
+        return made
+
+    def read(self, key: str) -> bytes | None:
+        """One GET."""
+        return self._get(key)[0]
+
+    def create(self, key: str, content: bytes) -> bool:
+        """One PUT with If-None-Match."""
+        self._probe()
+        return self._put(key, content, "create")
+
+    def append(self, log: str, content: bytes) -> int:
+        """A log is one object that is swapped."""
+
+        def add(log: dict[str, Any]) -> int:
+            log.setdefault("records", []).append(content.decode())
+            return len(log["records"])
+
+        return self._swap(f"{log}.json", add)
+
+    def records(self, log: str) -> list[tuple[int, bytes]]:
+        """One GET."""
+        found = self._read_json(f"{log}.json")[0].get("records", [])
+        return [(number, text.encode()) for number, text in enumerate(found, 1)]
+
+    # -- folders ---------------------------------------------------------------------------------------------------
+
+    def names(self, group: str, dated: bool = True) -> Iterator[str]:
+        """The index, sorted."""
+        index = self._read_json(f"{group}/index.json")[0].get("folders", {})
+        yield from sorted(index, key=_by_age, reverse=True)
+
+    def file(self, group: str, name: str, file: str) -> bytes | None:
+        """From the copy where there is one, else one GET."""
+        place = self._place(group, name)
+        if place is None:
+            return None
+        copied = self.cache.root / "folders" / place / file
+        with contextlib.suppress(OSError):
+            return copied.read_bytes()
+        return self.read(f"{place}/{file}")
+
+    def folder(self, group: str, name: str) -> Path:
+        """A copy in the cache; each file is compared with its SHA-256 after it was copied, and when first used again.
+
+        Raises StoreError when the objects themselves are damaged or missing.
+        """
+        place = self._place(group, name)
+        content = self.read(f"{place}/{CONTENTS}") if place else None
+        if place and content is None:  # replaced in between?
+            place = self._place(group, name)
+            content = self.read(f"{place}/{CONTENTS}")
+        if place is None:
+            return self.cache.root / "folders" / group / name
+        if content is None:
+            raise StoreError(f"{self.root}/{place}/{CONTENTS} is missing.")
+        contents: dict[str, str] = json.loads(content)
+
+        def fill(target: Path) -> None:
+            for name, digest in contents.items():
+                path = target / name
+                files.make_dir(path.parent)
+                self._download(f"{place}/{name}", path)
+                if files.sha256(path) != digest:
+                    raise StoreError(f"{self.root}/{place}/{name} differs from its digest.")
+
+        def valid(target: Path) -> bool:
+            paths = {name: target / name for name in contents}
+            return all(path.exists() and files.sha256(path) == contents[name] for name, path in paths.items())
+
+        return self.cache.folder(place, fill, valid)
+
+    def add(
+        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+    ) -> str | None:
+        """The manifest's object takes the number, the index makes the version visible, last of all.
+
+        Whoever loses the swap looks again whether it is still needed, so that two writers of the same make one.
+        """
+        self._probe()
+        self._enlist(group.split("/")[0])
+        key, version = f"{group}/index.json", ""
+        while True:
+            index, tag = self._read_json(key)
+            if finished():
+                if version:
+                    self._delete(f"{group}/{date}/{version}")
+                return None
+            if not version:
+                version = self._claim(folder, group, date, seal, index)
+                self._upload(folder, f"{group}/{date}/{version}", skip=("manifest.json",))
+            name = f"{date}/{version}"
+            index.setdefault("folders", {})[name] = f"{group}/{name}"
+            if self._put(key, json.dumps(index).encode(), tag):
+                return version
+            if name in self._read_json(key)[0].get("folders", {}):
+                return version  # the answer to our own swap was lost on the way
+            time.sleep(random.uniform(0, 0.05))  # noqa: S311  # no secret
+
+    def replace(self, folder: Path, group: str, name: str) -> None:
+        """Under a new name in the bucket; the index then points there, and the old objects go."""
+        self._probe()
+        self._enlist(group.split("/")[0])
+        place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
+        self._upload(folder, place)
+
+        def point(index: dict[str, Any]) -> str | None:
+            before = index.setdefault("folders", {}).get(name)
+            index["folders"][name] = place
+            return before
+
+        old = self._swap(f"{group}/index.json", point)
+        if old:
+            self._delete(old)
+
+    def remove(self, group: str, name: str, note: bytes) -> bool:
+        """Out of the index, then the objects."""
+
+        def forget(index: dict[str, Any]) -> str | None:
+            index.setdefault("removed", {})[name] = note.decode()
+            return index.get("folders", {}).pop(name, None)
+
+        place = self._swap(f"{group}/index.json", forget)
+        if place:
+            self._delete(place)
+        return place is not None
+
+    def clean(self, older_than_seconds: float) -> int:
+        """Objects of versions and evaluations that no index names, and local files of abandoned trainings."""
+        freed, limit = 0, time.time() - older_than_seconds
+        for path in (self.local / ".progress").glob("*"):
+            if path.stat().st_mtime < limit:
+                path.unlink()
+        places: dict[str, set[str]] = {}
+        with self._explained():
+            for page in obstore.list(self.bucket):
+                for found in page:
+                    group, place = _split(found["path"])
+                    if group is None or found["last_modified"].timestamp() > limit:
+                        continue
+                    if group not in places:
+                        places[group] = set(self._read_json(f"{group}/index.json")[0].get("folders", {}).values())
+                    if place not in places[group]:
+                        obstore.delete(self.bucket, found["path"])
+                        freed += found["size"]
+        return freed
+
+    # -- who uses the store ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A lease, given back at the end; while versions are removed, waits."""
+        own = uuid.uuid4().hex
+
+        def enter(locks: dict[str, Any]) -> bool:
+            _forget_dead(locks)
+            if "remover" in locks:
+                return False
+            locks.setdefault("users", {})[own] = _lease()
+            return True
+
+        while not self._swap(".locks/in-use.json", enter):
+            time.sleep(1)
+        try:
+            yield
+        finally:
+            self._swap(".locks/in-use.json", lambda locks: locks.get("users", {}).pop(own, None))
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """The only lease."""
+        own = uuid.uuid4().hex
+
+        def enter(locks: dict[str, Any]) -> str | None:
+            _forget_dead(locks)
+            if locks.get("remover", {}).get("own") == own:
+                return None  # the answer to our own swap was lost on the way
+            for lease in [*locks.get("users", {}).values(), *([locks["remover"]] if "remover" in locks else [])]:
+                return (
+                    f"{lease['host']} uses it since {lease['since']}; try later, or after {lease['until']} if that died"
+                )
+            locks["remover"] = {**_lease(), "own": own}
+            return None
+
+        taken = self._swap(".locks/in-use.json", enter)
+        if taken:
+            raise BlockingIOError(taken)
+        try:
+            yield
+        finally:
+            self._swap(".locks/in-use.json", lambda locks: locks.pop("remover", None))
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def _swap(self, key: str, change: Swap) -> Any:
+        """Read a JSON object, change it, write it back if nobody else did meanwhile, else again."""
+        self._probe()
+        while True:
+            value, tag = self._read_json(key)
+            before = json.dumps(value)
+            result = change(value)
+            if json.dumps(value) == before or self._put(key, json.dumps(value).encode(), tag):
+                return result
+            time.sleep(random.uniform(0, 0.05))  # noqa: S311  # no secret
+
+    def _read_json(self, key: str) -> tuple[dict[str, Any], str]:
+        """An object and its tag; an empty one, to be created, where there is none."""
+        content, tag = self._get(key)
+        return ({}, "create") if content is None else (json.loads(content), tag)
+
+    def _get(self, key: str) -> tuple[bytes | None, str]:
+        with self._explained():
+            try:
+                found = obstore.get(self.bucket, key)
+                return bytes(found.bytes()), str(found.meta["e_tag"])
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise StoreError(f"The store {self.root} cannot be used: there is no such bucket.") from None
+                return None, "create"
+
+    def _put(self, key: str, content: bytes | Path, tag: str) -> bool:
+        """Write if nothing is there (tag 'create') or if what is there has this tag; False if another was faster."""
+        mode: Any = "create" if tag == "create" else {"e_tag": tag}
+        with self._explained():
+            try:
+                obstore.put(self.bucket, key, content, mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+    def _upload(self, folder: Path, place: str, skip: tuple[str, ...] = ()) -> None:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = {path.relative_to(folder).as_posix(): path for path in paths}
+        with self._explained():
+            for name, path in names.items():
+                if name not in skip:
+                    obstore.put(self.bucket, f"{place}/{name}", path)
+            contents = {name: files.sha256(path) for name, path in names.items()}
+            obstore.put(self.bucket, f"{place}/{CONTENTS}", json.dumps(contents).encode())
+
+    def _download(self, key: str, path: Path) -> None:
+        with self._explained():
+            try:
+                with path.open("wb") as file:
+                    for chunk in obstore.get(self.bucket, key):
+                        file.write(chunk)
+            except FileNotFoundError:
+                raise StoreError(f"{self.root}/{key} is missing.") from None
+
+    def _claim(self, folder: Path, group: str, date: str, seal: Callable[[str], None], index: dict[str, Any]) -> str:
+        """The next free number: who creates the manifest's object has it, whatever becomes of the version."""
+        names = [*index.get("folders", {}), *index.get("removed", {})]
+        taken = [int(name.rpartition("/v")[2]) for name in names if name.startswith(f"{date}/v")]
+        number = 1 + max(taken, default=0)
+        while True:
+            version = f"v{number:04d}"
+            seal(version)
+            key, content = f"{group}/{date}/{version}/manifest.json", (folder / "manifest.json").read_bytes()
+            if self._put(key, content, "create") or self.read(key) == content:
+                return version
+            number += 1
+
+    def _delete(self, place: str) -> None:
+        """The objects of a folder; what a crash leaves of them is for `clean`."""
+        content = self.read(f"{place}/{CONTENTS}")
+        with self._explained():
+            for name in json.loads(content) if content else ["manifest.json"]:
+                with contextlib.suppress(FileNotFoundError):
+                    obstore.delete(self.bucket, f"{place}/{name}")
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self.bucket, f"{place}/{CONTENTS}")
+
+    def _place(self, group: str, name: str) -> str | None:
+        """Where a folder's objects lie. A version's place never changes, so it is asked for once."""
+        if f"{group}/{name}" in self._known:
+            return f"{group}/{name}"
+        place: str | None = self._read_json(f"{group}/index.json")[0].get("folders", {}).get(name)
+        if place == f"{group}/{name}":
+            self._known.add(place)
+        return place
+
+    def _enlist(self, experiment: str) -> None:
+        def add(index: dict[str, Any]) -> None:
+            if experiment not in index.setdefault("experiments", []):
+                index["experiments"].append(experiment)
+
+        if f"{experiment}/" not in self._known and not experiment.startswith("."):
+            self._swap("experiments.json", add)
+            self._known.add(f"{experiment}/")
+
+    def _probe(self) -> None:
+        """Before anything is written: raises StoreError if this endpoint writes where a condition forbids it."""
+        if self._probed:
+            return
+        self._probed = True
+        key = f".probe/{uuid.uuid4().hex}"
+        try:
+            first = self._put(key, b"1", "create")
+            again = self._put(key, b"2", "create")
+            stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
+        except (StoreError, NotImplementedError) as error:
+            self._probed = False
+            raise StoreError(f"The store {self.root} cannot be written: {_first_line(error)}") from None
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self.bucket, key)
+        if not first or again or stale:
+            self._probed = False
+            missing = "If-None-Match" if again else "If-Match"
+            raise StoreError(
+                f"The store {self.root} cannot be written: its endpoint ignores conditional writes ({missing}), so two "
+                "writers would overwrite each other. Use S3 itself or a server that has them."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of the endpoint as one sentence."""
+        try:
+            yield
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            raise
+        except BaseError as error:
+            raise StoreError(f"The store {self.root} cannot be used: {_first_line(error)}") from None
+
+
+def _lease() -> dict[str, str]:
+    now = dt.datetime.now(dt.UTC)
+    return {
+        "host": socket.gethostname(),
+        "since": now.isoformat(timespec="seconds"),
+        "until": (now + LEASE).isoformat(timespec="seconds"),
+    }
+
+
+def _forget_dead(locks: dict[str, Any]) -> None:
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    users = locks.get("users", {})
+    for own in [own for own, lease in users.items() if lease["until"] < now]:
+        del users[own]
+    if "remover" in locks and locks["remover"]["until"] < now:
+        del locks["remover"]
+
+
+def _by_age(name: str) -> tuple[str, int, str]:
+    date, _, last = name.rpartition("/")
+    return date, len(last) if VERSION.match(last) else 0, last
+
+
+def _split(path: str) -> tuple[str | None, str]:
+    """The group and the place that an object belongs to; no group for documents, logs and indexes."""
+    parts = path.split("/")
+    if len(parts) >= 5 and parts[1] == "evaluations":
+        return "/".join(parts[:3]), "/".join(parts[:5])
+    if parts[0] == ".studies" and len(parts) >= 3:
+        return parts[0], "/".join(parts[:2])
+    if len(parts) >= 5 and VERSION.match(parts[3]):
+        return "/".join(parts[:2]), "/".join(parts[:4])
+    return None, path
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

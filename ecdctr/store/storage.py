@@ -1,0 +1,99 @@
+"""What a store needs of the place where it lies, and which places there are: a local folder, or object storage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from ecdctr.errors import StoreError
+from ecdctr.store.local import LocalStorage
+
+URL = "://"
+
+
+class Storage(Protocol):
+    """Documents, logs and folders under a root.
+
+    A document is a small file. A log is a list of documents that only grows. A folder of a group ("production/actr")
+    has a name ("2026-03-01/v0001") and files that never change; it is there as a whole or not at all.
+    """
+
+    @property
+    def root(self) -> Path | str:
+        """Where it lies, for messages."""
+
+    local: Path  # on this machine: what is being built, how far trainings are
+
+    def experiments(self) -> list[str]:
+        """Names that hold something, sorted."""
+
+    def add_experiment(self, name: str, content: bytes) -> bool:
+        """Create an experiment's document; False if it exists already."""
+
+    def read(self, key: str) -> bytes | None:
+        """A document, None if there is none."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Create a document, whole; False if it exists already."""
+
+    def append(self, log: str, content: bytes) -> int:
+        """Add to a log; returns the number that the record got, 1 being the first."""
+
+    def records(self, log: str) -> list[tuple[int, bytes]]:
+        """A log's records with their numbers, oldest first."""
+
+    def names(self, group: str, dated: bool = True) -> Iterator[str]:
+        """The folders of a group, newest date and highest number first; `dated` groups have names like DATE/NAME."""
+
+    def file(self, group: str, name: str, file: str) -> bytes | None:
+        """One file of a folder, None if there is none."""
+
+    def folder(self, group: str, name: str) -> Path:
+        """A folder on this machine, to read its files; it may not exist if the folder does not."""
+
+    def add(
+        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+    ) -> str | None:
+        """Make a local folder the next version of a date, all or nothing; None if `finished` says that it need not be.
+
+        `seal` is told the version before anybody can see it, to write it into the folder.
+        """
+
+    def replace(self, folder: Path, group: str, name: str) -> None:
+        """Put a local folder in place of that of a name, if there is one."""
+
+    def remove(self, group: str, name: str, note: bytes) -> bool:
+        """Take a folder away, whole at once; its version is never given again."""
+
+    def clean(self, older_than_seconds: float) -> int:
+        """Remove what killed processes left and nobody took up for so long; returns the bytes freed."""
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """While held, nothing is removed."""
+
+    def exclusively(self) -> contextlib.AbstractContextManager[None]:
+        """While held, nobody uses the store; raises BlockingIOError, with the reason, if somebody does."""
+
+
+def absolute(root: Path | str) -> Path | str:
+    """A path made absolute, a URL as it is; file:// is a path."""
+    text = str(root).removeprefix("file://")
+    return text if URL in text else Path(text).resolve()
+
+
+@lru_cache(maxsize=16)
+def open_storage(root: Path | str) -> Storage:
+    """The storage of a path or URL; raises StoreError for a URL that nothing can open."""
+    root = absolute(root)
+    if isinstance(root, Path):
+        return LocalStorage(root)
+    try:
+        from ecdctr.store.objects import ObjectStorage
+    except ImportError:
+        raise StoreError(
+            f"The store {root} lies on object storage, which needs the extra 'objects': pip install 'ecdctr[objects]'"
+        ) from None
+    return ObjectStorage(root)
