@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -103,6 +103,12 @@ class Training(Section):
     lr_dense: float = Field(1e-3, gt=0)
     chunk_rows: int = Field(262_144, ge=1024, description="rows shuffled together; bounds the memory of reading")
     threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+    shards: int = Field(
+        1,
+        ge=1,
+        description="parts that each day is read in, side by side; as many processes may train together "
+        "(ecdctr train --processes), and fewer give the same result. Part of the result's identity",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of matrix products; bfloat16 trains faster where the processor has it (AVX512-BF16, AMX, GPUs)",
@@ -117,6 +123,12 @@ class Training(Section):
     )
     save_optimizer: bool = Field(False, description="store Adam's moments with the version, thrice its size")
     carry_optimizer: bool = Field(False, description="start from the parent's moments; the parent must have saved them")
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.batch_size % self.shards:
+            raise ValueError(f"shards {self.shards} do not divide batch_size {self.batch_size}; change one of them")
+        return self
 
 
 class Tpm(Training):

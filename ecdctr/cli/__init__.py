@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
 from ecdctr.cli import data, levels, serving, setup, store, studies  # noqa: F401  # each adds its commands
 from ecdctr.cli.base import app
@@ -21,5 +23,7 @@ def main() -> None:
         trouble = None if isinstance(error, EcdctrError) else machine_trouble(error)
         if "--debug" in sys.argv or not (isinstance(error, EcdctrError) or trouble):
             raise
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(20)  # mostly the first process says the same, and this one is stopped meanwhile
         print(f"ecdctr: {trouble or error}", file=sys.stderr)
         sys.exit(TRY_AGAIN if trouble else 1)

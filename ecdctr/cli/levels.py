@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,13 +48,20 @@ def train(
     hold_out_every: Annotated[
         str, typer.Option(help="actr: keep each n-th impression of ads out of training, for a forgetting matrix")
     ] = "",
+    processes: Annotated[
+        int, typer.Option(min=1, help="on this machine, that train together: each on its shards (LEVEL.shards)")
+    ] = 1,
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
     from ecdctr.console import Bars, log
     from ecdctr.levels.actr import train_actr
+    from ecdctr.training.workers import join, launch
+
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(launch(processes, sys.argv[1:]))
     from ecdctr.levels.cpm import train_cpm
-    from ecdctr.levels.request import Request
+    from ecdctr.levels.request import Request, Silent
     from ecdctr.levels.tpm import train_tpm
 
     session: Session = context.obj
@@ -69,7 +78,8 @@ def train(
         raise ConfigError(
             "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
         )
-    request = Request(config, session.store, day, experiment, variant, force, restart or day == start, bars)
+    reporter = bars if join().first else Silent()
+    request = Request(config, session.store, day, experiment, variant, force, restart or day == start, reporter)
     try:
         with session.store.in_use():
             outcome = function(request)
@@ -80,6 +90,9 @@ def train(
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
     }  # fmt: skip
+    if not join().first:
+        write_result(shown | {"quality": manifest.quality}, result)
+        return
     for warning in manifest.quality:
         log(f"unlike the days before: {warning}", **about, version=manifest.version)
     log("found again" if outcome.reused else "published", **about, version=manifest.version)

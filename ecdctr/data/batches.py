@@ -24,6 +24,20 @@ from ecdctr.errors import ContractError
 CPU = torch.device("cpu")
 
 
+class Shard(NamedTuple):
+    """One of several consecutive pieces of every part: no row is in two of them, none in neither."""
+
+    number: int = 0
+    of: int = 1
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """First row and the one after the last."""
+        return total * self.number // self.of, total * (self.number + 1) // self.of
+
+
+WHOLE = Shard()
+
+
 class Part(NamedTuple):
     """One day's examples of a domain, or some of them.
 
@@ -94,6 +108,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.label)
 
+    @classmethod
+    def concat(cls, batches: list[Batch]) -> Batch:
+        """One after another."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls(*(torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
+
     def take(self, index: torch.Tensor | slice) -> Batch:
         """The chosen rows."""
         return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -135,34 +156,51 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
-def read_chunks(parts: list[Part], columns: list[str] | None, chunk_rows: int, seed: int = 0) -> Iterator[pa.Table]:
+def read_chunks(
+    parts: list[Part], columns: list[str] | None, chunk_rows: int, seed: int = 0, shard: Shard = WHOLE
+) -> Iterator[pa.Table]:
     """Tables of about `chunk_rows` rows in the order of the parts, with a column `domain`.
 
-    A share of a part is drawn by the seed and the part's position.
+    A share of a part is drawn by the seed, the part's position and the shard.
     """
     waiting: list[pa.RecordBatch] = []
     rows = 0
     for position, part in enumerate(parts):
-        draw, start = np.random.default_rng([seed, position]), 0
-        with pq.ParquetFile(part.path) as file:
-            for batch in file.iter_batches(batch_size=chunk_rows, columns=columns):
-                keep = np.ones(batch.num_rows, dtype=bool)
-                if part.hold_out_every:
-                    index = np.arange(start, start + batch.num_rows)
-                    keep = (index % part.hold_out_every == 0) == part.held_out
-                    start += batch.num_rows
-                if part.share < 1:
-                    keep &= draw.random(batch.num_rows) < part.share
-                if not keep.all():
-                    batch = batch.filter(pa.array(keep))
-                code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
-                waiting.append(batch.append_column("domain", pa.array(code)))
-                rows += batch.num_rows
-                if rows >= chunk_rows:
-                    yield pa.Table.from_batches(waiting)
-                    waiting, rows = [], 0
+        draw = np.random.default_rng([seed, position, shard.number] if shard.number else [seed, position])
+        for start, batch in _read_rows(part.path, columns, chunk_rows, shard):
+            keep = np.ones(batch.num_rows, dtype=bool)
+            if part.hold_out_every:
+                index = np.arange(start, start + batch.num_rows)
+                keep = (index % part.hold_out_every == 0) == part.held_out
+            if part.share < 1:
+                keep &= draw.random(batch.num_rows) < part.share
+            if not keep.all():
+                batch = batch.filter(pa.array(keep))
+            code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
+            waiting.append(batch.append_column("domain", pa.array(code)))
+            rows += batch.num_rows
+            if rows >= chunk_rows:
+                yield pa.Table.from_batches(waiting)
+                waiting, rows = [], 0
     if rows:
         yield pa.Table.from_batches(waiting)
+
+
+def _read_rows(
+    path: Path, columns: list[str] | None, chunk_rows: int, shard: Shard
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a shard of a file with the number of the first; row groups without any are not read."""
+    with pq.ParquetFile(path) as file:
+        first, end = shard.rows(file.metadata.num_rows)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        ends = np.cumsum(sizes)
+        wanted = [i for i, last in enumerate(ends) if last > first and last - sizes[i] < end]
+        at = int(ends[wanted[0]] - sizes[wanted[0]]) if wanted else 0
+        for batch in file.iter_batches(batch_size=chunk_rows, columns=columns, row_groups=wanted) if wanted else ():
+            start, stop = max(at, first), min(at + batch.num_rows, end)
+            if stop > start:
+                yield start, batch.slice(start - at, stop - start)
+            at += batch.num_rows
 
 
 def training_batches(
@@ -174,16 +212,18 @@ def training_batches(
     seed: int,
     skip: int = 0,
     device: torch.device = CPU,
+    shard: Shard = WHOLE,
 ) -> Iterator[Batch]:
     """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
 
     Chunks are read, encoded and brought to the device one ahead, and batches are cut from them there.
 
-    A last batch of one row is left out, since BatchNorm cannot use it. `skip` leaves the first batches out: of
-    them, whole chunks are read but not encoded.
+    A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip` leaves the first
+    batches out: of them, whole chunks are read but not encoded.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chunks = read_chunks(parts, inputs.columns, chunk_rows, seed)
+    generator = torch.Generator().manual_seed(seed + 500 * shard.number)  # epochs move the seed by one
+    chunks = read_chunks(parts, inputs.columns, chunk_rows, seed, shard)
+    least = 2 if shard.of == 1 else 1
 
     def next_chunk() -> tuple[int, Batch | None, int] | None:
         """Rows, the batch unless it is skipped, and the first row of the shuffled ones that is wanted."""
@@ -191,7 +231,7 @@ def training_batches(
         table = next(chunks, None)
         if table is None:
             return None
-        count = math.ceil(table.num_rows / batch_size) - (table.num_rows % batch_size == 1)
+        count = math.ceil(table.num_rows / batch_size) - (0 < table.num_rows % batch_size < least)
         if skip >= count:
             skip -= count
             return table.num_rows, None, 0
@@ -209,8 +249,36 @@ def training_batches(
             order = order.to(device)
             for start in range(first, rows, batch_size):
                 index = order[start : start + batch_size]
-                if len(index) > 1:
+                if len(index) >= least:
                     yield chunk.take(index)
+
+
+def sharded_batches(
+    parts: list[Part],
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    batch_size: int,
+    chunk_rows: int,
+    seed: int,
+    skip: int,
+    device: torch.device,
+    shards: range,
+    count: int,
+) -> Iterator[Batch]:
+    """Batches of some of `count` shards side by side, each with its part of the batch size; then empty ones, forever.
+
+    Whoever reads the other shards may need more steps: BatchNorm and the tables are common to all.
+    """
+    sizes = (batch_size // count, max(chunk_rows // count, 1))
+    iterators = [
+        training_batches(parts, inputs, vocabularies, *sizes, seed, skip, device, Shard(number, count))
+        for number in shards
+    ]
+    schema = pq.read_schema(parts[0].path).append(pa.field("domain", pa.int8()))
+    empty = encode(schema.empty_table(), inputs, vocabularies).to(device)
+    while True:
+        found = [batch for batch in (next(iterator, None) for iterator in iterators) if batch is not None]
+        yield Batch.concat(found) if found else empty
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:

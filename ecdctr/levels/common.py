@@ -34,6 +34,7 @@ from ecdctr.store.store import Store
 from ecdctr.training import checkpoint
 from ecdctr.training.loop import fit
 from ecdctr.training.progress import Progress
+from ecdctr.training.workers import check_shards, join
 
 NOT_TRAINING = {
     "simulate.py",
@@ -63,13 +64,20 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     """
     config, level, reporter = request.config, plan.level, request.reporter
     started = dt.datetime.now(dt.UTC)
+    workers = join()
+    check_shards(workers, level, config.training(level))
+    if not workers.first:
+        workers.wait()  # the first process prepares, the others find it done
     days = prepare_days(request, plan)
+    if workers.first:
+        workers.wait()
     fingerprint = _fingerprint(request, plan, days)
     finished = request.store.find(request.experiment, level, request.date, fingerprint)
     settings = config.training(level)
-    progress = Progress(request.store.progress(fingerprint), settings.checkpoint_seconds)
-    if finished and not request.force:
-        _conclude(request.store, finished.ref, progress)
+    progress = Progress(request.store.progress(fingerprint), settings.checkpoint_seconds, workers)
+    if workers.all(finished is not None and not request.force) and finished:
+        if workers.first:
+            _conclude(request.store, finished.ref, progress)
         return Outcome(finished, True)
 
     unlike = [str(finding) for finding in check_day(config, LEVEL_DOMAIN[level], request.date)]
@@ -92,7 +100,13 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
         optimizer=optimizer,
         penalty=penalty,
         progress=progress,
+        workers=workers,
     )
+    if not workers.first:
+        workers.wait()
+        published = request.store.find(request.experiment, level, request.date, fingerprint)
+        assert published is not None  # noqa: S101  # the first process has published it
+        return Outcome(published, False)
 
     request.store.create_experiment(request.experiment, request.store.parent_of(request.experiment) or PRODUCTION)
     with request.store.staging() as folder:
@@ -134,6 +148,7 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
         )
         published = request.store.publish(folder, manifest, request.force)
     _conclude(request.store, published.ref, progress)
+    workers.wait()
     return Outcome(published, False)
 
 

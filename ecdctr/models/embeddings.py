@@ -57,6 +57,14 @@ class FieldEmbeddings(nn.Module):
         start = self.offsets[name]
         return self.table.weight[start : start + self.rows[name]]
 
+    def own(self, whole: torch.Tensor) -> torch.Tensor:
+        """Of something with a row for each of the tables' what this process holds: all of it (models/sharded.py)."""
+        return whole
+
+    def whole(self, own: torch.Tensor) -> torch.Tensor:
+        """The inverse of `own`."""
+        return own
+
     @torch.no_grad()
     def load_prefix(self, name: str, table: torch.Tensor) -> None:
         """Carry a parent's rows over. A child's vocabulary extends its parent's, so they are its first rows."""

@@ -6,18 +6,20 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ecdctr.config import Training
-from ecdctr.data.batches import Inputs, Part, training_batches
+from ecdctr.data.batches import Batch, Inputs, Part, sharded_batches, training_batches
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import TrainingError
+from ecdctr.models.sharded import across_processes, onto_one_process
 from ecdctr.training.optimizers import Optimizers
-from ecdctr.training.progress import Position, Progress
+from ecdctr.training.progress import ALONE, Position, Progress
+from ecdctr.training.workers import Workers, shards_of
 
 CHECK_EVERY = 20
 
@@ -46,11 +48,13 @@ def fit(
     optimizer: dict[str, torch.Tensor] | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
     progress: Progress | None = None,
+    workers: Workers = ALONE,
 ) -> FitResult:
     """Train a model in place; `on_step` gets the samples and the loss of each stretch of batches.
 
     `optimizer` is the state to start from, `penalty` is added to each batch's loss (and left out of what is reported).
     With `progress`, an interrupted training goes on at its last saved step and ends in the same weights.
+    Several `workers` train the model together, each on its shards of the data; the first one has it whole at the end.
     Deterministic for a seed and a number of threads. Raises TrainingError as soon as the loss is not a finite number.
     """
     keep_freed_memory()
@@ -58,10 +62,13 @@ def fit(
     torch.use_deterministic_algorithms(True, warn_only=True)
     # a debugging aid of deterministic mode that costs some percent
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = workers.device
     model.to(device).train()
+    embeddings, whole = model.embeddings, model
+    if workers.world > 1:
+        whole = across_processes(model, workers)
     optimizers = Optimizers(model, settings)
-    compiled = torch.compile(model, dynamic=False) if settings.compile else model
+    compiled = torch.compile(whole, dynamic=False) if settings.compile else whole
     if optimizer:
         optimizers.load(optimizer)
     at = progress.resume(model, optimizers) if progress else Position()
@@ -71,30 +78,53 @@ def fit(
     for epoch in range(at.epoch, settings.epochs):
         first, epoch_samples, loss_sum = at.step, at.epoch_samples, at.loss_sum
         at, pending = Position(), []
-        batches = training_batches(
-            parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first, device
-        )
-        for step, batch in enumerate(batches, first):
-            forward = compiled if len(batch) == settings.batch_size else model  # one shape is compiled, once
+        reading = (settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first, device)
+        for step, (batch, size) in enumerate(_batches(parts, inputs, vocabularies, settings, reading, workers), first):
+            forward = compiled if len(batch) == settings.batch_size else whole  # one shape is compiled, once
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 logits = forward(batch)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label)
-            optimizers.step(loss if penalty is None else loss + penalty())
-            pending.append((len(batch), loss.detach()))
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="sum") / size
+            # gradients are averaged over the processes, of which each has a part of the batch
+            learned = loss * workers.world
+            optimizers.step(learned if penalty is None else learned + penalty())
+            pending.append((size, loss.detach()))
             if step % CHECK_EVERY == 0:
-                loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step)
+                loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step, workers)
                 pending = []
                 if progress:
                     seconds = time.perf_counter() - started
                     now = Position(epoch, step + 1, samples, epoch_samples, loss_sum, seconds)
                     progress.save(model, optimizers, now)
         if pending:
-            loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, -1, on_step)
+            loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, -1, on_step, workers)
         samples += epoch_samples
         loss_sum /= max(epoch_samples, 1)
-    model.cpu().eval()
     state = optimizers.state() if settings.save_optimizer else None
+    if workers.world > 1:
+        onto_one_process(model, embeddings)  # type: ignore[arg-type]
+    model.cpu().eval()
     return FitResult(samples, time.perf_counter() - started, loss_sum, state)
+
+
+def _batches(
+    parts: list[Part],
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    settings: Training,
+    reading: tuple[int, int, int, int, torch.device],
+    workers: Workers,
+) -> Iterator[tuple[Batch, int]]:
+    """This process's part of each batch, and the size of the whole batch; it ends for all processes at once."""
+    if settings.shards == 1:
+        yield from ((batch, len(batch)) for batch in training_batches(parts, inputs, vocabularies, *reading))
+        return
+    shards = shards_of(workers, settings)
+    for batch in sharded_batches(parts, inputs, vocabularies, *reading, shards, settings.shards):
+        size = int(workers.total(len(batch))[0])
+        if size == 0:
+            return
+        if size > 1:  # BatchNorm cannot use a single one
+            yield batch, size
 
 
 def keep_freed_memory() -> None:
@@ -112,10 +142,15 @@ def keep_freed_memory() -> None:
 
 
 def _account(
-    pending: list[tuple[int, torch.Tensor]], loss_sum: float, samples: int, step: int, on_step: OnStep | None
+    pending: list[tuple[int, torch.Tensor]],
+    loss_sum: float,
+    samples: int,
+    step: int,
+    on_step: OnStep | None,
+    workers: Workers,
 ) -> tuple[float, int]:
     count = sum(size for size, _ in pending)
-    total = sum(size * value.item() for size, value in pending)
+    (total,) = workers.total(sum(size * value.item() for size, value in pending))
     if not math.isfinite(total):
         where = f"about step {step}" if step >= 0 else "the end of the epoch"
         raise TrainingError(

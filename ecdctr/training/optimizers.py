@@ -69,15 +69,19 @@ class Optimizers:
         self.dense.step()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Adam's moments on the CPU: per field for the tables, per name for the dense parameters."""
+        """Adam's moments on the CPU: per field for the tables, per name for the dense parameters.
+
+        Of several processes, all have to call it, and only the first one gets the tables'.
+        """
         saved: dict[str, torch.Tensor] = {}
         for name, parameter in self.named.items():
             for key, value in self.dense.state[parameter].items():
                 saved[f"dense/{name}/{key}"] = value.detach().cpu().contiguous().clone()
         saved["tables/step"] = torch.tensor(float(self.rows.steps))
         for key in MOMENTS:
+            whole = self.embeddings.whole(getattr(self.rows, key))
             for field, start in self.embeddings.offsets.items():
-                rows = getattr(self.rows, key)[start : start + self.embeddings.rows[field]]
+                rows = whole[start : start + self.embeddings.rows[field]]
                 saved[f"tables/{field}/{key}"] = rows.detach().cpu().contiguous().clone()
         return saved
 
@@ -93,7 +97,9 @@ class Optimizers:
         self.rows.steps = int(saved["tables/step"].item())
         for key in MOMENTS:
             moments = getattr(self.rows, key)
+            whole = torch.zeros(sum(self.embeddings.rows.values()), moments.shape[1])
             for field, start in self.embeddings.offsets.items():
                 rows = saved.get(f"tables/{field}/{key}")
                 if rows is not None:
-                    moments[start : start + len(rows)] = rows.to(moments.device)
+                    whole[start : start + len(rows)] = rows
+            moments.copy_(self.embeddings.own(whole))

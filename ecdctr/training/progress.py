@@ -14,7 +14,10 @@ from torch import nn
 
 from ecdctr import files
 from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.workers import Workers
 
+ALONE = Workers()
+TABLE = "embeddings.table.weight"
 SHARE_OF_TIME = 20  # saving takes at most a twentieth of the time, however large the tables
 
 
@@ -32,32 +35,44 @@ class Position(NamedTuple):
 class Progress:
     """The file of one training, named by its fingerprint, so that only the very same training goes on from it."""
 
-    def __init__(self, path: Path, every_seconds: float) -> None:
-        self.path, self.wait = path, every_seconds
+    def __init__(self, path: Path, every_seconds: float, workers: Workers = ALONE) -> None:
+        self.path, self.wait, self.workers = path, every_seconds, workers
         self.saved_at = time.monotonic()
 
     def resume(self, model: nn.Module, optimizers: Optimizers) -> Position:
-        """Take up what was saved, if anything; a damaged file counts as nothing, and training begins anew."""
+        """Take up what was saved, if anything; a damaged file counts as nothing, and training begins anew.
+
+        Several processes go on if all of them see the file.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        position = Position()
         try:
             with safe_open(self.path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
                 position = Position(**json.loads(file.metadata()["position"]))
         except (FileNotFoundError, SafetensorError):
+            pass
+        if not self.workers.all(bool(tensors)):
             return Position()
-        model.load_state_dict(_part(tensors, "model/"))
+        state = _part(tensors, "model/")
+        state[TABLE] = optimizers.embeddings.own(state[TABLE])
+        model.load_state_dict(state)
         optimizers.load(_part(tensors, "optimizer/"))
         return position
 
     def save(self, model: nn.Module, optimizers: Optimizers, position: Position) -> None:
-        """Save if it is time to; whole or not at all."""
+        """Save if it is time to; whole or not at all. The first of several processes writes, the others help."""
         began = time.monotonic()
-        if began - self.saved_at < self.wait:
+        if not self.workers.agree(began - self.saved_at >= self.wait):
             return
-        tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
+        state = model.state_dict()
+        state[TABLE] = optimizers.embeddings.whole(state[TABLE])
+        tensors = {f"model/{name}": value.contiguous() for name, value in state.items()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizers.state().items()}
-        files.make_dir(self.path.parent)
-        with files.replacing(self.path) as temporary:
-            save_file(tensors, temporary, metadata={"position": json.dumps(position._asdict())})
+        if self.workers.first:
+            files.make_dir(self.path.parent)
+            with files.replacing(self.path) as temporary:
+                save_file(tensors, temporary, metadata={"position": json.dumps(position._asdict())})
         self.saved_at = time.monotonic()
         self.wait = max(self.wait, SHARE_OF_TIME * (self.saved_at - began))
 

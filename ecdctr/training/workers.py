@@ -1,0 +1,116 @@
+"""Processes that train one model together: who they are, what they agree on, how they are started on one machine.
+
+The environment is torchrun's (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whoever sets it: torchrun, `ecdctr train
+--processes`, or an indexed Kubernetes job. Without it there is one process, and nothing here costs anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import distributed
+
+from ecdctr.config import Level, Training
+from ecdctr.errors import ConfigError
+
+
+class Workers(NamedTuple):
+    """This process among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this one publishes and reports."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """A GPU of its own where there is one."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+
+    def total(self, *values: float) -> list[float]:
+        """The sums over all processes."""
+        if self.world == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(sums)
+        return sums.tolist()
+
+    def agree(self, flag: bool) -> bool:
+        """What the first process says."""
+        return bool(self.total(flag and self.first)[0])
+
+    def all(self, flag: bool) -> bool:
+        """Whether it is so everywhere."""
+        return self.total(flag)[0] == self.world
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@lru_cache(maxsize=1)
+def join() -> Workers:
+    """Meet the other processes that the environment speaks of; raises ConfigError for one that says half."""
+    count = int(os.environ.get("WORLD_SIZE", 1))
+    if count == 1:
+        return Workers()
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun.")
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    workers = Workers(distributed.get_rank(), count)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(workers.device)
+    return workers
+
+
+def check_shards(workers: Workers, level: Level, settings: Training) -> None:
+    """Raises ConfigError if the shards of the data cannot be dealt out evenly."""
+    if settings.shards % workers.world:
+        raise ConfigError(
+            f"{level}.shards is {settings.shards}, but {workers.world} processes train together, and each takes as "
+            f"many shards as the others; set {level}.shards to a multiple of {workers.world}, or start fewer processes."
+        )
+
+
+def shards_of(workers: Workers, settings: Training) -> range:
+    """The shards of the data that this process reads."""
+    each = settings.shards // workers.world
+    return range(workers.rank * each, (workers.rank + 1) * each)
+
+
+def launch(processes: int, arguments: list[str]) -> int:
+    """Run `ecdctr` with these arguments in several processes on this machine; returns the exit code.
+
+    When one fails the others are stopped, and its own words stand last on stderr.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "ecdctr.cli", *arguments)
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values() if failure.exitcode > 0]
+        return codes[0] if codes else 1
+    return 0
