@@ -285,6 +285,10 @@ class Kubernetes(Section):
     mount_path: str = Field("/ecdctr", pattern=r"^/[^:]*$")
     node_selector: dict[str, str] = Field(default_factory=dict, description="of training pods")
     tolerations: tuple[Toleration, ...] = Field((), description="of training pods")
+    service: str = Field(
+        "ecdctr", description="headless service by which pods that train together find each other; LEVEL.shards"
+    )
+    port: int = Field(29400, ge=1, le=65535, description="at which they meet")
     service_account: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict, description="plain variables; secrets go below")
@@ -342,6 +346,10 @@ class Tuning(Section):
             "actr.lr_embedding": (1e-3, 2e-3, 5e-3, 1e-2),
             "actr.lr_dense": (5e-4, 1e-3, 2e-3, 4e-3),
             "actr.epochs": (1, 2),
+            "cpm.lr_dense": (5e-4, 1e-3),
+            "cpm.epochs": (1, 2),
+            "tpm.lr_embedding": (2e-3, 5e-3),
+            "tpm.epochs": (1, 2),
         },
         description="key of the configuration: values, for all rows",
     )

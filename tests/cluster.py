@@ -23,7 +23,7 @@ from typing import Any
 import uvicorn
 import yaml
 from kubernetes.client import ApiClient
-from kubernetes.client.models import V1Pod
+from kubernetes.client.models import V1Job, V1Pod
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -31,6 +31,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 SIDECAR = "airflow-xcom-sidecar"
+INDEX = "batch.kubernetes.io/job-completion-index"
+JOBS = "/apis/batch/v1/namespaces/{namespace}/jobs"
 PODS = "/api/v1/namespaces/{namespace}/pods"
 
 
@@ -106,6 +108,7 @@ class Cluster:
     def __init__(self, folder: Path, mount: Path, secrets: dict[str, dict[str, str]]) -> None:
         self.folder, self.mount, self.secrets = folder, mount, secrets
         self.pods: dict[str, Pod] = {}
+        self.jobs: dict[str, dict[str, Any]] = {}
         self.created: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.faults: list[tuple[str, str]] = []  # (part of the pod's name, fault)
@@ -116,6 +119,9 @@ class Cluster:
     async def create(self, request: Request) -> Response:
         spec = await request.json()
         ApiClient().deserialize(_Body(spec), V1Pod)  # raises on what the API's models do not know as valid
+        return JSONResponse(self._add(spec).document(), 201)
+
+    def _add(self, spec: dict[str, Any]) -> Pod:
         name = spec["metadata"]["name"]
         spec["metadata"] |= {
             "uid": name,
@@ -130,7 +136,43 @@ class Cluster:
         self.created.append(spec)
         if fault not in ("no_node", "image_pull"):
             self._start(pod)
-        return JSONResponse(pod.document(), 201)
+        return pod
+
+    async def create_job(self, request: Request) -> Response:
+        job = await request.json()
+        ApiClient().deserialize(_Body(job), V1Job)
+        assert job["spec"]["completionMode"] == "Indexed"
+        name = job["metadata"]["name"]
+        job["metadata"] |= {"uid": name, "creationTimestamp": dt.datetime.now(dt.UTC).isoformat()}
+        self.jobs[name] = job
+        template = job["spec"]["template"]
+        for index in range(job["spec"]["completions"]):
+            metadata = template["metadata"] | {"name": f"{name}-{index}"}
+            metadata["annotations"] = (metadata.get("annotations") or {}) | {INDEX: str(index)}
+            self._add(json.loads(json.dumps({**template, "metadata": metadata, "apiVersion": "v1", "kind": "Pod"})))
+        return JSONResponse(job, 201)
+
+    async def read_job(self, request: Request) -> Response:
+        job = self.jobs.get(request.path_params["name"])
+        if job is None:
+            return _missing()
+        name = job["metadata"]["name"]
+        codes = [pod.process.poll() for at, pod in self.pods.items() if at.startswith(f"{name}-") and pod.process]
+        ended = [pod.sidecar_ended for at, pod in self.pods.items() if at.startswith(f"{name}-")]
+        conditions = []
+        if any(codes):
+            conditions = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "failed"}]
+        elif codes and set(codes) == {0} and all(ended):
+            conditions = [{"type": "Complete", "status": "True"}]
+        return JSONResponse(job | {"status": {"conditions": conditions}})
+
+    async def delete_job(self, request: Request) -> Response:
+        job = self.jobs.pop(request.path_params["name"], None)
+        if job is None:
+            return _missing()
+        for name in [name for name in self.pods if name.startswith(f"{job['metadata']['name']}-")]:
+            self._remove(name)
+        return JSONResponse({"kind": "Status", "status": "Success"})
 
     async def list(self, request: Request) -> Response:
         wanted = dict(part.split("=", 1) for part in _selector(request) if "=" in part and "!=" not in part)
@@ -154,13 +196,16 @@ class Cluster:
         return JSONResponse(pod.document())
 
     async def delete(self, request: Request) -> Response:
-        pod = self.pods.pop(request.path_params["name"], None)
-        if pod is None:
-            return _missing()
-        self.deleted.append(request.path_params["name"])
-        if pod.process and pod.process.poll() is None:
-            os.killpg(pod.process.pid, signal.SIGKILL)
-        return JSONResponse(pod.spec)
+        pod = self._remove(request.path_params["name"])
+        return _missing() if pod is None else JSONResponse(pod.spec)
+
+    def _remove(self, name: str) -> Pod | None:
+        pod = self.pods.pop(name, None)
+        if pod is not None:
+            self.deleted.append(name)
+            if pod.process and pod.process.poll() is None:
+                os.killpg(pod.process.pid, signal.SIGKILL)
+        return pod
 
     async def events(self, request: Request) -> Response:
         return JSONResponse({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": []})
@@ -188,8 +233,8 @@ class Cluster:
         """The sidecar's two uses: print the result, and end."""
         pod = self.pods[socket.path_params["name"]]
         await socket.accept(subprotocol="v4.channel.k8s.io")
-        if socket.query_params.get("stdin") == "true":
-            await socket.receive_bytes()
+        if socket.query_params.get("stdin") == "True":
+            await socket.receive()
             pod.sidecar_ended = True
         else:
             result = pod.folder / "xcom" / "return.json"
@@ -214,7 +259,15 @@ class Cluster:
 
         environment = dict(os.environ)
         for variable in container.get("env") or []:
-            if variable.get("valueFrom"):
+            reference = variable.get("valueFrom") or {}
+            if "fieldRef" in reference:
+                path = reference["fieldRef"]["fieldPath"]
+                assert path == f"metadata.annotations['{INDEX}']"
+                environment[variable["name"]] = pod.spec["metadata"]["annotations"][INDEX]
+            elif variable["name"] == "MASTER_ADDR":  # the name of the first pod, which nothing resolves here
+                assert variable["value"] == f"{pod.spec['metadata']['name'][:-2]}-0.{pod.spec['spec']['subdomain']}"
+                environment["MASTER_ADDR"] = "127.0.0.1"
+            elif reference:
                 reference = variable["valueFrom"]["secretKeyRef"]
                 environment[variable["name"]] = self.secrets[reference["name"]][reference["key"]]
             else:
@@ -244,6 +297,10 @@ class Cluster:
             Route(one, self.delete, methods=["DELETE"]),
             Route(one + "/log", self.logs, methods=["GET"]),
             WebSocketRoute(one + "/exec", self.exec),
+            Route(JOBS, self.create_job, methods=["POST"]),
+            Route(JOBS + "/{name}", self.read_job, methods=["GET"]),
+            Route(JOBS + "/{name}/status", self.read_job, methods=["GET"]),
+            Route(JOBS + "/{name}", self.delete_job, methods=["DELETE"]),
             Route("/api/v1/namespaces/{namespace}/events", self.events, methods=["GET"]),
         ]
         config = uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning")

@@ -161,6 +161,32 @@ def test_a_task_that_is_killed_takes_its_pod_along(pods, monkeypatch):
     assert pods.store.versions("production", "cpm") in ([], [Ref("production", "cpm", DATE, "v0001")])
 
 
+@pytest.fixture
+def sharded(pods: Pods) -> Iterator[None]:
+    """TPM trains in two pods; the store is where its own versions lie."""
+    config = Path(pods.airflow.environment["ECDCTR_CONFIG"])
+    raw = yaml.safe_load(config.read_text())
+    settings = raw["airflow"]["kubernetes"] | {"startup_timeout_seconds": 60, "port": free_port()}
+    changed = {"tpm": raw["tpm"] | {"shards": 2}, "airflow": raw["airflow"] | {"kubernetes": settings}}
+    config.write_text(yaml.safe_dump(raw | changed))
+    yield
+    config.write_text(yaml.safe_dump(raw))
+
+
+def test_a_level_with_shards_trains_in_as_many_pods_of_an_indexed_job(pods, sharded):
+    done = pods.run("tpm", experiment="sharded")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    trained = [pod for pod in pods.cluster.created if "-train-" in pod["metadata"]["name"]]
+    assert len(trained) == 2
+    for pod in trained:
+        base = next(one for one in pod["spec"]["containers"] if one["name"] == "base")
+        assert base["resources"]["limits"]["nvidia.com/gpu"] == "2"
+        assert pod["spec"]["subdomain"] == "ecdctr"
+    assert [ref.version for ref in pods.store.versions("sharded", "tpm")] == ["v0001"]
+    assert pods.store.verify() == []
+    assert pods.cluster.pods == {}
+
+
 def test_a_refused_command_fails_the_task_with_its_sentence(pods, tpm):
     done = pods.run("actr", experiment="refused", variant="no_tpm")
     assert done.returncode != 0
@@ -178,7 +204,8 @@ def test_the_manifests_of_the_documentation_are_kubernetes_objects():
     objects = [one for block in blocks for one in yaml.safe_load_all(block) if isinstance(one, dict) and "kind" in one]
     kinds = {
         "Namespace": "V1Namespace", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "Secret": "V1Secret",
-        "ServiceAccount": "V1ServiceAccount", "Role": "V1Role", "RoleBinding": "V1RoleBinding", "Pod": "V1Pod",
+        "ServiceAccount": "V1ServiceAccount", "Service": "V1Service", "Role": "V1Role",
+        "RoleBinding": "V1RoleBinding", "Pod": "V1Pod",
     }  # fmt: skip
     assert {one["kind"] for one in objects} >= {"PersistentVolumeClaim", "Role", "RoleBinding", "ServiceAccount"}
     for one in objects:

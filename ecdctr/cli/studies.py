@@ -18,6 +18,7 @@ from ecdctr.cli.base import (
     matrix_app,
     out,
     parse_date,
+    parse_level,
     parse_seeds,
     show,
 )
@@ -78,6 +79,9 @@ def ablation(
 def tune(
     context: typer.Context,
     rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,full",
+    level: Annotated[
+        str, typer.Option(help="whose settings are tried: actr, cpm or tpm, of rows that have it")
+    ] = "actr",
     seeds: SeedsOption = "21,22",
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 2,
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
@@ -98,10 +102,10 @@ def tune(
     study = Study(context.obj.config_path, preset, parse_seeds(seeds), _names(rows), eval_days, work, chain_days)
     bars = Bars()
     try:
-        trials = run_tuning(study, workers, bars)
+        trials = run_tuning(study, parse_level(level), workers, bars)
     finally:
         bars.close()
-    text = tuning_page(trials, f"ecdctr tune --seeds {seeds} --eval-days {eval_days} --rows {rows}")
+    text = tuning_page(trials, f"ecdctr tune --level {level} --seeds {seeds} --eval-days {eval_days} --rows {rows}")
     _write_or_print(context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()})
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ecdctr import files
-from ecdctr.config import Config, load_config, merged
+from ecdctr.config import Config, Level, load_config, merged
 from ecdctr.experiments.ablation import Record, Study, of_row, run_study
 from ecdctr.levels.request import Reporter
 
@@ -38,13 +38,17 @@ class Trial(NamedTuple):
         return float(np.mean(self.gauc))
 
 
-def run_tuning(study: Study, workers: int, reporter: Reporter) -> list[Trial]:
-    """Try the settings of all rows; returns the trials, row by row, and writes them as Parquet.
+def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> list[Trial]:
+    """Try settings of a level for all rows; returns the trials, row by row, and writes them as Parquet.
 
     Raises ConfigError for an unknown row, or a value that a row cannot have, before anything is trained.
     """
     config = load_config(study.config_path)
-    trials = {_name(row, n): (row, n, own) for row in study.rows for n, own in enumerate(trial_settings(config, row))}
+    trials = {
+        _name(row, number): (row, number, own)
+        for row in study.rows
+        for number, own in enumerate(trial_settings(config, row, level))
+    }
     overlays = {
         name.partition("@")[0]: merged(config.variants.get(_variant(row), {}), overlay(own))
         for name, (row, _, own) in trials.items()
@@ -63,20 +67,24 @@ def run_tuning(study: Study, workers: int, reporter: Reporter) -> list[Trial]:
     return found
 
 
-def trial_settings(config: Config, row: str) -> list[Settings]:
+def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
     """A row's settings as they are, then draws from the space without repetition; the same draws for every row.
 
-    Raises ConfigError for an unknown row, or when a value is not allowed.
+    What only this row has is searched together with A-CTR's settings. Raises ConfigError for an unknown row, or when a
+    value is not allowed.
     """
     own = of_row(config, row)
-    space, extra = config.tuning.space, config.tuning.own.get(_variant(row), {})
+    space = {key: values for key, values in config.tuning.space.items() if key.startswith(f"{level}.")}
+    extra = config.tuning.own.get(_variant(row), {}) if level == "actr" else {}
     for key, values in {**space, **extra}.items():
         for value in values:
             own.with_overlay(overlay({key: value}), f"tuning of row '{row}', {key}: {value}")
-    draws = _draws(space, config.seed, config.tuning.trials - 1)
-    extras = itertools.cycle(_draws(extra, config.seed, config.tuning.trials - 1))
     whole = own.model_dump(mode="json")
-    return [{key: _get(whole, key) for key in (*space, *extra)}, *({**d, **next(extras)} for d in draws)]
+    present = {key: _get(whole, key) for key in (*space, *extra)}
+    count = config.tuning.trials - 1
+    extras = itertools.cycle(_draws(extra, config.seed, count))
+    draws = [{**drawn, **next(extras)} for drawn in _draws(space, config.seed, count + 1)]
+    return [present, *[settings for settings in draws if settings != present][:count]]
 
 
 def best(trials: list[Trial]) -> dict[str, Trial]:
@@ -103,9 +111,9 @@ def tuning_page(trials: list[Trial], command: str) -> str:
     count = max(trial.number for trial in trials) + 1
     lines = [
         "# What each row was tuned to\n",
-        f"{count} settings of each row, drawn from the same values (`tuning` in the configuration), the first being "
-        f"what it had before. GAUC of next-day ads, the mean over {len(trials[0].gauc)} evaluations, on worlds that no "
-        f"result is read from. Written by `{command}`.\n",
+        f"Up to {count} settings of each row, drawn from the same values (`tuning` in the configuration), the first "
+        f"being what it had before. GAUC of next-day ads, the mean over {len(trials[0].gauc)} evaluations, on worlds "
+        f"that no result is read from. Written by `{command}`.\n",
         "| row | as it was | best | its settings |",
         "| --- | --- | --- | --- |",
     ]
@@ -149,4 +157,4 @@ def _get(whole: dict[str, Any], key: str) -> Any:
 
 
 def _text(settings: Settings) -> str:
-    return ", ".join(f"{key.removeprefix('actr.')} {value:g}" for key, value in settings.items())
+    return ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in settings.items())

@@ -7,6 +7,7 @@ one process and on many.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -82,6 +83,8 @@ class _Lookup(nn.Module):
 
 def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
     """TorchRec's exchange of ids and vectors over a table that is sharded by rows."""
+    for name in ("torchrec.distributed", "torch.fx"):  # they warn of what is meant
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -147,7 +150,7 @@ def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
     wrapper = nn.parallel.DistributedDataParallel
     kept = [name for name in model.state_dict() if name.startswith("embeddings.")]
     wrapper._set_params_and_buffers_to_ignore_for_model(model, kept)
-    return wrapper(model, broadcast_buffers=False, find_unused_parameters=True)
+    return wrapper(model, forward_sync_buffers=False)  # CrossBatchNorm keeps the buffers alike
 
 
 @torch.no_grad()

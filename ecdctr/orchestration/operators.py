@@ -25,11 +25,12 @@ RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written 
 
 
 def command_task(
-    settings: Settings, task_id: str, arguments: list[str], gpu: bool = False, **options: Any
+    settings: Settings, task_id: str, arguments: list[str], gpu: bool = False, processes: int = 1, **options: Any
 ) -> BaseOperator:
     """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
 
-    A step with `gpu` takes a slot of the configured pool, and in a pod the configured GPUs. `options` are Airflow's.
+    Several `processes` work on it together: on this machine, or as pods of a job. A step with `gpu` takes a slot of the
+    configured pool, and in a pod the configured GPUs. `options` are Airflow's.
     """
     airflow = settings.config.airflow
     common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries, **options}
@@ -37,9 +38,12 @@ def command_task(
         common["pool"] = airflow.pool
     if airflow.execution == "process":
         prefix = ["--config", str(settings.config_path), "--store", str(settings.store_path)]
-        return ProcessOperator(arguments=[*prefix, *arguments], **common)
-    from ecdctr.orchestration.pods import pod_task
+        together = ["--processes", str(processes)] if processes > 1 else []
+        return ProcessOperator(arguments=[*prefix, *arguments, *together], **common)
+    from ecdctr.orchestration.pods import job_task, pod_task
 
+    if processes > 1:
+        return job_task(settings, arguments, processes, RUN_VARIABLE, common)
     return pod_task(settings, arguments, gpu, RUN_VARIABLE, common)
 
 

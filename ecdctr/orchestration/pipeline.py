@@ -88,7 +88,7 @@ def build_dag(level: Level) -> DAG:
         check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
         validate = command_task(settings, "validate", check)
         prepare = command_task(settings, "prepare", ["prepare", "--level", level, "--date", DATE, *variant])
-        train = command_task(settings, "train", train_arguments, gpu=True)
+        train = command_task(settings, "train", train_arguments, gpu=True, processes=config.training(level).shards)
         evaluate = command_task(settings, "evaluate", ["evaluate", "--version", VERSION, "--date", NEXT, *variant])
         gate = command_task(settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant])
 
