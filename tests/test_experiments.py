@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from ecdctr.config import load_config
 from ecdctr.errors import ConfigError
 from ecdctr.experiments.ablation import Study, run_study
 from ecdctr.experiments.speed import measure
+from ecdctr.experiments.tune import best, run_tuning, trial_settings, tuning_page
 from ecdctr.levels.request import Silent
 from ecdctr.report.compare import compare
 from ecdctr.report.results import results_page
@@ -90,4 +93,43 @@ def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):
     study = Study(TINY, "tiny", (1,), ("magic",), 1, tmp_path / "work")
     with pytest.raises(ConfigError, match="known variants"):
         run_study(study, 1, Silent())
+    assert not (tmp_path / "work").exists()
+
+
+def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
+    config = load_config(REPOSITORY / "configs" / "demo.yaml")
+    tried = {row: trial_settings(config, row, "actr") for row in ("full", "ads_only", "ewc", "long_cpm@7")}
+    assert {len(settings) for settings in tried.values()} == {config.tuning.trials}
+    assert tried["full"][0] == {"actr.lr_embedding": 0.002, "actr.lr_dense": 0.001, "actr.epochs": 2}
+    for settings in tried.values():
+        assert len({str(one) for one in settings}) == len(settings)
+        for one in settings[1:]:
+            assert all(value in config.tuning.space.get(key, [value]) for key, value in one.items())
+    assert {one["actr.ewc"] for one in tried["ewc"]} > {10.0}
+    assert "actr.ewc" not in tried["full"][1]
+    assert set(trial_settings(config, "full", "cpm")[0]) == {"cpm.lr_dense", "cpm.epochs"}
+
+
+def test_tuning_says_which_settings_were_best_and_how_to_write_them(tmp_path: Path):
+    raw = yaml.safe_load(TINY.read_text())
+    raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    trials = run_tuning(Study(path, "tiny", (1,), ("ads_only",), 1, tmp_path / "work"), "actr", 1, Silent())
+    assert [trial.settings["actr.epochs"] for trial in trials] == [1, 2]
+    winner = best(trials)["ads_only"]
+    assert winner.mean == max(trial.mean for trial in trials)
+    page = tuning_page(trials, "ecdctr tune")
+    written = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    assert written == {"ads_only": {"actr": {"epochs": winner.settings["actr.epochs"]}}}
+    assert pq.read_table(tmp_path / "work" / "tuning-tiny.parquet").num_rows == 2
+
+
+def test_a_value_that_a_row_cannot_have_is_refused_before_anything_is_trained(tmp_path: Path):
+    raw = yaml.safe_load(TINY.read_text())
+    raw["tuning"] = {"space": {"actr.epochs": [1, 0]}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=r"tuning of row 'full', actr.epochs: 0"):
+        run_tuning(Study(path, "tiny", (1,), ("full",), 1, tmp_path / "work"), "actr", 1, Silent())
     assert not (tmp_path / "work").exists()

@@ -79,9 +79,7 @@ def ablation(
 def tune(
     context: typer.Context,
     rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,full",
-    level: Annotated[
-        str, typer.Option(help="whose settings are tried: actr, cpm or tpm, of rows that have it")
-    ] = "actr",
+    level: Annotated[str, typer.Option(help="whose settings are tried: actr, cpm or tpm")] = "actr",
     seeds: SeedsOption = "21,22",
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 2,
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
