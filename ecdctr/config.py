@@ -59,6 +59,9 @@ class Data(Section):
     prepared: Path = Path("prepared")
     allowed_missing_days: int = Field(0, ge=0, description="days of a window that may be missing")
     quarantine: bool = Field(False, description="set bad rows aside under <root>/_quarantine instead of stopping")
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", description="what prepares examples with history and counts; both give the same (extra: spark)"
+    )
     duckdb_memory: str = Field("2GB", pattern=r"^\d+(\.\d+)?(KB|MB|GB|TB)$")
     threads: int = Field(2, ge=1)
     history_length: int = Field(20, ge=1, description="clicks kept per impression (last N)")
@@ -72,6 +75,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Data:
+        if self.quarantine and self.engine == "spark":
+            raise ValueError("data.quarantine needs data.engine: duckdb; set it to false, or prepare with DuckDB")
         if self.quarantine and isinstance(self.root, str):
             raise ValueError(
                 f"data.quarantine writes bad rows beside the impressions, but data.root is the URL {self.root}; "

@@ -43,27 +43,38 @@ def prepare(
     """Prepare those of `dates` that are not prepared yet; returns all of them, oldest first.
 
     `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history or counts.
-    Raises ContractError for a missing or broken day, before anything is written for it.
+    With data.engine 'spark' examples are made by ecdctr/data/spark.py, basic ones always here. Raises ContractError
+    for a missing or broken day, before anything is written for it.
     """
+    if config.data.engine == "spark" and not basic:
+        from ecdctr.data.spark import prepare_on_spark
+
+        return prepare_on_spark(config, domain, dates, on_day)
     prepared = []
     todo = present_days(config, domain, dates)
     connection: duckdb.DuckDBPyConnection | None = None
     try:
         for date in todo:
-            fingerprint = example_fingerprint(config, domain, date, basic)
-            kind = "basic" if basic else "examples"
-            path = config.data.prepared / kind / f"domain={domain}" / f"date={date}" / f"{fingerprint[:20]}.parquet"
-            if not path.exists():
+            day = example_path(config, domain, date, basic)
+            if not day.path.exists():
                 connection = connection or contract.connect(config)
                 build = _build_basic if basic else _build_examples
-                build(connection, config, domain, date, path)
-            prepared.append(Prepared(date, path, fingerprint))
+                build(connection, config, domain, date, day.path)
+            prepared.append(day)
             if on_day:
                 on_day(date)
     finally:
         if connection:
             connection.close()
     return prepared
+
+
+def example_path(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> Prepared:
+    """Where the examples of a day lie, once they are prepared."""
+    fingerprint = example_fingerprint(config, domain, date, basic)
+    kind = "basic" if basic else "examples"
+    folder = config.data.prepared / kind / f"domain={domain}" / f"date={date}"
+    return Prepared(date, folder / f"{fingerprint[:20]}.parquet", fingerprint)
 
 
 def example_fingerprint(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> str:

@@ -1,0 +1,208 @@
+"""Preparation on Spark: the same examples as ecdctr/data/prepare.py makes in DuckDB, row for row, of the same name.
+
+A day that either has prepared is prepared for both. tests/test_spark.py holds the two equal on random impressions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecdctr import files
+from ecdctr.config import DOMAINS, Config, Domain
+from ecdctr.data import contract
+from ecdctr.data.days import day_files, has_day, present_days, window
+from ecdctr.data.prepare import Prepared, example_path
+from ecdctr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+
+def prepare_on_spark(
+    config: Config,
+    domain: Domain,
+    dates: list[dt.date],
+    on_day: Callable[[dt.date], None] | None = None,
+) -> list[Prepared]:
+    """Like prepare, for examples with history and counts; raises ConfigError without pyspark or Java.
+
+    A day is validated by DuckDB as always, which streams. Raises ContractError as prepare does.
+    """
+    session = start_spark()
+    prepared = []
+    for date in present_days(config, domain, dates):
+        done = example_path(config, domain, date)
+        if not done.path.exists():
+            with contract.connect(config) as connection:
+                contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+            _write(examples(session, config, domain, date), done.path)
+        prepared.append(done)
+        if on_day:
+            on_day(date)
+    return prepared
+
+
+def start_spark() -> SparkSession:
+    """The session; what spark-submit or SPARK_… variables say stands, else this machine's cores on loopback."""
+    try:
+        from pyspark.errors import PySparkRuntimeError
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise ConfigError("Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'") from None
+    builder = SparkSession.builder.appName("ecdctr prepare").config("spark.sql.session.timeZone", "UTC")
+    for name, value in {
+        "spark.master": "local[*]",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "8",
+    }.items():
+        if not _given(name):
+            builder = builder.config(name, value)
+    try:
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        return session
+    except (PySparkRuntimeError, RuntimeError, OSError) as error:
+        raise ConfigError(f"Spark cannot be started ({error}); install Java 17 or newer and set JAVA_HOME.") from None
+
+
+def examples(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
+    """The examples of a day, in order of time."""
+    from pyspark.sql import functions as f
+
+    data = config.data
+    day = _read(session, config, domain, date).withColumn("us", f.unix_micros("ts"))
+    lists = _click_lists(session, config, date)
+    users, items, prior = _counts(session, config, domain, date)
+    joined = (
+        day.join(lists, "user_id", "left")
+        .join(users, "user_id", "left")
+        .join(items, "item_id", "left")
+        .crossJoin(f.broadcast(prior))
+    )
+    known = f.filter("clicks", lambda click: click["us"] < f.col("us"))
+    last = f.reverse(f.slice(known, f.greatest(f.size(known) - data.history_length + 1, f.lit(1)), data.history_length))
+    click_type = lists.schema["clicks"].dataType.elementType["item_id"].dataType.simpleString()
+    columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
+    columns.append(f.hour("ts").cast("tinyint").alias("hour"))
+    columns += [_feature(config, feature.name) for feature in config.features]
+    columns += [
+        f.coalesce(f.transform("last", lambda click: click["item_id"]), f.array().cast(f"array<{click_type}>")).alias(
+            "history"
+        ),
+        f.coalesce(
+            f.transform("last", lambda click: ((f.col("us") - click["us"]) / 1000000).cast("float")),
+            f.array().cast("array<float>"),
+        ).alias("history_gap"),
+    ]
+    for side in ("user", "item"):
+        shown = f.coalesce(f.col(f"{side}_shown"), f.lit(0))
+        clicked = f.coalesce(f.col(f"{side}_clicked"), f.lit(0))
+        columns.append(f.log(1 + shown).cast("float").alias(f"{side}_impressions"))
+        columns.append(((clicked + 10 * f.col("prior")) / (shown + 10)).cast("float").alias(f"{side}_ctr"))
+    columns += [f.coalesce(f"{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen") for side in ("user", "item")]
+    oracle = f.col("oracle_ctr") if "oracle_ctr" in day.columns else f.lit(None)
+    columns.append(oracle.cast("float").alias("oracle_ctr"))
+    return joined.withColumn("last", last).sort("ts", "user_id", "item_id").select(*columns)
+
+
+def _read(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
+    # files by name, without their folders: these would come as columns 'domain' and 'date'
+    return session.read.parquet(*[f"file://{path}" for path in day_files(config.data.root, domain, date)])
+
+
+def _click_lists(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
+    """Each user's clicks of the lookback and of the day itself, in both domains, oldest first: user_id, clicks."""
+    from pyspark.sql import functions as f
+
+    clicks = _all(session, config, window(date, config.data.lookback_days + 1)).where("click = 1")
+    one = f.struct(f.unix_micros("ts").alias("us"), "item_id")
+    return clicks.groupBy("user_id").agg(f.sort_array(f.collect_list(one)).alias("clicks"))
+
+
+def _counts(
+    session: SparkSession, config: Config, domain: Domain, date: dt.date
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """Of the days before: impressions and clicks in the domain and impressions in both, by user and by item; CTR."""
+    from pyspark.sql import functions as f
+
+    before = _all(session, config, window(date - dt.timedelta(days=1), config.data.lookback_days))
+    own = f.col("domain") == domain
+
+    def by(side: str) -> DataFrame:
+        return before.groupBy(f"{side}_id").agg(
+            f.sum(f.when(own, 1)).alias(f"{side}_shown"),
+            f.sum(f.when(own, f.col("click").cast("bigint"))).alias(f"{side}_clicked"),
+            f.count(f.lit(1)).alias(f"{side}_total"),
+        )
+
+    shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
+    ratio = f.when(shown > 0, clicked / shown)
+    return by("user"), by("item"), before.agg(f.coalesce(ratio, f.lit(0.1)).alias("prior"))
+
+
+def _all(session: SparkSession, config: Config, dates: list[dt.date]) -> DataFrame:
+    """Both domains of several days: domain, user_id, item_id, ts, click."""
+    from pyspark.sql import functions as f
+
+    found: DataFrame | None = None
+    for domain in DOMAINS:
+        for date in dates:
+            if has_day(config.data.root, domain, date):
+                own = _read(session, config, domain, date).select(
+                    f.lit(domain).alias("domain"), "user_id", "item_id", "ts", "click"
+                )
+                found = own if found is None else found.unionByName(own)
+    if found is None:  # nothing lies before the first day
+        return _any_day(session, config).limit(0)
+    return found
+
+
+def _any_day(session: SparkSession, config: Config) -> DataFrame:
+    from pyspark.sql import functions as f
+
+    from ecdctr.data.days import available_dates
+
+    for domain in DOMAINS:
+        for date in available_dates(config.data.root, domain)[:1]:
+            day = _read(session, config, domain, date)
+            return day.select(f.lit(domain).alias("domain"), "user_id", "item_id", "ts", "click")
+    raise AssertionError("validated before: the day itself is there")
+
+
+def _feature(config: Config, name: str) -> Column:
+    from pyspark.sql import functions as f
+
+    feature = next(one for one in config.features if one.name == name)
+    if feature.kind == "categorical":
+        return f.col(name)
+    if feature.kind == "multi_valued":
+        return f.coalesce(f.slice(name, 1, feature.max_values), f.array()).alias(name)
+    value = f.coalesce(f.col(name).cast("double"), f.lit(config.data.numeric_null))
+    if feature.transform == "log1p":
+        value = f.log(1 + f.greatest(value, f.lit(0.0)))
+    return value.cast("float").alias(name)
+
+
+def _write(found: DataFrame, target: Path) -> None:
+    """One Parquet file, whole or not at all."""
+    files.make_dir(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        place = Path(folder) / "spark"
+        found.coalesce(1).write.option("compression", "zstd").parquet(f"file://{place}")
+        (part,) = place.glob("*.parquet")
+        with files.replacing(target) as temporary:
+            shutil.move(part, temporary)
+
+
+def _given(name: str) -> bool:
+    from pyspark import SparkConf
+
+    return SparkConf().contains(name)
