@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,16 +27,19 @@ from torch.testing import assert_close
 from ecdctr.config import load_config
 from ecdctr.data.batches import Part, Shard, read_chunks
 from ecdctr.demo import free_port
-from ecdctr.levels.request import Request
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Outcome, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training import progress
+from ecdctr.training.evaluate import evaluate
 from ecdctr.training.progress import Progress
 from tests.conftest import DATE
 from tests.helpers import changed, write_config
 
-NEXT = str(DATE + dt.timedelta(days=1))
+NEXT = DATE + dt.timedelta(days=1)
 
 
 def run(config: Path, store: Path, *arguments: str, fails: bool = False) -> Any:
@@ -68,19 +72,25 @@ def weights(store: Path, ref: str) -> dict[str, Any]:
     return {name: tensor for name, tensor in found.items() if not idle.search(name)}
 
 
+def alone(config: Path, store: Path, level: str) -> Outcome:
+    """A training in this process."""
+    train = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
+    return train(Request(load_config(config), Store(store), DATE))
+
+
 def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(config, tmp_path):
     """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained."""
     one, two = tmp_path / "one", tmp_path / "two"
     for level in ("tpm", "cpm", "actr"):
-        alone = run(config, one, "train", level, "--date", str(DATE))
+        single = alone(config, one, level).manifest
         together = run(config, two, "train", level, "--date", str(DATE), "--processes", "2")
-        assert together["fingerprint"] == alone["fingerprint"]
-        assert together["samples"] == alone["samples"]
-        assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
-        assert_close(weights(two, together["version"]), weights(one, alone["version"]), rtol=2e-2, atol=2e-3)
-        assert run(config, two, "train", level, "--date", str(DATE))["reused"], "one process takes it as its own"
-    scores = [run(config, store, "evaluate", "--date", NEXT)["metrics"]["all"]["gauc"] for store in (one, two)]
-    assert scores[0] == pytest.approx(scores[1], abs=5e-3)
+        assert together["fingerprint"] == single.fingerprint
+        assert together["samples"] == single.rows["samples"]
+        assert together["train_loss"] == pytest.approx(single.metrics["train_loss"], rel=1e-4, abs=1e-4)
+        assert_close(weights(two, together["version"]), weights(one, str(single.ref)), rtol=2e-2, atol=2e-3)
+        assert alone(config, two, level).reused, "one process takes it as its own"
+    metrics = [evaluate(load_config(config), Store(store), single.ref, NEXT).metrics["all"] for store in (one, two)]
+    assert metrics[0]["gauc"] == pytest.approx(metrics[1]["gauc"], abs=5e-3)
     assert Store(two).verify() == []
     assert list((two / ".progress").glob("*.safetensors")) == []
 
@@ -143,19 +153,21 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
 
 def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(config, tmp_path):
     undisturbed = run(config, tmp_path / "undisturbed", "train", "tpm", "--date", str(DATE), "--processes", "2")
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    for more in ([], ["--processes", "2"]):
-        store = tmp_path / f"store{len(more)}"
-        both = [context.Process(target=worker, args=(rank, port, config, store)) for rank in range(2)]
-        for one in both:
-            one.start()
-        for one in both:
-            one.join()
-        assert [one.exitcode for one in both] == [0, 0]
-        (saved,) = (store / ".progress").glob("*.safetensors")
-        assert saved.stem == undisturbed["fingerprint"]
-        resumed = run(config, store, "train", "tpm", "--date", str(DATE), *more)
-        assert resumed["samples"] == undisturbed["samples"]
-        assert resumed["train_loss"] == pytest.approx(undisturbed["train_loss"], rel=1e-5)
-        expected = weights(tmp_path / "undisturbed", undisturbed["version"])
-        assert_close(weights(store, resumed["version"]), expected, rtol=1e-3, atol=1e-4)
+    context, port, store = multiprocessing.get_context("spawn"), free_port(), tmp_path / "store"
+    both = [context.Process(target=worker, args=(rank, port, config, store)) for rank in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0]
+    (saved,) = (store / ".progress").glob("*.safetensors")
+    assert saved.stem == undisturbed["fingerprint"]
+    shutil.copytree(store, tmp_path / "copy")
+    ended = [
+        run(config, store, "train", "tpm", "--date", str(DATE), "--processes", "2")["version"],
+        str(alone(config, tmp_path / "copy", "tpm").manifest.ref),
+    ]
+    expected = weights(tmp_path / "undisturbed", undisturbed["version"])
+    for root, version in zip((store, tmp_path / "copy"), ended, strict=True):
+        assert Store(root).manifest(Ref.parse(version)).rows["samples"] == undisturbed["samples"]
+        assert_close(weights(root, version), expected, rtol=1e-3, atol=1e-4)
