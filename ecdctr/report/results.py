@@ -35,7 +35,7 @@ def results_page(
     parts = [
         f"# Results on the `{preset}` world\n",
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), each with a world and weights of its own; "
-        f"{days} evaluation days per seed. "
+        f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
         "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
         f"Written by `{command}`. Mean ± standard deviation over seeds.\n",
         "## Next-day ads\n",
