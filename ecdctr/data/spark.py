@@ -89,7 +89,7 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
     )
     known = f.filter("clicks", lambda click: click["us"] < f.col("us"))
     last = f.reverse(f.slice(known, f.greatest(f.size(known) - data.history_length + 1, f.lit(1)), data.history_length))
-    click_type = lists.schema["clicks"].dataType.elementType["item_id"].dataType.simpleString()
+    click_type = dict(day.dtypes)["item_id"]
     columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
     columns.append(f.hour("ts").cast("tinyint").alias("hour"))
     columns += [_feature(config, feature.name) for feature in config.features]
