@@ -25,6 +25,11 @@ class TrainingError(EcdctrError):
     """Training cannot go on (for example, the loss is not a number)."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without what follows: it may be pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 _TROUBLES = {
     "No space left on device": (errno.ENOSPC, "free some space"),
     "Disk quota exceeded": (errno.EDQUOT, "free some space or raise the quota"),
@@ -43,7 +48,7 @@ def machine_trouble(error: BaseException) -> str | None:
     for text, (code, remedy) in _TROUBLES.items():
         if number == code or text in str(error):
             where = getattr(error, "filename2", None) or getattr(error, "filename", None)
-            place = f" at {where}" if where else f" ({str(error).strip().splitlines()[0]})"
+            place = f" at {where}" if where else f" ({first_line(error)})"
             return (
                 f"{text}{place}: {remedy} and run the same command again. Nothing was published in part, and what was "
                 "finished before is kept."

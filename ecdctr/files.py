@@ -86,6 +86,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder, by its path inside."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+
+def has_files(folder: Path, expected: dict[str, str]) -> bool:
+    """Whether a folder has all of these files with these digests."""
+    return all((folder / name).exists() and sha256(folder / name) == digest for name, digest in expected.items())
+
+
 @contextlib.contextmanager
 def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold an advisory lock for the block; released by the kernel when the process dies.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.config import Config, Domain, Feature, Root
 from ecdctr.data.days import available_dates, day_files, day_folder
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, first_line
 
 
 class Violation(NamedTuple):
@@ -49,6 +49,9 @@ ROW_RULES = {
 }
 
 
+DAMAGED = "expected a whole Parquet file, found a damaged one"
+
+
 def identity(columns: Iterable[str]) -> str:
     """What makes an impression one: its id where there is one, else who saw what when."""
     return "impression_id" if "impression_id" in columns else "user_id, item_id, ts"
@@ -80,8 +83,7 @@ def validate_day(connection: duckdb.DuckDBPyConnection, config: Config, domain: 
         rows, clicks, found = _check_rows(connection, files, date)
     except duckdb.Error as error:  # the footer was whole, the pages are not
         where = str(files[0] if len(files) == 1 else files[0].parent)
-        message = f"expected a whole Parquet file, found a damaged one ({str(error).strip().splitlines()[0]})"
-        return DayReport(domain, date, 0, 0, [Violation("unreadable", where, message)])
+        return DayReport(domain, date, 0, 0, [Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")])
     return DayReport(domain, date, rows, clicks, found)
 
 
@@ -127,10 +129,7 @@ def _check_schema(path: Path, config: Config) -> list[Violation]:
     try:
         footer = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        first_line = str(error).splitlines()[0]
-        return [
-            Violation("unreadable", str(path), f"expected a whole Parquet file, found a damaged one ({first_line})")
-        ]
+        return [Violation("unreadable", str(path), f"{DAMAGED} ({first_line(error)})")]
     schema: pa.Schema = footer.schema_arrow
     if footer.metadata.num_rows == 0:
         return [Violation("empty_file", str(path), "expected at least one row, found 0")]

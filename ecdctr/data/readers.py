@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ecdctr.config import DOMAINS, RESERVED_COLUMNS, Section
-from ecdctr.errors import ConfigError, ContractError
+from ecdctr.errors import ConfigError, ContractError, first_line
 
 
 class Table(Section):
@@ -149,7 +149,7 @@ def _stage(db: duckdb.DuckDBPyConnection, mapping: Mapping, target: Path, path: 
             """  # noqa: S608
         )
     except duckdb.Error as error:
-        raise ContractError(f"{path} cannot be read as the mapping says: {_first_line(error)}") from None
+        raise ContractError(f"{path} cannot be read as the mapping says: {first_line(error)}") from None
     return int(row[0]) if row else 0
 
 
@@ -201,7 +201,7 @@ def _check(db: duckdb.DuckDBPyConnection, mapping: Mapping) -> None:
             db.execute(f"SELECT ({text}) FROM log {tables} LIMIT 0")  # noqa: S608
         except duckdb.Error as error:
             raise ConfigError(
-                f"mapping {key}: '{text}' does not fit the log: {_first_line(error)}. "
+                f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. "
                 f"The log's columns: {', '.join(columns)}."
             ) from None
 
@@ -248,7 +248,3 @@ def _quoted(value: object) -> str:
 
 def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

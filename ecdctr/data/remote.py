@@ -19,10 +19,11 @@ import fsspec
 
 from ecdctr import files
 from ecdctr.config import Domain, digest
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, first_line
 from ecdctr.store.cache import Cache
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
+DIGESTS = "digests.json"  # beside a copied day's files
 
 
 def remote_dates(root: str, domain: Domain) -> list[dt.date]:
@@ -46,7 +47,6 @@ def fetch_day(root: str, domain: Domain, date: dt.date) -> list[Path]:
     if not listing:
         return []
     filesystem, _ = _open(root)
-    cache = Cache.of(root)
 
     def fill(target: Path) -> None:
         for path, info in listing.items():
@@ -55,17 +55,13 @@ def fetch_day(root: str, domain: Domain, date: dt.date) -> list[Path]:
                 filesystem.get_file(path, str(copy))
             if copy.stat().st_size != info["size"]:
                 raise ContractError(f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again.")
-        digests = {path.name: files.sha256(path) for path in target.iterdir()}
-        files.write_bytes(target / "digests.json", json.dumps(digests).encode())
+        files.write_bytes(target / DIGESTS, json.dumps(files.digests(target)).encode())
 
     def valid(target: Path) -> bool:
-        digests = target / "digests.json"
-        if not digests.exists():
-            return False
-        known: dict[str, str] = json.loads(digests.read_text())
-        return all((target / name).exists() and files.sha256(target / name) == known[name] for name in known)
+        known = target / DIGESTS
+        return known.exists() and files.has_files(target, json.loads(known.read_text()))
 
-    folder = cache.folder(_key(domain, date, listing), fill, valid)
+    folder = _cache(root).folder(_key(domain, date, listing), fill, valid)
     return sorted(folder.glob("*.parquet"))
 
 
@@ -74,7 +70,7 @@ def remote_digest(root: str, domain: Domain, date: dt.date, of: Callable[[list[P
     listing = _listing(root, domain, date)
     if not listing:
         return of([])
-    kept = Cache.of(root).root / "digests" / hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
+    kept = _cache(root).root / "digests" / hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
     if kept.exists():
         return kept.read_text()
     found = of(fetch_day(root, domain, date))
@@ -104,6 +100,12 @@ def _list(root: str, folder: str, deep: bool = False) -> dict[str, dict[str, Any
 
 
 @lru_cache(maxsize=16)
+def _cache(root: str) -> Cache:
+    """One per process and URL: it remembers which copies it has checked, and keeps them from being thrown out."""
+    return Cache.of(root)
+
+
+@lru_cache(maxsize=16)
 def _open(root: str) -> tuple[Any, str]:
     if root.split("://")[0] in BY_OBSTORE:
         try:
@@ -127,5 +129,4 @@ def _explained(root: str) -> Iterator[None]:
     except ContractError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ContractError(f"data.root {root} cannot be read: {reason}") from None
+        raise ContractError(f"data.root {root} cannot be read: {first_line(error)}") from None

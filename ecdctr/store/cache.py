@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from ecdctr import files
 from ecdctr.errors import ConfigError
@@ -24,7 +22,7 @@ class Cache:
 
     def __init__(self, root: Path, limit_bytes: float) -> None:
         self.root, self.limit = root, limit_bytes
-        self._held: dict[str, IO[str]] = {}
+        self._held: dict[str, contextlib.ExitStack] = {}
 
     @classmethod
     def of(cls, url: str) -> Cache:
@@ -46,16 +44,11 @@ class Cache:
         if key in self._held:
             return target
         lock = self._lock(key)
-        with files.locked(lock.with_suffix(".fill")):
-            held = lock.open("a")
-            fcntl.flock(held, fcntl.LOCK_SH)
-            self._held[key] = held
-            try:
-                if not (target.exists() and valid(target)):
-                    self._make(target, fill)
-            except BaseException:
-                self._held.pop(key).close()
-                raise
+        with files.locked(lock.with_suffix(".fill")), contextlib.ExitStack() as held:
+            held.enter_context(files.locked(lock, shared=True))
+            if not (target.exists() and valid(target)):
+                self._make(target, fill)
+            self._held[key] = held.pop_all()
         os.utime(target)
         self._evict()
         return target

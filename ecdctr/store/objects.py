@@ -23,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
 from ecdctr import files
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
 from ecdctr.store.cache import Cache
 from ecdctr.store.manifest import VERSION
 
@@ -120,11 +120,7 @@ class ObjectStorage:
                 if files.sha256(path) != digest:
                     raise StoreError(f"{self.root}/{place}/{name} differs from its digest.")
 
-        def valid(target: Path) -> bool:
-            paths = {name: target / name for name in contents}
-            return all(path.exists() and files.sha256(path) == contents[name] for name, path in paths.items())
-
-        return self.cache.folder(place, fill, valid)
+        return self.cache.folder(place, fill, lambda target: files.has_files(target, contents))
 
     def add(
         self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
@@ -285,13 +281,11 @@ class ObjectStorage:
         return True
 
     def _upload(self, folder: Path, place: str, skip: tuple[str, ...] = ()) -> None:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = {path.relative_to(folder).as_posix(): path for path in paths}
+        contents = files.digests(folder)
         with self._explained():
-            for name, path in names.items():
+            for name in contents:
                 if name not in skip:
-                    obstore.put(self.bucket, f"{place}/{name}", path)
-            contents = {name: files.sha256(path) for name, path in names.items()}
+                    obstore.put(self.bucket, f"{place}/{name}", folder / name)
             obstore.put(self.bucket, f"{place}/{CONTENTS}", json.dumps(contents).encode())
 
     def _download(self, key: str, path: Path) -> None:
@@ -356,7 +350,7 @@ class ObjectStorage:
             stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
         except (StoreError, NotImplementedError) as error:
             self._probed = False
-            raise StoreError(f"The store {self.root} cannot be written: {_first_line(error)}") from None
+            raise StoreError(f"The store {self.root} cannot be written: {first_line(error)}") from None
         with self._explained(), contextlib.suppress(FileNotFoundError):
             obstore.delete(self.bucket, key)
         if not first or again or stale:
@@ -375,7 +369,7 @@ class ObjectStorage:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             raise
         except BaseError as error:
-            raise StoreError(f"The store {self.root} cannot be used: {_first_line(error)}") from None
+            raise StoreError(f"The store {self.root} cannot be used: {first_line(error)}") from None
 
 
 def _lease() -> dict[str, str]:
@@ -411,7 +405,3 @@ def _split(path: str) -> tuple[str | None, str]:
     if len(parts) >= 5 and VERSION.match(parts[3]):
         return "/".join(parts[:2]), "/".join(parts[:4])
     return None, path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

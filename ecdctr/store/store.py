@@ -89,10 +89,9 @@ class Store:
         `force`.
         """
         _check_name(manifest.experiment)
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
         entries = {
-            path.relative_to(folder).as_posix(): FileEntry(sha256=files.sha256(path), bytes=path.stat().st_size)
-            for path in paths
+            name: FileEntry(sha256=digest, bytes=(folder / name).stat().st_size)
+            for name, digest in files.digests(folder).items()
         }
         stored = manifest.model_copy(update={"files": entries})
         finished: list[Manifest] = []
@@ -132,7 +131,7 @@ class Store:
 
     def path(self, ref: Ref) -> Path:
         """The folder of a version on this machine."""
-        return self.storage.folder(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}")
+        return self.storage.folder(*_place(ref))
 
     def progress(self, fingerprint: str) -> Path:
         """Where a training with this fingerprint saves how far it is."""
@@ -141,7 +140,7 @@ class Store:
     def manifest(self, ref: Ref) -> Manifest:
         """Read a version's manifest; raises StoreError if it is missing, unreadable, or another version's."""
         where = f"{self.root}/{ref}/manifest.json"
-        content = self.storage.file(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}", "manifest.json")
+        content = self.storage.file(*_place(ref), "manifest.json")
         if content is None:
             raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).")
         try:
@@ -172,10 +171,10 @@ class Store:
     def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
         """The newest finished version of that date with that fingerprint."""
         for ref in self._newest_first(experiment, level):
-            if ref.date == date:
-                manifest = self.manifest(ref)
-                if manifest.fingerprint == fingerprint:
-                    return manifest
+            if ref.date < date:
+                break
+            if ref.date == date and (manifest := self.manifest(ref)).fingerprint == fingerprint:
+                return manifest
         return None
 
     def resolve(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref | None:
@@ -202,11 +201,11 @@ class Store:
 
     def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
         """Keep a staged folder as the evaluation of a version on a day, in place of an earlier one."""
-        self.storage.replace(folder, f"{_group(ref.experiment, 'evaluations')}/{ref.level}", _evaluation(ref, date))
+        self.storage.replace(folder, _evaluations(ref.experiment, ref.level), _evaluation(ref, date))
 
     def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
         """The folder of an evaluation on this machine, None if there is none."""
-        folder = self.storage.folder(f"{_group(ref.experiment, 'evaluations')}/{ref.level}", _evaluation(ref, date))
+        folder = self.storage.folder(_evaluations(ref.experiment, ref.level), _evaluation(ref, date))
         return folder if folder.exists() else None
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
@@ -221,7 +220,7 @@ class Store:
 
     def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
         """Which version was evaluated on which day: newest day first, of a day's versions the newest first."""
-        for name in self.storage.names(f"{_group(experiment, 'evaluations')}/{level}"):
+        for name in self.storage.names(_evaluations(experiment, level)):
             day, _, version = name.partition("/")
             date, _, number = version.partition(".")
             yield dt.date.fromisoformat(day), Ref(experiment, level, dt.date.fromisoformat(date), number)
@@ -344,18 +343,25 @@ class Store:
             return problems
         for parents in manifest.parents.values():
             problems += [
-                f"{ref}: parent {parent} is missing." for parent in parents if not self._exists(Ref.parse(parent))
+                f"{ref}: parent {parent} is missing."
+                for parent in parents
+                if self.storage.file(*_place(Ref.parse(parent)), "manifest.json") is None
             ]
         return problems
-
-    def _exists(self, ref: Ref) -> bool:
-        content = self.storage.file(_group(ref.experiment, ref.level), f"{ref.date}/{ref.version}", "manifest.json")
-        return content is not None
 
 
 def experiment_of(study: str, variant: str, seed: int) -> str:
     """The experiment of a study's variant and seed."""
     return f"{study}.{variant}.s{seed}"
+
+
+def _place(ref: Ref) -> tuple[str, str]:
+    """The group and the name of a version's folder."""
+    return _group(ref.experiment, ref.level), f"{ref.date}/{ref.version}"
+
+
+def _evaluations(experiment: str, level: str) -> str:
+    return f"{_group(experiment, 'evaluations')}/{level}"
 
 
 def _evaluation(ref: Ref, date: dt.date) -> str:

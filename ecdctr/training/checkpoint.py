@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
 from ecdctr.models.embeddings import FieldEmbeddings
 
 SIDES = {"user": "user_id", "item": "item_id"}
@@ -69,7 +69,7 @@ def load(folder: Path) -> Checkpoint:
     try:
         return _load(folder)
     except (SafetensorError, pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise StoreError(f"{folder} cannot be read: {reason}; train the version again with --force.") from None
 
 
