@@ -173,9 +173,9 @@ def test_a_training_goes_on_at_the_exact_step(small, parents, tmp_path, monkeypa
         train(config, store.root)
     batches = loop.training_batches
 
-    def counted(*arguments):
+    def counted(*arguments, **named):
         skipped.append(arguments[-2])  # the last one is the device
-        return batches(*arguments)
+        return batches(*arguments, **named)
 
     monkeypatch.setattr(loop, "training_batches", counted)
     train(config, store.root)

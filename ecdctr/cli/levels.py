@@ -56,14 +56,14 @@ def train(
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
     from ecdctr.console import Bars, log
     from ecdctr.levels.actr import train_actr
+    from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels.request import Request, Silent
+    from ecdctr.levels.tpm import train_tpm
     from ecdctr.training.workers import join, launch
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(launch(processes, sys.argv[1:]))
-    from ecdctr.levels.cpm import train_cpm
-    from ecdctr.levels.request import Request, Silent
-    from ecdctr.levels.tpm import train_tpm
-
+    workers = join()
     session: Session = context.obj
     function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[parse_level(level)]
     about = {"level": level, "experiment": experiment, "data_date": date}
@@ -78,7 +78,7 @@ def train(
         raise ConfigError(
             "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
         )
-    reporter = bars if join().first else Silent()
+    reporter = bars if workers.first else Silent()
     request = Request(config, session.store, day, experiment, variant, force, restart or day == start, reporter)
     try:
         with session.store.in_use():
@@ -89,14 +89,15 @@ def train(
     shown = {
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
+        "quality": manifest.quality,
     }  # fmt: skip
-    if not join().first:
-        write_result(shown | {"quality": manifest.quality}, result)
+    if not workers.first:
+        write_result(shown, result)
         return
     for warning in manifest.quality:
         log(f"unlike the days before: {warning}", **about, version=manifest.version)
     log("found again" if outcome.reused else "published", **about, version=manifest.version)
-    show(context, shown | {"quality": manifest.quality}, result)
+    show(context, shown, result)
 
 
 @app.command()

@@ -109,6 +109,12 @@ class Batch:
         return len(self.label)
 
     @classmethod
+    def empty(cls, part: Part, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
+        """No rows, of the shapes that a part's rows would have."""
+        schema = pq.read_schema(part.path).append(pa.field("domain", pa.int8()))
+        return encode(schema.empty_table(), inputs, vocabularies)
+
+    @classmethod
     def concat(cls, batches: list[Batch]) -> Batch:
         """One after another."""
         if len(batches) == 1:
@@ -251,34 +257,6 @@ def training_batches(
                 index = order[start : start + batch_size]
                 if len(index) >= least:
                     yield chunk.take(index)
-
-
-def sharded_batches(
-    parts: list[Part],
-    inputs: Inputs,
-    vocabularies: dict[str, Vocabulary],
-    batch_size: int,
-    chunk_rows: int,
-    seed: int,
-    skip: int,
-    device: torch.device,
-    shards: range,
-    count: int,
-) -> Iterator[Batch]:
-    """Batches of some of `count` shards side by side, each with its part of the batch size; then empty ones, forever.
-
-    Whoever reads the other shards may need more steps: BatchNorm and the tables are common to all.
-    """
-    sizes = (batch_size // count, max(chunk_rows // count, 1))
-    iterators = [
-        training_batches(parts, inputs, vocabularies, *sizes, seed, skip, device, Shard(number, count))
-        for number in shards
-    ]
-    schema = pq.read_schema(parts[0].path).append(pa.field("domain", pa.int8()))
-    empty = encode(schema.empty_table(), inputs, vocabularies).to(device)
-    while True:
-        found = [batch for batch in (next(iterator, None) for iterator in iterators) if batch is not None]
-        yield Batch.concat(found) if found else empty
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -63,9 +63,10 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
     days before it and quality.action is 'stop', StoreError when a parent is damaged.
     """
     config, level, reporter = request.config, plan.level, request.reporter
+    settings = config.training(level)
     started = dt.datetime.now(dt.UTC)
     workers = join()
-    check_shards(workers, level, config.training(level))
+    check_shards(workers, level, settings)
     if not workers.first:
         workers.wait()  # the first process prepares, the others find it done
     days = prepare_days(request, plan)
@@ -73,7 +74,6 @@ def run(request: Request, plan: Plan, grow_from: Ref | None, build: Build, finis
         workers.wait()
     fingerprint = _fingerprint(request, plan, days)
     finished = request.store.find(request.experiment, level, request.date, fingerprint)
-    settings = config.training(level)
     progress = Progress(request.store.progress(fingerprint), settings.checkpoint_seconds, workers)
     if workers.all(finished is not None and not request.force) and finished:
         if workers.first:

@@ -47,10 +47,15 @@ class FieldEmbeddings(nn.Module):
         if len(self.position) == 0:
             self.position = torch.empty(len(self.table.weight), dtype=torch.int64, device=rows[0].device)
         distinct, places = distinct_rows(torch.cat([part.flatten() for part in rows]), self.position)
-        vectors = self.table.weight.index_select(0, distinct).requires_grad_()
-        self.block = Block(distinct, vectors)
+        vectors = self.take(distinct)
         parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
         return tuple(vectors.index_select(0, place).view(*part.shape, vectors.shape[1]) for part, place in parts)
+
+    def take(self, distinct: torch.Tensor) -> torch.Tensor:
+        """The vectors of distinct rows [U] → [U, dim], the block of this step."""
+        vectors = self.table.weight.index_select(0, distinct).requires_grad_()
+        self.block = Block(distinct, vectors)
+        return vectors
 
     def field(self, name: str) -> torch.Tensor:
         """A view of one field's table [rows, dim]."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from ecdctr.errors import ConfigError
-from ecdctr.models.embeddings import Block, FieldEmbeddings, distinct_rows
+from ecdctr.errors import ConfigError, first_line
+from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
 from ecdctr.training.workers import Workers
 
 
@@ -25,35 +25,29 @@ class ShardedEmbeddings(FieldEmbeddings):
     def __init__(self, whole: FieldEmbeddings, workers: Workers) -> None:
         nn.Module.__init__(self)
         self.rows, self.offsets, self.workers = whole.rows, whole.offsets, workers
-        self.total, self.dim = whole.table.weight.shape
+        self.total, dim = whole.table.weight.shape
         self.height = -(-self.total // workers.world)  # rows of a block; the last one is filled up
         own = self.own(whole.table.weight.detach())
-        self.table = nn.Embedding(self.height, self.dim, _weight=own)
+        self.table = nn.Embedding(self.height, dim, _weight=own)
         self.table.weight.requires_grad_(False)
         self.position = torch.empty(self.total, dtype=torch.int64, device=own.device)
         self.own_position = torch.empty(self.height, dtype=torch.int64, device=own.device)
-        self.block: Block | None = None
+        self.block = None
         # in a tuple, since it is no part of the model: it owns neither parameters nor state
-        self._exchange = (_torchrec(self.total, self.dim, workers, self._lookup),)
+        self._exchange = (_torchrec(self.total, dim, workers, self._lookup),)
 
-    @torch.compiler.disable
-    def forward(self, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As FieldEmbeddings: each row that this process reads is asked for once."""
+    def take(self, distinct: torch.Tensor) -> torch.Tensor:
+        """From the processes that have them: each row that this process reads is asked for once."""
         from torchrec import KeyedJaggedTensor
 
-        distinct, places = distinct_rows(torch.cat([part.flatten() for part in rows]).long(), self.position)
         lengths = torch.tensor([len(distinct)], device=distinct.device)
         found = self._exchange[0](KeyedJaggedTensor(keys=["rows"], values=distinct, lengths=lengths))
-        vectors = found["rows"].values()
-        parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
-        return tuple(vectors.index_select(0, place).view(*part.shape, self.dim) for part, place in parts)
+        return found["rows"].values()
 
     def _lookup(self, features: Any) -> torch.Tensor:
         """The vectors of rows of this block that all processes ask for [n] → [n, dim]; RowAdam learns them."""
         distinct, places = distinct_rows(features.values().long(), self.own_position)
-        vectors = self.table.weight.index_select(0, distinct).requires_grad_()
-        self.block = Block(distinct, vectors)
-        return vectors.index_select(0, places)
+        return super().take(distinct).index_select(0, places)
 
     def own(self, whole: torch.Tensor) -> torch.Tensor:
         """This process's block of something with a row for each of the tables'."""
@@ -95,7 +89,7 @@ def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
     except (ImportError, OSError) as error:
         raise ConfigError(
             f"Training on {workers.world} processes needs TorchRec, which cannot be loaded "
-            f"({str(error).splitlines()[0]}); docs/scale.md says how to install it."
+            f"({first_line(error)}); docs/several-machines.md says how to install it."
         ) from None
     table = EmbeddingConfig(name="rows", embedding_dim=dim, num_embeddings=rows, feature_names=["rows"])
     collection = EmbeddingCollection(tables=[table], device=torch.device("meta"))

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from ecdctr.config import Training
-from ecdctr.data.batches import Batch, Inputs, Part, sharded_batches, training_batches
+from ecdctr.data.batches import Batch, Inputs, Part, Shard, training_batches
 from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import TrainingError
 from ecdctr.models.sharded import across_processes, onto_one_process
 from ecdctr.training.optimizers import Optimizers
-from ecdctr.training.progress import ALONE, Position, Progress
-from ecdctr.training.workers import Workers, shards_of
+from ecdctr.training.progress import Position, Progress
+from ecdctr.training.workers import ALONE, Workers, shards_of
 
 CHECK_EVERY = 20
 
@@ -72,14 +72,18 @@ def fit(
     if optimizer:
         optimizers.load(optimizer)
     at = progress.resume(model, optimizers) if progress else Position()
+    shards = [Shard(number, settings.shards) for number in shards_of(workers, settings)]
+    sizes = (settings.batch_size // settings.shards, max(settings.chunk_rows // settings.shards, 1))
+    empty = Batch.empty(parts[0], inputs, vocabularies).to(device)
     if at.samples + at.epoch_samples and on_step:
         on_step(at.samples + at.epoch_samples, at.loss_sum / max(at.epoch_samples, 1))
     started, samples, loss_sum = time.perf_counter() - at.seconds, at.samples, 0.0
     for epoch in range(at.epoch, settings.epochs):
         first, epoch_samples, loss_sum = at.step, at.epoch_samples, at.loss_sum
         at, pending = Position(), []
-        reading = (settings.batch_size, settings.chunk_rows, seed * 1000 + epoch, first, device)
-        for step, (batch, size) in enumerate(_batches(parts, inputs, vocabularies, settings, reading, workers), first):
+        reading = (parts, inputs, vocabularies, *sizes, seed * 1000 + epoch, first, device)
+        streams = [training_batches(*reading, shard=shard) for shard in shards]
+        for step, (batch, size) in enumerate(_together(streams, empty, workers), first):
             forward = compiled if len(batch) == settings.batch_size else whole  # one shape is compiled, once
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 logits = forward(batch)
@@ -106,20 +110,15 @@ def fit(
     return FitResult(samples, time.perf_counter() - started, loss_sum, state)
 
 
-def _batches(
-    parts: list[Part],
-    inputs: Inputs,
-    vocabularies: dict[str, Vocabulary],
-    settings: Training,
-    reading: tuple[int, int, int, int, torch.device],
-    workers: Workers,
-) -> Iterator[tuple[Batch, int]]:
-    """This process's part of each batch, and the size of the whole batch; it ends for all processes at once."""
-    if settings.shards == 1:
-        yield from ((batch, len(batch)) for batch in training_batches(parts, inputs, vocabularies, *reading))
-        return
-    shards = shards_of(workers, settings)
-    for batch in sharded_batches(parts, inputs, vocabularies, *reading, shards, settings.shards):
+def _together(streams: list[Iterator[Batch]], empty: Batch, workers: Workers) -> Iterator[tuple[Batch, int]]:
+    """This process's shards side by side as its part of each batch, and the size of the whole batch.
+
+    It ends for all processes at once: who has nothing left takes part with an empty batch, since BatchNorm and the
+    tables are common to all.
+    """
+    while True:
+        found = [batch for batch in (next(stream, None) for stream in streams) if batch is not None]
+        batch = Batch.concat(found) if found else empty
         size = int(workers.total(len(batch))[0])
         if size == 0:
             return

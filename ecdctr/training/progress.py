@@ -14,9 +14,8 @@ from torch import nn
 
 from ecdctr import files
 from ecdctr.training.optimizers import Optimizers
-from ecdctr.training.workers import Workers
+from ecdctr.training.workers import ALONE, Workers
 
-ALONE = Workers()
 TABLE = "embeddings.table.weight"
 SHARE_OF_TIME = 20  # saving takes at most a twentieth of the time, however large the tables
 

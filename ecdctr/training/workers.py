@@ -59,12 +59,15 @@ class Workers(NamedTuple):
             distributed.barrier()
 
 
+ALONE = Workers()
+
+
 @lru_cache(maxsize=1)
 def join() -> Workers:
     """Meet the other processes that the environment speaks of; raises ConfigError for one that says half."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count == 1:
-        return Workers()
+        return ALONE
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun.")
