@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +109,29 @@ def test_a_broken_day_is_refused_before_spark_writes_anything(tmp_path):
     with pytest.raises(ValidationError, match=r"quarantine needs data\.engine"):
         Data(engine="spark", quarantine=True)
     assert changed(config, "data", engine="duckdb").relevant("actr") == config.relevant("actr")
+
+
+def test_a_broken_day_of_the_lookback_is_refused_too(tmp_path):
+    for date in DAYS[:2]:
+        impressions(tmp_path / "data", "ads", date, np.random.default_rng(9), strings=False, oracle=False)
+    (path, *_) = (tmp_path / "data" / "domain=ads" / f"date={DAYS[0]}").glob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    clicks = pa.array(np.full(table.num_rows, 2, np.int8))
+    pq.write_table(table.set_column(table.column_names.index("click"), "click", clicks), path)
+    for engine in ("duckdb", "spark"):
+        with pytest.raises(ContractError, match="click: expected 0 or 1"):
+            prepare(on(engine, Data(root=tmp_path / "data", lookback_days=2), tmp_path), "ads", [DAYS[1]])
+
+
+def test_what_spark_defaults_say_stands(tmp_path):
+    """In a process of its own, since a session is there once per process."""
+    (tmp_path / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 3\n")
+    code = "from ecdctr.data.spark import start_spark; print(start_spark().conf.get('spark.sql.shuffle.partitions'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"SPARK_CONF_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == "3"

@@ -21,6 +21,7 @@ from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.data import contract
 from ecdctr.data.days import day_files, digest_day, has_day, present_days, window
+from ecdctr.errors import ConfigError
 
 COUNT_FEATURES = ("user_impressions", "user_ctr", "item_impressions", "item_ctr")
 
@@ -47,8 +48,10 @@ def prepare(
     for a missing or broken day, before anything is written for it.
     """
     if config.data.engine == "spark" and not basic:
-        from ecdctr.data.spark import prepare_on_spark
-
+        try:
+            from ecdctr.data.spark import prepare_on_spark
+        except ImportError:
+            raise ConfigError("Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'") from None
         return prepare_on_spark(config, domain, dates, on_day)
     prepared = []
     todo = present_days(config, domain, dates)

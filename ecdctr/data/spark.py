@@ -9,8 +9,13 @@ import datetime as dt
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as f
 
 from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain
@@ -19,9 +24,6 @@ from ecdctr.data.days import day_files, has_day, present_days, window
 from ecdctr.data.prepare import Prepared, example_path
 from ecdctr.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-
 
 def prepare_on_spark(
     config: Config,
@@ -29,44 +31,37 @@ def prepare_on_spark(
     dates: list[dt.date],
     on_day: Callable[[dt.date], None] | None = None,
 ) -> list[Prepared]:
-    """Like prepare, for examples with history and counts; raises ConfigError without pyspark or Java.
+    """Like prepare, for examples with history and counts; raises ConfigError without Java.
 
-    A day is validated by DuckDB as always, which streams. Raises ContractError as prepare does.
+    Days are validated by DuckDB as always, which streams. Raises ContractError as prepare does.
     """
     session = start_spark()
     prepared = []
-    for date in present_days(config, domain, dates):
-        done = example_path(config, domain, date)
-        if not done.path.exists():
-            with contract.connect(config) as connection:
-                contract.raise_for(contract.validate_day(connection, config, domain, date), config)
-            _write(examples(session, config, domain, date), done.path)
-        prepared.append(done)
-        if on_day:
-            on_day(date)
+    valid: set[tuple[Domain, dt.date]] = set()
+    with contract.connect(config) as connection:
+        for date in present_days(config, domain, dates):
+            done = example_path(config, domain, date)
+            if not done.path.exists():
+                for read in set(_days(config, date)) - valid:
+                    contract.raise_for(contract.validate_day(connection, config, *read), config)
+                    valid.add(read)
+                _write(examples(session, config, domain, date), done.path)
+            prepared.append(done)
+            if on_day:
+                on_day(date)
     return prepared
 
 
 def start_spark() -> SparkSession:
-    """The session; what spark-submit or SPARK_… variables say stands, else this machine's cores on loopback."""
+    """The session; what spark-defaults.conf or spark-submit say stands, else this machine's cores on loopback."""
     try:
-        from pyspark.errors import PySparkRuntimeError
-        from pyspark.sql import SparkSession
-    except ImportError:
-        raise ConfigError("Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'") from None
-    builder = SparkSession.builder.appName("ecdctr prepare").config("spark.sql.session.timeZone", "UTC")
-    for name, value in {
-        "spark.master": "local[*]",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": "8",
-    }.items():
-        if not _given(name):
-            builder = builder.config(name, value)
-    try:
-        session = builder.getOrCreate()
+        SparkContext._ensure_initialized()  # starts Java: before that a SparkConf knows no defaults
+        conf = SparkConf().setAppName("ecdctr prepare").set("spark.sql.session.timeZone", "UTC")
+        if conf.get("spark.master", "").startswith("local"):
+            conf.setIfMissing("spark.driver.bindAddress", "127.0.0.1").setIfMissing("spark.driver.host", "127.0.0.1")
+            conf.setIfMissing("spark.sql.shuffle.partitions", "8")
+        conf.setIfMissing("spark.ui.enabled", "false").setIfMissing("spark.ui.showConsoleProgress", "false")
+        session = SparkSession.builder.config(conf=conf).getOrCreate()
         session.sparkContext.setLogLevel("ERROR")
         return session
     except (PySparkRuntimeError, RuntimeError, OSError) as error:
@@ -75,12 +70,11 @@ def start_spark() -> SparkSession:
 
 def examples(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
     """The examples of a day, in order of time."""
-    from pyspark.sql import functions as f
-
     data = config.data
     day = _read(session, config, domain, date).withColumn("us", f.unix_micros("ts"))
-    lists = _click_lists(session, config, date)
-    users, items, prior = _counts(session, config, domain, date)
+    recent = _recent(session, config, date)
+    lists = _click_lists(recent)
+    users, items, prior = _counts(recent.where(f.col("date") < f.lit(date)), domain)
     joined = (
         day.join(lists, "user_id", "left")
         .join(users, "user_id", "left")
@@ -118,68 +112,46 @@ def _read(session: SparkSession, config: Config, domain: Domain, date: dt.date) 
     return session.read.parquet(*[f"file://{path}" for path in day_files(config.data.root, domain, date)])
 
 
-def _click_lists(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
-    """Each user's clicks of the lookback and of the day itself, in both domains, oldest first: user_id, clicks."""
-    from pyspark.sql import functions as f
+def _recent(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
+    """Both domains of the lookback and of the day itself: domain, date, user_id, item_id, ts, click."""
+    days = [
+        _read(session, config, domain, day).select(
+            f.lit(domain).alias("domain"), f.lit(day).alias("date"), "user_id", "item_id", "ts", "click"
+        )
+        for domain, day in _days(config, date)
+    ]
+    return reduce(DataFrame.unionByName, days)
 
-    clicks = _all(session, config, window(date, config.data.lookback_days + 1)).where("click = 1")
+
+def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
+    """What the examples of a day are made of: itself and the days of the lookback, of both domains."""
+    days = window(date, config.data.lookback_days + 1)
+    return [(domain, day) for domain in DOMAINS for day in days if has_day(config.data.root, domain, day)]
+
+
+def _click_lists(recent: DataFrame) -> DataFrame:
+    """Each user's clicks, oldest first: user_id, clicks."""
     one = f.struct(f.unix_micros("ts").alias("us"), "item_id")
-    return clicks.groupBy("user_id").agg(f.sort_array(f.collect_list(one)).alias("clicks"))
+    return recent.where("click = 1").groupBy("user_id").agg(f.sort_array(f.collect_list(one)).alias("clicks"))
 
 
-def _counts(
-    session: SparkSession, config: Config, domain: Domain, date: dt.date
-) -> tuple[DataFrame, DataFrame, DataFrame]:
+def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, DataFrame]:
     """Of the days before: impressions and clicks in the domain and impressions in both, by user and by item; CTR."""
-    from pyspark.sql import functions as f
-
-    before = _all(session, config, window(date - dt.timedelta(days=1), config.data.lookback_days))
     own = f.col("domain") == domain
+    shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
 
     def by(side: str) -> DataFrame:
         return before.groupBy(f"{side}_id").agg(
-            f.sum(f.when(own, 1)).alias(f"{side}_shown"),
-            f.sum(f.when(own, f.col("click").cast("bigint"))).alias(f"{side}_clicked"),
+            shown.alias(f"{side}_shown"),
+            clicked.alias(f"{side}_clicked"),
             f.count(f.lit(1)).alias(f"{side}_total"),
         )
 
-    shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
     ratio = f.when(shown > 0, clicked / shown)
     return by("user"), by("item"), before.agg(f.coalesce(ratio, f.lit(0.1)).alias("prior"))
 
 
-def _all(session: SparkSession, config: Config, dates: list[dt.date]) -> DataFrame:
-    """Both domains of several days: domain, user_id, item_id, ts, click."""
-    from pyspark.sql import functions as f
-
-    found: DataFrame | None = None
-    for domain in DOMAINS:
-        for date in dates:
-            if has_day(config.data.root, domain, date):
-                own = _read(session, config, domain, date).select(
-                    f.lit(domain).alias("domain"), "user_id", "item_id", "ts", "click"
-                )
-                found = own if found is None else found.unionByName(own)
-    if found is None:  # nothing lies before the first day
-        return _any_day(session, config).limit(0)
-    return found
-
-
-def _any_day(session: SparkSession, config: Config) -> DataFrame:
-    from pyspark.sql import functions as f
-
-    from ecdctr.data.days import available_dates
-
-    for domain in DOMAINS:
-        for date in available_dates(config.data.root, domain)[:1]:
-            day = _read(session, config, domain, date)
-            return day.select(f.lit(domain).alias("domain"), "user_id", "item_id", "ts", "click")
-    raise AssertionError("validated before: the day itself is there")
-
-
 def _feature(config: Config, name: str) -> Column:
-    from pyspark.sql import functions as f
-
     feature = next(one for one in config.features if one.name == name)
     if feature.kind == "categorical":
         return f.col(name)
@@ -200,9 +172,3 @@ def _write(found: DataFrame, target: Path) -> None:
         (part,) = place.glob("*.parquet")
         with files.replacing(target) as temporary:
             shutil.move(part, temporary)
-
-
-def _given(name: str) -> bool:
-    from pyspark import SparkConf
-
-    return SparkConf().contains(name)
