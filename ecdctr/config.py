@@ -199,7 +199,29 @@ class Cpm(Training):
     """Complete Pre-training Model."""
 
     window_days: int = Field(28, ge=1)
+    refresh: Literal["window", "incremental"] = Field(
+        "window",
+        description="from scratch on the whole window (paper), or the version before goes on with the days since it",
+    )
+    first_window_days: int | None = Field(
+        None, ge=1, description="of the first version, where refresh is incremental; window_days by default"
+    )
     lr_aggregator: float | None = Field(None, gt=0, description="of the snapshot aggregator; lr_dense by default")
+
+    @model_validator(mode="after")
+    def _check(self) -> Cpm:
+        if self.refresh == "window" and self.carry_optimizer:
+            raise ValueError(
+                "carry_optimizer: CPM starts from scratch, there are no moments to carry; set refresh: incremental"
+            )
+        if self.refresh == "window" and self.first_window_days:
+            raise ValueError("first_window_days needs refresh: incremental; else every version reads window_days")
+        return self
+
+    @property
+    def first_days(self) -> int:
+        """Days that a version without one before it reads."""
+        return self.first_window_days or self.window_days
 
 
 class Actr(Training):
@@ -274,7 +296,22 @@ class SecretKey(Section):
     key: str
 
 
+JVM_MEMORY = r"^\d+[kmgt]$"
 QUANTITY = r"^\d+(\.\d+)?(m|[kMGTPE]i?)?$"
+
+
+class SparkPods(Section):
+    """Preparation as an application of the Kubeflow Spark operator. Memory as Spark writes it."""
+
+    image: str = Field("ecdctr-spark:latest", description="ecdctr and Spark in one image; docs/kubernetes.md")
+    version: str = Field("4.3.0", description="of Spark in the image")
+    executors: int = Field(2, ge=1)
+    cores: int = Field(2, ge=1, description="of an executor")
+    memory: str = Field("4g", pattern=JVM_MEMORY, description="of an executor")
+    driver_cores: int = Field(1, ge=1)
+    driver_memory: str = Field("2g", pattern=JVM_MEMORY)
+    driver_overhead: str = Field("4g", pattern=JVM_MEMORY, description="beside Java: DuckDB validates the days there")
+    service_account: str = Field("spark", description="of the driver, which makes the executors' pods")
 
 
 class Kubernetes(Section):
@@ -302,6 +339,10 @@ class Kubernetes(Section):
     )
     pod_template: Path | None = Field(None, description="YAML of a pod; what is set here wins over it")
     startup_timeout_seconds: int = Field(600, ge=1, description="for pulling the image and finding a node")
+    spark: SparkPods | None = Field(
+        None,
+        description="prepare CPM's and A-CTR's examples with executors in pods of their own; needs data.engine: spark",
+    )
 
 
 class AirflowSettings(Section):
@@ -401,15 +442,31 @@ class Config(Section):
             )
         if self.actr.source != "none" and backbone != "mlp":
             raise ValueError(f"actr.source: {self.actr.source} needs network.backbone: mlp, found {backbone}")
+        pods = self.airflow.kubernetes
+        if pods.spark and self.data.engine != "spark":
+            raise ValueError(
+                "airflow.kubernetes.spark is set, but DuckDB prepares; set data.engine: spark, or remove it"
+            )
+        if pods.spark and isinstance(self.data.root, str) and "ECDCTR_CACHE" not in pods.environment:
+            raise ValueError(
+                f"airflow.kubernetes.spark: executors read the driver's copies of {self.data.root}; set "
+                f"airflow.kubernetes.environment.ECDCTR_CACHE to a folder on the volume, like {pods.mount_path}/cache"
+            )
         if self.snapshots.history and self.network.history == "none":
             raise ValueError("snapshots.history needs the click history; set network.history: target_attention or mean")
-        if self.cpm.carry_optimizer:
-            raise ValueError("cpm.carry_optimizer: CPM starts from scratch, there are no moments to carry; remove it")
         return self
 
     def training(self, level: Level) -> Training:
         """The optimisation settings of a level."""
         return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]
+
+    def chained(self, level: Level) -> bool:
+        """Whether each day's version goes on from that of the day before."""
+        return {
+            "tpm": False,  # weekly, and each version from the one before it, whichever that is
+            "cpm": self.cpm.refresh == "incremental",
+            "actr": self.actr.policy == "continue",
+        }[level]
 
     def relevant(self, level: Level) -> dict[str, Any]:
         """The settings that can change a level's result; their digest enters the fingerprint."""

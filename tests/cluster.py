@@ -1,7 +1,7 @@
 """A double of the Kubernetes pod API for tests: it runs a pod's command as a local process.
 
 It serves what KubernetesPodOperator asks for (create, read, list, log, exec, delete) and can evict a pod, fail
-to pull its image, or never find a node for it.
+to pull its image, or never find a node for it. Indexed jobs and SparkApplications become such pods.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from tests.conftest import REPOSITORY
+
 SIDECAR = "airflow-xcom-sidecar"
 INDEX = "batch.kubernetes.io/job-completion-index"
 JOBS = "/apis/batch/v1/namespaces/{namespace}/jobs"
 PODS = "/api/v1/namespaces/{namespace}/pods"
+SPARK = "/apis/sparkoperator.k8s.io/v1beta2/namespaces/{namespace}/sparkapplications"
+IMAGE = {"/opt/ecdctr/": f"{REPOSITORY}/"}  # what the image holds, and where it lies here
 
 
 class _Body:
@@ -59,6 +63,12 @@ class Pod:
     def log(self) -> Path:
         return self.folder / "log"
 
+    @property
+    def main(self) -> str:
+        """The container that works: 'base', or the driver of a SparkApplication."""
+        names = [container["name"] for container in self.spec["spec"]["containers"]]
+        return next(name for name in names if name != SIDECAR)
+
     def status(self) -> dict[str, Any]:
         now = {"startedAt": self.created}
         if self.fault == "no_node":
@@ -69,16 +79,18 @@ class Pod:
             return {
                 "phase": "Pending",
                 "conditions": scheduled,
-                "containerStatuses": [self._container("base", waiting=waiting)],
+                "containerStatuses": [self._container(self.main, waiting=waiting)],
             }
         assert self.process is not None
         code = self.process.poll()
-        states = [self._container("base", running=now)]
+        states = [self._container(self.main, running=now)]
         if code is not None:
             code = 137 if code < 0 else code
             reason = {0: "Completed"}.get(code, "Error")
-            states = [self._container("base", terminated={"exitCode": code, "reason": reason, **now})]
-        if self.sidecar_ended or self.evicted:
+            states = [self._container(self.main, terminated={"exitCode": code, "reason": reason, **now})]
+        if not self._has_sidecar():
+            pass
+        elif self.sidecar_ended or self.evicted:
             states.append(self._container(SIDECAR, terminated={"exitCode": 0, "reason": "Completed", **now}))
         else:
             states.append(self._container(SIDECAR, running=now))
@@ -109,6 +121,8 @@ class Cluster:
         self.folder, self.mount, self.secrets = folder, mount, secrets
         self.pods: dict[str, Pod] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.applications: dict[str, dict[str, Any]] = {}
+        self.submitted: list[dict[str, Any]] = []
         self.created: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.faults: list[tuple[str, str]] = []  # (part of the pod's name, fault)
@@ -174,12 +188,59 @@ class Cluster:
             self._remove(name)
         return JSONResponse({"kind": "Status", "status": "Success"})
 
+    async def create_spark(self, request: Request) -> Response:
+        """Like the Spark operator: the driver's pod; executors are the driver's own threads here."""
+        application = await request.json()
+        spec, name = application["spec"], application["metadata"]["name"]
+        assert (spec["type"], spec["mode"], spec["restartPolicy"]) == ("Python", "cluster", {"type": "Never"})
+        driver = spec["driver"]
+        container = {
+            "name": "spark-kubernetes-driver",
+            "image": spec["image"],
+            "command": [spec["mainApplicationFile"].removeprefix("local://")],
+            "args": spec["arguments"],
+            "env": driver["env"],
+            "volumeMounts": driver["volumeMounts"],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"{name}-driver", "labels": driver["labels"] | {"spark-role": "driver"}},
+            "spec": {
+                "containers": [container],
+                "volumes": spec["volumes"],
+                "securityContext": driver["podSecurityContext"],
+            },
+        }
+        pod["metadata"]["namespace"] = request.path_params["namespace"]
+        ApiClient().deserialize(_Body(pod), V1Pod)
+        self.applications[name] = application
+        self.submitted.append(application)
+        self._add(pod)
+        return JSONResponse(application, 201)
+
+    async def read_spark(self, request: Request) -> Response:
+        application = self.applications.get(request.path_params["name"])
+        if application is None:
+            return _missing()
+        phase = self.pods[f"{request.path_params['name']}-driver"].status()["phase"]
+        state = {"Pending": "SUBMITTED", "Running": "RUNNING", "Succeeded": "COMPLETED"}.get(phase, "FAILED")
+        return JSONResponse(application | {"status": {"applicationState": {"state": state}}})
+
+    async def delete_spark(self, request: Request) -> Response:
+        if self.applications.pop(request.path_params["name"], None) is None:
+            return _missing()
+        self._remove(f"{request.path_params['name']}-driver")
+        return JSONResponse({"kind": "Status", "status": "Success"})
+
     async def list(self, request: Request) -> Response:
         wanted = dict(part.split("=", 1) for part in _selector(request) if "=" in part and "!=" not in part)
+        phases = request.query_params.get("fieldSelector", "").split(",")
         found = [
             pod.document()
             for pod in self.pods.values()
             if wanted.items() <= pod.spec["metadata"].get("labels", {}).items()
+            and f"status.phase!={pod.status()['phase']}" not in phases
         ]
         return JSONResponse({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
 
@@ -214,7 +275,7 @@ class Cluster:
         pod = self.pods.get(request.path_params["name"])
         if pod is None:
             return _missing()
-        if request.query_params.get("container") != "base":
+        if request.query_params.get("container") != pod.main:
             return PlainTextResponse("")
 
         async def lines() -> Any:
@@ -246,14 +307,13 @@ class Cluster:
     # -- processes -----------------------------------------------------------------------------------------------
 
     def _start(self, pod: Pod) -> None:
-        container = next(c for c in pod.spec["spec"]["containers"] if c["name"] == "base")
-        assert container["command"] == ["ecdctr"]
+        container = next(c for c in pod.spec["spec"]["containers"] if c["name"] == pod.main)
         (pod.folder / "xcom").mkdir()
-        places = {"/airflow/xcom": str(pod.folder / "xcom"), "/ecdctr": str(self.mount)}
+        places = {"/airflow/xcom/": f"{pod.folder}/xcom/", "/ecdctr/": f"{self.mount}/", **IMAGE}
 
         def local(text: str) -> str:
             for inside, outside in places.items():
-                if text.startswith(inside + "/"):
+                if text.startswith(inside):
                     return outside + text.removeprefix(inside)
             return text
 
@@ -272,7 +332,10 @@ class Cluster:
                 environment[variable["name"]] = self.secrets[reference["name"]][reference["key"]]
             else:
                 environment[variable["name"]] = variable.get("value") or ""
-        command = [sys.executable, "-m", "ecdctr.cli", *map(local, container["args"])]
+        if container["command"] == ["ecdctr"]:
+            command = [sys.executable, "-m", "ecdctr.cli", *map(local, container["args"])]
+        else:
+            command = [sys.executable, *map(local, [*container["command"], *container["args"]])]
         with pod.log.open("w") as log:
             pod.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         if pod.fault == "evict":
@@ -301,6 +364,9 @@ class Cluster:
             Route(JOBS + "/{name}", self.read_job, methods=["GET"]),
             Route(JOBS + "/{name}/status", self.read_job, methods=["GET"]),
             Route(JOBS + "/{name}", self.delete_job, methods=["DELETE"]),
+            Route(SPARK, self.create_spark, methods=["POST"]),
+            Route(SPARK + "/{name}/status", self.read_spark, methods=["GET"]),
+            Route(SPARK + "/{name}", self.delete_spark, methods=["DELETE"]),
             Route("/api/v1/namespaces/{namespace}/events", self.events, methods=["GET"]),
         ]
         config = uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning")

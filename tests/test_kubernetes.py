@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -184,6 +185,45 @@ def test_a_level_with_shards_trains_in_as_many_pods_of_an_indexed_job(pods, shar
         assert pod["spec"]["subdomain"] == "ecdctr"
     assert [ref.version for ref in pods.store.versions("sharded", "tpm")] == ["v0001"]
     assert pods.store.verify() == []
+    assert pods.cluster.pods == {}
+
+
+@pytest.fixture
+def on_spark(pods: Pods) -> Iterator[Path]:
+    """CPM's examples are made by Spark applications, in a folder of their own; one retry. Yields the folder."""
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    config = Path(pods.airflow.environment["ECDCTR_CONFIG"])
+    raw = yaml.safe_load(config.read_text())
+    prepared = config.parent / "prepared-by-spark"
+    kubernetes = raw["airflow"]["kubernetes"] | {"spark": {"executors": 3}, "startup_timeout_seconds": 60}
+    changed = {
+        "data": raw["data"] | {"engine": "spark", "prepared": str(prepared)},
+        "airflow": raw["airflow"] | {"kubernetes": kubernetes, "retries": 1, "retry_seconds": 1},
+    }
+    config.write_text(yaml.safe_dump(raw | changed))
+    yield prepared
+    config.write_text(yaml.safe_dump(raw))
+
+
+def test_preparation_is_a_spark_application_and_one_that_is_evicted_is_made_again(pods, tpm, on_spark):
+    pods.cluster.faults.append(("prepare", "evict"))
+    done = pods.run("cpm", experiment="spark")
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-4000:]
+    drivers = [pod["metadata"]["name"] for pod in pods.cluster.created if pod["metadata"]["name"].endswith("-driver")]
+    assert [name.rpartition("-")[0].rpartition("-")[0] for name in drivers] == [
+        "ecdctr-prepare",
+        "ecdctr-prepare",  # again, after the first one's eviction
+        "ecdctr-prepare-next-day",
+    ]
+    assert [app["spec"]["executor"]["instances"] for app in pods.cluster.submitted] == [3, 3, 3]
+    assert "prepare natural: 5 to do" in output  # the driver's log is the task's
+    assert len(list(on_spark.rglob("*.parquet"))) == 6
+    assert [ref.version for ref in pods.store.versions("spark", "cpm")] == ["v0001"]
+    assert "s3cr3t" not in json.dumps(pods.cluster.submitted) + output
+    assert pods.cluster.applications == {}
     assert pods.cluster.pods == {}
 
 

@@ -7,10 +7,11 @@ much history lies behind, and days can be prepared in any order.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from ecdctr.data import contract
 from ecdctr.data.days import day_files, digest_day, has_day, present_days, window
 from ecdctr.errors import ConfigError
 
+Build = Callable[[dt.date, Path], None]
 COUNT_FEATURES = ("user_impressions", "user_ctr", "item_impressions", "item_ctr")
 
 
@@ -47,29 +49,32 @@ def prepare(
     With data.engine 'spark' examples are made by ecdctr/data/spark.py, basic ones always here. Raises ContractError
     for a missing or broken day, before anything is written for it.
     """
-    if config.data.engine == "spark" and not basic:
-        try:
-            from ecdctr.data.spark import prepare_on_spark
-        except ImportError:
-            raise ConfigError("Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'") from None
-        return prepare_on_spark(config, domain, dates, on_day)
     prepared = []
-    todo = present_days(config, domain, dates)
-    connection: duckdb.DuckDBPyConnection | None = None
-    try:
-        for date in todo:
+    with contextlib.ExitStack() as stack:
+        build: Build | None = None
+        for date in present_days(config, domain, dates):
             day = example_path(config, domain, date, basic)
             if not day.path.exists():
-                connection = connection or contract.connect(config)
-                build = _build_basic if basic else _build_examples
-                build(connection, config, domain, date, day.path)
+                build = build or stack.enter_context(_builder(config, domain, basic))
+                build(date, day.path)
             prepared.append(day)
             if on_day:
                 on_day(date)
-    finally:
-        if connection:
-            connection.close()
     return prepared
+
+
+@contextlib.contextmanager
+def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
+    """What writes the examples of a day to a path; an engine starts with the first day that needs it."""
+    with contract.connect(config) as connection:
+        if basic or config.data.engine == "duckdb":
+            yield partial(_build_basic if basic else _build_examples, connection, config, domain)
+            return
+        try:
+            from ecdctr.data.spark import SparkBuilder
+        except ImportError:
+            raise ConfigError("Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'") from None
+        yield SparkBuilder(connection, config, domain)
 
 
 def example_path(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> Prepared:

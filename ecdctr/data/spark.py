@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import tempfile
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
+import duckdb
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -20,36 +20,27 @@ from pyspark.sql import functions as f
 from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.data import contract
-from ecdctr.data.days import day_files, has_day, present_days, window
-from ecdctr.data.prepare import Prepared, example_path
+from ecdctr.data.days import day_files, has_day, window
 from ecdctr.errors import ConfigError
 
 
-def prepare_on_spark(
-    config: Config,
-    domain: Domain,
-    dates: list[dt.date],
-    on_day: Callable[[dt.date], None] | None = None,
-) -> list[Prepared]:
-    """Like prepare, for examples with history and counts; raises ConfigError without Java.
+class SparkBuilder:
+    """Writes the examples of days, with history and counts; raises ConfigError without Java.
 
-    Days are validated by DuckDB as always, which streams. Raises ContractError as prepare does.
+    Days are validated by DuckDB as always, which streams.
     """
-    session = start_spark()
-    prepared = []
-    valid: set[tuple[Domain, dt.date]] = set()
-    with contract.connect(config) as connection:
-        for date in present_days(config, domain, dates):
-            done = example_path(config, domain, date)
-            if not done.path.exists():
-                for read in set(_days(config, date)) - valid:
-                    contract.raise_for(contract.validate_day(connection, config, *read), config)
-                    valid.add(read)
-                _write(examples(session, config, domain, date), done.path)
-            prepared.append(done)
-            if on_day:
-                on_day(date)
-    return prepared
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain) -> None:
+        self.connection, self.config, self.domain = connection, config, domain
+        self.session = start_spark()
+        self.valid: set[tuple[Domain, dt.date]] = set()
+
+    def __call__(self, date: dt.date, target: Path) -> None:
+        """One day; raises ContractError for a broken one among those that it is made of."""
+        for day in set(_days(self.config, date)) - self.valid:
+            contract.raise_for(contract.validate_day(self.connection, self.config, *day), self.config)
+            self.valid.add(day)
+        _write(examples(self.session, self.config, self.domain, date), target)
 
 
 def start_spark() -> SparkSession:

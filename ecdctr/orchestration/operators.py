@@ -16,21 +16,30 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from ecdctr.config import Level
 from ecdctr.errors import TRY_AGAIN
 from ecdctr.orchestration.links import VersionLink
 from ecdctr.orchestration.settings import Settings, load_settings
 from ecdctr.orchestration.triggers import DayTrigger, YesterdayTrigger
 
+CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/common.py, written into the manifest
 
 
 def command_task(
-    settings: Settings, task_id: str, arguments: list[str], gpu: bool = False, processes: int = 1, **options: Any
+    settings: Settings,
+    task_id: str,
+    arguments: list[str],
+    gpu: bool = False,
+    processes: int = 1,
+    spark: bool = False,
+    **options: Any,
 ) -> BaseOperator:
     """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
 
     Several `processes` work on it together: on this machine, or as pods of a job. A step with `gpu` takes a slot of the
-    configured pool, and in a pod the configured GPUs. `options` are Airflow's.
+    configured pool, and in a pod the configured GPUs. With `spark` it is an application of the Spark operator.
+    `options` are Airflow's.
     """
     airflow = settings.config.airflow
     common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries, **options}
@@ -44,6 +53,10 @@ def command_task(
 
     if processes > 1:
         return job_task(settings, arguments, processes, RUN_VARIABLE, common)
+    if spark:
+        from ecdctr.orchestration.spark import spark_task
+
+        return spark_task(settings, arguments, RUN_VARIABLE, common)
     return pod_task(settings, arguments, gpu, RUN_VARIABLE, common)
 
 
@@ -123,29 +136,32 @@ class WaitForDay(BaseOperator):
 
 
 class WaitForYesterday(BaseOperator):
-    """Keeps a chain in order: where A-CTR continues from the day before, waits until that day is done.
+    """Keeps a chain in order: where a level goes on from the day before, waits until that day is done.
 
     The run of the day before is that of the logical date before (backfills, schedules), or where the param data_date
     names the day, the run whose name differs in the date only. While it is queued or runs, this one waits; if it
     failed, this one fails. With the param chain_start, the version of the day before is waited for even when nobody
-    has started its run. Other policies do not wait for anything.
+    has started its run. Where the configuration makes no chain there is nothing to wait for.
     """
 
     template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
 
-    def __init__(self, *, date: str, chain_start: str, experiment: str, variant: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, level: Level, date: str, chain_start: str, experiment: str, variant: str, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.level = level
         self.date, self.chain_start, self.experiment, self.variant = date, chain_start, experiment, variant
 
     def execute(self, context: Any) -> None:
         """Go on at once if there is nothing to wait for, else hand over to the triggerer."""
         settings = load_settings()
         config = settings.config.with_variant(self.variant)
-        if config.actr.policy != "continue":
+        if not config.chained(self.level):
             if self.chain_start:
                 raise AirflowFailException(
-                    f"chain_start is set, but variant '{self.variant}' has actr.policy: {config.actr.policy}; "
-                    "leave chain_start empty, or choose a variant with policy: continue."
+                    f"chain_start is set, but in variant '{self.variant}' {self.level} does not go on from the day "
+                    f"before; leave chain_start empty, or choose a variant with {CHAIN[self.level]}."
                 )
             return
         date = dt.date.fromisoformat(self.date)
@@ -157,6 +173,7 @@ class WaitForYesterday(BaseOperator):
         before = str(date - dt.timedelta(days=1))
         trigger = YesterdayTrigger(
             str(settings.store_path),
+            self.level,
             self.experiment,
             before,
             context["dag"].dag_id,
@@ -172,7 +189,7 @@ class WaitForYesterday(BaseOperator):
             )
         outcome = trigger.look()
         if outcome == "waiting":
-            self.log.info("Waiting for A-CTR of %s in experiment %s.", before, self.experiment)
+            self.log.info("Waiting for %s of %s in experiment %s.", self.level, before, self.experiment)
             self.defer(trigger=trigger, method_name="arrived")
         self.arrived(context, {"outcome": outcome})
 
@@ -181,8 +198,8 @@ class WaitForYesterday(BaseOperator):
         if event["outcome"] != "ready":
             reason = "its run failed" if event["outcome"] == "failed" else "it did not appear in time"
             raise AirflowFailException(
-                f"A-CTR of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), and "
-                "each day of this variant continues from the day before. Mend that day, then clear this run."
+                f"{self.level} of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), "
+                "and each day of this variant continues from the day before. Mend that day, then clear this run."
             )
 
 

@@ -4,9 +4,9 @@
                                             └──→ wait_for_next_day → evaluate → gate
 
 `train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
-by an asset event. A-CTR has one step more before `train`, `wait_for_yesterday`, for chains of days. Evaluation needs
-the day after the data date (progressive validation), which a live run awaits without a worker slot; the gate then
-decides which version serves.
+by an asset event. CPM and A-CTR have one step more before `train`, `wait_for_yesterday`, for chains of days.
+Evaluation needs the day after the data date (progressive validation), which a live run awaits without a worker slot,
+and which Spark prepares in a step of its own; the gate then decides which version serves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import datetime as dt
 import sys
 from typing import Any
 
-from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, Param, task
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, task
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
@@ -81,28 +81,38 @@ def build_dag(level: Level) -> DAG:
         variant = ["--variant", VARIANT]
         train_arguments = ["train", level, "--date", DATE, "--experiment", EXPERIMENT, *variant, "--seed", SEED]
         train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
-        if level == "actr":
+        if level != "tpm":
             train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
-            train_arguments += ["--chain-start", CHAIN_START, "--hold-out-every", HOLD_OUT]
+            train_arguments += ["--chain-start", CHAIN_START]
+        if level == "actr":
+            train_arguments += ["--hold-out-every", HOLD_OUT]
         window_days = str(config.training(level).window_days)
         check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
         validate = command_task(settings, "validate", check)
-        prepare = command_task(settings, "prepare", ["prepare", "--level", level, "--date", DATE, *variant])
+        on_spark = level != "tpm" and airflow.execution == "kubernetes" and airflow.kubernetes.spark is not None
+
+        def prepare_up_to(task_id: str, date: str) -> BaseOperator:
+            arguments = ["prepare", "--level", level, "--date", date, *variant]
+            return command_task(settings, task_id, arguments, spark=on_spark)
+
+        prepare = prepare_up_to("prepare", DATE)
         train = command_task(settings, "train", train_arguments, gpu=True, processes=config.training(level).shards)
         evaluate = command_task(settings, "evaluate", ["evaluate", "--version", VERSION, "--date", NEXT, *variant])
         gate = command_task(settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant])
 
         wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
-        if level == "actr":
+        if level != "tpm":
             yesterday = WaitForYesterday(
                 task_id="wait_for_yesterday",
+                level=level,
                 date=DATE,
                 chain_start=CHAIN_START,
                 experiment=EXPERIMENT,
                 variant=VARIANT,
             )
             prepare >> yesterday >> train
-        train >> wait("wait_for_next_day", NEXT) >> evaluate >> gate
+        prepare_next = [prepare_up_to("prepare_next_day", NEXT)] if on_spark else []  # else `evaluate` does it
+        chain(train, wait("wait_for_next_day", NEXT), *prepare_next, evaluate, gate)
     return dag
 
 
@@ -146,17 +156,21 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
         ),
         "force": Param(False, type="boolean", title="Force", description="Train again even if the version exists."),
     }
-    if level == "actr":
+    if level != "tpm":
         params["restart"] = Param(
-            False, type="boolean", title="Restart", description="Start from CPM although the policy is 'continue'."
+            False,
+            type="boolean",
+            title="Restart",
+            description="Start anew, A-CTR from CPM, where each day would go on from the day before.",
         )
         params["chain_start"] = Param(
             None,
             type=["null", "string"],
             format="date",
             title="Chain start",
-            description="Policy 'continue': this day starts from CPM, every later one waits for the day before it.",
+            description="Where each day goes on from the day before: this day starts anew, every later one waits.",
         )
+    if level == "actr":
         params["hold_out_every"] = Param(
             None,
             type=["null", "integer"],
