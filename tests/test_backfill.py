@@ -262,7 +262,9 @@ def kill_all() -> None:
     ],
 )
 def test_what_the_day_before_means_for_a_chain(monkeypatch, runs, version, must_exist, expected):
-    trigger = YesterdayTrigger("store", "x", "2026-01-17", "d", "r", must_exist, poke_seconds=1, timeout_seconds=1)
+    trigger = YesterdayTrigger(
+        "store", "actr", "x", "2026-01-17", "d", "r", must_exist, poke_seconds=1, timeout_seconds=1
+    )
     monkeypatch.setattr(trigger, "runs", lambda *states: sum(runs.get(state, 0) for state in states))
     monkeypatch.setattr(trigger, "has_version", lambda: version)
     assert trigger.look() == expected

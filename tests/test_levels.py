@@ -149,6 +149,46 @@ def test_batch_norm_policies(config, trained, policy, mean, weight):
     assert norm.weight.unique().tolist() == [weight]
 
 
+def test_an_incremental_cpm_goes_on_from_its_own_version_with_the_days_since(config, trained):
+    store, _ = trained
+    own = changed(config, "cpm", refresh="incremental", first_window_days=9)
+    first = train_cpm(Request(own, store, DATE, "chain", "chain")).manifest
+    assert "cpm" not in first.parents  # that of production is no part of the chain
+    assert first.window_start == DATE - dt.timedelta(days=8)
+    second = train_cpm(Request(own, store, NEXT + dt.timedelta(days=1), "chain", "chain")).manifest
+    assert second.parents["cpm"] == [str(first.ref)]
+    assert (second.window_start, second.window_end) == (NEXT, NEXT + dt.timedelta(days=1))
+    before, after = (checkpoint.load(store.path(one.ref)).vocabularies["item_id"] for one in (first, second))
+    assert after.values[: len(before.values)].equals(before.values)
+    actr = train_actr(Request(own, store, NEXT, "chain", "chain")).manifest
+    assert actr.parents["cpm"] == [str(first.ref)]
+    assert store.verify() == []
+
+
+def test_an_incremental_cpm_starts_anew_when_told(config, trained):
+    store, _ = trained
+    own = changed(config, "cpm", refresh="incremental")
+    train_cpm(Request(own, store, DATE, "anew", "anew"))
+    anew = train_cpm(Request(own, store, NEXT, "anew", "anew", restart=True)).manifest
+    whole = train_cpm(Request(config, store, NEXT, "whole-window", "whole-window")).manifest
+    for name in ("dense.safetensors", "embeddings.safetensors"):
+        first, second = (load_file(store.path(one.ref) / name) for one in (anew, whole))
+        assert all(torch.equal(first[key], second[key]) for key in second)
+
+
+def test_an_incremental_cpm_carries_the_moments_that_its_parent_saved(config, trained):
+    store, _ = trained
+    weights = {}
+    for carry in (False, True):
+        name = f"moments-{carry}".lower()
+        own = changed(config, "cpm", refresh="incremental", save_optimizer=True, carry_optimizer=carry)
+        for date in (DATE, NEXT):
+            manifest = train_cpm(Request(own, store, date, name, name)).manifest
+        weights[carry] = load_file(store.path(manifest.ref) / "dense.safetensors")["backbone.out.weight"]
+        assert manifest.optimizer_state == ("carried from the parent" if carry else "fresh")
+    assert not torch.equal(weights[False], weights[True])
+
+
 def test_continue_policy_reads_only_the_new_day_and_restart_starts_from_cpm(config, trained):
     store, refs = trained
     daily = config.with_variant("continue").model_copy(update={"data": config.data})

@@ -240,6 +240,9 @@ def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
         ({"actr": {"init": "none", "source": "keep"}, "network": {"backbone": "dcnv2"}}, "backbone: mlp"),
         ({"snapshots": {"history": True}, "network": {"history": "none"}}, "click history"),
         ({"cpm": {"carry_optimizer": True}}, "from scratch"),
+        ({"cpm": {"first_window_days": 9}}, "refresh: incremental"),
+        ({"airflow": {"kubernetes": {"spark": {}}}}, r"set data\.engine: spark"),
+        ({"airflow": {"kubernetes": {"spark": {}}}, "data": {"engine": "spark", "root": "s3://b/d"}}, "ECDCTR_CACHE"),
     ],
 )
 def test_options_that_cannot_hold_are_refused_at_load(config, sections, message):

@@ -39,10 +39,10 @@ def train(
     variant: VariantOption = "default",
     force: Annotated[bool, typer.Option("--force/--no-force", help="train again even if the version exists")] = False,
     restart: Annotated[
-        bool, typer.Option("--restart/--no-restart", help="actr: start from CPM although the policy is 'continue'")
+        bool, typer.Option("--restart/--no-restart", help="start anew where each day would go on from the day before")
     ] = False,
     chain_start: Annotated[
-        str, typer.Option(help="actr, policy 'continue': the day that starts from CPM; later days need the day before")
+        str, typer.Option(help="where each day goes on from the day before: the day that starts anew")
     ] = "",
     seed: Annotated[str, typer.Option(help="other seed than the configuration's; needs an experiment")] = "",
     hold_out_every: Annotated[

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import PRODUCTION, Config, digest, load_config
+from ecdctr.config import PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.data.days import available_dates
 from ecdctr.data.prepare import prepare
 from ecdctr.data.simulate import PRESETS, simulate
@@ -87,10 +87,18 @@ class Study:
 
     def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
         """The data dates of CPM, none where the row takes nothing from it."""
-        actr = self.config(seed, row).actr
-        if actr.init == "none" and actr.source == "none":
+        config, every = self.config(seed, row), _split(row)[1]
+        if config.actr.init == "none" and config.actr.source == "none":
             return []
-        return (self.dates(seed) if actr.policy == "from_cpm" else self.chain(seed, row)[:1])[:: _split(row)[1]]
+        dates = (self.dates(seed) if config.actr.policy == "from_cpm" else self.chain(seed, row)[:1])[::every]
+        if config.cpm.refresh == "incremental":
+            dates = [dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)][::-1] + dates
+        return dates
+
+    def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
+        """The same dates as what can be trained side by side: one by one, or one chain."""
+        dates = self.cpm_dates(seed, row)
+        return [dates] if self.config(seed, row).cpm.refresh == "incremental" else [[date] for date in dates]
 
     def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
         """The data dates of TPM, oldest first: weekly back from the first date, none where the row takes no snapshot.
@@ -148,8 +156,8 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
 
         stage("worlds", _make_world, [(seed,) for seed in study.seeds])
         stage("TPM chains", _train_tpms, _distinct(study, pairs, "tpm"))
-        cpms = [(*job, date) for job in _distinct(study, pairs, "cpm") for date in study.cpm_dates(*job)]
-        stage("CPM", _train_cpm, cpms)
+        cpms = [(*job, dates) for job in _distinct(study, pairs, "cpm") for dates in study.cpm_chains(*job)]
+        stage("CPM", _train_cpms, cpms)
         done = stage("A-CTR rows", _run_row, pairs)
     records = [record for found, _ in done for record in found]
     users = [record for _, found in done for record in found]
@@ -188,11 +196,15 @@ def _make_world(study: Study, seed: int) -> None:
     for row in study.rows:
         config = study.config(seed, row)
         first = study.chain(seed, row)[0]
-        wanted = [("ads", config.actr.window_days), ("natural", max(config.cpm.window_days, config.actr.natural_days))]
-        for domain, days in wanted:
-            known = available_dates(data.root, domain)  # type: ignore[arg-type]
-            start = first - dt.timedelta(days=days - 1)
-            prepare(config, domain, [date for date in known if start <= date <= last])  # type: ignore[arg-type]
+        start_cpm = [date - dt.timedelta(days=config.cpm.first_days - 1) for date in study.cpm_dates(seed, row)[:1]]
+        starts: dict[Domain, list[dt.date]] = {
+            "ads": [first - dt.timedelta(days=config.actr.window_days - 1)],
+            "natural": [first - dt.timedelta(days=config.actr.natural_days - 1), *start_cpm],
+        }
+        for domain, found in starts.items():
+            known = available_dates(data.root, domain)
+            start = min(found)
+            prepare(config, domain, [date for date in known if start <= date <= last])
 
 
 def _train_tpms(study: Study, seed: int, row: str) -> None:
@@ -200,8 +212,9 @@ def _train_tpms(study: Study, seed: int, row: str) -> None:
         train_tpm(study.request(seed, row, "tpm", date))
 
 
-def _train_cpm(study: Study, seed: int, row: str, date: dt.date) -> None:
-    train_cpm(study.request(seed, row, "cpm", date))
+def _train_cpms(study: Study, seed: int, row: str, dates: list[dt.date]) -> None:
+    for date in dates:
+        train_cpm(study.request(seed, row, "cpm", date))
 
 
 def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:

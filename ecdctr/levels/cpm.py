@@ -9,23 +9,46 @@ from torch import nn
 from ecdctr.data.batches import Inputs
 from ecdctr.data.days import window
 from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import load_snapshots, resolve_snapshots, run
+from ecdctr.levels.common import load_snapshots, resolve_snapshots, run, start_from
 from ecdctr.levels.request import Outcome, Plan, Request, Start
 from ecdctr.models.network import CtrNet
+from ecdctr.store.manifest import Ref
+from ecdctr.training import checkpoint
 
 
 def train_cpm(request: Request) -> Outcome:
-    """Train CPM for a data date from scratch on its window and publish it; the aggregator learns here."""
+    """Train CPM for a data date and publish it; the aggregator learns here.
+
+    From scratch on its window (E-CDCTR), or with `refresh: incremental` from the version before on the days since it,
+    given the snapshots of this data date.
+    """
     config = request.config
     snapshots = resolve_snapshots(request)
+    parent = _parent(request)
+    dates = window(request.date, config.cpm.window_days if parent else config.cpm.first_days)
+    if parent:
+        dates = [date for date in dates if date > parent.date]
 
     def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        return Start(CtrNet(config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)))
+        model = CtrNet(config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies))
+        if not parent:
+            return Start(model)
+        return start_from(model, parent, checkpoint.load(request.store.path(parent)), config.cpm.carry_optimizer)
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         assert isinstance(model, CtrNet)  # noqa: S101
         model.merge_snapshots()
 
-    plan = Plan("cpm", {"tpm": snapshots} if snapshots else {}, window(request.date, config.cpm.window_days))
-    return run(request, plan, None, build, finish)
+    parents = {"tpm": snapshots} if snapshots else {}
+    if parent:
+        parents["cpm"] = [parent]
+    return run(request, Plan("cpm", parents, dates), parent, build, finish)
+
+
+def _parent(request: Request) -> Ref | None:
+    """The version that this one goes on from: of the experiment itself, since a variant is a chain of its own."""
+    if request.config.cpm.refresh == "window" or request.restart:
+        return None
+    newest = request.store.resolve("cpm", request.before, request.experiment)
+    return newest if newest and newest.experiment == request.experiment else None

@@ -63,8 +63,8 @@ class Planned(NamedTuple):
         }
         if self.level == "actr":
             conf["hold_out_every"] = hold_out_every
-            if self.config.actr.policy == "continue":
-                conf["chain_start"] = str(chain_start)
+        if self.config.chained(self.level):
+            conf["chain_start"] = str(chain_start)
         return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf}
 
 

@@ -67,20 +67,28 @@ class DayTrigger(PollTrigger):
 
 
 class YesterdayTrigger(PollTrigger):
-    """Waits for A-CTR of the day before: for its run while there is one, and for its version.
+    """Waits for a level's version of the day before: for its run while there is one, and for its version.
 
     `run_before` is the run of the day before: its logical date (backfills, schedules) or its run id, empty when
     neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
     nobody has started its run yet.
     """
 
-    names = ("store", "experiment", "date", "dag_id", "run_before", "must_exist")
+    names = ("store", "level", "experiment", "date", "dag_id", "run_before", "must_exist")
 
     def __init__(
-        self, store: str, experiment: str, date: str, dag_id: str, run_before: str, must_exist: bool, **timing: float
+        self,
+        store: str,
+        level: str,
+        experiment: str,
+        date: str,
+        dag_id: str,
+        run_before: str,
+        must_exist: bool,
+        **timing: float,
     ) -> None:
         super().__init__(**timing)
-        self.store, self.experiment, self.date = store, experiment, date
+        self.store, self.level, self.experiment, self.date = store, level, experiment, date
         self.dag_id, self.run_before, self.must_exist = dag_id, run_before, must_exist
 
     def look(self) -> Outcome:
@@ -95,7 +103,7 @@ class YesterdayTrigger(PollTrigger):
 
     def has_version(self) -> bool:
         """Whether the experiment itself has a version of that day."""
-        ref = Store(self.store).resolve("actr", dt.date.fromisoformat(self.date), self.experiment)
+        ref = Store(self.store).resolve(self.level, dt.date.fromisoformat(self.date), self.experiment)
         return ref is not None and ref.experiment == self.experiment and str(ref.date) == self.date
 
     def runs(self, *states: str) -> int:
