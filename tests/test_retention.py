@@ -29,15 +29,16 @@ def publish(store: Store, level: str, date: dt.date, parents: list[Ref] | None =
 
 
 def history(store: Store, days: int) -> list[Ref]:
-    """Weekly TPM, daily CPM with the three newest TPMs, daily A-CTR that serves the day after."""
+    """Weekly TPM, daily CPM with the three newest TPMs that goes on from the day before, daily A-CTR that serves."""
     tpms: list[Ref] = []
+    cpm: list[Ref] = []
     serving = []
     for n in range(days):
         date = DAY + dt.timedelta(days=n)
         if n % 7 == 0:
             tpms.append(publish(store, "tpm", date, tpms[-1:]))
-        cpm = publish(store, "cpm", date, tpms[-3:])
-        serving.append(publish(store, "actr", date, [cpm, *tpms[-3:]]))
+        cpm = [publish(store, "cpm", date, [*tpms[-3:], *cpm])]
+        serving.append(publish(store, "actr", date, [*cpm, *tpms[-3:]]))
         store.set_alias("serving", serving[-1], "passed")
     return serving
 
@@ -69,12 +70,26 @@ def test_old_versions_go_and_the_newest_stay(store):
     levels = {level: [v.ref.date for v in gone if v.ref.level == level] for level in ("tpm", "cpm", "actr")}
     newest = DAY + dt.timedelta(days=29)
     assert max(levels["actr"]) == newest - dt.timedelta(days=5)
-    assert max(levels["cpm"]) == newest - dt.timedelta(days=5)
-    assert levels["tpm"] == []  # every TPM descends from the one before it
+    assert max(levels["cpm"]) == newest - dt.timedelta(days=6)  # one more than A-CTR: the oldest goes on from it
+    assert levels["tpm"] == []  # five there are
     remove(store, gone, "test")
+    assert store.verify() == []
+    left = [ref for ref in store.lineage(store.versions("production", "cpm")[-1]) if ref.level == "cpm"]
+    assert len(left) == 6  # a chain ends where retention has cut it
     assert [ref.date for ref in store.versions("production", "actr")] == [
         newest - dt.timedelta(days=n) for n in (4, 3, 2, 1, 0)
     ]
+
+
+def test_what_a_chain_of_one_level_has_in_it_keeps_what_another_level_needs(store):
+    """CPM of day 1 is the day before of a kept CPM, and the parent of a serving A-CTR."""
+    tpm = publish(store, "tpm", DAY)
+    first = publish(store, "cpm", DAY, [tpm])
+    actr = publish(store, "actr", DAY, [first])
+    store.set_alias("serving", actr, "passed")
+    publish(store, "tpm", DAY + dt.timedelta(days=1))
+    publish(store, "cpm", DAY + dt.timedelta(days=1), [first])
+    assert {version.ref for version in removable(store, 1, 0)} == set()
 
 
 def test_a_removed_number_is_never_given_again(store):

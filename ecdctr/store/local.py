@@ -109,6 +109,10 @@ class LocalStorage:
         files.write_bytes(folder.parent / f"{folder.name}.removed", note)
         return files.rename_dir(folder, trash)
 
+    def removed(self, group: str, name: str) -> bool:
+        """Whether the small file stands in its place."""
+        return (self.root / group / f"{name}.removed").exists()
+
     def clean(self, older_than_seconds: float) -> int:
         """Abandoned trainings, half-built versions, and the trash."""
         freed = 0

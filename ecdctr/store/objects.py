@@ -177,6 +177,10 @@ class ObjectStorage:
             self._delete(place)
         return place is not None
 
+    def removed(self, group: str, name: str) -> bool:
+        """Whether the index says so."""
+        return name in self._read_json(f"{group}/index.json")[0].get("removed", {})
+
     def clean(self, older_than_seconds: float) -> int:
         """Objects of versions and evaluations that no index names, and local files of abandoned trainings."""
         freed, limit = 0, time.time() - older_than_seconds

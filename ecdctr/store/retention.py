@@ -24,7 +24,8 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
 
     Kept are: of each experiment and level the newest `keep` versions; what an alias points at, and what `serving`
     pointed at before, so that a rollback finds it; TPM versions of the last `snapshot_days` before the newest and the
-    one before them, which the next consumers resolve; and everything that these descend from.
+    one before them, which the next consumers resolve; and everything that these descend from. Of a chain, in which each
+    version goes on from the one before it, that is the version before and no further: else nothing would ever go.
     """
     manifests = _manifests(store)
     kept: set[Ref] = set()
@@ -39,13 +40,14 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
             for alias in ALIASES:
                 past = list(dict.fromkeys(r.ref for r in reversed(store.alias_history(alias, experiment, level))))
                 kept.update(past[:2])
-    waiting = [ref for ref in kept if ref in manifests]
+    waiting, done = list(kept), set[Ref]()
     while waiting:
-        for parents in manifests[waiting.pop()].parents.values():
-            for parent in map(Ref.parse, parents):
-                if parent not in kept and parent in manifests:
-                    waiting.append(parent)
-                kept.add(parent)
+        child = waiting.pop()
+        if child in manifests and child not in done:
+            done.add(child)
+            parents = [Ref.parse(text) for refs in manifests[child].parents.values() for text in refs]
+            kept.update(parents)
+            waiting += [parent for parent in parents if parent.level != child.level]
     return [Removable(ref, manifest.total_bytes) for ref, manifest in manifests.items() if ref not in kept]
 
 

@@ -68,6 +68,9 @@ class Storage(Protocol):
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Take a folder away, whole at once; its version is never given again."""
 
+    def removed(self, group: str, name: str) -> bool:
+        """Whether a folder was taken away on purpose."""
+
     def clean(self, older_than_seconds: float) -> int:
         """Remove what killed processes left and nobody took up for so long; returns the bytes freed."""
 

@@ -288,15 +288,19 @@ class Store:
     # -- lineage and verification ----------------------------------------------------------------------------------
 
     def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
-        """The version and everything it descends from, nearest first."""
+        """The version and everything it descends from that retention has left, nearest first."""
         found: dict[Ref, Manifest] = {}
         queue = [ref]
         while queue:
             current = queue.pop(0)
-            if current not in found:
+            if current not in found and (current == ref or not self.removed(current)):
                 found[current] = self.manifest(current)
                 queue += [Ref.parse(parent) for parents in found[current].parents.values() for parent in parents]
         return found
+
+    def removed(self, ref: Ref) -> bool:
+        """Whether retention has taken a version away."""
+        return self.storage.removed(*_place(ref))
 
     def verify(self) -> list[str]:
         """Re-hash every file of every version; returns one sentence per problem."""
@@ -346,6 +350,7 @@ class Store:
                 f"{ref}: parent {parent} is missing."
                 for parent in parents
                 if self.storage.file(*_place(Ref.parse(parent)), "manifest.json") is None
+                and not self.removed(Ref.parse(parent))
             ]
         return problems
 
