@@ -47,7 +47,10 @@ class Run(NamedTuple):
 
 
 def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
-    """Every run of the demo: three levels for the full method, and A-CTR without TPM and without any transfer."""
+    """Every run of the demo: three levels for the full method, and A-CTR without TPM and without any transfer.
+
+    CPM runs one day after the other, since it goes on from the day before.
+    """
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
     first = dates[0]
     runs: list[Run] = []
@@ -56,12 +59,13 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
         run = Run("tpm", "production", "default", date, previous)
         previous = (run.key,)
         runs.append(run)
+    before: dict[str, tuple[str, ...]] = {"no_tpm": (), "production": previous}
     for date in dates:
         runs.append(Run("actr", "ads_only", "ads_only", date, ()))
-        runs.append(Run("cpm", "no_tpm", "no_tpm", date, ()))
-        runs.append(Run("actr", "no_tpm", "no_tpm", date, (runs[-1].key,)))
-        runs.append(Run("cpm", "production", "default", date, previous))
-        runs.append(Run("actr", "production", "default", date, (runs[-1].key,)))
+        for experiment, variant in (("no_tpm", "no_tpm"), ("production", "default")):
+            cpm = Run("cpm", experiment, variant, date, before[experiment])
+            runs += [cpm, Run("actr", experiment, variant, date, (cpm.key,))]
+            before[experiment] = (cpm.key,)
     return runs
 
 

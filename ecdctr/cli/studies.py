@@ -41,7 +41,7 @@ def ablation(
     ] = "ads_only,tpm_only,no_tpm,full",
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 4,
     chain_days: Annotated[
-        int, typer.Option(min=0, help="days that a row with policy 'continue' has lived before the first evaluation")
+        int, typer.Option(min=0, help="days that what goes on day by day has lived before the first evaluation")
     ] = 30,
     preset: PresetOption = "demo",
     work: Annotated[

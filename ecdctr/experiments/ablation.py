@@ -52,7 +52,7 @@ class Study:
     rows: tuple[str, ...]
     eval_days: int
     work: Path
-    chain_days: int = 30  # how long a row that continues day by day has lived before its first evaluation
+    chain_days: int = 30  # how long what goes on day by day has lived before its first evaluation
     hold_out_every: int = 0  # each n-th ads impression that no row trains on, for the forgetting matrix
     next_day: bool = True  # whether each day's model is evaluated on the next day
 
@@ -92,7 +92,9 @@ class Study:
             return []
         dates = (self.dates(seed) if config.actr.policy == "from_cpm" else self.chain(seed, row)[:1])[::every]
         if config.cpm.refresh == "incremental":
-            dates = [dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)][::-1] + dates
+            earliest = available_dates(config.data.root, "natural")[0] + dt.timedelta(days=config.cpm.first_days - 1)
+            before = (dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every))
+            dates = [*sorted(date for date in before if date >= earliest), *dates]
         return dates
 
     def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:

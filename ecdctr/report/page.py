@@ -21,6 +21,7 @@ from ecdctr.store.store import Store
 NAMES = {
     "ads_only": "ads only",
     "no_tpm": "CPM initialisation (no TPM)",
+    "full_window": "full, CPM anew each day",
     "tpm_only": "TPM only (no CPM)",
     "lag_0": "full, newest snapshot as of d (lag 0)",
     "production": "full E-CDCTR",
