@@ -110,7 +110,7 @@ def log_of(airflow: Airflow, level: str, day: dt.date, task: str) -> str:
 
 
 def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions):
-    conf = {"experiment": "study", "variant": "default"}
+    conf = {"experiment": "study", "variant": "incremental"}
     assert set(backfill(live, "cpm", DAYS, conf).values()) == {"success"}
     assert set(backfill(live, "actr", DAYS, conf).values()) == {"success"}
     for level in ("cpm", "actr"):
@@ -118,6 +118,10 @@ def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions
     for ref in versions.versions("study", "actr"):
         assert versions.manifest(ref).parents["cpm"] == [f"study/cpm/{ref.date}/v0001"]
         assert versions.manifest(ref).window_end == ref.date
+    chained = versions.versions("study", "cpm")  # three runs at a time, and each waited for the day before
+    assert [versions.manifest(ref).parents.get("cpm") for ref in chained] == [
+        None, [str(chained[0])], [str(chained[1])],
+    ]  # fmt: skip
     events = live.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
     published = {event["extra"].get("version") for event in events}
     assert {str(ref) for ref in versions.versions("study", "actr")} <= published

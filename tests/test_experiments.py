@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ecdctr.config import load_config
+from ecdctr.data.simulate import PRESETS
 from ecdctr.errors import ConfigError
 from ecdctr.experiments.ablation import Study, run_study
 from ecdctr.experiments.speed import measure
@@ -24,7 +25,7 @@ TINY = REPOSITORY / "configs" / "tiny.yaml"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
-    rows = ("ads_only", "full", "full@2", "continue")
+    rows = ("ads_only", "full", "full@2", "continue", "incremental")
     study = Study(TINY, "tiny", (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2)
     return study, run_study(study, 1, Silent())
 
@@ -59,8 +60,20 @@ def test_rows_that_share_a_cpm_train_it_once(finished):
     store = study.store(1)
     versions = [ref for name in store.experiments() for ref in store.versions(name, "cpm")]
     dates = sorted(str(ref.date) for ref in versions)
-    # daily for full, every second day for full@2, and the first day of the chain for continue
-    assert dates == ["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23"]
+    # daily for full, every second day for full@2, the first day of the chain for continue, all days for incremental
+    others = ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
+    assert dates == sorted(["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23", *others])
+
+
+def test_a_cpm_that_goes_on_has_lived_before_its_first_evaluation_and_costs_a_day(finished):
+    study, (records, _) = finished
+    store = study.store(1)
+    chain = store.versions(study.request(1, "incremental", "cpm", study.dates(1)[0]).experiment, "cpm")
+    parents = [store.manifest(ref).parents.get("cpm") for ref in chain]
+    assert parents == [None, *([str(ref)] for ref in chain[:-1])]
+    cost = {r["row"]: r["daily_samples"] for r in records if r["cohort"] == "all" and r["row"] != "oracle"}
+    saved = (study.config(1).cpm.window_days - 1) * PRESETS["tiny"].natural_per_day
+    assert cost["full"] - cost["incremental"] == pytest.approx(saved, rel=0.05)
 
 
 def test_a_row_that_continues_has_its_days_in_order(finished):
