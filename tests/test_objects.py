@@ -28,7 +28,7 @@ from ecdctr.store import objects
 from ecdctr.store.cache import Cache
 from ecdctr.store.objects import ObjectStorage
 from ecdctr.store.retention import removable, remove
-from ecdctr.store.storage import open_storage
+from ecdctr.store.storage import absolute, open_storage
 from ecdctr.store.store import Store
 from ecdctr.training.evaluate import evaluate
 from ecdctr.training.evaluations import gate
@@ -192,13 +192,19 @@ def test_a_lease_of_a_dead_user_ends(url, monkeypatch):
     ("root", "words"),
     [
         ("s3://no-such-bucket/x", "no such bucket"),
-        ("ftp://host/x", "Unable to recognise URL"),
+        ("sftp://host/x", "has no conditional writes"),
+        ("memory://x", "has no conditional writes"),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_one_sentence(s3, root, words):
     with pytest.raises(StoreError, match=words) as caught:
         Store(root).versions("production", "tpm")
     assert "\n" not in str(caught.value)
+
+
+def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
+    assert absolute("gcs://bucket/x") == "gs://bucket/x"
+    assert absolute(f"file://{tmp_path}") == absolute(f"local://{tmp_path}") == tmp_path
 
 
 def test_the_three_levels_make_the_same_versions_on_object_storage_as_in_a_folder(url, config, world, tmp_path):

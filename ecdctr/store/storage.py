@@ -12,6 +12,7 @@ from ecdctr.errors import StoreError
 from ecdctr.store.local import LocalStorage
 
 URL = "://"
+CONDITIONAL = {"s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"}  # may have conditional writes
 
 
 class Storage(Protocol):
@@ -82,17 +83,25 @@ class Storage(Protocol):
 
 
 def absolute(root: Path | str) -> Path | str:
-    """A path made absolute, a URL as it is; file:// is a path."""
-    text = str(root).removeprefix("file://")
+    """A path made absolute, a URL as it is; file:// and local:// are paths, gcs:// is fsspec's other word for gs://."""
+    text = str(root).removeprefix("file://").removeprefix("local://")
+    if text.startswith("gcs://"):
+        text = f"gs://{text.removeprefix('gcs://')}"
     return text if URL in text else Path(text).resolve()
 
 
 @lru_cache(maxsize=16)
 def open_storage(root: Path | str) -> Storage:
-    """The storage of a path or URL; raises StoreError for a URL that nothing can open."""
+    """The storage of a path or URL; raises StoreError for a URL that cannot hold one."""
     root = absolute(root)
     if isinstance(root, Path):
         return LocalStorage(root)
+    scheme = root.partition(URL)[0]
+    if scheme not in CONDITIONAL:
+        raise StoreError(
+            f"The store {root}: {scheme}:// has no conditional writes, without which two writers could publish one "
+            "version; use a folder, or a URL of s3://, gs:// or az://."
+        )
     try:
         from ecdctr.store.objects import ObjectStorage
     except ImportError:
