@@ -113,7 +113,7 @@ def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
     config = load_config(REPOSITORY / "configs" / "demo.yaml")
     tried = {row: trial_settings(config, row, "actr") for row in ("full", "ads_only", "ewc", "long_cpm@7")}
     assert {len(settings) for settings in tried.values()} == {config.tuning.trials}
-    assert tried["full"][0] == {"actr.lr_embedding": 0.002, "actr.lr_dense": 0.001, "actr.epochs": 2}
+    assert tried["full"][0] == {"actr.lr_embedding": 0.005, "actr.lr_dense": 0.0005, "actr.epochs": 2}
     for settings in tried.values():
         assert len({str(one) for one in settings}) == len(settings)
         for one in settings[1:]:
