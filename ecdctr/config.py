@@ -135,6 +135,11 @@ class Training(Section):
             raise ValueError(f"shards {self.shards} do not divide batch_size {self.batch_size}; change one of them")
         return self
 
+    @property
+    def first_days(self) -> int:
+        """Days that a version without one before it reads."""
+        return self.window_days
+
 
 class Tpm(Training):
     """Tiny Pre-training Model."""

@@ -110,7 +110,7 @@ def prepare(
 
     config = context.obj.config(variant)
     checked = parse_level(level)
-    dates = window(parse_date(date), config.training(checked).window_days)
+    dates = window(parse_date(date), config.training(checked).first_days)
     bars = Bars(level=level, data_date=date)
     bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
     try:
