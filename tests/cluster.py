@@ -88,12 +88,9 @@ class Pod:
             code = 137 if code < 0 else code
             reason = {0: "Completed"}.get(code, "Error")
             states = [self._container(self.main, terminated={"exitCode": code, "reason": reason, **now})]
-        if not self._has_sidecar():
-            pass
-        elif self.sidecar_ended or self.evicted:
-            states.append(self._container(SIDECAR, terminated={"exitCode": 0, "reason": "Completed", **now}))
-        else:
-            states.append(self._container(SIDECAR, running=now))
+        if self._has_sidecar():
+            over = {"terminated": {"exitCode": 0, "reason": "Completed", **now}}
+            states.append(self._container(SIDECAR, **over if self.sidecar_ended or self.evicted else {"running": now}))
         if self.evicted:
             return {
                 "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",

@@ -79,7 +79,7 @@ class Study:
     def chain(self, seed: int, row: str) -> list[dt.date]:
         """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
         dates = self.dates(seed)
-        if self.config(seed, row).actr.policy == "from_cpm":
+        if not self.config(seed, row).chained("actr"):
             return dates
         known = available_dates(self.config(seed, row).data.root, "ads")
         first = dates[0] - dt.timedelta(days=self.chain_days)
@@ -90,8 +90,8 @@ class Study:
         config, every = self.config(seed, row), _split(row)[1]
         if config.actr.init == "none" and config.actr.source == "none":
             return []
-        dates = (self.dates(seed) if config.actr.policy == "from_cpm" else self.chain(seed, row)[:1])[::every]
-        if config.cpm.refresh == "incremental":
+        dates = (self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed))[::every]
+        if config.chained("cpm"):
             earliest = available_dates(config.data.root, "natural")[0] + dt.timedelta(days=config.cpm.first_days - 1)
             before = (dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every))
             dates = [*sorted(date for date in before if date >= earliest), *dates]
@@ -100,7 +100,7 @@ class Study:
     def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
         """The same dates as what can be trained side by side: one by one, or one chain."""
         dates = self.cpm_dates(seed, row)
-        return [dates] if self.config(seed, row).cpm.refresh == "incremental" else [[date] for date in dates]
+        return [dates] if self.config(seed, row).chained("cpm") else [[date] for date in dates]
 
     def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
         """The data dates of TPM, oldest first: weekly back from the first date, none where the row takes no snapshot.
@@ -226,7 +226,7 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
     store, evaluated = study.store(seed), study.dates(seed)
     for date in study.chain(seed, row):
         request = study.request(seed, row, "actr", date)
-        first_of_chain = date == study.chain(seed, row)[0] and request.config.actr.policy == "continue"
+        first_of_chain = date == study.chain(seed, row)[0] and request.config.chained("actr")
         manifest = train_actr(replace(request, restart=first_of_chain)).manifest
         if not study.next_day or date not in evaluated:
             continue

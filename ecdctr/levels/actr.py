@@ -81,9 +81,9 @@ def train_actr(request: Request) -> Outcome:
 
 def _source(request: Request) -> Source:
     config, store = request.config, request.store
-    if config.actr.policy == "continue" and not request.restart:
-        yesterday = store.resolve("actr", request.before, request.experiment)
-        if yesterday and yesterday.experiment == request.experiment:
+    if config.chained("actr") and not request.restart:
+        yesterday = store.newest(request.experiment, "actr", request.before)
+        if yesterday:
             _refuse_gap(request, yesterday)
             return Source(yesterday, _snapshots_of(request, yesterday))
     if config.actr.init == "none":

@@ -48,7 +48,6 @@ def train_cpm(request: Request) -> Outcome:
 
 def _parent(request: Request) -> Ref | None:
     """The version that this one goes on from: of the experiment itself, since a variant is a chain of its own."""
-    if request.config.cpm.refresh == "window" or request.restart:
+    if request.restart or not request.config.chained("cpm"):
         return None
-    newest = request.store.resolve("cpm", request.before, request.experiment)
-    return newest if newest and newest.experiment == request.experiment else None
+    return request.store.newest(request.experiment, "cpm", request.before)

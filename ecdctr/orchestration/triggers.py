@@ -103,8 +103,8 @@ class YesterdayTrigger(PollTrigger):
 
     def has_version(self) -> bool:
         """Whether the experiment itself has a version of that day."""
-        ref = Store(self.store).resolve(self.level, dt.date.fromisoformat(self.date), self.experiment)
-        return ref is not None and ref.experiment == self.experiment and str(ref.date) == self.date
+        ref = Store(self.store).newest(self.experiment, self.level, dt.date.fromisoformat(self.date))
+        return ref is not None and str(ref.date) == self.date
 
     def runs(self, *states: str) -> int:
         """How many runs of the day before are in one of these states: 0 or 1."""

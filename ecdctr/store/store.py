@@ -157,9 +157,9 @@ class Store:
         """All versions of a level, oldest data date and number first."""
         return list(self._newest_first(experiment, level))[::-1]
 
-    def newest(self, experiment: str, level: str) -> Ref | None:
-        """The version with the newest data date in an experiment itself, without reading the others."""
-        return next(self._newest_first(experiment, level), None)
+    def newest(self, experiment: str, level: str, as_of: dt.date = dt.date.max) -> Ref | None:
+        """The version with the newest data date, up to `as_of`, in an experiment itself, without reading the others."""
+        return next((ref for ref in self._newest_first(experiment, level) if ref.date <= as_of), None)
 
     def _newest_first(self, experiment: str, level: str) -> Iterator[Ref]:
         for name in self.storage.names(_group(experiment, level)):
@@ -181,7 +181,7 @@ class Store:
         """The newest version whose data ends on or before `as_of`, here or else in the parent experiment."""
         current: str | None = experiment
         while current:
-            known = next((ref for ref in self._newest_first(current, level) if ref.date <= as_of), None)
+            known = self.newest(current, level, as_of)
             if known:
                 return known
             current = self.parent_of(current)
