@@ -159,10 +159,11 @@ class Snapshots(Section):
     count: int = Field(3, ge=0, description="K; 0 switches TPM off")
     stride_days: int = Field(28, ge=1)
     lag_days: int = Field(
-        0,
+        1,
         ge=0,
-        description="take the newest snapshot as of this many days before the data date; 0 is the paper's form. With "
-        "cpm.window_days, no snapshot has trained on the impressions that CPM learns from",
+        description="take the newest snapshot as of this many days before the data date, so that no snapshot has "
+        "trained on the impressions that CPM learns from: 1 where CPM goes on with each day, cpm.window_days where it "
+        "starts anew; 0 is the paper's form",
     )
     aggregation: Literal["self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"] = (
         Field("self_attention", description="self_attention is the paper's; see ecdctr/models/snapshots.py")
@@ -204,9 +205,9 @@ class Cpm(Training):
     """Complete Pre-training Model."""
 
     window_days: int = Field(28, ge=1)
-    refresh: Literal["window", "incremental"] = Field(
-        "window",
-        description="from scratch on the whole window (paper), or the version before goes on with the days since it",
+    refresh: Literal["incremental", "window"] = Field(
+        "incremental",
+        description="the version before goes on with the days since it, or from scratch on the whole window (paper)",
     )
     first_window_days: int | None = Field(
         None, ge=1, description="of the first version, where refresh is incremental; window_days by default"
