@@ -17,7 +17,10 @@ from ecdctr.experiments.speed import measure
 from ecdctr.experiments.tune import best, run_tuning, trial_settings, tuning_page
 from ecdctr.levels.request import Silent
 from ecdctr.report.compare import compare
-from ecdctr.report.results import results_page
+from ecdctr.report.figures import save_png
+from ecdctr.report.html import as_html
+from ecdctr.report.results import Origin, mean_gauc, results_page
+from ecdctr.report.results_figure import quality_and_cost
 from tests.conftest import REPOSITORY
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
@@ -49,10 +52,30 @@ def test_a_study_run_again_trains_nothing_and_says_the_same(finished):
 
 def test_the_page_has_rows_differences_and_speeds(finished):
     study, (records, users) = finished
-    page = results_page(records, users, measure(study, 1, Silent()), "tiny")
+    page = results_page(records, users, Origin("tiny"), measure(study, 1, Silent()))
     for words in ("| full E-CDCTR |", "| ads only |", "samples a day", "train tpm", "prepare natural"):
         assert words in page
     assert "nan" not in page
+
+
+def test_the_page_as_html_has_its_picture_inside_and_shows_markup_as_text(finished, tmp_path: Path):
+    _, (records, users) = finished
+    save_png(quality_and_cost(records), tmp_path / "own.png")
+    page = results_page(records, users, Origin("tiny", "<script>"), figure="own.png")
+    html = as_html(page, tmp_path)
+    assert 'src="data:image/png;base64,iVBOR' in html
+    assert "<td>full E-CDCTR</td>" in html
+    assert "<script>" not in html
+
+
+def test_the_figure_shows_every_row_but_the_oracle_at_its_mean(finished):
+    _, (records, _) = finished
+    left, right = quality_and_cost(records).axes
+    shown = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"]
+    rows = ("ads_only", "full", "full@2", "continue", "incremental")
+    assert shown == pytest.approx([mean_gauc(records)[row] for row in rows])
+    daily = {r["row"]: r["daily_samples"] for r in records if r.get("daily_samples")}
+    assert right.patches[0].get_width() == pytest.approx(daily["ads_only"])
 
 
 def test_rows_that_share_a_cpm_train_it_once(finished):
@@ -107,6 +130,14 @@ def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):
     with pytest.raises(ConfigError, match="known variants"):
         run_study(study, 1, Silent())
     assert not (tmp_path / "work").exists()
+
+
+def test_rows_lie_on_top_of_the_base_which_full_then_is(tmp_path: Path):
+    study = Study(TINY, "tiny", (1,), ("full", "no_tpm"), 1, tmp_path, base="incremental")
+    assert [study.config(1, row).cpm.refresh for row in study.rows] == ["incremental", "incremental"]
+    assert [study.config(1, row).snapshots.count for row in study.rows] == [2, 0]
+    with pytest.raises(ConfigError, match="Unknown variant 'magic'"):
+        Study(TINY, "tiny", (1,), ("full",), 1, tmp_path, base="magic").config(1)
 
 
 def test_every_row_is_tried_with_as_many_settings_from_the_same_values():

@@ -43,11 +43,16 @@ def ablation(
     chain_days: Annotated[
         int, typer.Option(min=0, help="days that what goes on day by day has lived before the first evaluation")
     ] = 30,
+    base: Annotated[
+        str, typer.Option(help="variant that every row lies on top of; 'full' is then this variant itself")
+    ] = "default",
     preset: PresetOption = "demo",
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
     ] = Path("results"),
-    target: Annotated[Path | None, typer.Option("--out", help="Markdown file to write")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+    ] = None,
     workers: WorkersOption = 2,
     repeats: Annotated[
         int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
@@ -59,19 +64,30 @@ def ablation(
     from ecdctr.console import Bars
     from ecdctr.experiments.ablation import Study, run_study
     from ecdctr.experiments.speed import measure
-    from ecdctr.report.results import mean_gauc, results_page
+    from ecdctr.report.figures import save_png
+    from ecdctr.report.results import Origin, mean_gauc, results_page
+    from ecdctr.report.results_figure import quality_and_cost
 
     names = _names(rows)
-    study = Study(context.obj.config_path, preset, parse_seeds(seeds), names, eval_days, work, chain_days)
+    study = Study(context.obj.config_path, preset, parse_seeds(seeds), names, eval_days, work, chain_days, base=base)
     bars = Bars()
     try:
         records, users = run_study(study, workers, bars)
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days} --rows {rows}"
+    told = {"--preset": (preset, "demo"), "--base": (base, "default"), "--chain-days": (chain_days, 30)}
+    others = "".join(f" {name} {value}" for name, (value, default) in told.items() if value != default)
+    command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days}{others} --rows {rows}"
     timings = json.loads(demo.read_text()) if demo and demo.exists() else None
-    text = results_page(records, users, speeds, preset, timings, command)
+    picture = target.with_suffix(".png") if target else None
+    if picture:
+        files.make_dir(picture.parent)
+        with files.replacing(picture) as temporary:
+            save_png(quality_and_cost(records), temporary)
+    text = results_page(
+        records, users, Origin(preset, command, base), speeds, timings, picture.name if picture else None
+    )
     _write_or_print(context, text, target, result, {"gauc": mean_gauc(records)})
 
 
@@ -85,7 +101,9 @@ def tune(
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
     preset: PresetOption = "demo",
     work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the search")] = Path("tuning"),
-    target: Annotated[Path | None, typer.Option("--out", help="Markdown file to write")] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+    ] = None,
     workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
@@ -209,9 +227,11 @@ def _write_or_print(
 ) -> None:
     """A study's page into its file if it has one; what a machine reads, or else the page itself, to the terminal."""
     if target:
+        from ecdctr.report.html import as_html
+
         files.make_dir(target.parent)
         with files.replacing(target) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(as_html(text, target.parent) if target.suffix == ".html" else text)
     if context.obj.as_json or result:
         show(context, {"report": target and str(target), **payload}, result)
     else:

@@ -1,7 +1,8 @@
 """Rows × seeds: what each part of the method brings, by next-day GAUC on simulated worlds.
 
 A row is a variant of the configuration, 'full' is the configuration as it stands; 'name@7' refreshes CPM every seven
-days instead of daily. Each seed draws its own world and its own weights. All rows of a seed read the same ads days.
+days instead of daily. With a base, itself a variant, every row lies on top of it and 'full' is the base. Each seed
+draws its own world and its own weights. All rows of a seed read the same ads days.
 
 TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so that rows with the
 same CPM share it, and a killed study goes on where it was.
@@ -55,6 +56,7 @@ class Study:
     chain_days: int = 30  # how long what goes on day by day has lived before its first evaluation
     hold_out_every: int = 0  # each n-th ads impression that no row trains on, for the forgetting matrix
     next_day: bool = True  # whether each day's model is evaluated on the next day
+    base: str = "default"  # the variant that every row lies on top of
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
@@ -67,7 +69,7 @@ class Study:
     def config(self, seed: int, row: str = FULL) -> Config:
         """The configuration of a row on a seed's world."""
         folder = self.folder(seed)
-        own = of_row(load_config(self.config_path), row)
+        own = of_row(load_config(self.config_path).with_variant(self.base), row)
         data = own.data.model_copy(update={"root": folder / "data", "prepared": folder / "prepared"})
         actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
         return own.model_copy(update={"seed": seed, "data": data, "actr": actr})

@@ -26,7 +26,7 @@ def build_ablation_dag() -> DAG:
     beside = settings.store_path if isinstance(settings.store_path, Path) else settings.config.data.prepared
     work = f"{airflow.kubernetes.mount_path if pod else beside.parent}/ablation"
     arguments = ["ablation", "--rows", "{{ params.rows | join(',') }}"]
-    for name in ("seeds", "preset", "workers", "eval_days", "chain_days"):
+    for name in ("base", "seeds", "preset", "workers", "eval_days", "chain_days"):
         arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
     arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
     with DAG(
@@ -53,6 +53,13 @@ def _params(config: Config) -> dict[str, Param]:
             minItems=1,
             title="Rows",
             description="Variants to compare; 'full' is the configuration as it stands.",
+        ),
+        "base": Param(
+            "default",
+            type="string",
+            enum=["default", *sorted(config.variants)],
+            title="Base",
+            description="Variant that every row lies on top of; 'full' is then this variant itself.",
         ),
         "seeds": Param(
             "1,2,3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +20,38 @@ COHORTS = ("all", "new_users", "new_items", "low_activity")
 Records = list[dict[str, Any]]
 
 
+class Origin(NamedTuple):
+    """Where a study's numbers come from."""
+
+    preset: str = "demo"
+    command: str = "ecdctr ablation"
+    base: str = "default"  # the variant that every row lies on top of
+
+
 def results_page(
     records: Records,
     users: Records,
+    origin: Origin,
     speeds: Sequence[Speed] = (),
-    preset: str = "demo",
     demo: dict[str, float] | None = None,
-    command: str = "ecdctr ablation",
+    figure: str | None = None,
 ) -> str:
-    """The whole page; figures are mean ± standard deviation over seeds of each seed's mean over evaluation days."""
+    """The whole page, Markdown; numbers are mean ± standard deviation over seeds of each seed's mean over days.
+
+    `figure` is the name of the picture to show (ecdctr/report/results_figure.py).
+    """
     seeds = sorted({record["seed"] for record in records})
     days = len({record["date"] for record in records})
     rows = list(dict.fromkeys(record["row"] for record in records))
     parts = [
-        f"# Results on the `{preset}` world\n",
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), each with a world and weights of its own; "
+        f"# Results on the `{origin.preset}` world\n",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
+        "each with a world and weights of its own; "
         f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
         "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
-        f"Written by `{command}`. Mean ± standard deviation over seeds.\n",
+        f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
+        *([] if origin.base == "default" else [f"Every row lies on top of `{origin.base}`, which `full` is here.\n"]),
+        *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
         _quality(records, rows),
         *(_differences(records, users, rows) if "full" in rows else []),
@@ -57,10 +71,10 @@ def results_page(
 def mean_gauc(records: Records) -> dict[str, float]:
     """GAUC of each row, the mean over seeds."""
     rows = dict.fromkeys(record["row"] for record in records)
-    return {row: float(_per_seed(records, row, "gauc").mean()) for row in rows}
+    return {row: float(per_seed(records, row, "gauc").mean()) for row in rows}
 
 
-def _per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
+def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
     """One value per seed, nan where a seed has none: [seeds]."""
     values = []
     for seed in sorted({record["seed"] for record in records}):
@@ -87,13 +101,13 @@ def _table(header: Sequence[str], lines: list[list[str]]) -> str:
 
 
 def _quality(records: Records, rows: list[str]) -> str:
-    oracle, floor = (_per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
+    oracle, floor = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
     lines = []
     for row in rows:
-        own = _per_seed(records, row, "gauc")
+        own = per_seed(records, row, "gauc")
         share = (own - floor) / (oracle - floor)
         recovered = f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–"
-        metrics = [_spread(_per_seed(records, row, name)) for name in ("gauc", "auc", "log_loss", "calibration")]
+        metrics = [_spread(per_seed(records, row, name)) for name in ("gauc", "auc", "log_loss", "calibration")]
         lines.append([NAMES.get(row, row), *metrics, recovered])
     return _table(("row", "GAUC", "AUC", "LogLoss", "calibration", "headroom recovered"), lines) + (
         "\nHeadroom recovered: (row − ads only) / (oracle − ads only), in GAUC.\n"
@@ -104,7 +118,7 @@ def _differences(records: Records, users: Records, rows: list[str]) -> list[str]
     lines = []
     for row in rows:
         if row not in ("full", "oracle"):
-            each = _per_seed(records, "full", "gauc") - _per_seed(records, row, "gauc")
+            each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
             found = compare(users, "full", row)
             lines.append([NAMES.get(row, row), str(found), ", ".join(f"{value:+.4f}" for value in each)])
     return [
@@ -119,7 +133,7 @@ def _costs(records: Records, rows: list[str]) -> str:
     for row in rows:
         if row != "oracle":
             samples, seconds, size = (
-                _per_seed(records, row, f"daily_{name}").mean() for name in ("samples", "seconds", "bytes")
+                per_seed(records, row, f"daily_{name}").mean() for name in ("samples", "seconds", "bytes")
             )
             lines.append([NAMES.get(row, row), f"{samples:,.0f}", f"{seconds:.1f} s", f"{size / 1e6:.1f} MB"])
     return _table(("row", "samples a day", "training a day", "stored a day"), lines) + (
@@ -131,7 +145,7 @@ def _cohorts(records: Records, rows: list[str]) -> str:
     lines = []
     for row in rows:
         if row != "oracle":
-            lines.append([NAMES.get(row, row), *(_spread(_per_seed(records, row, "gauc", c)) for c in COHORTS)])
+            lines.append([NAMES.get(row, row), *(_spread(per_seed(records, row, "gauc", c)) for c in COHORTS)])
     sizes = [
         sum(r.get("impressions") or 0 for r in records if r["row"] == rows[0] and r["cohort"] == cohort)
         for cohort in COHORTS

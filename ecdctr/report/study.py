@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from ecdctr import files
+from ecdctr.report.figures import GREY, grey, new_figure, save_png
 from ecdctr.report.forgetting import (
     MEASURES,
     Matrix,
@@ -26,8 +27,6 @@ from ecdctr.report.forgetting import (
     recommend,
 )
 from ecdctr.store.store import Store
-
-GREY = "#7d8894"  # legible on light and on dark pages
 
 
 class About(NamedTuple):
@@ -50,8 +49,8 @@ def write_study(store: Store, about: About, variants: dict[str, Matrix], failed:
     advice = recommend(variants)
     markdown = _markdown(about, variants, measures, failed, advice)
     with store.staging() as folder:
-        _heat_maps(about, variants).savefig(folder / "heat.png", dpi=110, bbox_inches="tight", transparent=True)
-        _curves(variants).savefig(folder / "curves.png", dpi=110, bbox_inches="tight", transparent=True)
+        save_png(_heat_maps(about, variants), folder / "heat.png")
+        save_png(_curves(variants), folder / "curves.png")
         _write_csv(folder / "matrix.csv", about, variants)
         (folder / "study.md").write_text(markdown)
         (folder / "study.html").write_text(_html(folder, about, measures, failed, advice))
@@ -152,7 +151,7 @@ def _write_csv(path: Path, about: About, variants: dict[str, Matrix]) -> None:
 
 
 def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
-    figure = _figure(4.2 * len(variants), 4.2)
+    figure = new_figure(4.2 * len(variants), 4.2)
     grid = figure.subplots(1, len(variants), squeeze=False)[0]
     means = {name: matrix.r.mean(0) for name, matrix in variants.items()}
     low, high = (function([function(r) for r in means.values()]) for function in (np.min, np.max))
@@ -168,15 +167,15 @@ def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_major_locator().set_params(integer=True)
     grid[0].set_ylabel("model after day i")
-    _grey(list(grid))
+    grey(list(grid))
     bar = figure.colorbar(image, ax=list(grid), shrink=0.8, label="GAUC")
-    _grey([bar.ax])
+    grey([bar.ax])
     return figure
 
 
 def _curves(variants: dict[str, Matrix]) -> Any:
     """GAUC by the age of a day, and by how much each variant is ahead of the first one, on the same draws of users."""
-    figure = _figure(11, 3.6)
+    figure = new_figure(11, 3.6)
     left, right = figure.subplots(1, 2)
     curves = {name: (recency_curve(matrix.r), recency_curve(matrix.drawn)) for name, matrix in variants.items()}
     first, first_drawn = next(iter(curves.values()))
@@ -193,23 +192,8 @@ def _curves(variants: dict[str, Matrix]) -> Any:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8, labelcolor=GREY)
-    _grey([left, right])
+    grey([left, right])
     return figure
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
-
-
-def _grey(all_axes: list[Any]) -> None:
-    for axes in all_axes:
-        axes.tick_params(colors=GREY)
-        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
-            text.set_color(GREY)
-        for spine in axes.spines.values():
-            spine.set_color(GREY)
 
 
 def _finite(value: float) -> float | None:

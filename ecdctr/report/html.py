@@ -1,0 +1,24 @@
+"""A Markdown page as one HTML file, its pictures inside, to be sent around."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+
+def as_html(markdown: str, folder: Path) -> str:
+    """The page; pictures that it names are read from `folder`. HTML inside the Markdown is shown as text."""
+
+    def inlined(found: re.Match[str]) -> str:
+        return f'src="data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")}"'
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    body = re.sub(r'src="([^":/]+\.png)"', inlined, body)
+    title = markdown.partition("\n")[0].lstrip("# ")
+    templates = Environment(loader=PackageLoader("ecdctr.report", "."), autoescape=True)
+    return templates.get_template("markdown.html").render(title=title, body=Markup(body))  # noqa: S704  # rendered here
