@@ -113,13 +113,11 @@ def _options(
     store = settings.store_path if isinstance(settings.store_path, str) else f"{pod.mount_path}/store"
     return {
         **common,
-        "name": f"ecdctr-{common['task_id'].replace('_', '-')}",
+        **environment(pod, run_variable),
+        "name": name_of(common),
         "namespace": pod.namespace,
         "image": pod.image,
         "pod_template_file": str(pod.pod_template) if pod.pod_template else None,
-        "labels": {"app": "ecdctr", **pod.labels},
-        "env_vars": {run_variable: "{{ dag.dag_id }}/{{ run_id }}", **pod.environment},
-        "secrets": [Secret("env", name, secret.name, secret.key) for name, secret in pod.secrets.items()],
         "cmds": ["ecdctr"],
         "arguments": [
             "--config",
@@ -131,15 +129,29 @@ def _options(
             RESULT,
         ],
         "container_resources": _resources(pod, gpu),
-        "volumes": [_volume(pod)],
-        "volume_mounts": [k8s.V1VolumeMount(name="ecdctr", mount_path=pod.mount_path)],
         "node_selector": pod.node_selector if gpu else {},
         "tolerations": [k8s.V1Toleration(**t.model_dump()) for t in pod.tolerations] if gpu else [],
         "service_account_name": pod.service_account,
-        "security_context": k8s.V1PodSecurityContext(run_as_non_root=True, run_as_user=USER, fs_group=USER),
         "startup_timeout_seconds": pod.startup_timeout_seconds,
         "do_xcom_push": True,
         "get_logs": True,
+    }
+
+
+def name_of(common: dict[str, Any]) -> str:
+    """What a step's pods are called; the provider adds what makes it unique."""
+    return f"ecdctr-{common['task_id'].replace('_', '-')}"
+
+
+def environment(pod: Kubernetes, run_variable: str) -> dict[str, Any]:
+    """What all pods run in, Spark's too: labels, variables, secrets, the volume and the user."""
+    return {
+        "labels": {"app": "ecdctr", **pod.labels},
+        "env_vars": {run_variable: "{{ dag.dag_id }}/{{ run_id }}", **pod.environment},
+        "secrets": [Secret("env", name, secret.name, secret.key) for name, secret in pod.secrets.items()],
+        "volumes": [_volume(pod)],
+        "volume_mounts": [k8s.V1VolumeMount(name="ecdctr", mount_path=pod.mount_path)],
+        "security_context": k8s.V1PodSecurityContext(run_as_non_root=True, run_as_user=USER, fs_group=USER),
     }
 
 

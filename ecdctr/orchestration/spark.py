@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.spark_kubernetes import SparkKubernetesOperator
+from kubernetes.client import ApiClient
 
 from ecdctr.config import Kubernetes, SparkPods
-from ecdctr.orchestration.pods import USER
+from ecdctr.orchestration.pods import environment, name_of
 from ecdctr.orchestration.settings import Settings
 
 MAIN = "local:///opt/ecdctr/ecdctr/cli/__main__.py"  # where the Dockerfile puts it
@@ -29,7 +30,7 @@ def spark_task(settings: Settings, arguments: list[str], run_variable: str, comm
     assert pod.spark is not None  # noqa: S101
     return SparkApplication(
         **common,
-        name=f"ecdctr-{common['task_id'].replace('_', '-')}",
+        name=name_of(common),
         namespace=pod.namespace,
         template_spec=_application(pod, pod.spark, arguments, run_variable),
         startup_timeout_seconds=pod.startup_timeout_seconds,
@@ -38,19 +39,17 @@ def spark_task(settings: Settings, arguments: list[str], run_variable: str, comm
 
 def _application(pod: Kubernetes, spark: SparkPods, arguments: list[str], run_variable: str) -> dict[str, Any]:
     """The object of the Spark operator's API, sparkoperator.k8s.io/v1beta2."""
+    as_json = ApiClient().sanitize_for_serialization
+    shared = environment(pod, run_variable)
+    variables = {**shared["env_vars"], "PYTHONSAFEPATH": "1"}  # the folder of the main file is no place for imports
     common = {
-        "labels": {"app": "ecdctr", **pod.labels},
+        "labels": shared["labels"],
         "env": [
-            {"name": run_variable, "value": "{{ dag.dag_id }}/{{ run_id }}"},
-            {"name": "PYTHONSAFEPATH", "value": "1"},  # the folder of the main file is no place for imports
-            *({"name": name, "value": value} for name, value in pod.environment.items()),
-            *(
-                {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
-                for name, secret in pod.secrets.items()
-            ),
+            *({"name": name, "value": value} for name, value in variables.items()),
+            *as_json([secret.to_env_secret() for secret in shared["secrets"]]),
         ],
-        "volumeMounts": [{"name": "ecdctr", "mountPath": pod.mount_path}],
-        "podSecurityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
+        "volumeMounts": as_json(shared["volume_mounts"]),
+        "podSecurityContext": as_json(shared["security_context"]),
     }
     driver = {
         "cores": spark.driver_cores,
@@ -69,7 +68,7 @@ def _application(pod: Kubernetes, spark: SparkPods, arguments: list[str], run_va
         "arguments": ["--config", f"{pod.mount_path}/config.yaml", *arguments],
         "restartPolicy": {"type": "Never"},  # Airflow retries
         "timeToLiveSeconds": 3600,
-        "volumes": [{"name": "ecdctr", "persistentVolumeClaim": {"claimName": pod.volume_claim}}],
+        "volumes": as_json(shared["volumes"]),
         "driver": {**common, **driver},
         "executor": {**common, **executor},
     }
