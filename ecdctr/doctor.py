@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -47,25 +46,10 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
 
 
 def _store(store: Path | str) -> Finding:
-    """Publishing rests on conditional writes, or on hard links and atomic renames; some places have neither."""
-    if isinstance(store, str):
-        try:
-            open_storage(store).create(".probe/doctor", b"")
-        except StoreError as error:
-            return Finding(False, str(error))
-        return Finding(True, f"store {store} can be written, and has conditional writes")
-    folder = next(path for path in (store, *store.parents) if path.exists())
-    first, second = folder / f".doctor-{os.getpid()}", folder / f".doctor-{os.getpid()}-link"
     try:
-        first.write_text("")
-        os.link(first, second)
-        os.replace(second, first)
-    except OSError as error:
-        return Finding(False, f"store {store}: {error.strerror}; choose a folder that can be written and linked in")
-    finally:
-        for path in (first, second):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        open_storage(store).check()
+    except StoreError as error:
+        return Finding(False, str(error))
     return Finding(True, f"store {store} can be written")
 
 

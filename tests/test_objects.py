@@ -68,6 +68,16 @@ def test_versions_are_found_although_listings_show_nothing(url, s3):
         s3.lists = True
 
 
+def test_asking_whether_it_can_be_written_leaves_nothing_behind(url, tmp_path):
+    storage = open_storage(url)
+    storage.check()
+    assert isinstance(storage, ObjectStorage)
+    assert [one for page in obstore.list(storage.bucket) for one in page] == []
+    open_storage(tmp_path / "store").check()
+    assert not (tmp_path / "store").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
 def test_an_endpoint_that_ignores_conditions_is_refused_and_nothing_is_published(url, s3):
     s3.conditional = False
     try:

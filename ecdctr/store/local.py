@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ecdctr import files
+from ecdctr.errors import StoreError
 from ecdctr.store.manifest import NAME, VERSION
 
 
@@ -20,6 +21,22 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.local = root
+
+    def check(self) -> None:
+        """Publishing rests on hard links and atomic renames; where the root is not made yet, its parent is asked."""
+        folder = next(path for path in (self.root, *self.root.parents) if path.exists())
+        first, second = (folder / f".{uuid.uuid4().hex}" for _ in range(2))
+        try:
+            files.write_bytes(first, b"")
+            os.link(first, second)
+            os.replace(second, first)
+        except OSError as error:
+            mend = "choose a folder that can be written and linked in"
+            raise StoreError(f"The store {self.root} cannot be written: {error.strerror}; {mend}.") from None
+        finally:
+            for path in (first, second):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def experiments(self) -> list[str]:
         """Folders with a name that an experiment may have."""

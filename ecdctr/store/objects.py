@@ -41,8 +41,31 @@ class ObjectStorage:
         self.local = self.cache.root
         with self._explained():
             self.bucket = from_url(self.root, retry_config={"max_retries": 4})
-        self._probed = False
+        self._checked = False
         self._known: set[str] = set()
+
+    def check(self) -> None:
+        """Asked once, before the first write: a probe of conditional writes, which leaves nothing behind."""
+        if self._checked:
+            return
+        self._checked = True
+        key = f".probe/{uuid.uuid4().hex}"
+        try:
+            first = self._put(key, b"1", "create")
+            again = self._put(key, b"2", "create")
+            stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
+        except (StoreError, NotImplementedError) as error:
+            self._checked = False
+            raise StoreError(f"The store {self.root} cannot be written: {first_line(error)}") from None
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self.bucket, key)
+        if not first or again or stale:
+            self._checked = False
+            missing = "If-None-Match" if again else "If-Match"
+            raise StoreError(
+                f"The store {self.root} cannot be written: its endpoint ignores conditional writes ({missing}), so two "
+                "writers would overwrite each other. Use S3 itself or a server that has them."
+            )
 
     # -- documents and logs ----------------------------------------------------------------------------------------
 
@@ -62,7 +85,7 @@ class ObjectStorage:
 
     def create(self, key: str, content: bytes) -> bool:
         """One PUT with If-None-Match."""
-        self._probe()
+        self.check()
         return self._put(key, content, "create")
 
     def append(self, log: str, content: bytes) -> int:
@@ -129,7 +152,7 @@ class ObjectStorage:
 
         Whoever loses the swap looks again whether it is still needed, so that two writers of the same make one.
         """
-        self._probe()
+        self.check()
         self._enlist(group.split("/")[0])
         key, version = f"{group}/index.json", ""
         while True:
@@ -151,7 +174,7 @@ class ObjectStorage:
 
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Under a new name in the bucket; the index then points there, and the old objects go."""
-        self._probe()
+        self.check()
         self._enlist(group.split("/")[0])
         place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
         self._upload(folder, place)
@@ -250,7 +273,7 @@ class ObjectStorage:
 
     def _swap(self, key: str, change: Swap) -> Any:
         """Read a JSON object, change it, write it back if nobody else did meanwhile, else again."""
-        self._probe()
+        self.check()
         while True:
             value, tag = self._read_json(key)
             before = json.dumps(value)
@@ -341,29 +364,6 @@ class ObjectStorage:
         if f"{experiment}/" not in self._known and not experiment.startswith("."):
             self._swap("experiments.json", add)
             self._known.add(f"{experiment}/")
-
-    def _probe(self) -> None:
-        """Before anything is written: raises StoreError if this endpoint writes where a condition forbids it."""
-        if self._probed:
-            return
-        self._probed = True
-        key = f".probe/{uuid.uuid4().hex}"
-        try:
-            first = self._put(key, b"1", "create")
-            again = self._put(key, b"2", "create")
-            stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
-        except (StoreError, NotImplementedError) as error:
-            self._probed = False
-            raise StoreError(f"The store {self.root} cannot be written: {first_line(error)}") from None
-        with self._explained(), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self.bucket, key)
-        if not first or again or stale:
-            self._probed = False
-            missing = "If-None-Match" if again else "If-Match"
-            raise StoreError(
-                f"The store {self.root} cannot be written: its endpoint ignores conditional writes ({missing}), so two "
-                "writers would overwrite each other. Use S3 itself or a server that has them."
-            )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

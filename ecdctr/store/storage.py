@@ -28,6 +28,9 @@ class Storage(Protocol):
 
     local: Path  # on this machine: what is being built, how far trainings are
 
+    def check(self) -> None:
+        """Leaves nothing behind; raises StoreError, with the mend, if the place cannot be written as needed."""
+
     def experiments(self) -> list[str]:
         """Names that hold something, sorted."""
 
