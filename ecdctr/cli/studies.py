@@ -51,7 +51,8 @@ def ablation(
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
     ] = Path("results"),
     target: Annotated[
-        Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+        Path | None,
+        typer.Option("--out", help="page to write: NAME.md with NAME.png beside it, or NAME.html with it inside"),
     ] = None,
     workers: WorkersOption = 2,
     repeats: Annotated[
@@ -102,7 +103,8 @@ def tune(
     preset: PresetOption = "demo",
     work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the search")] = Path("tuning"),
     target: Annotated[
-        Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+        Path | None,
+        typer.Option("--out", help="page to write: NAME.md with NAME.png beside it, or NAME.html with it inside"),
     ] = None,
     workers: WorkersOption = 2,
     result: ResultOption = None,
