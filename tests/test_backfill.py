@@ -74,17 +74,21 @@ def create(airflow: Airflow, level: str, command: list[str]) -> None:
     Airflow ends a backfill some seconds after its last run. On SQLite a transaction that has read is refused when
     another one has written since; Airflow 3.3.2 then deletes the runs that it had just created, and a scheduler that
     has one of them in its hands dies of it (ObjectDeletedError). It takes up no run of a paused DAG. Or it leaves the
-    backfill with some of its runs, and refuses another one until that is cancelled.
+    backfill with some of its runs, and refuses another one until that is cancelled. Its runs fail then, and can be
+    cleared for the next attempt only once their deadline is over ("unsupported type for timedelta").
     """
     airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": True})
-    deadline, locked = time.monotonic() + 300, False
+    deadline, half_made = time.monotonic() + 300, False
     while time.monotonic() < deadline:
         done = subprocess.run(command, env=airflow.environment, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
-        locked = locked or "database is locked" in said
-        if "database is locked" not in said and "Another backfill is running" not in said:
+        if done.returncode == 0:
             break
-        if locked:
+        if "database is locked" in said or "unsupported type for timedelta" in said:
+            half_made = True
+        elif "Another backfill is running" not in said:
+            break
+        if half_made:
             with contextlib.suppress(EcdctrError):  # the database may be locked for this, too
                 cancel(airflow, level)
         time.sleep(2)

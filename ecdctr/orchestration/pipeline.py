@@ -116,8 +116,10 @@ def build_dag(level: Level) -> DAG:
     return dag
 
 
-def _deadline(hours: float) -> DeadlineAlert | None:
+def _deadline(hours: float | None) -> DeadlineAlert | None:
     """Tells an operator when a run is not done some hours after it was queued."""
+    if hours is None:
+        return None
     if sys.argv[1:3] == ["dags", "test"]:
         return None  # Airflow 3.3.2 fails there: it asks its database for a deadline that only the DAG processor stores
     return DeadlineAlert(
