@@ -29,6 +29,9 @@ from ecdctr.store.store import experiment_of
 SeedsOption = Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")]
 PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
 StudyOption = Annotated[str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")]
+PageOption = Annotated[
+    Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+]
 WorkersOption = Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")]
 
 
@@ -50,10 +53,7 @@ def ablation(
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
     ] = Path("results"),
-    target: Annotated[
-        Path | None,
-        typer.Option("--out", help="page to write: NAME.md with NAME.png beside it, or NAME.html with it inside"),
-    ] = None,
+    target: PageOption = None,
     workers: WorkersOption = 2,
     repeats: Annotated[
         int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
@@ -102,10 +102,7 @@ def tune(
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
     preset: PresetOption = "demo",
     work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the search")] = Path("tuning"),
-    target: Annotated[
-        Path | None,
-        typer.Option("--out", help="page to write: NAME.md with NAME.png beside it, or NAME.html with it inside"),
-    ] = None,
+    target: PageOption = None,
     workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:

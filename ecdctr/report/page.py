@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ecdctr.errors import StoreError
+from ecdctr.report.figures import new_figure
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
@@ -82,12 +83,12 @@ def print_table(rows: list[Row], console: Console) -> None:
         means = [
             np.mean([row.metrics["all"][key] for row in found.values()]) for key in ("gauc", "log_loss", "calibration")
         ]
-        table.add_row(_short(name), *cells, *(f"{value:.4f}" for value in means))
+        table.add_row(short_name(name), *cells, *(f"{value:.4f}" for value in means))
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
         cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in shown]
         means = [np.mean([metrics[key] for metrics in oracle.values()]) for key in ("gauc", "log_loss", "calibration")]
-        table.add_row(_short("oracle"), *cells, *(f"{value:.4f}" for value in means), style="dim")
+        table.add_row(short_name("oracle"), *cells, *(f"{value:.4f}" for value in means), style="dim")
     console.print(table)
 
 
@@ -115,7 +116,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
     target.write_text(page)
 
 
-def _short(experiment: str) -> str:
+def short_name(experiment: str) -> str:
     """The name without its explanation in brackets: the table has to fit into 80 columns."""
     return NAMES.get(experiment, experiment).split(" (")[0]
 
@@ -135,9 +136,7 @@ def _svg(figure: object) -> str:
 
 
 def _figure(width: float, height: float) -> tuple:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(width, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

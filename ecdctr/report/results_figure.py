@@ -6,13 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from ecdctr.report.figures import GREY, grey, new_figure
-from ecdctr.report.page import NAMES
+from ecdctr.report.page import COLOURS, short_name
 from ecdctr.report.results import Records, per_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BLUE = "#1769aa"
 
 
 def quality_and_cost(records: Records) -> Figure:
@@ -25,19 +23,18 @@ def quality_and_cost(records: Records) -> Figure:
     figure = new_figure(10, 0.8 + 0.26 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for y, row in enumerate(rows):
-        colour = BLUE if row == "full" else GREY
+        colour = COLOURS["production"] if row == "full" else GREY
         gauc = per_seed(records, row, "gauc")
         left.plot(gauc, [y] * len(gauc), ".", color=colour, alpha=0.45)
         left.plot([gauc.mean()], [y], "D", ms=6, color=colour)
         right.barh(y, costs[row], 0.55, color=colour)
-    left.set_yticks(range(len(rows)), [NAMES.get(row, row).split(" (")[0] for row in rows])
+    left.set_yticks(range(len(rows)), [short_name(row) for row in rows])
     left.invert_yaxis()
     left.set_xlabel("GAUC on next-day ads: each seed, ◆ mean")
     left.grid(axis="x", alpha=0.3)
-    oracle = per_seed(records, "oracle", "gauc")
-    if len(oracle):
-        left.axvline(oracle.mean(), ls=":", color=GREY)
-        left.annotate("oracle", (oracle.mean(), -0.7), color=GREY, fontsize=8, ha="right", annotation_clip=False)
+    oracle = per_seed(records, "oracle", "gauc").mean()
+    left.axvline(oracle, ls=":", color=GREY)
+    left.annotate("oracle", (oracle, -0.7), color=GREY, fontsize=8, ha="right", annotation_clip=False)
     right.set_xscale("log")
     right.set_xlim(left=10 ** math.floor(math.log10(min(costs.values()))))
     right.minorticks_off()
