@@ -16,7 +16,11 @@ def main() -> None:
     """In turns, each in a process of its own; then against the speed of training itself."""
     install_peers()
     write()
-    ways = {"ours": ("ecdctr", "batches"), "Ray": ("fuxictr", "batches"), "DataLoader": ("fuxictr", "batches-npz")}
+    ways = {
+        "ours": ("ecdctr", "batches"),
+        "Ray": ("fuxictr", "batches"),
+        "DataLoader": ("fuxictr", "batches-npz"),
+    }
     found: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(REPEATS):
         for way, (who, name) in ways.items():
@@ -29,10 +33,14 @@ def main() -> None:
     for way in ("Ray", "DataLoader"):
         theirs = Timing(found[way])
         work = f"Parquet to batches, {TRAIN:,} rows with history"
-        rows.append(Row(work, f"FuxiCTR by {way}", str(mine), str(theirs), theirs.median / mine.median, 10))
+        rows.append(
+            Row(work, f"FuxiCTR by {way}", str(mine), str(theirs), theirs.median / mine.median, 10)
+        )
     training = ours("din", "bfloat16")["seconds"]
     ratio = training / mine.median
-    rows.append(Row("the same, beside training", "its training", str(mine), f"{training:.3g} s", ratio, 1))
+    rows.append(
+        Row("the same, beside training", "its training", str(mine), f"{training:.3g} s", ratio, 1)
+    )
     report("batches", rows)
 
 

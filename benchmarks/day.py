@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, output_of, report
-from ecdctr.data.simulate import PRESETS, simulate
-from ecdctr.demo import Airflow, free_port
+from ecdctr.demo.run import Airflow, free_port
+from ecdctr.worlds.simulate import PRESETS, simulate
 
 REPEATS = 5
 FOLDER = RESULTS / "large"
@@ -26,7 +26,12 @@ FOLDER = RESULTS / "large"
 def configuration(root: Path, tpm_days: int = 3) -> Path:
     """The demo's, on the large world, with short windows for what is not measured."""
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
-    raw["data"] |= {"root": str(root), "prepared": str(FOLDER / "prepared"), "duckdb_memory": "6GB", "lookback_days": 3}
+    raw["data"] |= {
+        "root": str(root),
+        "prepared": str(FOLDER / "prepared"),
+        "duckdb_memory": "6GB",
+        "lookback_days": 3,
+    }
     raw |= {"tpm": {"window_days": tpm_days}, "snapshots": {"count": 1}, "variants": {}}
     raw["cpm"]["window_days"], raw["actr"]["window_days"] = 2, 45
     raw["airflow"]["retries"] = 0
@@ -49,7 +54,9 @@ def by_hand(config: Path, date: dt.date, experiment: str) -> float:
     began = time.perf_counter()
     output_of(ecdctr(config, store, "validate", "--domain", "ads", "--date", day, "--days", "45"))
     output_of(ecdctr(config, store, "prepare", "--level", "actr", "--date", day))
-    made = json_of(ecdctr(config, store, "train", "actr", "--date", day, "--experiment", experiment))
+    made = json_of(
+        ecdctr(config, store, "train", "actr", "--date", day, "--experiment", experiment)
+    )
     output_of(ecdctr(config, store, "evaluate", "--version", made["version"], "--date", following))
     output_of(ecdctr(config, store, "gate", "--version", made["version"], "--date", following))
     return time.perf_counter() - began
@@ -81,7 +88,19 @@ def main() -> None:
     commands, whole = Timing(hand), Timing(dag)
     overhead = 1 - commands.median / whole.median
     work = f"orchestration: {overhead:.1%} of the day's wall time (asked: under 10 %)"
-    report("day", [Row(work, "the commands by hand", str(whole), str(commands), commands.median / whole.median, 0.9)])
+    report(
+        "day",
+        [
+            Row(
+                work,
+                "the commands by hand",
+                str(whole),
+                str(commands),
+                commands.median / whole.median,
+                0.9,
+            )
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common import Row, Timing, alternate, report
-from ecdctr.training.metrics import gauc, user_auc
+from ecdctr.evaluation.metrics import gauc, user_auc
 
 IMPRESSIONS, USERS, SHARE, REPEATS = 10_000_000, 1_000_000, 10, 5
 Arrays = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
@@ -48,7 +48,9 @@ def by_groupby(frame: pd.DataFrame, processes: int) -> float:
     return float(np.average(auc, weights=weight))
 
 
-def by_sklearn(users: NDArray[np.int64], labels: NDArray[np.float32], scores: NDArray[np.float32]) -> float:
+def by_sklearn(
+    users: NDArray[np.int64], labels: NDArray[np.float32], scores: NDArray[np.float32]
+) -> float:
     """One call of scikit-learn for each user of arrays that are sorted by user."""
     starts = np.flatnonzero(np.concatenate([[True], users[1:] != users[:-1]]))
     ends = np.append(starts[1:], len(users))
@@ -78,8 +80,19 @@ def main() -> None:
         found = function()
         seconds = (time.perf_counter() - began) * SHARE
         if abs(found - exact) > 1e-12:
-            raise SystemExit(f"{name} gives {found!r}, we give {exact!r}: the comparison is not fair")
-        rows.append(Row("GAUC, 10 M impressions", name, str(ours), str(Timing([seconds])), seconds / ours.median, 50))
+            raise SystemExit(
+                f"{name} gives {found!r}, we give {exact!r}: the comparison is not fair"
+            )
+        rows.append(
+            Row(
+                "GAUC, 10 M impressions",
+                name,
+                str(ours),
+                str(Timing([seconds])),
+                seconds / ours.median,
+                50,
+            )
+        )
     report("gauc", rows)
 
 

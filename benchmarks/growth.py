@@ -21,9 +21,9 @@ import torch
 from benchmarks.common import MOST, RESULTS, Row, json_of, report, slope
 from benchmarks.step import random_snapshots
 from ecdctr.config import Config
-from ecdctr.data.batches import Inputs, Part
-from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import peak_memory_mb
+from ecdctr.examples.batches import Inputs, Part
+from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.levels.run import peak_memory_mb
 from ecdctr.models.network import CtrNet
 from ecdctr.training.loop import fit
 
@@ -88,7 +88,9 @@ def point(size: Size) -> dict[str, float]:
     """One size in a process of its own."""
     path = FOLDER / "examples.parquet"
     write(size, path)
-    return json_of([sys.executable, "-m", "benchmarks.growth", "train", json.dumps(size), str(path)])
+    return json_of(
+        [sys.executable, "-m", "benchmarks.growth", "train", json.dumps(size), str(path)]
+    )
 
 
 def main() -> None:
@@ -104,7 +106,16 @@ def main() -> None:
             exponent = slope(sizes, values)
             work = f"{axis}: {', '.join(f'{size:,}' for size in sizes)}"
             shown = ", ".join(f"{value:.3g}" for value in values) + f" {unit}"
-            rows.append(Row(work, f"{what}, exponent {exponent:.2f}", shown, "linear", MOST / max(exponent, 0.01), 1))
+            rows.append(
+                Row(
+                    work,
+                    f"{what}, exponent {exponent:.2f}",
+                    shown,
+                    "linear",
+                    MOST / max(exponent, 0.01),
+                    1,
+                )
+            )
     report("growth", rows)
 
 

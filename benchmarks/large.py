@@ -11,9 +11,9 @@ import shutil
 from benchmarks.common import MOST, Row, ecdctr, json_of, report, slope
 from benchmarks.day import FOLDER, configuration, world
 from ecdctr.config import load_config
-from ecdctr.data.days import window
-from ecdctr.data.prepare import prepare
-from ecdctr.data.simulate import PRESETS
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.days import window
+from ecdctr.worlds.simulate import PRESETS
 
 DAYS = (1, 5, 50)
 
@@ -37,7 +37,16 @@ def main() -> None:
         exponent = slope(samples, values)
         shown = ", ".join(f"{value:,.0f}" for value in values) + f" {unit}"
         work = f"TPM, impressions: {', '.join(f'{count:,}' for count in samples)}"
-        rows.append(Row(work, f"{what}, exponent {exponent:.2f}", shown, "linear", MOST / max(exponent, 0.01), 1))
+        rows.append(
+            Row(
+                work,
+                f"{what}, exponent {exponent:.2f}",
+                shown,
+                "linear",
+                MOST / max(exponent, 0.01),
+                1,
+            )
+        )
     report("large", rows)
 
 

@@ -34,11 +34,20 @@ def read(path: Path, shape: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.n
 def build(shape: dict[str, Any]) -> Any:
     """The network of the shape."""
     dim, hidden = shape["dim"], tuple(shape["hidden"])
-    columns: list[Any] = [SparseFeat(name, rows, embedding_dim=dim) for name, rows in shape["fields"].items()]
-    common = {"dnn_hidden_units": hidden, "dnn_use_bn": True, "l2_reg_embedding": 0, "init_std": 0.01}
+    columns: list[Any] = [
+        SparseFeat(name, rows, embedding_dim=dim) for name, rows in shape["fields"].items()
+    ]
+    common = {
+        "dnn_hidden_units": hidden,
+        "dnn_use_bn": True,
+        "l2_reg_embedding": 0,
+        "init_std": 0.01,
+    }
     if not shape["history"]:
         return DeepFM(columns, columns, l2_reg_linear=0, **common)
-    items = SparseFeat("hist_item_id", shape["fields"]["item_id"], embedding_dim=dim, embedding_name="item_id")
+    items = SparseFeat(
+        "hist_item_id", shape["fields"]["item_id"], embedding_dim=dim, embedding_name="item_id"
+    )
     columns.append(VarLenSparseFeat(items, maxlen=shape["history"], length_name="hist_length"))
     return DIN(columns, ["item_id"], att_hidden_size=(64,), **common)
 
@@ -49,7 +58,9 @@ def main() -> None:
     shape = json.loads((folder / f"{name}.json").read_text())
     torch.set_num_threads(shape["threads"])
     model = build(shape)
-    model.compile(torch.optim.Adam(model.parameters(), lr=shape["lr"]), "binary_crossentropy", metrics=[])
+    model.compile(
+        torch.optim.Adam(model.parameters(), lr=shape["lr"]), "binary_crossentropy", metrics=[]
+    )
     batch = shape["batch_size"]
     began = time.perf_counter()
     data, label = read(folder / "peer-train.parquet", shape)

@@ -19,7 +19,12 @@ import pyarrow.parquet as pq
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
-from fuxictr.pytorch.layers import FactorizationMachine, FeatureEmbeddingDict, MLP_Block, MultiHeadTargetAttention
+from fuxictr.pytorch.layers import (
+    FactorizationMachine,
+    FeatureEmbeddingDict,
+    MLP_Block,
+    MultiHeadTargetAttention,
+)
 from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss
 
@@ -28,7 +33,12 @@ def feature_map(shape: dict[str, Any], folder: Path) -> FeatureMap:
     """Fields, and the click history with the items' table."""
     made = FeatureMap("bench", str(folder))
     for name, rows in shape["fields"].items():
-        made.features[name] = {"source": "", "type": "categorical", "padding_idx": 0, "vocab_size": rows}
+        made.features[name] = {
+            "source": "",
+            "type": "categorical",
+            "padding_idx": 0,
+            "vocab_size": rows,
+        }
     if shape["history"]:
         made.features["history"] = {
             "source": "", "type": "sequence", "padding_idx": 0, "vocab_size": shape["fields"]["item_id"],
@@ -52,7 +62,10 @@ class Network(BaseModel):
         else:
             self.fm = FactorizationMachine(features)
         self.mlp = MLP_Block(
-            input_dim=features.sum_emb_out_dim(), output_dim=1, hidden_units=shape["hidden"], batch_norm=True
+            input_dim=features.sum_emb_out_dim(),
+            output_dim=1,
+            hidden_units=shape["hidden"],
+            batch_norm=True,
         )
         self.compile("adam", "binary_crossentropy", shape["lr"])
         self.reset_parameters()
@@ -63,7 +76,9 @@ class Network(BaseModel):
         rows = self.get_inputs(inputs)
         vectors = self.embedding_layer(rows)
         if self.reads_history:
-            vectors["history"] = self.attention(vectors["item_id"], vectors["history"], rows["history"] > 0)
+            vectors["history"] = self.attention(
+                vectors["item_id"], vectors["history"], rows["history"] > 0
+            )
         fields = self.embedding_layer.dict2tensor(vectors)
         logit = self.mlp(fields.flatten(start_dim=1))
         if not self.reads_history:
@@ -73,7 +88,11 @@ class Network(BaseModel):
 
 def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) -> Any:
     """Its Parquet path: shuffled for training."""
-    options = {"batch_size": shape["batch_size"], "data_format": "parquet", "shuffle": stage == "train"}
+    options = {
+        "batch_size": shape["batch_size"],
+        "data_format": "parquet",
+        "shuffle": stage == "train",
+    }
     if stage == "test":
         return RankDataLoader(features, stage="test", test_data=str(path), **options)
     return RankDataLoader(features, stage="train", train_data=str(path), **options)[0]
@@ -83,10 +102,14 @@ def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path) -> Any
     """Its default path, torch's DataLoader over an array in memory, which is written here from the Parquet file."""
     table = pq.read_table(folder / "peer-train.parquet", partitioning=None)
     columns = {name: table.column(name).to_numpy() for name in [*shape["fields"], "click"]}
-    history = table.column("history").combine_chunks().flatten().to_numpy().reshape(-1, shape["history"])
+    history = (
+        table.column("history").combine_chunks().flatten().to_numpy().reshape(-1, shape["history"])
+    )
     np.savez(folder / "peer-train.npz", **columns, history=history)
     options = {"batch_size": shape["batch_size"], "data_format": "npz", "shuffle": True}
-    return RankDataLoader(features, stage="train", train_data=str(folder / "peer-train.npz"), **options)[0]
+    return RankDataLoader(
+        features, stage="train", train_data=str(folder / "peer-train.npz"), **options
+    )[0]
 
 
 def read_batches(loader: Any) -> dict[str, float]:
@@ -105,14 +128,22 @@ def main() -> None:
     if name == "batches-npz":
         print(json.dumps(read_batches(npz_loader(features, shape, folder))))
         return
-    train, test = (loader(features, shape, folder / f"peer-{stage}.parquet", stage) for stage in ("train", "test"))
+    train, test = (
+        loader(features, shape, folder / f"peer-{stage}.parquet", stage)
+        for stage in ("train", "test")
+    )
     for _ in test:  # what Ray does at its first use is not counted
         pass
     if name == "batches":
         print(json.dumps(read_batches(train)))
         return
     model = Network(features, shape, folder)
-    model._eval_steps, model._total_steps, model._max_gradient_norm, model._stop_training = 10**9, 0, 10.0, False
+    model._eval_steps, model._total_steps, model._max_gradient_norm, model._stop_training = (
+        10**9,
+        0,
+        10.0,
+        False,
+    )
     began = time.perf_counter()
     model.train_epoch(train)
     seconds = time.perf_counter() - began

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import RESULTS, Row, alternate, report
 from ecdctr.config import DOMAINS, Config, load_config
-from ecdctr.data.days import day_files, window
-from ecdctr.data.prepare import prepare
-from ecdctr.data.simulate import PRESETS, simulate
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.days import day_files, window
+from ecdctr.worlds.simulate import PRESETS, simulate
 
 REPEATS, WORLD_DAYS = 5, 20
 COLUMNS = ["user_id", "item_id", "ts", "click"]
@@ -31,7 +31,9 @@ def settings(scale: int = 1) -> tuple[Config, dt.date]:
     """The demo's configuration on a world with `scale` times its users and impressions, and the world's last day."""
     config = load_config(Path("configs/demo.yaml"))
     sim = PRESETS["demo"]
-    larger = {name: scale * getattr(sim, name) for name in ("users", "natural_per_day", "ads_per_day")}
+    larger = {
+        name: scale * getattr(sim, name) for name in ("users", "natural_per_day", "ads_per_day")
+    }
     sim = sim.model_copy(update={"days": WORLD_DAYS, **larger})
     root = RESULTS / f"world-{scale}"
     simulate(sim, 1, root)
@@ -41,7 +43,9 @@ def settings(scale: int = 1) -> tuple[Config, dt.date]:
 
 def ours(config: Config, day: dt.date, cold: bool) -> Path:
     """The day's examples; `cold` without the extracts of the days before."""
-    shutil.rmtree(config.data.prepared if cold else config.data.prepared / "examples", ignore_errors=True)
+    shutil.rmtree(
+        config.data.prepared if cold else config.data.prepared / "examples", ignore_errors=True
+    )
     return prepare(config, "natural", [day])[0].path
 
 
@@ -61,11 +65,16 @@ def by_pandas(config: Config, day: dt.date) -> pd.DataFrame:
                 frames.append(frame.assign(domain=domain, today=date == day))
     log = pd.concat(frames, ignore_index=True)
     rows = pd.concat(
-        [pq.read_table(path, partitioning=None).to_pandas() for path in paths(config, [day], "natural")]
+        [
+            pq.read_table(path, partitioning=None).to_pandas()
+            for path in paths(config, [day], "natural")
+        ]
     ).sort_values(["ts", "user_id", "item_id"], ignore_index=True)
 
     horizon = pd.Timestamp(day, tz="UTC") - pd.Timedelta(days=lookback)
-    clicks = log[(log.click == 1) & (log.ts >= horizon)].sort_values(["user_id", "ts", "item_id"], ignore_index=True)
+    clicks = log[(log.click == 1) & (log.ts >= horizon)].sort_values(
+        ["user_id", "ts", "item_id"], ignore_index=True
+    )
     clicks["position"] = np.arange(len(clicks))
     ends = clicks.groupby(["user_id", "ts"], as_index=False)["position"].max().sort_values("ts")
     found = pd.merge_asof(rows, ends, on="ts", by="user_id", allow_exact_matches=False)
@@ -119,7 +128,9 @@ def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
         .sort("user_id", "ts", "item_id")
         .with_columns(n=pl.int_range(pl.len()).over("user_id"))
     )
-    lists = clicks.group_by("user_id", maintain_order=True).agg(items="item_id", times=pl.col("ts").dt.epoch("us"))
+    lists = clicks.group_by("user_id", maintain_order=True).agg(
+        items="item_id", times=pl.col("ts").dt.epoch("us")
+    )
     ends = clicks.group_by("user_id", "ts").agg(pl.col("n").max()).sort("ts")
     begin = (pl.col("n") - (length - 1)).clip(lower_bound=0)
     rows = (
@@ -129,7 +140,11 @@ def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
             history=pl.col("items").list.slice(begin, pl.col("n") - begin + 1).list.reverse(),
             clicked_at=pl.col("times").list.slice(begin, pl.col("n") - begin + 1).list.reverse(),
         )
-        .with_columns(history=pl.when(pl.col("n").is_null()).then(pl.lit([], pl.List(pl.Int64))).otherwise("history"))
+        .with_columns(
+            history=pl.when(pl.col("n").is_null())
+            .then(pl.lit([], pl.List(pl.Int64)))
+            .otherwise("history")
+        )
     )
     gaps = (
         rows.filter(pl.col("n").is_not_null())
@@ -157,7 +172,9 @@ def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
             )
             .drop("size", "clicked")
         )
-    rows = rows.with_columns(hour=pl.col("ts").dt.hour(), price=pl.col("price").clip(lower_bound=0).log1p()).sort("row")
+    rows = rows.with_columns(
+        hour=pl.col("ts").dt.hour(), price=pl.col("price").clip(lower_bound=0).log1p()
+    ).sort("row")
     rows.write_parquet(RESULTS / "polars.parquet", compression="zstd")
     return rows
 
@@ -203,7 +220,9 @@ def compare(scale: int) -> list[Row]:
     for name, least in (("pandas", 10.0), ("polars", 1.0)):
         peer = warm[name]
         size, ours_ = f"{48 * scale},000 rows", warm["warm"]
-        rows.append(Row(f"{size}, warm", name, str(ours_), str(peer), peer.median / ours_.median, least))
+        rows.append(
+            Row(f"{size}, warm", name, str(ours_), str(peer), peer.median / ours_.median, least)
+        )
         rows.append(Row(f"{size}, cold", name, str(cold), str(peer), peer.median / cold.median))
     return rows
 

@@ -14,19 +14,19 @@ import torch
 from benchmarks.common import RESULTS, Row, alternate, report
 from benchmarks.preparation import settings
 from ecdctr.config import Config
-from ecdctr.data.batches import Inputs, Part, encode, read_chunks
-from ecdctr.data.prepare import prepare
+from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.common import load_snapshots
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
+from ecdctr.levels.restore import load_network
+from ecdctr.levels.run import load_snapshots
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.scorer import Scorer
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training.restore import load_network
 
 CANDIDATES, REQUESTS = 200, 3000
 
@@ -42,7 +42,9 @@ def trained(config: Config, day: dt.date) -> tuple[Store, Ref]:
 
 def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
     """Users of the day with their histories, and candidates that were shown that day."""
-    table = next(read_chunks([Part(prepare(config, "ads", [day])[0].path, "ads")], None, 100_000)).to_pylist()
+    table = next(
+        read_chunks([Part(prepare(config, "ads", [day])[0].path, "ads")], None, 100_000)
+    ).to_pylist()
     rng = np.random.default_rng(1)
     user_features = [f.name for f in config.features if f.side == "user"]
     made = []
@@ -59,7 +61,11 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
             {
                 "user_id": row["user_id"],
                 "ts": at,
-                "user": {**{name: row[name] for name in user_features}, "user_impressions": 3.0, "user_ctr": 0.1},
+                "user": {
+                    **{name: row[name] for name in user_features},
+                    "user_impressions": 3.0,
+                    "user_ctr": 0.1,
+                },
                 "context": {"slot": row["slot"]},
                 "history": [{"item_id": item, "ts": at - gap} for item, gap in clicks],
                 "candidates": candidates,
@@ -74,7 +80,9 @@ def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrN
     rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
     snapshots = [Ref.parse(text) for text in store.manifest(ref).parents["tpm"]]
     request = Request(config, store, day)
-    model = CtrNet(config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)).eval()
+    model = CtrNet(
+        config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)
+    ).eval()
     path = prepare(config, "ads", [day])[0].path
     table = next(read_chunks([Part(path, "ads")], None, 100_000)).slice(0, CANDIDATES)
     assert isinstance(merged, CtrNet)
@@ -113,8 +121,21 @@ def main() -> None:
         found = alternate({"merged": lambda: merged(batch), "unmerged": lambda: model(batch)}, 200)
     ratio = found["unmerged"].median / found["merged"].median
     rows = [
-        Row("200 candidates, one request", "2 ms at p99", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", "2 ms", 2 / p99, 1),
-        Row("forward pass in torch", "unmerged tables", str(found["merged"]), str(found["unmerged"]), ratio),
+        Row(
+            "200 candidates, one request",
+            "2 ms at p99",
+            f"p50 {p50:.2f} ms, p99 {p99:.2f} ms",
+            "2 ms",
+            2 / p99,
+            1,
+        ),
+        Row(
+            "forward pass in torch",
+            "unmerged tables",
+            str(found["merged"]),
+            str(found["unmerged"]),
+            ratio,
+        ),
     ]
     report("scoring", rows)
 

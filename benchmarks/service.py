@@ -48,7 +48,9 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
 
 def measured(port: int, path: Path, count: int) -> dict[str, Any]:
     """What `clients` finds in a process of its own."""
-    return json_of([sys.executable, "-m", "benchmarks.service", "clients", str(port), str(path), str(count)])
+    return json_of(
+        [sys.executable, "-m", "benchmarks.service", "clients", str(port), str(path), str(count)]
+    )
 
 
 def main() -> None:
@@ -60,15 +62,25 @@ def main() -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603
         try:
             assert server.stderr is not None
-            port = next(int(line.rsplit(":", 1)[1]) for line in server.stderr if "listening on" in line)
+            port = next(
+                int(line.rsplit(":", 1)[1]) for line in server.stderr if "listening on" in line
+            )
             for candidates in (20, 200):
                 path = RESULTS / f"requests-{candidates}.json"
-                path.write_text(json.dumps([one | {"candidates": one["candidates"][:candidates]} for one in made]))
+                path.write_text(
+                    json.dumps(
+                        [one | {"candidates": one["candidates"][:candidates]} for one in made]
+                    )
+                )
                 for count in CLIENTS:
                     seen = measured(port, path, count)
                     p50, p99 = seen["p50"] * 1000, seen["p99"] * 1000
-                    shown = f"{seen['per_second']:,.0f} requests/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
-                    rows.append(Row(f"{candidates} candidates", f"{count} clients", shown, "–", 1.0))
+                    shown = (
+                        f"{seen['per_second']:,.0f} requests/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+                    )
+                    rows.append(
+                        Row(f"{candidates} candidates", f"{count} clients", shown, "–", 1.0)
+                    )
         finally:
             server.terminate()
     report("service", rows)

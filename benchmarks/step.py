@@ -16,13 +16,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
 from ecdctr.config import Cpm, Snapshots, Tpm
-from ecdctr.data.batches import Part, training_batches
+from ecdctr.examples.batches import Part, training_batches
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.loop import keep_freed_memory
 from ecdctr.training.optimizers import Optimizers
 
-COUNTED = ("mm", "addmm", "bmm", "index_select", "index_copy_", "index_add_", "scatter_add_", "embedding")
+COUNTED = (
+    "mm",
+    "addmm",
+    "bmm",
+    "index_select",
+    "index_copy_",
+    "index_add_",
+    "scatter_add_",
+    "embedding",
+)
 REPEATS = 40
 
 
@@ -33,9 +42,13 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.found: list[Callable[[], Any]] = []
 
-    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
         if function.overloadpacket.__name__ in COUNTED:
-            copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
+            copies = [
+                value.clone() if isinstance(value, torch.Tensor) else value for value in arguments
+            ]
             self.found.append(lambda: function(*copies, **(named or {})))
         return function(*arguments, **(named or {}))
 
@@ -60,13 +73,21 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
     config, inputs, vocabularies = prepared(name, precision)
     settings = config.cpm
     if snapshots:
-        settings = settings.model_copy(update={"batch_size": Cpm().batch_size, "threads": Cpm().threads})
+        settings = settings.model_copy(
+            update={"batch_size": Cpm().batch_size, "threads": Cpm().threads}
+        )
     torch.set_num_threads(settings.threads)
     rows = {field: vocabulary.rows for field, vocabulary in vocabularies.items()}
     model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, snapshots)).train()
     optimizers = Optimizers(model, settings)
     parts = [Part(FOLDER / "train.parquet", "ads")]
-    batch = next(iter(training_batches(parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1)))
+    batch = next(
+        iter(
+            training_batches(
+                parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1
+            )
+        )
+    )
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -84,8 +105,17 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
     times = alternate({"step": step, "floor": floor}, REPEATS)
     share = times["floor"].median / times["step"].median
     with_them = f" and {snapshots} snapshots" if snapshots else ""
-    work = f"{name}{with_them}, {precision}: {settings.batch_size} rows, threads: {settings.threads}"
-    return Row(work, f"floor of {len(recorder.found)} operations", str(times["step"]), str(times["floor"]), share, 0.7)
+    work = (
+        f"{name}{with_them}, {precision}: {settings.batch_size} rows, threads: {settings.threads}"
+    )
+    return Row(
+        work,
+        f"floor of {len(recorder.found)} operations",
+        str(times["step"]),
+        str(times["floor"]),
+        share,
+        0.7,
+    )
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, report
 from ecdctr.config import load_config
-from ecdctr.data.prepare import prepare
-from ecdctr.data.simulate import PRESETS, simulate
+from ecdctr.examples.prepare import prepare
+from ecdctr.worlds.simulate import PRESETS, simulate
 
 FOLDER, REPEATS = RESULTS / "tpm", 5
 DAYS = (90, 180)
@@ -59,7 +59,14 @@ def main() -> None:
     growth = long.median / short.median
     rows = [
         Row("TPM, 180 days", "90 days", str(long), str(short), 2.1 / growth, 1),
-        Row("its peak memory", "90 days", f"{memory[1]:.0f} MiB", f"{memory[0]:.0f} MiB", memory[0] / memory[1], 0.95),
+        Row(
+            "its peak memory",
+            "90 days",
+            f"{memory[1]:.0f} MiB",
+            f"{memory[0]:.0f} MiB",
+            memory[0] / memory[1],
+            0.95,
+        ),
     ]
 
     week_before = last - dt.timedelta(days=7)
@@ -73,7 +80,16 @@ def main() -> None:
             refreshes[kind].append(train(configuration(84, kind), last, kind))
     part, whole = (seconds(refreshes[kind]) for kind in kinds)
     ratio = whole.median / part.median
-    rows.append(Row("weekly refresh, incremental", "whole window of 84 days", str(part), str(whole), ratio, 10))
+    rows.append(
+        Row(
+            "weekly refresh, incremental",
+            "whole window of 84 days",
+            str(part),
+            str(whole),
+            ratio,
+            10,
+        )
+    )
     report("tpm", rows)
 
 

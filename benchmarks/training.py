@@ -25,8 +25,8 @@ from sklearn.metrics import log_loss
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
 from ecdctr.config import Config
-from ecdctr.data.batches import Inputs, Part, encode, read_chunks, training_batches
-from ecdctr.data.vocabulary import Vocabulary
+from ecdctr.examples.batches import Inputs, Part, encode, read_chunks, training_batches
+from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.network import CtrNet
 from ecdctr.training.loop import fit
 
@@ -34,8 +34,18 @@ FOLDER, PEERS = RESULTS / "training", ROOT / ".venv-peers"
 TRAIN, TEST, HISTORY, REPEATS = 600_000, 100_000, 20, 5
 # ids of user, item and 13 more fields; the first row of a table is for unknown ids
 FIELDS = {"user_id": 60_000, "item_id": 12_000} | {f"field_{k}": 4 * 2**k for k in range(13)}
-COMMON = {"fields": FIELDS, "dim": 16, "hidden": [256, 128, 64], "batch_size": 4096, "lr": 1e-3, "threads": 2}
-SHAPES: dict[str, dict[str, Any]] = {"deepfm": {**COMMON, "history": 0}, "din": {**COMMON, "history": HISTORY}}
+COMMON = {
+    "fields": FIELDS,
+    "dim": 16,
+    "hidden": [256, 128, 64],
+    "batch_size": 4096,
+    "lr": 1e-3,
+    "threads": 2,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "deepfm": {**COMMON, "history": 0},
+    "din": {**COMMON, "history": HISTORY},
+}
 WORST_LOSS_GAP = 0.005
 PRECISIONS = {"ecdctr": "float32", "ecdctr bfloat16": "bfloat16"}
 
@@ -52,7 +62,9 @@ def draw(rows: int, seed: int) -> dict[str, NDArray]:
     length = rng.integers(0, HISTORY + 1, rows)
     history = 1 + (rng.random((rows, HISTORY)) ** 2 * (FIELDS["item_id"] - 1)).astype(np.int64)
     columns["history"] = np.where(np.arange(HISTORY) < length[:, None], history, 0)
-    near = (taste[columns["history"]] * taste[columns["item_id"]][:, None]).sum(2) * (columns["history"] > 0)
+    near = (taste[columns["history"]] * taste[columns["item_id"]][:, None]).sum(2) * (
+        columns["history"] > 0
+    )
     logit += near.sum(1) / np.maximum(length, 1)
     columns["click"] = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int8)
     return columns
@@ -73,26 +85,37 @@ def write() -> None:
         history = columns.pop("history")
         fixed = pa.FixedSizeListArray.from_arrays(history.ravel(), HISTORY)
         pq.write_table(
-            pa.table({**columns, "history": fixed.cast(pa.list_(pa.int64()))}), FOLDER / f"peer-{part}.parquet"
+            pa.table({**columns, "history": fixed.cast(pa.list_(pa.int64()))}),
+            FOLDER / f"peer-{part}.parquet",
         )
         kept = history > 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32))
         ours: dict[str, Any] = {name: hashed(columns[name]) for name in FIELDS}
         ours["history"] = pa.ListArray.from_arrays(offsets, pa.array(hashed(history[kept])))
-        ours["history_gap"] = pa.ListArray.from_arrays(offsets, pa.array(np.full(kept.sum(), 3600, np.float32)))
-        pq.write_table(pa.table({**ours, "click": columns["click"]}), FOLDER / f"{part}.parquet", compression="zstd")
+        ours["history_gap"] = pa.ListArray.from_arrays(
+            offsets, pa.array(np.full(kept.sum(), 3600, np.float32))
+        )
+        pq.write_table(
+            pa.table({**ours, "click": columns["click"]}),
+            FOLDER / f"{part}.parquet",
+            compression="zstd",
+        )
 
 
 def prepared(name: str, precision: str = "float32") -> tuple[Config, Inputs, dict[str, Vocabulary]]:
     """Configuration, inputs and vocabularies of a shape."""
     shape = SHAPES[name]
     network = {"embedding_dim": shape["dim"], "hidden": shape["hidden"]}
-    network |= {"backbone": "mlp"} if shape["history"] else {"backbone": "deepfm", "history": "none"}
+    network |= (
+        {"backbone": "mlp"} if shape["history"] else {"backbone": "deepfm", "history": "none"}
+    )
     training = {"batch_size": shape["batch_size"], "threads": shape["threads"]}
     training |= {"lr_embedding": shape["lr"], "lr_dense": shape["lr"], "precision": precision}
     config = Config.model_validate({"network": network, "cpm": training, "snapshots": {"count": 0}})
     inputs = Inputs(tuple(FIELDS), (), (), shape["history"])
-    ids = {name: Vocabulary(pa.array(hashed(np.arange(1, count)))) for name, count in FIELDS.items()}
+    ids = {
+        name: Vocabulary(pa.array(hashed(np.arange(1, count)))) for name, count in FIELDS.items()
+    }
     return config, inputs, ids
 
 
@@ -100,7 +123,9 @@ def ours(name: str, precision: str) -> dict[str, float]:
     """One epoch, then the loss on the test rows."""
     config, inputs, vocabularies = prepared(name, precision)
     model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1)
-    done = fit(model, config.cpm, inputs, vocabularies, [Part(FOLDER / "train.parquet", "ads")], seed=1)
+    done = fit(
+        model, config.cpm, inputs, vocabularies, [Part(FOLDER / "train.parquet", "ads")], seed=1
+    )
     labels, scores = [], []
     with torch.inference_mode():
         for table in read_chunks([Part(FOLDER / "test.parquet", "ads")], inputs.columns, 10_000):
@@ -118,7 +143,9 @@ def batches() -> dict[str, float]:
     config, inputs, vocabularies = prepared("din")
     parts, settings = [Part(FOLDER / "train.parquet", "ads")], config.cpm
     began = time.perf_counter()
-    found = training_batches(parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed=1)
+    found = training_batches(
+        parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed=1
+    )
     rows = sum(map(len, found))
     return {"seconds": time.perf_counter() - began, "rows": rows}
 
@@ -131,7 +158,14 @@ def install_peers() -> None:
         return
     print("Installing the peers into .venv-peers (once) ...", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)  # noqa: S603
-    pip = [str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [
+        str(PEERS / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     subprocess.run([*pip, "-r", str(listed)], check=True)  # noqa: S603
     stamp.write_text(listed.read_text())
 
@@ -141,7 +175,12 @@ def run(who: str, name: str) -> dict[str, float]:
     if who in PRECISIONS:
         command = [sys.executable, "-m", "benchmarks.training", "ours", name, PRECISIONS[who]]
     else:
-        command = [str(PEERS / "bin" / "python"), str(ROOT / "benchmarks" / f"peer_{who}.py"), str(FOLDER), name]
+        command = [
+            str(PEERS / "bin" / "python"),
+            str(ROOT / "benchmarks" / f"peer_{who}.py"),
+            str(FOLDER),
+            name,
+        ]
     return json_of(command)
 
 

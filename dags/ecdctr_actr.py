@@ -1,5 +1,5 @@
 """The Airflow DAG ecdctr_actr, daily: the ads model, from CPM and the snapshots."""
 
-from ecdctr.orchestration.pipeline import build_dag
+from ecdctr.airflow.pipeline import build_dag
 
 dag = build_dag("actr")

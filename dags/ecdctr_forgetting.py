@@ -1,5 +1,5 @@
 """The Airflow DAG ecdctr_forgetting: who forgets what, by backfills of several variants, started by hand."""
 
-from ecdctr.orchestration.forgetting import build_forgetting_dag
+from ecdctr.studies.forgetting.dag import build_forgetting_dag
 
 dag = build_forgetting_dag()

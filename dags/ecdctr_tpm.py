@@ -1,5 +1,5 @@
 """The Airflow DAG ecdctr_tpm, weekly: the tiny model on long-window natural content and its snapshot tables."""
 
-from ecdctr.orchestration.pipeline import build_dag
+from ecdctr.airflow.pipeline import build_dag
 
 dag = build_dag("tpm")

@@ -9,7 +9,14 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LOG_EVERY_SECONDS = 10.0
 JSON_LINES = "ECDCTR_LOG"  # environment variable; "json" makes each line of a log an object
@@ -19,7 +26,9 @@ def log(event: str, **fields: object) -> None:
     """A line on stderr that says what it is about: level, experiment, data date, version, as far as they are known."""
     if os.environ.get(JSON_LINES) == "json":
         now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": event, **{name: str(value) for name, value in fields.items()}})
+        line = json.dumps(
+            {"time": now, "event": event, **{name: str(value) for name, value in fields.items()}}
+        )
     else:
         about = " ".join(f"{name}={value}" for name, value in fields.items())
         line = f"{event}  [{about}]" if about else event
@@ -69,7 +78,10 @@ class Bars:
         elif now - self._logged > LOG_EVERY_SECONDS:
             self._logged = now
             left = (self._total - self._done) / max(rate, 1e-9)
-            log(f"{self._what}: {self._done:,}/{self._total:,} {note}, {left:.0f} s left", **self.fields)
+            log(
+                f"{self._what}: {self._done:,}/{self._total:,} {note}, {left:.0f} s left",
+                **self.fields,
+            )
 
     def close(self) -> None:
         """Leave the terminal tidy."""

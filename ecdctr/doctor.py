@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, load_config
-from ecdctr.data.days import available_dates
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.impressions.days import available_dates
 from ecdctr.store.storage import open_storage
 
-WANTED = {"torch": "2.13", "pyarrow": "26", "duckdb": "2.0", "pydantic": "2.14", "apache-airflow": "3.3"}
+WANTED = {
+    "torch": "2.13",
+    "pyarrow": "26",
+    "duckdb": "2.0",
+    "pydantic": "2.14",
+    "apache-airflow": "3.3",
+}
 
 
 class Finding(NamedTuple):
@@ -29,7 +35,12 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
     findings.append(_gpu())
     folder = store if isinstance(store, Path) and store.exists() else Path.cwd()
     free = shutil.disk_usage(folder).free / 1e9
-    findings.append(Finding(free > 5, f"{free:.0f} GB free at {folder}" + ("" if free > 5 else "; make room for 5 GB")))
+    findings.append(
+        Finding(
+            free > 5,
+            f"{free:.0f} GB free at {folder}" + ("" if free > 5 else "; make room for 5 GB"),
+        )
+    )
     try:
         config = load_config(config_path)
         findings.append(Finding(True, f"configuration {config_path}"))
@@ -58,13 +69,20 @@ def _airflow() -> list[Finding]:
     findings = [
         Finding(
             bool(os.environ.get(name)),
-            f"{name} is {os.environ[name]}" if os.environ.get(name) else f"{name} is not set: the DAGs need it",
+            f"{name} is {os.environ[name]}"
+            if os.environ.get(name)
+            else f"{name} is not set: the DAGs need it",
         )
         for name in ("ECDCTR_CONFIG", "ECDCTR_STORE")
     ]
     home = os.environ.get("AIRFLOW_HOME")
     findings.append(
-        Finding(True, f"AIRFLOW_HOME is {home}" if home else "AIRFLOW_HOME is not set: Airflow would use ~/airflow")
+        Finding(
+            True,
+            f"AIRFLOW_HOME is {home}"
+            if home
+            else "AIRFLOW_HOME is not set: Airflow would use ~/airflow",
+        )
     )
     try:
         from airflow.configuration import conf
@@ -73,25 +91,44 @@ def _airflow() -> list[Finding]:
     dags = Path(conf.get("core", "dags_folder"))
     found = (dags / "ecdctr_actr.py").exists()
     findings.append(
-        Finding(found, f"DAGs in {dags}" if found else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER")
+        Finding(
+            found,
+            f"DAGs in {dags}"
+            if found
+            else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER",
+        )
     )
     sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
     findings.append(
         Finding(
             not sqlite,
-            "metadata on SQLite: for one person; use PostgreSQL for a team" if sqlite else "metadata on a server",
+            "metadata on SQLite: for one person; use PostgreSQL for a team"
+            if sqlite
+            else "metadata on a server",
         )
     )
-    host, open_door = conf.get("api", "host"), conf.getboolean("core", "simple_auth_manager_all_admins")
+    host, open_door = (
+        conf.get("api", "host"),
+        conf.getboolean("core", "simple_auth_manager_all_admins"),
+    )
     if open_door:
         safe = host in ("127.0.0.1", "localhost", "::1")
         findings.append(
-            Finding(safe, f"everybody is admin, on {host}" + ("" if safe else "; bind to loopback or ask for a login"))
+            Finding(
+                safe,
+                f"everybody is admin, on {host}"
+                + ("" if safe else "; bind to loopback or ask for a login"),
+            )
         )
-    port, execution = conf.get("api", "port"), conf.get("core", "execution_api_server_url", fallback="")
+    port, execution = (
+        conf.get("api", "port"),
+        conf.get("core", "execution_api_server_url", fallback=""),
+    )
     if port != "8080" and f":{port}/" not in (execution or ""):
         text = f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is '{execution}'"
-        findings.append(Finding(False, f"{text}: tasks would fail; set it to http://HOST:{port}/execution/"))
+        findings.append(
+            Finding(False, f"{text}: tasks would fail; set it to http://HOST:{port}/execution/")
+        )
     return findings
 
 
@@ -99,8 +136,12 @@ def _version(name: str, least: str) -> Finding:
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(False, f"{name} is not installed; run ./run test once, or pip install it (>= {least})")
-    fine = tuple(int(p) for p in found.split("+")[0].split(".")[:2]) >= tuple(int(p) for p in least.split("."))
+        return Finding(
+            False, f"{name} is not installed; run ./run test once, or pip install it (>= {least})"
+        )
+    fine = tuple(int(p) for p in found.split("+")[0].split(".")[:2]) >= tuple(
+        int(p) for p in least.split(".")
+    )
     return Finding(fine, f"{name} {found}" + ("" if fine else f", at least {least} is needed"))
 
 
@@ -108,5 +149,8 @@ def _gpu() -> Finding:
     import torch
 
     return Finding(
-        True, f"GPU: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU: training on CPU"
+        True,
+        f"GPU: {torch.cuda.get_device_name()}"
+        if torch.cuda.is_available()
+        else "no GPU: training on CPU",
     )

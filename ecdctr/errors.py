@@ -2,7 +2,9 @@
 
 import errno
 
-TRY_AGAIN = 75  # exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
+TRY_AGAIN = (
+    75  # exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
+)
 
 
 class EcdctrError(Exception):
@@ -36,7 +38,10 @@ _TROUBLES = {
     "Read-only file system": (errno.EROFS, "mount it writable"),
     "Permission denied": (errno.EACCES, "give this user the right to write there"),
     "Not a directory": (errno.ENOTDIR, "look whether a file stands in the place of a folder"),
-    "No such file or directory": (errno.ENOENT, "look whether the folder was removed or its disk unmounted"),
+    "No such file or directory": (
+        errno.ENOENT,
+        "look whether the folder was removed or its disk unmounted",
+    ),
     "Input/output error": (errno.EIO, "check the disk"),
     "Stale file handle": (errno.ESTALE, "mount the network folder again"),
 }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from ecdctr.orchestration.links import VersionLink
-from ecdctr.orchestration.settings import load_settings
+from ecdctr.airflow.dates import load_settings
+from ecdctr.airflow.links import VersionLink
 from ecdctr.store.store import Store
 
 
 def _pages() -> list[dict]:
     from airflow.api_fastapi.core_api.security import get_user
 
-    from ecdctr.web.app import build_app
+    from ecdctr.airflow.pages.app import build_app
 
     app = build_app(lambda: Store(load_settings().store_path), get_user)
     return [{"app": app, "url_prefix": "/ecdctr", "name": "E-CDCTR"}]
@@ -23,5 +23,12 @@ class EcdctrPlugin(AirflowPlugin):
 
     name = "ecdctr"
     fastapi_apps = _pages()
-    external_views = [{"name": "E-CDCTR", "href": "/ecdctr/overview", "destination": "nav", "url_route": "ecdctr"}]  # noqa: RUF012
-    operator_extra_links = [VersionLink()]  # noqa: RUF012
+    external_views = [
+        {
+            "name": "E-CDCTR",
+            "href": "/ecdctr/overview",
+            "destination": "nav",
+            "url_route": "ecdctr",
+        }
+    ]
+    operator_extra_links = [VersionLink()]

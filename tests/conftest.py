@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ecdctr.config import Config, load_config
-from ecdctr.data.simulate import PRESETS, simulate
 from ecdctr.store.store import Store
-from tests.s3 import S3Server, s3_server
+from ecdctr.worlds.simulate import PRESETS, simulate
+from tests.store.s3 import S3Server, s3_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
@@ -27,7 +27,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     loaded = load_config(REPOSITORY / "configs" / "tiny.yaml")
-    data = loaded.data.model_copy(update={"root": world, "prepared": tmp_path_factory.mktemp("prepared")})
+    data = loaded.data.model_copy(
+        update={"root": world, "prepared": tmp_path_factory.mktemp("prepared")}
+    )
     return loaded.model_copy(update={"data": data})
 
 
@@ -38,7 +40,9 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def any_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
     """A store in a folder, and one on object storage."""
     if request.param == "folder":
         return Store(tmp_path / "store")

@@ -19,7 +19,11 @@ PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
 
 def block(language: str) -> str:
     """The block of the example; the mapping of another log has its own test (test_readers.py)."""
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if not text.startswith("log:")]
+    found = [
+        text
+        for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+        if not text.startswith("log:")
+    ]
     assert len(found) == 1, language
     return found[0]
 
@@ -37,8 +41,13 @@ def write_own_log(root, days: int = 20) -> None:
             columns = {
                 "user_id": pa.array([f"u{i}" for i in user]),
                 "item_id": pa.array([f"i{i}" for i in item]),
-                "ts": pa.array([start + dt.timedelta(seconds=int(s)) for s in seconds], pa.timestamp("us", tz="UTC")),
-                "click": pa.array((rng.random(rows) < 0.05 + 0.3 * ((user + item) % 7 == 0)).astype(np.int8)),
+                "ts": pa.array(
+                    [start + dt.timedelta(seconds=int(s)) for s in seconds],
+                    pa.timestamp("us", tz="UTC"),
+                ),
+                "click": pa.array(
+                    (rng.random(rows) < 0.05 + 0.3 * ((user + item) % 7 == 0)).astype(np.int8)
+                ),
                 "device": pa.array([None if i % 40 == 0 else f"d{i % 3}" for i in user]),
                 "advertiser": pa.array([f"a{i % 9}" for i in item]),
                 "keywords": pa.array([[f"k{i % 5}", f"k{i % 11}"] for i in item]),
@@ -59,7 +68,11 @@ def test_the_example_of_bring_your_own_data_runs_as_written(tmp_path):
         program, *arguments = shlex.split(line)
         assert program == "ecdctr"
         done = subprocess.run(
-            [sys.executable, "-m", "ecdctr.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "ecdctr.cli", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
     assert "<svg" in (tmp_path / "report.html").read_text()

@@ -8,15 +8,28 @@ import sys
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
-from tests.helpers import write_config
+from tests.make import write_config
 
 
 def doctor(world: Path, tmp_path: Path, store: Path, **environment: str) -> dict[str, str]:
     """Texts by their first word: 'ok' or 'mend', all lines of a kind together."""
     config = write_config(tmp_path / "config.yaml", world)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "ECDCTR"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "ECDCTR"))
+    }
     done = subprocess.run(
-        [sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "doctor"],
+        [
+            sys.executable,
+            "-m",
+            "ecdctr.cli",
+            "--config",
+            str(config),
+            "--store",
+            str(store),
+            "doctor",
+        ],
         env=clean | {"AIRFLOW_HOME": str(tmp_path / "home")} | environment,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.helpers import changed
+from tests.make import changed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -23,7 +23,9 @@ def store(config, tmp_path_factory) -> Store:
 
 
 def loss(config, store, name: str, **training: object) -> float:
-    outcome = train_cpm(Request(changed(config, "cpm", **training), store, DATE, name, name, force=True))
+    outcome = train_cpm(
+        Request(changed(config, "cpm", **training), store, DATE, name, name, force=True)
+    )
     return outcome.manifest.metrics["train_loss"]
 
 
@@ -42,4 +44,6 @@ def test_training_twice_on_a_gpu_gives_the_same_weights(config, store):
 def test_bfloat16_and_compile_learn_the_same_on_a_gpu(config, store):
     plain = loss(config, store, "plain")
     assert loss(config, store, "half", precision="bfloat16") == pytest.approx(plain, abs=0.01)
-    assert loss(config, store, "compiled", compile=True, batch_size=512) == pytest.approx(plain, abs=0.02)
+    assert loss(config, store, "compiled", compile=True, batch_size=512) == pytest.approx(
+        plain, abs=0.02
+    )

@@ -14,21 +14,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecdctr.airflow.dates import data_date
 from ecdctr.cli.base import parse_date, parse_domain, parse_level, parse_number, parse_seeds
 from ecdctr.config import load_config
-from ecdctr.data import contract
-from ecdctr.data.contract import validate_day
-from ecdctr.data.days import day_files, day_folder
-from ecdctr.data.prepare import prepare
 from ecdctr.errors import ConfigError, EcdctrError, StoreError
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions import contract
+from ecdctr.impressions.contract import validate_day
+from ecdctr.impressions.days import day_files, day_folder
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.orchestration.settings import data_date
+from ecdctr.models import checkpoint
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training import checkpoint
 from tests.conftest import DATE, REPOSITORY
-from tests.test_store import publish
+from tests.store.test_store import publish
 
 HOSTILE = st.one_of(
     st.text(max_size=80),
@@ -49,7 +49,9 @@ HOSTILE = st.one_of(
         ]
     ),
 )
-RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @RELAXED
@@ -77,7 +79,14 @@ def test_no_name_leads_out_of_the_store(tmp_path, name):
 @RELAXED
 @given(HOSTILE)
 def test_what_a_command_line_or_a_form_says_is_a_value_or_a_refusal(text):
-    for parse in (parse_date, parse_level, parse_domain, parse_seeds, lambda t: parse_number("--seed", t), Ref.parse):
+    for parse in (
+        parse_date,
+        parse_level,
+        parse_domain,
+        parse_seeds,
+        lambda t: parse_number("--seed", t),
+        Ref.parse,
+    ):
         with suppress(EcdctrError):
             found = parse(text)
             assert not isinstance(found, str) or found in ("tpm", "cpm", "actr", "natural", "ads")
@@ -85,14 +94,20 @@ def test_what_a_command_line_or_a_form_says_is_a_value_or_a_refusal(text):
         assert dt.date.fromisoformat(data_date({"data_date": text or "x", "experiment": "x"}, None))
 
 
-@pytest.mark.parametrize("folder", ["it's here", 'say "x"', "a; DROP TABLE day; --", "spaces and ünicode", "$HOME"])
+@pytest.mark.parametrize(
+    "folder", ["it's here", 'say "x"', "a; DROP TABLE day; --", "spaces and ünicode", "$HOME"]
+)
 def test_a_path_is_data_in_every_query(config, tmp_path, folder):
     root = tmp_path / folder / "data"
     for back in range(3):
         date = DATE - dt.timedelta(days=back)
         for domain in ("natural", "ads"):
-            shutil.copytree(day_folder(config.data.root, domain, date), day_folder(root, domain, date))
-    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / folder / "prepared", "lookback_days": 2})
+            shutil.copytree(
+                day_folder(config.data.root, domain, date), day_folder(root, domain, date)
+            )
+    data = config.data.model_copy(
+        update={"root": root, "prepared": tmp_path / folder / "prepared", "lookback_days": 2}
+    )
     made = prepare(config.model_copy(update={"data": data}), "ads", [DATE])
     assert pq.read_metadata(made[0].path).num_rows == 300
 
@@ -131,7 +146,9 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("file", ["embeddings.safetensors", "dense.safetensors", "vocabulary/user_id.parquet"])
+@pytest.mark.parametrize(
+    "file", ["embeddings.safetensors", "dense.safetensors", "vocabulary/user_id.parquet"]
+)
 def test_crafted_files_of_a_version_are_read_whole_or_refused(config, tmp_path, file):
     """Straight from the files, past the hashes that guard them in a store."""
     store = Store(tmp_path / "store")
@@ -185,12 +202,24 @@ def test_crafted_impressions_are_a_violation_or_valid(config, tmp_path):
 
 
 def sources() -> list[Path]:
-    return [path for folder in ("ecdctr", "dags", "plugins") for path in (REPOSITORY / folder).rglob("*.py")]
+    return [
+        path
+        for folder in ("ecdctr", "dags", "plugins")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    ]
 
 
 def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
     banned_modules = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
-    banned_calls = {"eval", "exec", "os.system", "os.popen", "torch.load", "yaml.load", "pd.read_pickle"}
+    banned_calls = {
+        "eval",
+        "exec",
+        "os.system",
+        "os.popen",
+        "torch.load",
+        "yaml.load",
+        "pd.read_pickle",
+    }
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
             where = f"{path}:{getattr(node, 'lineno', 0)}"
@@ -199,10 +228,13 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
                 assert not banned_modules & {name.split(".")[0] for name in names}, where
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in banned_calls, where
-                assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords), (
-                    where
-                )
-                assert not any(k.arg == "shell" and ast.unparse(k.value) != "False" for k in node.keywords), where
+                assert not any(
+                    k.arg == "allow_pickle" and ast.unparse(k.value) != "False"
+                    for k in node.keywords
+                ), where
+                assert not any(
+                    k.arg == "shell" and ast.unparse(k.value) != "False" for k in node.keywords
+                ), where
 
 
 def test_a_store_holds_no_pickle(config, tmp_path):

@@ -24,6 +24,8 @@ def main() -> None:
         if "--debug" in sys.argv or not (isinstance(error, EcdctrError) or trouble):
             raise
         if os.environ.get("RANK", "0") != "0":
-            time.sleep(20)  # mostly the first process says the same, and this one is stopped meanwhile
+            time.sleep(
+                20
+            )  # mostly the first process says the same, and this one is stopped meanwhile
         print(f"ecdctr: {trouble or error}", file=sys.stderr)
         sys.exit(TRY_AGAIN if trouble else 1)

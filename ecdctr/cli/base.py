@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ecdctr import files
 from ecdctr.config import DOMAINS, Config, Domain, Level, load_config
 from ecdctr.errors import ConfigError
+from ecdctr.files import durable
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
@@ -24,11 +24,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="E-CDCTR: tri-level transfer for cross-domain click-through-rate prediction.",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look at versions, verify, promote, roll back, remove old ones.")
+store_app = typer.Typer(
+    no_args_is_help=True, help="Look at versions, verify, promote, roll back, remove old ones."
+)
 app.add_typer(store_app, name="store")
-import_app = typer.Typer(no_args_is_help=True, help="Turn logs of other shapes into impressions of the contract.")
+import_app = typer.Typer(
+    no_args_is_help=True, help="Turn logs of other shapes into impressions of the contract."
+)
 app.add_typer(import_app, name="import")
-matrix_app = typer.Typer(no_args_is_help=True, help="Forgetting matrices of versions that Airflow's backfills made.")
+matrix_app = typer.Typer(
+    no_args_is_help=True, help="Forgetting matrices of versions that Airflow's backfills made."
+)
 app.add_typer(matrix_app, name="matrix")
 out = Console()
 
@@ -51,10 +57,18 @@ class Session:
         return Store(self.store_path)
 
 
-DateOption = Annotated[str, typer.Option("--date", help="data date, YYYY-MM-DD: the last day that is read")]
-ExperimentOption = Annotated[str, typer.Option(help="namespace of versions; resolves fall back to production")]
-VariantOption = Annotated[str, typer.Option(help="named overlay from 'variants:' in the configuration")]
-ResultOption = Annotated[Path | None, typer.Option("--result", help="also write the result as JSON to this file")]
+DateOption = Annotated[
+    str, typer.Option("--date", help="data date, YYYY-MM-DD: the last day that is read")
+]
+ExperimentOption = Annotated[
+    str, typer.Option(help="namespace of versions; resolves fall back to production")
+]
+VariantOption = Annotated[
+    str, typer.Option(help="named overlay from 'variants:' in the configuration")
+]
+ResultOption = Annotated[
+    Path | None, typer.Option("--result", help="also write the result as JSON to this file")
+]
 
 
 @app.callback()
@@ -64,7 +78,10 @@ def _global(
         "configs/demo.yaml"
     ),
     store: Annotated[
-        str, typer.Option(envvar="ECDCTR_STORE", help="root of the artifact store: a folder, or a URL like s3://…")
+        str,
+        typer.Option(
+            envvar="ECDCTR_STORE", help="root of the artifact store: a folder, or a URL like s3://…"
+        ),
     ] = "demo/store",
     as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
@@ -105,7 +122,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(seed) for seed in text.split(","))
     except ValueError:
-        raise ConfigError(f"--seeds '{text}': expected whole numbers with commas, for example 1,2,3.") from None
+        raise ConfigError(
+            f"--seeds '{text}': expected whole numbers with commas, for example 1,2,3."
+        ) from None
 
 
 def show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
@@ -120,6 +139,6 @@ def show(context: typer.Context, payload: dict[str, Any], result: Path | None = 
 
 def write_result(payload: dict[str, Any], result: Path | None) -> None:
     if result:
-        files.make_dir(result.parent)
-        with files.replacing(result) as temporary:
+        durable.make_dir(result.parent)
+        with durable.replacing(result) as temporary:
             temporary.write_text(json.dumps(payload, default=str))

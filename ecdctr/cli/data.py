@@ -29,13 +29,15 @@ def simulate(
     context: typer.Context,
     preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
     seed: int = 1,
-    root: Annotated[Path | None, typer.Option("--out", help="data root; default: data.root")] = None,
+    root: Annotated[
+        Path | None, typer.Option("--out", help="data root; default: data.root")
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="other number of days")] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Generate a two-domain world with known click probabilities."""
     from ecdctr.console import Bars
-    from ecdctr.data.simulate import PRESETS, simulate
+    from ecdctr.worlds.simulate import PRESETS, simulate
 
     if preset not in PRESETS:
         raise ConfigError(f"Unknown preset '{preset}'; presets are {', '.join(PRESETS)}.")
@@ -50,21 +52,32 @@ def simulate(
     finally:
         bars.close()
     last = sim.start + dt.timedelta(days=sim.days - 1)
-    show(context, {"root": str(root), "impressions": rows, "first": str(sim.start), "last": str(last), "seed": seed})
+    show(
+        context,
+        {
+            "root": str(root),
+            "impressions": rows,
+            "first": str(sim.start),
+            "last": str(last),
+            "seed": seed,
+        },
+    )
 
 
 @app.command()
 def validate(
     context: typer.Context,
-    date: Annotated[str | None, typer.Option(help="last day to check; default: every day found")] = None,
+    date: Annotated[
+        str | None, typer.Option(help="last day to check; default: every day found")
+    ] = None,
     days: Annotated[int, typer.Option(min=1, help="with --date: how many days up to it")] = 1,
     domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
     result: ResultOption = None,
 ) -> None:
     """Check impressions against the data contract, day by day, and the last day against the days before it."""
-    from ecdctr.data.contract import DayReport, raise_for, validate
-    from ecdctr.data.days import available_dates, present_days, window
-    from ecdctr.data.quality import check_day
+    from ecdctr.impressions.contract import DayReport, raise_for, validate
+    from ecdctr.impressions.days import available_dates, present_days, window
+    from ecdctr.impressions.quality import check_day
 
     config = context.obj.config()
     domains = [parse_domain(domain)] if domain else list(DOMAINS)
@@ -72,7 +85,11 @@ def validate(
 
     def say(report: DayReport) -> None:
         for violation in report.violations:
-            console.print(f"[red]{report.domain} {report.date}[/]  {violation}", soft_wrap=True, highlight=False)
+            console.print(
+                f"[red]{report.domain} {report.date}[/]  {violation}",
+                soft_wrap=True,
+                highlight=False,
+            )
 
     reports = []
     for name in domains:
@@ -86,7 +103,9 @@ def validate(
         newest = parse_date(date) if date else max(available_dates(config.data.root, name))
         warnings += [str(finding) for finding in check_day(config, name, newest)]
     for warning in warnings:
-        console.print(f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False
+        )
     totals = {
         "days": len(reports),
         "impressions": sum(r.rows for r in reports),
@@ -105,8 +124,8 @@ def prepare(
 ) -> None:
     """Prepare the examples of a level's window; days already prepared are re-used."""
     from ecdctr.console import Bars
-    from ecdctr.data.days import window
-    from ecdctr.data.prepare import prepare
+    from ecdctr.examples.prepare import prepare
+    from ecdctr.impressions.days import window
 
     config = context.obj.config(variant)
     checked = parse_level(level)
@@ -114,14 +133,22 @@ def prepare(
     bars = Bars(level=level, data_date=date)
     bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
     try:
-        days = prepare(config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1))
+        days = prepare(
+            config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1)
+        )
     finally:
         bars.close()
-    show(context, {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)}, result)
+    show(
+        context,
+        {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)},
+        result,
+    )
 
 
 SourceOption = Annotated[Path, typer.Option("--from", help="folder with the source files")]
-RootOption = Annotated[Path | None, typer.Option("--out", help="data root to fill; default: data.root")]
+RootOption = Annotated[
+    Path | None, typer.Option("--out", help="data root to fill; default: data.root")
+]
 
 
 @import_app.command("kuairand")
@@ -129,11 +156,13 @@ def import_kuairand(
     context: typer.Context,
     source: SourceOption,
     edition: Annotated[str, typer.Option(help="pure, 1k or 27k")] = "pure",
-    with_random: Annotated[bool, typer.Option(help="also the impressions of randomly exposed videos")] = False,
+    with_random: Annotated[
+        bool, typer.Option(help="also the impressions of randomly exposed videos")
+    ] = False,
     root: RootOption = None,
 ) -> None:
     """The official CSV files of KuaiRand: NORMAL videos are natural content, AD videos are ads."""
-    from ecdctr.data.kuairand import kuairand_mapping
+    from ecdctr.impressions.kuairand import kuairand_mapping
 
     _import(context, kuairand_mapping(source, edition, with_random), source, root)
 
@@ -141,12 +170,16 @@ def import_kuairand(
 @import_app.command("log")
 def import_any_log(
     context: typer.Context,
-    mapping: Annotated[Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")],
-    source: Annotated[Path | None, typer.Option("--from", help="source folder; default: the mapping's")] = None,
+    mapping: Annotated[
+        Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")
+    ],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="source folder; default: the mapping's")
+    ] = None,
     root: RootOption = None,
 ) -> None:
     """Any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
-    from ecdctr.data.readers import load_mapping
+    from ecdctr.impressions.mapping import load_mapping
 
     _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
 
@@ -154,14 +187,18 @@ def import_any_log(
 def _local_root(context: typer.Context) -> Path:
     root = context.obj.config().data.root
     if not isinstance(root, Path):
-        raise ConfigError(f"data.root is the URL {root}; name a local folder with --out and upload it from there.")
+        raise ConfigError(
+            f"data.root is the URL {root}; name a local folder with --out and upload it from there."
+        )
     return root
 
 
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
-    from ecdctr.data.readers import import_log
+    from ecdctr.impressions.mapping import import_log
 
     root = root or _local_root(context)
     console = Console(stderr=True)
-    done = import_log(mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False))
+    done = import_log(
+        mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False)
+    )
     show(context, {"root": str(root), **done._asdict()})

@@ -37,19 +37,34 @@ def train(
     date: DateOption,
     experiment: ExperimentOption = PRODUCTION,
     variant: VariantOption = "default",
-    force: Annotated[bool, typer.Option("--force/--no-force", help="train again even if the version exists")] = False,
+    force: Annotated[
+        bool, typer.Option("--force/--no-force", help="train again even if the version exists")
+    ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart/--no-restart", help="start anew where each day would go on from the day before")
+        bool,
+        typer.Option(
+            "--restart/--no-restart",
+            help="start anew where each day would go on from the day before",
+        ),
     ] = False,
     chain_start: Annotated[
-        str, typer.Option(help="where each day goes on from the day before: the day that starts anew")
+        str,
+        typer.Option(help="where each day goes on from the day before: the day that starts anew"),
     ] = "",
-    seed: Annotated[str, typer.Option(help="other seed than the configuration's; needs an experiment")] = "",
+    seed: Annotated[
+        str, typer.Option(help="other seed than the configuration's; needs an experiment")
+    ] = "",
     hold_out_every: Annotated[
-        str, typer.Option(help="actr: keep each n-th impression of ads out of training, for a forgetting matrix")
+        str,
+        typer.Option(
+            help="actr: keep each n-th impression of ads out of training, for a forgetting matrix"
+        ),
     ] = "",
     processes: Annotated[
-        int, typer.Option(min=1, help="on this machine, that train together: each on its shards (LEVEL.shards)")
+        int,
+        typer.Option(
+            min=1, help="on this machine, that train together: each on its shards (LEVEL.shards)"
+        ),
     ] = 1,
     result: ResultOption = None,
 ) -> None:
@@ -70,7 +85,9 @@ def train(
     bars = Bars(**about)
     day, start = parse_date(date), parse_date(chain_start) if chain_start else None
     if start and day < start:
-        raise ConfigError(f"Data date {day} lies before the chain's start {start}; start the chain earlier.")
+        raise ConfigError(
+            f"Data date {day} lies before the chain's start {start}; start the chain earlier."
+        )
     config = session.config(variant).with_overrides(
         parse_number("--seed", seed), parse_number("--hold-out-every", hold_out_every)
     )
@@ -79,7 +96,9 @@ def train(
             "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
         )
     reporter = bars if workers.first else Silent()
-    request = Request(config, session.store, day, experiment, variant, force, restart or day == start, reporter)
+    request = Request(
+        config, session.store, day, experiment, variant, force, restart or day == start, reporter
+    )
     try:
         with session.store.in_use():
             outcome = function(request)
@@ -103,24 +122,39 @@ def train(
 @app.command()
 def evaluate(
     context: typer.Context,
-    date: Annotated[str, typer.Option("--date", help="evaluation day; the model must not have read it")],
+    date: Annotated[
+        str, typer.Option("--date", help="evaluation day; the model must not have read it")
+    ],
     level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
     experiment: ExperimentOption = PRODUCTION,
-    version: Annotated[str | None, typer.Option(help="a version; default: the newest before the day")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="a version; default: the newest before the day")
+    ] = None,
     variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
     from ecdctr.console import log
-    from ecdctr.training.evaluate import evaluate
+    from ecdctr.evaluation.evaluate import evaluate
 
     session: Session = context.obj
     day = parse_date(date)
     before = day - dt.timedelta(days=1)
-    ref = Ref.parse(version) if version else session.store.require(parse_level(level), before, experiment)
+    ref = (
+        Ref.parse(version)
+        if version
+        else session.store.require(parse_level(level), before, experiment)
+    )
     with session.store.in_use():
         found = evaluate(session.config(variant), session.store, ref, day)
-    log("evaluated", level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version, on=date)
+    log(
+        "evaluated",
+        level=ref.level,
+        experiment=ref.experiment,
+        data_date=ref.date,
+        version=ref.version,
+        on=date,
+    )
     payload = {"version": str(ref), "date": date, "metrics": found.metrics}
     if session.as_json:
         show(context, payload, result)
@@ -143,14 +177,16 @@ def gate(
 ) -> None:
     """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
     from ecdctr.console import log
-    from ecdctr.training.evaluations import gate
+    from ecdctr.evaluation.gate import gate
 
     session: Session = context.obj
     ref = Ref.parse(version)
     verdict = gate(session.config(variant), session.store, ref, parse_date(date))
     event = "promoted" if verdict.passed else "not promoted"
     log(event, level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version)
-    show(context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result)
+    show(
+        context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result
+    )
 
 
 @app.command()
@@ -162,7 +198,7 @@ def report(
     ] = "ads_only,no_tpm,production",
 ) -> None:
     """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
-    from ecdctr.report.page import collect, print_table, write_page
+    from ecdctr.demo.run.page import collect, print_table, write_page
 
     session: Session = context.obj
     rows = collect(session.store, [name.strip() for name in experiments.split(",")])

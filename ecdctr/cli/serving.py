@@ -30,14 +30,18 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed; install ecdctr with the extra 'serving'.") from None
+        raise ConfigError(
+            f"{error.name} is not installed; install ecdctr with the extra 'serving'."
+        ) from None
 
 
 @app.command("export")
 def export_version(
     context: typer.Context,
     target: Annotated[Path, typer.Option("--out", help="folder to make")],
-    version: Annotated[str | None, typer.Option(help="an A-CTR version; default: the serving one")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="an A-CTR version; default: the serving one")
+    ] = None,
     experiment: ExperimentOption = PRODUCTION,
 ) -> None:
     """Write a version as a bundle that scores without torch and Airflow: ONNX, vocabularies, schema, self-test."""
@@ -47,7 +51,9 @@ def export_version(
     session: Session = context.obj
     ref = Ref.parse(version) if version else session.store.alias("serving", experiment)
     if ref is None:
-        raise ConfigError(f"Nothing serves in experiment '{experiment}'; name a version with --version.")
+        raise ConfigError(
+            f"Nothing serves in experiment '{experiment}'; name a version with --version."
+        )
     with session.store.in_use():
         description = export_bundle(session.config(), session.store, ref, target)
     size = sum(path.stat().st_size for path in target.iterdir())
@@ -58,9 +64,15 @@ def export_version(
 def score(
     context: typer.Context,
     bundle: Annotated[Path, typer.Option(help="folder made by ecdctr export")],
-    requests: Annotated[Path | None, typer.Option(help="file of JSON lines; default: standard input")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Parquet file that ecdctr prepare made, instead")] = None,
-    target: Annotated[Path | None, typer.Option("--out", help="Parquet file to write, with --examples")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="file of JSON lines; default: standard input")
+    ] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Parquet file that ecdctr prepare made, instead")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="Parquet file to write, with --examples")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
@@ -68,7 +80,9 @@ def score(
         from ecdctr.serving.scorer import Scorer
 
     if (examples is None) != (target is None) or (examples and requests):
-        raise ConfigError("Give --examples together with --out, or --requests, or requests on standard input.")
+        raise ConfigError(
+            "Give --examples together with --out, or --requests, or requests on standard input."
+        )
     scorer = Scorer(bundle, threads)
     if examples and target:
         from ecdctr.serving.batch import rows_of, score_parquet
@@ -86,21 +100,33 @@ def score(
             try:
                 probabilities = scorer.score(json.loads(line))
             except (EcdctrError, ValueError) as error:
-                raise ConfigError(f"{requests or 'standard input'}, line {number}: {error}") from None
+                raise ConfigError(
+                    f"{requests or 'standard input'}, line {number}: {error}"
+                ) from None
             sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
 
 
 @app.command()
 def serve(
     context: typer.Context,
-    bundle: Annotated[Path | None, typer.Option(help="score with this bundle; default: follow the store")] = None,
-    bundles: Annotated[Path, typer.Option(help="where exported versions are kept")] = Path("demo/bundles"),
+    bundle: Annotated[
+        Path | None, typer.Option(help="score with this bundle; default: follow the store")
+    ] = None,
+    bundles: Annotated[Path, typer.Option(help="where exported versions are kept")] = Path(
+        "demo/bundles"
+    ),
     experiment: ExperimentOption = PRODUCTION,
-    shadow: Annotated[bool, typer.Option(help="also score with the newest candidate, and tell the difference")] = False,
-    host: Annotated[str, typer.Option(help="address to listen on; there is no login")] = "127.0.0.1",
+    shadow: Annotated[
+        bool, typer.Option(help="also score with the newest candidate, and tell the difference")
+    ] = False,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; there is no login")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
     threads: Annotated[int, typer.Option(min=1, help="of one pass through the network")] = 1,
-    poll_seconds: Annotated[float, typer.Option(min=0.05, help="how often to look for a promoted version")] = 5.0,
+    poll_seconds: Annotated[
+        float, typer.Option(min=0.05, help="how often to look for a promoted version")
+    ] = 5.0,
     max_candidates: Annotated[int, typer.Option(min=1, help="of one request")] = 1000,
 ) -> None:
     """Score over HTTP with the serving version; a newly promoted one takes over without a restart."""
@@ -124,13 +150,17 @@ def serve(
         for role, alias in roles:
             where = (session.store, experiment, bundles, session.config_path)
             followers.append(Follower(role, alias, *where, threads, poll_seconds))
-    settings = uvicorn.Config(build_app(service, list(followers)), log_level="warning", access_log=False)
+    settings = uvicorn.Config(
+        build_app(service, list(followers)), log_level="warning", access_log=False
+    )
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port.") from None
+            raise ConfigError(
+                f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port."
+            ) from None
         listener.listen(2048)
         log(f"listening on http://{host}:{listener.getsockname()[1]}")
         uvicorn.Server(settings).run(sockets=[listener])

@@ -27,6 +27,8 @@ def doctor(context: typer.Context) -> None:
 
     findings = examine(context.obj.config_path, context.obj.store_path)
     for finding in findings:
-        out.print(f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True)
+        out.print(
+            f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True
+        )
     if not all(finding.fine for finding in findings):
         raise typer.Exit(1)

@@ -23,8 +23,12 @@ from ecdctr.store.manifest import Ref
 @store_app.command("gc")
 def store_gc(
     context: typer.Context,
-    keep: Annotated[int, typer.Option(min=1, help="newest versions kept of each experiment and level")] = 14,
-    delete: Annotated[bool, typer.Option("--delete", help="remove them; without it, only say what would go")] = False,
+    keep: Annotated[
+        int, typer.Option(min=1, help="newest versions kept of each experiment and level")
+    ] = 14,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="remove them; without it, only say what would go")
+    ] = False,
     result: ResultOption = None,
 ) -> None:
     """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
@@ -37,7 +41,11 @@ def store_gc(
         out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", highlight=False)
     freed = remove(context.obj.store, found, f"store gc --keep {keep}") if delete else 0
     total = sum(version.bytes for version in found)
-    show(context, {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed}, result)
+    show(
+        context,
+        {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed},
+        result,
+    )
     if found and not delete and not context.obj.as_json:
         out.print("Nothing was removed; add --delete to do it.")
 
@@ -53,7 +61,14 @@ def store_list(context: typer.Context, experiment: ExperimentOption = "") -> Non
             for ref in store.versions(name, level):
                 manifest = store.manifest(ref)
                 names = [alias for alias, target in aliases.items() if target == ref]
-                found.append((str(ref), manifest.variant, f"{manifest.total_bytes / 1e6:.1f}", ", ".join(names)))
+                found.append(
+                    (
+                        str(ref),
+                        manifest.variant,
+                        f"{manifest.total_bytes / 1e6:.1f}",
+                        ", ".join(names),
+                    )
+                )
     if context.obj.as_json:
         keys = ("version", "variant", "mb", "aliases")
         show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in found]})
@@ -67,7 +82,9 @@ def store_list(context: typer.Context, experiment: ExperimentOption = "") -> Non
 @store_app.command("show")
 def store_show(context: typer.Context, version: str) -> None:
     """A version's manifest."""
-    sys.stdout.write(context.obj.store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n")
+    sys.stdout.write(
+        context.obj.store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n"
+    )
 
 
 @store_app.command("lineage")
@@ -76,7 +93,10 @@ def store_lineage(context: typer.Context, version: str) -> None:
     lineage = context.obj.store.lineage(Ref.parse(version))
     show(
         context,
-        {str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples" for ref, m in lineage.items()},
+        {
+            str(ref): f"{m.window_start} to {m.window_end}, {m.rows['samples']:,} samples"
+            for ref, m in lineage.items()
+        },
     )
 
 
@@ -97,7 +117,9 @@ def store_promote(context: typer.Context, version: str, reason: str = "promoted 
 
 
 @store_app.command("rollback")
-def store_rollback(context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: str = "actr") -> None:
+def store_rollback(
+    context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: str = "actr"
+) -> None:
     """Serve the version that served before."""
     record = context.obj.store.rollback(experiment, parse_level(level))
     show(context, {"serving": str(record.ref), "reason": record.reason})

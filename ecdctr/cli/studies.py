@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ecdctr import files
 from ecdctr.cli.base import (
     DateOption,
     ExperimentOption,
@@ -22,17 +21,25 @@ from ecdctr.cli.base import (
     parse_seeds,
     show,
 )
-from ecdctr.data.days import window
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.files import durable
+from ecdctr.impressions.days import window
 from ecdctr.store.store import experiment_of
 
-SeedsOption = Annotated[str, typer.Option(help="comma-separated seeds; each gives its own world and weights")]
-PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
-StudyOption = Annotated[str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")]
-PageOption = Annotated[
-    Path | None, typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside")
+SeedsOption = Annotated[
+    str, typer.Option(help="comma-separated seeds; each gives its own world and weights")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, help="processes; each trains with its own threads")]
+PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
+StudyOption = Annotated[
+    str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="page to write: NAME.md, or NAME.html with its pictures inside"),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=1, help="processes; each trains with its own threads")
+]
 
 
 @app.command()
@@ -40,54 +47,91 @@ def ablation(
     context: typer.Context,
     seeds: SeedsOption = "1,2,3",
     rows: Annotated[
-        str, typer.Option(help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly")
+        str,
+        typer.Option(
+            help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly"
+        ),
     ] = "ads_only,tpm_only,no_tpm,full",
-    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 4,
+    eval_days: Annotated[
+        int, typer.Option(min=1, help="evaluation days, the last ones of the world")
+    ] = 4,
     chain_days: Annotated[
-        int, typer.Option(min=0, help="days that what goes on day by day has lived before the first evaluation")
+        int,
+        typer.Option(
+            min=0, help="days that what goes on day by day has lived before the first evaluation"
+        ),
     ] = 30,
     base: Annotated[
-        str, typer.Option(help="variant that every row lies on top of; 'full' is then this variant itself")
+        str,
+        typer.Option(
+            help="variant that every row lies on top of; 'full' is then this variant itself"
+        ),
     ] = "default",
     preset: PresetOption = "demo",
     work: Annotated[
-        Path, typer.Option(help="worlds, prepared data and stores of the study; re-used when run again")
+        Path,
+        typer.Option(help="worlds, prepared data and stores of the study; re-used when run again"),
     ] = Path("results"),
     target: PageOption = None,
     workers: WorkersOption = 2,
     repeats: Annotated[
-        int, typer.Option(min=0, help="also time each level and the preparation this often, alone on the machine")
+        int,
+        typer.Option(
+            min=0, help="also time each level and the preparation this often, alone on the machine"
+        ),
     ] = 0,
-    demo: Annotated[Path | None, typer.Option(help="timings.json of a demo, to be shown beside")] = None,
+    demo: Annotated[
+        Path | None, typer.Option(help="timings.json of a demo, to be shown beside")
+    ] = None,
     result: ResultOption = None,
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
     from ecdctr.console import Bars
-    from ecdctr.experiments.ablation import Study, run_study
-    from ecdctr.experiments.speed import measure
     from ecdctr.report.figures import save_png
-    from ecdctr.report.results import Origin, mean_gauc, results_page
-    from ecdctr.report.results_figure import quality_and_cost
+    from ecdctr.studies.ablation.figure import quality_and_cost
+    from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+    from ecdctr.studies.ablation.study import Study, run_study
+    from ecdctr.studies.speed import measure
 
     names = _names(rows)
-    study = Study(context.obj.config_path, preset, parse_seeds(seeds), names, eval_days, work, chain_days, base=base)
+    study = Study(
+        context.obj.config_path,
+        preset,
+        parse_seeds(seeds),
+        names,
+        eval_days,
+        work,
+        chain_days,
+        base=base,
+    )
     bars = Bars()
     try:
         records, users = run_study(study, workers, bars)
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    told = {"--preset": (preset, "demo"), "--base": (base, "default"), "--chain-days": (chain_days, 30)}
-    others = "".join(f" {name} {value}" for name, (value, default) in told.items() if value != default)
+    told = {
+        "--preset": (preset, "demo"),
+        "--base": (base, "default"),
+        "--chain-days": (chain_days, 30),
+    }
+    others = "".join(
+        f" {name} {value}" for name, (value, default) in told.items() if value != default
+    )
     command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days}{others} --rows {rows}"
     timings = json.loads(demo.read_text()) if demo and demo.exists() else None
     picture = target.with_suffix(".png") if target else None
     if picture:
-        files.make_dir(picture.parent)
-        with files.replacing(picture) as temporary:
+        durable.make_dir(picture.parent)
+        with durable.replacing(picture) as temporary:
             save_png(quality_and_cost(records), temporary)
     text = results_page(
-        records, users, Origin(preset, command, base), speeds, timings, picture.name if picture else None
+        records,
+        users,
+        Origin(preset, command, base),
+        speeds,
+        timings,
+        picture.name if picture else None,
     )
     _write_or_print(context, text, target, result, {"gauc": mean_gauc(records)})
 
@@ -95,13 +139,19 @@ def ablation(
 @app.command()
 def tune(
     context: typer.Context,
-    rows: Annotated[str, typer.Option(help="comma-separated variants; 'full' is the whole method")] = "ads_only,full",
+    rows: Annotated[
+        str, typer.Option(help="comma-separated variants; 'full' is the whole method")
+    ] = "ads_only,full",
     level: Annotated[str, typer.Option(help="whose settings are tried: actr, cpm or tpm")] = "actr",
     seeds: SeedsOption = "21,22",
-    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days, the last ones of the world")] = 2,
+    eval_days: Annotated[
+        int, typer.Option(min=1, help="evaluation days, the last ones of the world")
+    ] = 2,
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
     preset: PresetOption = "demo",
-    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the search")] = Path("tuning"),
+    work: Annotated[
+        Path, typer.Option(help="worlds, prepared data and stores of the search")
+    ] = Path("tuning"),
     target: PageOption = None,
     workers: WorkersOption = 2,
     result: ResultOption = None,
@@ -111,17 +161,29 @@ def tune(
     What is tried stands under 'tuning' in the configuration. A killed run goes on where it was.
     """
     from ecdctr.console import Bars
-    from ecdctr.experiments.ablation import Study
-    from ecdctr.experiments.tune import best, run_tuning, tuning_page
+    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.tuning import best, run_tuning, tuning_page
 
-    study = Study(context.obj.config_path, preset, parse_seeds(seeds), _names(rows), eval_days, work, chain_days)
+    study = Study(
+        context.obj.config_path,
+        preset,
+        parse_seeds(seeds),
+        _names(rows),
+        eval_days,
+        work,
+        chain_days,
+    )
     bars = Bars()
     try:
         trials = run_tuning(study, parse_level(level), workers, bars)
     finally:
         bars.close()
-    text = tuning_page(trials, f"ecdctr tune --level {level} --seeds {seeds} --eval-days {eval_days} --rows {rows}")
-    _write_or_print(context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()})
+    text = tuning_page(
+        trials, f"ecdctr tune --level {level} --seeds {seeds} --eval-days {eval_days} --rows {rows}"
+    )
+    _write_or_print(
+        context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()}
+    )
 
 
 @app.command()
@@ -129,12 +191,19 @@ def forgetting(
     context: typer.Context,
     seeds: SeedsOption = "1,2,3",
     rows: Annotated[
-        str, typer.Option(help="comma-separated variants; the first is what the others are compared with")
+        str,
+        typer.Option(
+            help="comma-separated variants; the first is what the others are compared with"
+        ),
     ] = "continue_no_tpm,continue,full",
     days: Annotated[int, typer.Option(min=3, help="data dates, the last ones of the world")] = 40,
-    hold_out_every: Annotated[int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")] = 5,
+    hold_out_every: Annotated[
+        int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
+    ] = 5,
     preset: PresetOption = "demo",
-    work: Annotated[Path, typer.Option(help="worlds, prepared data and stores of the study")] = Path("forgetting"),
+    work: Annotated[
+        Path, typer.Option(help="worlds, prepared data and stores of the study")
+    ] = Path("forgetting"),
     name: StudyOption = "forgetting",
     workers: WorkersOption = 2,
     result: ResultOption = None,
@@ -144,14 +213,21 @@ def forgetting(
     A killed run goes on where it was. The results go into the store, where the pages in Airflow's UI show them.
     """
     from ecdctr.console import Bars
-    from ecdctr.data.simulate import PRESETS
-    from ecdctr.experiments.ablation import Study
-    from ecdctr.experiments.forgetting import run_forgetting
-    from ecdctr.report.study import About
+    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.forgetting.page import About
+    from ecdctr.studies.forgetting.study import run_forgetting
+    from ecdctr.worlds.simulate import PRESETS
 
     names, numbers = _names(rows), parse_seeds(seeds)
     study = Study(
-        context.obj.config_path, preset, numbers, names, days, work, chain_days=0, hold_out_every=hold_out_every
+        context.obj.config_path,
+        preset,
+        numbers,
+        names,
+        days,
+        work,
+        chain_days=0,
+        hold_out_every=hold_out_every,
     )
     bars = Bars()
     try:
@@ -159,13 +235,17 @@ def forgetting(
     finally:
         bars.close()
     dates, recurrence = study.dates(numbers[0]), PRESETS[preset].recurrence_days
-    about = About(name, f"the simulated world '{preset}'", dates, numbers, hold_out_every, recurrence)
+    about = About(
+        name, f"the simulated world '{preset}'", dates, numbers, hold_out_every, recurrence
+    )
     _write_study(context, about, found, result)
 
 
 FromOption = Annotated[str, typer.Option("--from", help="first day of the matrix, YYYY-MM-DD")]
 ToOption = Annotated[str, typer.Option("--to", help="last day of the matrix, YYYY-MM-DD")]
-HoldOutOption = Annotated[int, typer.Option("--hold-out-every", min=2, help="as in training: actr.hold_out_every")]
+HoldOutOption = Annotated[
+    int, typer.Option("--hold-out-every", min=2, help="as in training: actr.hold_out_every")
+]
 
 
 @matrix_app.command("row")
@@ -179,7 +259,7 @@ def matrix_row(
     result: ResultOption = None,
 ) -> None:
     """Evaluate an experiment's A-CTR of one date on the held-out ads of all days; the row is kept beside it."""
-    from ecdctr.training.matrix import held_out_ads, stored_row
+    from ecdctr.studies.forgetting.matrix import held_out_ads, stored_row
 
     session, day = context.obj, parse_date(date)
     ref = session.store.require("actr", day, experiment)
@@ -203,33 +283,44 @@ def matrix_report(
     first: FromOption,
     last: ToOption,
     hold_out_every: HoldOutOption,
-    variants: Annotated[str, typer.Option(help="comma-separated; the first is what the others are compared with")],
+    variants: Annotated[
+        str, typer.Option(help="comma-separated; the first is what the others are compared with")
+    ],
     seeds: SeedsOption = "1",
     name: StudyOption = "forgetting",
     result: ResultOption = None,
 ) -> None:
     """Measures, heat maps and advice from the rows of a study's experiments; variants without all rows are named."""
-    from ecdctr.experiments.forgetting import collect
-    from ecdctr.report.study import About
+    from ecdctr.studies.forgetting.page import About
+    from ecdctr.studies.forgetting.study import collect
 
     session, numbers, dates = context.obj, parse_seeds(seeds), _dates(first, last)
-    experiments = {variant: [experiment_of(name, variant, seed) for seed in numbers] for variant in _names(variants)}
+    experiments = {
+        variant: [experiment_of(name, variant, seed) for seed in numbers]
+        for variant in _names(variants)
+    }
     found = collect(session.store, experiments, dates, hold_out_every)
     root = session.config().data.root
     world = root / "world.json"
     recurrence = json.loads(world.read_text())["recurrence_days"] if world.exists() else None
-    _write_study(context, About(name, str(root), dates, numbers, hold_out_every, recurrence), found, result)
+    _write_study(
+        context, About(name, str(root), dates, numbers, hold_out_every, recurrence), found, result
+    )
 
 
 def _write_or_print(
-    context: typer.Context, text: str, target: Path | None, result: Path | None, payload: dict[str, Any]
+    context: typer.Context,
+    text: str,
+    target: Path | None,
+    result: Path | None,
+    payload: dict[str, Any],
 ) -> None:
     """A study's page into its file if it has one; what a machine reads, or else the page itself, to the terminal."""
     if target:
         from ecdctr.report.html import as_html
 
-        files.make_dir(target.parent)
-        with files.replacing(target) as temporary:
+        durable.make_dir(target.parent)
+        with durable.replacing(target) as temporary:
             temporary.write_text(as_html(text, target.parent) if target.suffix == ".html" else text)
     if context.obj.as_json or result:
         show(context, {"report": target and str(target), **payload}, result)
@@ -239,7 +330,7 @@ def _write_or_print(
 
 def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:
     """Write, print, and end with exit code 1 if a variant failed."""
-    from ecdctr.report.study import write_study
+    from ecdctr.studies.forgetting.page import write_study
 
     matrices, failed = found
     folder, markdown = write_study(context.obj.store, about, matrices, failed)

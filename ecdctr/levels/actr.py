@@ -9,18 +9,18 @@ from typing import NamedTuple
 from torch import nn
 
 from ecdctr.config import LEVEL_DOMAIN, Domain
-from ecdctr.data.batches import Inputs, Part, training_batches
-from ecdctr.data.days import available_dates, window
-from ecdctr.data.prepare import prepare
-from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.levels.common import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.examples.batches import Inputs, Part, training_batches
+from ecdctr.examples.prepare import prepare
+from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.impressions.days import available_dates, window
 from ecdctr.levels.request import Outcome, Plan, Request, Start
+from ecdctr.levels.restore import load_network
+from ecdctr.levels.run import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
 from ecdctr.store.manifest import Ref
-from ecdctr.training import checkpoint
-from ecdctr.training.restore import load_network
 
 FISHER_BATCHES = 50
 
@@ -54,7 +54,12 @@ def train_actr(request: Request) -> Outcome:
         helper = load_network(request.store, source.helper)[0] if source.helper else None
         assert helper is None or isinstance(helper, CtrNet)  # noqa: S101
         model = CtrNet(
-            config, inputs, rows, config.seed, load_snapshots(request, source.snapshots, vocabularies), helper
+            config,
+            inputs,
+            rows,
+            config.seed,
+            load_snapshots(request, source.snapshots, vocabularies),
+            helper,
         )
         if not source.parent:
             return Start(model)
@@ -67,7 +72,9 @@ def train_actr(request: Request) -> Outcome:
             model.merge_snapshots()
         if config.actr.ewc:
             batches = _old_task(request, source.parent, inputs, vocabularies)
-            start = start._replace(penalty=elastic_weight_consolidation(model, batches, config.actr.ewc))
+            start = start._replace(
+                penalty=elastic_weight_consolidation(model, batches, config.actr.ewc)
+            )
         return start
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
@@ -87,7 +94,11 @@ def _source(request: Request) -> Source:
             _refuse_gap(request, yesterday)
             return Source(yesterday, _snapshots_of(request, yesterday))
     if config.actr.init == "none":
-        helper = None if config.actr.source == "none" else store.require("cpm", request.date, request.experiment)
+        helper = (
+            None
+            if config.actr.source == "none"
+            else store.require("cpm", request.date, request.experiment)
+        )
         return Source(None, resolve_snapshots(request), helper)
     cpm = store.require("cpm", request.date, request.experiment)
     snapshots = _snapshots_of(request, cpm)
@@ -116,7 +127,9 @@ def _snapshots_of(request: Request, ref: Ref) -> list[Ref]:
     return [Ref.parse(text) for text in request.store.manifest(ref).parents.get("tpm", [])]
 
 
-def _old_task(request: Request, parent: Ref, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> itertools.islice:
+def _old_task(
+    request: Request, parent: Ref, inputs: Inputs, vocabularies: dict[str, Vocabulary]
+) -> itertools.islice:
     """Batches of the data that the parent learned last: where EWC measures what matters to it."""
     config, manifest = request.config, request.store.manifest(parent)
     domain: Domain = LEVEL_DOMAIN[manifest.level]  # type: ignore[index]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from torch import nn
 
-from ecdctr.data.batches import Inputs
-from ecdctr.data.days import window
-from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.examples.batches import Inputs
+from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.impressions.days import window
 from ecdctr.levels.request import Outcome, Plan, Request, Start
+from ecdctr.levels.run import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
 from ecdctr.store.manifest import Ref
-from ecdctr.training import checkpoint
 
 
 def train_cpm(request: Request) -> Outcome:
@@ -31,10 +31,14 @@ def train_cpm(request: Request) -> Outcome:
 
     def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        model = CtrNet(config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies))
+        model = CtrNet(
+            config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)
+        )
         if not parent:
             return Start(model)
-        return start_from(model, parent, checkpoint.load(request.store.path(parent)), config.cpm.carry_optimizer)
+        return start_from(
+            model, parent, checkpoint.load(request.store.path(parent)), config.cpm.carry_optimizer
+        )
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         assert isinstance(model, CtrNet)  # noqa: S101

@@ -68,7 +68,9 @@ class Plan(NamedTuple):
     level: Level
     parents: dict[str, list[Ref]]
     dates: list[dt.date]
-    natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content trained on together with the ads
+    natural_dates: tuple[
+        dt.date, ...
+    ] = ()  # A-CTR only: natural content trained on together with the ads
 
 
 class Outcome(NamedTuple):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from ecdctr.data.batches import Inputs
-from ecdctr.data.days import window
-from ecdctr.data.vocabulary import Vocabulary
-from ecdctr.levels.common import run, start_from
+from ecdctr.examples.batches import Inputs
+from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.impressions.days import window
 from ecdctr.levels.request import Outcome, Plan, Request, Start
+from ecdctr.levels.run import run, start_from
+from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
-from ecdctr.training import checkpoint
 
 
 def train_tpm(request: Request) -> Outcome:
@@ -31,7 +31,9 @@ def train_tpm(request: Request) -> Outcome:
         model = TpmNet(config, inputs, rows, config.seed)
         if not parent:
             return Start(model)
-        return start_from(model, parent, checkpoint.load(request.store.path(parent)), config.tpm.carry_optimizer)
+        return start_from(
+            model, parent, checkpoint.load(request.store.path(parent)), config.tpm.carry_optimizer
+        )
 
     def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
         checkpoint.save_snapshot(model, vocabularies, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ecdctr.data.ragged import GAP_BUCKETS
+from ecdctr.examples.ragged import GAP_BUCKETS
 
 
 class TargetAttention(nn.Module):
@@ -34,9 +34,13 @@ class TargetAttention(nn.Module):
         query = self.query(target).view(batch, heads, size) / size**0.5
         query = torch.einsum("bhs,hsd->bhd", query, self.key.weight.view(heads, size, dim))
         index = gaps.long()[:, None].expand(-1, heads, -1)
-        scores = query @ history.transpose(1, 2) + (query @ self.gap.T + self.gap_bias.T).gather(2, index)
+        scores = query @ history.transpose(1, 2) + (query @ self.gap.T + self.gap_bias.T).gather(
+            2, index
+        )
         weights = torch.softmax(scores.masked_fill(~mask[:, None], -1e9), dim=-1)
         by_gap = weights.new_zeros(batch, heads, GAP_BUCKETS).scatter_add(2, index, weights)
         clicks = weights @ history + by_gap @ self.gap
-        value = torch.einsum("bhd,hsd->bhs", clicks, self.value.weight.view(heads, size, dim)).reshape(batch, dim)
+        value = torch.einsum(
+            "bhd,hsd->bhs", clicks, self.value.weight.view(heads, size, dim)
+        ).reshape(batch, dim)
         return (value + self.value.bias) * mask.any(1, keepdim=True)

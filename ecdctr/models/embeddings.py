@@ -45,11 +45,18 @@ class FieldEmbeddings(nn.Module):
         if not self.training:
             return tuple(self.table(part) for part in rows)
         if len(self.position) == 0:
-            self.position = torch.empty(len(self.table.weight), dtype=torch.int64, device=rows[0].device)
-        distinct, places = distinct_rows(torch.cat([part.flatten() for part in rows]), self.position)
+            self.position = torch.empty(
+                len(self.table.weight), dtype=torch.int64, device=rows[0].device
+            )
+        distinct, places = distinct_rows(
+            torch.cat([part.flatten() for part in rows]), self.position
+        )
         vectors = self.take(distinct)
         parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
-        return tuple(vectors.index_select(0, place).view(*part.shape, vectors.shape[1]) for part, place in parts)
+        return tuple(
+            vectors.index_select(0, place).view(*part.shape, vectors.shape[1])
+            for part, place in parts
+        )
 
     def take(self, distinct: torch.Tensor) -> torch.Tensor:
         """The vectors of distinct rows [U] → [U, dim], the block of this step."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ecdctr.config import Config
-from ecdctr.data.batches import Batch, Inputs
+from ecdctr.examples.batches import Batch, Inputs
 from ecdctr.models.attention import TargetAttention
 from ecdctr.models.backbones import Features, Shape, build_backbone
 from ecdctr.models.backbones.mlp import Mlp
@@ -36,9 +36,13 @@ class CtrNet(nn.Module):
         dim = config.network.embedding_dim
         self.embeddings = FieldEmbeddings(rows, dim, seed)
         offsets = self.embeddings.offsets
-        self.register_buffer("field_offsets", torch.tensor([offsets[n] for n in inputs.fields]), persistent=False)
+        self.register_buffer(
+            "field_offsets", torch.tensor([offsets[n] for n in inputs.fields]), persistent=False
+        )
         multi_offsets = [offsets[name] for name, width in inputs.multi for _ in range(width)]
-        self.register_buffer("multi_offsets", torch.tensor(multi_offsets, dtype=torch.int64), persistent=False)
+        self.register_buffer(
+            "multi_offsets", torch.tensor(multi_offsets, dtype=torch.int64), persistent=False
+        )
         self.widths = [width for _, width in inputs.multi]
         self.item_offset = offsets["item_id"]
         torch.manual_seed(seed + 1)
@@ -75,16 +79,23 @@ class CtrNet(nn.Module):
     def features(self, batch: Batch) -> Features:
         """What the backbone reads."""
         single, multi, clicks = self.embeddings(
-            batch.ids + self.field_offsets, batch.multi + self.multi_offsets, batch.history + self.item_offset
+            batch.ids + self.field_offsets,
+            batch.multi + self.multi_offsets,
+            batch.history + self.item_offset,
         )
         user, item, *_ = single.unbind(1)
         parts, rest = [single.flatten(1)], [user * item]
-        for values, rows in zip(multi.split(self.widths, 1), batch.multi.split(self.widths, 1), strict=True):
+        for values, rows in zip(
+            multi.split(self.widths, 1), batch.multi.split(self.widths, 1), strict=True
+        ):
             mask = (rows > 0).float()
             parts.append((values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
         long_user = long_item = None
         if self.snapshots:
-            long_user, long_item = self.snapshots["user"](batch.ids[:, 0]), self.snapshots["item"](batch.ids[:, 1])
+            long_user, long_item = (
+                self.snapshots["user"](batch.ids[:, 0]),
+                self.snapshots["item"](batch.ids[:, 1]),
+            )
         if self.settings.history != "none":
             interest = self._interest(batch, item, clicks, long_item)
             parts.append(interest)

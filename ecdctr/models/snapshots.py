@@ -32,7 +32,9 @@ class Aggregator(nn.Module):
         if self.kind == "gated":
             self.score = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
         if self.kind == "time_decayed":
-            self.decay = nn.Parameter(torch.zeros(()))  # softplus of it halves the weight per stride
+            self.decay = nn.Parameter(
+                torch.zeros(())
+            )  # softplus of it halves the weight per stride
         if settings.missing == "learned":
             self.default = nn.Parameter(torch.zeros(dim))
         else:
@@ -99,7 +101,9 @@ class EntitySnapshots(nn.Module):
         Kept as [K, rows, d], so that the sums over K run along the batch.
         """
         super().__init__()
-        self.aggregator: Aggregator | None = Aggregator(vectors.shape[1], vectors.shape[2], settings)
+        self.aggregator: Aggregator | None = Aggregator(
+            vectors.shape[1], vectors.shape[2], settings
+        )
         self.out_dim = self.aggregator.out_dim
         self.register_buffer("vectors", vectors.transpose(0, 1).contiguous(), persistent=False)
         self.register_buffer("present", present.T.contiguous(), persistent=False)
@@ -128,7 +132,8 @@ class EntitySnapshots(nn.Module):
         count, total = self.present.shape
         index = rows + torch.arange(0, count * total, total, device=rows.device)[:, None]
         return self.aggregator(
-            nn.functional.embedding(index, self.vectors.flatten(0, 1)), self.present.flatten()[index]
+            nn.functional.embedding(index, self.vectors.flatten(0, 1)),
+            self.present.flatten()[index],
         )
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ecdctr.data.batches import Batch
+from ecdctr.examples.batches import Batch
 from ecdctr.models.backbones.features import Features
 from ecdctr.models.backbones.mlp import Mlp
 
@@ -35,9 +35,13 @@ class FrozenSource(nn.Module):
         assert isinstance(network.backbone, Mlp)  # noqa: S101
         rows, inputs = network.embeddings.rows, network.inputs
         ids = _known(batch.ids, [rows[name] for name in inputs.fields])
-        multi = _known(batch.multi, [rows[name] for name, width in inputs.multi for _ in range(width)])
+        multi = _known(
+            batch.multi, [rows[name] for name, width in inputs.multi for _ in range(width)]
+        )
         history = _known(batch.history, [rows["item_id"]] * batch.history.shape[1])
-        return network.backbone.layers(network.features(replace(batch, ids=ids, multi=multi, history=history)))
+        return network.backbone.layers(
+            network.features(replace(batch, ids=ids, multi=multi, history=history))
+        )
 
 
 class Adapters(nn.Module):
@@ -53,7 +57,9 @@ class Adapters(nn.Module):
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, backbone: Mlp, features: Features, knowledge: list[torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, backbone: Mlp, features: Features, knowledge: list[torch.Tensor]
+    ) -> torch.Tensor:
         """Logits [B] of the backbone with the source's hidden layers mixed in."""
         value: Any = features.flat()
         for i, (layer, known) in enumerate(zip(self.maps, knowledge, strict=True)):

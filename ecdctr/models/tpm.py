@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ecdctr.config import Config
-from ecdctr.data.batches import Batch, Inputs
+from ecdctr.examples.batches import Batch, Inputs
 from ecdctr.models.embeddings import FieldEmbeddings
 
 

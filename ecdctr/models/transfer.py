@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from ecdctr.data.batches import Batch
+from ecdctr.examples.batches import Batch
 from ecdctr.models.network import CtrNet
 
 
@@ -16,7 +16,9 @@ def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith(("embeddings.", "source."))]
     if missing or unexpected:
-        raise RuntimeError(f"The parent's network differs: missing {missing}, unexpected {unexpected}.")
+        raise RuntimeError(
+            f"The parent's network differs: missing {missing}, unexpected {unexpected}."
+        )
 
 
 def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
@@ -39,7 +41,11 @@ def elastic_weight_consolidation(
     F is the diagonal Fisher information at θ₀, from `batches` of the old task; here the squared gradients of batch
     means times the batch size, instead of single samples'. Embedding tables are free: most rows see no ads at all.
     """
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("embeddings.") and p.requires_grad]
+    parameters = [
+        p
+        for name, p in model.named_parameters()
+        if not name.startswith("embeddings.") and p.requires_grad
+    ]
     anchors = [p.detach().clone() for p in parameters]
     fisher = [torch.zeros_like(p) for p in parameters]
     model.eval()

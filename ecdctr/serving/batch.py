@@ -11,16 +11,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ecdctr import files
-from ecdctr.data.ragged import gap_buckets, pad
 from ecdctr.errors import ContractError
+from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.files import durable
 from ecdctr.serving.scorer import Scorer
 
 IDENTITY = ("user_id", "item_id", "ts")
 ROWS = 65_536
 
 
-def score_parquet(scorer: Scorer, source: Path, target: Path, on_rows: Callable[[int], None] | None = None) -> int:
+def score_parquet(
+    scorer: Scorer, source: Path, target: Path, on_rows: Callable[[int], None] | None = None
+) -> int:
     """Score what `ecdctr prepare` wrote; returns the rows. The target is there whole or not at all.
 
     It has user_id, item_id, ts and probability, in the order of the source, and the version in its metadata. Raises
@@ -34,13 +36,22 @@ def score_parquet(scorer: Scorer, source: Path, target: Path, on_rows: Callable[
                 "'ecdctr prepare' made with the configuration of this version."
             )
         kept = [file.schema_arrow.field(name) for name in IDENTITY]
-        schema = pa.schema([*kept, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version})
-        files.make_dir(target.parent)
-        with files.replacing(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for batch in file.iter_batches(ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]):
+        schema = pa.schema(
+            [*kept, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version}
+        )
+        durable.make_dir(target.parent)
+        with (
+            durable.replacing(target) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
+            for batch in file.iter_batches(
+                ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]
+            ):
                 scores = scorer.run(encode(scorer, batch))
                 columns = [batch.column(name) for name in IDENTITY]
-                writer.write_batch(pa.record_batch([*columns, pa.array(scores, pa.float32())], schema))
+                writer.write_batch(
+                    pa.record_batch([*columns, pa.array(scores, pa.float32())], schema)
+                )
                 if on_rows:
                     on_rows(batch.num_rows)
         return int(file.metadata.num_rows)
@@ -73,9 +84,17 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray]:
     return {
         "ids": ids,
         "multi": np.concatenate(multi, axis=1),
-        "numeric": np.stack([batch.column(name).to_numpy(zero_copy_only=False) for name in d["numeric"]], axis=1),
-        "history": pad(_lookup(scorer, "item_id", clicks.flatten()), _lengths(clicks), d["history_length"]),
-        "gaps": pad(gap_buckets(gaps.flatten().to_numpy(zero_copy_only=False)), _lengths(gaps), d["history_length"]),
+        "numeric": np.stack(
+            [batch.column(name).to_numpy(zero_copy_only=False) for name in d["numeric"]], axis=1
+        ),
+        "history": pad(
+            _lookup(scorer, "item_id", clicks.flatten()), _lengths(clicks), d["history_length"]
+        ),
+        "gaps": pad(
+            gap_buckets(gaps.flatten().to_numpy(zero_copy_only=False)),
+            _lengths(gaps),
+            d["history_length"],
+        ),
     }
 
 
@@ -85,7 +104,9 @@ def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
         raise ContractError(
             f"{name}: {scorer.version} knows {'strings' if kind == 'U' else 'integers'}, found {values.type}."
         )
-    found = scorer.lookup(name, pc.fill_null(values, "" if kind == "U" else 0).to_numpy(zero_copy_only=False))
+    found = scorer.lookup(
+        name, pc.fill_null(values, "" if kind == "U" else 0).to_numpy(zero_copy_only=False)
+    )
     found[pc.is_null(values).to_numpy(zero_copy_only=False)] = 0
     return found
 

@@ -17,16 +17,16 @@ import torch
 from torch import nn
 
 from ecdctr.config import Config
-from ecdctr.data.batches import Batch, Inputs, Part, encode, read_chunks
-from ecdctr.data.prepare import COUNT_FEATURES, prepare
-from ecdctr.data.ragged import GAP_BUCKETS
-from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.examples.batches import Batch, Inputs, Part, encode, read_chunks
+from ecdctr.examples.prepare import COUNT_FEATURES, prepare
+from ecdctr.examples.ragged import GAP_BUCKETS
+from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.levels.restore import load_network
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import SCHEMA_VERSION, TOLERANCE, Scorer
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
-from ecdctr.training.restore import load_network
 
 INPUTS = ("ids", "multi", "numeric", "history", "gaps")
 SELF_TEST_ROWS = 64
@@ -41,11 +41,18 @@ class Probability(nn.Module):
         self.network = network
 
     def forward(
-        self, ids: torch.Tensor, multi: torch.Tensor, numeric: torch.Tensor, history: torch.Tensor, gaps: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        multi: torch.Tensor,
+        numeric: torch.Tensor,
+        history: torch.Tensor,
+        gaps: torch.Tensor,
     ) -> torch.Tensor:
         """Click probabilities [B]."""
         ads = torch.ones_like(ids[:, 0])
-        return torch.sigmoid(self.network(Batch(ids, multi, numeric, history, gaps, ads, ads.float())))
+        return torch.sigmoid(
+            self.network(Batch(ids, multi, numeric, history, gaps, ads, ads.float()))
+        )
 
 
 def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[str, Any]:
@@ -57,18 +64,28 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
     if ref.level != "actr":
         raise ConfigError(f"{ref} is no ads model; export an A-CTR version.")
     if target.exists():
-        raise ConfigError(f"{target} exists already; export to a new folder, then switch the server over.")
+        raise ConfigError(
+            f"{target} exists already; export to a new folder, then switch the server over."
+        )
     manifest = store.manifest(ref)
     network, inputs, vocabularies = load_network(store, ref)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         folder = Path(name) / "bundle"
         folder.mkdir()
-        own = Config.model_validate({key: manifest.config[key] for key in ("data", "features", "seed", "network")})
+        own = Config.model_validate(
+            {key: manifest.config[key] for key in ("data", "features", "seed", "network")}
+        )
         description = describe(own, manifest, inputs, vocabularies)
         (folder / "bundle.json").write_text(json.dumps(description, indent=1))
-        strings = [name for name, vocabulary in vocabularies.items() if pa.types.is_string(vocabulary.values.type)]
-        (folder / "request.schema.json").write_text(json.dumps(request_schema(description, strings), indent=1))
+        strings = [
+            name
+            for name, vocabulary in vocabularies.items()
+            if pa.types.is_string(vocabulary.values.type)
+        ]
+        (folder / "request.schema.json").write_text(
+            json.dumps(request_schema(description, strings), indent=1)
+        )
         np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         examples = _examples(config, manifest.window_end)
@@ -80,16 +97,25 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
     return description
 
 
-def describe(config: Config, manifest: Manifest, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> dict[str, Any]:
+def describe(
+    config: Config, manifest: Manifest, inputs: Inputs, vocabularies: dict[str, Vocabulary]
+) -> dict[str, Any]:
     """bundle.json: what the graph's inputs mean and what a request looks like."""
     sides: dict[str, list[str]] = {side: [f.name for f in config.features if f.side == side] for side in
                                    ("user", "item", "context")}  # fmt: skip
     sides["user"] += [name for name in COUNT_FEATURES if name.startswith("user_")]
-    sides["item"] = ["item_id", *sides["item"], *(name for name in COUNT_FEATURES if name.startswith("item_"))]
+    sides["item"] = [
+        "item_id",
+        *sides["item"],
+        *(name for name in COUNT_FEATURES if name.startswith("item_")),
+    ]
     numeric = {f.name: {"transform": f.transform, "null": config.data.numeric_null} for f in config.features
                if f.kind == "numeric"}  # fmt: skip
     for name in COUNT_FEATURES:
-        numeric[name] = {"transform": "log1p" if name.endswith("impressions") else "identity", "null": 0.0}
+        numeric[name] = {
+            "transform": "log1p" if name.endswith("impressions") else "identity",
+            "null": 0.0,
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "version": str(manifest.ref),
@@ -119,9 +145,9 @@ def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
 
 def _examples(config: Config, date: dt.date) -> Any:
     day = prepare(config, "ads", [date])[0]
-    return next(read_chunks([Part(day.path, "ads")], None, pq.read_metadata(day.path).num_rows)).slice(
-        0, SELF_TEST_ROWS
-    )
+    return next(
+        read_chunks([Part(day.path, "ads")], None, pq.read_metadata(day.path).num_rows)
+    ).slice(0, SELF_TEST_ROWS)
 
 
 def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
@@ -133,7 +159,9 @@ def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
         exported = torch.export.export(probability, arguments, dynamic_shapes=shapes)
         worst = float((exported.module()(*arguments) - probability(*arguments)).abs().max())
         if not worst <= TOLERANCE:
-            raise EcdctrError(f"The exported graph differs from the network by {worst:.1e}; nothing was written.")
+            raise EcdctrError(
+                f"The exported graph differs from the network by {worst:.1e}; nothing was written."
+            )
         torch.export.save(exported, folder / "model.pt2")
         program = torch.onnx.export(
             exported,
@@ -168,7 +196,9 @@ def _write_self_test(
     for i, row in enumerate(examples.to_pylist()):
         request = request_of(config, row)
         if i % 3 == 0:
-            request["candidates"][0]["item_id"] = "never seen" if isinstance(row["item_id"], str) else -1
+            request["candidates"][0]["item_id"] = (
+                "never seen" if isinstance(row["item_id"], str) else -1
+            )
         if i % 5 == 0:
             for part in (request["user"], request["context"], request["candidates"][0]):
                 for feature in config.features:
@@ -188,7 +218,9 @@ def request_of(config: Config, example: dict[str, Any]) -> dict[str, Any]:
         for feature in config.features:
             if feature.side == side and example[feature.name] is not None:
                 value = example[feature.name]
-                found[feature.name] = float(np.expm1(value)) if feature.transform == "log1p" else value
+                found[feature.name] = (
+                    float(np.expm1(value)) if feature.transform == "log1p" else value
+                )
         return found
 
     counts = {
@@ -199,7 +231,8 @@ def request_of(config: Config, example: dict[str, Any]) -> dict[str, Any]:
     return {
         "ts": ts,
         "user_id": example["user_id"],
-        "user": features("user") | {name: value for name, value in counts.items() if name.startswith("user_")},
+        "user": features("user")
+        | {name: value for name, value in counts.items() if name.startswith("user_")},
         "context": features("context"),
         "history": [{"item_id": item, "ts": ts - gap} for item, gap in clicks],
         "candidates": [

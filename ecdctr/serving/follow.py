@@ -62,11 +62,21 @@ class Follower:
         self._used, self._failed = ref, None
 
     async def _export(self, ref: Ref, folder: Path) -> None:
-        command = [sys.executable, "-m", "ecdctr.cli", "--config", str(self.config), "--store", str(self.store.root)]
+        command = [
+            sys.executable,
+            "-m",
+            "ecdctr.cli",
+            "--config",
+            str(self.config),
+            "--store",
+            str(self.store.root),
+        ]
         process = await asyncio.create_subprocess_exec(
             *command, "export", "--version", str(ref), "--out", str(folder),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, said = await process.communicate()
         if process.returncode and not folder.exists():  # another server may have been faster
-            raise EcdctrError(f"{ref} cannot be exported: {said.decode(errors='replace').strip()[-300:]}")
+            raise EcdctrError(
+                f"{ref} cannot be exported: {said.decode(errors='replace').strip()[-300:]}"
+            )

@@ -24,18 +24,32 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
         if name in numeric:
             single = {"type": ["number", "null"]}
         elif name in multi:
-            single = {"type": ["array", "null"], "items": {"type": "string" if name in text else "integer"}}
+            single = {
+                "type": ["array", "null"],
+                "items": {"type": "string" if name in text else "integer"},
+            }
         return single | ({"description": COUNTS[name]} if name in COUNTS else {})
 
     def features(side: str, about: str) -> dict[str, Any]:
         properties = {name: value(name) for name in description[f"{side}_side"]}
-        return {"type": "object", "description": about, "properties": properties, "additionalProperties": False}
+        return {
+            "type": "object",
+            "description": about,
+            "properties": properties,
+            "additionalProperties": False,
+        }
 
     item = {"type": "string" if "item_id" in text else "integer"}
     moment = {"type": "number", "description": "seconds since 1970 (UTC)"}
-    click = {"type": "object", "required": ["item_id", "ts"], "properties": {"item_id": item, "ts": moment}}
+    click = {
+        "type": "object",
+        "required": ["item_id", "ts"],
+        "properties": {"item_id": item, "ts": moment},
+    }
     length = description["history_length"]
-    about = f"the user's clicks on either domain, in any order; the newest {length} before ts are read"
+    about = (
+        f"the user's clicks on either domain, in any order; the newest {length} before ts are read"
+    )
     return {
         "$schema": DIALECT,
         "title": f"A request to {description['version']}",

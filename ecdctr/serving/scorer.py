@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ecdctr.data.ragged import gap_buckets, pad
 from ecdctr.errors import EcdctrError
+from ecdctr.examples.ragged import gap_buckets, pad
 
 SCHEMA_VERSION = 2
 TOLERANCE = 1e-5
@@ -36,7 +36,9 @@ class Scorer:
         try:
             self.description: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
         except (OSError, ValueError) as error:
-            raise EcdctrError(f"{folder} is no bundle: bundle.json cannot be read ({error}).") from None
+            raise EcdctrError(
+                f"{folder} is no bundle: bundle.json cannot be read ({error})."
+            ) from None
         if self.description.get("schema_version") != SCHEMA_VERSION:
             raise EcdctrError(
                 f"{folder}: expected a bundle of schema {SCHEMA_VERSION}, found "
@@ -44,7 +46,8 @@ class Scorer:
             )
         with np.load(folder / "vocabularies.npz", allow_pickle=False) as arrays:
             self._vocabularies = {
-                name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"]) for name in self.description["vocabularies"]
+                name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"])
+                for name in self.description["vocabularies"]
             }
         self._item_side = frozenset(self.description["item_side"])
         options = onnxruntime.SessionOptions()
@@ -72,7 +75,13 @@ class Scorer:
     def columns(self) -> list[str]:
         """What the network reads of an impression, as `ecdctr prepare` names it."""
         d = self.description
-        return [*d["fields"], *(name for name, _ in d["multi"]), *d["numeric"], "history", "history_gap"]
+        return [
+            *d["fields"],
+            *(name for name, _ in d["multi"]),
+            *d["numeric"],
+            "history",
+            "history_gap",
+        ]
 
     def run(self, arrays: dict[str, NDArray]) -> NDArray[np.float32]:
         """Click probabilities of what `encode` made, of one request or of several joined, [rows]."""
@@ -83,7 +92,9 @@ class Scorer:
         """The graph's inputs for a request: rows of the embedding tables and numbers."""
         d = self.description
         moment, candidates = self._check(request)
-        user_side = {"user_id": request.get("user_id"), "hour": moment.hour} | request.get("user", {})
+        user_side = {"user_id": request.get("user_id"), "hour": moment.hour} | request.get(
+            "user", {}
+        )
         shared = user_side | request.get("context", {})
 
         def values(name: str) -> list[Any]:  # of the request, once, or of each candidate
@@ -114,9 +125,13 @@ class Scorer:
 
     def _check(self, request: dict[str, Any]) -> tuple[dt.datetime, list[dict[str, Any]]]:
         d = self.description
-        unknown = sorted(set(request) - {"ts", "user_id", "user", "context", "history", "candidates"})
+        unknown = sorted(
+            set(request) - {"ts", "user_id", "user", "context", "history", "candidates"}
+        )
         if unknown:
-            raise RequestError(f"Unknown key '{unknown[0]}' in the request; see request.schema.json.")
+            raise RequestError(
+                f"Unknown key '{unknown[0]}' in the request; see request.schema.json."
+            )
         candidates = request.get("candidates")
         if not isinstance(candidates, list) or not candidates:
             raise RequestError("candidates: expected a list with at least one candidate.")
@@ -130,7 +145,9 @@ class Scorer:
         try:
             return dt.datetime.fromtimestamp(float(request["ts"]), dt.UTC), candidates
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
-            raise RequestError(f"ts: expected seconds since 1970 (UTC), found {request.get('ts')!r}.") from None
+            raise RequestError(
+                f"ts: expected seconds since 1970 (UTC), found {request.get('ts')!r}."
+            ) from None
 
     def _rows(self, name: str, values: list[Any]) -> NDArray[np.int32]:
         """Rows of an embedding table, 0 for unknown and missing."""
@@ -177,11 +194,16 @@ class Scorer:
 
     def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
         transform = self.description["numeric"][name]
-        wrong = next((value for value in values if value is not None and not isinstance(value, int | float)), None)
+        wrong = next(
+            (value for value in values if value is not None and not isinstance(value, int | float)),
+            None,
+        )
         if wrong is not None:
             raise RequestError(f"{name}: expected a number, found {wrong!r:.60}.")
         try:
-            numbers = np.array([transform["null"] if value is None else value for value in values], np.float64)
+            numbers = np.array(
+                [transform["null"] if value is None else value for value in values], np.float64
+            )
         except OverflowError:
             raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.") from None
         if not np.isfinite(numbers).all():
@@ -190,14 +212,21 @@ class Scorer:
             numbers = np.log1p(np.maximum(numbers, 0))
         return numbers.astype(np.float32)
 
-    def _history(self, clicks: list[dict[str, Any]], now: float) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    def _history(
+        self, clicks: list[dict[str, Any]], now: float
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """The newest clicks strictly before now: rows and buckets of the seconds since, 0 pads."""
         length = self.description["history_length"]
         rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
         try:
-            past = sorted(((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now), key=lambda c: -c[0])
+            past = sorted(
+                ((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now),
+                key=lambda c: -c[0],
+            )
         except (KeyError, TypeError, ValueError):
-            raise RequestError("history: expected a list of clicks, each with 'item_id' and 'ts' in seconds.") from None
+            raise RequestError(
+                "history: expected a list of clicks, each with 'item_id' and 'ts' in seconds."
+            ) from None
         past = past[:length]
         rows[: len(past)] = self._rows("item_id", [item for _, item in past])
         seconds = np.array([now - moment for moment, _ in past], np.float32)
@@ -206,7 +235,9 @@ class Scorer:
 
     def _prove(self, folder: Path) -> None:
         test = json.loads((folder / "selftest.json").read_text())
-        for i, (request, expected) in enumerate(zip(test["requests"], test["probabilities"], strict=True)):
+        for i, (request, expected) in enumerate(
+            zip(test["requests"], test["probabilities"], strict=True)
+        ):
             found = self.score(request)
             worst = float(np.abs(found - np.array(expected)).max())
             if not worst <= TOLERANCE:
@@ -218,7 +249,11 @@ class Scorer:
 
 def _refuse_unknown(where: str, features: Any, known: Collection[str]) -> None:
     if not isinstance(features, dict):
-        raise RequestError(f"{where}: expected an object of features, found {type(features).__name__}.")
+        raise RequestError(
+            f"{where}: expected an object of features, found {type(features).__name__}."
+        )
     unknown = sorted(set(features).difference(known))
     if unknown:
-        raise RequestError(f"{where}: the model has no feature '{unknown[0]}'; it knows {', '.join(sorted(known))}.")
+        raise RequestError(
+            f"{where}: the model has no feature '{unknown[0]}'; it knows {', '.join(sorted(known))}."
+        )

@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,19 +59,38 @@ class Metrics:
 
     def __post_init__(self) -> None:
         registry = self.registry
-        self.requests = Counter("ecdctr_requests", "Requests to /score", ["status"], registry=registry)
+        self.requests = Counter(
+            "ecdctr_requests", "Requests to /score", ["status"], registry=registry
+        )
         self.candidates = Counter("ecdctr_candidates", "Candidates scored", registry=registry)
-        self.seconds = Histogram("ecdctr_request_seconds", "Of /score, waiting too", buckets=SECONDS, registry=registry)
+        self.seconds = Histogram(
+            "ecdctr_request_seconds", "Of /score, waiting too", buckets=SECONDS, registry=registry
+        )
         self.together = Histogram(
-            "ecdctr_batch_requests", "Requests per pass", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+            "ecdctr_batch_requests",
+            "Requests per pass",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=registry,
         )
-        self.version = Gauge("ecdctr_version_info", "1 for the versions in use", ["role", "version"], registry=registry)
+        self.version = Gauge(
+            "ecdctr_version_info",
+            "1 for the versions in use",
+            ["role", "version"],
+            registry=registry,
+        )
         self.swaps = Counter("ecdctr_swaps", "Versions taken over", ["role"], registry=registry)
-        self.failures = Counter("ecdctr_swap_failures", "Versions that would not load", ["role"], registry=registry)
-        self.difference = Histogram(
-            "ecdctr_shadow_difference", "|shadow - serving| of a probability", buckets=DIFFERENCES, registry=registry
+        self.failures = Counter(
+            "ecdctr_swap_failures", "Versions that would not load", ["role"], registry=registry
         )
-        self.unshadowed = Counter("ecdctr_shadow_skipped", "Requests the shadow had no time for", registry=registry)
+        self.difference = Histogram(
+            "ecdctr_shadow_difference",
+            "|shadow - serving| of a probability",
+            buckets=DIFFERENCES,
+            registry=registry,
+        )
+        self.unshadowed = Counter(
+            "ecdctr_shadow_skipped", "Requests the shadow had no time for", registry=registry
+        )
 
 
 class Waiting(NamedTuple):
@@ -81,7 +107,9 @@ class Service:
         self.limits, self.metrics = limits, Metrics()
         self.scorers: dict[str, Scorer] = {}  # by role: serving, shadow
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(limits.waiting)
-        self._shadowed: asyncio.Queue[tuple[dict[str, Any], NDArray[np.float32]]] = asyncio.Queue(limits.waiting)
+        self._shadowed: asyncio.Queue[tuple[dict[str, Any], NDArray[np.float32]]] = asyncio.Queue(
+            limits.waiting
+        )
         self._thread = ThreadPoolExecutor(1, "scorer")
         self._differences: list[float] = []
 
@@ -102,7 +130,9 @@ class Service:
 
     async def score(self, request: dict[str, Any]) -> tuple[str, NDArray[np.float32]]:
         """The version and its probabilities; raises RequestError, or QueueFull when too many requests wait."""
-        answer: asyncio.Future[tuple[str, NDArray[np.float32]]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[str, NDArray[np.float32]]] = (
+            asyncio.get_running_loop().create_future()
+        )
         self._queue.put_nowait(Waiting(request, answer))
         return await answer
 
@@ -120,9 +150,13 @@ class Service:
             results: list[NDArray[np.float32] | Exception]
             try:
                 results = await loop.run_in_executor(self._thread, score_together, scorer, requests)
-            except Exception as error:  # of the runtime: these requests fail, the next ones are tried
+            except (
+                Exception
+            ) as error:  # of the runtime: these requests fail, the next ones are tried
                 log(f"{scorer.version} failed: {error}")
-                results = [EcdctrError(f"{scorer.version} failed to score; see the server's log.")] * len(batch)
+                results = [
+                    EcdctrError(f"{scorer.version} failed to score; see the server's log.")
+                ] * len(batch)
             self.metrics.together.observe(len(batch))
             for waiting, result in zip(batch, results, strict=True):
                 if waiting.answer.cancelled():  # the client has gone
@@ -149,7 +183,9 @@ class Service:
                 await asyncio.sleep(0.001)
             shadow = self.scorers["shadow"]
             try:
-                (found,) = await loop.run_in_executor(self._thread, score_together, shadow, [request])
+                (found,) = await loop.run_in_executor(
+                    self._thread, score_together, shadow, [request]
+                )
             except Exception as error:  # a shadow's failure is told, never served
                 found = error
             if isinstance(found, Exception):
@@ -162,11 +198,15 @@ class Service:
             if len(self._differences) >= SHADOW_LOG_EVERY:
                 serving = self.scorers["serving"].version
                 p50, p99 = np.quantile(self._differences, [0.5, 0.99])
-                log(f"shadow {shadow.version} against {serving}: differs by {p50:.2g} (p99 {p99:.2g})")
+                log(
+                    f"shadow {shadow.version} against {serving}: differs by {p50:.2g} (p99 {p99:.2g})"
+                )
                 self._differences = []
 
 
-def score_together(scorer: Scorer, requests: list[dict[str, Any]]) -> list[NDArray[np.float32] | Exception]:
+def score_together(
+    scorer: Scorer, requests: list[dict[str, Any]]
+) -> list[NDArray[np.float32] | Exception]:
     """One pass through the network for several requests; a request that does not fit fails alone."""
     encoded: list[dict[str, NDArray] | Exception] = []
     for request in requests:
@@ -178,7 +218,9 @@ def score_together(scorer: Scorer, requests: list[dict[str, Any]]) -> list[NDArr
     if not good:
         return [error for error in encoded if isinstance(error, Exception)]
     joined = {name: np.concatenate([arrays[name] for arrays in good]) for name in good[0]}
-    probabilities = np.split(scorer.run(joined), np.cumsum([len(arrays["ids"]) for arrays in good])[:-1])
+    probabilities = np.split(
+        scorer.run(joined), np.cumsum([len(arrays["ids"]) for arrays in good])[:-1]
+    )
     answers = iter(probabilities)
     return [arrays if isinstance(arrays, Exception) else next(answers) for arrays in encoded]
 
@@ -205,7 +247,9 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         return JSONResponse(content, status, {"Retry-After": "1"} if status == 503 else None)
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"versions": {role: scorer.version for role, scorer in service.scorers.items()}})
+        return JSONResponse(
+            {"versions": {role: scorer.version for role, scorer in service.scorers.items()}}
+        )
 
     async def ready(_: Request) -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
@@ -235,9 +279,13 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
         return 400, {"error": f"The request is no JSON: {error}."}
     candidates = content.get("candidates") if isinstance(content, dict) else None
     if not isinstance(candidates, list):
-        return 422, {"error": "Expected an object with a list 'candidates'; see request.schema.json."}
+        return 422, {
+            "error": "Expected an object with a list 'candidates'; see request.schema.json."
+        }
     if len(candidates) > limits.candidates:
-        return 413, {"error": f"{len(candidates):,} candidates; at most {limits.candidates:,} a request are scored."}
+        return 413, {
+            "error": f"{len(candidates):,} candidates; at most {limits.candidates:,} a request are scored."
+        }
     if not service.ready:
         return 503, {"error": "No version is loaded yet."}
     try:
@@ -249,4 +297,7 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
     except EcdctrError as error:
         return 500, {"error": str(error)}
     service.metrics.candidates.inc(len(probabilities))
-    return 200, {"version": version, "probabilities": [round(float(value), 7) for value in probabilities]}
+    return 200, {
+        "version": version,
+        "probabilities": [round(float(value), 7) for value in probabilities],
+    }

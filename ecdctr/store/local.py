@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ecdctr import files
 from ecdctr.errors import StoreError
+from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, VERSION
 
 
@@ -27,12 +27,14 @@ class LocalStorage:
         folder = next(path for path in (self.root, *self.root.parents) if path.exists())
         first, second = (folder / f".{uuid.uuid4().hex}" for _ in range(2))
         try:
-            files.write_bytes(first, b"")
+            durable.write_bytes(first, b"")
             os.link(first, second)
             os.replace(second, first)
         except OSError as error:
             mend = "choose a folder that can be written and linked in"
-            raise StoreError(f"The store {self.root} cannot be written: {error.strerror}; {mend}.") from None
+            raise StoreError(
+                f"The store {self.root} cannot be written: {error.strerror}; {mend}."
+            ) from None
         finally:
             for path in (first, second):
                 with contextlib.suppress(OSError):
@@ -58,8 +60,8 @@ class LocalStorage:
     def create(self, key: str, content: bytes) -> bool:
         """A hard link takes the name."""
         path = self.root / key
-        files.make_dir(path.parent)
-        return files.create_exclusive(path, content)
+        durable.make_dir(path.parent)
+        return durable.create_exclusive(path, content)
 
     def append(self, log: str, content: bytes) -> int:
         """A log is a folder of numbered files."""
@@ -70,7 +72,10 @@ class LocalStorage:
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """The numbered files."""
-        return [(int(path.stem), path.read_bytes()) for path in sorted((self.root / log).glob("[0-9]*.json"))]
+        return [
+            (int(path.stem), path.read_bytes())
+            for path in sorted((self.root / log).glob("[0-9]*.json"))
+        ]
 
     def names(self, group: str, dated: bool = True) -> Iterator[str]:
         """Date folders and what lies in them; without dates, the folders themselves."""
@@ -89,14 +94,19 @@ class LocalStorage:
         return self.root / group / name
 
     def add(
-        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+        self,
+        folder: Path,
+        group: str,
+        date: str,
+        seal: Callable[[str], None],
+        finished: Callable[[], bool],
     ) -> str | None:
         """The rename takes the number, so two writers never share one."""
         parent = self.root / group / date
-        files.make_dir(parent)
+        durable.make_dir(parent)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            files.sync(path)
-        with files.locked(self.root / ".locks" / f"{group.replace('/', '.')}.{date}"):
+            durable.sync(path)
+        with durable.locked(self.root / ".locks" / f"{group.replace('/', '.')}.{date}"):
             if finished():
                 return None
             taken = [p.name for p in parent.iterdir() if VERSION.match(p.name)]
@@ -105,26 +115,28 @@ class LocalStorage:
             while True:
                 version = f"v{number:04d}"
                 seal(version)
-                files.sync(folder)
-                if files.rename_dir(folder, parent / version):
-                    files.sync(parent)
+                durable.sync(folder)
+                if durable.rename_dir(folder, parent / version):
+                    durable.sync(parent)
                     return version
                 number += 1
 
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Two renames under a lock."""
         target = self.root / group / name
-        files.make_dir(target.parent)
-        with files.locked(self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"):
-            files.replace_dir(folder, target)
+        durable.make_dir(target.parent)
+        with durable.locked(
+            self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"
+        ):
+            durable.replace_dir(folder, target)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """A rename into the trash; a small file stays in its place."""
         folder = self.root / group / name
         trash = self.root / ".trash" / uuid.uuid4().hex
-        files.make_dir(trash.parent)
-        files.write_bytes(folder.parent / f"{folder.name}.removed", note)
-        return files.rename_dir(folder, trash)
+        durable.make_dir(trash.parent)
+        durable.write_bytes(folder.parent / f"{folder.name}.removed", note)
+        return durable.rename_dir(folder, trash)
 
     def removed(self, group: str, name: str) -> bool:
         """Whether the small file stands in its place."""
@@ -137,14 +149,16 @@ class LocalStorage:
             if path.stat().st_mtime < time.time() - older_than_seconds:
                 freed += path.stat().st_size
                 path.unlink()
-        shutil.rmtree(self.root / ".staging", ignore_errors=True)  # nobody publishes while the lock is held
+        shutil.rmtree(
+            self.root / ".staging", ignore_errors=True
+        )  # nobody publishes while the lock is held
         shutil.rmtree(self.root / ".trash", ignore_errors=True)
         return freed
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """A shared lock."""
-        with files.locked(self.root / ".locks" / "in-use", shared=True):
+        with durable.locked(self.root / ".locks" / "in-use", shared=True):
             yield
 
     @contextlib.contextmanager
@@ -152,7 +166,7 @@ class LocalStorage:
         """The same lock, not shared."""
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(files.locked(self.root / ".locks" / "in-use", wait=False))
+                stack.enter_context(durable.locked(self.root / ".locks" / "in-use", wait=False))
             except BlockingIOError:
                 raise BlockingIOError("a training or evaluation is running; try later") from None
             yield
@@ -165,4 +179,6 @@ def _subfolders(folder: Path) -> list[str]:
             found = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found, key=lambda name: (len(name) if VERSION.match(name) else 0, name), reverse=True)
+    return sorted(
+        found, key=lambda name: (len(name) if VERSION.match(name) else 0, name), reverse=True
+    )

@@ -76,7 +76,9 @@ class Manifest(BaseModel):
     selection: str = "last step of training, no early stopping"
     metrics: dict[str, float]
     rows: dict[str, int]
-    quality: list[str] = []  # in what the data date is unlike the days before it (ecdctr/data/quality.py)
+    quality: list[
+        str
+    ] = []  # in what the data date is unlike the days before it (ecdctr/impressions/quality.py)
     files: dict[str, FileEntry]
     started_at: dt.datetime
     finished_at: dt.datetime

@@ -22,13 +22,15 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
-from ecdctr import files
 from ecdctr.errors import StoreError, first_line
-from ecdctr.store.cache import Cache
+from ecdctr.files import durable
+from ecdctr.files.cache import Cache
 from ecdctr.store.manifest import VERSION
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
-LEASE = dt.timedelta(hours=24)  # after which a user of the store that did not sign off counts as dead
+LEASE = dt.timedelta(
+    hours=24
+)  # after which a user of the store that did not sign off counts as dead
 Swap = Callable[[dict[str, Any]], Any]
 
 
@@ -56,7 +58,9 @@ class ObjectStorage:
             stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
         except (StoreError, NotImplementedError) as error:
             self._checked = False
-            raise StoreError(f"The store {self.root} cannot be written: {first_line(error)}") from None
+            raise StoreError(
+                f"The store {self.root} cannot be written: {first_line(error)}"
+            ) from None
         with self._explained(), contextlib.suppress(FileNotFoundError):
             obstore.delete(self.bucket, key)
         if not first or again or stale:
@@ -138,15 +142,20 @@ class ObjectStorage:
         def fill(target: Path) -> None:
             for name, digest in contents.items():
                 path = target / name
-                files.make_dir(path.parent)
+                durable.make_dir(path.parent)
                 self._download(f"{place}/{name}", path)
-                if files.sha256(path) != digest:
+                if durable.sha256(path) != digest:
                     raise StoreError(f"{self.root}/{place}/{name} differs from its digest.")
 
-        return self.cache.folder(place, fill, lambda target: files.has_files(target, contents))
+        return self.cache.folder(place, fill, lambda target: durable.has_files(target, contents))
 
     def add(
-        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+        self,
+        folder: Path,
+        group: str,
+        date: str,
+        seal: Callable[[str], None],
+        finished: Callable[[], bool],
     ) -> str | None:
         """The manifest's object takes the number, the index makes the version visible, last of all.
 
@@ -218,7 +227,9 @@ class ObjectStorage:
                     if group is None or found["last_modified"].timestamp() > limit:
                         continue
                     if group not in places:
-                        places[group] = set(self._read_json(f"{group}/index.json")[0].get("folders", {}).values())
+                        places[group] = set(
+                            self._read_json(f"{group}/index.json")[0].get("folders", {}).values()
+                        )
                     if place not in places[group]:
                         obstore.delete(self.bucket, found["path"])
                         freed += found["size"]
@@ -254,10 +265,11 @@ class ObjectStorage:
             _forget_dead(locks)
             if locks.get("remover", {}).get("own") == own:
                 return None  # the answer to our own swap was lost on the way
-            for lease in [*locks.get("users", {}).values(), *([locks["remover"]] if "remover" in locks else [])]:
-                return (
-                    f"{lease['host']} uses it since {lease['since']}; try later, or after {lease['until']} if that died"
-                )
+            for lease in [
+                *locks.get("users", {}).values(),
+                *([locks["remover"]] if "remover" in locks else []),
+            ]:
+                return f"{lease['host']} uses it since {lease['since']}; try later, or after {lease['until']} if that died"
             locks["remover"] = {**_lease(), "own": own}
             return None
 
@@ -294,7 +306,9 @@ class ObjectStorage:
                 return bytes(found.bytes()), str(found.meta["e_tag"])
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
-                    raise StoreError(f"The store {self.root} cannot be used: there is no such bucket.") from None
+                    raise StoreError(
+                        f"The store {self.root} cannot be used: there is no such bucket."
+                    ) from None
                 return None, "create"
 
     def _put(self, key: str, content: bytes | Path, tag: str) -> bool:
@@ -308,7 +322,7 @@ class ObjectStorage:
         return True
 
     def _upload(self, folder: Path, place: str, skip: tuple[str, ...] = ()) -> None:
-        contents = files.digests(folder)
+        contents = durable.digests(folder)
         with self._explained():
             for name in contents:
                 if name not in skip:
@@ -324,7 +338,14 @@ class ObjectStorage:
             except FileNotFoundError:
                 raise StoreError(f"{self.root}/{key} is missing.") from None
 
-    def _claim(self, folder: Path, group: str, date: str, seal: Callable[[str], None], index: dict[str, Any]) -> str:
+    def _claim(
+        self,
+        folder: Path,
+        group: str,
+        date: str,
+        seal: Callable[[str], None],
+        index: dict[str, Any],
+    ) -> str:
         """The next free number: who creates the manifest's object has it, whatever becomes of the version."""
         names = [*index.get("folders", {}), *index.get("removed", {})]
         taken = [int(name.rpartition("/v")[2]) for name in names if name.startswith(f"{date}/v")]
@@ -332,7 +353,10 @@ class ObjectStorage:
         while True:
             version = f"v{number:04d}"
             seal(version)
-            key, content = f"{group}/{date}/{version}/manifest.json", (folder / "manifest.json").read_bytes()
+            key, content = (
+                f"{group}/{date}/{version}/manifest.json",
+                (folder / "manifest.json").read_bytes(),
+            )
             if self._put(key, content, "create") or self.read(key) == content:
                 return version
             number += 1

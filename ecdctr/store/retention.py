@@ -38,17 +38,27 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
                 recent = [ref for ref in refs if ref.date >= oldest]
                 kept.update(recent, refs[: len(refs) - len(recent)][-1:])
             for alias in ALIASES:
-                past = list(dict.fromkeys(r.ref for r in reversed(store.alias_history(alias, experiment, level))))
+                past = list(
+                    dict.fromkeys(
+                        r.ref for r in reversed(store.alias_history(alias, experiment, level))
+                    )
+                )
                 kept.update(past[:2])
     waiting, done = list(kept), set[Ref]()
     while waiting:
         child = waiting.pop()
         if child in manifests and child not in done:
             done.add(child)
-            parents = [Ref.parse(text) for refs in manifests[child].parents.values() for text in refs]
+            parents = [
+                Ref.parse(text) for refs in manifests[child].parents.values() for text in refs
+            ]
             kept.update(parents)
             waiting += [parent for parent in parents if parent.level != child.level]
-    return [Removable(ref, manifest.total_bytes) for ref, manifest in manifests.items() if ref not in kept]
+    return [
+        Removable(ref, manifest.total_bytes)
+        for ref, manifest in manifests.items()
+        if ref not in kept
+    ]
 
 
 def remove(store: Store, versions: list[Removable], reason: str) -> int:
@@ -63,7 +73,9 @@ def remove(store: Store, versions: list[Removable], reason: str) -> int:
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             note = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
-            if store.storage.remove(f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note):
+            if store.storage.remove(
+                f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note
+            ):
                 freed += size
         freed += store.storage.clean(ABANDONED.total_seconds())
     return freed

@@ -12,7 +12,18 @@ from ecdctr.errors import StoreError
 from ecdctr.store.local import LocalStorage
 
 URL = "://"
-CONDITIONAL = {"s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"}  # may have conditional writes
+CONDITIONAL = {
+    "s3",
+    "s3a",
+    "gs",
+    "az",
+    "azure",
+    "adl",
+    "abfs",
+    "abfss",
+    "http",
+    "https",
+}  # may have conditional writes
 
 
 class Storage(Protocol):
@@ -59,7 +70,12 @@ class Storage(Protocol):
         """A folder on this machine, to read its files; it may not exist if the folder does not."""
 
     def add(
-        self, folder: Path, group: str, date: str, seal: Callable[[str], None], finished: Callable[[], bool]
+        self,
+        folder: Path,
+        group: str,
+        date: str,
+        seal: Callable[[str], None],
+        finished: Callable[[], bool],
     ) -> str | None:
         """Make a local folder the next version of a date, all or nothing; None if `finished` says that it need not be.
 

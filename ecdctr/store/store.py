@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ecdctr import files
 from ecdctr.errors import StoreError
+from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
 from ecdctr.store.storage import open_storage
 
@@ -52,11 +52,15 @@ class Store:
         Raises StoreError for a bad name, or when it exists with another parent.
         """
         _check_name(name)
-        if name == PRODUCTION or self.storage.add_experiment(name, json.dumps({"parent": parent}).encode()):
+        if name == PRODUCTION or self.storage.add_experiment(
+            name, json.dumps({"parent": parent}).encode()
+        ):
             return
         found = self.parent_of(name)
         if found != parent:
-            raise StoreError(f"Experiment '{name}' has parent '{found}', not '{parent}'; choose another name.")
+            raise StoreError(
+                f"Experiment '{name}' has parent '{found}', not '{parent}'; choose another name."
+            )
 
     def parent_of(self, experiment: str) -> str | None:
         """The experiment where a resolve goes on, None at production."""
@@ -76,7 +80,7 @@ class Store:
     def staging(self) -> Iterator[Path]:
         """A private folder to build a version in; removed if it was not published."""
         folder = self.storage.local / ".staging" / uuid.uuid4().hex
-        files.make_dir(folder)
+        durable.make_dir(folder)
         try:
             yield folder
         finally:
@@ -91,7 +95,7 @@ class Store:
         _check_name(manifest.experiment)
         entries = {
             name: FileEntry(sha256=digest, bytes=(folder / name).stat().st_size)
-            for name, digest in files.digests(folder).items()
+            for name, digest in durable.digests(folder).items()
         }
         stored = manifest.model_copy(update={"files": entries})
         finished: list[Manifest] = []
@@ -99,11 +103,15 @@ class Store:
         def seal(version: str) -> None:
             nonlocal stored
             stored = stored.model_copy(update={"version": version})
-            files.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
-            files.write_bytes(folder / "manifest.sha256", files.sha256(folder / "manifest.json").encode())
+            durable.write_bytes(folder / "manifest.json", stored.model_dump_json(indent=1).encode())
+            durable.write_bytes(
+                folder / "manifest.sha256", durable.sha256(folder / "manifest.json").encode()
+            )
 
         def is_finished() -> bool:
-            found = self.find(manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint)
+            found = self.find(
+                manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint
+            )
             finished[:] = [found] if found and not force else []
             return bool(finished)
 
@@ -159,7 +167,9 @@ class Store:
 
     def newest(self, experiment: str, level: str, as_of: dt.date = dt.date.max) -> Ref | None:
         """The version with the newest data date, up to `as_of`, in an experiment itself, without reading the others."""
-        return next((ref for ref in self._newest_first(experiment, level) if ref.date <= as_of), None)
+        return next(
+            (ref for ref in self._newest_first(experiment, level) if ref.date <= as_of), None
+        )
 
     def _newest_first(self, experiment: str, level: str) -> Iterator[Ref]:
         for name in self.storage.names(_group(experiment, level)):
@@ -201,11 +211,15 @@ class Store:
 
     def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
         """Keep a staged folder as the evaluation of a version on a day, in place of an earlier one."""
-        self.storage.replace(folder, _evaluations(ref.experiment, ref.level), _evaluation(ref, date))
+        self.storage.replace(
+            folder, _evaluations(ref.experiment, ref.level), _evaluation(ref, date)
+        )
 
     def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
         """The folder of an evaluation on this machine, None if there is none."""
-        folder = self.storage.folder(_evaluations(ref.experiment, ref.level), _evaluation(ref, date))
+        folder = self.storage.folder(
+            _evaluations(ref.experiment, ref.level), _evaluation(ref, date)
+        )
         return folder if folder.exists() else None
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
@@ -223,7 +237,10 @@ class Store:
         for name in self.storage.names(_evaluations(experiment, level)):
             day, _, version = name.partition("/")
             date, _, number = version.partition(".")
-            yield dt.date.fromisoformat(day), Ref(experiment, level, dt.date.fromisoformat(date), number)
+            yield (
+                dt.date.fromisoformat(day),
+                Ref(experiment, level, dt.date.fromisoformat(date), number),
+            )
 
     def save_study(self, folder: Path, name: str) -> None:
         """Keep a staged folder as a study's results, in place of earlier ones; raises StoreError for a bad name."""
@@ -239,7 +256,9 @@ class Store:
         """Names of the studies that have results, sorted."""
         return sorted(name for name in self.storage.names(STUDIES, dated=False))
 
-    def save_matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int, content: bytes) -> None:
+    def save_matrix_row(
+        self, ref: Ref, days: list[dt.date], hold_out_every: int, content: bytes
+    ) -> None:
         """Keep a version's row of a forgetting matrix over consecutive days, a Parquet file; the first one stays."""
         self.storage.create(_matrix_row(ref, days, hold_out_every), content)
 
@@ -256,14 +275,21 @@ class Store:
         self.manifest(ref)
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         content = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
-        number = self.storage.append(f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}", content)
+        number = self.storage.append(
+            f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}", content
+        )
         return AliasRecord(number, ref, at, reason)
 
-    def alias_history(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> list[AliasRecord]:
+    def alias_history(
+        self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
+    ) -> list[AliasRecord]:
         """All records of an alias, oldest first."""
         found = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
         parsed = [(number, json.loads(content)) for number, content in found]
-        return [AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"]) for number, raw in parsed]
+        return [
+            AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"])
+            for number, raw in parsed
+        ]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """The version an alias points at, None if it was never set."""
@@ -282,7 +308,9 @@ class Store:
             elif not stack or stack[-1] != record.ref:
                 stack.append(record.ref)
         if len(stack) < 2:
-            raise StoreError(f"No earlier serving {level} in experiment '{experiment}' to roll back to.")
+            raise StoreError(
+                f"No earlier serving {level} in experiment '{experiment}' to roll back to."
+            )
         return self.set_alias("serving", stack[-2], f"rollback from {stack[-1]}")
 
     # -- lineage and verification ----------------------------------------------------------------------------------
@@ -295,7 +323,11 @@ class Store:
             current = queue.pop(0)
             if current not in found and (current == ref or not self.removed(current)):
                 found[current] = self.manifest(current)
-                queue += [Ref.parse(parent) for parents in found[current].parents.values() for parent in parents]
+                queue += [
+                    Ref.parse(parent)
+                    for parents in found[current].parents.values()
+                    for parent in parents
+                ]
         return found
 
     def removed(self, ref: Ref) -> bool:
@@ -329,13 +361,13 @@ class Store:
             return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
         digest = folder / "manifest.sha256"
-        if not digest.exists() or digest.read_text() != files.sha256(folder / "manifest.json"):
+        if not digest.exists() or digest.read_text() != durable.sha256(folder / "manifest.json"):
             problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
             path = folder / name
             if not path.exists():
                 problems.append(f"{ref}: file {name} is missing; {mend}")
-            elif files.sha256(path) != entry.sha256:
+            elif durable.sha256(path) != entry.sha256:
                 problems.append(f"{ref}: file {name} differs from its manifest; {mend}")
         return problems
 

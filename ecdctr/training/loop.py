@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from ecdctr.config import Training
-from ecdctr.data.batches import Batch, Inputs, Part, Shard, training_batches
-from ecdctr.data.vocabulary import Vocabulary
 from ecdctr.errors import TrainingError
-from ecdctr.models.sharded import across_processes, onto_one_process
+from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
+from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.progress import Position, Progress
+from ecdctr.training.sharded import across_processes, onto_one_process
 from ecdctr.training.workers import ALONE, Workers, shards_of
 
 CHECK_EVERY = 20
@@ -84,23 +84,36 @@ def fit(
         reading = (parts, inputs, vocabularies, *sizes, seed * 1000 + epoch, first, device)
         streams = [training_batches(*reading, shard=shard) for shard in shards]
         for step, (batch, size) in enumerate(_together(streams, empty, workers), first):
-            forward = compiled if len(batch) == settings.batch_size else whole  # one shape is compiled, once
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            forward = (
+                compiled if len(batch) == settings.batch_size else whole
+            )  # one shape is compiled, once
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
+            ):
                 logits = forward(batch)
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="sum") / size
+            loss = (
+                nn.functional.binary_cross_entropy_with_logits(
+                    logits.float(), batch.label, reduction="sum"
+                )
+                / size
+            )
             # gradients are averaged over the processes, of which each has a part of the batch
             learned = loss * workers.world
             optimizers.step(learned if penalty is None else learned + penalty())
             pending.append((size, loss.detach()))
             if step % CHECK_EVERY == 0:
-                loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, step, on_step, workers)
+                loss_sum, epoch_samples = _account(
+                    pending, loss_sum, epoch_samples, step, on_step, workers
+                )
                 pending = []
                 if progress:
                     seconds = time.perf_counter() - started
                     now = Position(epoch, step + 1, samples, epoch_samples, loss_sum, seconds)
                     progress.save(model, optimizers, now)
         if pending:
-            loss_sum, epoch_samples = _account(pending, loss_sum, epoch_samples, -1, on_step, workers)
+            loss_sum, epoch_samples = _account(
+                pending, loss_sum, epoch_samples, -1, on_step, workers
+            )
         samples += epoch_samples
         loss_sum /= max(epoch_samples, 1)
     state = optimizers.state() if settings.save_optimizer else None
@@ -110,7 +123,9 @@ def fit(
     return FitResult(samples, time.perf_counter() - started, loss_sum, state)
 
 
-def _together(streams: list[Iterator[Batch]], empty: Batch, workers: Workers) -> Iterator[tuple[Batch, int]]:
+def _together(
+    streams: list[Iterator[Batch]], empty: Batch, workers: Workers
+) -> Iterator[tuple[Batch, int]]:
     """This process's shards side by side as its part of each batch, and the size of the whole batch.
 
     It ends for all processes at once: who has nothing left takes part with an empty batch, since BatchNorm and the

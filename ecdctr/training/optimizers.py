@@ -17,7 +17,9 @@ EPSILON = 1e-8
 class RowAdam:
     """Adam on the rows that a batch touches: the numbers of torch.optim.SparseAdam, without its sparse tensors."""
 
-    def __init__(self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(
+        self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
         self.embeddings, self.lr, self.betas, self.steps = embeddings, lr, betas, 0
         table = embeddings.table.weight
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(table), torch.zeros_like(table)
@@ -32,7 +34,11 @@ class RowAdam:
         self.steps += 1
         beta1, beta2 = self.betas
         mean = self.exp_avg.index_select(0, rows).lerp_(gradient, 1 - beta1)
-        square = self.exp_avg_sq.index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        square = (
+            self.exp_avg_sq.index_select(0, rows)
+            .mul_(beta2)
+            .addcmul_(gradient, gradient, value=1 - beta2)
+        )
         self.exp_avg.index_copy_(0, rows, mean)
         self.exp_avg_sq.index_copy_(0, rows, square)
         size = self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
@@ -48,11 +54,16 @@ class Optimizers:
         assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
         self.embeddings = embeddings
         self.named = {
-            name: p for name, p in model.named_parameters() if not name.startswith("embeddings.") and p.requires_grad
+            name: p
+            for name, p in model.named_parameters()
+            if not name.startswith("embeddings.") and p.requires_grad
         }
         aggregator = settings.lr_aggregator if isinstance(settings, Cpm | Actr) else None
         groups = [
-            {"params": [p for n, p in self.named.items() if not n.startswith("snapshots.")], "lr": settings.lr_dense},
+            {
+                "params": [p for n, p in self.named.items() if not n.startswith("snapshots.")],
+                "lr": settings.lr_dense,
+            },
             {
                 "params": [p for n, p in self.named.items() if n.startswith("snapshots.")],
                 "lr": aggregator or settings.lr_dense,

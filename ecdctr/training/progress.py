@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ecdctr import files
+from ecdctr.files import durable
 from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.workers import ALONE, Workers
 
@@ -69,8 +69,8 @@ class Progress:
         tensors = {f"model/{name}": value.contiguous() for name, value in state.items()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizers.state().items()}
         if self.workers.first:
-            files.make_dir(self.path.parent)
-            with files.replacing(self.path) as temporary:
+            durable.make_dir(self.path.parent)
+            with durable.replacing(self.path) as temporary:
                 save_file(tensors, temporary, metadata={"position": json.dumps(position._asdict())})
         self.saved_at = time.monotonic()
         self.wait = max(self.wait, SHARE_OF_TIME * (self.saved_at - began))
@@ -81,4 +81,8 @@ class Progress:
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -35,7 +35,9 @@ class Workers(NamedTuple):
         """A GPU of its own where there is one."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device(
+            "cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+        )
 
     def total(self, *values: float) -> list[float]:
         """The sums over all processes."""
@@ -70,7 +72,9 @@ def join() -> Workers:
         return ALONE
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ConfigError(f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun.")
+        raise ConfigError(
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun."
+        )
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     workers = Workers(distributed.get_rank(), count)
     if torch.cuda.is_available():

@@ -12,7 +12,9 @@ from torch import nn
 class Features(NamedTuple):
     """One batch in parts, which are joined once: embedding vectors, everything else, and the domain of each row."""
 
-    fields: list[torch.Tensor]  # [B, k·d] each: fields, pooled multi-valued features, interest from the click history
+    fields: list[
+        torch.Tensor
+    ]  # [B, k·d] each: fields, pooled multi-valued features, interest from the click history
     rest: list[torch.Tensor]  # [B, …] each: products, numeric features, aggregated snapshots
     domain: torch.Tensor  # int64 [B]
 
@@ -20,7 +22,9 @@ class Features(NamedTuple):
         """Everything in one vector: [B, F·d + R], under autocast in its type, so that no layer converts it again."""
         flat = torch.cat([*self.fields, *self.rest], dim=1)
         device = flat.device.type
-        return flat.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else flat
+        return (
+            flat.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else flat
+        )
 
 
 class Shape(NamedTuple):

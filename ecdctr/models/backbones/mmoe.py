@@ -19,12 +19,16 @@ class Mmoe(nn.Module):
         first, rest = hidden[:1], hidden[1:]
         self.experts = nn.ModuleList(tower(shape.width, first) for _ in range(experts))
         self.gates = nn.ModuleList(nn.Linear(shape.width, experts) for _ in DOMAINS)
-        self.heads = nn.ModuleList(nn.Sequential(tower(first[0], rest), nn.Linear(hidden[-1], 1)) for _ in DOMAINS)
+        self.heads = nn.ModuleList(
+            nn.Sequential(tower(first[0], rest), nn.Linear(hidden[-1], 1)) for _ in DOMAINS
+        )
 
     def forward(self, features: Features) -> torch.Tensor:
         """Logits [B]."""
         flat = features.flat()
         outputs = torch.stack([expert(flat) for expert in self.experts], dim=1)
-        weights = by_domain([torch.softmax(gate(flat), dim=1) for gate in self.gates], features.domain)
+        weights = by_domain(
+            [torch.softmax(gate(flat), dim=1) for gate in self.gates], features.domain
+        )
         mixed = (weights[..., None] * outputs).sum(1)
         return by_domain([head(mixed) for head in self.heads], features.domain).squeeze(1)

@@ -18,9 +18,13 @@ class Ple(nn.Module):
         super().__init__()
         first, rest = hidden[:1], hidden[1:]
         self.shared = nn.ModuleList(tower(shape.width, first) for _ in range(experts))
-        self.own = nn.ModuleList(nn.ModuleList(tower(shape.width, first) for _ in range(experts)) for _ in DOMAINS)
+        self.own = nn.ModuleList(
+            nn.ModuleList(tower(shape.width, first) for _ in range(experts)) for _ in DOMAINS
+        )
         self.gates = nn.ModuleList(nn.Linear(shape.width, 2 * experts) for _ in DOMAINS)
-        self.heads = nn.ModuleList(nn.Sequential(tower(first[0], rest), nn.Linear(hidden[-1], 1)) for _ in DOMAINS)
+        self.heads = nn.ModuleList(
+            nn.Sequential(tower(first[0], rest), nn.Linear(hidden[-1], 1)) for _ in DOMAINS
+        )
 
     def forward(self, features: Features) -> torch.Tensor:
         """Logits [B]."""

@@ -1,0 +1,81 @@
+"""What an operator is told when a run fails or is late: level, date, cause and remedy in one message.
+
+It goes to Airflow's log, and to a webhook (Slack, Teams, Mattermost and the like take {"text": …}) where
+airflow.alert_webhook_env names the environment variable that holds its URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ecdctr.airflow.dates import data_date, load_settings
+from ecdctr.errors import EcdctrError
+
+log = logging.getLogger(__name__)
+
+REMEDIES = {
+    "wait_for_data": "deliver the day's impressions, then clear this task",
+    "wait_for_next_day": "deliver the next day's ads, then clear this task; the version is stored already",
+    "wait_for_yesterday": "mend the run of the day before, then clear this run",
+    "validate": "mend the day's files or deliver them again, then clear this run",
+    "prepare": "mend the cause, then clear this task; days that are prepared stay",
+    "train": "mend the cause, then clear this task; training goes on where it was",
+    "evaluate": "mend the cause, then clear this task; the version is stored, but does not serve",
+    "gate": "mend the cause, then clear this task; what served before still serves",
+}
+
+
+def task_failed(context: Any) -> None:
+    """A DAG's on_failure_callback: says what failed and what to do."""
+    task = context["ti"].task_id
+    cause = str(context.get("exception") or "unknown").strip().splitlines()
+    remedy = REMEDIES.get(task, "look at the task's log, mend the cause and clear the task")
+    tell(f"{_run(context)}: {task} failed: {cause[0] if cause else 'unknown'} To do: {remedy}.")
+
+
+async def deadline_missed(context: Any, hours: float) -> None:
+    """The callback of a DAG's deadline, run by the triggerer."""
+    run = context["dag_run"]
+    conf = run.get("conf") or {}
+    date = conf.get("data_date") or str(run.get("logical_date") or "")[:10]
+    level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", "production")
+    text = (
+        f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run {run['dag_run_id']}). To do: "
+        "see which task waits; a day that was not delivered, a full pool or a stopped scheduler are the usual causes."
+    )
+    await asyncio.to_thread(tell, text)
+
+
+def tell(text: str) -> None:
+    """Log a message and send it to the webhook; one that cannot be reached is logged, too, and never fails a task."""
+    log.error("ECDCTR ALERT %s", text)
+    name = load_settings().config.airflow.alert_webhook_env
+    if not name:
+        return
+    url = os.environ.get(name, "")
+    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        log.error("airflow.alert_webhook_env: %s holds no https URL; the alert was not sent.", name)
+        return
+    body = json.dumps({"text": text}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  # checked above
+    try:
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+            pass
+    except (urllib.error.URLError, TimeoutError) as error:
+        log.error("The alert could not be sent to the webhook in %s: %s", name, error)
+
+
+def _run(context: Any) -> str:
+    params = context["params"]
+    try:
+        date = data_date(dict(params), context["dag_run"])
+    except EcdctrError:
+        date = str(params.get("data_date") or "?")
+    level = context["dag"].dag_id.removeprefix("ecdctr_")
+    return f"{level} {date} in {params.get('experiment', 'production')}"

@@ -1,0 +1,246 @@
+"""A step as an Airflow task: the same `ecdctr` command as a local process or as a Kubernetes pod."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from ecdctr.airflow.dates import Settings, load_settings
+from ecdctr.airflow.links import VersionLink
+from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
+from ecdctr.config import Level
+from ecdctr.errors import TRY_AGAIN
+
+CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
+RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/run.py, written into the manifest
+
+
+def command_task(
+    settings: Settings,
+    task_id: str,
+    arguments: list[str],
+    gpu: bool = False,
+    processes: int = 1,
+    spark: bool = False,
+    **options: Any,
+) -> BaseOperator:
+    """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
+
+    Several `processes` work on it together: on this machine, or as pods of a job. A step with `gpu` takes a slot of the
+    configured pool, and in a pod the configured GPUs. With `spark` it is an application of the Spark operator.
+    `options` are Airflow's.
+    """
+    airflow = settings.config.airflow
+    common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries, **options}
+    if gpu:
+        common["pool"] = airflow.pool
+    if airflow.execution == "process":
+        prefix = ["--config", str(settings.config_path), "--store", str(settings.store_path)]
+        together = ["--processes", str(processes)] if processes > 1 else []
+        return ProcessOperator(arguments=[*prefix, *arguments, *together], **common)
+    from ecdctr.airflow.pods import job_task, pod_task
+
+    if processes > 1:
+        return job_task(settings, arguments, processes, RUN_VARIABLE, common)
+    if spark:
+        from ecdctr.airflow.spark import spark_task
+
+        return spark_task(settings, arguments, RUN_VARIABLE, common)
+    return pod_task(settings, arguments, gpu, RUN_VARIABLE, common)
+
+
+class ProcessOperator(BaseOperator):
+    """Runs `ecdctr` in a process of its own, so that its memory and libraries end with it."""
+
+    template_fields: Sequence[str] = ("arguments",)
+    operator_extra_links = (VersionLink(),)
+
+    def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.arguments = arguments
+        self._process: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run, stream the log, return the result; a refusal of the command fails the task with its sentence."""
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.json"
+            command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
+            self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; values are checked by the command
+                command,
+                env=os.environ | {RUN_VARIABLE: f"{context['dag'].dag_id}/{context['run_id']}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            assert self._process.stdout is not None  # noqa: S101
+            last = ""
+            for line in self._process.stdout:
+                last = line.rstrip() or last
+                self.log.info("%s", line.rstrip())
+            code = self._process.wait()
+            if code < 0 or code == 137:
+                raise RuntimeError(
+                    f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be retried."
+                )
+            if code == TRY_AGAIN:
+                raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
+            if code:
+                raise AirflowFailException(last)
+            return json.loads(result.read_text())
+
+    def on_kill(self) -> None:
+        """Stop the process when the task is killed; a half-trained version is never published."""
+        if self._process and self._process.poll() is None:
+            os.killpg(
+                self._process.pid, signal.SIGTERM
+            )  # it leads a session of its own: its workers end too
+
+
+class WaitForDay(BaseOperator):
+    """Waits until a day of impressions lies there, without holding a worker slot meanwhile."""
+
+    template_fields: Sequence[str] = ("date",)
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        domain: str,
+        date: str,
+        poke_seconds: float,
+        wait_hours: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root, self.domain, self.date = root, domain, date
+        self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
+
+    def execute(self, context: Any) -> None:
+        """Go on at once if the day is there, else hand over to the triggerer."""
+        timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
+        trigger = DayTrigger(self.root, self.domain, self.date, **timing)
+        if trigger.look() == "ready":
+            self.log.info("%s impressions of %s are there.", self.domain, self.date)
+            return
+        self.log.info(
+            "Waiting for %s impressions of %s under %s.", self.domain, self.date, self.root
+        )
+        self.defer(trigger=trigger, method_name="arrived")
+
+    def arrived(self, context: Any, event: dict[str, Any]) -> None:
+        """Called by the triggerer's event."""
+        if event["outcome"] != "ready":
+            raise AirflowFailException(
+                f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
+                "deliver them and clear this task."
+            )
+
+
+class WaitForYesterday(BaseOperator):
+    """Keeps a chain in order: where a level goes on from the day before, waits until that day is done.
+
+    The run of the day before is that of the logical date before (backfills, schedules), or where the param data_date
+    names the day, the run whose name differs in the date only. While it is queued or runs, this one waits; if it
+    failed, this one fails. With the param chain_start, the version of the day before is waited for even when nobody
+    has started its run. Where the configuration makes no chain there is nothing to wait for.
+    """
+
+    template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
+
+    def __init__(
+        self,
+        *,
+        level: Level,
+        date: str,
+        chain_start: str,
+        experiment: str,
+        variant: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.level = level
+        self.date, self.chain_start, self.experiment, self.variant = (
+            date,
+            chain_start,
+            experiment,
+            variant,
+        )
+
+    def execute(self, context: Any) -> None:
+        """Go on at once if there is nothing to wait for, else hand over to the triggerer."""
+        settings = load_settings()
+        config = settings.config.with_variant(self.variant)
+        if not config.chained(self.level):
+            if self.chain_start:
+                raise AirflowFailException(
+                    f"chain_start is set, but in variant '{self.variant}' {self.level} does not go on from the day "
+                    f"before; leave chain_start empty, or choose a variant with {CHAIN[self.level]}."
+                )
+            return
+        date = dt.date.fromisoformat(self.date)
+        start = dt.date.fromisoformat(self.chain_start) if self.chain_start else None
+        if start and date < start:
+            raise AirflowFailException(
+                f"Data date {date} lies before chain_start {start}; start the chain earlier."
+            )
+        if date == start:
+            return
+        before = str(date - dt.timedelta(days=1))
+        trigger = YesterdayTrigger(
+            str(settings.store_path),
+            self.level,
+            self.experiment,
+            before,
+            context["dag"].dag_id,
+            _run_before(context, self.date, before),
+            start is not None,
+            poke_seconds=config.airflow.poke_seconds,
+            timeout_seconds=config.airflow.wait_hours * 3600,
+        )
+        if (
+            context["dag_run"].run_type == "backfill"
+            and trigger.runs("queued")
+            and not trigger.has_version()
+        ):
+            raise AirflowFailException(
+                f"This backfill runs backwards: the run of {before} is queued behind that of {date}, but variant "
+                f"'{self.variant}' continues each day from the one before. Create it again without --run-backwards."
+            )
+        outcome = trigger.look()
+        if outcome == "waiting":
+            self.log.info(
+                "Waiting for %s of %s in experiment %s.", self.level, before, self.experiment
+            )
+            self.defer(trigger=trigger, method_name="arrived")
+        self.arrived(context, {"outcome": outcome})
+
+    def arrived(self, context: Any, event: dict[str, Any]) -> None:
+        """Called by the triggerer's event, or at once."""
+        if event["outcome"] != "ready":
+            reason = (
+                "its run failed" if event["outcome"] == "failed" else "it did not appear in time"
+            )
+            raise AirflowFailException(
+                f"{self.level} of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), "
+                "and each day of this variant continues from the day before. Mend that day, then clear this run."
+            )
+
+
+def _run_before(context: Any, date: str, before: str) -> str:
+    """The run of the day before: its logical date, its run id, or nothing that is known."""
+    run = context["dag_run"]
+    if run.logical_date and not context["params"].get("data_date"):
+        return (run.logical_date - dt.timedelta(days=1)).isoformat()
+    return run.run_id.replace(date, before) if date in run.run_id else ""

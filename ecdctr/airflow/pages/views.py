@@ -1,0 +1,160 @@
+"""What the pages show, read from the store: plain values, no HTML."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any, NamedTuple
+
+from ecdctr.config import LEVELS, PRODUCTION
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+
+DAYS_SHOWN = 60
+REFRESH_DAYS = {"tpm": 7, "cpm": 1, "actr": 1}
+Point = tuple[dt.date, float]
+
+
+class LevelState(NamedTuple):
+    """A level of an experiment: its newest and serving versions, and how far behind its schedule it is."""
+
+    level: str
+    newest: Manifest | None
+    serving: Ref | None
+    age_days: int | None
+    late: bool
+
+
+class Evaluated(NamedTuple):
+    """One next-day evaluation of A-CTR."""
+
+    date: dt.date
+    ref: Ref
+    metrics: dict[str, float]
+    oracle: float | None
+    champion: bool
+
+
+class Node(NamedTuple):
+    """A version in a drawn lineage; x and y are in pixels."""
+
+    manifest: Manifest
+    x: int
+    y: int
+
+
+class Lineage(NamedTuple):
+    """A lineage ready to draw: nodes, lines between their edges, the size of the whole."""
+
+    nodes: list[Node]
+    edges: list[tuple[int, int, int, int]]
+    width: int
+    height: int
+
+
+def level_states(store: Store, experiment: str, today: dt.date) -> list[LevelState]:
+    """Newest version of each level; late when it is more than two refreshes old."""
+    states = []
+    for level in LEVELS:
+        ref = store.newest(experiment, level)
+        age = (today - ref.date).days if ref else None
+        states.append(
+            LevelState(
+                level,
+                store.manifest(ref) if ref else None,
+                store.alias("serving", experiment, level),
+                age,
+                age is not None and age > 2 * REFRESH_DAYS[level] + 1,
+            )
+        )
+    return states
+
+
+def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[Evaluated]:
+    """Next-day evaluations of A-CTR on the newest days, oldest first; of a day's versions the newest."""
+    champions = {record.ref for record in store.alias_history("serving", experiment)}
+    found: dict[dt.date, Evaluated] = {}
+    seen: set[dt.date] = set()
+    for date, ref in store.evaluated(experiment):
+        seen.add(date)
+        if len(seen) > days:
+            break
+        next_day = date - ref.date == dt.timedelta(days=1) and date not in found
+        raw = store.load_evaluation(ref, date) if next_day else None
+        if raw:
+            oracle = raw["metrics"].get("oracle", {}).get("gauc")
+            found[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
+    return list(found.values())[::-1]
+
+
+def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
+    """Next-day GAUC over days, a curve per experiment that has one."""
+    found = {}
+    for experiment in experiments:
+        points = [
+            (e.date, e.metrics["gauc"])
+            for e in evaluations(store, experiment)
+            if "gauc" in e.metrics
+        ]
+        if points:
+            found[experiment] = points
+    return found
+
+
+def lineage(store: Store, ref: Ref) -> Lineage:
+    """The versions behind one, in columns TPM, CPM, A-CTR, oldest on top."""
+    width, height, box_width, box_height = 300, 84, 220, 58
+    manifests = store.lineage(ref)
+    nodes: dict[Ref, Node] = {}
+    columns = [
+        sorted((r for r in manifests if r.level == level), key=lambda r: r.date) for level in LEVELS
+    ]
+    columns = [column for column in columns if column]
+    tallest = max(len(column) for column in columns)
+    for i, column in enumerate(columns):
+        top = (tallest - len(column)) * height // 2
+        for j, own in enumerate(column):
+            nodes[own] = Node(manifests[own], 10 + i * width, 10 + top + j * height)
+    edges = []
+    for own, manifest in manifests.items():
+        for parent in [
+            Ref.parse(text) for parents in manifest.parents.values() for text in parents
+        ]:
+            a, b = nodes[parent], nodes[own]
+            if a.x == b.x:  # along a column: from bottom to top
+                edges.append((a.x + 110, a.y + box_height, b.x + 110, b.y))
+            else:
+                edges.append((a.x + box_width, a.y + box_height // 2, b.x, b.y + box_height // 2))
+    return Lineage(list(nodes.values()), edges, len(columns) * width, tallest * height + 10)
+
+
+def studies(store: Store) -> list[dict[str, Any]]:
+    """The forgetting studies, newest first."""
+    found = [study(store, name) for name in store.studies()]
+    return sorted((one for one in found if one), key=lambda one: one["written_at"], reverse=True)
+
+
+def study(store: Store, name: str) -> dict[str, Any] | None:
+    """What a study found (ecdctr/studies/forgetting/page.py), None if there is none of that name."""
+    if name not in store.studies():
+        return None
+    return json.loads((store.study(name) / "study.json").read_text())
+
+
+def measure_names(found: dict[str, Any]) -> list[str]:
+    """The measures of a study's table."""
+    return list(next(iter(found["measures"].values())))
+
+
+def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
+    """All evaluations of a version, whichever day, oldest first."""
+    days = [date for date, own in store.evaluated(ref.experiment, ref.level) if own == ref]
+    return [found for date in reversed(days) if (found := store.load_evaluation(ref, date))]
+
+
+def experiments_of(store: Store) -> list[str]:
+    """Experiments that hold versions, production first."""
+    names = [
+        name for name in store.experiments() if any(store.newest(name, level) for level in LEVELS)
+    ]
+    return sorted(names, key=lambda name: (name != PRODUCTION, name))

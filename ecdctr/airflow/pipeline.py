@@ -1,0 +1,223 @@
+"""The one pipeline behind the three DAGs.
+
+    wait_for_data → validate → prepare → train → publish
+                                            └──→ wait_for_next_day → evaluate → gate
+
+`train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
+by an asset event. CPM and A-CTR have one step more before `train`, `wait_for_yesterday`, for chains of days.
+Evaluation needs the day after the data date (progressive validation), which a live run awaits without a worker slot,
+and which Spark prepares in a step of its own; the gate then decides which version serves.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from typing import Any
+
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, task
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+from ecdctr.airflow.alerts import deadline_missed, task_failed
+from ecdctr.airflow.dates import data_date, load_settings, next_day
+from ecdctr.airflow.gauges import task_succeeded
+from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
+from ecdctr.config import LEVEL_DOMAIN, Level
+
+DATE = "{{ data_date(params, dag_run) }}"
+NEXT = "{{ next_day(params, dag_run) }}"
+VERSION = "{{ ti.xcom_pull(task_ids='train')['version'] }}"
+EXPERIMENT = "{{ params.experiment }}"
+VARIANT = "{{ params.variant }}"
+SEED = "{{ params.seed if params.seed is not none else '' }}"
+HOLD_OUT = "{{ params.hold_out_every or '' }}"
+CHAIN_START = "{{ params.chain_start or '' }}"
+TITLE = {
+    "tpm": "Tiny Pre-training Model",
+    "cpm": "Complete Pre-training Model",
+    "actr": "Advertisement CTR model",
+}
+
+
+def build_dag(level: Level) -> DAG:
+    """The DAG of one level, as the configuration in Airflow's environment wants it."""
+    settings = load_settings()
+    config = settings.config
+    airflow = config.airflow
+    asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
+    with DAG(
+        dag_id=f"ecdctr_{level}",
+        description=TITLE[level],
+        doc_md=__doc__,
+        schedule=CronDataIntervalTimetable(
+            airflow.tpm_cron if level == "tpm" else airflow.daily_cron, "UTC"
+        ),
+        start_date=_midnight(airflow.start_date),
+        catchup=False,
+        # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
+        max_active_runs=8,
+        params=_params(level, sorted(config.variants)),
+        default_args={
+            "retries": airflow.retries,
+            "on_failure_callback": task_failed,
+            "on_success_callback": task_succeeded,
+            "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
+        },
+        deadline=_deadline(airflow.deadline_hours),
+        user_defined_macros={"data_date": data_date, "next_day": next_day},
+        tags=["ecdctr"],
+    ) as dag:
+
+        def wait(task_id: str, date: str) -> WaitForDay:
+            return WaitForDay(
+                task_id=task_id,
+                root=str(config.data.root),
+                domain=LEVEL_DOMAIN[level],
+                date=date,
+                poke_seconds=airflow.poke_seconds,
+                wait_hours=airflow.wait_hours,
+            )
+
+        @task(outlets=[asset])
+        def publish(version: str, *, outlet_events: Any = None) -> str:
+            outlet_events[asset].extra = {"version": version}
+            return version
+
+        variant = ["--variant", VARIANT]
+        train_arguments = [
+            "train",
+            level,
+            "--date",
+            DATE,
+            "--experiment",
+            EXPERIMENT,
+            *variant,
+            "--seed",
+            SEED,
+        ]
+        train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
+        if level != "tpm":
+            train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
+            train_arguments += ["--chain-start", CHAIN_START]
+        if level == "actr":
+            train_arguments += ["--hold-out-every", HOLD_OUT]
+        window_days = str(config.training(level).window_days)
+        check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
+        validate = command_task(settings, "validate", check)
+        on_spark = (
+            level != "tpm"
+            and airflow.execution == "kubernetes"
+            and airflow.kubernetes.spark is not None
+        )
+
+        def prepare_up_to(task_id: str, date: str) -> BaseOperator:
+            arguments = ["prepare", "--level", level, "--date", date, *variant]
+            return command_task(settings, task_id, arguments, spark=on_spark)
+
+        prepare = prepare_up_to("prepare", DATE)
+        train = command_task(
+            settings, "train", train_arguments, gpu=True, processes=config.training(level).shards
+        )
+        evaluate = command_task(
+            settings, "evaluate", ["evaluate", "--version", VERSION, "--date", NEXT, *variant]
+        )
+        gate = command_task(
+            settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant]
+        )
+
+        wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
+        if level != "tpm":
+            yesterday = WaitForYesterday(
+                task_id="wait_for_yesterday",
+                level=level,
+                date=DATE,
+                chain_start=CHAIN_START,
+                experiment=EXPERIMENT,
+                variant=VARIANT,
+            )
+            prepare >> yesterday >> train
+        prepare_next = (
+            [prepare_up_to("prepare_next_day", NEXT)] if on_spark else []
+        )  # else `evaluate` does it
+        chain(train, wait("wait_for_next_day", NEXT), *prepare_next, evaluate, gate)
+    return dag
+
+
+def _deadline(hours: float | None) -> DeadlineAlert | None:
+    """Tells an operator when a run is not done some hours after it was queued."""
+    if hours is None:
+        return None
+    if sys.argv[1:3] == ["dags", "test"]:
+        return None  # Airflow 3.3.2 fails there: it asks its database for a deadline that only the DAG processor stores
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=dt.timedelta(hours=hours),
+        callback=AsyncCallback(deadline_missed, {"hours": hours}),
+    )
+
+
+def _params(level: Level, variants: list[str]) -> dict[str, Param]:
+    params = {
+        "data_date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Data date",
+            description="Last day of data to read; empty: the last day of the run's data interval.",
+        ),
+        "experiment": Param(
+            "production",
+            type="string",
+            pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+            title="Experiment",
+            description="Namespace of the versions; what it lacks is resolved from production. In the backfill form "
+            "tick 'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
+        ),
+        "variant": Param(
+            "default",
+            type="string",
+            enum=["default", *variants],
+            title="Variant",
+            description="Named overlay on the configuration; needs an experiment other than production.",
+        ),
+        "seed": Param(
+            None,
+            type=["null", "integer"],
+            title="Seed",
+            description="Of the weights; empty: the configuration's.",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="Train again even if the version exists.",
+        ),
+    }
+    if level != "tpm":
+        params["restart"] = Param(
+            False,
+            type="boolean",
+            title="Restart",
+            description="Start anew, A-CTR from CPM, where each day would go on from the day before.",
+        )
+        params["chain_start"] = Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Chain start",
+            description="Where each day goes on from the day before: this day starts anew, every later one waits.",
+        )
+    if level == "actr":
+        params["hold_out_every"] = Param(
+            None,
+            type=["null", "integer"],
+            minimum=2,
+            title="Hold out every",
+            description="Keep each n-th impression of ads out of training, for a forgetting matrix.",
+        )
+    return params
+
+
+def _midnight(date: dt.date) -> dt.datetime:
+    return dt.datetime.combine(date, dt.time(), dt.UTC)

@@ -1,0 +1,121 @@
+"""Triggers that look for something now and then, in the triggerer's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from ecdctr.impressions.days import has_day
+from ecdctr.store.storage import absolute
+from ecdctr.store.store import Store
+
+Outcome = Literal["ready", "waiting", "failed"]
+
+
+class PollTrigger(BaseTrigger):
+    """Fires with an outcome: 'ready', 'failed', or 'timeout' when the time is up.
+
+    Subclasses name their arguments in `names`.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, *, poke_seconds: float, timeout_seconds: float) -> None:
+        super().__init__()
+        self.poke_seconds, self.timeout_seconds = poke_seconds, timeout_seconds
+
+    def look(self) -> Outcome:
+        """How it stands with what is waited for."""
+        raise NotImplementedError
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """How the triggerer makes this trigger again."""
+        names = (*self.names, "poke_seconds", "timeout_seconds")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look, sleep, look again."""
+        deadline = time.monotonic() + self.timeout_seconds
+        # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this event loop
+        while (outcome := await sync_to_async(self.look)()) == "waiting":
+            if time.monotonic() > deadline:
+                yield TriggerEvent({"outcome": "timeout"})
+                return
+            await asyncio.sleep(self.poke_seconds)
+        yield TriggerEvent({"outcome": outcome})
+
+
+class DayTrigger(PollTrigger):
+    """Waits for a day of a domain to have Parquet files."""
+
+    names = ("root", "domain", "date")
+
+    def __init__(self, root: str, domain: str, date: str, **timing: float) -> None:
+        super().__init__(**timing)
+        self.root, self.domain, self.date = root, domain, date
+
+    def look(self) -> Outcome:
+        """Whether the day is there."""
+        there = has_day(absolute(self.root), self.domain, dt.date.fromisoformat(self.date))  # type: ignore[arg-type]
+        return "ready" if there else "waiting"
+
+
+class YesterdayTrigger(PollTrigger):
+    """Waits for a level's version of the day before: for its run while there is one, and for its version.
+
+    `run_before` is the run of the day before: its logical date (backfills, schedules) or its run id, empty when
+    neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
+    nobody has started its run yet.
+    """
+
+    names = ("store", "level", "experiment", "date", "dag_id", "run_before", "must_exist")
+
+    def __init__(
+        self,
+        store: str,
+        level: str,
+        experiment: str,
+        date: str,
+        dag_id: str,
+        run_before: str,
+        must_exist: bool,
+        **timing: float,
+    ) -> None:
+        super().__init__(**timing)
+        self.store, self.level, self.experiment, self.date = store, level, experiment, date
+        self.dag_id, self.run_before, self.must_exist = dag_id, run_before, must_exist
+
+    def look(self) -> Outcome:
+        """Whether the day before is done."""
+        if self.runs("queued", "running"):
+            return "waiting"
+        if self.has_version():
+            return "ready"
+        if self.runs("failed"):
+            return "failed"
+        return "waiting" if self.must_exist else "ready"
+
+    def has_version(self) -> bool:
+        """Whether the experiment itself has a version of that day."""
+        ref = Store(self.store).newest(
+            self.experiment, self.level, dt.date.fromisoformat(self.date)
+        )
+        return ref is not None and str(ref.date) == self.date
+
+    def runs(self, *states: str) -> int:
+        """How many runs of the day before are in one of these states: 0 or 1."""
+        if not self.run_before:
+            return 0
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        try:
+            which: dict[str, Any] = {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
+        except ValueError:
+            which = {"run_ids": [self.run_before]}
+        return RuntimeTaskInstance.get_dr_count(dag_id=self.dag_id, states=list(states), **which)

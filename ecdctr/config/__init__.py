@@ -1,0 +1,55 @@
+"""The configuration: `config` is the whole, `terms` the shared words, every other file a section."""
+
+from ecdctr.config.airflow import AirflowSettings
+from ecdctr.config.config import Config, digest, load_config, merged
+from ecdctr.config.data import Data, Feature, Quality, Root
+from ecdctr.config.evaluation import Evaluation, Tuning
+from ecdctr.config.kubernetes import Kubernetes, SecretKey, SparkPods, Toleration
+from ecdctr.config.network import Network, Snapshots
+from ecdctr.config.section import Section
+from ecdctr.config.simulation import Simulation
+from ecdctr.config.terms import (
+    DEFAULT,
+    DOMAINS,
+    LEVEL_DOMAIN,
+    LEVELS,
+    PRODUCTION,
+    RESERVED_COLUMNS,
+    Domain,
+    Level,
+)
+from ecdctr.config.training import Actr, Cpm, Tpm, Training
+
+__all__ = [
+    "DEFAULT",
+    "DOMAINS",
+    "LEVELS",
+    "LEVEL_DOMAIN",
+    "PRODUCTION",
+    "RESERVED_COLUMNS",
+    "Actr",
+    "AirflowSettings",
+    "Config",
+    "Cpm",
+    "Data",
+    "Domain",
+    "Evaluation",
+    "Feature",
+    "Kubernetes",
+    "Level",
+    "Network",
+    "Quality",
+    "Root",
+    "SecretKey",
+    "Section",
+    "Simulation",
+    "Snapshots",
+    "SparkPods",
+    "Toleration",
+    "Tpm",
+    "Training",
+    "Tuning",
+    "digest",
+    "load_config",
+    "merged",
+]

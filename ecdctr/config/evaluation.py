@@ -1,0 +1,56 @@
+"""Progressive validation, the gate, and what `ecdctr tune` searches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ecdctr.config.section import Section
+
+
+class Evaluation(Section):
+    """Progressive validation and the promotion gate."""
+
+    low_activity_below: int = Field(
+        20, ge=1, description="impressions in the lookback that make a user active"
+    )
+    batch_size: int = Field(8192, ge=1)
+    bootstrap_samples: int = Field(500, ge=50)
+    gate_max_gauc_drop: float = Field(
+        0.01, ge=0, description="refuse if the challenger is surely worse by more"
+    )
+    gate_calibration: tuple[float, float] = (0.5, 2.0)
+    gate_min_score_spread: float = Field(
+        1e-4, ge=0, description="standard deviation of the predictions, at least"
+    )
+    gate_max_cpm_age: int = Field(
+        3, ge=0, description="days by which CPM may be older than an A-CTR that starts from it"
+    )
+    gate_max_tpm_age: int = Field(
+        21, ge=0, description="the same for the newest TPM snapshot, beyond snapshots.lag_days"
+    )
+
+
+class Tuning(Section):
+    """What `ecdctr tune` searches: the same number of trials for every row, from the same values."""
+
+    trials: int = Field(
+        6, ge=2, description="settings tried per row; the first one is what the row has now"
+    )
+    space: dict[str, tuple[Any, ...]] = Field(
+        default_factory=lambda: {
+            "actr.lr_embedding": (1e-3, 2e-3, 5e-3, 1e-2),
+            "actr.lr_dense": (5e-4, 1e-3, 2e-3, 4e-3),
+            "actr.epochs": (1, 2),
+            "cpm.lr_dense": (5e-4, 1e-3),
+            "cpm.epochs": (1, 2),
+            "tpm.lr_embedding": (2e-3, 5e-3),
+            "tpm.epochs": (1, 2),
+        },
+        description="key of the configuration: values, for all rows",
+    )
+    own: dict[str, dict[str, tuple[Any, ...]]] = Field(
+        default_factory=dict,
+        description="row: the same for settings that only this row has, e.g. the strength of EWC",
+    )

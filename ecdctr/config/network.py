@@ -1,0 +1,73 @@
+"""The network of CPM and A-CTR, and the TPM snapshots that it takes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ecdctr.config.section import Section
+
+
+class Snapshots(Section):
+    """Which TPM snapshots a consumer takes and how it aggregates them."""
+
+    count: int = Field(3, ge=0, description="K; 0 switches TPM off")
+    stride_days: int = Field(28, ge=1)
+    lag_days: int = Field(
+        1,
+        ge=0,
+        description="take the newest snapshot as of this many days before the data date, so that no snapshot has "
+        "trained on the impressions that CPM learns from: 1 where CPM goes on with each day, cpm.window_days where it "
+        "starts anew; 0 is the paper's form",
+    )
+    aggregation: Literal[
+        "self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"
+    ] = Field(
+        "self_attention",
+        description="self_attention is the paper's; see ecdctr/models/snapshots.py",
+    )
+    missing: Literal["zeros", "learned"] = Field(
+        "zeros", description="vector of an id that no snapshot knows"
+    )
+    presence: bool = Field(
+        False, description="also tell how many snapshots know the id, and whether the newest does"
+    )
+    history: bool = Field(
+        False, description="aggregated item vectors also enter the click history's items"
+    )
+    require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
+
+    def as_of(self, date: dt.date) -> list[dt.date]:
+        """The K dates that a consumer at a data date resolves TPM at, newest first."""
+        return [
+            date - dt.timedelta(days=self.lag_days + k * self.stride_days)
+            for k in range(self.count)
+        ]
+
+
+class Network(Section):
+    """The one network of CPM and A-CTR."""
+
+    embedding_dim: int = Field(16, ge=1)
+    hidden: tuple[int, ...] = Field((128, 64), min_length=1)
+    attention_heads: int = Field(2, ge=1)
+    history: Literal["target_attention", "mean", "none"] = Field(
+        "target_attention", description="how the click history is read; target attention is DIN's"
+    )
+    backbone: Literal["mlp", "deepfm", "dcnv2", "masknet", "star", "mmoe", "ple"] = Field(
+        "mlp",
+        description="star, mmoe and ple learn both domains in one training: actr.natural_days",
+    )
+    experts: int = Field(
+        3, ge=1, description="mmoe: experts; ple: experts of each domain and shared ones"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Network:
+        if self.embedding_dim % self.attention_heads:
+            raise ValueError(
+                f"embedding_dim {self.embedding_dim} is not a multiple of attention_heads {self.attention_heads}"
+            )
+        return self

@@ -1,0 +1,34 @@
+"""Simulated worlds."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from pydantic import Field
+
+from ecdctr.config.section import Section
+
+
+class Simulation(Section):
+    """The simulated world of `ecdctr simulate`; see ecdctr/worlds/simulate.py for the model behind the numbers."""
+
+    start: dt.date = dt.date(2026, 1, 1)
+    days: int = Field(ge=1)
+    users: int = Field(ge=10)
+    natural_items: int = Field(ge=10)
+    ad_items: int = Field(ge=10)
+    natural_per_day: int = Field(ge=100)
+    ads_per_day: int = Field(ge=10)
+    latent_dim: int = Field(8, ge=2)
+    recurrence_days: int = Field(28, ge=2)
+    recurring: float = Field(
+        1.0, ge=0, description="strength of interests that come back every recurrence_days"
+    )
+    drift: float = Field(0.4, ge=0, description="strength of the slow drift")
+    domain_correlation: float = Field(
+        0.8, ge=0, le=1, description="between natural and ads preference"
+    )
+    new_user_share: float = Field(
+        0.15, ge=0, lt=1, description="users that arrive during the simulated days"
+    )
+    ctr: float = Field(0.12, gt=0, lt=0.5, description="natural click-through rate, roughly")

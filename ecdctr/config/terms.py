@@ -1,0 +1,14 @@
+"""Words that the whole project shares, each written once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Level = Literal["tpm", "cpm", "actr"]
+Domain = Literal["natural", "ads"]
+LEVELS: tuple[Level, ...] = ("tpm", "cpm", "actr")
+DOMAINS: tuple[Domain, ...] = ("natural", "ads")
+LEVEL_DOMAIN: dict[Level, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
+PRODUCTION = "production"  # the experiment that serves, and that the others fall back to
+DEFAULT = "default"  # the variant that is the configuration as it stands
+RESERVED_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}

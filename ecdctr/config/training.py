@@ -1,0 +1,165 @@
+"""How each level is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ecdctr.config.section import Section
+
+
+class Training(Section):
+    """One level's optimisation. Learning rates are per step of Adam."""
+
+    window_days: int = Field(ge=1)
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(1024, ge=2)
+    lr_embedding: float = Field(5e-3, gt=0)
+    lr_dense: float = Field(1e-3, gt=0)
+    chunk_rows: int = Field(
+        262_144, ge=1024, description="rows shuffled together; bounds the memory of reading"
+    )
+    threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+    shards: int = Field(
+        1,
+        ge=1,
+        description="parts that each day is read in, side by side; as many processes may train together "
+        "(ecdctr train --processes), and fewer give the same result. Part of the result's identity",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products; bfloat16 trains faster where the processor has it (AVX512-BF16, AMX, GPUs)",
+    )
+    compile: bool = Field(
+        False,
+        description="let torch.compile fuse the network: needs a C++ compiler and half a minute, and pays from some "
+        "ten million samples on",
+    )
+    checkpoint_seconds: float = Field(
+        60,
+        ge=0,
+        description="how often a training saves where it is, to go on there when it was interrupted",
+    )
+    save_optimizer: bool = Field(
+        False, description="store Adam's moments with the version, thrice its size"
+    )
+    carry_optimizer: bool = Field(
+        False, description="start from the parent's moments; the parent must have saved them"
+    )
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.batch_size % self.shards:
+            raise ValueError(
+                f"shards {self.shards} do not divide batch_size {self.batch_size}; change one of them"
+            )
+        return self
+
+    @property
+    def first_days(self) -> int:
+        """Days that a version without one before it reads."""
+        return self.window_days
+
+
+class Tpm(Training):
+    """Tiny Pre-training Model."""
+
+    window_days: int = Field(84, ge=1)
+    lr_embedding: float = Field(2e-3, gt=0)
+    embedding_dim: int = Field(16, ge=1)
+    hidden: tuple[int, ...] = (32,)
+    refresh: Literal["incremental", "window"] = Field(
+        "incremental",
+        description="after the first version: only the days since it, or the whole window again",
+    )
+
+
+class Cpm(Training):
+    """Complete Pre-training Model."""
+
+    window_days: int = Field(28, ge=1)
+    refresh: Literal["incremental", "window"] = Field(
+        "incremental",
+        description="the version before goes on with the days since it, or from scratch on the whole window (paper)",
+    )
+    first_window_days: int | None = Field(
+        None,
+        ge=1,
+        description="of the first version, where refresh is incremental; window_days by default",
+    )
+    lr_aggregator: float | None = Field(
+        None, gt=0, description="of the snapshot aggregator; lr_dense by default"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Cpm:
+        if self.refresh == "window" and self.carry_optimizer:
+            raise ValueError(
+                "carry_optimizer: CPM starts from scratch, there are no moments to carry; set refresh: incremental"
+            )
+        if self.refresh == "window" and self.first_window_days:
+            raise ValueError(
+                "first_window_days needs refresh: incremental; else every version reads window_days"
+            )
+        return self
+
+    @property
+    def first_days(self) -> int:
+        """Days that a version without one before it reads."""
+        return self.first_window_days or self.window_days
+
+
+class Actr(Training):
+    """Advertisement CTR model."""
+
+    window_days: int = Field(45, ge=1)
+    batch_size: int = Field(512, ge=2)
+    init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
+    policy: Literal["from_cpm", "continue"] = Field(
+        "from_cpm",
+        description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day",
+    )
+    batch_norm: Literal["keep", "reset_stats", "reset_all"] = "keep"
+    freeze_aggregator: bool = True
+    lr_aggregator: float | None = Field(
+        None, gt=0, description="of an aggregator that is not frozen"
+    )
+    natural_days: int = Field(
+        0, ge=0, description="days of natural content trained on together with the ads"
+    )
+    natural_share: float = Field(
+        1.0, gt=0, le=1, description="share of their impressions: 1 joint, small is replay"
+    )
+    source: Literal["none", "keep", "ctnet"] = Field(
+        "none",
+        description="take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), instead of weights",
+    )
+    hold_out_every: int = Field(
+        0,
+        ge=0,
+        description="keep each n-th impression of ads out of training, for the forgetting matrix; 0: none",
+    )
+    ewc: float = Field(
+        0, ge=0, description="strength of elastic weight consolidation towards the parent"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Actr:
+        if self.hold_out_every == 1:
+            raise ValueError(
+                "hold_out_every: 1 would hold everything out; set 0 for nothing, or 2 and more"
+            )
+        if self.natural_share < 1 and not self.natural_days:
+            raise ValueError(
+                "natural_share is set, but natural_days is 0: no natural content is read; set natural_days"
+            )
+        if self.source != "none" and (self.init != "none" or self.policy != "from_cpm"):
+            raise ValueError(
+                f"source: {self.source} takes no weights from CPM; set init: none and policy: from_cpm"
+            )
+        if self.ewc and self.init == "none":
+            raise ValueError("ewc needs a parent to stay near; set init: cpm")
+        if self.carry_optimizer and self.init == "none" and self.policy == "from_cpm":
+            raise ValueError("carry_optimizer needs a parent; set init: cpm or policy: continue")
+        return self

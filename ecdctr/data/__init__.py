@@ -1,1 +1,0 @@
-"""Impressions: contract, simulator, preparation, batches."""

@@ -1,0 +1,241 @@
+"""GAUC per evaluation day and experiment, calibration, and the lineage of the serving model."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ecdctr.errors import StoreError
+from ecdctr.report.figures import new_figure
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+
+NAMES = {
+    "ads_only": "ads only",
+    "no_tpm": "CPM initialisation (no TPM)",
+    "full_window": "full, CPM anew each day",
+    "tpm_only": "TPM only (no CPM)",
+    "lag_0": "full, newest snapshot as of d (lag 0)",
+    "production": "full E-CDCTR",
+    "full": "full E-CDCTR",
+    "oracle": "oracle (true probabilities)",
+}
+COLUMNS = 3  # days in the terminal table, so that it fits into 80 columns
+COLOURS = {
+    "ads_only": "#8a8f98",
+    "no_tpm": "#d08a2e",
+    "tpm_only": "#7a5bb5",
+    "production": "#1769aa",
+    "oracle": "#2e8b57",
+}
+
+
+class Row(NamedTuple):
+    """An experiment's newest A-CTR evaluation on one day."""
+
+    experiment: str
+    date: str
+    version: str
+    metrics: dict[str, dict[str, float]]
+    curve: list[list[float]]
+
+
+def collect(store: Store, experiments: list[str]) -> list[Row]:
+    """The evaluations of next-day ads in the store; of several versions for a day, the newest counts.
+
+    Raises StoreError if there is none.
+    """
+    newest: dict[tuple[str, str], Row] = {}
+    for experiment in experiments:
+        for date, ref in store.evaluated(experiment):
+            found = (
+                store.load_evaluation(ref, date)
+                if date - ref.date == dt.timedelta(days=1)
+                else None
+            )
+            if found:
+                row = Row(
+                    experiment, str(date), str(ref), found["metrics"], found["calibration_curve"]
+                )
+                newest.setdefault((experiment, str(date)), row)
+    if not newest:
+        raise StoreError(
+            f"No evaluation of A-CTR in {store.root} for {', '.join(experiments)}; "
+            "run the DAGs, or: ecdctr evaluate --date D"
+        )
+    return sorted(newest.values(), key=lambda row: (experiments.index(row.experiment), row.date))
+
+
+def print_table(rows: list[Row], console: Console) -> None:
+    """Next-day GAUC, one line per experiment, one column per day for the newest days."""
+    dates = sorted({row.date for row in rows})
+    shown = dates[-COLUMNS:]
+    left_out = (
+        "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days; means are over all)"
+    )
+    table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
+        table.add_column(header, justify="right")
+    for name, found in _by_experiment(rows).items():
+        cells = [
+            f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in shown
+        ]
+        means = [
+            np.mean([row.metrics["all"][key] for row in found.values()])
+            for key in ("gauc", "log_loss", "calibration")
+        ]
+        table.add_row(short_name(name), *cells, *(f"{value:.4f}" for value in means))
+    oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
+    if oracle:
+        cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in shown]
+        means = [
+            np.mean([metrics[key] for metrics in oracle.values()])
+            for key in ("gauc", "log_loss", "calibration")
+        ]
+        table.add_row(
+            short_name("oracle"), *cells, *(f"{value:.4f}" for value in means), style="dim"
+        )
+    console.print(table)
+
+
+def write_page(store: Store, rows: list[Row], target: Path) -> None:
+    """One HTML file, everything inside it, values escaped."""
+    serving = store.alias("serving")
+    lineage = []
+    if serving:
+        for ref, manifest in store.lineage(serving).items():
+            lineage.append(
+                (
+                    ref,
+                    manifest,
+                    [parent for parents in manifest.parents.values() for parent in parents],
+                )
+            )
+    history = list(reversed(store.alias_history("serving")))
+    environment = Environment(loader=PackageLoader("ecdctr.demo", "."), autoescape=True)
+    page = environment.get_template("page.html").render(
+        serving=serving,
+        lineage=lineage,
+        history=history,
+        rows=rows,
+        names=NAMES,
+        gauc_plot=Markup(_gauc_plot(rows)),  # noqa: S704  # drawn here, no user input
+        calibration_plot=Markup(_calibration_plot(rows)),  # noqa: S704
+        lineage_plot=Markup(_lineage_plot(store, serving)) if serving else "",  # noqa: S704
+        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page)
+
+
+def short_name(experiment: str) -> str:
+    """The name without its explanation in brackets: the table has to fit into 80 columns."""
+    return NAMES.get(experiment, experiment).split(" (")[0]
+
+
+def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    grouped: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.experiment, {})[row.date] = row
+    return grouped
+
+
+def _svg(figure: object) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight")  # type: ignore[attr-defined]
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(width: float, height: float) -> tuple:
+    figure = new_figure(width, height)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _gauc_plot(rows: list[Row]) -> str:
+    figure, axes = _figure(7, 3.6)
+    for name, found in _by_experiment(rows).items():
+        dates = sorted(found)
+        values = [found[date].metrics["all"]["gauc"] for date in dates]
+        axes.plot(dates, values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name))
+    oracle = {row.date: row.metrics["oracle"]["gauc"] for row in rows if "oracle" in row.metrics}
+    if oracle:
+        dates = sorted(oracle)
+        axes.plot(
+            dates,
+            [oracle[d] for d in dates],
+            "--",
+            marker="o",
+            color=COLOURS["oracle"],
+            label=NAMES["oracle"],
+        )
+    axes.set_ylabel("GAUC")
+    axes.set_xlabel("evaluation day (next-day ads)")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _svg(figure)
+
+
+def _calibration_plot(rows: list[Row]) -> str:
+    figure, axes = _figure(4.2, 3.6)
+    top = 0.0
+    for name, found in _by_experiment(rows).items():
+        curves = [np.array(row.curve) for row in found.values()]
+        mean = np.mean([curve for curve in curves if len(curve) == len(curves[0])], axis=0)
+        axes.plot(
+            mean[:, 0],
+            mean[:, 1],
+            marker="o",
+            ms=3,
+            color=COLOURS.get(name),
+            label=NAMES.get(name, name),
+        )
+        top = max(top, mean.max())
+    axes.plot([0, top], [0, top], ":", color="#999999")
+    axes.set_xlabel("predicted CTR (deciles)")
+    axes.set_ylabel("observed CTR")
+    return _svg(figure)
+
+
+def _lineage_plot(store: Store, serving: Ref) -> str:
+    lineage = store.lineage(serving)
+    columns: dict[str, list[Ref]] = {
+        level: [r for r in lineage if r.level == level] for level in ("tpm", "cpm", "actr")
+    }
+    place: dict[str, tuple[float, float]] = {}
+    for column, refs in enumerate(columns.values()):
+        for i, ref in enumerate(sorted(refs, key=lambda r: r.date)):
+            place[str(ref)] = (float(column), i - (len(refs) - 1) / 2)
+    figure, axes = _figure(8, 0.9 + 0.7 * max(len(refs) for refs in columns.values()))
+    axes.axis("off")
+    for ref, manifest in lineage.items():
+        x, y = place[str(ref)]
+        for parent in [p for parents in manifest.parents.values() for p in parents]:
+            px, py = place[parent]
+            bend = "arc3,rad=0.5" if px == x else "arc3"
+            style = {
+                "arrowstyle": "->",
+                "color": "#999999",
+                "connectionstyle": bend,
+                "shrinkA": 30,
+                "shrinkB": 30,
+            }
+            axes.annotate("", xy=(x, y), xytext=(px, py), arrowprops=style)
+        text = f"{ref.level.upper()} {ref.date} {ref.version}\nreads {manifest.window_start} to {manifest.window_end}"
+        box = {"boxstyle": "round,pad=0.5", "fc": "#eaf2fa", "ec": "#1769aa"}
+        axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box)
+    axes.set_xlim(-0.4, 2.4)
+    heights = [height for _, height in place.values()]
+    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
+    return _svg(figure)

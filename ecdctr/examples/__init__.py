@@ -1,0 +1,1 @@
+"""What a model reads: impressions joined with history and counts, encoded as batches."""

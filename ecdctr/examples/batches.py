@@ -1,0 +1,284 @@
+"""Parquet examples → batches of tensors: read in chunks, mapped to rows, shuffled inside a chunk, one chunk ahead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from ecdctr.config import DOMAINS, Config, Domain, Level
+from ecdctr.errors import ContractError
+from ecdctr.examples.prepare import COUNT_FEATURES
+from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples.vocabulary import Vocabulary
+
+CPU = torch.device("cpu")
+
+
+class Shard(NamedTuple):
+    """One of several consecutive pieces of every part: no row is in two of them, none in neither."""
+
+    number: int = 0
+    of: int = 1
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """First row and the one after the last."""
+        return total * self.number // self.of, total * (self.number + 1) // self.of
+
+
+WHOLE = Shard()
+
+
+class Part(NamedTuple):
+    """One day's examples of a domain, or some of them.
+
+    `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the others are read, or
+    with `held_out` only those.
+    """
+
+    path: Path
+    domain: Domain
+    share: float = 1.0
+    hold_out_every: int = 0
+    held_out: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that are read, about."""
+        total = pq.read_metadata(self.path).num_rows * self.share
+        held_out = total / self.hold_out_every if self.hold_out_every else 0
+        return round(held_out if self.held_out else total - held_out)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a level's model reads. `fields` starts with user_id and item_id."""
+
+    fields: tuple[str, ...]
+    multi: tuple[tuple[str, int], ...]
+    numeric: tuple[str, ...]
+    history_length: int
+
+    @classmethod
+    def of(cls, config: Config, level: Level) -> Inputs:
+        """The inputs of a level: TPM's few, or everything declared, the hour, the counts and the click history."""
+        if level == "tpm":
+            return cls(
+                ("user_id", "item_id", *(f.name for f in config.features if f.tpm)), (), (), 0
+            )
+        single = tuple(f.name for f in config.features if f.kind == "categorical")
+        multi = tuple((f.name, f.max_values) for f in config.features if f.kind == "multi_valued")
+        numeric = tuple(f.name for f in config.features if f.kind == "numeric")
+        hour = () if "hour" in single else ("hour",)
+        return cls(
+            ("user_id", "item_id", *single, *hour),
+            multi,
+            (*numeric, *COUNT_FEATURES),
+            config.data.history_length,
+        )
+
+    @property
+    def vocabularies(self) -> tuple[str, ...]:
+        """Names of all fields that have a vocabulary."""
+        return (*self.fields, *(name for name, _ in self.multi))
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns read from the examples."""
+        history = ["history", "history_gap"] if self.history_length else []
+        return [*self.vocabularies, *self.numeric, *history, "click"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of embedding tables and numbers. B batch, F fields, M values of all multi-valued fields, H history."""
+
+    ids: torch.Tensor  # int32 [B, F]
+    multi: torch.Tensor  # int32 [B, M], 0 pads
+    numeric: torch.Tensor  # float32 [B, N]
+    history: torch.Tensor  # int32 [B, H] item rows, newest first, 0 pads
+    gaps: torch.Tensor  # uint8 [B, H] log2 bucket of the seconds since each click, 0 pads
+    domain: torch.Tensor  # int64 [B], 0 natural content, 1 ads
+    label: torch.Tensor  # float32 [B]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @classmethod
+    def empty(cls, part: Part, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
+        """No rows, of the shapes that a part's rows would have."""
+        schema = pq.read_schema(part.path).append(pa.field("domain", pa.int8()))
+        return encode(schema.empty_table(), inputs, vocabularies)
+
+    @classmethod
+    def concat(cls, batches: list[Batch]) -> Batch:
+        """One after another."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls(*(torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
+
+    def take(self, index: torch.Tensor | slice) -> Batch:
+        """The chosen rows."""
+        return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device; to a GPU it goes through pinned memory."""
+        tensors = [getattr(self, f.name) for f in fields(self)]
+        if device.type == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return Batch(*(tensor.to(device) for tensor in tensors))
+
+
+def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
+    """Map a table from read_chunks to rows and numbers; raises ContractError for a number that is not finite."""
+    rows = table.num_rows
+    ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
+    for i, name in enumerate(inputs.fields):
+        ids[:, i] = vocabularies[name].lookup(table.column(name).combine_chunks())
+    padded = [np.zeros((rows, 0), dtype=np.int32)]
+    for name, width in inputs.multi:
+        values, lengths = _flat(table.column(name))
+        padded.append(pad(vocabularies[name].lookup(values), lengths, width))
+    numeric = np.empty((rows, len(inputs.numeric)), dtype=np.float32)
+    for i, name in enumerate(inputs.numeric):
+        numeric[:, i] = table.column(name).to_numpy()
+        if not np.isfinite(numeric[:, i]).all():
+            bad = int((~np.isfinite(numeric[:, i])).sum())
+            raise ContractError(
+                f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} rows."
+            )
+    history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
+    if inputs.history_length:
+        values, lengths = _flat(table.column("history"))
+        history = pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
+        seconds, _ = _flat(table.column("history_gap"))
+        bucket = gap_buckets(seconds.to_numpy(zero_copy_only=False))
+        gaps = pad(bucket, lengths, inputs.history_length)
+    label = table.column("click").to_numpy().astype(np.float32)
+    domain = table.column("domain").to_numpy().astype(np.int64)
+    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def read_chunks(
+    parts: list[Part],
+    columns: list[str] | None,
+    chunk_rows: int,
+    seed: int = 0,
+    shard: Shard = WHOLE,
+) -> Iterator[pa.Table]:
+    """Tables of about `chunk_rows` rows in the order of the parts, with a column `domain`.
+
+    A share of a part is drawn by the seed, the part's position and the shard.
+    """
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for position, part in enumerate(parts):
+        draw = np.random.default_rng(
+            [seed, position, shard.number] if shard.number else [seed, position]
+        )
+        for start, batch in _read_rows(part.path, columns, chunk_rows, shard):
+            keep = np.ones(batch.num_rows, dtype=bool)
+            if part.hold_out_every:
+                index = np.arange(start, start + batch.num_rows)
+                keep = (index % part.hold_out_every == 0) == part.held_out
+            if part.share < 1:
+                keep &= draw.random(batch.num_rows) < part.share
+            if not keep.all():
+                batch = batch.filter(pa.array(keep))
+            code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
+            waiting.append(batch.append_column("domain", pa.array(code)))
+            rows += batch.num_rows
+            if rows >= chunk_rows:
+                yield pa.Table.from_batches(waiting)
+                waiting, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def _read_rows(
+    path: Path, columns: list[str] | None, chunk_rows: int, shard: Shard
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a shard of a file with the number of the first; row groups without any are not read."""
+    with pq.ParquetFile(path) as file:
+        first, end = shard.rows(file.metadata.num_rows)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        ends = np.cumsum(sizes)
+        wanted = [i for i, last in enumerate(ends) if last > first and last - sizes[i] < end]
+        at = int(ends[wanted[0]] - sizes[wanted[0]]) if wanted else 0
+        for batch in (
+            file.iter_batches(batch_size=chunk_rows, columns=columns, row_groups=wanted)
+            if wanted
+            else ()
+        ):
+            start, stop = max(at, first), min(at + batch.num_rows, end)
+            if stop > start:
+                yield start, batch.slice(start - at, stop - start)
+            at += batch.num_rows
+
+
+def training_batches(
+    parts: list[Part],
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    batch_size: int,
+    chunk_rows: int,
+    seed: int,
+    skip: int = 0,
+    device: torch.device = CPU,
+    shard: Shard = WHOLE,
+) -> Iterator[Batch]:
+    """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
+
+    Chunks are read, encoded and brought to the device one ahead, and batches are cut from them there.
+
+    A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip` leaves the first
+    batches out: of them, whole chunks are read but not encoded.
+    """
+    generator = torch.Generator().manual_seed(
+        seed + 500 * shard.number
+    )  # epochs move the seed by one
+    chunks = read_chunks(parts, inputs.columns, chunk_rows, seed, shard)
+    least = 2 if shard.of == 1 else 1
+
+    def next_chunk() -> tuple[int, Batch | None, int] | None:
+        """Rows, the batch unless it is skipped, and the first row of the shuffled ones that is wanted."""
+        nonlocal skip
+        table = next(chunks, None)
+        if table is None:
+            return None
+        count = math.ceil(table.num_rows / batch_size) - (0 < table.num_rows % batch_size < least)
+        if skip >= count:
+            skip -= count
+            return table.num_rows, None, 0
+        first, skip = skip * batch_size, 0
+        return table.num_rows, encode(table, inputs, vocabularies).to(device), first
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next_chunk)
+        while (found := ahead.result()) is not None:
+            ahead = reader.submit(next_chunk)
+            rows, chunk, first = found
+            order = torch.randperm(rows, generator=generator)
+            if chunk is None:
+                continue
+            order = order.to(device)
+            for start in range(first, rows, batch_size):
+                index = order[start : start + batch_size]
+                if len(index) >= least:
+                    yield chunk.take(index)
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+    lists = column.combine_chunks()
+    offsets = lists.offsets.to_numpy()
+    return lists.flatten(), np.diff(offsets)

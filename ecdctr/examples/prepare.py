@@ -1,0 +1,306 @@
+"""Preparation in DuckDB: impressions become examples, one Parquet file per day and domain, named by fingerprint.
+
+Two steps. `extract` reduces a day of impressions to its clicks and its counts per entity; `build_examples` joins a day
+with the extracts of the days before it. A day therefore costs the day plus `lookback_days` small extracts, however
+much history lies behind, and days can be prepared in any order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from ecdctr.config import DOMAINS, Config, Domain, digest
+from ecdctr.errors import ConfigError
+from ecdctr.files import durable
+from ecdctr.impressions import contract
+from ecdctr.impressions.days import day_files, digest_day, has_day, present_days, window
+
+Build = Callable[[dt.date, Path], None]
+COUNT_FEATURES = ("user_impressions", "user_ctr", "item_impressions", "item_ctr")
+
+
+class Prepared(NamedTuple):
+    """One prepared day."""
+
+    date: dt.date
+    path: Path
+    fingerprint: str
+
+
+def prepare(
+    config: Config,
+    domain: Domain,
+    dates: list[dt.date],
+    basic: bool = False,
+    on_day: Callable[[dt.date], None] | None = None,
+) -> list[Prepared]:
+    """Prepare those of `dates` that are not prepared yet; returns all of them, oldest first.
+
+    `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history or counts.
+    With data.engine 'spark' examples are made by ecdctr/examples/spark.py, basic ones always here. Raises ContractError
+    for a missing or broken day, before anything is written for it.
+    """
+    prepared = []
+    with contextlib.ExitStack() as stack:
+        build: Build | None = None
+        for date in present_days(config, domain, dates):
+            day = example_path(config, domain, date, basic)
+            if not day.path.exists():
+                build = build or stack.enter_context(_builder(config, domain, basic))
+                build(date, day.path)
+            prepared.append(day)
+            if on_day:
+                on_day(date)
+    return prepared
+
+
+@contextlib.contextmanager
+def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
+    """What writes the examples of a day to a path; an engine starts with the first day that needs it."""
+    with contract.connect(config) as connection:
+        if basic or config.data.engine == "duckdb":
+            yield partial(_build_basic if basic else _build_examples, connection, config, domain)
+            return
+        try:
+            from ecdctr.examples.spark import SparkBuilder
+        except ImportError:
+            raise ConfigError(
+                "Preparation on Spark needs the extra 'spark': pip install 'ecdctr[spark]'"
+            ) from None
+        yield SparkBuilder(connection, config, domain)
+
+
+def example_path(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> Prepared:
+    """Where the examples of a day lie, once they are prepared."""
+    fingerprint = example_fingerprint(config, domain, date, basic)
+    kind = "basic" if basic else "examples"
+    folder = config.data.prepared / kind / f"domain={domain}" / f"date={date}"
+    return Prepared(date, folder / f"{fingerprint[:20]}.parquet", fingerprint)
+
+
+def example_fingerprint(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> str:
+    """Names the examples of a day: code, settings, and the content of the day and of the days it looks back on."""
+    if basic:
+        names = [feature.name for feature in config.features if feature.tpm]
+        day = digest_day(config.data.root, domain, date)
+        return digest([_code_digest(), names, config.data.quarantine, domain, str(date), day])
+    before = window(date - dt.timedelta(days=1), config.data.lookback_days)
+    days = {
+        f"{d}/{day}": digest_day(config.data.root, d, day)
+        for d in DOMAINS
+        for day in [*before, date]
+    }
+    return digest([_code_digest(), _settings(config), domain, str(date), days])
+
+
+def _settings(config: Config) -> dict[str, object]:
+    data = config.data
+    return {
+        "features": [
+            feature.model_dump(mode="json", exclude={"tpm"}) for feature in config.features
+        ],
+        "history_length": data.history_length,
+        "lookback_days": data.lookback_days,
+        "numeric_null": data.numeric_null,
+        "quarantine": data.quarantine,
+    }
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    return hashlib.sha256(
+        Path(__file__).read_bytes() + Path(contract.__file__).read_bytes()
+    ).hexdigest()
+
+
+def _extract(
+    connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
+) -> tuple[Path, Path] | None:
+    """Clicks and counts of one day over both domains; None if neither domain has the day."""
+    present = [domain for domain in DOMAINS if has_day(config.data.root, domain, date)]
+    if not present:
+        return None
+    raw = {domain: digest_day(config.data.root, domain, date) for domain in present}
+    name = digest([_code_digest(), config.data.quarantine, raw])[:20]
+    folder = config.data.prepared / "daily" / f"date={date}"
+    clicks, counts = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
+    if clicks.exists() and counts.exists():
+        return clicks, counts
+    selects = []
+    for domain in present:
+        contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+        view = f"raw_{domain}"
+        _clean_view(connection, config, domain, date, view)
+        selects.append(f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {view}")
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {' UNION ALL '.join(selects)}")
+    _write(
+        connection,
+        "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
+        clicks,
+    )
+    _write(
+        connection,
+        """
+        SELECT 'user' AS side, domain, user_id AS id, count(*) AS impressions, sum(click)::BIGINT AS clicks
+        FROM impressions GROUP BY ALL
+        UNION ALL
+        SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
+        ORDER BY side, domain, id
+        """,
+        counts,
+    )
+    return clicks, counts
+
+
+def _clean_view(
+    connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date, view: str
+) -> None:
+    """A view of a day's rows; with quarantine on, without its bad rows, which are written aside."""
+    paths = [str(path) for path in day_files(config.data.root, domain, date)]
+    source = f"read_parquet([{', '.join(map(_quoted, paths))}], hive_partitioning = false)"
+    if not config.data.quarantine:
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")
+        return
+    key = contract.identity(pq.ParquetFile(paths[0]).schema_arrow.names)
+    good = " AND ".join(f"coalesce({rule}, false)" for rule, _ in contract.ROW_RULES.values())
+    good = good.replace("$day", f"TIMESTAMPTZ '{date} 00:00:00+00'")
+    marked = f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {key}, ({good}) ORDER BY ts) AS _n FROM {source}"
+    keep = f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE _good AND _n = 1"
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
+    assert isinstance(config.data.root, Path)  # noqa: S101  # refused at load
+    bad = config.data.root / "_quarantine" / f"domain={domain}" / f"date={date}" / "bad.parquet"
+    _write(
+        connection,
+        f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE NOT (_good AND _n = 1)",
+        bad,
+    )
+
+
+def _build_basic(
+    connection: duckdb.DuckDBPyConnection,
+    config: Config,
+    domain: Domain,
+    date: dt.date,
+    target: Path,
+) -> None:
+    contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+    _clean_view(connection, config, domain, date, "day")
+    names = [
+        "user_id",
+        "item_id",
+        "ts",
+        "click",
+        *(feature.name for feature in config.features if feature.tpm),
+    ]
+    columns = ", ".join(f'"{name}"' for name in names)
+    _write(connection, f"SELECT {columns} FROM day ORDER BY ts, user_id, item_id", target)
+
+
+def _build_examples(
+    connection: duckdb.DuckDBPyConnection,
+    config: Config,
+    domain: Domain,
+    date: dt.date,
+    target: Path,
+) -> None:
+    data = config.data
+    extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
+    contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+    _clean_view(connection, config, domain, date, "day")
+    click_files = [str(pair[0]) for pair in extracts if pair]
+    earlier = [str(pair[1]) for pair in extracts[:-1] if pair]
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM "
+        f"read_parquet([{', '.join(map(_quoted, click_files))}], hive_partitioning = false)"
+    )
+    if earlier:
+        counts = f"read_parquet([{', '.join(map(_quoted, earlier))}], hive_partitioning = false)"
+    else:  # the very first day: nothing lies before it
+        counts = "(SELECT * FROM (SELECT 'user' AS side, 'ads' AS domain, user_id AS id, 0 AS impressions, 0 AS clicks FROM day) WHERE false)"
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW recent_counts AS SELECT * FROM {counts}")
+    has_oracle = "oracle_ctr" in [row[0] for row in connection.execute("DESCRIBE day").fetchall()]
+    _write(connection, _examples_sql(config, domain, date, has_oracle), target)
+
+
+def _examples_sql(config: Config, domain: Domain, date: dt.date, has_oracle: bool) -> str:
+    data = config.data
+    features = ",\n".join(_feature_sql(config, feature.name) for feature in config.features)
+    oracle = "d.oracle_ctr::FLOAT" if has_oracle else "NULL::FLOAT"
+    horizon = f"TIMESTAMPTZ '{date} 00:00:00+00' - INTERVAL {data.lookback_days} DAY"
+    # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly before an impression
+    # (of clicks at one instant, the last), and the history is the slice of the user's list that ends there.
+    return f"""
+    WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY ts, user_id, item_id) AS _row FROM day),
+    numbered AS (
+        SELECT c.user_id, c.ts, c.item_id, row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
+        FROM recent_clicks c SEMI JOIN day_rows USING (user_id)
+        WHERE c.ts >= {horizon}
+    ),
+    lists AS (
+        SELECT user_id, list(item_id ORDER BY n) AS items, list(epoch_us(ts) ORDER BY n) AS times
+        FROM numbered GROUP BY user_id
+    ),
+    ends AS (SELECT user_id, ts, max(n) AS n FROM numbered GROUP BY user_id, ts),
+    positions AS (
+        SELECT d._row, e.n FROM day_rows d ASOF JOIN ends e ON d.user_id = e.user_id AND d.ts > e.ts
+    ),
+    own AS (
+        SELECT side, id, sum(impressions) FILTER (domain = '{domain}') AS impressions,
+               sum(clicks) FILTER (domain = '{domain}') AS clicks, sum(impressions) AS seen
+        FROM recent_counts GROUP BY side, id
+    ),
+    prior AS (SELECT coalesce(sum(clicks) / nullif(sum(impressions), 0), 0.1) AS ctr FROM own WHERE side = 'user')
+    SELECT d.user_id, d.item_id, d.ts, d.click,
+        extract(hour FROM d.ts)::TINYINT AS hour,
+        {features + "," if features else ""}
+        coalesce(list_reverse(l.items[greatest(p.n - {data.history_length - 1}, 1):p.n]), []) AS history,
+        coalesce(list_transform(list_reverse(l.times[greatest(p.n - {data.history_length - 1}, 1):p.n]),
+            lambda t: ((epoch_us(d.ts) - t) / 1000000)::FLOAT), []) AS history_gap,
+        ln(1 + coalesce(u.impressions, 0))::FLOAT AS user_impressions,
+        ((coalesce(u.clicks, 0) + 10 * prior.ctr) / (coalesce(u.impressions, 0) + 10))::FLOAT AS user_ctr,
+        ln(1 + coalesce(i.impressions, 0))::FLOAT AS item_impressions,
+        ((coalesce(i.clicks, 0) + 10 * prior.ctr) / (coalesce(i.impressions, 0) + 10))::FLOAT AS item_ctr,
+        coalesce(u.seen, 0)::BIGINT AS user_seen, coalesce(i.seen, 0)::BIGINT AS item_seen,
+        {oracle} AS oracle_ctr
+    FROM day_rows d
+    LEFT JOIN positions p ON p._row = d._row
+    LEFT JOIN lists l ON l.user_id = d.user_id
+    LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id
+    LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id
+    CROSS JOIN prior
+    ORDER BY d._row
+    """
+
+
+def _feature_sql(config: Config, name: str) -> str:
+    feature = next(f for f in config.features if f.name == name)
+    if feature.kind == "categorical":
+        return f'd."{name}"'
+    if feature.kind == "multi_valued":
+        return f'coalesce(d."{name}"[1:{feature.max_values}], []) AS "{name}"'
+    value = f'coalesce(d."{name}"::DOUBLE, {config.data.numeric_null!r})'
+    if feature.transform == "log1p":
+        value = f"ln(1 + greatest({value}, 0))"
+    return f'({value})::FLOAT AS "{name}"'
+
+
+def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    """Write a query's result as Parquet, whole or not at all."""
+    durable.make_dir(target.parent)
+    with durable.replacing(target) as temporary:
+        connection.execute(
+            f"COPY ({query}) TO {_quoted(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,205 @@
+"""Preparation on Spark: the same examples as ecdctr/examples/prepare.py makes in DuckDB, row for row, of the same name.
+
+A day that either has prepared is prepared for both. tests/examples/test_spark.py holds the two equal on random impressions.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import tempfile
+from functools import reduce
+from pathlib import Path
+
+import duckdb
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from ecdctr.config import DOMAINS, Config, Domain
+from ecdctr.errors import ConfigError
+from ecdctr.files import durable
+from ecdctr.impressions import contract
+from ecdctr.impressions.days import day_files, has_day, window
+
+
+class SparkBuilder:
+    """Writes the examples of days, with history and counts; raises ConfigError without Java.
+
+    Days are validated by DuckDB as always, which streams.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain
+    ) -> None:
+        self.connection, self.config, self.domain = connection, config, domain
+        self.session = start_spark()
+        self.valid: set[tuple[Domain, dt.date]] = set()
+
+    def __call__(self, date: dt.date, target: Path) -> None:
+        """One day; raises ContractError for a broken one among those that it is made of."""
+        for day in set(_days(self.config, date)) - self.valid:
+            contract.raise_for(
+                contract.validate_day(self.connection, self.config, *day), self.config
+            )
+            self.valid.add(day)
+        _write(examples(self.session, self.config, self.domain, date), target)
+
+
+def start_spark() -> SparkSession:
+    """The session; what spark-defaults.conf or spark-submit say stands, else this machine's cores on loopback."""
+    try:
+        SparkContext._ensure_initialized()  # starts Java: before that a SparkConf knows no defaults
+        conf = SparkConf().setAppName("ecdctr prepare").set("spark.sql.session.timeZone", "UTC")
+        if conf.get("spark.master", "").startswith("local"):
+            conf.setIfMissing("spark.driver.bindAddress", "127.0.0.1").setIfMissing(
+                "spark.driver.host", "127.0.0.1"
+            )
+            conf.setIfMissing("spark.sql.shuffle.partitions", "8")
+        conf.setIfMissing("spark.ui.enabled", "false").setIfMissing(
+            "spark.ui.showConsoleProgress", "false"
+        )
+        session = SparkSession.builder.config(conf=conf).getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        return session
+    except (PySparkRuntimeError, RuntimeError, OSError) as error:
+        raise ConfigError(
+            f"Spark cannot be started ({error}); install Java 17 or newer and set JAVA_HOME."
+        ) from None
+
+
+def examples(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
+    """The examples of a day, in order of time."""
+    data = config.data
+    day = _read(session, config, domain, date).withColumn("us", f.unix_micros("ts"))
+    recent = _recent(session, config, date)
+    lists = _click_lists(recent)
+    users, items, prior = _counts(recent.where(f.col("date") < f.lit(date)), domain)
+    joined = (
+        day.join(lists, "user_id", "left")
+        .join(users, "user_id", "left")
+        .join(items, "item_id", "left")
+        .crossJoin(f.broadcast(prior))
+    )
+    known = f.filter("clicks", lambda click: click["us"] < f.col("us"))
+    last = f.reverse(
+        f.slice(
+            known,
+            f.greatest(f.size(known) - data.history_length + 1, f.lit(1)),
+            data.history_length,
+        )
+    )
+    click_type = dict(day.dtypes)["item_id"]
+    columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
+    columns.append(f.hour("ts").cast("tinyint").alias("hour"))
+    columns += [_feature(config, feature.name) for feature in config.features]
+    columns += [
+        f.coalesce(
+            f.transform("last", lambda click: click["item_id"]),
+            f.array().cast(f"array<{click_type}>"),
+        ).alias("history"),
+        f.coalesce(
+            f.transform(
+                "last", lambda click: ((f.col("us") - click["us"]) / 1000000).cast("float")
+            ),
+            f.array().cast("array<float>"),
+        ).alias("history_gap"),
+    ]
+    for side in ("user", "item"):
+        shown = f.coalesce(f.col(f"{side}_shown"), f.lit(0))
+        clicked = f.coalesce(f.col(f"{side}_clicked"), f.lit(0))
+        columns.append(f.log(1 + shown).cast("float").alias(f"{side}_impressions"))
+        columns.append(
+            ((clicked + 10 * f.col("prior")) / (shown + 10)).cast("float").alias(f"{side}_ctr")
+        )
+    columns += [
+        f.coalesce(f"{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen")
+        for side in ("user", "item")
+    ]
+    oracle = f.col("oracle_ctr") if "oracle_ctr" in day.columns else f.lit(None)
+    columns.append(oracle.cast("float").alias("oracle_ctr"))
+    return joined.withColumn("last", last).sort("ts", "user_id", "item_id").select(*columns)
+
+
+def _read(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
+    # files by name, without their folders: these would come as columns 'domain' and 'date'
+    return session.read.parquet(
+        *[f"file://{path}" for path in day_files(config.data.root, domain, date)]
+    )
+
+
+def _recent(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
+    """Both domains of the lookback and of the day itself: domain, date, user_id, item_id, ts, click."""
+    days = [
+        _read(session, config, domain, day).select(
+            f.lit(domain).alias("domain"),
+            f.lit(day).alias("date"),
+            "user_id",
+            "item_id",
+            "ts",
+            "click",
+        )
+        for domain, day in _days(config, date)
+    ]
+    return reduce(DataFrame.unionByName, days)
+
+
+def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
+    """What the examples of a day are made of: itself and the days of the lookback, of both domains."""
+    days = window(date, config.data.lookback_days + 1)
+    return [
+        (domain, day)
+        for domain in DOMAINS
+        for day in days
+        if has_day(config.data.root, domain, day)
+    ]
+
+
+def _click_lists(recent: DataFrame) -> DataFrame:
+    """Each user's clicks, oldest first: user_id, clicks."""
+    one = f.struct(f.unix_micros("ts").alias("us"), "item_id")
+    return (
+        recent.where("click = 1")
+        .groupBy("user_id")
+        .agg(f.sort_array(f.collect_list(one)).alias("clicks"))
+    )
+
+
+def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """Of the days before: impressions and clicks in the domain and impressions in both, by user and by item; CTR."""
+    own = f.col("domain") == domain
+    shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
+
+    def by(side: str) -> DataFrame:
+        return before.groupBy(f"{side}_id").agg(
+            shown.alias(f"{side}_shown"),
+            clicked.alias(f"{side}_clicked"),
+            f.count(f.lit(1)).alias(f"{side}_total"),
+        )
+
+    ratio = f.when(shown > 0, clicked / shown)
+    return by("user"), by("item"), before.agg(f.coalesce(ratio, f.lit(0.1)).alias("prior"))
+
+
+def _feature(config: Config, name: str) -> Column:
+    feature = next(one for one in config.features if one.name == name)
+    if feature.kind == "categorical":
+        return f.col(name)
+    if feature.kind == "multi_valued":
+        return f.coalesce(f.slice(name, 1, feature.max_values), f.array()).alias(name)
+    value = f.coalesce(f.col(name).cast("double"), f.lit(config.data.numeric_null))
+    if feature.transform == "log1p":
+        value = f.log(1 + f.greatest(value, f.lit(0.0)))
+    return value.cast("float").alias(name)
+
+
+def _write(found: DataFrame, target: Path) -> None:
+    """One Parquet file, whole or not at all."""
+    durable.make_dir(target.parent)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        place = Path(folder) / "spark"
+        found.coalesce(1).write.option("compression", "zstd").parquet(f"file://{place}")
+        (part,) = place.glob("*.parquet")
+        with durable.replacing(target) as temporary:
+            shutil.move(part, temporary)

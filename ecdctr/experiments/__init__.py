@@ -1,1 +1,0 @@
-"""Studies over many versions: rows × seeds with progressive validation."""

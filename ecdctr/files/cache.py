@@ -1,0 +1,86 @@
+"""Folders copied to this machine: bounded in size, used by many processes at once, checked when they are first used."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from ecdctr.errors import ConfigError
+from ecdctr.files import durable
+
+FOLDER, LIMIT = "ECDCTR_CACHE", "ECDCTR_CACHE_GB"
+DEFAULT_GB = 50.0
+
+
+class Cache:
+    """Copies under a root. A process that uses one holds a lock on it to its end, so that it is not thrown out."""
+
+    def __init__(self, root: Path, limit_bytes: float) -> None:
+        self.root, self.limit = root, limit_bytes
+        self._held: dict[str, contextlib.ExitStack] = {}
+
+    @classmethod
+    def of(cls, url: str) -> Cache:
+        """The cache of a URL: under ECDCTR_CACHE, at most ECDCTR_CACHE_GB; raises ConfigError for another value."""
+        root = Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "ecdctr")
+        text = os.environ.get(LIMIT, str(DEFAULT_GB))
+        try:
+            limit = float(text) * 1e9
+        except ValueError:
+            raise ConfigError(
+                f"{LIMIT} is '{text}'; expected a number of gigabytes, for example 50."
+            ) from None
+        return cls(root / hashlib.sha256(url.encode()).hexdigest()[:16], limit)
+
+    def folder(self, key: str, fill: Callable[[Path], None], valid: Callable[[Path], bool]) -> Path:
+        """The copy of a key. `fill` makes it where there is none, or where `valid` finds that it is damaged.
+
+        What `fill` raises leaves nothing behind. Others are thrown out for it, those not used for longest first.
+        """
+        target = self.root / "folders" / key
+        if key in self._held:
+            return target
+        lock = self._lock(key)
+        with durable.locked(lock.with_suffix(".fill")), contextlib.ExitStack() as held:
+            held.enter_context(durable.locked(lock, shared=True))
+            if not (target.exists() and valid(target)):
+                self._make(target, fill)
+            self._held[key] = held.pop_all()
+        os.utime(target)
+        self._evict()
+        return target
+
+    def _make(self, target: Path, fill: Callable[[Path], None]) -> None:
+        temporary = self.root / "filling" / uuid.uuid4().hex
+        durable.make_dir(temporary)
+        durable.make_dir(target.parent)
+        try:
+            fill(temporary)
+            durable.replace_dir(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _evict(self) -> None:
+        found = []
+        for lock in (self.root / "locks").glob("*.lock"):
+            target = self.root / "folders" / lock.stem.replace("~", "/")
+            with contextlib.suppress(FileNotFoundError):
+                size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+                found.append((target.stat().st_mtime, size, lock, target))
+        total = sum(size for _, size, _, _ in found)
+        for _, size, lock, target in sorted(found):
+            if total <= self.limit:
+                return
+            with contextlib.suppress(BlockingIOError), durable.locked(lock, wait=False):
+                shutil.rmtree(target, ignore_errors=True)
+                total -= size
+
+    def _lock(self, key: str) -> Path:
+        path = self.root / "locks" / f"{key.replace('/', '~')}.lock"
+        durable.make_dir(path.parent)
+        return path

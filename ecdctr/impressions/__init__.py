@@ -1,0 +1,1 @@
+"""What was delivered: days of impressions, their contract, imports of other logs."""

@@ -1,0 +1,69 @@
+"""The days that a level reads: prepared, checked for something to learn, and in the order of training."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ecdctr.config import LEVEL_DOMAIN, Config, Domain
+from ecdctr.errors import StoreError
+from ecdctr.examples.batches import Part
+from ecdctr.examples.prepare import Prepared, prepare
+from ecdctr.levels.request import Plan, Request
+
+Days = dict[tuple[Domain, dt.date], Prepared]
+
+
+def prepare_days(request: Request, plan: Plan) -> Days:
+    """The examples of all domains and days that a plan reads; raises StoreError when there are none."""
+    wanted: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
+    if plan.natural_dates:
+        wanted.append(("natural", list(plan.natural_dates)))
+    days: Days = {}
+    for domain, dates in wanted:
+        request.reporter.start(f"prepare {domain}", len(dates))
+        found = prepare(
+            request.config,
+            domain,
+            dates,
+            basic=plan.level == "tpm",
+            on_day=lambda _: request.reporter.advance(1),
+        )
+        if not found:
+            raise StoreError(
+                f"{plan.level} {request.date}: no day of {domain} impressions in its window; nothing to train on."
+            )
+        days |= {(domain, day.date): day for day in found}
+        if not any(_has_clicks(day.path) for day in found):
+            raise StoreError(
+                f"{plan.level} {request.date}: expected clicks among the {domain} impressions of {found[0].date} to "
+                f"{found[-1].date}, found none; nothing can be learned. Check the label 'click' of these days."
+            )
+    return days
+
+
+def _has_clicks(path: Path) -> bool:
+    """From the Parquet statistics alone."""
+    metadata = pq.read_metadata(path)
+    column = metadata.schema.to_arrow_schema().names.index("click")
+    statistics = [
+        metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)
+    ]
+    return any(found is None or not found.has_min_max or found.max > 0 for found in statistics)
+
+
+def training_parts(config: Config, days: Days) -> list[Part]:
+    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window."""
+    per_domain: dict[Domain, list[Prepared]] = {}
+    for (domain, _), day in sorted(days.items(), key=lambda item: item[0][1]):
+        per_domain.setdefault(domain, []).append(day)
+    share = config.actr.natural_share if len(per_domain) > 1 else 1.0
+    placed = []
+    for domain, found in per_domain.items():
+        for i, day in enumerate(found):
+            ads = Part(day.path, domain, hold_out_every=config.actr.hold_out_every)
+            part = ads if domain == "ads" else Part(day.path, domain, share)
+            placed.append(((i + 0.5) / len(found), part))
+    return [part for _, part in sorted(placed, key=lambda item: item[0])]

@@ -1,0 +1,1 @@
+"""What the method and its parts are worth."""

@@ -1,0 +1,1 @@
+"""Rows × seeds on simulated worlds."""

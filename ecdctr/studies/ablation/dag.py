@@ -1,0 +1,89 @@
+"""The DAG `ecdctr_ablation`: what each part of the method brings, rows × seeds on simulated worlds, started by hand.
+
+It is one resumable command behind a form: a run with the same params goes on where the last one stopped, and nothing
+that it trains touches production.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow.sdk import DAG, Param
+
+from ecdctr.airflow.dates import load_settings
+from ecdctr.airflow.operators import command_task
+from ecdctr.config import Config
+
+PRESETS = (
+    "tiny",
+    "demo",
+    "large",
+)  # ecdctr/worlds/simulate.py, which a DAG file must not import: it needs numpy
+ROWS = ("ads_only", "no_tpm", "full")
+
+
+def build_ablation_dag() -> DAG:
+    """The DAG; its params are the command's options."""
+    settings = load_settings()
+    airflow = settings.config.airflow
+    pod = airflow.execution == "kubernetes"
+    beside = (
+        settings.store_path
+        if isinstance(settings.store_path, Path)
+        else settings.config.data.prepared
+    )
+    work = f"{airflow.kubernetes.mount_path if pod else beside.parent}/ablation"
+    arguments = ["ablation", "--rows", "{{ params.rows | join(',') }}"]
+    for name in ("base", "seeds", "preset", "workers", "eval_days", "chain_days"):
+        arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
+    arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
+    with DAG(
+        dag_id="ecdctr_ablation",
+        description="What each part of the method brings, on simulated worlds",
+        doc_md=__doc__,
+        schedule=None,
+        catchup=False,
+        max_active_runs=1,  # studies share their worlds and pre-trained versions
+        tags=["ecdctr"],
+        params=_params(settings.config),
+    ) as dag:
+        command_task(settings, "ablation", arguments, gpu=True)
+    return dag
+
+
+def _params(config: Config) -> dict[str, Param]:
+    known = ["full", *sorted(config.variants)]
+    return {
+        "rows": Param(
+            [row for row in ROWS if row in known],
+            type="array",
+            items={"type": "string", "enum": known},
+            minItems=1,
+            title="Rows",
+            description="Variants to compare; 'full' is the configuration as it stands.",
+        ),
+        "base": Param(
+            "default",
+            type="string",
+            enum=["default", *sorted(config.variants)],
+            title="Base",
+            description="Variant that every row lies on top of; 'full' is then this variant itself.",
+        ),
+        "seeds": Param(
+            "1,2,3",
+            type="string",
+            pattern=r"^\d+(,\d+)*$",
+            title="Seeds",
+            description="Each gives a world and weights of its own.",
+        ),
+        "preset": Param("demo", type="string", enum=list(PRESETS), title="World"),
+        "workers": Param(2, type="integer", minimum=1, title="Processes"),
+        "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
+        "chain_days": Param(
+            30,
+            type="integer",
+            minimum=0,
+            title="Chain days",
+            description="Life of rows that continue day by day.",
+        ),
+    }

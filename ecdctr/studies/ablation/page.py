@@ -1,0 +1,205 @@
+"""The Markdown page of a study: next-day GAUC per row over seeds, differences, cohorts, speeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecdctr.demo.run.page import NAMES
+from ecdctr.evaluation.compare import compare
+
+if TYPE_CHECKING:
+    from ecdctr.studies.speed import Speed
+
+COHORTS = ("all", "new_users", "new_items", "low_activity")
+Records = list[dict[str, Any]]
+
+
+class Origin(NamedTuple):
+    """Where a study's numbers come from."""
+
+    preset: str = "demo"
+    command: str = "ecdctr ablation"
+    base: str = "default"  # the variant that every row lies on top of
+
+
+def results_page(
+    records: Records,
+    users: Records,
+    origin: Origin,
+    speeds: Sequence[Speed] = (),
+    demo: dict[str, float] | None = None,
+    figure: str | None = None,
+) -> str:
+    """The whole page, Markdown; numbers are mean ± standard deviation over seeds of each seed's mean over days.
+
+    `figure` is the name of the picture to show (ecdctr/studies/ablation/figure.py).
+    """
+    seeds = sorted({record["seed"] for record in records})
+    days = len({record["date"] for record in records})
+    rows = list(dict.fromkeys(record["row"] for record in records))
+    parts = [
+        f"# Results on the `{origin.preset}` world\n",
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
+        "each with a world and weights of its own; "
+        f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
+        "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
+        f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
+        *(
+            []
+            if origin.base == "default"
+            else [f"Every row lies on top of `{origin.base}`, which `full` is here.\n"]
+        ),
+        *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
+        "## Next-day ads\n",
+        _quality(records, rows),
+        *(_differences(records, users, rows) if "full" in rows else []),
+        "## GAUC per cohort\n",
+        _cohorts(records, rows),
+        "## Training cost\n",
+        _costs(records, rows),
+    ]
+    if speeds:
+        parts += ["## Speed\n", _machine(), _speeds(speeds)]
+    if demo:
+        lines = [
+            [step, f"{seconds:.0f} s"]
+            for step, seconds in {**demo, "together": sum(demo.values())}.items()
+        ]
+        parts += [
+            "## Steps of `./run demo`\n",
+            "The last run on the same machine.\n",
+            _table(("step", "time"), lines),
+        ]
+    return "\n".join(parts)
+
+
+def mean_gauc(records: Records) -> dict[str, float]:
+    """GAUC of each row, the mean over seeds."""
+    rows = dict.fromkeys(record["row"] for record in records)
+    return {row: float(per_seed(records, row, "gauc").mean()) for row in rows}
+
+
+def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
+    """One value per seed, nan where a seed has none: [seeds]."""
+    values = []
+    for seed in sorted({record["seed"] for record in records}):
+        found = [
+            record[metric]
+            for record in records
+            if (record["seed"], record["row"], record["cohort"]) == (seed, row, cohort)
+            and record.get(metric)
+        ]
+        values.append(np.mean(found) if found else np.nan)
+    return np.array(values)
+
+
+def _spread(values: NDArray[np.float64], sign: str = "") -> str:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "–"
+    deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.4f}{deviation}"
+
+
+def _table(header: Sequence[str], lines: list[list[str]]) -> str:
+    body = [
+        "| " + " | ".join(cells) + " |" for cells in [list(header), ["---"] * len(header), *lines]
+    ]
+    return "\n".join(body) + "\n"
+
+
+def _quality(records: Records, rows: list[str]) -> str:
+    oracle, floor = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
+    lines = []
+    for row in rows:
+        own = per_seed(records, row, "gauc")
+        share = (own - floor) / (oracle - floor)
+        recovered = f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–"
+        metrics = [
+            _spread(per_seed(records, row, name))
+            for name in ("gauc", "auc", "log_loss", "calibration")
+        ]
+        lines.append([NAMES.get(row, row), *metrics, recovered])
+    return _table(("row", "GAUC", "AUC", "LogLoss", "calibration", "headroom recovered"), lines) + (
+        "\nHeadroom recovered: (row − ads only) / (oracle − ads only), in GAUC.\n"
+    )
+
+
+def _differences(records: Records, users: Records, rows: list[str]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row not in ("full", "oracle"):
+            each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
+            found = compare(users, "full", row)
+            lines.append(
+                [NAMES.get(row, row), str(found), ", ".join(f"{value:+.4f}" for value in each)]
+            )
+    return [
+        "## Full E-CDCTR minus each row, in GAUC\n",
+        _table(("row", "full − row [95 % interval]", "each seed"), lines)
+        + "\nPaired bootstrap over users within each seed and day.\n",
+    ]
+
+
+def _costs(records: Records, rows: list[str]) -> str:
+    lines = []
+    for row in rows:
+        if row != "oracle":
+            samples, seconds, size = (
+                per_seed(records, row, f"daily_{name}").mean()
+                for name in ("samples", "seconds", "bytes")
+            )
+            lines.append(
+                [NAMES.get(row, row), f"{samples:,.0f}", f"{seconds:.1f} s", f"{size / 1e6:.1f} MB"]
+            )
+    return _table(("row", "samples a day", "training a day", "stored a day"), lines) + (
+        "\nAll levels together, each divided by the days between its refreshes. Times are of runs beside each other.\n"
+    )
+
+
+def _cohorts(records: Records, rows: list[str]) -> str:
+    lines = []
+    for row in rows:
+        if row != "oracle":
+            lines.append(
+                [
+                    NAMES.get(row, row),
+                    *(_spread(per_seed(records, row, "gauc", c)) for c in COHORTS),
+                ]
+            )
+    sizes = [
+        sum(
+            r.get("impressions") or 0
+            for r in records
+            if r["row"] == rows[0] and r["cohort"] == cohort
+        )
+        for cohort in COHORTS
+    ]
+    lines.append(["impressions, all seeds and days", *(f"{size:,.0f}" for size in sizes)])
+    return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
+        "\nNew users and items were not seen in the lookback, low-activity users less often than "
+        "`evaluation.low_activity_below`. A cohort of few impressions says little.\n"
+    )
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}. "
+        "Each level in a process of its own, nothing else running; median of the repeats and range.\n"
+    )
+
+
+def _speeds(speeds: Sequence[Speed]) -> str:
+    lines = []
+    for speed in speeds:
+        memory = "–" if speed.peak_memory_mb is None else f"{speed.peak_memory_mb:,.0f} MB"
+        rate = f"{speed.per_second:,.0f} ({speed.slowest:,.0f} to {speed.fastest:,.0f})"
+        lines.append([speed.what, f"{speed.samples:,}", f"{speed.seconds:.1f} s", rate, memory])
+    return _table(("work", "rows", "time", "rows/s", "peak memory"), lines)

@@ -1,0 +1,316 @@
+"""Rows × seeds: what each part of the method brings, by next-day GAUC on simulated worlds.
+
+A row is a variant of the configuration, 'full' is the configuration as it stands; 'name@7' refreshes CPM every seven
+days instead of daily. With a base, itself a variant, every row lies on top of it and 'full' is the base. Each seed
+draws its own world and its own weights. All rows of a seed read the same ads days.
+
+TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so that rows with the
+same CPM share it, and a killed study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecdctr.config import PRODUCTION, Config, Domain, digest, load_config
+from ecdctr.errors import ConfigError
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.evaluation.gate import load_users
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.days import available_dates
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Reporter, Request
+from ecdctr.levels.run import code_digest
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+from ecdctr.worlds.simulate import PRESETS, simulate
+
+FULL = "full"
+WEEK = dt.timedelta(days=7)
+FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study; a seed's world, prepared data and store lie in a folder of their own under `work`."""
+
+    config_path: Path
+    preset: str
+    seeds: tuple[int, ...]
+    rows: tuple[str, ...]
+    eval_days: int
+    work: Path
+    chain_days: int = 30  # how long what goes on day by day has lived before its first evaluation
+    hold_out_every: int = (
+        0  # each n-th ads impression that no row trains on, for the forgetting matrix
+    )
+    next_day: bool = True  # whether each day's model is evaluated on the next day
+    base: str = "default"  # the variant that every row lies on top of
+
+    def folder(self, seed: int) -> Path:
+        """Where everything of a seed lies."""
+        return self.work.resolve() / f"{self.preset}-{seed}"
+
+    def store(self, seed: int) -> Store:
+        """The seed's store."""
+        return Store(self.folder(seed) / "store")
+
+    def config(self, seed: int, row: str = FULL) -> Config:
+        """The configuration of a row on a seed's world."""
+        folder = self.folder(seed)
+        own = of_row(load_config(self.config_path).with_variant(self.base), row)
+        data = own.data.model_copy(
+            update={"root": folder / "data", "prepared": folder / "prepared"}
+        )
+        actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
+        return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
+
+    def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
+        """The data dates of A-CTR: each has a next day to be evaluated on."""
+        return available_dates(self.config(seed, row).data.root, "ads")[-self.eval_days - 1 : -1]
+
+    def chain(self, seed: int, row: str) -> list[dt.date]:
+        """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
+        dates = self.dates(seed)
+        if not self.config(seed, row).chained("actr"):
+            return dates
+        known = available_dates(self.config(seed, row).data.root, "ads")
+        first = dates[0] - dt.timedelta(days=self.chain_days)
+        return [date for date in known if first <= date <= dates[-1]]
+
+    def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
+        """The data dates of CPM, none where the row takes nothing from it."""
+        config, every = self.config(seed, row), _split(row)[1]
+        if config.actr.init == "none" and config.actr.source == "none":
+            return []
+        dates = (self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed))[::every]
+        if config.chained("cpm"):
+            earliest = available_dates(config.data.root, "natural")[0] + dt.timedelta(
+                days=config.cpm.first_days - 1
+            )
+            before = (
+                dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
+            )
+            dates = [*sorted(date for date in before if date >= earliest), *dates]
+        return dates
+
+    def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
+        """The same dates as what can be trained side by side: one by one, or one chain."""
+        dates = self.cpm_dates(seed, row)
+        return [dates] if self.config(seed, row).chained("cpm") else [[date] for date in dates]
+
+    def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
+        """The data dates of TPM, oldest first: weekly back from the first date, none where the row takes no snapshot.
+
+        The same weeks for all rows, whichever of the versions they take.
+        """
+        config = self.config(seed, row)
+        if not config.snapshots.count:
+            return []
+        earliest = available_dates(config.data.root, "natural")[0] + FIRST_TPM
+        weeks = (self.dates(seed)[0] - WEEK * n for n in range(1000))
+        return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
+
+    def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:
+        """Training of one level of a row; its experiment falls back to that of the level before."""
+        config, store = self.config(seed, row), self.store(seed)
+        cpm_dates = [str(date) for date in self.cpm_dates(seed, row)]
+        tpm = digest([config.relevant("tpm"), [str(date) for date in self.tpm_dates(seed, row)]])[
+            :10
+        ]
+        cpm = digest([config.relevant("cpm"), cpm_dates, tpm])[:10]
+        actr = digest([config.relevant("actr"), cpm])[:10]
+        names = {"tpm": f"tpm-{tpm}", "cpm": f"cpm-{cpm}", "actr": f"actr-{actr}"}
+        parent = PRODUCTION
+        for name in names.values():
+            store.create_experiment(name, parent)
+            parent = name
+        return Request(config, store, date, names[level], _split(row)[0])
+
+
+def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Record], list[Record]]:
+    """Train and evaluate everything.
+
+    Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are also written as
+    Parquet. Raises ConfigError for an unknown row or preset before anything is made.
+    """
+    if study.preset not in PRESETS:
+        raise ConfigError(f"Unknown preset '{study.preset}'; presets are {', '.join(PRESETS)}.")
+    for row in study.rows:
+        study.config(0, row)
+    pairs = [(seed, row) for row in study.rows for seed in study.seeds]
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+
+        def stage(what: str, function: Callable, jobs: Iterable[tuple]) -> list[Any]:
+            todo = list(jobs)
+            reporter.start(what, len(todo))
+            futures = [pool.submit(function, study, *job) for job in todo]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    reporter.advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [future.result() for future in futures]
+
+        stage("worlds", _make_world, [(seed,) for seed in study.seeds])
+        stage("TPM chains", _train_tpms, _distinct(study, pairs, "tpm"))
+        cpms = [
+            (*job, dates)
+            for job in _distinct(study, pairs, "cpm")
+            for dates in study.cpm_chains(*job)
+        ]
+        stage("CPM", _train_cpms, cpms)
+        done = stage("A-CTR rows", _run_row, pairs)
+    records = [record for found, _ in done for record in found]
+    users = [record for _, found in done for record in found]
+    order = {row: i for i, row in enumerate((*study.rows, "oracle"))}
+    records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
+    if not study.next_day:
+        return [], []
+    pq.write_table(pa.Table.from_pylist(records), study.work / f"ablation-{study.preset}.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(users), study.work / f"ablation-{study.preset}-users.parquet"
+    )
+    return records, users
+
+
+def _split(row: str) -> tuple[str, int]:
+    """A row's variant, and every how many days its CPM is refreshed."""
+    name, _, days = row.partition("@")
+    if days and (not days.isdigit() or int(days) < 1):
+        raise ConfigError(
+            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example full@7."
+        )
+    return name, int(days or 1)
+
+
+def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tuple[int, str]]:
+    """Of pairs that share a level's versions, the first."""
+    found: dict[tuple[int, str], tuple[int, str]] = {}
+    for seed, row in pairs:
+        if level == "tpm" or study.cpm_dates(seed, row):
+            experiment = study.request(seed, row, level, study.dates(seed)[0]).experiment
+            found.setdefault((seed, experiment), (seed, row))
+    return list(found.values())
+
+
+def _make_world(study: Study, seed: int) -> None:
+    """World and examples, so that later stages do not prepare the same days side by side."""
+    data = study.config(seed).data
+    simulate(PRESETS[study.preset], seed, study.folder(seed) / "data", workers=1)
+    last = study.dates(seed)[-1] + dt.timedelta(days=1)
+    for row in study.rows:
+        config = study.config(seed, row)
+        first = study.chain(seed, row)[0]
+        start_cpm = [
+            date - dt.timedelta(days=config.cpm.first_days - 1)
+            for date in study.cpm_dates(seed, row)[:1]
+        ]
+        starts: dict[Domain, list[dt.date]] = {
+            "ads": [first - dt.timedelta(days=config.actr.window_days - 1)],
+            "natural": [first - dt.timedelta(days=config.actr.natural_days - 1), *start_cpm],
+        }
+        for domain, found in starts.items():
+            known = available_dates(data.root, domain)
+            start = min(found)
+            prepare(config, domain, [date for date in known if start <= date <= last])
+
+
+def _train_tpms(study: Study, seed: int, row: str) -> None:
+    for date in study.tpm_dates(seed, row):
+        train_tpm(study.request(seed, row, "tpm", date))
+
+
+def _train_cpms(study: Study, seed: int, row: str, dates: list[dt.date]) -> None:
+    for date in dates:
+        train_cpm(study.request(seed, row, "cpm", date))
+
+
+def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:
+    """A-CTR of all days of a row, evaluated on their next days' ads."""
+    records: list[Record] = []
+    users: list[Record] = []
+    store, evaluated = study.store(seed), study.dates(seed)
+    for date in study.chain(seed, row):
+        request = study.request(seed, row, "actr", date)
+        first_of_chain = date == study.chain(seed, row)[0] and request.config.chained("actr")
+        manifest = train_actr(replace(request, restart=first_of_chain)).manifest
+        if not study.next_day or date not in evaluated:
+            continue
+        day = date + dt.timedelta(days=1)
+        found = store.load_evaluation(manifest.ref, day)
+        if (
+            found
+            and found.get("low_activity_below") == request.config.evaluation.low_activity_below
+        ):
+            metrics = found["metrics"]
+        else:
+            metrics = evaluate(request.config, store, manifest.ref, day).metrics
+        key = {"seed": seed, "date": date, "code": code_digest()[:12]}
+        for cohort, values in metrics.items():
+            name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
+            if name != "oracle" or row == study.rows[0]:
+                cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
+                records.append({**key, "row": name, "cohort": of, **values, **cost})
+        scores = load_users(store, manifest.ref, day)
+        users += [
+            {
+                "seed": seed,
+                "date": date,
+                "row": row,
+                "user": int(user),
+                "auc": float(auc),
+                "impressions": int(count),
+            }
+            for user, auc, count in zip(scores.users, scores.auc, scores.impressions, strict=True)
+        ]
+    return records, users
+
+
+def of_row(config: Config, row: str) -> Config:
+    """The configuration with a row's variant applied; raises ConfigError for an unknown one."""
+    name, _ = _split(row)
+    return config if name == FULL else config.with_variant(name)
+
+
+def refresh_days(tpm: Manifest) -> int:
+    """Days since the TPM before it, whatever window it reads; the first one counts with its window."""
+    for before in tpm.parents.get("tpm", []):
+        return (tpm.data_date - Ref.parse(before).date).days
+    return (tpm.window_end - tpm.window_start).days + 1
+
+
+def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]:
+    """Samples and seconds of training per day of operation, and the bytes that one day of all levels stores.
+
+    A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance of its versions.
+    """
+    store = study.store(seed)
+    parts = [(actr, 1)]
+    parts += [
+        (store.manifest(Ref.parse(ref)), _split(row)[1]) for ref in actr.parents.get("cpm", [])
+    ]
+    for ref in actr.parents.get("tpm", [])[:1]:
+        tpm = store.manifest(Ref.parse(ref))
+        parts.append((tpm, refresh_days(tpm)))
+    return {
+        "daily_samples": sum(m.rows["samples"] / days for m, days in parts),
+        "daily_seconds": sum(m.metrics["train_seconds"] / days for m, days in parts),
+        "daily_bytes": sum(m.total_bytes / days for m, days in parts),
+    }

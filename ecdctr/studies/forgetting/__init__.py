@@ -1,0 +1,1 @@
+"""Who forgets what: models of many days on many days."""

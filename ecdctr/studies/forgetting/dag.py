@@ -1,0 +1,295 @@
+"""The DAG `ecdctr_forgetting`: variants backfilled side by side over a range of days, and who forgets what.
+
+    plan_cpm → cpm (a run of ecdctr_cpm each) → plan_days → day: backfill (a run of ecdctr_actr) → row → report
+
+It trains on the deployment's own data, in experiments named study.variant.sSEED that fall back to production for TPM's
+snapshots; production resolves nothing from them. Waiting for runs is deferred and holds no worker slot. Each day's row
+of the matrix is evaluated as soon as the day is trained. Started again, the study does what is missing. A variant with
+a failed day is reported as failed, the others finish.
+
+Airflow allows one run per logical date and one active backfill per DAG, so that variants could not be backfilled side
+by side; these runs carry their day in the param data_date, and their run id names study, variant, seed and day.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, NamedTuple
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import DAG, Param, TriggerRule, task, task_group
+from airflow.sdk.exceptions import AirflowFailException
+
+from ecdctr.airflow.dates import Settings, load_settings
+from ecdctr.airflow.operators import command_task
+from ecdctr.config import Config, Level, digest
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.impressions.days import available_dates, window
+from ecdctr.store.manifest import NAME, Ref
+from ecdctr.store.store import Store, experiment_of
+
+TOGETHER = 4  # runs at once; fewer than the max_active_runs of a DAG, so that the first day of a chain always gets in
+
+
+class Planned(NamedTuple):
+    """One model of the study: a level of a variant and seed on a day."""
+
+    level: Level
+    study: str
+    variant: str
+    seed: int
+    date: dt.date
+    config: Config
+
+    @property
+    def experiment(self) -> str:
+        """The namespace of its versions."""
+        return experiment_of(self.study, self.variant, self.seed)
+
+    def version(self, store: Store) -> Ref | None:
+        """Its version, if it is there and was made with the configuration as it stands."""
+        own = [ref for ref in store.versions(self.experiment, self.level) if ref.date == self.date]
+        if own and store.manifest(own[-1]).config_digest == digest(
+            self.config.relevant(self.level)
+        ):
+            return own[-1]
+        return None
+
+    def run(self, hold_out_every: int, chain_start: dt.date) -> dict[str, Any]:
+        """Arguments of the operator that starts its run."""
+        conf = {
+            "data_date": str(self.date),
+            "experiment": self.experiment,
+            "variant": self.variant,
+            "seed": self.seed,
+        }
+        if self.level == "actr":
+            conf["hold_out_every"] = hold_out_every
+        if self.config.chained(self.level):
+            conf["chain_start"] = str(chain_start)
+        return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf}
+
+
+class Wanted(NamedTuple):
+    """A study as its form says; `of` refuses what cannot be done."""
+
+    settings: Settings
+    study: str
+    dates: list[dt.date]
+    variants: list[str]
+    seeds: list[int]
+    hold_out_every: int
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> Wanted:
+        """Raises ConfigError for days without ads, or variants whose TPM snapshots are missing."""
+        settings = load_settings()
+        first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
+        dates = window(last, (last - first).days + 1)
+        if len(dates) < 3:
+            raise ConfigError(
+                f"from_date {first}, to_date {last}: expected three days or more, oldest first."
+            )
+        known = available_dates(settings.config.data.root, "ads")
+        missing = [str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in known]
+        if missing:
+            raise ConfigError(
+                f"No ads of {', '.join(missing[:5])} under {settings.config.data.root}; a study needs its days and "
+                "the day after the last. Choose other dates."
+            )
+        seeds = [int(seed) for seed in params["seeds"].split(",")]
+        wanted = cls(
+            settings,
+            params["study"],
+            dates,
+            list(params["variants"]),
+            seeds,
+            params["hold_out_every"],
+        )
+        for name in wanted.variants:
+            wanted.check(name)
+        return wanted
+
+    def check(self, variant: str) -> None:
+        """A study never goes on with a snapshot or an experiment name that cannot be."""
+        if not NAME.match(experiment_of(self.study, variant, max(self.seeds))):
+            raise ConfigError(
+                f"Study '{self.study}' with variant '{variant}' is too long a name; shorten it."
+            )
+        snapshots = self.settings.config.with_variant(variant).snapshots
+        if snapshots.count and not Store(self.settings.store_path).resolve(
+            "tpm", snapshots.as_of(self.dates[0])[0]
+        ):
+            raise ConfigError(
+                f"Variant '{variant}' needs a TPM snapshot of {snapshots.as_of(self.dates[0])[0]} or before, "
+                "production has none; run ecdctr_tpm for such a date first, or choose later dates."
+            )
+
+    def models(self, level: Level) -> list[Planned]:
+        """The models of a level, all variants of a day before the next day."""
+        planned = []
+        for date in self.dates:
+            for variant in self.variants:
+                for seed in self.seeds:
+                    held_out = self.hold_out_every if level == "actr" else None
+                    config = self.settings.config.with_variant(variant).with_overrides(
+                        seed, held_out
+                    )
+                    if level == "actr" or _takes_cpm(config, date == self.dates[0]):
+                        planned.append(Planned(level, self.study, variant, seed, date, config))
+        return planned
+
+    def missing_cpm(self) -> list[Planned]:
+        """The CPMs that are not in the store yet."""
+        store = Store(self.settings.store_path)
+        return [model for model in self.models("cpm") if not model.version(store)]
+
+    def missing_days(self) -> list[Planned]:
+        """The days of A-CTR whose version or row of the matrix is not in the store yet."""
+        store, found = Store(self.settings.store_path), []
+        for model in self.models("actr"):
+            ref = model.version(store)
+            if not ref or store.matrix_row(ref, self.dates, self.hold_out_every) is None:
+                found.append(model)
+        return found
+
+
+def build_forgetting_dag() -> DAG:
+    """The DAG; every task reads the form's params anew."""
+    settings = load_settings()
+    poke = max(int(settings.config.airflow.poke_seconds), 1)
+    matrix = ["--from", "{{ params.from_date }}", "--to", "{{ params.to_date }}"]
+    matrix += ["--hold-out-every", "{{ params.hold_out_every }}"]
+    with DAG(
+        dag_id="ecdctr_forgetting",
+        description="Who forgets what: variants backfilled side by side over a range of days",
+        doc_md=__doc__,
+        schedule=None,
+        catchup=False,
+        max_active_runs=1,
+        tags=["ecdctr"],
+        params=_params(settings.config),
+    ) as dag:
+
+        @task
+        def plan_cpm(params: Any = None) -> list[dict[str, Any]]:
+            wanted = _or_fail(params)
+            return [
+                model.run(wanted.hold_out_every, wanted.dates[0]) for model in wanted.missing_cpm()
+            ]
+
+        @task(trigger_rule=TriggerRule.NONE_FAILED)
+        def plan_days(params: Any = None) -> list[dict[str, Any]]:
+            wanted = _or_fail(params)
+            lost = {model.experiment for model in wanted.missing_cpm()}
+            for experiment in sorted(lost):
+                print(
+                    f"{experiment} is left out: the CPM that it needs is missing; see the runs of ecdctr_cpm."
+                )
+            todo = []
+            for model in wanted.missing_days():
+                if model.experiment not in lost:
+                    run = model.run(wanted.hold_out_every, wanted.dates[0])
+                    todo.append(run | {"experiment": model.experiment, "date": str(model.date)})
+            return todo
+
+        @task_group
+        def day(trigger_run_id: str, conf: dict[str, Any], experiment: str, date: str) -> None:
+            backfill = TriggerDagRunOperator(
+                task_id="backfill",
+                trigger_dag_id="ecdctr_actr",
+                trigger_run_id=trigger_run_id,
+                conf=conf,
+                **_waiting(poke),
+            )
+            arguments = ["matrix", "row", "--experiment", experiment, "--date", date, *matrix]
+            backfill >> command_task(settings, "row", arguments)
+
+        cpm = TriggerDagRunOperator.partial(
+            task_id="cpm",
+            trigger_dag_id="ecdctr_cpm",
+            # A failed pre-training ends its own variant only: plan_days leaves it out
+            allowed_states=["success", "failed"],
+            failed_states=[],
+            **_waiting(poke),
+        ).expand_kwargs(plan_cpm())
+        planned = plan_days()
+        arguments = [
+            "matrix",
+            "report",
+            "--variants",
+            "{{ params.variants | join(',') }}",
+            "--seeds",
+        ]
+        arguments += ["{{ params.seeds }}", "--name", "{{ params.study }}", *matrix]
+        report = command_task(
+            settings, "report", arguments, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS
+        )
+        cpm >> planned >> report
+        day.expand_kwargs(planned) >> report
+    return dag
+
+
+def _waiting(poke_seconds: int) -> dict[str, Any]:
+    """A run is started, or started again, and awaited without a worker slot."""
+    return {
+        "logical_date": None,
+        "reset_dag_run": True,
+        "wait_for_completion": True,
+        "deferrable": True,
+        "poke_interval": poke_seconds,
+        "max_active_tis_per_dagrun": TOGETHER,
+        "retries": 0,
+    }
+
+
+def _or_fail(params: dict[str, Any]) -> Wanted:
+    try:
+        return Wanted.of(params)
+    except EcdctrError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def _takes_cpm(config: Config, first: bool) -> bool:
+    """Whether A-CTR of a day starts from a CPM: of every day, or of a chain's first one."""
+    actr = config.actr
+    return (actr.init == "cpm" or actr.source != "none") and (actr.policy == "from_cpm" or first)
+
+
+def _params(config: Config) -> dict[str, Param]:
+    known = ["default", *sorted(config.variants)]
+    likely: list[str] = [name for name in ("continue_no_tpm", "continue") if name in known]
+    return {
+        "study": Param(
+            "forgetting",
+            type="string",
+            pattern=r"^[a-z0-9][a-z0-9_-]{0,24}$",
+            title="Study",
+            description="Names the results and, with variant and seed, the experiments.",
+        ),
+        "from_date": Param(type="string", format="date", title="First day"),
+        "to_date": Param(type="string", format="date", title="Last day"),
+        "variants": Param(
+            likely or ["default"],
+            type="array",
+            items={"type": "string", "enum": known},
+            minItems=1,
+            uniqueItems=True,
+            title="Variants",
+            description="The first is what the others are compared with; 'default' is the configuration as it stands.",
+        ),
+        "seeds": Param(
+            "1",
+            type="string",
+            pattern=r"^\d+(,\d+)*$",
+            title="Seeds",
+            description="Of the weights of CPM and A-CTR.",
+        ),
+        "hold_out_every": Param(
+            5,
+            type="integer",
+            minimum=2,
+            title="Hold out every",
+            description="Each n-th impression of ads.",
+        ),
+    }

@@ -1,0 +1,102 @@
+"""Many versions on many days: the rows of a forgetting matrix, reading each day once and scoring all days at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from ecdctr.config import Config
+from ecdctr.errors import StoreError
+from ecdctr.evaluation.metrics import user_auc
+from ecdctr.examples.batches import Part, encode, read_chunks
+from ecdctr.examples.prepare import prepare
+from ecdctr.examples.vocabulary import normalized
+from ecdctr.levels.restore import load_network
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+
+
+class HeldOut(NamedTuple):
+    """The held-out ads of several days as one table; `group` [rows] numbers each pair of a day and a user."""
+
+    dates: list[dt.date]
+    every: int
+    table: pa.Table
+    group: NDArray[np.int64]
+    day_of_group: NDArray[np.int64]
+    user_of_group: NDArray[np.int64]
+
+
+def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
+    """Each `every`-th impression of the days' ads: what training with actr.hold_out_every does not see.
+
+    Raises StoreError when a day is missing.
+    """
+    days = prepare(config, "ads", dates)
+    if len(days) != len(dates):
+        raise StoreError(
+            f"Expected ads of {len(dates)} days from {dates[0]} to {dates[-1]}, found {len(days)}."
+        )
+    parts = [Part(day.path, "ads", hold_out_every=every, held_out=True) for day in days]
+    tables = [pa.concat_tables(read_chunks([part], None, config.actr.chunk_rows)) for part in parts]
+    table = pa.concat_tables(tables)
+    users = (
+        normalized(table.column("user_id")).dictionary_encode().indices.to_numpy().astype(np.int64)
+    )
+    day = np.repeat(np.arange(len(tables)), [each.num_rows for each in tables])
+    pairs, group = np.unique(day * (users.max() + 1) + users, return_inverse=True)
+    return HeldOut(
+        dates, every, table, group, pairs // (users.max() + 1), pairs % (users.max() + 1)
+    )
+
+
+def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
+    """A version's AUC of each user on each day: columns day, user, impressions, auc, equal but for auc in every row."""
+    model, inputs, vocabularies = load_network(store, ref)
+    torch.set_num_threads(config.actr.threads)
+    batch = encode(held_out.table, inputs, vocabularies)
+    size = config.evaluation.batch_size
+    with torch.inference_mode():
+        scores = torch.cat(
+            [model(batch.take(slice(i, i + size))) for i in range(0, len(batch), size)]
+        )
+    found = user_auc(held_out.group, batch.label.numpy(), scores.numpy())
+    day = held_out.day_of_group[found.users]
+    columns = {
+        "day": pa.array([held_out.dates[i] for i in day], pa.date32()),
+        "user": held_out.user_of_group[found.users],
+        "impressions": found.impressions,
+        "auc": found.auc,
+    }
+    return pa.table(columns)
+
+
+def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
+    """A version's row from the store, made and kept there if it is not there yet."""
+    found = store.matrix_row(ref, held_out.dates, held_out.every)
+    if found is not None:
+        return pq.read_table(pa.BufferReader(found))
+    row = matrix_row(config, store, ref, held_out)
+    content = pa.BufferOutputStream()
+    pq.write_table(row, content)
+    store.save_matrix_row(ref, held_out.dates, held_out.every, content.getvalue().to_pybytes())
+    return row
+
+
+def load_rows(
+    store: Store, experiment: str, dates: list[dt.date], every: int
+) -> dict[dt.date, pa.Table]:
+    """The stored rows of an experiment by model date, of each date's newest version; dates without one are left out."""
+    newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
+    found = {date: store.matrix_row(newest[date], dates, every) for date in dates if date in newest}
+    return {
+        date: pq.read_table(pa.BufferReader(content))
+        for date, content in found.items()
+        if content is not None
+    }

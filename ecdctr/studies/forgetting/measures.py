@@ -1,0 +1,239 @@
+"""What a forgetting matrix says: transfer, forgetting, retention; with intervals from a bootstrap over users.
+
+R[i, j] is the GAUC of the model after day i on held-out ads of day j, both counted from the study's first day.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ecdctr.errors import EcdctrError
+
+SAMPLES = 500
+Array = NDArray[np.float64]
+
+
+class Measure(NamedTuple):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+class Matrix(NamedTuple):
+    """R [..., T, T] of one variant, and `samples` of it [..., samples, T, T] with the users drawn anew.
+
+    `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a half has nobody.
+    One seed's matrix has no leading axis; several seeds are stacked along the first.
+    """
+
+    r: Array
+    drawn: Array
+    halves: Array
+    drawn_halves: Array
+
+    @classmethod
+    def of_rows(
+        cls, rows: list[pa.Table], days: list[Any], samples: int = SAMPLES, seed: int = 1
+    ) -> Matrix:
+        """From the rows of the matrix, first model first, each with the columns day, user, impressions and auc.
+
+        Raises EcdctrError for a day on which no user has both a click and a non-click.
+
+        A user is drawn with all days, since days of one user are not independent (bootstrap over clusters). The same
+        seed and users give the same draws, so that variants are compared on the same users.
+        """
+        found = rows[0].column("day").to_pylist()
+        lacking = [str(date) for date in days if date not in set(found)]
+        if lacking:
+            raise EcdctrError(
+                f"No user has both a click and a non-click among the held-out ads of {', '.join(lacking[:5])}; hold "
+                "out more of them (a smaller hold_out_every)."
+            )
+        position = {date: i for i, date in enumerate(days)}
+        day = np.array([position[date] for date in found])
+        user = rows[0].column("user").to_numpy()
+        weight = rows[0].column("impressions").to_numpy().astype(np.float64)
+        auc = np.stack([row.column("auc").to_numpy() for row in rows])
+        rng = np.random.default_rng(seed)
+        draws = rng.poisson(1.0, (samples, user.max() + 1)).astype(np.float64)
+        draws[0] = 1.0  # the first "sample" is everybody: R itself
+        half = rng.permutation(user.max() + 1) % 2
+        parts = np.full((3, samples, len(rows), len(days)), np.nan)
+        for j in range(len(days)):
+            for part, chosen in enumerate(
+                (day == j, (day == j) & (half[user] == 0), (day == j) & (half[user] == 1))
+            ):
+                sampled = draws[:, user[chosen]] * weight[chosen]
+                total = sampled.sum(1, keepdims=True)
+                mean = (sampled @ auc[:, chosen].T) / np.where(total > 0, total, np.nan)
+                parts[part, :, :, j] = mean
+        whole, halves = parts[0], np.moveaxis(parts[1:], 0, 1)
+        return cls(whole[0], whole[1:], halves[0], halves[1:])
+
+    @classmethod
+    def stack(cls, seeds: list[Matrix]) -> Matrix:
+        """Several seeds as one, along a new first axis."""
+        return cls(*(np.stack(field) for field in zip(*seeds, strict=True)))
+
+
+def backward_transfer(r: Array) -> Array:
+    """Mean over days j of R[T, j] - R[j, j] (Lopez-Paz and Ranzato 2017, arXiv 1706.08840): below 0 is forgetting."""
+    last = r[..., -1, :-1]
+    return (last - np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]).mean(-1)
+
+
+def next_day(r: Array) -> Array:
+    """Mean over days j of R[j - 1, j]: what users would have seen. Minus 0.5 it is the forward transfer (as above)."""
+    return np.diagonal(r, offset=1, axis1=-2, axis2=-1).mean(-1)
+
+
+def forward_transfer(r: Array) -> Array:
+    """Mean over days j of R[j - 1, j] - 0.5 (as above): what is known of a day before it came, over chance."""
+    return next_day(r) - 0.5
+
+
+def largest_drop(r: Array) -> Array:
+    """Mean over days j of max over j <= i < T of R[i, j], minus R[T, j] (Chaudhry et al. 2018, arXiv 1801.10112).
+
+    The maximum over noisy cells picks noise: models that forget nothing have a large one, too. See `forgetting`.
+    """
+    days = r.shape[-1]
+    learned = np.tril(np.ones((days, days), dtype=bool))
+    best = np.where(learned, r, -np.inf)[..., :-1, :-1].max(-2)
+    return (best - r[..., -1, :-1]).mean(-1)
+
+
+def forgetting(halves: Array) -> Array:
+    """The same quantity without the noise of its maximum: halves [..., 2, T, T] → [...].
+
+    Half of the users choose the best earlier model of each day, the other half say how much better it is than the last
+    one, and the other way round (cross-fitting, as for any maximum over estimates). 0 where nothing is forgotten.
+    """
+    days = halves.shape[-1]
+    learned = np.tril(np.ones((days, days), dtype=bool))[:-1, :-1]
+    earlier, last = halves[..., :-1, :-1], halves[..., -1, :-1]
+    choice = np.where(learned & np.isfinite(earlier), earlier, -np.inf).argmax(-2)[..., ::-1, :]
+    chosen = np.take_along_axis(earlier, choice[..., None, :], axis=-2)[..., 0, :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw without users on any day
+        return np.nanmean(chosen - last, axis=(-2, -1))
+
+
+def recency_curve(r: Array) -> Array:
+    """GAUC on days that lie k days back, the mean over all such cells: [..., T], k = 0 first."""
+    return np.stack(
+        [np.diagonal(r, offset=-k, axis1=-2, axis2=-1).mean(-1) for k in range(r.shape[-1])],
+        axis=-1,
+    )
+
+
+def recency_area(r: Array, days: int | None = None) -> Array:
+    """Mean of the recency curve over the first `days` (default: half of them, where each k has many cells)."""
+    return recency_curve(r)[..., : days or max(r.shape[-1] // 2, 1)].mean(-1)
+
+
+def retention(r: Array) -> Array:
+    """Of what a day taught, the share that is left k days later: [..., T - 1].
+
+    (R[j + k, j] - R[j - 1, j]) over (R[j, j] - R[j - 1, j]), numerator and denominator averaged over the same days j.
+    """
+    days = r.shape[-1]
+    own = np.diagonal(r, axis1=-2, axis2=-1)
+    before = np.diagonal(r, offset=1, axis1=-2, axis2=-1)  # R[j - 1, j] for j = 1 …
+    shares = []
+    for k in range(days - 1):
+        later = np.diagonal(r, offset=-k, axis1=-2, axis2=-1)[..., 1:]
+        count = later.shape[-1]
+        gained = (own[..., 1 : count + 1] - before[..., :count]).mean(-1)
+        shares.append(
+            (later - before[..., :count]).mean(-1)
+            / np.where(np.abs(gained) < 1e-12, np.nan, gained)
+        )
+    return np.stack(shares, axis=-1)
+
+
+def half_life(r: Array) -> Array:
+    """Days until retention first falls to one half, interpolated; infinite if it does not in half of the days."""
+    share = retention(r)[..., : max(r.shape[-1] // 2, 2)]
+    flat = share.reshape(-1, share.shape[-1])
+    found = np.full(len(flat), np.inf)
+    for n, curve in enumerate(flat):
+        below = np.flatnonzero(curve <= 0.5)
+        if len(below):
+            k = below[0]
+            step = 0.0 if k == 0 else (curve[k - 1] - 0.5) / (curve[k - 1] - curve[k])
+            found[n] = 0.0 if k == 0 else k - 1 + step
+    return found.reshape(share.shape[:-1])
+
+
+MEASURES: dict[str, Callable[[Array], Array]] = {
+    "next-day GAUC": next_day,
+    "forgetting": forgetting,
+    "largest drop": largest_drop,
+    "backward transfer": backward_transfer,
+    "forward transfer": forward_transfer,
+    "recency area": recency_area,
+    "half-life, days": half_life,
+}
+
+
+def measure(matrix: Matrix) -> dict[str, Measure]:
+    """All measures of the mean over seeds, with intervals."""
+    return {name: _measure(*values_of(name, matrix)) for name in MEASURES}
+
+
+def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
+    """A measure of each seed, and of each draw of users."""
+    function = MEASURES[name]
+    if function is forgetting:
+        return function(matrix.halves), function(matrix.drawn_halves)
+    return function(matrix.r), function(matrix.drawn)
+
+
+def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
+    """A measure of one variant minus that of another, on the same draws of users."""
+    (own, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
+    return _measure(own - other, own_drawn - other_drawn)
+
+
+def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
+    """By which share one variant's forgetting lies below another's, the means over seeds compared."""
+    (own, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
+    low, high = np.nanquantile(1 - drawn.mean(0) / base.mean(0), [0.025, 0.975])
+    return Measure(float(1 - own.mean() / other.mean()), float(low), float(high))
+
+
+def recommend(variants: dict[str, Matrix]) -> str:
+    """Which variant to deploy: best on the next day; of those that cannot be told apart there, least forgetting."""
+    best = max(variants, key=lambda name: next_day(variants[name].r).mean())
+    leads = {name: difference("next-day GAUC", variants[best], variants[name]) for name in variants}
+    equal = [name for name in variants if leads[name].low <= 0]
+    choice = min(equal, key=lambda name: forgetting(variants[name].halves).mean())
+    own = measure(variants[choice])
+    text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
+    others = [name for name in equal if name != choice]
+    if others:
+        text += f" On the next day it cannot be told apart from {', '.join(others)}, and it forgets least of them."
+    for name in variants:
+        if name not in equal:
+            ahead = difference("next-day GAUC", variants[choice], variants[name])
+            text += (
+                f" It is {ahead.value:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}] ahead of {name}."
+            )
+    return text
+
+
+def _measure(values: Array, drawn: Array) -> Measure:
+    low, high = np.nanquantile(drawn.mean(0), [0.025, 0.975], method="nearest")
+    return Measure(float(values.mean()), float(low), float(high))

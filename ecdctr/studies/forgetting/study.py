@@ -1,0 +1,93 @@
+"""Who forgets what: every variant trained for every day of a range, each day's model evaluated on all the days.
+
+Two ways lead to the same matrices. `run_forgetting` trains on simulated worlds, like an ablation
+(ecdctr/studies/ablation/study.py) with a share of the ads held out. `collect` reads what Airflow's backfills have trained
+on any data (ecdctr/studies/forgetting/dag.py). Neither touches production.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ecdctr.errors import EcdctrError
+from ecdctr.levels.request import Reporter
+from ecdctr.store.store import Store
+from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
+from ecdctr.studies.forgetting.measures import Matrix
+
+Found = tuple[dict[str, Matrix], dict[str, str]]
+
+
+def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
+    """Train and evaluate all variants on simulated worlds.
+
+    Returns the matrices of each variant, seeds stacked, and for each variant that failed the reason; the others finish.
+    Raises EcdctrError when nothing at all can be trained.
+    """
+    failed: dict[str, str] = {}
+    for row in study.rows:
+        try:
+            run_study(replace(study, rows=(row,), next_day=False), workers, reporter)
+        except EcdctrError as error:
+            failed[row] = str(error)
+    done = [row for row in study.rows if row not in failed]
+    if not done:
+        raise EcdctrError(f"No variant could be trained: {failed}")
+    jobs = [(seed, row) for row in done for seed in study.seeds]
+    reporter.start("forgetting matrices", len(jobs))
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_matrix, study, *job) for job in jobs]
+        for _ in as_completed(futures):
+            reporter.advance(1)
+        rows = {job: future.result() for job, future in zip(jobs, futures, strict=True)}
+    days = {seed: study.dates(seed) for seed in study.seeds}
+    return {
+        row: Matrix.stack([Matrix.of_rows(rows[seed, row], days[seed]) for seed in study.seeds])
+        for row in done
+    }, failed
+
+
+def collect(
+    store: Store, experiments: dict[str, list[str]], dates: list[dt.date], hold_out_every: int
+) -> Found:
+    """The matrices of variants whose rows are in the store, an experiment per seed; and why the others have none.
+
+    Raises EcdctrError when no variant is complete.
+    """
+    found: dict[str, Matrix] = {}
+    failed: dict[str, str] = {}
+    for variant, names in experiments.items():
+        seeds = {name: load_rows(store, name, dates, hold_out_every) for name in names}
+        missing = [
+            f"{name} of {date}"
+            for name, rows in seeds.items()
+            for date in dates
+            if date not in rows
+        ]
+        if missing:
+            rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            failed[variant] = (
+                f"no matrix row for {', '.join(missing[:3])}{rest}; see the runs of these days"
+            )
+        else:
+            found[variant] = Matrix.stack(
+                [Matrix.of_rows([rows[date] for date in dates], dates) for rows in seeds.values()]
+            )
+    if not found:
+        raise EcdctrError(f"No variant is complete: {failed}")
+    return found, failed
+
+
+def _matrix(study: Study, seed: int, row: str) -> list[pa.Table]:
+    """One variant on one seed's world: every day's model on the held-out ads of every day."""
+    config, store, dates = study.config(seed, row), study.store(seed), study.dates(seed)
+    held_out = held_out_ads(config, dates, study.hold_out_every)
+    experiment = study.request(seed, row, "actr", dates[0]).experiment
+    newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
+    return [stored_row(config, store, newest[date], held_out) for date in dates]

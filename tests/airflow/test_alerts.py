@@ -1,0 +1,109 @@
+"""What an operator is told: level, date, cause and remedy, in the log and at a webhook."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ecdctr.airflow import alerts
+from tests.make import write_config
+
+WEBHOOK = "ECDCTR_TEST_WEBHOOK"
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[str]]]:
+    """A server on loopback and the texts that it was sent."""
+    texts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            texts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", texts
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def settings(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(tmp_path / "config.yaml", world, alert_webhook_env=WEBHOOK)
+    monkeypatch.setenv("ECDCTR_CONFIG", str(config))
+    monkeypatch.setenv("ECDCTR_STORE", str(tmp_path / "store"))
+
+
+def failure(task: str, error: Exception) -> dict:
+    return {
+        "ti": SimpleNamespace(task_id=task),
+        "dag": SimpleNamespace(dag_id="ecdctr_cpm"),
+        "dag_run": SimpleNamespace(data_interval_end=None),
+        "params": {"data_date": "2026-03-04", "experiment": "production"},
+        "exception": error,
+    }
+
+
+def test_a_failed_task_is_told_with_level_date_cause_and_remedy(webhook, monkeypatch, caplog):
+    url, texts = webhook
+    monkeypatch.setenv(WEBHOOK, url)
+    with caplog.at_level(logging.ERROR):
+        alerts.task_failed(
+            failure("validate", ValueError("natural 2026-03-04: no clicks\nand more"))
+        )
+    assert texts == [
+        "cpm 2026-03-04 in production: validate failed: natural 2026-03-04: no clicks To do: mend the day's files or "
+        "deliver them again, then clear this run."
+    ]
+    assert f"ECDCTR ALERT {texts[0]}" in caplog.text
+
+
+def test_a_missed_deadline_is_told(webhook, monkeypatch):
+    url, texts = webhook
+    monkeypatch.setenv(WEBHOOK, url)
+    run = {
+        "dag_id": "ecdctr_actr",
+        "dag_run_id": "r",
+        "logical_date": "2026-03-04T00:00:00Z",
+        "conf": {},
+    }
+    asyncio.run(alerts.deadline_missed({"dag_run": run}, 48))
+    assert texts[0].startswith(
+        "actr 2026-03-04 in production: not done 48 h after it was queued (run r)."
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://example.org/x", "http://example.org/x", "http://127.0.0.1:9/closed"]
+)
+def test_a_webhook_that_cannot_be_used_is_logged_and_fails_nothing(monkeypatch, caplog, url):
+    monkeypatch.setenv(WEBHOOK, url)
+    with caplog.at_level(logging.ERROR):
+        alerts.task_failed(failure("train", RuntimeError("killed")))
+    assert "ECDCTR ALERT cpm 2026-03-04" in caplog.text
+    assert "not sent" in caplog.text or "could not be sent" in caplog.text
+
+
+def test_every_step_has_a_remedy():
+    for task in (
+        "wait_for_data",
+        "wait_for_yesterday",
+        "validate",
+        "prepare",
+        "train",
+        "evaluate",
+        "gate",
+    ):
+        assert task in alerts.REMEDIES

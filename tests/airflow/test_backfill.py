@@ -1,0 +1,388 @@
+"""Backfills through a real scheduler on SQLite: as of their dates, and chains that keep their order."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.airflow.triggers import YesterdayTrigger
+from ecdctr.config import DOMAINS, load_config
+from ecdctr.demo.run import Airflow, free_port, wait_for_dags
+from ecdctr.errors import EcdctrError
+from ecdctr.impressions.days import day_folder
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from ecdctr.worlds.simulate import PRESETS
+from tests.conftest import DATE
+from tests.make import failed_logs, write_config
+
+DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture(scope="module")
+def live(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """A running Airflow; its store has TPM and CPM of the day before the backfills."""
+    folder = tmp_path_factory.mktemp("backfill")
+    shutil.copytree(world, folder / "world")  # a test delivers further days
+    config = write_config(folder / "config.yaml", folder / "world", deadline_hours=30 / 3600)
+    store = Store(folder / "store")
+    for train in (train_tpm, train_cpm):
+        train(Request(load_config(config), store, DATE))
+    made = Airflow(folder / "home", config, store.root, free_port())
+    made.prepare()
+    with made.running():
+        made.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
+        wait_for_dags(made)
+        yield made
+
+
+@pytest.fixture
+def versions(live: Airflow) -> Store:
+    return Store(live.environment["ECDCTR_STORE"])
+
+
+def backfill(
+    airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, str], *options: str
+) -> dict[str, str]:
+    """Create a backfill, wait for the runs of its days; returns the state of each day's run."""
+    command = [
+        str(Path(sys.executable).parent / "airflow"),
+        "backfill",
+        "create",
+        "--dag-id",
+        f"ecdctr_{level}",
+    ]
+    command += [
+        "--from-date",
+        str(days[0]),
+        "--to-date",
+        str(days[-1]),
+        "--dag-run-conf",
+        json.dumps(conf),
+    ]
+    command += ["--reprocess-behavior", "completed", "--max-active-runs", "3", *options]
+    create(airflow, level, command)
+    return wait(airflow, level, days)
+
+
+def create(airflow: Airflow, level: str, command: list[str]) -> None:
+    """Until Airflow takes it, with the DAG paused meanwhile.
+
+    Airflow ends a backfill some seconds after its last run. On SQLite a transaction that has read is refused when
+    another one has written since; Airflow 3.3.2 then deletes the runs that it had just created, and a scheduler that
+    has one of them in its hands dies of it (ObjectDeletedError). It takes up no run of a paused DAG. Or it leaves the
+    backfill with some of its runs, and refuses another one until that is cancelled. Its runs fail then, and can be
+    cleared for the next attempt only once their deadline is over ("unsupported type for timedelta").
+    """
+    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": True})
+    deadline, half_made = time.monotonic() + 300, False
+    while time.monotonic() < deadline:
+        done = subprocess.run(
+            command, env=airflow.environment, capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr
+        if done.returncode == 0:
+            break
+        if "database is locked" in said or "unsupported type for timedelta" in said:
+            half_made = True
+        elif "Another backfill is running" not in said:
+            break
+        if half_made:
+            with contextlib.suppress(EcdctrError):  # the database may be locked for this, too
+                cancel(airflow, level)
+        time.sleep(2)
+    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": False})
+    assert done.returncode == 0, said[-2000:]
+
+
+def cancel(airflow: Airflow, level: str) -> None:
+    """End the backfills of a DAG that are open; their queued runs fail."""
+    for one in airflow.call("GET", f"/api/v2/backfills?dag_id=ecdctr_{level}")["backfills"]:
+        if one["completed_at"] is None:
+            airflow.call("PUT", f"/api/v2/backfills/{one['id']}/cancel")
+
+
+def wait(airflow: Airflow, level: str, days: list[dt.date]) -> dict[str, str]:
+    """Wait until the runs of the days have ended; returns their states."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=100")["dag_runs"]
+        states = {run["logical_date"][:10]: run["state"] for run in runs if run["logical_date"]}
+        states = {day: states[day] for day in map(str, days) if day in states}
+        if len(states) == len(days) and set(states.values()) <= {"success", "failed"}:
+            return states
+        time.sleep(1)
+    pytest.fail(f"the runs of {level} are not done: {states}")
+
+
+def run_id(airflow: Airflow, level: str, day: dt.date) -> str:
+    runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=100")["dag_runs"]
+    return next(
+        run["dag_run_id"] for run in runs if (run["logical_date"] or "").startswith(str(day))
+    )
+
+
+def log_of(airflow: Airflow, level: str, day: dt.date, task: str) -> str:
+    folder = (
+        airflow.home / "logs" / f"dag_id=ecdctr_{level}" / f"run_id={run_id(airflow, level, day)}"
+    )
+    return "".join(
+        path.read_text() for path in sorted((folder / f"task_id={task}").glob("attempt=*.log"))
+    )
+
+
+def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions):
+    conf = {"experiment": "study", "variant": "incremental"}
+    assert set(backfill(live, "cpm", DAYS, conf).values()) == {"success"}
+    assert set(backfill(live, "actr", DAYS, conf).values()) == {"success"}
+    for level in ("cpm", "actr"):
+        assert [ref.date for ref in versions.versions("study", level)] == DAYS
+    for ref in versions.versions("study", "actr"):
+        assert versions.manifest(ref).parents["cpm"] == [f"study/cpm/{ref.date}/v0001"]
+        assert versions.manifest(ref).window_end == ref.date
+    chained = versions.versions(
+        "study", "cpm"
+    )  # three runs at a time, and each waited for the day before
+    assert [versions.manifest(ref).parents.get("cpm") for ref in chained] == [
+        None, [str(chained[0])], [str(chained[1])],
+    ]  # fmt: skip
+    events = live.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
+    published = {event["extra"].get("version") for event in events}
+    assert {str(ref) for ref in versions.versions("study", "actr")} <= published
+
+
+def test_a_chain_keeps_its_order_with_several_active_runs_and_a_cleared_day_in_the_middle(
+    live, versions
+):
+    conf = {"experiment": "chain", "variant": "continue"}
+    assert set(backfill(live, "actr", DAYS, conf).values()) == {"success"}
+    chained = versions.versions("chain", "actr")
+    assert [ref.date for ref in chained] == DAYS
+    parents = [versions.manifest(ref).parents.get("actr") for ref in chained]
+    assert parents == [None, [str(chained[0])], [str(chained[1])]]
+    live.call(
+        "POST",
+        f"/api/v2/dags/ecdctr_actr/dagRuns/{run_id(live, 'actr', DAYS[1])}/clear",
+        {"dry_run": False},
+    )
+    assert set(wait(live, "actr", DAYS).values()) == {"success"}
+    assert versions.versions("chain", "actr") == chained
+    assert versions.resolve("actr", DAYS[-1]) is None, "an experiment must not reach production"
+
+
+def test_a_chain_backfilled_backwards_is_refused_with_the_reason(live, versions):
+    conf = {"experiment": "backwards", "variant": "continue"}
+    states = backfill(live, "actr", DAYS, conf, "--run-backwards", "--max-active-runs", "1")
+    assert states[str(DAYS[-1])] == "failed"
+    assert "This backfill runs backwards" in log_of(live, "actr", DAYS[-1], "wait_for_yesterday")
+    assert DAYS[-1] not in [ref.date for ref in versions.versions("backwards", "actr")]
+
+
+def test_a_chain_of_runs_started_in_any_order_waits_for_the_day_before(live, versions):
+    chain = {"experiment": "by-hand", "variant": "continue", "chain_start": str(DAYS[0])}
+    for date in reversed(DAYS):
+        body = {
+            "dag_run_id": f"hand_{date}",
+            "logical_date": None,
+            "conf": chain | {"data_date": str(date)},
+        }
+        live.call("POST", "/api/v2/dags/ecdctr_actr/dagRuns", body)
+    deadline = time.monotonic() + 300
+    states: dict[str, str] = {}
+    while set(states.values()) != {"success"} and time.monotonic() < deadline:
+        runs = live.call("GET", "/api/v2/dags/ecdctr_actr/dagRuns?limit=100")["dag_runs"]
+        states = {
+            run["dag_run_id"]: run["state"] for run in runs if run["dag_run_id"].startswith("hand_")
+        }
+        assert "failed" not in states.values()
+        time.sleep(1)
+    chained = versions.versions("by-hand", "actr")
+    assert [ref.date for ref in chained] == DAYS
+    assert [versions.manifest(ref).parents.get("actr") for ref in chained] == [
+        None, [str(chained[0])], [str(chained[1])],
+    ]  # fmt: skip
+
+
+def test_a_day_that_arrives_late_is_reported_and_then_trained_on(live, versions):
+    last = PRESETS["tiny"].start + dt.timedelta(days=PRESETS["tiny"].days - 1)
+    late = last + dt.timedelta(days=1)
+    conf = {"data_date": str(late), "experiment": "late"}
+    live.call(
+        "POST",
+        "/api/v2/dags/ecdctr_actr/dagRuns",
+        {"dag_run_id": "late", "logical_date": None, "conf": conf},
+    )
+    alert, deadline = f"ECDCTR ALERT actr {late} in late: not done", time.monotonic() + 120
+    while alert not in (live.home / "standalone.log").read_text():
+        assert time.monotonic() < deadline, "nobody was told that the run is late"
+        time.sleep(1)
+    root = load_config(Path(live.environment["ECDCTR_CONFIG"])).data.root
+    for day in (late, late + dt.timedelta(days=1)):
+        for domain in DOMAINS:
+            shutil.copytree(day_folder(root, domain, last), day_folder(root, domain, day))
+            for path in day_folder(root, domain, day).glob("*.parquet"):
+                shift_days(path, (day - last).days)
+    while live.call("GET", "/api/v2/dags/ecdctr_actr/dagRuns/late")["state"] != "success":
+        assert time.monotonic() < deadline + 120
+        time.sleep(1)
+    assert [ref.date for ref in versions.versions("late", "actr")] == [late]
+
+
+def shift_days(path: Path, days: int) -> None:
+    table = pq.read_table(path, partitioning=None)
+    for name, by in (
+        ("ts", pa.scalar(dt.timedelta(days=days))),
+        ("impression_id", pa.scalar(days * 10**12)),
+    ):
+        column = pc.add(table.column(name), by)
+        table = table.set_column(
+            table.schema.get_field_index(name), name, column.cast(table.schema.field(name).type)
+        )
+    pq.write_table(table, path)
+
+
+def test_a_variant_that_does_not_validate_is_refused_when_the_backfill_is_created(live):
+    command = [
+        str(Path(sys.executable).parent / "airflow"),
+        "backfill",
+        "create",
+        "--dag-id",
+        "ecdctr_actr",
+    ]
+    command += ["--from-date", str(DAYS[0]), "--to-date", str(DAYS[1])]
+    command += ["--dag-run-conf", json.dumps({"experiment": "x", "variant": "no_such_variant"})]
+    done = subprocess.run(
+        command, env=live.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "no_such_variant" in done.stdout + done.stderr
+
+
+def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_path):
+    config = write_config(tmp_path / "config.yaml", world, retries=4, retry_seconds=1)
+    store = Store(tmp_path / "store")
+    for train in (train_tpm, train_cpm):
+        train(Request(load_config(config), store, DATE))
+    killed = Airflow(tmp_path / "home", config, store.root, free_port())
+    killed.environment |= {
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    }
+    killed.prepare()
+    with killed.running():
+        killed.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
+        wait_for_dags(killed)
+        command = [
+            str(Path(sys.executable).parent / "airflow"),
+            "backfill",
+            "create",
+            "--dag-id",
+            "ecdctr_actr",
+        ]
+        command += [
+            "--from-date",
+            str(DAYS[0]),
+            "--to-date",
+            str(DAYS[-1]),
+            "--max-active-runs",
+            "3",
+        ]
+        command += [
+            "--reprocess-behavior",
+            "completed",
+        ]  # of an attempt that Airflow left half-made
+        create(
+            killed,
+            "actr",
+            [
+                *command,
+                "--dag-run-conf",
+                json.dumps({"experiment": "killed", "variant": "continue"}),
+            ],
+        )
+        deadline = time.monotonic() + 120
+        while not store.versions("killed", "actr"):
+            assert time.monotonic() < deadline, "no day was trained"
+            time.sleep(0.2)
+        kill_all()
+    assert len(store.versions("killed", "actr")) < 3, "it was killed too late to prove anything"
+    with killed.running():
+        states = wait(killed, "actr", DAYS)
+        for day, state in states.items():
+            if state != "success":
+                run = run_id(killed, "actr", dt.date.fromisoformat(day))
+                pytest.fail(f"{day} {state}:\n" + failed_logs(killed, "ecdctr_actr", run))
+    versions = store.versions("killed", "actr")
+    assert [ref.date for ref in versions] == DAYS
+    assert [store.manifest(ref).parents.get("actr") for ref in versions[1:]] == [
+        [str(ref)] for ref in versions[:2]
+    ]
+    assert store.verify() == []
+
+
+def kill_all() -> None:
+    """SIGKILL this test's Airflow with every process below it, tasks in sessions of their own included."""
+    children = psutil.Process().children(recursive=True)
+    top = next(child for child in children if "standalone" in child.cmdline())
+    killed = [top, *top.children(recursive=True)]
+    for process in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(killed, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("runs", "version", "must_exist", "expected"),
+    [
+        (
+            {"running": 1},
+            True,
+            False,
+            "waiting",
+        ),  # a cleared day is trained again: its old version does not count
+        ({}, True, True, "ready"),
+        ({"failed": 1}, True, True, "ready"),  # trained, but a later step of its run failed
+        ({"failed": 1}, False, True, "failed"),
+        ({}, False, True, "waiting"),
+        ({}, False, False, "ready"),  # nobody ran that day: the chain begins here
+    ],
+)
+def test_what_the_day_before_means_for_a_chain(monkeypatch, runs, version, must_exist, expected):
+    trigger = YesterdayTrigger(
+        "store", "actr", "x", "2026-01-17", "d", "r", must_exist, poke_seconds=1, timeout_seconds=1
+    )
+    monkeypatch.setattr(
+        trigger, "runs", lambda *states: sum(runs.get(state, 0) for state in states)
+    )
+    monkeypatch.setattr(trigger, "has_version", lambda: version)
+    assert trigger.look() == expected
+
+
+def test_a_chain_continues_from_the_version_of_the_day_before_only(config, store):
+    experiment = "chain"
+    continuing = config.with_variant("continue")
+    train_tpm(Request(config, store, DATE))
+    train_cpm(Request(config, store, DATE))
+    first = train_actr(Request(continuing, store, DATE, experiment, "continue")).manifest.ref
+    second = train_actr(Request(continuing, store, DAYS[0], experiment, "continue")).manifest
+    assert second.parents["actr"] == [str(first)]
+    assert first == Ref(experiment, "actr", DATE, "v0001")

@@ -1,0 +1,261 @@
+"""Airflow's web UI as a person uses it, in a real browser: trigger, backfill, study, the E-CDCTR pages, links.
+
+Screenshots go to build/screenshots/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecdctr.demo.run import Airflow, free_port, wait_for_dags
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from tests.conftest import REPOSITORY
+from tests.make import failed_logs, write_config
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+SCREENSHOTS = REPOSITORY / "build" / "screenshots"
+DAY = dt.date(2026, 1, 16)
+DAYS = [DAY + dt.timedelta(days=k) for k in (1, 2, 3)]
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+
+
+class Ui:
+    """A page of the running Airflow, and what tests do on it."""
+
+    def __init__(self, airflow: Airflow, page: Any) -> None:
+        self.airflow, self.page = airflow, page
+        self.store = Store(airflow.environment["ECDCTR_STORE"])
+
+    def open(self, path: str) -> None:
+        self.page.goto(self.airflow.url + path)
+
+    def shot(self, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    def dialog(self, dag_id: str) -> Any:
+        """The form behind the button Trigger."""
+        self.open(f"/dags/{dag_id}")
+        self.page.get_by_role("button", name="Trigger").first.click()
+        dialog = self.page.locator("[role=dialog][data-state=open]")
+        dialog.locator("[id^=element_]").first.wait_for()
+        return dialog
+
+    def fill(self, dialog: Any, fields: dict[str, str]) -> None:
+        for name, value in fields.items():
+            if name == "variant":
+                dialog.locator("[role=combobox]").last.fill(value)
+                self.page.get_by_role("option", name=value, exact=True).click()
+            else:
+                dialog.locator(
+                    f"[name=element_{name}], [id='number-input:element_{name}'] input"
+                ).first.fill(value)
+
+    def trigger(self, dag_id: str, **fields: str) -> str:
+        """Fill the form, send it, wait until the run has ended; returns its id."""
+        before = self.run_ids(dag_id)
+        dialog = self.dialog(dag_id)
+        self.fill(dialog, fields)
+        self.shot(f"trigger-{dag_id}")
+        self.send(dialog, dialog.get_by_test_id("trigger-dag-submit"))
+        self.wait_for(dag_id, before, 1)
+        return (self.run_ids(dag_id) - before).pop()
+
+    def send(self, dialog: Any, button: Any) -> None:
+        """Press the button; a form that stays open was refused (SQLite locked by another writer): press it again."""
+        from playwright.sync_api import TimeoutError as Late
+
+        for _ in range(3):
+            button.click()
+            with contextlib.suppress(Late):
+                dialog.wait_for(state="hidden", timeout=20_000)
+                return
+        self.shot("form-stays-open")
+        pytest.fail("the form stays open; see build/screenshots/form-stays-open.png")
+
+    def run_ids(self, dag_id: str) -> set[str]:
+        return {run["dag_run_id"] for run in self.runs(dag_id)}
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        return self.airflow.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
+
+    def wait_for(self, dag_id: str, before: set[str], count: int, seconds: float = 300) -> None:
+        """Wait for `count` new runs to succeed."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            new = [run for run in self.runs(dag_id) if run["dag_run_id"] not in before]
+            failed = [run["dag_run_id"] for run in new if run["state"] == "failed"]
+            if failed:
+                pytest.fail(f"{failed} failed:\n" + failed_logs(self.airflow, dag_id, failed[0]))
+            if sum(run["state"] == "success" for run in new) == count:
+                return
+            time.sleep(1)
+        pytest.fail(
+            f"{dag_id}: {count} runs did not succeed in {seconds} s: {[r['state'] for r in new]}"
+        )
+
+    def frame(self) -> Any:
+        """The E-CDCTR pages inside the UI."""
+        return self.page.frame_locator("iframe")
+
+
+@pytest.fixture(scope="module")
+def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    """A running Airflow and a browser; TPM, CPM and A-CTR of one day were triggered there."""
+    from playwright.sync_api import sync_playwright
+
+    folder = tmp_path_factory.mktemp("browser")
+    airflow = Airflow(
+        folder / "home", write_config(folder / "config.yaml", world), folder / "store", free_port()
+    )
+    airflow.prepare()
+    with airflow.running(), sync_playwright() as playwright:
+        airflow.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
+        wait_for_dags(airflow)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(30_000)
+        found = Ui(airflow, page)
+        for level in ("tpm", "cpm", "actr"):
+            found.trigger(f"ecdctr_{level}", data_date=str(DAY))
+        yield found
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def study(ui: Ui) -> str:
+    """A forgetting study over three days, triggered in the UI."""
+    fields = {
+        "study": "browser",
+        "from_date": str(DAYS[0]),
+        "to_date": str(DAYS[-1]),
+        "hold_out_every": "2",
+    }
+    ui.trigger("ecdctr_forgetting", **fields)
+    return "browser"
+
+
+def test_runs_triggered_in_the_ui_are_green_and_serve(ui):
+    ui.open("/dags/ecdctr_actr")
+    ui.page.get_by_text("wait_for_data").first.wait_for()
+    ui.page.wait_for_timeout(1000)  # the grid's bars are drawn after its names
+    ui.shot("actr")
+    assert ui.store.alias("serving") == Ref("production", "actr", DAY, "v0001")
+
+
+def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
+    before = ui.run_ids("ecdctr_actr")
+    dialog = ui.dialog("ecdctr_actr")
+    ui.fill(dialog, {"experiment": "Not A Name"})
+    dialog.get_by_test_id("trigger-dag-submit").click()
+    message = ui.page.get_by_text("does not match").first
+    message.wait_for()
+    ui.shot("refused")
+    assert ui.run_ids("ecdctr_actr") == before
+
+
+def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
+    before = ui.run_ids("ecdctr_actr")
+    dialog = ui.dialog("ecdctr_actr")
+    dialog.get_by_text("Backfill", exact=True).click()
+    for date in (DAYS[0], DAYS[-1]):
+        dialog.get_by_text("Select date and time").first.click()
+        ui.page.get_by_placeholder("YYYY/MM/DD").last.fill(f"{date:%Y/%m/%d}")
+        ui.page.get_by_placeholder("HH:mm").last.fill("00:00")
+        ui.page.keyboard.press("Escape")
+    dialog.locator("[name=max_active_runs]").fill("3")
+    # Airflow 3.3 sends the form's params with a backfill only when this is ticked, whether runs exist or not
+    dialog.get_by_text("Override parameters on existing runs", exact=True).click()
+    ui.fill(dialog, {"experiment": "ui-chain", "variant": "continue"})
+    ui.shot("backfill")
+    ui.send(dialog, dialog.get_by_role("button", name="Run Backfill"))
+    ui.wait_for("ecdctr_actr", before, 3)
+    versions = ui.store.versions("ui-chain", "actr")
+    assert [ref.date for ref in versions] == DAYS
+    parents = [ui.store.manifest(ref).parents.get("actr") for ref in versions]
+    assert parents == [None, [str(versions[0])], [str(versions[1])]]
+
+
+def test_the_pages_lead_from_the_overview_to_the_lineage_and_a_version(ui):
+    ui.open("/")
+    ui.page.get_by_text("E-CDCTR").first.click()
+    frame = ui.frame()
+    frame.get_by_text("GAUC on next-day ads").wait_for()
+    ui.shot("overview")
+    serving = ui.store.alias("serving")
+    frame.locator(f"a[href$='/lineage/{serving}']").first.click()
+    frame.get_by_text("Lineage").first.wait_for()
+    ui.shot("lineage")
+    cpm = ui.store.manifest(serving).parents["cpm"][0]
+    frame.locator(f"a[href$='/version/{cpm}']").first.click()
+    frame.get_by_text("samples").first.wait_for()
+    ui.shot("version")
+
+
+def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
+    ui.open("/")
+    ui.page.get_by_text("E-CDCTR").first.click()
+    frame = ui.frame()
+    frame.get_by_role("link", name="Experiments").click()
+    frame.get_by_role("link", name=study, exact=True).click()
+    frame.get_by_text("Deploy").first.wait_for()
+    heat = frame.get_by_alt_text("Forgetting heat maps")
+    heat.scroll_into_view_if_needed()
+    assert heat.evaluate("image => image.complete && image.naturalWidth > 300")
+    ui.shot("study")
+    with ui.page.expect_download() as download:
+        frame.get_by_role("link", name="matrix.csv").click()
+    lines = download.value.path().read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 * 3
+    for name in ("continue_no_tpm", "continue"):
+        assert [ref.date for ref in ui.store.versions(f"{study}.{name}.s1", "actr")] == DAYS
+    assert ui.store.resolve("actr", DAYS[-1]) == Ref("production", "actr", DAY, "v0001")
+
+
+def test_a_training_task_links_to_the_page_of_its_version(ui):
+    run = next(run for run in ui.runs("ecdctr_actr") if run["conf"].get("data_date") == str(DAY))
+    ui.open(f"/dags/ecdctr_actr/runs/{run['dag_run_id']}/tasks/train/details")
+    ui.page.wait_for_timeout(3000)
+    ui.shot("task")
+    link = ui.page.get_by_role("link", name="Version", exact=True).first
+    link.wait_for()
+    target = link.get_attribute("href")
+    assert target.endswith(f"/ecdctr/version/production/actr/{DAY}/v0001")
+    ui.open(target.removeprefix(ui.airflow.url))
+    ui.page.get_by_text(f"production/actr/{DAY}/v0001").first.wait_for()
+
+
+def test_the_pages_follow_a_dark_colour_scheme(ui):
+    page = ui.page.context.browser.new_page(
+        color_scheme="dark", viewport={"width": 1200, "height": 800}
+    )
+    page.goto(f"{ui.airflow.url}/ecdctr/overview")
+    page.screenshot(path=SCREENSHOTS / "overview-dark.png")
+    colour = page.evaluate("getComputedStyle(document.body).color")
+    page.close()
+    assert min(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) > 150
+
+
+def test_screenshots_are_left_for_ci(ui):
+    assert os.listdir(SCREENSHOTS)

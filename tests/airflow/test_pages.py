@@ -1,0 +1,244 @@
+"""The plugin's pages: what they show, that they escape it, who may read, and how fast they are with many versions."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi import HTTPException
+
+from ecdctr.airflow.pages import views
+from ecdctr.airflow.pages.app import build_app
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+from ecdctr.studies.forgetting.measures import Matrix
+from ecdctr.studies.forgetting.page import About, write_study
+from tests.store.test_store import manifest as bare_manifest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from fastapi.testclient import TestClient
+
+DAY = dt.date(2026, 3, 10)
+NASTY = "<script>alert(1)</script>"
+
+
+def publish(store: Store, level: str, date: dt.date, **values) -> Ref:
+    made = bare_manifest(date, f"{level}{date}", values.pop("experiment", "production"), level)
+    with store.staging() as folder:
+        (folder / "a").write_text(level)
+        return store.publish(folder, made.model_copy(update=values)).ref
+
+
+def evaluate(store: Store, ref: Ref, gauc: float) -> None:
+    date = ref.date + dt.timedelta(days=1)
+    folder = (
+        store.root
+        / ref.experiment
+        / "evaluations"
+        / ref.level
+        / str(date)
+        / f"{ref.date}.{ref.version}"
+    )
+    folder.mkdir(parents=True)
+    metrics = {"all": {"gauc": gauc, "impressions": 10.0}, "oracle": {"gauc": 0.9}}
+    content = {"ref": str(ref), "date": str(date), "metrics": metrics, "calibration_curve": []}
+    (folder / "evaluation.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def client(store: Store) -> TestClient:
+    return TestClient(build_app(lambda: store, lambda: None))
+
+
+@pytest.fixture
+def chain(store: Store) -> dict[str, Ref]:
+    """Two TPMs, CPM, two A-CTR of which the second serves, and an experiment."""
+    refs = {"old": publish(store, "tpm", DAY - dt.timedelta(days=7))}
+    refs["tpm"] = publish(store, "tpm", DAY, parents={"tpm": [str(refs["old"])]})
+    snapshots = [str(refs["tpm"]), str(refs["old"])]
+    refs["cpm"] = publish(store, "cpm", DAY, parents={"tpm": snapshots})
+    refs["first"] = publish(store, "actr", DAY - dt.timedelta(days=1))
+    refs["actr"] = publish(
+        store,
+        "actr",
+        DAY,
+        parents={"cpm": [str(refs["cpm"])], "tpm": snapshots},
+        airflow_run="ecdctr_actr/manual 1",
+    )
+    store.create_experiment("other")
+    refs["other"] = publish(store, "actr", DAY, experiment="other")
+    for name, gauc in (("first", 0.6), ("actr", 0.7123), ("other", 0.5)):
+        evaluate(store, refs[name], gauc)
+    store.set_alias("serving", refs["actr"], f"better {NASTY}")
+    return refs
+
+
+def test_the_overview_shows_levels_the_champion_and_why_it_serves_escaped(client, chain):
+    page = client.get("/overview").text
+    for name in ("tpm", "cpm", "actr", "first"):
+        assert str(chain[name]) in page
+    assert "0.7123" in page
+    assert "served" in page
+    assert "behind its schedule" in page
+    assert NASTY not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_overview_of_an_empty_store_says_what_to_do(client):
+    assert "Trigger" in client.get("/overview").text
+
+
+def test_the_lineage_has_every_version_behind_the_serving_one(client, chain, store):
+    page = client.get(f"/lineage/{chain['actr']}").text
+    for name in ("actr", "cpm", "tpm", "old"):
+        assert f"/version/{chain[name]}" in page
+    assert f"/version/{chain['first']}" not in page
+    assert "/dags/ecdctr_actr/runs/manual%201" in page
+    assert "by hand" in page
+    drawn = views.lineage(store, chain["actr"])
+    assert len(drawn.nodes) == 4
+    assert (
+        len(drawn.edges) == 6
+    )  # two snapshots into CPM, two into A-CTR, CPM into A-CTR, TPM into TPM
+    assert len({(node.x, node.y) for node in drawn.nodes}) == 4
+
+
+def test_a_version_links_to_its_airflow_run(client, chain):
+    assert "/dags/ecdctr_actr/runs/manual%201" in client.get(f"/version/{chain['actr']}").text
+
+
+def test_experiments_stand_side_by_side_and_come_as_csv(client, chain):
+    page = client.get("/experiments").text
+    assert "other" in page
+    assert "0.5000" in page
+    rows = list(csv.DictReader(io.StringIO(client.get("/experiments.csv").text)))
+    assert [(row["experiment"], row["gauc"]) for row in rows] == [
+        ("production", "0.6"), ("production", "0.7123"), ("other", "0.5"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def study(store: Store) -> str:
+    """A forgetting study of two variants, one of which failed."""
+    rng = np.random.default_rng(1)
+    days = [DAY + dt.timedelta(days=k) for k in range(3)]
+    day, user = np.repeat(days, 20), np.tile(np.arange(20), 3)
+    rows = [
+        pa.table({"day": day, "user": user, "impressions": np.full(60, 4), "auc": rng.random(60)})
+        for _ in days
+    ]
+    about = About("week", f"a world {NASTY}", days, (1,), 5, 2)
+    write_study(
+        store,
+        about,
+        {"continue": Matrix.stack([Matrix.of_rows(rows, days)])},
+        {"broken": f"why {NASTY}"},
+    )
+    return "week"
+
+
+def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain, study):
+    assert f"/study/{study}" in client.get("/experiments").text
+    page = client.get(f"/study/{study}").text
+    assert "Deploy continue" in page
+    assert "failed: why" in page
+    assert NASTY not in page
+    assert "next-day GAUC" in page
+    for name, kind in (
+        ("heat.png", "image/png"),
+        ("curves.png", "image/png"),
+        ("matrix.csv", "text/csv"),
+    ):
+        found = client.get(f"/study/{study}/{name}")
+        assert found.headers["content-type"].startswith(kind)
+    assert len(client.get(f"/study/{study}/matrix.csv").text.splitlines()) == 1 + 9
+    assert NASTY not in client.get(f"/study/{study}/study.html").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/study/nothing",
+        "/study/..",
+        "/study/week/study.json",
+        "/study/week/..%2F..%2Fexperiment.json",
+        "/study/%2e%2e/x",
+    ],
+)
+def test_what_is_no_study_is_a_404(client, chain, study, path):
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/version/production/actr/2026-03-10/v9999",
+        "/version/production/actr/2026-03-10/..",
+        "/version/%2e%2e/actr/2026-03-10/v0001",
+        "/version/production/actr/yesterday/v0001",
+        "/lineage/nobody/actr/2026-03-10/v0001",
+        "/overview?experiment=%3Cb%3E",
+        "/manifest.json",
+    ],
+)
+def test_what_is_not_there_is_a_404(client, chain, path):
+    assert client.get(path).status_code == 404
+
+
+def test_pages_are_read_only_and_closed_to_who_is_not_logged_in(store, chain, client):
+    assert client.post("/overview").status_code == 405
+
+    def refuse() -> None:
+        raise HTTPException(401, "Not authenticated")
+
+    closed = TestClient(build_app(lambda: store, refuse))
+    for path in (
+        "/overview",
+        "/experiments",
+        "/experiments.csv",
+        "/study/x",
+        f"/version/{chain['actr']}",
+    ):
+        assert closed.get(path).status_code == 401
+
+
+def test_pages_allow_no_script(client, chain):
+    assert "default-src 'none'" in client.get("/overview").headers["content-security-policy"]
+
+
+def test_pages_are_fast_with_five_thousand_versions(client, store, chain, study):
+    """Versions are copied in place: publishing them one by one would take longer than the test."""
+    source: Manifest = store.manifest(chain["actr"])
+    for i in range(5000):
+        date = DAY - dt.timedelta(days=2 + i % 1000)
+        ref = Ref(
+            "production" if i % 5 else "other",
+            ("tpm", "cpm", "actr")[i % 3],
+            date,
+            f"v{2 + i // 1000:04d}",
+        )
+        folder: Path = store.path(ref)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = source.model_copy(
+            update={"experiment": ref.experiment, "level": ref.level, "data_date": date}
+        )
+        (folder / "manifest.json").write_text(
+            made.model_copy(update={"version": ref.version}).model_dump_json()
+        )
+    for path in ("/overview", "/experiments", f"/lineage/{chain['actr']}", f"/study/{study}"):
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            assert client.get(path).status_code == 200
+            seconds.append(time.perf_counter() - started)
+        assert statistics.median(seconds) < 0.3, path

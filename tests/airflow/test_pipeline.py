@@ -1,0 +1,242 @@
+"""The DAGs in a real Airflow: `dags test`, import cost, pod specification. Backfills: test_backfill.py."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ecdctr.airflow.dates import data_date, next_day
+from ecdctr.config import Snapshots
+from ecdctr.demo.run import Airflow, free_port, plan_runs
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from tests.conftest import DATE, REPOSITORY
+from tests.make import write_config
+
+
+@pytest.fixture(scope="module")
+def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    folder = tmp_path_factory.mktemp("airflow")
+    config = write_config(folder / "config.yaml", world)
+    made = Airflow(folder / "home", config, folder / "store", free_port())
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="module")
+def versions(airflow: Airflow) -> Store:
+    return Store(airflow.environment["ECDCTR_STORE"])
+
+
+def dags_test(
+    airflow: Airflow, level: str, conf: dict[str, Any], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(Path(sys.executable).parent / "airflow"),
+        "dags",
+        "test",
+        f"ecdctr_{level}",
+        str(DATE),
+    ]
+    return subprocess.run(
+        [*command, "--conf", json.dumps(conf)],
+        env=airflow.environment | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def statsd() -> Iterator[tuple[int, list[str]]]:
+    """A port on loopback and what was sent there."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def listen() -> None:
+            while (line := server.recv(65536).decode()) != "end":
+                heard.append(line)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield server.getsockname()[1], heard
+        server.sendto(b"end", server.getsockname())
+        thread.join()
+
+
+@pytest.mark.airflow
+def test_dags_test_runs_the_three_levels_the_gate_promotes_and_statsd_hears_of_it(
+    airflow, versions
+):
+    with statsd() as (port, heard):
+        metrics = {
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+            "AIRFLOW__METRICS__STATSD_PORT": str(port),
+        }
+        for level in ("tpm", "cpm", "actr"):
+            done = dags_test(airflow, level, {"data_date": str(DATE)}, **metrics)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    gauges = {line.split(":")[0] for line in heard if line.startswith("airflow.ecdctr.")}
+    assert {
+        "airflow.ecdctr.actr.gauc",
+        "airflow.ecdctr.actr.promoted",
+        "airflow.ecdctr.tpm.train_seconds",
+    } <= gauges
+    serving = versions.alias("serving")
+    assert serving == Ref("production", "actr", DATE, "v0001")
+    assert [ref.level for ref in versions.lineage(serving)] == ["actr", "cpm", "tpm"]
+
+
+@pytest.mark.airflow
+def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
+    done = dags_test(
+        airflow, "actr", {"data_date": str(DATE), "experiment": "empty", "variant": "no_tpm"}
+    )
+    assert done.returncode != 0
+    assert "train cpm with the same variant first" in done.stdout + done.stderr
+    assert f"ECDCTR ALERT actr {DATE} in empty: train failed: " in done.stdout + done.stderr
+    assert versions.versions("empty", "actr") == []
+
+
+@pytest.mark.airflow
+def test_an_ablation_runs_from_its_form(airflow):
+    conf = {
+        "rows": ["ads_only", "full"],
+        "seeds": "3",
+        "eval_days": 1,
+        "preset": "tiny",
+        "workers": 1,
+    }
+    done = dags_test(airflow, "ablation", conf)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    reports = list((Path(airflow.environment["ECDCTR_STORE"]).parent / "ablation").glob("*.md"))
+    assert len(reports) == 1
+    assert "| full E-CDCTR |" in reports[0].read_text()
+
+
+@pytest.mark.airflow
+def test_importing_the_dags_is_fast_and_loads_nothing_heavy(airflow):
+    code = """
+import runpy, sys, time
+import airflow.sdk, airflow.triggers.base
+started = time.perf_counter()
+for name in ("tpm", "cpm", "actr", "ablation", "forgetting"):
+    runpy.run_path(f"dags/ecdctr_{name}.py")
+print(time.perf_counter() - started)
+print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=airflow.environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, heavy = done.stdout.splitlines()[-2:]
+    assert float(seconds) < 1.0
+    assert heavy == "[]"
+
+
+@pytest.mark.airflow
+def test_kubernetes_execution_builds_a_pod_with_gpu_volume_and_the_same_command(world, tmp_path):
+    config = write_config(
+        tmp_path / "config.yaml",
+        world,
+        execution="kubernetes",
+        kubernetes={"gpus": 2, "image": "r/e:1"},
+    )
+    code = """
+import json
+from ecdctr.airflow.pipeline import build_dag
+dag = build_dag("actr")
+pods = {}
+for name in ("train", "prepare"):
+    operator = dag.get_task(name)
+    pods[name] = operator.build_pod_request_obj().to_dict()["spec"] | {"pool": operator.pool}
+print(json.dumps(pods, default=str))
+"""
+    cluster = {
+        "name": "c",
+        "cluster": {"server": "http://127.0.0.1:9"},
+    }  # building a pod asks no server
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    access = {"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [cluster]}
+    access |= {"contexts": [context], "users": [{"name": "u", "user": {}}]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(access))
+    environment = os.environ | {
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "ECDCTR_CONFIG": str(config), "ECDCTR_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    pods = json.loads(done.stdout.splitlines()[-1])
+    container = pods["train"]["containers"][0]
+    assert container["image"] == "r/e:1"
+    assert container["command"] == ["ecdctr"]
+    assert container["args"][4:6] == ["train", "actr"]
+    assert container["args"][-2:] == ["--result", "/airflow/xcom/return.json"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert pods["train"]["pool"] == "gpu"
+    volumes = {volume["name"]: volume for volume in pods["train"]["volumes"]}
+    assert volumes["ecdctr"]["persistent_volume_claim"]["claim_name"] == "ecdctr"
+    assert pods["train"]["security_context"]["run_as_non_root"] is True
+    assert "nvidia.com/gpu" not in pods["prepare"]["containers"][0]["resources"]["limits"]
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        taken = Airflow(tmp_path / "home", tmp_path / "config.yaml", tmp_path / "store", port)
+        with pytest.raises(EcdctrError, match=f"Port {port} is taken"), taken.running():
+            pass
+
+
+def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
+    week = SimpleNamespace(data_interval_end=dt.datetime(2026, 1, 12, tzinfo=dt.UTC))
+    assert data_date({"data_date": None}, week) == "2026-01-11"
+    assert next_day({"data_date": None}, week) == "2026-01-12"
+    assert data_date({"data_date": "2026-03-01"}, week) == "2026-03-01"
+    with pytest.raises(ConfigError, match="set the param data_date"):
+        data_date({}, SimpleNamespace(data_interval_end=None))
+
+
+@pytest.mark.parametrize("own", [{"variant": "no_tpm"}, {"seed": 0}, {"hold_out_every": 5}])
+def test_a_run_that_would_mix_other_models_into_production_is_refused_at_once(own):
+    params = {"data_date": "2026-03-01", "experiment": "production", **own}
+    with pytest.raises(ConfigError, match=f"{next(iter(own))}=.* cannot run in 'production'"):
+        data_date(params, None)
+    assert data_date(params | {"experiment": "mine"}, None) == "2026-03-01"
+
+
+def test_the_demo_plan_has_every_parent_before_its_children():
+    seen: set[str] = set()
+    for run in plan_runs(dt.date(2026, 4, 30), 3, Snapshots(lag_days=14)):
+        assert set(run.after) <= seen
+        seen.add(run.key)
+    assert len(seen) == 18

@@ -1,0 +1,130 @@
+"""The command line and the configuration: results, refusals in one sentence, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ecdctr.config import load_config
+from ecdctr.errors import ConfigError
+from ecdctr.worlds.simulate import PRESETS, simulate
+from tests.conftest import DATE, REPOSITORY
+from tests.make import write_config
+
+
+def ecdctr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ecdctr.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+@pytest.fixture
+def options(world: Path, tmp_path: Path) -> list[str]:
+    config = write_config(tmp_path / "config.yaml", world)
+    return ["--config", str(config), "--store", str(tmp_path / "store")]
+
+
+def test_a_day_from_the_command_line(options, tmp_path):
+    for level in ("tpm", "cpm", "actr"):
+        done = ecdctr(*options, "--json", "train", level, "--date", str(DATE))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["version"] == f"production/{level}/{DATE}/v0001"
+    again = json.loads(ecdctr(*options, "--json", "train", "actr", "--date", str(DATE)).stdout)
+    assert again["reused"] is True
+    found = json.loads(ecdctr(*options, "--json", "evaluate", "--date", "2026-01-19").stdout)
+    assert 0 < found["metrics"]["all"]["gauc"] < found["metrics"]["oracle"]["gauc"]
+    version = f"production/actr/{DATE}/v0001"
+    gate = json.loads(
+        ecdctr(*options, "--json", "gate", "--version", version, "--date", "2026-01-19").stdout
+    )
+    assert gate["promoted"] is True
+    report = ecdctr(
+        *options, "report", "--out", str(tmp_path / "report.html"), "--experiments", "production"
+    )
+    assert report.returncode == 0, report.stderr
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert ecdctr(*options, "store", "verify").returncode == 0
+
+
+def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
+    done = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
+    about = f"[level=tpm experiment=x data_date={DATE}"
+    assert [line for line in done.stderr.splitlines() if about not in line] == []
+    assert f"published  {about} version=v0001]" in done.stderr
+    monkeypatch.setenv("ECDCTR_LOG", "json")
+    again = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
+    lines = [json.loads(line) for line in again.stderr.splitlines()]
+    assert {(line["level"], line["experiment"], line["data_date"]) for line in lines} == {
+        ("tpm", "x", str(DATE))
+    }
+    assert lines[-1]["event"] == "found again"
+    assert lines[-1]["version"] == "v0001"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["train", "actr", "--date", "2026-01-18"],
+            "No cpm version with data date on or before 2026-01-18",
+        ),
+        (["train", "tpm", "--date", "2026-02-30"], "expected YYYY-MM-DD"),
+        (["train", "xyz", "--date", "2026-01-18"], "levels are tpm, cpm and actr"),
+        (["train", "tpm", "--date", "2026-01-30"], "days are missing"),
+        (["train", "cpm", "--date", "2026-01-18", "--variant", "nope"], "known variants: ads_only"),
+        (["train", "cpm", "--date", "2026-01-18", "--variant", "no_tpm"], "name an experiment"),
+        (["store", "show", "nonsense"], "expected experiment/level/YYYY-MM-DD"),
+        (["simulate", "--preset", "huge"], "presets are tiny, demo, large"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_one(options, arguments, words):
+    done = ecdctr(*options, *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"snapshots": {"count": "many"}}, "snapshots.count"),
+        ({"snapshot": {"count": 1}}, "snapshot: Extra inputs"),
+        (
+            {"features": [{"name": "click", "side": "user", "kind": "categorical"}]},
+            "column of the contract",
+        ),
+        (
+            {"features": [{"name": "p", "side": "item", "kind": "numeric", "tpm": True}]},
+            "categorical features only",
+        ),
+        ({"network": {"embedding_dim": 7}}, "not a multiple"),
+        ({"variants": {"odd": {"cpm": {"window_days": 0}}}}, "variant 'odd'"),
+    ],
+)
+def test_a_bad_configuration_names_the_key(tmp_path, change, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(change))
+    with pytest.raises(ConfigError, match=words):
+        load_config(path)
+
+
+def test_the_presets_in_configs_load():
+    for name in ("tiny", "demo", "large"):
+        load_config(REPOSITORY / "configs" / f"{name}.yaml")
+
+
+def test_two_worlds_never_mix_in_one_folder(tmp_path):
+    sim = PRESETS["tiny"].model_copy(update={"days": 1})
+    simulate(sim, 1, tmp_path, workers=1)
+    simulate(sim, 1, tmp_path, workers=1)
+    with pytest.raises(ConfigError, match="another simulated world"):
+        simulate(sim, 2, tmp_path, workers=1)

@@ -1,0 +1,63 @@
+"""Metrics against scikit-learn and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import roc_auc_score
+
+from ecdctr.evaluation.metrics import all_metrics, auc, gauc, log_loss, paired_bootstrap, user_auc
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=60
+)
+
+
+def brute_gauc(users, labels, scores):
+    total = weight = 0.0
+    for user in set(users):
+        rows = [i for i, u in enumerate(users) if u == user]
+        positive = [scores[i] for i in rows if labels[i] == 1]
+        negative = [scores[i] for i in rows if labels[i] == 0]
+        if positive and negative:
+            wins = sum((p > n) + 0.5 * (p == n) for p in positive for n in negative)
+            total += len(rows) * wins / (len(positive) * len(negative))
+            weight += len(rows)
+    return total / weight if weight else float("nan")
+
+
+@given(ROWS)
+def test_gauc_equals_brute_force_with_ties(rows):
+    users, labels, scores = (np.array(column) for column in zip(*rows, strict=True))
+    expected = brute_gauc(users.tolist(), labels.tolist(), scores.tolist())
+    found = gauc(users, labels.astype(np.float32), scores.astype(np.float32))
+    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_auc_and_log_loss_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 5000).astype(np.float32), rng.random(5000).round(2)
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert log_loss(labels, scores) == pytest.approx(
+        sklearn_log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), abs=1e-9
+    )
+
+
+def test_a_model_that_knows_only_the_base_rate_has_normalized_entropy_and_calibration_one():
+    labels = np.array([1, 0, 0, 0], np.float32)
+    found = all_metrics(np.zeros(4, np.int64), labels, np.full(4, 0.25, np.float32))
+    assert found["normalized_entropy"] == pytest.approx(1.0)
+    assert found["calibration"] == pytest.approx(1.0)
+
+
+def test_paired_bootstrap_sees_a_clear_difference_and_none_where_there_is_none():
+    rng = np.random.default_rng(1)
+    users, labels = np.repeat(np.arange(300), 10), rng.integers(0, 2, 3000).astype(np.float32)
+    good = user_auc(users, labels, labels + rng.normal(0, 0.5, 3000))
+    bad = user_auc(users, labels, rng.random(3000))
+    difference, low, high = paired_bootstrap(good, bad, 200, 0)
+    assert 0 < low < difference < high
+    assert paired_bootstrap(good, good, 200, 0) == (0.0, 0.0, 0.0)

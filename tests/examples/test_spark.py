@@ -1,0 +1,162 @@
+"""Preparation on Spark against preparation in DuckDB, on random impressions: the same examples, row for row."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from ecdctr.config import Config, Data, Domain, Feature
+from ecdctr.errors import ContractError
+from ecdctr.examples.prepare import prepare
+from tests.make import changed
+
+pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
+
+FIRST = dt.date(2026, 1, 1)
+DAYS = [FIRST + dt.timedelta(days=n) for n in range(4)]
+FEATURES = (
+    Feature(name="city", side="user", kind="categorical"),
+    Feature(name="tags", side="item", kind="multi_valued", max_values=2),
+    Feature(name="price", side="item", kind="numeric", transform="log1p"),
+    Feature(name="age", side="user", kind="numeric"),
+)
+
+
+def impressions(
+    root: Path, domain: Domain, date: dt.date, rng: np.random.Generator, strings: bool, oracle: bool
+) -> None:
+    """A day of few users and items in few seconds, so that clicks coincide, some before, some after an impression."""
+    rows = int(rng.integers(1, 80))
+    user, item = rng.integers(0, 6, rows), rng.integers(0, 9, rows)
+    seconds = rng.integers(0, 25, rows) * 3456 + rng.integers(0, 2, rows) * 0.25
+    keep = np.unique(np.stack([user, item, seconds]), axis=1, return_index=True)[1]
+    user, item, seconds = user[keep], item[keep], seconds[keep]
+    start = dt.datetime.combine(date, dt.time(), dt.UTC)
+    columns = {
+        "user_id": pa.array([f"u{i}" for i in user] if strings else user.astype(np.int64)),
+        "item_id": pa.array([f"i{i}ä" for i in item] if strings else item.astype(np.int64)),
+        "ts": pa.array(
+            [start + dt.timedelta(seconds=float(s)) for s in seconds], pa.timestamp("us", tz="UTC")
+        ),
+        "click": pa.array((rng.random(len(keep)) < 0.5).astype(np.int8)),
+        "city": pa.array([None if i == 0 else f"c{i % 3}" for i in user]),
+        "tags": pa.array(
+            [None if i == 1 else [f"t{n}" for n in range(i % 4)] for i in item],
+            pa.list_(pa.string()),
+        ),
+        "price": pa.array([None if i == 2 else float(i) * 1.7 - 3 for i in item]),
+        "age": pa.array([None if i == 3 else int(i) for i in user], pa.int32()),
+    }
+    if oracle:
+        columns["oracle_ctr"] = pa.array(rng.random(len(keep)).astype(np.float32))
+    folder = root / f"domain={domain}" / f"date={date}"
+    folder.mkdir(parents=True)
+    half = len(keep) // 2
+    table = pa.table(columns)
+    for number, part in enumerate((table[:half], table[half:])):
+        if part.num_rows:
+            pq.write_table(part, folder / f"part-{number}.parquet")
+
+
+def on(engine: str, base: Data, folder: Path) -> Config:
+    own = {"engine": engine, "prepared": folder / engine}
+    return Config(data=base.model_copy(update=own), features=FEATURES)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    for domain in ("natural", "ads"):
+        for date in DAYS:
+            if domain == "natural" or date != DAYS[1]:  # a day that only one domain has
+                impressions(
+                    tmp_path / "data", domain, date, rng, strings=seed % 2 == 1, oracle=seed > 1
+                )
+    base = Data(
+        root=tmp_path / "data", history_length=int(rng.integers(1, 6)), lookback_days=2, numeric_null=-1.5,
+        allowed_missing_days=1,
+    )  # fmt: skip
+    for domain in ("natural", "ads"):
+        one, other = (
+            prepare(on(engine, base, tmp_path), domain, DAYS) for engine in ("duckdb", "spark")
+        )
+        assert [day.fingerprint for day in one] == [day.fingerprint for day in other]
+        for first, second in zip(one, other, strict=True):
+            expected, found = (
+                pq.read_table(day.path, partitioning=None) for day in (first, second)
+            )
+            assert found.column_names == expected.column_names
+            assert found.cast(expected.schema).to_pylist() == expected.to_pylist()
+
+
+def test_a_day_that_spark_prepared_is_not_prepared_again(tmp_path):
+    impressions(
+        tmp_path / "data", "ads", FIRST, np.random.default_rng(9), strings=False, oracle=False
+    )
+    base = Data(root=tmp_path / "data", prepared=tmp_path / "prepared", lookback_days=2)
+    (made,) = prepare(
+        Config(data=base.model_copy(update={"engine": "spark"}), features=FEATURES), "ads", [FIRST]
+    )
+    before = made.path.stat().st_mtime_ns
+    assert prepare(Config(data=base, features=FEATURES), "ads", [FIRST]) == [made]
+    assert made.path.stat().st_mtime_ns == before
+    assert [path.name for path in made.path.parent.iterdir()] == [made.path.name], (
+        "nothing else is left there"
+    )
+
+
+def test_a_broken_day_is_refused_before_spark_writes_anything(tmp_path):
+    impressions(
+        tmp_path / "data", "ads", FIRST, np.random.default_rng(9), strings=False, oracle=False
+    )
+    config = on("spark", Data(root=tmp_path / "data"), tmp_path)
+    wrong = (*FEATURES, Feature(name="absent", side="item", kind="categorical"))
+    with pytest.raises(ContractError, match="column absent"):
+        prepare(config.model_copy(update={"features": wrong}), "ads", [FIRST])
+    assert not list((tmp_path / "spark").rglob("*.parquet"))
+    with pytest.raises(ValidationError, match=r"quarantine needs data\.engine"):
+        Data(engine="spark", quarantine=True)
+    assert changed(config, "data", engine="duckdb").relevant("actr") == config.relevant("actr")
+
+
+def test_a_broken_day_of_the_lookback_is_refused_too(tmp_path):
+    for date in DAYS[:2]:
+        impressions(
+            tmp_path / "data", "ads", date, np.random.default_rng(9), strings=False, oracle=False
+        )
+    (path, *_) = (tmp_path / "data" / "domain=ads" / f"date={DAYS[0]}").glob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    clicks = pa.array(np.full(table.num_rows, 2, np.int8))
+    pq.write_table(table.set_column(table.column_names.index("click"), "click", clicks), path)
+    for engine in ("duckdb", "spark"):
+        with pytest.raises(ContractError, match="click: expected 0 or 1"):
+            prepare(
+                on(engine, Data(root=tmp_path / "data", lookback_days=2), tmp_path),
+                "ads",
+                [DAYS[1]],
+            )
+
+
+def test_what_spark_defaults_say_stands(tmp_path):
+    """In a process of its own, since a session is there once per process."""
+    (tmp_path / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 3\n")
+    code = "from ecdctr.examples.spark import start_spark; print(start_spark().conf.get('spark.sql.shuffle.partitions'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"SPARK_CONF_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == "3"

@@ -1,0 +1,284 @@
+"""Every option of the method on the tiny world: it trains, scores, and does what it says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.examples.batches import Part, encode, read_chunks, training_batches
+from ecdctr.examples.prepare import prepare
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.restore import load_network
+from ecdctr.levels.run import load_snapshots
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.models.network import CtrNet
+from ecdctr.models.transfer import elastic_weight_consolidation
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from tests.conftest import DATE
+
+NEXT = DATE + dt.timedelta(days=1)
+AGGREGATIONS = (
+    "self_attention",
+    "newest",
+    "mean",
+    "concat",
+    "gated",
+    "time_decayed",
+    "time_attention",
+)
+
+
+def changed(config: Config, **sections: dict) -> Config:
+    """The configuration with some settings changed, validated again."""
+    raw = config.model_dump()
+    for section, values in sections.items():
+        raw[section] |= values
+    return Config.model_validate(raw)
+
+
+@pytest.fixture(scope="module")
+def store(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two TPM versions, a CPM without snapshots in its own experiment."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    for days in (7, 0):
+        train_tpm(Request(config, store, DATE - dt.timedelta(days=days)))
+    train_cpm(Request(changed(config, snapshots={"count": 0}), store, DATE, "plain", "plain"))
+    return store
+
+
+def both(config: Config, store: Store, name: str) -> tuple[Ref, Ref]:
+    """CPM and A-CTR under a configuration of their own."""
+    cpm = train_cpm(Request(config, store, DATE, name, name)).manifest.ref
+    return cpm, train_actr(Request(config, store, DATE, name, name)).manifest.ref
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("extras", [{}, {"presence": True, "missing": "learned", "history": True}])
+def test_merged_and_unmerged_snapshots_give_the_same_scores(config, store, aggregation, extras):
+    config = changed(config, snapshots={"aggregation": aggregation, **extras})
+    _, ref = both(config, store, f"{aggregation}{len(extras)}")
+    model, inputs, vocabularies = load_network(store, ref)
+    assert isinstance(model, CtrNet)
+    day = prepare(config, "ads", [NEXT])[0]
+    batch = encode(next(read_chunks([Part(day.path, "ads")], None, 10_000)), inputs, vocabularies)
+    dense = load_file(store.path(ref) / "dense.safetensors")
+    tpm = [Ref.parse(text) for text in store.manifest(ref).parents["tpm"]]
+    assert len(tpm) == 2
+    with torch.no_grad():
+        merged = model(batch)
+        entities = load_snapshots(Request(config, store, DATE), tpm, vocabularies)
+        for side, entity in entities.items():
+            prefix = f"snapshots.{side}.aggregator."
+            state = {
+                name[len(prefix) :]: value
+                for name, value in dense.items()
+                if name.startswith(prefix)
+            }
+            entity.aggregator.load_state_dict(state)
+            model.snapshots[side] = entity
+        unmerged = model(batch)
+    assert torch.allclose(merged, unmerged, atol=1e-5)
+    assert merged.std() > 0
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"backbone": "deepfm"},
+        {"backbone": "dcnv2"},
+        {"backbone": "masknet"},
+        {"history": "mean"},
+        {"history": "none"},
+    ],
+)
+def test_every_backbone_goes_from_cpm_to_a_ctr(config, store, network):
+    config = changed(config, network=network)
+    _, ref = both(config, store, "_".join(network.values()))
+    metrics = evaluate(config, store, ref, NEXT).metrics["all"]
+    assert 0.4 < metrics["auc"] <= 1
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "star", "mmoe", "ple"])
+def test_joint_training_reads_both_domains_and_scores_ads(config, store, backbone):
+    config = changed(
+        config,
+        network={"backbone": backbone},
+        snapshots={"count": 0},
+        actr={"init": "none", "natural_days": 3},
+    )
+    outcome = train_actr(Request(config, store, DATE, f"joint_{backbone}", backbone))
+    domains = {name.split("/")[0] for name in outcome.manifest.data_digests}
+    assert domains == {"natural", "ads"}
+    assert evaluate(config, store, outcome.manifest.ref, NEXT).metrics["all"]["auc"] > 0.4
+
+
+@pytest.mark.parametrize("backbone", ["star", "mmoe", "ple"])
+def test_a_multi_domain_backbone_tells_the_domains_apart(config, store, backbone):
+    config = changed(
+        config,
+        network={"backbone": backbone},
+        snapshots={"count": 0},
+        actr={"init": "none", "natural_days": 3},
+    )
+    ref = train_actr(Request(config, store, DATE, f"joint_{backbone}", backbone)).manifest.ref
+    model, inputs, vocabularies = load_network(store, ref)
+    path = prepare(config, "ads", [NEXT])[0].path
+    with torch.no_grad():
+        scores = [
+            model(
+                encode(next(read_chunks([Part(path, domain)], None, 10_000)), inputs, vocabularies)
+            )
+            for domain in ("natural", "ads")
+        ]
+    assert not torch.allclose(*scores)
+
+
+@pytest.mark.parametrize("kind", ["keep", "ctnet"])
+def test_a_frozen_source_helps_without_being_copied_or_trained(config, store, kind):
+    config = changed(config, snapshots={"count": 0}, actr={"init": "none", "source": kind})
+    store.create_experiment(kind, "plain")
+    manifest = train_actr(Request(config, store, DATE, kind, kind)).manifest
+    assert manifest.parents["cpm"][0].startswith("plain/cpm")
+    names = load_file(store.path(manifest.ref) / "dense.safetensors")
+    assert not [name for name in names if name.startswith("source.")]
+    model, _, _ = load_network(store, manifest.ref)
+    source, _, _ = load_network(store, Ref.parse(manifest.parents["cpm"][0]))
+    assert torch.equal(model.source.network.embeddings.table.weight, source.embeddings.table.weight)
+    model.train()
+    assert not model.source.network.training
+    assert evaluate(config, store, manifest.ref, NEXT).metrics["all"]["auc"] > 0.4
+
+
+def test_a_replay_share_draws_that_share_of_natural_content(config, store):
+    days = prepare(config, "natural", [DATE])
+    whole = sum(t.num_rows for t in read_chunks([Part(days[0].path, "natural")], ["click"], 1000))
+    drawn = sum(
+        t.num_rows
+        for t in read_chunks([Part(days[0].path, "natural", 0.2)], ["click"], 1000, seed=3)
+    )
+    assert abs(drawn / whole - 0.2) < 0.1
+
+
+def test_strong_consolidation_keeps_dense_weights_near_the_parent(config, store):
+    def moved(strength: float) -> float:
+        name = f"ewc{strength:.0f}"
+        store.create_experiment(name, "plain")
+        own = changed(config, snapshots={"count": 0}, actr={"ewc": strength, "window_days": 3})
+        manifest = train_actr(Request(own, store, DATE, name, name)).manifest
+        before, after = (
+            load_file(store.path(ref) / "dense.safetensors")["backbone.out.weight"]
+            for ref in (Ref.parse(manifest.parents["cpm"][0]), manifest.ref)
+        )
+        return float((before - after).abs().max())
+
+    assert moved(1e6) < 0.5 * moved(0)
+
+
+def test_fisher_information_of_a_logistic_model_agrees_with_finite_differences(config, store):
+    cpm = store.require("cpm", DATE, "plain")
+    model, inputs, vocabularies = load_network(store, cpm)
+    day = prepare(config, "natural", [DATE])[0]
+    batches = list(
+        training_batches([Part(day.path, "natural")], inputs, vocabularies, 64, 10_000, 1)
+    )[:2]
+    penalty = elastic_weight_consolidation(model, batches, strength=2.0)
+    assert penalty().item() == 0
+    bias, step = model.backbone.out.bias, 1e-3
+    gradients = []
+    for batch in batches:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                bias += sign * step
+                loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                    model(batch), batch.label
+                )
+                bias -= sign * step
+            values.append(loss.item())
+        gradients.append((values[0] - values[1]) / (2 * step))
+    fisher = np.mean([gradient**2 * 64 for gradient in gradients])
+    with torch.no_grad():
+        bias += 0.5
+    assert penalty().item() == pytest.approx(fisher * 0.25, rel=0.05)
+
+
+def test_bfloat16_learns_what_float32_learns(config, store):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        changed_config = changed(config, snapshots={"count": 0}, cpm={"precision": precision})
+        manifest = train_cpm(Request(changed_config, store, DATE, precision, precision)).manifest
+        losses[precision] = manifest.metrics["train_loss"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.01)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_what_the_plain_one_learns(config, store):
+    losses = {}
+    for compiled in (False, True):
+        cpm = {"compile": compiled, "batch_size": 512}
+        name = f"compiled-{compiled}".lower()
+        manifest = train_cpm(Request(changed(config, cpm=cpm), store, DATE, name, name)).manifest
+        losses[compiled] = manifest.metrics["train_loss"]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
+
+
+def test_carried_moments_are_those_that_the_parent_saved(config, store):
+    saving = changed(config, snapshots={"count": 0}, cpm={"save_optimizer": True})
+    carrying = changed(saving, actr={"carry_optimizer": True})
+    cpm, carried = both(carrying, store, "carry")
+    fresh = train_actr(Request(saving, store, DATE, "carry", "carry")).manifest.ref
+    state = load_file(store.path(cpm) / "optimizer.safetensors")
+    assert (
+        state["tables/item_id/exp_avg"].shape
+        == load_file(store.path(cpm) / "embeddings.safetensors")["item_id"].shape
+    )
+    first, second = (load_file(store.path(ref) / "dense.safetensors") for ref in (carried, fresh))
+    assert not torch.equal(first["backbone.out.weight"], second["backbone.out.weight"])
+
+
+def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
+    store.create_experiment("nomoments", "plain")
+    own = changed(config, snapshots={"count": 0}, actr={"carry_optimizer": True})
+    with pytest.raises(ConfigError, match="no optimizer state"):
+        train_actr(Request(own, store, DATE, "nomoments", "nomoments"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"network": {"backbone": "star"}}, "both domains"),
+        ({"actr": {"natural_share": 0.5}}, "natural_days"),
+        ({"actr": {"source": "keep"}}, "init: none"),
+        ({"actr": {"init": "none", "ewc": 1.0}}, "parent"),
+        (
+            {"actr": {"init": "none", "source": "keep"}, "network": {"backbone": "dcnv2"}},
+            "backbone: mlp",
+        ),
+        ({"snapshots": {"history": True}, "network": {"history": "none"}}, "click history"),
+        ({"cpm": {"carry_optimizer": True}}, "from scratch"),
+        ({"cpm": {"first_window_days": 9}}, "refresh: incremental"),
+        ({"airflow": {"kubernetes": {"spark": {}}}}, r"set data\.engine: spark"),
+        (
+            {
+                "airflow": {"kubernetes": {"spark": {}}},
+                "data": {"engine": "spark", "root": "s3://b/d"},
+            },
+            "ECDCTR_CACHE",
+        ),
+    ],
+)
+def test_options_that_cannot_hold_are_refused_at_load(config, sections, message):
+    with pytest.raises(ValueError, match=message):
+        changed(config, **sections)

@@ -1,0 +1,41 @@
+"""What several test modules need: configurations, and what a real Airflow says of a failed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ecdctr.config import Config
+from ecdctr.demo.run import Airflow
+from tests.conftest import REPOSITORY
+
+
+def write_config(target: Path, world: Path, **airflow: Any) -> Path:
+    raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
+    raw["data"] |= {"root": str(world), "prepared": str(target.parent / "prepared")}
+    raw["airflow"] |= airflow
+    raw["evaluation"] = {"gate_calibration": [0.0, 100.0]}
+    target.write_text(yaml.safe_dump(raw))
+    return target
+
+
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """The configuration with some settings of a section changed."""
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
+    """States of a run's tasks and the last lines of the log of those that failed, for the message of a failed test."""
+    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    instances = airflow.call("GET", f"{run}/taskInstances")["task_instances"]
+    lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]
+    folder = airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
+    for one in instances:
+        if one["state"] == "failed":
+            for log in sorted(folder.glob(f"task_id={one['task_id']}/**/attempt=*.log")):
+                lines += [str(log), log.read_text()[-2500:]]
+            scheduler = (airflow.home / "standalone.log").read_text().splitlines()
+            lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
+    return "\n".join(lines)

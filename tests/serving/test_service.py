@@ -1,0 +1,282 @@
+"""Scoring over HTTP: a real server on loopback, real bundles, versions that change under load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import uvicorn
+
+from ecdctr.examples.batches import Part, read_chunks
+from ecdctr.examples.prepare import prepare
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.serving.export import export_bundle, request_of
+from ecdctr.serving.follow import Follower
+from ecdctr.serving.scorer import Scorer
+from ecdctr.serving.service import Limits, Service, build_app, score_together
+from ecdctr.store.store import Store
+from tests.conftest import DATE
+from tests.make import changed, write_config
+
+SWAPS, CLIENTS = 100, 4
+
+
+@pytest.fixture(scope="module")
+def store(config, tmp_path_factory) -> Store:
+    """Two A-CTR versions of one day that score differently; the first one serves."""
+    store = Store(tmp_path_factory.mktemp("service") / "store")
+    train_tpm(Request(config, store, DATE))
+    train_cpm(Request(config, store, DATE))
+    store.set_alias("serving", train_actr(Request(config, store, DATE)).manifest.ref, "first")
+    train_actr(Request(changed(config, "actr", lr_dense=5e-3), store, DATE, force=True))
+    return store
+
+
+@pytest.fixture(scope="module")
+def scorers(config, store, tmp_path_factory) -> list[Scorer]:
+    folder = tmp_path_factory.mktemp("bundles")
+    for ref in store.versions("production", "actr"):
+        export_bundle(config, store, ref, folder / ref.version)
+    return [Scorer(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def requests(config) -> list[dict[str, Any]]:
+    day = prepare(config, "ads", [DATE])[0]
+    examples = pa.concat_tables(read_chunks([Part(day.path, "ads")], None, 10_000)).to_pylist()
+    return [request_of(config, example) for example in examples[:20]]
+
+
+@contextlib.contextmanager
+def running(service: Service, *background: Any) -> Iterator[int]:
+    """The service on a free port; yields the port."""
+    settings = uvicorn.Config(
+        build_app(service, list(background)), host="127.0.0.1", port=0, log_level="error"
+    )
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def until(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def call(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, body if isinstance(body, bytes | None) else json.dumps(body))
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text if path == "/metrics" else json.loads(text)
+
+
+def test_answers_are_the_scorers_with_the_version_that_made_them(scorers, requests):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    with running(service) as port:
+        for request in requests[:5]:
+            status, answer = call(port, "POST", "/score", request)
+            assert status == 200
+            assert answer["version"] == scorers[0].version
+            assert answer["probabilities"] == pytest.approx(
+                scorers[0].score(request).tolist(), abs=1e-6
+            )
+        assert 'ecdctr_requests_total{status="200"} 5.0' in call(port, "GET", "/metrics")[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"{nonsense", 400, "no JSON"),
+        ({"ts": 1}, 422, "a list 'candidates'"),
+        ([1, 2], 422, "a list 'candidates'"),
+        ({"ts": 1e9, "candidates": [{"colour": 1}]}, 422, "no feature 'colour'"),
+        ({"ts": 1e9, "candidates": [{}] * 11}, 413, "at most 10"),
+        (b" " * 5000, 413, "longer than 4,096 bytes"),
+    ],
+)
+def test_a_bad_request_is_refused_and_the_next_one_answered(
+    scorers, requests, body, status, message
+):
+    service = Service(Limits(candidates=10, bytes=4096))
+    service.swap("serving", scorers[0])
+    with running(service) as port:
+        found, answer = call(port, "POST", "/score", body)
+        assert (found, message in answer["error"]) == (status, True), answer
+        assert call(port, "POST", "/score", requests[0])[0] == 200
+
+
+def test_requests_scored_together_do_not_touch_each_other(scorers, requests):
+    bad = requests[0] | {"user": {"shoe_size": 44}}
+    results = score_together(scorers[0], [requests[0], bad, requests[1]])
+    assert "shoe_size" in str(results[1])
+    for found, request in ((results[0], requests[0]), (results[2], requests[1])):
+        assert np.abs(found - scorers[0].score(request)).max() < 1e-6
+
+
+def test_a_hundred_swaps_under_load_drop_nothing_and_mix_nothing(scorers, requests):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    expected = {
+        scorer.version: [scorer.score(request) for request in requests] for scorer in scorers
+    }
+    wrong: list[Any] = []
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def client(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while not stop.is_set():
+            for i, request in enumerate(requests):
+                connection.request("POST", "/score", json.dumps(request))
+                answer = connection.getresponse()
+                content = json.loads(answer.read())
+                if answer.status != 200:
+                    wrong.append(content)
+                elif (
+                    np.abs(
+                        np.array(content["probabilities"]) - expected[content["version"]][i]
+                    ).max()
+                    > 1e-5
+                ):
+                    wrong.append((content, i))
+                else:
+                    seen.add(content["version"])
+
+    async def swap(service: Service) -> None:
+        for i in range(SWAPS):
+            await asyncio.sleep(0.01)
+            service.swap("serving", scorers[(i + 1) % 2])
+        stop.set()
+
+    with running(service, swap) as port:
+        threads = [threading.Thread(target=client, args=(port,)) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+    assert wrong == []
+    assert seen == {scorer.version for scorer in scorers}
+    assert service.metrics.swaps.labels("serving")._value.get() == SWAPS + 1
+
+
+def test_a_failure_of_the_runtime_is_told_and_the_next_request_is_tried(
+    scorers, requests, monkeypatch
+):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    run = Scorer.run
+    with running(service) as port:
+        monkeypatch.setattr(Scorer, "run", lambda *_: 1 / 0)
+        status, answer = call(port, "POST", "/score", requests[0])
+        assert (status, answer["error"]) == (
+            500,
+            f"{scorers[0].version} failed to score; see the server's log.",
+        )
+        monkeypatch.setattr(Scorer, "run", run)
+        assert call(port, "POST", "/score", requests[0])[0] == 200
+
+
+def test_too_many_waiting_requests_are_refused_at_once(scorers, requests):
+    async def crowd() -> list[Any]:
+        service = Service(Limits(waiting=2))
+        service.swap("serving", scorers[0])
+        asked = [asyncio.ensure_future(service.score(requests[0])) for _ in range(3)]
+        await asyncio.sleep(0)  # nobody works yet: two wait, one finds no room
+        worker = asyncio.ensure_future(service.work())
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        worker.cancel()
+        return found
+
+    kinds = [type(result) for result in asyncio.run(crowd())]
+    assert kinds == [tuple, tuple, asyncio.QueueFull]
+
+
+def test_a_shadow_sees_what_is_served_and_only_tells_the_difference(scorers, requests):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    service.swap("shadow", scorers[1])
+    with running(service) as port:
+        assert call(port, "POST", "/score", requests[0])[1]["version"] == scorers[0].version
+        until(lambda: "ecdctr_shadow_difference_count 1.0" in call(port, "GET", "/metrics")[1])
+        text = call(port, "GET", "/metrics")[1]
+    line = next(
+        line for line in text.splitlines() if line.startswith("ecdctr_shadow_difference_sum")
+    )
+    expected = float(np.abs(scorers[0].score(requests[0]) - scorers[1].score(requests[0])).sum())
+    assert float(line.split()[1]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
+    config, store, requests, tmp_path
+):
+    settings = write_config(tmp_path / "config.yaml", config.data.root)
+    first, second = store.versions("production", "actr")
+    follower = Follower(
+        "serving", "serving", store, "production", tmp_path / "bundles", settings, seconds=0.05
+    )
+    service = Service(Limits())
+    with running(service, follower) as port:
+        assert call(port, "GET", "/ready")[0] in (200, 503)
+        until(lambda: call(port, "GET", "/ready")[0] == 200)
+        assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
+
+        broken = tmp_path / "bundles" / str(second).replace("/", "_")
+        shutil.copytree(tmp_path / "bundles" / str(first).replace("/", "_"), broken)
+        (broken / "selftest.json").write_text(
+            json.dumps({"requests": [requests[0]], "probabilities": [[2.0]]})
+        )
+        store.set_alias("serving", second, "a broken bundle")
+        until(lambda: 'failures_total{role="serving"} 1.0' in call(port, "GET", "/metrics")[1])
+        assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
+    store.set_alias("serving", first, "as before")
+
+
+def test_the_service_needs_neither_torch_nor_airflow():
+    code = """
+import sys
+for name in ("torch", "airflow", "pyarrow", "duckdb"):
+    sys.modules[name] = None
+import ecdctr.serving.service, ecdctr.serving.follow, ecdctr.cli
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_server_started_by_the_command_line_answers(scorers, requests, tmp_path):
+    bundle = next(Path(scorer.folder) for scorer in scorers)
+    command = [sys.executable, "-m", "ecdctr.cli", "serve", "--bundle", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            port = next(
+                int(line.rsplit(":", 1)[1]) for line in process.stderr if "listening on" in line
+            )
+            assert call(port, "POST", "/score", requests[0])[0] == 200
+        finally:
+            process.terminate()

@@ -1,0 +1,304 @@
+"""The store on object storage: what conditional writes promise, when servers lag, lie, lose or are killed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obstore
+import pytest
+from pydantic import ValidationError
+
+from ecdctr.config import Data
+from ecdctr.errors import ContractError, StoreError
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.evaluation.gate import gate
+from ecdctr.examples.prepare import prepare
+from ecdctr.files.cache import Cache
+from ecdctr.impressions.days import available_dates, day_files, digest_day, has_day
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.store import objects
+from ecdctr.store.objects import ObjectStorage
+from ecdctr.store.retention import removable, remove
+from ecdctr.store.storage import absolute, open_storage
+from ecdctr.store.store import Store
+from tests.conftest import DATE
+from tests.make import changed, write_config
+from tests.store.s3 import BUCKET, S3Server
+from tests.store.test_store import DAY, publish
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.store.test_objects"])
+
+
+@pytest.fixture
+def url(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    return s3.new_url()
+
+
+def fresh(url: str) -> Store:
+    """As another process sees it."""
+    open_storage.cache_clear()
+    return Store(url)
+
+
+def test_versions_are_found_although_listings_show_nothing(url, s3):
+    s3.lists = False
+    try:
+        refs = [publish(Store(url), DAY + dt.timedelta(days=n), f"f{n}").ref for n in range(3)]
+        Store(url).set_alias("serving", refs[0], "test")
+        other = fresh(url)
+        assert other.versions("production", "cpm") == refs
+        assert other.require("cpm", DAY + dt.timedelta(days=1)) == refs[1]
+        assert other.experiments() == ["production"]
+        assert other.alias("serving", level="cpm") == refs[0]
+        assert other.verify() == []
+    finally:
+        s3.lists = True
+
+
+def test_asking_whether_it_can_be_written_leaves_nothing_behind(url, tmp_path):
+    storage = open_storage(url)
+    storage.check()
+    assert isinstance(storage, ObjectStorage)
+    assert [one for page in obstore.list(storage.bucket) for one in page] == []
+    open_storage(tmp_path / "store").check()
+    assert not (tmp_path / "store").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+def test_an_endpoint_that_ignores_conditions_is_refused_and_nothing_is_published(url, s3):
+    s3.conditional = False
+    try:
+        with pytest.raises(StoreError, match=r"ignores conditional writes \(If-None-Match\)"):
+            publish(Store(url), DAY, "f")
+        assert s3.objects(url) == {}
+    finally:
+        s3.conditional = True
+
+
+def test_writers_at_once_never_mix_and_the_same_training_is_published_once(url):
+    store = Store(url)
+    store.create_experiment("x")
+    with ThreadPoolExecutor(8) as pool:
+        different = list(pool.map(lambda n: publish(Store(url), DAY, f"f{n}"), range(8)))
+        same = list(pool.map(lambda _: publish(Store(url), DAY, "same", "x"), range(8)))
+    assert sorted(made.version for made in different) == [f"v{n:04d}" for n in range(1, 9)]
+    assert {made.version for made in same} == {store.versions("x", "cpm")[0].version}
+    assert len(store.versions("x", "cpm")) == 1
+    assert fresh(url).verify() == []
+
+
+def publish_until_killed(url: str, count: int, environment: dict[str, str]) -> None:
+    """Die before the count-th object is written or removed."""
+    os.environ.update(environment)  # the server of forks is older than this test's
+    left, put, delete = [count], obstore.put, obstore.delete
+
+    def counted(function):
+        def wrapped(*arguments, **named):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return wrapped
+
+    obstore.put, obstore.delete = counted(put), counted(delete)
+    publish(Store(url), DAY, "f")
+
+
+def test_killed_before_any_request_shows_a_whole_version_or_none_and_the_next_run_makes_one(
+    s3, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    count, died = 0, True
+    while died:
+        count += 1
+        url = s3.new_url()
+        child = FORKED.Process(target=publish_until_killed, args=(url, count, dict(os.environ)))
+        child.start()
+        child.join()
+        assert child.exitcode in (0, -signal.SIGKILL)
+        died = child.exitcode != 0
+        assert Store(url).verify() == []
+        made = publish(Store(url), DAY, "f")
+        assert Store(url).versions("production", "cpm") == [made.ref]
+        assert (Store(url).path(made.ref) / "b").read_text() == "ff"
+    assert count > 8, "the kills did not reach the index"
+
+
+def test_a_damaged_object_is_named_and_a_damaged_copy_is_made_again(url, s3):
+    ref = publish(Store(url), DAY, "f").ref
+    copy = Store(url).path(ref) / "a"
+    copy.write_text("g")
+    assert (fresh(url).path(ref) / "a").read_text() == "f"
+    s3.damage(url, f"{ref}/a")
+    copy.write_text("g")
+    with pytest.raises(StoreError, match=f"{ref}/a differs from its digest"):
+        fresh(url).path(ref)
+    assert len(fresh(url).verify()) == 1
+    with pytest.raises(StoreError, match="train cpm"):
+        fresh(url).check(ref)
+
+
+def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(tmp_path):
+    def fill(folder: Path) -> None:
+        (folder / "file").write_bytes(bytes(100))
+
+    other = Cache(tmp_path, 250)
+    kept = other.folder("kept", fill, lambda _: True)
+    for number in range(6):
+        own = Cache(tmp_path, 250)  # as a process of its own that ends
+        own.folder(f"a/{number}", fill, lambda _: True)
+        for held in own._held.values():
+            held.close()
+        sizes = [path.stat().st_size for path in tmp_path.rglob("file")]
+        assert sum(sizes) <= 300, "the newest is kept although it is one too many"
+    assert (kept / "file").exists()
+    assert (tmp_path / "folders" / "a" / "5").exists()
+
+
+def test_a_bound_that_is_no_number_is_refused(url, monkeypatch):
+    monkeypatch.setenv("ECDCTR_CACHE_GB", "much")
+    with pytest.raises(Exception, match="ECDCTR_CACHE_GB is 'much'; expected a number"):
+        fresh(url)
+
+
+def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
+    store = Store(url)
+    old = publish(store, DAY, "old").ref
+    new = publish(store, DAY + dt.timedelta(days=1), "new").ref
+    obstore.put(
+        ObjectStorage(url).bucket, f"production/cpm/{DAY}/v0009/manifest.json", b"{}"
+    )  # and then died
+    with (
+        store.in_use(),
+        pytest.raises(StoreError, match=r"Cannot remove versions .* uses it since"),
+    ):
+        remove(store, removable(store, 1, 0), "test")
+    assert remove(store, removable(store, 1, 0), "test") > 0
+    assert store.versions("production", "cpm") == [new]
+    assert not [key for key in s3.objects(url) if key.startswith(f"{old}/")]
+    assert publish(store, DAY, "again").version == "v0002"
+    assert (
+        store.storage.clean(0) == 2
+    )  # the manifest of v0009, and nothing of a version that is there
+    assert fresh(url).verify() == []
+
+
+def test_a_lease_of_a_dead_user_ends(url, monkeypatch):
+    store = Store(url)
+    monkeypatch.setattr(objects, "LEASE", dt.timedelta(seconds=-1))
+    dead = store.in_use()
+    dead.__enter__()
+    monkeypatch.undo()
+    with store.exclusively("remove versions"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        ("s3://no-such-bucket/x", "no such bucket"),
+        ("sftp://host/x", "has no conditional writes"),
+        ("memory://x", "has no conditional writes"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_sentence(s3, root, words):
+    with pytest.raises(StoreError, match=words) as caught:
+        Store(root).versions("production", "tpm")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
+    assert absolute("gcs://bucket/x") == "gs://bucket/x"
+    assert absolute(f"file://{tmp_path}") == absolute(f"local://{tmp_path}") == tmp_path
+
+
+def test_the_three_levels_make_the_same_versions_on_object_storage_as_in_a_folder(
+    url, config, world, tmp_path
+):
+    following = DATE + dt.timedelta(days=1)
+    ours, theirs = Store(url), Store(tmp_path / "folder")
+    easy = changed(config, "evaluation", gate_calibration=(0.0, 100.0))
+    for store in (ours, theirs):
+        for train in (train_tpm, train_cpm, train_actr):
+            ref = train(Request(easy, store, DATE)).manifest.ref
+        evaluate(easy, store, ref, following)
+        assert gate(easy, store, ref, following).passed
+    assert ours.alias("serving") == theirs.alias("serving") == ref
+    first, second = ours.manifest(ref), theirs.manifest(ref)
+    assert first.fingerprint == second.fingerprint
+    weights = ("embeddings.safetensors", "dense.safetensors", "merged.safetensors")
+    assert [first.files[name].sha256 for name in weights] == [
+        second.files[name].sha256 for name in weights
+    ]
+    mine, other = (store.load_evaluation(ref, following) for store in (ours, theirs))
+    assert mine["metrics"] == other["metrics"]
+    written = write_config(tmp_path / "config.yaml", world)
+    command = [
+        sys.executable,
+        "-m",
+        "ecdctr.cli",
+        "--config",
+        str(written),
+        "--store",
+        url,
+        "export",
+    ]
+    subprocess.run([*command, "--out", str(tmp_path / "bundle")], check=True)
+
+
+def upload(s3: S3Server, world: Path, url: str) -> None:
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    for path in world.rglob("*.parquet"):
+        s3.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(world)}")
+
+
+def test_impressions_at_a_url_give_the_examples_of_the_same_files_in_a_folder(
+    config, world, url, s3, tmp_path
+):
+    upload(s3, world, url)
+    there = changed(config, "data", root=url, prepared=tmp_path / "there")
+    here = changed(config, "data", prepared=tmp_path / "here")
+    dates = [DATE - dt.timedelta(days=1), DATE]
+    assert available_dates(url, "ads") == available_dates(world, "ads")
+    assert has_day(url, "ads", DATE)
+    assert not has_day(url, "ads", DATE + dt.timedelta(days=365))
+    first, second = prepare(there, "ads", dates), prepare(here, "ads", dates)
+    assert [day.fingerprint for day in first] == [day.fingerprint for day in second]
+    assert [day.path.read_bytes() for day in first] == [day.path.read_bytes() for day in second]
+
+
+def test_a_day_that_is_delivered_anew_is_copied_anew_and_a_digest_outlives_its_copy(
+    world, url, s3, tmp_path
+):
+    upload(s3, world / "domain=ads" / f"date={DATE}", f"{url}/domain=ads/date={DATE}")
+    before = digest_day(url, "ads", DATE)
+    assert before == digest_day(world, "ads", DATE)
+    (copy,) = day_files(url, "ads", DATE)
+    shutil.rmtree(copy.parent)
+    assert digest_day(url, "ads", DATE) == before
+    other = world / "domain=ads" / f"date={DATE + dt.timedelta(days=1)}"
+    upload(s3, other, f"{url}/domain=ads/date={DATE}")
+    assert digest_day(url, "ads", DATE) != before
+
+
+def test_a_data_root_that_cannot_be_read_is_one_sentence(config, s3, url):
+    with pytest.raises(ContractError, match=r"data\.root nonsense://x cannot be read"):
+        available_dates("nonsense://x", "ads")
+    with pytest.raises(ContractError, match=r"days are missing|no day"):
+        prepare(changed(config, "data", root=url), "ads", [DATE])
+    with pytest.raises(ValidationError, match="quarantine"):
+        Data(root="s3://bucket/x", quarantine=True)

@@ -1,0 +1,179 @@
+"""`store gc`: what may go, what must stay, and what a reader, a rollback and the next number see afterwards."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecdctr.errors import StoreError
+from ecdctr.store.manifest import Ref
+from ecdctr.store.retention import removable, remove
+from ecdctr.store.store import Store
+from tests.store.test_store import DAY, manifest
+
+
+def publish(
+    store: Store,
+    level: str,
+    date: dt.date,
+    parents: list[Ref] | None = None,
+    experiment="production",
+) -> Ref:
+    made = manifest(date, f"{experiment}{level}{date}{parents}", experiment, level)
+    named: dict[str, list[str]] = {}
+    for parent in parents or []:
+        named.setdefault(parent.level, []).append(str(parent))
+    with store.staging() as folder:
+        (folder / "weights").write_text(level * 10)
+        return store.publish(folder, made.model_copy(update={"parents": named})).ref
+
+
+def history(store: Store, days: int) -> list[Ref]:
+    """Weekly TPM, daily CPM with the three newest TPMs that goes on from the day before, daily A-CTR that serves."""
+    tpms: list[Ref] = []
+    cpm: list[Ref] = []
+    serving = []
+    for n in range(days):
+        date = DAY + dt.timedelta(days=n)
+        if n % 7 == 0:
+            tpms.append(publish(store, "tpm", date, tpms[-1:]))
+        cpm = [publish(store, "cpm", date, [*tpms[-3:], *cpm])]
+        serving.append(publish(store, "actr", date, [*cpm, *tpms[-3:]]))
+        store.set_alias("serving", serving[-1], "passed")
+    return serving
+
+
+@given(days=st.integers(2, 26), keep=st.integers(1, 9), back=st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_after_removal_the_store_verifies_serves_rolls_back_and_resolves_as_before(
+    days, keep, back
+):
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        history(store, days)
+        last = DAY + dt.timedelta(days=days - 1)
+        span = 14
+        asked = [
+            (level, last + dt.timedelta(days=n))
+            for level in ("tpm", "cpm", "actr")
+            for n in range(3)
+        ]
+        asked += [("tpm", last - dt.timedelta(days=n)) for n in range(span + 1)]
+        before = [store.resolve(level, date) for level, date in asked]
+        sizes = removable(store, keep, span)
+        assert remove(store, sizes, "test") == sum(version.bytes for version in sizes)
+        assert store.verify() == []
+        assert [store.resolve(level, date) for level, date in asked] == before
+        assert store.alias("serving") is not None
+        assert removable(store, keep, span) == []
+        store.rollback()
+        assert not list(store.root.glob(".trash/*"))
+
+
+def test_old_versions_go_and_the_newest_stay(store):
+    history(store, 30)
+    gone = removable(store, keep=5, snapshot_days=7)
+    levels = {
+        level: [v.ref.date for v in gone if v.ref.level == level]
+        for level in ("tpm", "cpm", "actr")
+    }
+    newest = DAY + dt.timedelta(days=29)
+    assert max(levels["actr"]) == newest - dt.timedelta(days=5)
+    assert max(levels["cpm"]) == newest - dt.timedelta(
+        days=6
+    )  # one more than A-CTR: the oldest goes on from it
+    assert levels["tpm"] == []  # five there are
+    remove(store, gone, "test")
+    assert store.verify() == []
+    left = [
+        ref for ref in store.lineage(store.versions("production", "cpm")[-1]) if ref.level == "cpm"
+    ]
+    assert len(left) == 6  # a chain ends where retention has cut it
+    assert [ref.date for ref in store.versions("production", "actr")] == [
+        newest - dt.timedelta(days=n) for n in (4, 3, 2, 1, 0)
+    ]
+
+
+def test_what_a_chain_of_one_level_has_in_it_keeps_what_another_level_needs(store):
+    """CPM of day 1 is the day before of a kept CPM, and the parent of a serving A-CTR."""
+    tpm = publish(store, "tpm", DAY)
+    first = publish(store, "cpm", DAY, [tpm])
+    actr = publish(store, "actr", DAY, [first])
+    store.set_alias("serving", actr, "passed")
+    publish(store, "tpm", DAY + dt.timedelta(days=1))
+    publish(store, "cpm", DAY + dt.timedelta(days=1), [first])
+    assert {version.ref for version in removable(store, 1, 0)} == set()
+
+
+def test_a_removed_number_is_never_given_again(store):
+    ref = publish(store, "cpm", DAY)
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    remove(store, removable(store, 1, 0), "test")
+    with pytest.raises(StoreError, match="No version"):
+        store.manifest(ref)
+    assert publish(store, "cpm", DAY).version == "v0002"
+
+
+def test_an_experiment_keeps_what_it_took_from_production(store):
+    tpm, cpm = publish(store, "tpm", DAY), publish(store, "cpm", DAY)
+    for n in range(1, 4):
+        publish(store, "cpm", DAY + dt.timedelta(days=n))
+    store.create_experiment("study")
+    publish(store, "actr", DAY, [cpm, tpm], "study")
+    gone = {version.ref for version in removable(store, 1, 0)}
+    assert cpm not in gone
+    assert len(gone) == 2
+
+
+def test_what_killed_processes_left_behind_goes_too(store):
+    ref = publish(store, "cpm", DAY)
+    half_built = store.root / ".staging" / "abc"
+    half_built.mkdir(parents=True)
+    (half_built / "embeddings.safetensors").write_text("half")
+    old, recent = store.progress("a" * 64), store.progress("b" * 64)
+    for path in (old, recent):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    remove(store, [], "test")
+    assert not half_built.exists()
+    assert not old.exists()
+    assert recent.exists()
+    assert store.manifest(ref)
+
+
+def test_nothing_is_removed_while_something_trains(store):
+    publish(store, "cpm", DAY)
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    with store.in_use(), store.in_use(), pytest.raises(StoreError, match="is running"):
+        remove(store, removable(store, 1, 0), "test")
+    assert len(store.versions("production", "cpm")) == 2
+
+
+def test_a_crash_during_removal_leaves_whole_versions_only(store, monkeypatch):
+    history(store, 12)
+    from ecdctr.files import durable
+
+    gone, calls = removable(store, 2, 0), []
+    rename = durable.rename_dir
+
+    def dies(source: Path, target: Path) -> bool:
+        calls.append(source)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(durable, "rename_dir", dies)
+    with pytest.raises(KeyboardInterrupt):
+        remove(store, gone, "test")
+    monkeypatch.undo()
+    assert store.verify() == []
+    remove(store, removable(store, 2, 0), "again")
+    assert store.verify() == []
+    assert removable(store, 2, 0) == []

@@ -1,0 +1,193 @@
+"""The store: atomic publish, resolution as of a date, aliases, verification."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import obstore
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ecdctr.errors import StoreError
+from ecdctr.files import durable
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+DAY = dt.date(2026, 1, 10)
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    """What a store promises holds in a folder and on object storage."""
+    return any_store
+
+
+class Crash(BaseException):
+    """A process that dies: nothing after it runs, not even clean-up of the store."""
+
+
+def manifest(
+    date: dt.date, fingerprint: str, experiment: str = "production", level: str = "cpm"
+) -> Manifest:
+    return Manifest(
+        experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
+        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
+        code_version="",
+        code_digest="", packages={}, seed=1, optimizer_state="fresh",
+        metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
+    )  # fmt: skip
+
+
+def publish(
+    store: Store,
+    date: dt.date,
+    fingerprint: str,
+    experiment: str = "production",
+    force: bool = False,
+) -> Manifest:
+    with store.staging() as folder:
+        (folder / "a").write_text(fingerprint)
+        (folder / "b").write_text(fingerprint * 2)
+        return store.publish(folder, manifest(date, fingerprint, experiment), force)
+
+
+def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):
+    for back in (9, 5, 0):
+        publish(store, DAY - dt.timedelta(days=back), f"f{back}")
+    assert store.require("cpm", DAY - dt.timedelta(days=1)).date == DAY - dt.timedelta(days=5)
+    assert store.resolve("cpm", DAY - dt.timedelta(days=10)) is None
+
+
+def test_resolve_falls_back_to_the_parent_experiment(store):
+    publish(store, DAY, "production")
+    store.create_experiment("study")
+    assert store.require("cpm", DAY, "study").experiment == "production"
+    publish(store, DAY - dt.timedelta(days=3), "own", "study")
+    assert store.require("cpm", DAY, "study").experiment == "study"
+
+
+def test_same_fingerprint_is_reused_and_force_makes_a_new_version(store):
+    assert publish(store, DAY, "f").version == "v0001"
+    assert publish(store, DAY, "f").version == "v0001"
+    assert publish(store, DAY, "f", force=True).version == "v0002"
+    assert store.require("cpm", DAY).version == "v0002"
+
+
+def test_missing_version_says_how_to_make_it(store):
+    with pytest.raises(StoreError, match="ecdctr train cpm --date 2026-01-10"):
+        store.require("cpm", DAY)
+
+
+def test_rollback_walks_back_through_what_served(store):
+    refs = [publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(3)]
+    for ref in refs:
+        store.set_alias("serving", ref, "gate")
+    store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == refs[1]
+    store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == refs[0]
+    with pytest.raises(StoreError, match="roll back"):
+        store.rollback(level="cpm")
+
+
+def test_verify_looks_through_experiments_too(tmp_path):
+    store = Store(tmp_path)
+    store.create_experiment("study")
+    ref = publish(store, DAY, "f", "study").ref
+    assert store.verify() == []
+    (store.path(ref) / "a").write_text("g")
+    assert len(store.verify()) == 1
+
+
+def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
+    store = Store(tmp_path)
+    ref = publish(store, DAY, "f").ref
+    assert store.verify() == []
+    (store.path(ref) / "a").write_text("g")
+    (store.path(ref) / "b").unlink()
+    assert [problem.split(": ")[1].split(";")[0] for problem in store.verify()] == [
+        "file a differs from its manifest",
+        "file b is missing",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b"])
+def test_experiment_names_cannot_leave_the_store(store, name):
+    with pytest.raises(StoreError):
+        publish(store, DAY, "f", name)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.sampled_from("abc"),
+        st.sampled_from(["production", "x"]),
+        st.integers(0, 14),
+    ),
+    max_size=8,
+)
+
+
+FOLDER = [(durable, name) for name in ("make_dir", "write_bytes", "sync", "rename_dir")]
+BUCKET = [(obstore, name) for name in ("put", "get", "delete")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_no_crash_between_two_file_operations_shows_a_partial_or_future_version(steps):
+    with tempfile.TemporaryDirectory() as root:
+        _crash_and_look(Store(root), steps, FOLDER)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(STEPS)
+def test_no_crash_between_two_requests_shows_a_partial_or_future_version(s3, steps):
+    with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECDCTR_CACHE", cache)
+        _crash_and_look(Store(s3.new_url()), steps, BUCKET)
+
+
+def _crash_and_look(
+    store: Store, steps: list[tuple[int, str, str, int]], operations: list[tuple[Any, str]]
+) -> None:
+    """Publish again and again, each time dying before some operation; whatever is there then must be whole."""
+    for offset, fingerprint, experiment, crash_at in steps:
+        with pytest.MonkeyPatch.context() as patch:
+            left = [crash_at]
+            for module, name in operations:
+                patch.setattr(module, name, _crashing(getattr(module, name), left))
+            with contextlib.suppress(Crash):
+                publish(store, DAY + dt.timedelta(days=offset), fingerprint, experiment)
+        assert store.verify() == []
+        for as_of in (DAY - dt.timedelta(days=1), DAY, DAY + dt.timedelta(days=2)):
+            found = store.resolve("cpm", as_of, "x")
+            if found:
+                assert found.date <= as_of
+                assert (store.path(found) / "b").read_text() == store.manifest(
+                    found
+                ).fingerprint * 2
+
+
+def _crashing(function: Callable, left: list[int]) -> Callable:
+    def wrapped(*arguments, **named):
+        if left[0] == 0:
+            raise Crash
+        left[0] -= 1
+        return function(*arguments, **named)
+
+    return wrapped
+
+
+def test_ref_text_round_trip_and_refusal():
+    ref = Ref("production", "cpm", DAY, "v0001")
+    assert Ref.parse(str(ref)) == ref
+    with pytest.raises(StoreError, match="expected experiment/level"):
+        Ref.parse("nonsense")

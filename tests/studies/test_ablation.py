@@ -1,0 +1,221 @@
+"""The ablation on the tiny world: rows, records, resuming, the page, speeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from ecdctr.config import load_config
+from ecdctr.errors import ConfigError
+from ecdctr.evaluation.compare import compare
+from ecdctr.levels.request import Silent
+from ecdctr.report.figures import save_png
+from ecdctr.report.html import as_html
+from ecdctr.studies.ablation.figure import quality_and_cost
+from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.speed import measure
+from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
+from ecdctr.worlds.simulate import PRESETS
+from tests.conftest import REPOSITORY
+
+TINY = REPOSITORY / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
+    rows = ("ads_only", "full", "full@2", "continue", "incremental")
+    study = Study(TINY, "tiny", (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2)
+    return study, run_study(study, 1, Silent())
+
+
+def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished):
+    study, (records, users) = finished
+    found = [(r["row"], str(r["date"])) for r in records if r["cohort"] == "all"]
+    dates = ["2026-01-22", "2026-01-23"]
+    assert found == [(row, date) for row in (*study.rows, "oracle") for date in dates]
+    assert {r["row"] for r in users} == set(study.rows)
+    assert pq.read_metadata(study.work / "ablation-tiny.parquet").num_rows == len(records)
+
+
+def test_a_study_run_again_trains_nothing_and_says_the_same(finished):
+    study, results = finished
+    store = study.store(1)
+    before = {name: store.versions(name, "actr") for name in store.experiments()}
+    assert run_study(study, 1, Silent()) == results
+    assert {name: store.versions(name, "actr") for name in store.experiments()} == before
+
+
+def test_the_page_has_rows_differences_and_speeds(finished):
+    study, (records, users) = finished
+    page = results_page(records, users, Origin("tiny"), measure(study, 1, Silent()))
+    for words in (
+        "| full E-CDCTR |",
+        "| ads only |",
+        "samples a day",
+        "train tpm",
+        "prepare natural",
+    ):
+        assert words in page
+    assert "nan" not in page
+
+
+def test_the_page_as_html_has_its_picture_inside_and_shows_markup_as_text(finished, tmp_path: Path):
+    _, (records, users) = finished
+    save_png(quality_and_cost(records), tmp_path / "own.png")
+    page = results_page(records, users, Origin("tiny", "<script>"), figure="own.png")
+    html = as_html(page, tmp_path)
+    assert 'src="data:image/png;base64,iVBOR' in html
+    assert "<td>full E-CDCTR</td>" in html
+    assert "<script>" not in html
+
+
+def test_the_figure_shows_every_row_but_the_oracle_at_its_mean(finished):
+    _, (records, _) = finished
+    left, right = quality_and_cost(records).axes
+    shown = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"]
+    rows = ("ads_only", "full", "full@2", "continue", "incremental")
+    assert shown == pytest.approx([mean_gauc(records)[row] for row in rows])
+    daily = {r["row"]: r["daily_samples"] for r in records if r.get("daily_samples")}
+    assert right.patches[0].get_width() == pytest.approx(daily["ads_only"])
+
+
+def test_rows_that_share_a_cpm_train_it_once(finished):
+    study, _ = finished
+    store = study.store(1)
+    versions = [ref for name in store.experiments() for ref in store.versions(name, "cpm")]
+    dates = sorted(str(ref.date) for ref in versions)
+    # daily for full, every second day for full@2, the first day of the chain for continue, all days for incremental
+    others = ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
+    assert dates == sorted(["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23", *others])
+
+
+def test_a_cpm_that_goes_on_has_lived_before_its_first_evaluation_and_costs_a_day(finished):
+    study, (records, _) = finished
+    store = study.store(1)
+    chain = store.versions(
+        study.request(1, "incremental", "cpm", study.dates(1)[0]).experiment, "cpm"
+    )
+    parents = [store.manifest(ref).parents.get("cpm") for ref in chain]
+    assert parents == [None, *([str(ref)] for ref in chain[:-1])]
+    cost = {
+        r["row"]: r["daily_samples"]
+        for r in records
+        if r["cohort"] == "all" and r["row"] != "oracle"
+    }
+    saved = (study.config(1).cpm.window_days - 1) * PRESETS["tiny"].natural_per_day
+    assert cost["full"] - cost["incremental"] == pytest.approx(saved, rel=0.05)
+
+
+def test_a_row_that_continues_has_its_days_in_order(finished):
+    study, _ = finished
+    store = study.store(1)
+    experiment = study.request(1, "continue", "actr", study.dates(1)[0]).experiment
+    chain = store.versions(experiment, "actr")
+    assert [str(ref.date) for ref in chain] == [
+        "2026-01-20",
+        "2026-01-21",
+        "2026-01-22",
+        "2026-01-23",
+    ]
+    parents = [store.manifest(ref).parents for ref in chain]
+    assert "cpm" in parents[0]
+    assert [found.get("actr") for found in parents[1:]] == [[str(ref)] for ref in chain[:-1]]
+
+
+def test_the_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
+    rng = np.random.default_rng(1)
+    users = []
+    for seed in (1, 2):
+        for user in range(400):
+            base = rng.uniform(0.3, 0.9)
+            for row, shift in (
+                ("low", 0.0),
+                ("same", rng.normal(0, 0.1)),
+                ("high", rng.normal(0.03, 0.1)),
+            ):
+                users.append(
+                    {
+                        "seed": seed,
+                        "date": 1,
+                        "row": row,
+                        "user": user,
+                        "auc": base + shift,
+                        "impressions": 5,
+                    }
+                )
+    better, same = compare(users, "high", "low"), compare(users, "same", "low")
+    assert better.p < 0.01
+    assert better.low < 0.03 < better.high
+    assert same.p > 0.05
+    assert same.low < 0 < same.high
+
+
+def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):
+    study = Study(TINY, "tiny", (1,), ("magic",), 1, tmp_path / "work")
+    with pytest.raises(ConfigError, match="known variants"):
+        run_study(study, 1, Silent())
+    assert not (tmp_path / "work").exists()
+
+
+def test_rows_lie_on_top_of_the_base_which_full_then_is(tmp_path: Path):
+    study = Study(TINY, "tiny", (1,), ("full", "no_tpm"), 1, tmp_path, base="incremental")
+    assert [study.config(1, row).cpm.refresh for row in study.rows] == [
+        "incremental",
+        "incremental",
+    ]
+    assert [study.config(1, row).snapshots.count for row in study.rows] == [2, 0]
+    with pytest.raises(ConfigError, match="Unknown variant 'magic'"):
+        Study(TINY, "tiny", (1,), ("full",), 1, tmp_path, base="magic").config(1)
+
+
+def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
+    config = load_config(REPOSITORY / "configs" / "demo.yaml")
+    tried = {
+        row: trial_settings(config, row, "actr")
+        for row in ("full", "ads_only", "ewc", "long_cpm@7")
+    }
+    assert {len(settings) for settings in tried.values()} == {config.tuning.trials}
+    assert tried["full"][0] == {
+        "actr.lr_embedding": 0.005,
+        "actr.lr_dense": 0.0005,
+        "actr.epochs": 2,
+    }
+    for settings in tried.values():
+        assert len({str(one) for one in settings}) == len(settings)
+        for one in settings[1:]:
+            assert all(value in config.tuning.space.get(key, [value]) for key, value in one.items())
+    assert {one["actr.ewc"] for one in tried["ewc"]} > {10.0}
+    assert "actr.ewc" not in tried["full"][1]
+    assert set(trial_settings(config, "full", "cpm")[0]) == {"cpm.lr_dense", "cpm.epochs"}
+
+
+def test_tuning_says_which_settings_were_best_and_how_to_write_them(tmp_path: Path):
+    raw = yaml.safe_load(TINY.read_text())
+    raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    trials = run_tuning(
+        Study(path, "tiny", (1,), ("ads_only",), 1, tmp_path / "work"), "actr", 1, Silent()
+    )
+    assert [trial.settings["actr.epochs"] for trial in trials] == [1, 2]
+    winner = best(trials)["ads_only"]
+    assert winner.mean == max(trial.mean for trial in trials)
+    page = tuning_page(trials, "ecdctr tune")
+    written = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    assert written == {"ads_only": {"actr": {"epochs": winner.settings["actr.epochs"]}}}
+    assert pq.read_table(tmp_path / "work" / "tuning-tiny.parquet").num_rows == 2
+
+
+def test_a_value_that_a_row_cannot_have_is_refused_before_anything_is_trained(tmp_path: Path):
+    raw = yaml.safe_load(TINY.read_text())
+    raw["tuning"] = {"space": {"actr.epochs": [1, 0]}}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=r"tuning of row 'full', actr.epochs: 0"):
+        run_tuning(Study(path, "tiny", (1,), ("full",), 1, tmp_path / "work"), "actr", 1, Silent())
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,126 @@
+"""The plan of ecdctr_forgetting: what is refused, what is left to do, what is collected when a variant is not whole."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.config import digest
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from ecdctr.studies.forgetting.dag import Planned, Wanted
+from ecdctr.studies.forgetting.study import collect
+from tests.conftest import DATE
+from tests.make import write_config
+from tests.store.test_store import manifest
+
+DAYS = [DATE + dt.timedelta(days=k) for k in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def settings(world: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECDCTR_CONFIG", str(write_config(tmp_path / "config.yaml", world)))
+    monkeypatch.setenv("ECDCTR_STORE", str(store.root))
+
+
+def form(**values: Any) -> dict[str, Any]:
+    filled = {
+        "study": "s",
+        "from_date": str(DAYS[0]),
+        "to_date": str(DAYS[-1]),
+        "variants": ["no_tpm", "continue_no_tpm"],
+        "seeds": "1,2",
+        "hold_out_every": 2,
+    }
+    return filled | values
+
+
+def trained(store: Store, model: Planned) -> Ref:
+    """A version as the planned run would publish it."""
+    made = manifest(model.date, f"{model}", model.experiment, model.level)
+    with store.staging() as folder:
+        (folder / "a").write_text("weights")
+        wanted = {"config_digest": digest(model.config.relevant(model.level))}
+        return store.publish(folder, made.model_copy(update=wanted)).ref
+
+
+def rows(store: Store, ref: Ref, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    day, user = np.repeat(DAYS, 10), np.tile(np.arange(10), 3)
+    content = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"day": day, "user": user, "impressions": np.full(30, 3), "auc": rng.random(30)}),
+        content,
+    )
+    store.save_matrix_row(ref, DAYS, 2, content.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"to_date": str(DAYS[1])}, "three days or more"),
+        ({"to_date": "2026-01-24"}, "No ads of 2026-01-25"),
+        ({"from_date": "2025-12-30"}, "No ads of 2025-12-30, 2025-12-31"),
+        ({"variants": ["default"]}, r"needs a TPM snapshot of 2026-01-18 or before"),
+        ({"study": "s" * 55}, "too long a name"),
+    ],
+)
+def test_a_study_that_cannot_be_done_is_refused_before_anything_runs(values, words):
+    with pytest.raises(ConfigError, match=words):
+        Wanted.of(form(**values))
+
+
+def test_a_chain_needs_one_cpm_per_seed_and_a_daily_restart_one_per_day():
+    planned = Wanted.of(form()).models("cpm")
+    assert [(m.variant, m.seed) for m in planned if m.date == DAYS[0]] == [
+        ("no_tpm", 1), ("no_tpm", 2), ("continue_no_tpm", 1), ("continue_no_tpm", 2),
+    ]  # fmt: skip
+    assert {m.variant for m in planned if m.date > DAYS[0]} == {"no_tpm"}
+
+
+def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
+    wanted = Wanted.of(form())
+    models = wanted.models("actr")
+    assert [model.date for model in models] == sorted(model.date for model in models)
+    chained = next(
+        model for model in models if model.variant == "continue_no_tpm" and model.date == DAYS[1]
+    )
+    run = chained.run(2, DAYS[0])
+    assert run["trigger_run_id"] == f"s.continue_no_tpm.s1__{DAYS[1]}"
+    assert run["conf"] == {
+        "data_date": str(DAYS[1]), "experiment": "s.continue_no_tpm.s1", "variant": "continue_no_tpm", "seed": 1,
+        "hold_out_every": 2, "chain_start": str(DAYS[0]),
+    }  # fmt: skip
+
+
+def test_what_is_in_the_store_is_not_done_again_unless_the_configuration_changed(store):
+    wanted = Wanted.of(form(variants=["no_tpm"], seeds="1"))
+    days = wanted.models("actr")
+    rows(store, trained(store, days[0]), 1)  # trained, and its row is there
+    trained(store, days[1])  # trained, but not evaluated
+    assert [model.date for model in wanted.missing_days()] == DAYS[1:]
+    other = Wanted.of(form(variants=["no_tpm"], seeds="1", hold_out_every=3))
+    assert [model.date for model in other.missing_days()] == DAYS
+
+
+def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(store):
+    wanted = Wanted.of(form(seeds="1"))
+    for model in wanted.models("actr"):
+        if model.variant == "no_tpm" or model.date != DAYS[1]:
+            rows(store, trained(store, model), model.date.day)
+    experiments = {name: [f"s.{name}.s1"] for name in wanted.variants}
+    found, failed = collect(store, experiments, DAYS, 2)
+    assert list(found) == ["no_tpm"]
+    assert found["no_tpm"].r.shape == (1, 3, 3)
+    assert failed == {
+        "continue_no_tpm": f"no matrix row for s.continue_no_tpm.s1 of {DAYS[1]}; see the runs of these days"
+    }
+    with pytest.raises(EcdctrError, match="No variant is complete"):
+        collect(store, {"continue_no_tpm": ["s.continue_no_tpm.s1"]}, DAYS, 2)

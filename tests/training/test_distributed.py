@@ -1,0 +1,205 @@
+"""Several processes train one model: the same numbers as one process, no row lost or read twice, one version."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from ecdctr.config import load_config
+from ecdctr.demo.run import free_port
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.examples.batches import Part, Shard, read_chunks
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Outcome, Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from ecdctr.training import progress
+from ecdctr.training.progress import Progress
+from tests.conftest import DATE
+from tests.make import changed, write_config
+
+NEXT = DATE + dt.timedelta(days=1)
+
+
+def run(config: Path, store: Path, *arguments: str, fails: bool = False) -> Any:
+    command = [
+        sys.executable,
+        "-m",
+        "ecdctr.cli",
+        "--config",
+        str(config),
+        "--store",
+        str(store),
+        "--json",
+        *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if fails:
+        assert done.returncode == 1, done.stderr[-800:]
+        return done.stderr
+    assert done.returncode == 0, done.stderr[-1500:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_config(tmp_path_factory.mktemp("distributed") / "config.yaml", world)
+    raw = yaml.safe_load(path.read_text())
+    for level in ("tpm", "cpm", "actr"):
+        raw[level] |= {"shards": 2, "batch_size": 64, "save_optimizer": True}
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def weights(store: Path, ref: str) -> dict[str, Any]:
+    folder = Store(store).path(Ref.parse(ref))
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= {f"{path.stem}/{name}": tensor for name, tensor in load_file(path).items()}
+    # What a BatchNorm takes out again has no gradient but float noise, which Adam makes steps of.
+    idle = re.compile(r"numeric_norm\.bias|backbone\.hidden\.([036]\.bias|[147]\.running_mean)")
+    return {name: tensor for name, tensor in found.items() if not idle.search(name)}
+
+
+def alone(config: Path, store: Path, level: str) -> Outcome:
+    """A training in this process."""
+    train = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
+    return train(Request(load_config(config), Store(store), DATE))
+
+
+def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(
+    config, tmp_path
+):
+    """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for level in ("tpm", "cpm", "actr"):
+        single = alone(config, one, level).manifest
+        together = run(config, two, "train", level, "--date", str(DATE), "--processes", "2")
+        assert together["fingerprint"] == single.fingerprint
+        assert together["samples"] == single.rows["samples"]
+        assert together["train_loss"] == pytest.approx(
+            single.metrics["train_loss"], rel=1e-4, abs=1e-4
+        )
+        assert_close(
+            weights(two, together["version"]), weights(one, str(single.ref)), rtol=2e-2, atol=2e-3
+        )
+        assert alone(config, two, level).reused, "one process takes it as its own"
+    metrics = [
+        evaluate(load_config(config), Store(store), single.ref, NEXT).metrics["all"]
+        for store in (one, two)
+    ]
+    assert metrics[0]["gauc"] == pytest.approx(metrics[1]["gauc"], abs=5e-3)
+    assert Store(two).verify() == []
+    assert list((two / ".progress").glob("*.safetensors")) == []
+
+
+def test_shards_that_do_not_match_the_processes_are_refused_in_one_sentence(config, tmp_path):
+    said = run(
+        config, tmp_path, "train", "tpm", "--date", str(DATE), "--processes", "3", fails=True
+    )
+    lines = [line for line in said.splitlines() if line.startswith("ecdctr: ")]
+    assert lines == [
+        "ecdctr: tpm.shards is 2, but 3 processes train together, and each takes as many shards as the others; "
+        "set tpm.shards to a multiple of 3, or start fewer processes."
+    ]
+    assert "Traceback" not in said
+    assert Store(tmp_path).versions("production", "tpm") == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    group=st.integers(1, 17),
+    of=st.integers(1, 7),
+    chunk=st.integers(1, 50),
+    every=st.sampled_from([0, 2, 3]),
+)
+def test_shards_have_every_row_once(tmp_path_factory, sizes, group, of, chunk, every):
+    folder = tmp_path_factory.mktemp("shards")
+    parts, expected = [], []
+    for number, size in enumerate(sizes):
+        values = np.arange(size) + 1000 * number
+        pq.write_table(
+            pa.table({"value": values}), folder / f"{number}.parquet", row_group_size=group
+        )
+        parts.append(Part(folder / f"{number}.parquet", "ads", hold_out_every=every))
+        expected += [value for i, value in enumerate(values) if not every or i % every]
+    found = []
+    for number in range(of):
+        for table in read_chunks(parts, ["value"], chunk, shard=Shard(number, of)):
+            found += table.column("value").to_pylist()
+    assert sorted(found) == expected
+
+
+class Stopped(Exception):
+    """A training that is interrupted."""
+
+
+def worker(rank: int, port: int, config: Path, store: Path) -> None:
+    """One of two processes, which stop together right after the second time that their progress was saved."""
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    original, saved = Progress.save, []
+
+    def save(self, model, optimizers, position):
+        original(self, model, optimizers, position)
+        saved.append(position)
+        if len(saved) == 2:
+            raise Stopped
+
+    Progress.save = save  # type: ignore[method-assign]
+    progress.SHARE_OF_TIME = 0
+    with contextlib.suppress(Stopped):
+        train_tpm(
+            Request(changed(load_config(config), "tpm", checkpoint_seconds=0), Store(store), DATE)
+        )
+    os._exit(0 if len(saved) == 2 else 1)  # without waiting for the other one
+
+
+def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(config, tmp_path):
+    undisturbed = run(
+        config, tmp_path / "undisturbed", "train", "tpm", "--date", str(DATE), "--processes", "2"
+    )
+    context, port, store = multiprocessing.get_context("spawn"), free_port(), tmp_path / "store"
+    both = [context.Process(target=worker, args=(rank, port, config, store)) for rank in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0]
+    (saved,) = (store / ".progress").glob("*.safetensors")
+    assert saved.stem == undisturbed["fingerprint"]
+    shutil.copytree(store, tmp_path / "copy")
+    ended = [
+        run(config, store, "train", "tpm", "--date", str(DATE), "--processes", "2")["version"],
+        str(alone(config, tmp_path / "copy", "tpm").manifest.ref),
+    ]
+    expected = weights(tmp_path / "undisturbed", undisturbed["version"])
+    for root, version in zip((store, tmp_path / "copy"), ended, strict=True):
+        assert Store(root).manifest(Ref.parse(version)).rows["samples"] == undisturbed["samples"]
+        assert_close(weights(root, version), expected, rtol=1e-3, atol=1e-4)
