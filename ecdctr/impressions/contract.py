@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import Config, Domain, Feature, Root
+from ecdctr.config import Config, Domain, Feature
 from ecdctr.errors import ContractError, first_line
 from ecdctr.impressions.days import available_dates, day_files, day_folder
 
@@ -102,11 +102,14 @@ def validate(
     dates: Iterable[dt.date] | None = None,
     on_day: Callable[[DayReport], None] | None = None,
 ) -> list[DayReport]:
-    """Check many days one after another; without `dates`, every day from the first to the last one found."""
+    """Check many days one after another; without `dates`, every day from the first to the last one found.
+
+    Then as many of them may be missing as data.allowed_missing_days says.
+    """
     reports = []
     with connect(config) as connection:
         for domain in domains:
-            for date in _all_days(config.data.root, domain) if dates is None else list(dates):
+            for date in _all_days(config, domain) if dates is None else list(dates):
                 reports.append(validate_day(connection, config, domain, date))
                 if on_day:
                     on_day(reports[-1])
@@ -123,13 +126,17 @@ def raise_for(report: DayReport, config: Config) -> None:
         raise ContractError(". ".join(map(str, fatal)) + "." + hint)
 
 
-def _all_days(root: Root, domain: Domain) -> list[dt.date]:
+def _all_days(config: Config, domain: Domain) -> list[dt.date]:
+    """From the first to the last day; those that may be missing are left out."""
+    root = config.data.root
     dates = available_dates(root, domain)
     if not dates:
         raise ContractError(
-            f"{root}/domain={domain}: no day of impressions found; expected date=YYYY-MM-DD folders with Parquet files."
+            f"{root}/domain={domain}: no day of impressions found; "
+            "expected date=YYYY-MM-DD folders with Parquet files."
         )
-    return [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]
+    every = [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]
+    return dates if len(every) - len(dates) <= config.data.allowed_missing_days else every
 
 
 def _check_schema(path: Path, config: Config) -> list[Violation]:
