@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Config, Domain, Level
 from ecdctr.errors import ContractError
-from ecdctr.examples.prepare import COUNT_FEATURES
 from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples.transforms import COUNT_FEATURES
 from ecdctr.examples.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError
+from ecdctr.examples import transforms
+from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import durable
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import day_files, digest_day, has_day, present_days, window
 
 Build = Callable[[dt.date, Path], None]
-COUNT_FEATURES = ("user_impressions", "user_ctr", "item_impressions", "item_ctr")
 
 
 class Prepared(NamedTuple):
@@ -68,7 +69,7 @@ def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
     """What writes the examples of a day to a path; an engine starts with the first day that needs it."""
     with contract.connect(config) as connection:
         if basic or config.data.engine == "duckdb":
-            yield partial(_build_basic if basic else _build_examples, connection, config, domain)
+            yield partial(_build_basic if basic else build_examples, connection, config, domain)
             return
         try:
             from ecdctr.examples.spark import SparkBuilder
@@ -117,9 +118,8 @@ def _settings(config: Config) -> dict[str, object]:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    return hashlib.sha256(
-        Path(__file__).read_bytes() + Path(contract.__file__).read_bytes()
-    ).hexdigest()
+    sources = (__file__, contract.__file__, transforms.__file__)
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()
 
 
 def _extract(
@@ -205,37 +205,75 @@ def _build_basic(
     _write(connection, f"SELECT {columns} FROM day ORDER BY ts, user_id, item_id", target)
 
 
-def _build_examples(
+def prior_ctr(config: Config, domain: Domain, date: dt.date) -> float:
+    """What the examples of a day take unseen users and items for; raises ContractError for a broken day before it."""
+    with contract.connect(config) as connection:
+        before = window(date - dt.timedelta(days=1), config.data.lookback_days)
+        extracts = [_extract(connection, config, day) for day in before]
+        files = [pair[1] for pair in extracts if pair]
+        if not files:
+            return transforms.prior_ctr(0, 0)
+        _counts_view(connection, files)
+        return _prior(connection, domain)
+
+
+def build_examples(
     connection: duckdb.DuckDBPyConnection,
     config: Config,
     domain: Domain,
     date: dt.date,
     target: Path,
+    prior: float | None = None,
 ) -> None:
+    """Write the examples of one day; `prior` stands in for the click-through rate of the days before."""
     data = config.data
     extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
     contract.raise_for(contract.validate_day(connection, config, domain, date), config)
     _clean_view(connection, config, domain, date, "day")
     click_files = [str(pair[0]) for pair in extracts if pair]
-    earlier = [str(pair[1]) for pair in extracts[:-1] if pair]
     connection.execute(
         "CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM "
         f"read_parquet([{', '.join(map(_quoted, click_files))}], hive_partitioning = false)"
     )
-    if earlier:
-        counts = f"read_parquet([{', '.join(map(_quoted, earlier))}], hive_partitioning = false)"
-    else:  # the very first day: nothing lies before it
-        counts = "(SELECT * FROM (SELECT 'user' AS side, 'ads' AS domain, user_id AS id, 0 AS impressions, 0 AS clicks FROM day) WHERE false)"
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW recent_counts AS SELECT * FROM {counts}")
+    _counts_view(connection, [pair[1] for pair in extracts[:-1] if pair])
     has_oracle = "oracle_ctr" in [row[0] for row in connection.execute("DESCRIBE day").fetchall()]
-    _write(connection, _examples_sql(config, domain, date, has_oracle), target)
+    prior = _prior(connection, domain) if prior is None else prior
+    _write(connection, _examples_sql(config, domain, date, has_oracle, prior), target)
 
 
-def _examples_sql(config: Config, domain: Domain, date: dt.date, has_oracle: bool) -> str:
+def _counts_view(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
+    """`recent_counts`: side, domain, id, impressions, clicks of the days in these extracts."""
+    if files:
+        names = ", ".join(_quoted(str(path)) for path in files)
+        counts = f"SELECT * FROM read_parquet([{names}], hive_partitioning = false)"
+    else:  # the very first day: nothing lies before it
+        counts = (
+            "SELECT 'user' AS side, 'ads' AS domain, user_id AS id, 0::BIGINT AS impressions, "
+            "0::BIGINT AS clicks FROM recent_clicks WHERE false"
+        )
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW recent_counts AS {counts}")
+
+
+def _prior(connection: duckdb.DuckDBPyConnection, domain: Domain) -> float:
+    query = (
+        "SELECT coalesce(sum(clicks), 0)::BIGINT, coalesce(sum(impressions), 0)::BIGINT "
+        f"FROM recent_counts WHERE side = 'user' AND domain = '{domain}'"
+    )
+    row = connection.execute(query).fetchone()
+    assert row is not None  # noqa: S101  # an aggregate always has one row
+    return transforms.prior_ctr(*row)
+
+
+def _examples_sql(
+    config: Config, domain: Domain, date: dt.date, has_oracle: bool, prior: float
+) -> str:
     data = config.data
     features = ",\n".join(_feature_sql(config, feature.name) for feature in config.features)
     oracle = "d.oracle_ctr::FLOAT" if has_oracle else "NULL::FLOAT"
-    horizon = f"TIMESTAMPTZ '{date} 00:00:00+00' - INTERVAL {data.lookback_days} DAY"
+    midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
+    horizon = transforms.horizon(int(midnight.timestamp()) * transforms.SECOND, data.lookback_days)
+    moment = Sql("epoch_us(d.ts)")
+    kept = f"[greatest(p.n - {data.history_length - 1}, 1):p.n]"
     # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly before an impression
     # (of clicks at one instant, the last), and the history is the slice of the user's list that ends there.
     return f"""
@@ -243,7 +281,7 @@ def _examples_sql(config: Config, domain: Domain, date: dt.date, has_oracle: boo
     numbered AS (
         SELECT c.user_id, c.ts, c.item_id, row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
         FROM recent_clicks c SEMI JOIN day_rows USING (user_id)
-        WHERE c.ts >= {horizon}
+        WHERE epoch_us(c.ts) >= {horizon}
     ),
     lists AS (
         SELECT user_id, list(item_id ORDER BY n) AS items, list(epoch_us(ts) ORDER BY n) AS times
@@ -257,18 +295,15 @@ def _examples_sql(config: Config, domain: Domain, date: dt.date, has_oracle: boo
         SELECT side, id, sum(impressions) FILTER (domain = '{domain}') AS impressions,
                sum(clicks) FILTER (domain = '{domain}') AS clicks, sum(impressions) AS seen
         FROM recent_counts GROUP BY side, id
-    ),
-    prior AS (SELECT coalesce(sum(clicks) / nullif(sum(impressions), 0), 0.1) AS ctr FROM own WHERE side = 'user')
+    )
     SELECT d.user_id, d.item_id, d.ts, d.click,
-        extract(hour FROM d.ts)::TINYINT AS hour,
+        ({transforms.hour(DUCKDB, moment)})::TINYINT AS hour,
         {features + "," if features else ""}
-        coalesce(list_reverse(l.items[greatest(p.n - {data.history_length - 1}, 1):p.n]), []) AS history,
-        coalesce(list_transform(list_reverse(l.times[greatest(p.n - {data.history_length - 1}, 1):p.n]),
-            lambda t: ((epoch_us(d.ts) - t) / 1000000)::FLOAT), []) AS history_gap,
-        ln(1 + coalesce(u.impressions, 0))::FLOAT AS user_impressions,
-        ((coalesce(u.clicks, 0) + 10 * prior.ctr) / (coalesce(u.impressions, 0) + 10))::FLOAT AS user_ctr,
-        ln(1 + coalesce(i.impressions, 0))::FLOAT AS item_impressions,
-        ((coalesce(i.clicks, 0) + 10 * prior.ctr) / (coalesce(i.impressions, 0) + 10))::FLOAT AS item_ctr,
+        coalesce(list_reverse(l.items{kept}), []) AS history,
+        coalesce(list_transform(list_reverse(l.times{kept}),
+            lambda t: {transforms.gap(moment, Sql("t"))}::FLOAT), []) AS history_gap,
+        {_count_sql("user", "u", prior)},
+        {_count_sql("item", "i", prior)},
         coalesce(u.seen, 0)::BIGINT AS user_seen, coalesce(i.seen, 0)::BIGINT AS item_seen,
         {oracle} AS oracle_ctr
     FROM day_rows d
@@ -276,9 +311,16 @@ def _examples_sql(config: Config, domain: Domain, date: dt.date, has_oracle: boo
     LEFT JOIN lists l ON l.user_id = d.user_id
     LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id
     LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id
-    CROSS JOIN prior
     ORDER BY d._row
     """
+
+
+def _count_sql(side: str, alias: str, prior: float) -> str:
+    impressions, clicks = (Sql(f"coalesce({alias}.{n}, 0)") for n in ("impressions", "clicks"))
+    features = transforms.count_features(
+        DUCKDB, side, impressions, clicks, transforms.literal(prior)
+    )
+    return ", ".join(f"{formula}::FLOAT AS {name}" for name, formula in features.items())
 
 
 def _feature_sql(config: Config, name: str) -> str:
@@ -287,10 +329,8 @@ def _feature_sql(config: Config, name: str) -> str:
         return f'd."{name}"'
     if feature.kind == "multi_valued":
         return f'coalesce(d."{name}"[1:{feature.max_values}], []) AS "{name}"'
-    value = f'coalesce(d."{name}"::DOUBLE, {config.data.numeric_null!r})'
-    if feature.transform == "log1p":
-        value = f"ln(1 + greatest({value}, 0))"
-    return f'({value})::FLOAT AS "{name}"'
+    value = Sql(f'coalesce(d."{name}"::DOUBLE, {transforms.literal(config.data.numeric_null)})')
+    return f'({transforms.numeric(DUCKDB, feature.transform, value)})::FLOAT AS "{name}"'
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:

@@ -19,9 +19,16 @@ from pyspark.sql import functions as f
 
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.errors import ConfigError
+from ecdctr.examples import transforms
 from ecdctr.files import durable
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import day_files, has_day, window
+
+SPARK = transforms.Functions(
+    ln=f.log,
+    greatest=lambda one, other: f.greatest(one, f.lit(other)),
+    floor_divide=lambda one, other: f.floor(one / other),
+)
 
 
 class SparkBuilder:
@@ -92,7 +99,7 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
     )
     click_type = dict(day.dtypes)["item_id"]
     columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
-    columns.append(f.hour("ts").cast("tinyint").alias("hour"))
+    columns.append(transforms.hour(SPARK, f.col("us")).cast("tinyint").alias("hour"))
     columns += [_feature(config, feature.name) for feature in config.features]
     columns += [
         f.coalesce(
@@ -101,7 +108,7 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
         ).alias("history"),
         f.coalesce(
             f.transform(
-                "last", lambda click: ((f.col("us") - click["us"]) / 1000000).cast("float")
+                "last", lambda click: transforms.gap(f.col("us"), click["us"]).cast("float")
             ),
             f.array().cast("array<float>"),
         ).alias("history_gap"),
@@ -109,10 +116,8 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
     for side in ("user", "item"):
         shown = f.coalesce(f.col(f"{side}_shown"), f.lit(0))
         clicked = f.coalesce(f.col(f"{side}_clicked"), f.lit(0))
-        columns.append(f.log(1 + shown).cast("float").alias(f"{side}_impressions"))
-        columns.append(
-            ((clicked + 10 * f.col("prior")) / (shown + 10)).cast("float").alias(f"{side}_ctr")
-        )
+        made = transforms.count_features(SPARK, side, shown, clicked, f.col("prior"))
+        columns += [value.cast("float").alias(name) for name, value in made.items()]
     columns += [
         f.coalesce(f"{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen")
         for side in ("user", "item")
@@ -179,7 +184,11 @@ def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, Da
         )
 
     ratio = f.when(shown > 0, clicked / shown)
-    return by("user"), by("item"), before.agg(f.coalesce(ratio, f.lit(0.1)).alias("prior"))
+    return (
+        by("user"),
+        by("item"),
+        before.agg(f.coalesce(ratio, f.lit(transforms.NO_PRIOR)).alias("prior")),
+    )
 
 
 def _feature(config: Config, name: str) -> Column:
@@ -189,9 +198,7 @@ def _feature(config: Config, name: str) -> Column:
     if feature.kind == "multi_valued":
         return f.coalesce(f.slice(name, 1, feature.max_values), f.array()).alias(name)
     value = f.coalesce(f.col(name).cast("double"), f.lit(config.data.numeric_null))
-    if feature.transform == "log1p":
-        value = f.log(1 + f.greatest(value, f.lit(0.0)))
-    return value.cast("float").alias(name)
+    return transforms.numeric(SPARK, feature.transform, value).cast("float").alias(name)
 
 
 def _write(found: DataFrame, target: Path) -> None:

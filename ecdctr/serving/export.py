@@ -19,8 +19,9 @@ from torch import nn
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.examples.batches import Batch, Inputs, Part, encode, read_chunks
-from ecdctr.examples.prepare import COUNT_FEATURES, prepare
+from ecdctr.examples.prepare import prepare
 from ecdctr.examples.ragged import GAP_BUCKETS
+from ecdctr.examples.transforms import COUNT_FEATURES
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
 from ecdctr.serving.schema import request_schema
