@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, output_of, report
-from ecdctr.demo.run import Airflow, free_port
+from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.worlds.simulate import PRESETS, simulate
 
 REPEATS = 5
@@ -77,7 +77,7 @@ def main() -> None:
     for level in ("tpm", "cpm"):
         output_of(ecdctr(config, FOLDER / "store", "train", level, "--date", str(date)))
     airflow = Airflow(FOLDER / "airflow", config, FOLDER / "store", free_port())
-    airflow.prepare()
+    airflow.migrate()
     stamp = f"{time.time():.0f}"
     by_hand(config, date, f"warm-{stamp}")
     hand, dag = [], []

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from ecdctr.airflow.standalone import Airflow
 from ecdctr.config import Config
-from ecdctr.demo.run import Airflow
 from tests.conftest import REPOSITORY
 
 
@@ -29,13 +29,13 @@ def changed(config: Config, section: str, **values: Any) -> Config:
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
     """States of a run's tasks and the last lines of the log of those that failed, for the message of a failed test."""
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-    instances = airflow.call("GET", f"{run}/taskInstances")["task_instances"]
+    instances = airflow.api.call("GET", f"{run}/taskInstances")["task_instances"]
     lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]
     folder = airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
     for one in instances:
         if one["state"] == "failed":
             for log in sorted(folder.glob(f"task_id={one['task_id']}/**/attempt=*.log")):
                 lines += [str(log), log.read_text()[-2500:]]
-            scheduler = (airflow.home / "standalone.log").read_text().splitlines()
+            scheduler = airflow.log.read_text().splitlines()
             lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
     return "\n".join(lines)

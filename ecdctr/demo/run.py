@@ -6,28 +6,27 @@ import argparse
 import contextlib
 import datetime as dt
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
+from ecdctr.airflow.postgres import missing
+from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.config import Snapshots, load_config
 from ecdctr.errors import EcdctrError
+from ecdctr.files.durable import locked
 from ecdctr.impressions.days import available_dates
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
-TRIES = 5
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
 
@@ -69,193 +68,58 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
     return runs
 
 
-class Airflow:
-    """A standalone Airflow on loopback with the project's DAGs."""
-
-    def __init__(self, home: Path, config: Path, store: Path, port: int) -> None:
-        self.home, self.port = home, port
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = os.environ | {
-            # standalone starts its parts by the name "airflow"
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "AIRFLOW_HOME": str(home),
-            # SQLite has one writer at a time: let the others wait for their turn
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # local demo, loopback only
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(port),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "ECDCTR_CONFIG": str(config),
-            "ECDCTR_STORE": str(store),
-        }
-
-    def command(self, *arguments: str) -> None:
-        """Run an airflow command, quiet unless it fails."""
-        done = subprocess.run(  # noqa: S603
-            [_airflow(), *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise EcdctrError(
-                f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"
-            )
-
-    def prepare(self) -> None:
-        """Migrate the metadata database and create the training pool."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.command("db", "migrate")
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Start all components, wait until they are healthy, stop them at the end."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.port))
-            except OSError:
-                raise EcdctrError(
-                    f"Port {self.port} is taken by another program; stop it, or choose another: ./run ui --port 8081"
-                ) from None
-        log = self.home / "standalone.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(  # noqa: S603
-                [_airflow(), "standalone"],
-                env=self.environment,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        try:
-            self._wait_healthy(process, log)
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """A request to Airflow's public API; raises EcdctrError with what it answers."""
-        headers = {"Content-Type": "application/json"}
-        if path != "/auth/token":
-            headers["Authorization"] = f"Bearer {self._token()}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  # loopback http
-        for attempt in range(TRIES):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                    return json.loads(answer.read() or b"null")
-            except urllib.error.HTTPError as error:
-                if error.code != 500 or attempt == TRIES - 1:
-                    said = error.read().decode()[:500]
-                    raise EcdctrError(
-                        f"Airflow refused {method} {path}: {error.code} {said}"
-                    ) from None
-                time.sleep(
-                    1
-                )  # SQLite was locked by another writer, and the transaction rolled back
-        return None
-
-    def _token(self) -> str:
-        if not hasattr(self, "_cached"):
-            self._cached = self.call("GET", "/auth/token")["access_token"]
-        return self._cached
-
-    def _wait_healthy(self, process: subprocess.Popen, log: Path) -> None:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                break
-            with contextlib.suppress(OSError, ValueError):
-                address = f"{self.url}/api/v2/monitor/health"
-                with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310
-                    health = json.loads(answer.read())
-                if (
-                    health["scheduler"]["status"] == "healthy"
-                    and health["dag_processor"]["status"] == "healthy"
-                ):
-                    return
-            time.sleep(1)
-        raise EcdctrError(f"Airflow did not come up; its log is {log}:\n" + log.read_text()[-1500:])
-
-
 def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
     """Trigger each run as soon as those before it are done; raises EcdctrError when one fails."""
     waiting = {run.key: run for run in runs}
-    state: dict[str, str] = {}
-    moment = dt.datetime.now(dt.UTC)
-    while len(state) < len(runs) or any(
-        value not in ("success", "failed") for value in state.values()
-    ):
+    done: set[str] = set()
+    while len(done) < len(runs):
         for key, run in list(waiting.items()):
-            if all(state.get(before) == "success" for before in run.after):
-                moment += dt.timedelta(milliseconds=1)
+            if done.issuperset(run.after):
                 conf = {
                     "data_date": str(run.date),
                     "experiment": run.experiment,
                     "variant": run.variant,
                 }
-                body = {"dag_run_id": key, "logical_date": moment.isoformat(), "conf": conf}
-                airflow.call("POST", f"/api/v2/dags/ecdctr_{run.level}/dagRuns", body)
-                state[key] = "queued"
+                airflow.api.trigger(f"ecdctr_{run.level}", key, conf)
                 del waiting[key]
         for level in ("tpm", "cpm", "actr"):
-            answer = airflow.call(
-                "GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=100&order_by=-run_after"
-            )
-            for found in answer["dag_runs"]:
-                key, value = found["dag_run_id"], found["state"]
-                if key in state and state[key] != value:
-                    state[key] = value
-                    if value == "success":
-                        done = sum(v == "success" for v in state.values())
-                        console.print(
-                            f"  [{done:2d}/{len(runs)}] {key.removeprefix('demo_')}",
-                            highlight=False,
-                        )
-                    if value == "failed":
-                        raise EcdctrError(
-                            f"The run {key} failed; look at it with: ./run ui (DAG ecdctr_{level})"
-                        )
-        time.sleep(1)
+            for key, run_seen in airflow.api.runs(f"ecdctr_{level}").items():
+                if run_seen["state"] == "failed" and key.startswith("demo_"):
+                    raise EcdctrError(
+                        f"The run {key} failed; look at it with: ./run ui (DAG ecdctr_{level})"
+                    )
+                if run_seen["state"] == "success" and key.startswith("demo_") and key not in done:
+                    done.add(key)
+                    console.print(
+                        f"  [{len(done):2d}/{len(runs)}] {key.removeprefix('demo_')}",
+                        highlight=False,
+                    )
+        airflow.check_alive()
+        time.sleep(0.5)
 
 
-def demo(days: int) -> None:
+def demo(home: Path, days: int) -> None:
     """Simulate, run the DAGs, print the table, write the report and how long each step took."""
-    config_path, store = ROOT / "configs" / "demo.yaml", HOME / "store"
+    config_path, store = ROOT / "configs" / "demo.yaml", home / "store"
+    airflow = Airflow(home / "airflow", config_path, store, free_port())
+    airflow.kill()  # what a demo that was killed has left
     shutil.rmtree(store, ignore_errors=True)
-    shutil.rmtree(HOME / "airflow", ignore_errors=True)
+    shutil.rmtree(airflow.home, ignore_errors=True)
     config = load_config(config_path)
     steps = Steps()
     with steps.step("1/4  Simulate two domains, 120 days"):
         _ecdctr(config_path, store, "simulate", "--preset", "demo")
     with contextlib.ExitStack() as stack:
         with steps.step("2/4  Start Airflow"):
-            airflow = Airflow(HOME / "airflow", config_path, store, free_port())
-            airflow.prepare()
             stack.enter_context(airflow.running())
-            airflow.call("POST", "/api/v2/pools", {"name": config.airflow.pool, "slots": 2})
-            wait_for_dags(airflow)
+            airflow.api.pool(config.airflow.pool, 2)
+            airflow.wait_for_dags()
         with steps.step(f"3/4  Run the three DAGs ({airflow.url} shows them now)"):
             last = available_dates(config.data.root, "ads")[-1]
             trigger_all(airflow, plan_runs(last, days, config.snapshots))
     with steps.step("4/4  Report"):
-        _ecdctr(config_path, store, "report", "--out", str(HOME / "report.html"))
-    (HOME / "timings.json").write_text(json.dumps(steps.seconds, indent=1))
+        _ecdctr(config_path, store, "report", "--out", str(home / "report.html"))
+    (home / "timings.json").write_text(json.dumps(steps.seconds, indent=1))
     total = sum(steps.seconds.values())
     console.print(f"Done in {total:.0f} s. Airflow's web UI with these runs: [bold]./run ui[/]")
 
@@ -276,49 +140,17 @@ class Steps:
         console.print(f"       {time.perf_counter() - started:.0f} s", style="dim")
 
 
-def wait_for_dags(airflow: Airflow) -> None:
-    """Wait until the three DAGs are parsed, then let them run when triggered."""
-    deadline = time.monotonic() + 120
-    wanted = {"ecdctr_tpm", "ecdctr_cpm", "ecdctr_actr"}
-    while time.monotonic() < deadline:
-        found = {dag["dag_id"] for dag in airflow.call("GET", "/api/v2/dags?limit=100")["dags"]}
-        if wanted <= found:
-            for dag_id in wanted:
-                airflow.call(
-                    "PATCH", f"/api/v2/dags/{dag_id}?update_mask=is_paused", {"is_paused": False}
-                )
-            return
-        time.sleep(1)
-    errors = airflow.call("GET", "/api/v2/importErrors")["import_errors"]
-    raise EcdctrError(
-        f"Airflow did not find the DAGs in {ROOT / 'dags'}: {[e['stack_trace'][-400:] for e in errors]}"
-    )
-
-
-def ui(port: int) -> None:
+def ui(home: Path, port: int) -> None:
     """Start Airflow's web UI on the demo's store and stay until interrupted."""
-    airflow = Airflow(HOME / "airflow", ROOT / "configs" / "demo.yaml", HOME / "store", port)
-    airflow.prepare()
+    airflow = Airflow(home / "airflow", ROOT / "configs" / "demo.yaml", home / "store", port)
     with airflow.running():
-        names = [pool["name"] for pool in airflow.call("GET", "/api/v2/pools")["pools"]]
-        if "gpu" not in names:
-            airflow.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
+        airflow.api.pool("gpu", 2)
         console.print(
             f"Airflow's web UI: [bold]{airflow.url}[/]  (Ctrl+C stops it; no login, loopback only)"
         )
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
-
-
-def free_port() -> int:
-    """A port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _airflow() -> str:
-    return str(Path(sys.executable).parent / "airflow")
+        while True:
+            time.sleep(2)
+            airflow.check_alive()
 
 
 def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
@@ -344,15 +176,47 @@ def main() -> None:
     run.add_argument("--days", type=int, default=3, help="evaluation days")
     show = commands.add_parser("ui", help="the web UI")
     show.add_argument("--port", type=int, default=8080)
+    for command in (run, show):
+        command.add_argument("--home", type=Path, default=HOME, help="folder of store and Airflow")
     arguments = parser.parse_args()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # so that a stopped demo stops its Airflow, too
+    for name in SIGNALS:
+        signal.signal(name, _stopped)
     try:
-        demo(arguments.days) if arguments.command == "run" else ui(arguments.port)
+        if reason := missing():
+            console.print(
+                f"Airflow's metadata are on SQLite, which is slower and may stall: {reason}.",
+                style="yellow",
+            )
+        home = arguments.home.resolve()
+        with alone(home):
+            demo(home, arguments.days) if arguments.command == "run" else ui(home, arguments.port)
     except EcdctrError as error:
         print(f"./run: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\n./run: stopped; nothing of it is running any more.", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Hold the demo's folder for the block; raises EcdctrError when another ./run demo or ui is at work in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(home / ".lock", wait=False))
+        except BlockingIOError:
+            raise EcdctrError(
+                f"Another ./run demo or ./run ui is at work in {home}; stop it first."
+            ) from None
+        yield
+
+
+def _stopped(_number: int, _frame: object) -> None:
+    """Stop the Airflow in order; a second Ctrl+C meanwhile changes nothing."""
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
+    console.print("Stopping ...", style="dim")
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

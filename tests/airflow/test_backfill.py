@@ -1,26 +1,23 @@
-"""Backfills through a real scheduler on SQLite: as of their dates, and chains that keep their order."""
+"""Backfills through a real scheduler: as of their dates, and chains that keep their order."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.airflow.triggers import YesterdayTrigger
 from ecdctr.config import DOMAINS, load_config
-from ecdctr.demo.run import Airflow, free_port, wait_for_dags
 from ecdctr.errors import EcdctrError
 from ecdctr.impressions.days import day_folder
 from ecdctr.levels.actr import train_actr
@@ -47,10 +44,9 @@ def live(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airf
     for train in (train_tpm, train_cpm):
         train(Request(load_config(config), store, DATE))
     made = Airflow(folder / "home", config, store.root, free_port())
-    made.prepare()
     with made.running():
-        made.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
-        wait_for_dags(made)
+        made.api.pool("gpu", 2)
+        made.wait_for_dags()
         yield made
 
 
@@ -63,80 +59,43 @@ def backfill(
     airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, str], *options: str
 ) -> dict[str, str]:
     """Create a backfill, wait for the runs of its days; returns the state of each day's run."""
-    command = [
-        str(Path(sys.executable).parent / "airflow"),
-        "backfill",
-        "create",
-        "--dag-id",
-        f"ecdctr_{level}",
-    ]
-    command += [
-        "--from-date",
-        str(days[0]),
-        "--to-date",
-        str(days[-1]),
-        "--dag-run-conf",
-        json.dumps(conf),
-    ]
-    command += ["--reprocess-behavior", "completed", "--max-active-runs", "3", *options]
-    create(airflow, level, command)
+    wait_for_backfills(airflow, level)
+    create(airflow, level, days, conf, "--reprocess-behavior", "completed", *options)
     return wait(airflow, level, days)
 
 
-def create(airflow: Airflow, level: str, command: list[str]) -> None:
-    """Until Airflow takes it, with the DAG paused meanwhile.
-
-    Airflow ends a backfill some seconds after its last run. On SQLite a transaction that has read is refused when
-    another one has written since; Airflow 3.3.2 then deletes the runs that it had just created, and a scheduler that
-    has one of them in its hands dies of it (ObjectDeletedError). It takes up no run of a paused DAG. Or it leaves the
-    backfill with some of its runs, and refuses another one until that is cancelled. Its runs fail then, and can be
-    cleared for the next attempt only once their deadline is over ("unsupported type for timedelta").
-    """
-    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": True})
-    deadline, half_made = time.monotonic() + 300, False
-    while time.monotonic() < deadline:
-        done = subprocess.run(
-            command, env=airflow.environment, capture_output=True, text=True, check=False
-        )
-        said = done.stdout + done.stderr
-        if done.returncode == 0:
-            break
-        if "database is locked" in said or "unsupported type for timedelta" in said:
-            half_made = True
-        elif "Another backfill is running" not in said:
-            break
-        if half_made:
-            with contextlib.suppress(EcdctrError):  # the database may be locked for this, too
-                cancel(airflow, level)
-        time.sleep(2)
-    airflow.call("PATCH", f"/api/v2/dags/ecdctr_{level}", {"is_paused": False})
-    assert done.returncode == 0, said[-2000:]
+def create(
+    airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, str], *options: str
+) -> None:
+    dates = ["--from-date", str(days[0]), "--to-date", str(days[-1]), "--max-active-runs", "3"]
+    conf_of = ["--dag-run-conf", json.dumps(conf)]
+    airflow.command("backfill", "create", "--dag-id", f"ecdctr_{level}", *dates, *conf_of, *options)
 
 
-def cancel(airflow: Airflow, level: str) -> None:
-    """End the backfills of a DAG that are open; their queued runs fail."""
-    for one in airflow.call("GET", f"/api/v2/backfills?dag_id=ecdctr_{level}")["backfills"]:
-        if one["completed_at"] is None:
-            airflow.call("PUT", f"/api/v2/backfills/{one['id']}/cancel")
+def wait_for_backfills(airflow: Airflow, level: str) -> None:
+    """Airflow ends a backfill some seconds after its last run, and refuses another one until then."""
+    deadline = time.monotonic() + 120
+    while any(one["completed_at"] is None for one in backfills(airflow, level)):
+        assert time.monotonic() < deadline, "a backfill does not end"
+        time.sleep(0.5)
+
+
+def backfills(airflow: Airflow, level: str) -> list[dict[str, Any]]:
+    return airflow.api.call("GET", f"/api/v2/backfills?dag_id=ecdctr_{level}")["backfills"]
 
 
 def wait(airflow: Airflow, level: str, days: list[dt.date]) -> dict[str, str]:
     """Wait until the runs of the days have ended; returns their states."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=100")["dag_runs"]
-        states = {run["logical_date"][:10]: run["state"] for run in runs if run["logical_date"]}
-        states = {day: states[day] for day in map(str, days) if day in states}
-        if len(states) == len(days) and set(states.values()) <= {"success", "failed"}:
-            return states
-        time.sleep(1)
-    pytest.fail(f"the runs of {level} are not done: {states}")
+    return {
+        str(day): airflow.wait_for_run(f"ecdctr_{level}", run_id(airflow, level, day))
+        for day in days
+    }
 
 
 def run_id(airflow: Airflow, level: str, day: dt.date) -> str:
-    runs = airflow.call("GET", f"/api/v2/dags/ecdctr_{level}/dagRuns?limit=100")["dag_runs"]
+    runs = airflow.api.runs(f"ecdctr_{level}")
     return next(
-        run["dag_run_id"] for run in runs if (run["logical_date"] or "").startswith(str(day))
+        name for name, run in runs.items() if (run["logical_date"] or "").startswith(str(day))
     )
 
 
@@ -164,7 +123,7 @@ def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions
     assert [versions.manifest(ref).parents.get("cpm") for ref in chained] == [
         None, [str(chained[0])], [str(chained[1])],
     ]  # fmt: skip
-    events = live.call("GET", "/api/v2/assets/events?limit=100")["asset_events"]
+    events = live.api.all("/api/v2/assets/events", "asset_events")
     published = {event["extra"].get("version") for event in events}
     assert {str(ref) for ref in versions.versions("study", "actr")} <= published
 
@@ -178,11 +137,8 @@ def test_a_chain_keeps_its_order_with_several_active_runs_and_a_cleared_day_in_t
     assert [ref.date for ref in chained] == DAYS
     parents = [versions.manifest(ref).parents.get("actr") for ref in chained]
     assert parents == [None, [str(chained[0])], [str(chained[1])]]
-    live.call(
-        "POST",
-        f"/api/v2/dags/ecdctr_actr/dagRuns/{run_id(live, 'actr', DAYS[1])}/clear",
-        {"dry_run": False},
-    )
+    run = run_id(live, "actr", DAYS[1])
+    live.api.call("POST", f"/api/v2/dags/ecdctr_actr/dagRuns/{run}/clear", {"dry_run": False})
     assert set(wait(live, "actr", DAYS).values()) == {"success"}
     assert versions.versions("chain", "actr") == chained
     assert versions.resolve("actr", DAYS[-1]) is None, "an experiment must not reach production"
@@ -199,21 +155,8 @@ def test_a_chain_backfilled_backwards_is_refused_with_the_reason(live, versions)
 def test_a_chain_of_runs_started_in_any_order_waits_for_the_day_before(live, versions):
     chain = {"experiment": "by-hand", "variant": "continue", "chain_start": str(DAYS[0])}
     for date in reversed(DAYS):
-        body = {
-            "dag_run_id": f"hand_{date}",
-            "logical_date": None,
-            "conf": chain | {"data_date": str(date)},
-        }
-        live.call("POST", "/api/v2/dags/ecdctr_actr/dagRuns", body)
-    deadline = time.monotonic() + 300
-    states: dict[str, str] = {}
-    while set(states.values()) != {"success"} and time.monotonic() < deadline:
-        runs = live.call("GET", "/api/v2/dags/ecdctr_actr/dagRuns?limit=100")["dag_runs"]
-        states = {
-            run["dag_run_id"]: run["state"] for run in runs if run["dag_run_id"].startswith("hand_")
-        }
-        assert "failed" not in states.values()
-        time.sleep(1)
+        live.api.trigger("ecdctr_actr", f"hand_{date}", chain | {"data_date": str(date)})
+    assert {live.wait_for_run("ecdctr_actr", f"hand_{date}") for date in DAYS} == {"success"}
     chained = versions.versions("by-hand", "actr")
     assert [ref.date for ref in chained] == DAYS
     assert [versions.manifest(ref).parents.get("actr") for ref in chained] == [
@@ -225,13 +168,9 @@ def test_a_day_that_arrives_late_is_reported_and_then_trained_on(live, versions)
     last = PRESETS["tiny"].start + dt.timedelta(days=PRESETS["tiny"].days - 1)
     late = last + dt.timedelta(days=1)
     conf = {"data_date": str(late), "experiment": "late"}
-    live.call(
-        "POST",
-        "/api/v2/dags/ecdctr_actr/dagRuns",
-        {"dag_run_id": "late", "logical_date": None, "conf": conf},
-    )
+    live.api.trigger("ecdctr_actr", "late", conf)
     alert, deadline = f"ECDCTR ALERT actr {late} in late: not done", time.monotonic() + 120
-    while alert not in (live.home / "standalone.log").read_text():
+    while alert not in live.log.read_text():
         assert time.monotonic() < deadline, "nobody was told that the run is late"
         time.sleep(1)
     root = load_config(Path(live.environment["ECDCTR_CONFIG"])).data.root
@@ -240,9 +179,7 @@ def test_a_day_that_arrives_late_is_reported_and_then_trained_on(live, versions)
             shutil.copytree(day_folder(root, domain, last), day_folder(root, domain, day))
             for path in day_folder(root, domain, day).glob("*.parquet"):
                 shift_days(path, (day - last).days)
-    while live.call("GET", "/api/v2/dags/ecdctr_actr/dagRuns/late")["state"] != "success":
-        assert time.monotonic() < deadline + 120
-        time.sleep(1)
+    assert live.wait_for_run("ecdctr_actr", "late") == "success"
     assert [ref.date for ref in versions.versions("late", "actr")] == [late]
 
 
@@ -260,20 +197,8 @@ def shift_days(path: Path, days: int) -> None:
 
 
 def test_a_variant_that_does_not_validate_is_refused_when_the_backfill_is_created(live):
-    command = [
-        str(Path(sys.executable).parent / "airflow"),
-        "backfill",
-        "create",
-        "--dag-id",
-        "ecdctr_actr",
-    ]
-    command += ["--from-date", str(DAYS[0]), "--to-date", str(DAYS[1])]
-    command += ["--dag-run-conf", json.dumps({"experiment": "x", "variant": "no_such_variant"})]
-    done = subprocess.run(
-        command, env=live.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert "no_such_variant" in done.stdout + done.stderr
+    with pytest.raises(EcdctrError, match="no_such_variant"):
+        create(live, "actr", DAYS[:2], {"experiment": "x", "variant": "no_such_variant"})
 
 
 def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_path):
@@ -287,43 +212,15 @@ def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_pa
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     }
-    killed.prepare()
     with killed.running():
-        killed.call("POST", "/api/v2/pools", {"name": "gpu", "slots": 2})
-        wait_for_dags(killed)
-        command = [
-            str(Path(sys.executable).parent / "airflow"),
-            "backfill",
-            "create",
-            "--dag-id",
-            "ecdctr_actr",
-        ]
-        command += [
-            "--from-date",
-            str(DAYS[0]),
-            "--to-date",
-            str(DAYS[-1]),
-            "--max-active-runs",
-            "3",
-        ]
-        command += [
-            "--reprocess-behavior",
-            "completed",
-        ]  # of an attempt that Airflow left half-made
-        create(
-            killed,
-            "actr",
-            [
-                *command,
-                "--dag-run-conf",
-                json.dumps({"experiment": "killed", "variant": "continue"}),
-            ],
-        )
+        killed.api.pool("gpu", 2)
+        killed.wait_for_dags()
+        create(killed, "actr", DAYS, {"experiment": "killed", "variant": "continue"})
         deadline = time.monotonic() + 120
         while not store.versions("killed", "actr"):
             assert time.monotonic() < deadline, "no day was trained"
             time.sleep(0.2)
-        kill_all()
+        killed.kill()
     assert len(store.versions("killed", "actr")) < 3, "it was killed too late to prove anything"
     with killed.running():
         states = wait(killed, "actr", DAYS)
@@ -337,17 +234,6 @@ def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_pa
         [str(ref)] for ref in versions[:2]
     ]
     assert store.verify() == []
-
-
-def kill_all() -> None:
-    """SIGKILL this test's Airflow with every process below it, tasks in sessions of their own included."""
-    children = psutil.Process().children(recursive=True)
-    top = next(child for child in children if "standalone" in child.cmdline())
-    killed = [top, *top.children(recursive=True)]
-    for process in killed:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(killed, timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import pytest
 import yaml
 
 from ecdctr.airflow.dates import data_date, next_day
+from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.config import Snapshots
-from ecdctr.demo.run import Airflow, free_port, plan_runs
+from ecdctr.demo.run import plan_runs
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -33,7 +34,7 @@ def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     folder = tmp_path_factory.mktemp("airflow")
     config = write_config(folder / "config.yaml", world)
     made = Airflow(folder / "home", config, folder / "store", free_port())
-    made.prepare()
+    made.migrate()
     return made
 
 

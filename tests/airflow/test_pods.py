@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ecdctr.demo.run import Airflow, free_port
+from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.airflow.cluster import Cluster
@@ -81,7 +81,7 @@ def pods(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods
     with cluster.serving(free_port()):
         airflow = Airflow(folder / "home", config, mount / "store", free_port())
         airflow.environment["KUBECONFIG"] = str(cluster.kubeconfig(folder / "kubeconfig"))
-        airflow.prepare()
+        airflow.migrate()
         yield Pods(airflow, cluster)
 
 

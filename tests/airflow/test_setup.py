@@ -7,25 +7,24 @@ ports and paths of the containers are replaced.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
+import psycopg2
 import pytest
 import yaml
 
-from ecdctr.demo.run import free_port
+from ecdctr.airflow.api import ENDED, Api
+from ecdctr.airflow.postgres import missing, postgres
+from ecdctr.airflow.standalone import free_port
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
 from tests.make import write_config
@@ -37,7 +36,6 @@ SECRETS = {
     "AIRFLOW_JWT_SECRET": "jwt-secret-of-a-test-of-thirty-two-bytes-or-more-for-hs512-0123456789",
     "ECDCTR_CONFIG_FILE": "./configs/compose.yaml",
 }
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text())
 
 
@@ -60,13 +58,13 @@ def test_compose_accepts_the_file_and_asks_for_every_secret(tmp_path):
     env.write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
     done = compose_config(env)
     assert done.returncode == 0, done.stderr
-    for missing in SECRETS:
+    for name_left_out in SECRETS:
         env.write_text(
-            "".join(f"{name}={value}\n" for name, value in SECRETS.items() if name != missing)
+            "".join(f"{name}={value}\n" for name, value in SECRETS.items() if name != name_left_out)
         )
         done = compose_config(env)
-        assert done.returncode != 0, missing
-        assert missing in done.stderr
+        assert done.returncode != 0, name_left_out
+        assert name_left_out in done.stderr
 
 
 def test_compose_opens_ports_on_loopback_only_and_holds_no_secret():
@@ -83,80 +81,25 @@ def test_compose_opens_ports_on_loopback_only_and_holds_no_secret():
 
 
 @contextlib.contextmanager
-def postgres(port: int) -> Iterator[None]:
-    """A PostgreSQL of its own on loopback, with a password; it refuses to run as root."""
-    assert POSTGRES is not None
-    become = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    folder = Path(tempfile.mkdtemp())  # pytest's folders are closed to the user postgres
-    password = folder / "password"
-    password.write_text(SECRETS["POSTGRES_PASSWORD"])
-    if become:
-        shutil.chown(folder, "postgres")
-        shutil.chown(password, "postgres")
-    data = folder / "data"
-    subprocess.run(
-        [*become, POSTGRES / "initdb", "-D", data, "-U", "airflow", "-A", "scram-sha-256", f"--pwfile={password}"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    options = (
-        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    )
-    control = [*become, POSTGRES / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True)
-    try:
-        environment = os.environ | {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
-        create = [
-            POSTGRES / "createdb",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(port),
-            "-U",
-            "airflow",
-            "airflow",
-        ]
-        subprocess.run(create, env=environment, check=True, capture_output=True)
+def with_password(data: Path, port: int) -> Iterator[None]:
+    """A PostgreSQL on loopback that asks for a password, as the one of Compose does."""
+    with (
+        postgres(data, port) as url,
+        contextlib.closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection,
+    ):
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("alter role airflow password %s", (SECRETS["POSTGRES_PASSWORD"],))
+            cursor.execute("create database airflow")
+            (data / "pg_hba.conf").write_text(
+                "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            )
+            cursor.execute("select pg_reload_conf()")
         yield
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
-        shutil.rmtree(folder)
-
-
-class Api:
-    """Airflow's REST API as the admin."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.token = url, ""
-
-    def text(self, path: str) -> str:
-        request = urllib.request.Request(
-            self.url + path, headers={"Authorization": f"Bearer {self.token}"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.read().decode()
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.loads(response.read() or b"null")
-
-    def until(self, what: str, ready: Any, seconds: float = 240) -> Any:
-        deadline, last = time.monotonic() + seconds, None
-        while time.monotonic() < deadline:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                last = ready()
-                if last:
-                    return last
-            time.sleep(0.5)
-        pytest.fail(f"{what} did not happen within {seconds} s")
 
 
 @pytest.mark.airflow
-@pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL's Debian package is not installed")
+@pytest.mark.skipif(missing() is not None, reason="PostgreSQL from the wheel does not run here")
 def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_path):
     ports = {name: free_port() for name in ("postgres", "api", "scheduler", "triggerer", "worker")}
     home = tmp_path / "airflow"
@@ -202,38 +145,33 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
             start_new_session=True,
         )
 
-    with postgres(ports["postgres"]), contextlib.ExitStack() as stack:
+    with with_password(tmp_path / "postgres", ports["postgres"]), contextlib.ExitStack() as stack:
         assert start("init").wait(120) == 0, (tmp_path / "init.log").read_text()[-2000:]
         assert stat.S_IMODE((home / "passwords.json").stat().st_mode) == 0o600
         for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
             process = start(service)
             stack.callback(process.wait)
             stack.callback(os.killpg, process.pid, 9)
-        api = Api(f"http://127.0.0.1:{ports['api']}")
-        api.until("the API server's start", lambda: api.call("GET", "/api/v2/monitor/health"))
+        url = f"http://127.0.0.1:{ports['api']}"
+        api = Api(
+            url, {"username": "admin", "password": SECRETS["AIRFLOW_ADMIN_PASSWORD"]}, patience=240
+        )
+        api.text("/api/v2/monitor/health")
         for closed in ("/api/v2/dags", "/ecdctr/overview", "/ecdctr/experiments.csv"):
-            with pytest.raises(urllib.error.HTTPError, match="401"):
-                api.call("GET", closed)
-        login = {"username": "admin", "password": SECRETS["AIRFLOW_ADMIN_PASSWORD"]}
-        api.token = api.call("POST", "/auth/token", login)["access_token"]
+            assert httpx.get(url + closed, trust_env=False, timeout=60).status_code == 401
         assert api.call("GET", "/api/v2/pools/gpu")["slots"] == 1
         names = [f"ecdctr_{level}" for level in ("tpm", "cpm", "actr")]
-        api.until(
-            "parsing",
-            lambda: (
-                {dag["dag_id"] for dag in api.call("GET", "/api/v2/dags")["dags"]} >= set(names)
-            ),
-        )
+        deadline = time.monotonic() + 240
+        while not {dag["dag_id"] for dag in api.all("/api/v2/dags", "dags")} >= set(names):
+            assert time.monotonic() < deadline, "the DAGs were not parsed"
+            time.sleep(0.5)
         for name in names:
-            api.call("PATCH", f"/api/v2/dags/{name}", {"is_paused": False})
-            run = {"dag_run_id": "compose", "logical_date": None, "conf": {"data_date": str(DATE)}}
-            api.call("POST", f"/api/v2/dags/{name}/dagRuns", run)
-
-            def ended(dag: str = name) -> str | None:
-                state = api.call("GET", f"/api/v2/dags/{dag}/dagRuns/compose")["state"]
-                return state if state in ("success", "failed") else None
-
-            assert api.until(f"the run of {name}", ended) == "success"
+            api.unpause([name])
+            api.trigger(name, "compose", {"data_date": str(DATE)})
+            while (state := api.runs(name)["compose"]["state"]) not in ENDED:
+                assert time.monotonic() < deadline + 600, f"the run of {name} does not end"
+                time.sleep(0.5)
+            assert state == "success"
         link = api.call(
             "GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links"
         )["extra_links"]

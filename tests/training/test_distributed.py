@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
-from ecdctr.demo.run import free_port
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.batches import Part, Shard, read_chunks
 from ecdctr.levels.actr import train_actr

@@ -1,0 +1,264 @@
+"""A local Airflow with the project's DAGs, for `./run demo`, `./run ui` and the tests: started, driven, ended.
+
+Its metadata is a PostgreSQL from a wheel. On SQLite, which has one writer at a time, Airflow's own parts block each
+other ("database is locked", an API that is silent for a minute, schedulers that end); it is left for `airflow dags
+test`, which has one process, and for machines without a wheel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+
+from ecdctr.airflow.api import ENDED, Api
+from ecdctr.airflow.postgres import missing, postgres
+from ecdctr.errors import EcdctrError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPONENTS = {
+    "api-server": [],
+    "scheduler": [
+        "--skip-serve-logs"
+    ],  # the API server reads the files; a log server would need a fixed port
+    "dag-processor": [],
+    "triggerer": ["--skip-serve-logs"],
+}
+START_SECONDS = 240
+MARK = "ECDCTR_STANDALONE"  # in the environment of every process of a running Airflow: its home
+
+
+class Airflow:
+    """A local Airflow on loopback. `api` drives it while it is running."""
+
+    def __init__(self, home: Path, config: Path, store: Path, port: int) -> None:
+        self.home, self.port = home, port
+        self.url = f"http://127.0.0.1:{port}"
+        self.api = Api(self.url, alive=self.check_alive)
+        self.log = home / "standalone.log"
+        self._parts: dict[str, subprocess.Popen] = {}
+        self.environment = (
+            os.environ
+            | {
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                "AIRFLOW_HOME": str(home),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=5",
+                "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+                "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__PARALLELISM": "4",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # a local demo, loopback only
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__API__HOST": "127.0.0.1",
+                "AIRFLOW__API__PORT": str(port),
+                "AIRFLOW__API__BASE_URL": self.url,
+                "AIRFLOW__API__WORKERS": "1",
+                "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+                "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # 5: as long does a task that is done hold its slot
+                "ECDCTR_CONFIG": str(config),
+                "ECDCTR_STORE": str(store),
+                "SPT_NOENV": "1",  # Airflow renames its processes; this keeps their environment readable (MARK)
+            }
+        )
+
+    def command(self, *arguments: str) -> None:
+        """Run an airflow command, quiet unless it fails; raises EcdctrError with what it said."""
+        done = subprocess.run(  # noqa: S603  # a list, no shell
+            [_airflow(), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise EcdctrError(
+                f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"
+            )
+
+    def migrate(self) -> None:
+        """Make the metadata database, or bring it up to date; on SQLite unless the Airflow is running."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.command("db", "migrate")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Start database and components, wait until they are healthy; at the end stop all they have started.
+
+        Raises EcdctrError when the port is taken, or with the end of the log when something does not come up.
+        """
+        _refuse_taken(self.port)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.kill()  # of one that was killed
+        stack = contextlib.ExitStack()
+        try:
+            if missing() is None:
+                url = stack.enter_context(postgres(self.home / "postgres"))
+                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+            self.migrate()
+            stack.callback(self.stop)
+            with self.log.open("a") as log:
+                for name, options in COMPONENTS.items():
+                    self._parts[name] = subprocess.Popen(  # noqa: S603
+                        [*_ending_with_us(), _airflow(), name, *options],
+                        env=self.environment | {MARK: str(self.home)},
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+            self._wait_healthy()
+            yield
+        finally:
+            with uninterrupted():
+                stack.close()
+
+    def stop(self, patience: float = 5) -> None:
+        """End every process of this Airflow, also those in sessions of their own; kill what does not listen."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+        psutil.wait_procs(self.processes(), timeout=patience)
+        self.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process of this Airflow, by the mark in its environment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if (
+                    process.environ().get(MARK) == str(self.home)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    found.append(process)
+        return found
+
+    def wait_for_dags(self, *names: str) -> None:
+        """Wait until these DAGs (those of the levels unless named) are parsed, then let them run when triggered.
+
+        Raises EcdctrError with the import errors when one does not appear.
+        """
+        wanted = {f"ecdctr_{name}" for name in names or ("tpm", "cpm", "actr")}
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if wanted <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:
+                self.api.unpause(sorted(wanted))
+                return
+            self.check_alive()
+            time.sleep(0.5)
+        errors = self.api.all("/api/v2/importErrors", "import_errors")
+        reasons = [error["stack_trace"][-400:] for error in errors]
+        raise EcdctrError(
+            f"Airflow did not find the DAGs {sorted(wanted)} in {ROOT / 'dags'}: {reasons}"
+        )
+
+    def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 600) -> str:
+        """Wait until a run has ended; return its state."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            state = self.api.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            if state in ENDED:
+                return state
+            self.check_alive()
+            time.sleep(0.5)
+        raise EcdctrError(
+            f"The run {run_id} of {dag_id} has not ended after {seconds:.0f} s; its log: {self.log}"
+        )
+
+    def check_alive(self) -> None:
+        """Raise EcdctrError if a component has ended."""
+        for name, process in self._parts.items():
+            if process.poll() is not None:
+                raise EcdctrError(
+                    f"Airflow's {name} has ended (exit code {process.returncode}); the end of {self.log}:\n"
+                    + self.log.read_text(errors="replace")[-1500:]
+                )
+
+    def kill(self) -> None:
+        """End everything at once and without warning."""
+        while (
+            alive := self.processes()
+        ):  # again, until none of them has started another one meanwhile
+            for process in alive:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(alive, timeout=5)
+        for part in self._parts.values():
+            part.kill()
+            part.wait()
+        self._parts.clear()
+
+    def _wait_healthy(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            self.check_alive()
+            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+                health = httpx.get(
+                    f"{self.url}/api/v2/monitor/health", timeout=10, trust_env=False
+                ).json()
+                if all(
+                    health[part]["status"] == "healthy"
+                    for part in ("scheduler", "dag_processor", "triggerer")
+                ):
+                    return
+            time.sleep(0.25)
+        tail = self.log.read_text(errors="replace")[-1500:]
+        raise EcdctrError(
+            f"Airflow did not come up within {START_SECONDS} s; the end of {self.log}:\n{tail}"
+        )
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let an impatient second Ctrl+C or SIGTERM not break into the block, which must be short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        name: signal.signal(name, signal.SIG_IGN)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise EcdctrError(
+                f"Port {port} is taken by another program; stop it, or choose another: ./run ui --port 8081"
+            ) from None
+
+
+def _ending_with_us() -> list[str]:
+    """What makes a child end when this process is killed, where the system can."""
+    return ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+
+
+def _airflow() -> str:
+    return str(Path(sys.executable).parent / "airflow")
