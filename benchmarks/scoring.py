@@ -53,7 +53,7 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
         for shown in (table[i] for i in rng.integers(0, len(table), CANDIDATES)):
             features = {f.name: shown[f.name] for f in config.features if f.side == "item"}
             features["price"] = float(np.expm1(features["price"]))  # raw, as a server has it
-            own = {"item_impressions": 3.0, "item_ctr": 0.1}
+            own = {"item_impressions": 20, "item_clicks": 2}
             candidates.append({"item_id": shown["item_id"], **features, **own})
         at = row["ts"].timestamp()
         clicks = zip(row["history"], row["history_gap"], strict=True)
@@ -63,8 +63,8 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
                 "ts": at,
                 "user": {
                     **{name: row[name] for name in user_features},
-                    "user_impressions": 3.0,
-                    "user_ctr": 0.1,
+                    "user_impressions": 20,
+                    "user_clicks": 2,
                 },
                 "context": {"slot": row["slot"]},
                 "history": [{"item_id": item, "ts": at - gap} for item, gap in clicks],
@@ -98,7 +98,7 @@ def bundled() -> tuple[Path, Config, dt.date]:
     store, ref = trained(config, day)
     bundle = RESULTS / "bundle"
     shutil.rmtree(bundle, ignore_errors=True)
-    export_bundle(config, store, ref, bundle)
+    export_bundle(store, ref, bundle)
     return bundle, config, day
 
 

@@ -55,7 +55,7 @@ def export_version(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."
         )
     with session.store.in_use():
-        description = export_bundle(session.config(), session.store, ref, target)
+        description = export_bundle(session.store, ref, target)
     size = sum(path.stat().st_size for path in target.iterdir())
     show(context, {"bundle": str(target), "version": description["version"], "bytes": size})
 

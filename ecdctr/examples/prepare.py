@@ -205,18 +205,6 @@ def _build_basic(
     _write(connection, f"SELECT {columns} FROM day ORDER BY ts, user_id, item_id", target)
 
 
-def prior_ctr(config: Config, domain: Domain, date: dt.date) -> float:
-    """What the examples of a day take unseen users and items for; raises ContractError for a broken day before it."""
-    with contract.connect(config) as connection:
-        before = window(date - dt.timedelta(days=1), config.data.lookback_days)
-        extracts = [_extract(connection, config, day) for day in before]
-        files = [pair[1] for pair in extracts if pair]
-        if not files:
-            return transforms.prior_ctr(0, 0)
-        _counts_view(connection, files)
-        return _prior(connection, domain)
-
-
 def build_examples(
     connection: duckdb.DuckDBPyConnection,
     config: Config,
@@ -305,6 +293,7 @@ def _examples_sql(
         {_count_sql("user", "u", prior)},
         {_count_sql("item", "i", prior)},
         coalesce(u.seen, 0)::BIGINT AS user_seen, coalesce(i.seen, 0)::BIGINT AS item_seen,
+        {transforms.literal(prior)} AS prior_ctr,
         {oracle} AS oracle_ctr
     FROM day_rows d
     LEFT JOIN positions p ON p._row = d._row

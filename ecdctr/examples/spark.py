@@ -122,6 +122,7 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
         f.coalesce(f"{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen")
         for side in ("user", "item")
     ]
+    columns.append(f.col("prior").cast("double").alias("prior_ctr"))
     oracle = f.col("oracle_ctr") if "oracle_ctr" in day.columns else f.lit(None)
     columns.append(oracle.cast("float").alias("oracle_ctr"))
     return joined.withColumn("last", last).sort("ts", "user_id", "item_id").select(*columns)

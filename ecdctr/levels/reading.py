@@ -44,6 +44,15 @@ def prepare_days(request: Request, plan: Plan) -> Days:
     return days
 
 
+def last_prior_ctr(days: Days) -> float | None:
+    """The click-through rate that counts of the newest day of ads are smoothed with; None without ads."""
+    ads = [date for domain, date in days if domain == "ads"]
+    if not ads:
+        return None
+    column = pq.read_table(days["ads", max(ads)].path, columns=["prior_ctr"], partitioning=None)
+    return float(column["prior_ctr"][0].as_py())
+
+
 def _has_clicks(path: Path) -> bool:
     """From the Parquet statistics alone."""
     metadata = pq.read_metadata(path)

@@ -24,7 +24,7 @@ from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.impressions.quality import check_day
-from ecdctr.levels.reading import Days, prepare_days, training_parts
+from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_parts
 from ecdctr.levels.request import Outcome, Plan, Request, Start
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
@@ -146,6 +146,7 @@ def run(
             },
             rows={"samples": result.samples, **{name: v.rows for name, v in vocabularies.items()}},
             quality=unlike,
+            prior_ctr=last_prior_ctr(days) if level == "actr" else None,
             files={},
             started_at=started,
             finished_at=dt.datetime.now(dt.UTC),

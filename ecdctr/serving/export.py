@@ -12,25 +12,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, EcdctrError
-from ecdctr.examples.batches import Batch, Inputs, Part, encode, read_chunks
-from ecdctr.examples.prepare import prepare
+from ecdctr.examples.batches import Batch, Inputs, encode
 from ecdctr.examples.ragged import GAP_BUCKETS
-from ecdctr.examples.transforms import COUNT_FEATURES
+from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import SCHEMA_VERSION, TOLERANCE, Scorer
+from ecdctr.serving.selftest import prepared_cases
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 INPUTS = ("ids", "multi", "numeric", "history", "gaps")
-SELF_TEST_ROWS = 64
 OPSET = 20
 
 
@@ -56,11 +54,11 @@ class Probability(nn.Module):
         )
 
 
-def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[str, Any]:
+def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
     """Write the bundle of a version, prove it with its self-test, then put it in place; returns its description.
 
-    The self-test are real impressions of the version's last day, some with unseen and missing values. Raises
-    ConfigError if the target exists or the version is no A-CTR, EcdctrError if the exported graph scores otherwise.
+    The self-test is made up (ecdctr/serving/selftest.py) and compares with preparation. Raises ConfigError if the
+    target exists or the version cannot be served, EcdctrError if the exported graph scores otherwise.
     """
     if ref.level != "actr":
         raise ConfigError(f"{ref} is no ads model; export an A-CTR version.")
@@ -69,6 +67,11 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
             f"{target} exists already; export to a new folder, then switch the server over."
         )
     manifest = store.manifest(ref)
+    if manifest.prior_ctr is None:
+        raise ConfigError(
+            f"{ref} is of an earlier release, which did not store the click-through rate that counts are "
+            "smoothed with; train it again (ecdctr train actr --force), then export."
+        )
     network, inputs, vocabularies = load_network(store, ref)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
@@ -89,10 +92,13 @@ def export_bundle(config: Config, store: Store, ref: Ref, target: Path) -> dict[
         )
         np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
-        examples = _examples(config, manifest.window_end)
+        requests, examples = prepared_cases(
+            own, vocabularies, manifest.data_date, description["prior_ctr"], Path(name)
+        )
+        batch = encode(examples, inputs, vocabularies)
         probability = Probability(network).eval()
-        _write_graphs(probability, encode(examples, inputs, vocabularies), folder)
-        _write_self_test(own, probability, inputs, vocabularies, examples, folder)
+        _write_graphs(probability, batch, folder)
+        _write_self_test(probability, batch, requests, vocabularies["user_id"], folder)
         Scorer(folder)
         os.rename(folder, target)
     return description
@@ -104,19 +110,11 @@ def describe(
     """bundle.json: what the graph's inputs mean and what a request looks like."""
     sides: dict[str, list[str]] = {side: [f.name for f in config.features if f.side == side] for side in
                                    ("user", "item", "context")}  # fmt: skip
-    sides["user"] += [name for name in COUNT_FEATURES if name.startswith("user_")]
-    sides["item"] = [
-        "item_id",
-        *sides["item"],
-        *(name for name in COUNT_FEATURES if name.startswith("item_")),
-    ]
-    numeric = {f.name: {"transform": f.transform, "null": config.data.numeric_null} for f in config.features
+    sides["user"] += COUNTS["user"]
+    sides["item"] = ["item_id", *sides["item"], *COUNTS["item"]]
+    numeric: dict[str, dict[str, Any]] = {f.name: {"transform": f.transform, "null": config.data.numeric_null} for f in config.features
                if f.kind == "numeric"}  # fmt: skip
-    for name in COUNT_FEATURES:
-        numeric[name] = {
-            "transform": "log1p" if name.endswith("impressions") else "identity",
-            "null": 0.0,
-        }
+    numeric |= {name: {"transform": "count"} for name in COUNT_FEATURES}
     return {
         "schema_version": SCHEMA_VERSION,
         "version": str(manifest.ref),
@@ -126,6 +124,8 @@ def describe(
         "multi": [list(pair) for pair in inputs.multi],
         "numeric": {name: numeric[name] for name in inputs.numeric},
         "history_length": inputs.history_length,
+        "lookback_days": config.data.lookback_days,
+        "prior_ctr": manifest.prior_ctr,
         "gap_buckets": GAP_BUCKETS,
         "vocabularies": list(vocabularies),
         "user_side": sides["user"],
@@ -142,13 +142,6 @@ def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
         order = np.argsort(values, kind="stable")
         arrays[f"{name}.ids"], arrays[f"{name}.rows"] = values[order], (order + 1).astype(np.int32)
     return arrays
-
-
-def _examples(config: Config, date: dt.date) -> Any:
-    day = prepare(config, "ads", [date])[0]
-    return next(
-        read_chunks([Part(day.path, "ads")], None, pq.read_metadata(day.path).num_rows)
-    ).slice(0, SELF_TEST_ROWS)
 
 
 def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
@@ -177,68 +170,18 @@ def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
 
 
 def _write_self_test(
-    config: Config,
     probability: nn.Module,
-    inputs: Inputs,
-    vocabularies: dict[str, Vocabulary],
-    examples: Any,
+    batch: Batch,
+    requests: list[dict[str, Any]],
+    users: Vocabulary,
     folder: Path,
 ) -> None:
-    """Real impressions as requests, each third with an item, each fifth with features that training never saw."""
+    """What the scorer must answer; users of the vocabulary are named by their row, not by their id."""
     with torch.inference_mode():
-        batch = encode(examples, inputs, vocabularies)
-        for column, name in enumerate(inputs.fields):
-            if name == "item_id":
-                batch.ids[::3, column] = 0
-            elif name not in ("user_id", "hour"):
-                batch.ids[::5, column] = 0
-        expected = probability(*(getattr(batch, name) for name in INPUTS)).numpy()
-    requests = []
-    for i, row in enumerate(examples.to_pylist()):
-        request = request_of(config, row)
-        if i % 3 == 0:
-            request["candidates"][0]["item_id"] = (
-                "never seen" if isinstance(row["item_id"], str) else -1
-            )
-        if i % 5 == 0:
-            for part in (request["user"], request["context"], request["candidates"][0]):
-                for feature in config.features:
-                    if feature.kind == "categorical":
-                        part.pop(feature.name, None)
-        requests.append(request)
-    content = {"requests": requests, "probabilities": [[float(value)] for value in expected]}
-    (folder / "selftest.json").write_text(json.dumps(content))
-
-
-def request_of(config: Config, example: dict[str, Any]) -> dict[str, Any]:
-    """A prepared example as a request of one candidate: the inverse of preparation."""
-    ts = example["ts"].timestamp()
-
-    def features(side: str) -> dict[str, Any]:
-        found = {}
-        for feature in config.features:
-            if feature.side == side and example[feature.name] is not None:
-                value = example[feature.name]
-                found[feature.name] = (
-                    float(np.expm1(value)) if feature.transform == "log1p" else value
-                )
-        return found
-
-    counts = {
-        name: float(np.expm1(example[name])) if name.endswith("impressions") else example[name]
-        for name in COUNT_FEATURES
-    }
-    clicks = zip(example["history"], example["history_gap"], strict=True)
-    return {
-        "ts": ts,
-        "user_id": example["user_id"],
-        "user": features("user")
-        | {name: value for name, value in counts.items() if name.startswith("user_")},
-        "context": features("context"),
-        "history": [{"item_id": item, "ts": ts - gap} for item, gap in clicks],
-        "candidates": [
-            {"item_id": example["item_id"]}
-            | features("item")
-            | {name: value for name, value in counts.items() if name.startswith("item_")}
-        ],
-    }
+        expected = probability(*(getattr(batch, name) for name in INPUTS)).tolist()
+    rows = users.lookup(pa.array([request["user_id"] for request in requests], users.values.type))
+    cases = []
+    for request, row, value in zip(requests, rows.tolist(), expected, strict=True):
+        named = request | ({"user_id": None} if row else {})
+        cases.append({"request": named, "user_row": row, "probabilities": [value]})
+    (folder / "selftest.json").write_text(json.dumps(cases))

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-COUNTS = {
-    "user_impressions": "ads impressions of the user in the lookback before today",
-    "item_impressions": "ads impressions of the item in the lookback before today",
-    "user_ctr": "(clicks + 10 p) / (impressions + 10) of the same, p being all ads' click-through rate",
-    "item_ctr": "(clicks + 10 p) / (impressions + 10) of the same, p being all ads' click-through rate",
+COUNTED = {
+    f"{side}_{what}": f"ads {what} of the {side} in the {{days}} days before today; left out: 0"
+    for side in ("user", "item")
+    for what in ("impressions", "clicks")
 }
 
 
@@ -21,6 +20,9 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
 
     def value(name: str) -> dict[str, Any]:
         single: dict[str, Any] = {"type": ["string" if name in text else "integer", "null"]}
+        if name in COUNTED:
+            about = COUNTED[name].format(days=description["lookback_days"])
+            return {"type": ["number", "null"], "minimum": 0, "description": about}
         if name in numeric:
             single = {"type": ["number", "null"]}
         elif name in multi:
@@ -28,7 +30,7 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
                 "type": ["array", "null"],
                 "items": {"type": "string" if name in text else "integer"},
             }
-        return single | ({"description": COUNTS[name]} if name in COUNTS else {})
+        return single
 
     def features(side: str, about: str) -> dict[str, Any]:
         properties = {name: value(name) for name in description[f"{side}_side"]}
@@ -47,8 +49,14 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
         "properties": {"item_id": item, "ts": moment},
     }
     length = description["history_length"]
+    days = description["lookback_days"]
     about = (
-        f"the user's clicks on either domain, in any order; the newest {length} before ts are read"
+        f"the user's clicks on either domain, in any order; the newest {length} before ts are read, "
+        f"none from before the day that lies {days} days before that of ts"
+    )
+    prior = (
+        "the click-through rate of all ads in the same days, which counts are smoothed with; left out: "
+        f"that of {description['data_date']}"
     )
     return {
         "$schema": DIALECT,
@@ -62,6 +70,8 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
             "user_id": value("user_id") | {"description": "as in the logs"},
             "user": features("user", "the user's features"),
             "context": features("context", "features of the request"),
+            "prior_ctr": {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+            | {"description": prior},
             "history": {"type": "array", "description": about, "items": click},
             "candidates": {"type": "array", "minItems": 1, "items": features("item", "an ad")},
         },

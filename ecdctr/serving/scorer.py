@@ -17,10 +17,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError
+from ecdctr.examples import transforms
 from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples.transforms import NUMPY
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TOLERANCE = 1e-5
+KEYS = frozenset({"ts", "user_id", "user", "context", "history", "prior_ctr", "candidates"})
 
 
 class RequestError(EcdctrError):
@@ -66,8 +69,9 @@ class Scorer:
     def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
         """Click probabilities of a request's candidates, [candidates].
 
-        Ids and categories that training never saw, and features left out, score as unknown. Raises RequestError for a
-        feature that the model does not have, or a value of the wrong type.
+        Ids and categories that training never saw, and features left out, score as unknown; a user or item without
+        counts as preparation has one that was never shown. Raises RequestError for a feature that the model does not
+        have, or a value of the wrong type.
         """
         return self.run(self.encode(request))
 
@@ -92,10 +96,10 @@ class Scorer:
         """The graph's inputs for a request: rows of the embedding tables and numbers."""
         d = self.description
         moment, candidates = self._check(request)
-        user_side = {"user_id": request.get("user_id"), "hour": moment.hour} | request.get(
-            "user", {}
-        )
-        shared = user_side | request.get("context", {})
+        user = request.get("user", {})
+        hour = int(transforms.hour(NUMPY, moment))
+        shared = {"user_id": request.get("user_id"), "hour": hour} | user
+        shared |= request.get("context", {})
 
         def values(name: str) -> list[Any]:  # of the request, once, or of each candidate
             if name in self._item_side:
@@ -110,10 +114,13 @@ class Scorer:
         for name, width in d["multi"]:
             multi[:, start : start + width] = self._padded_rows(name, values(name), width)
             start += width
+        prior = self._prior(request.get("prior_ctr"))
+        counted = self._counts("user", [user], prior) | self._counts("item", candidates, prior)
         numeric = np.empty((len(candidates), len(d["numeric"])), np.float32)
         for column, name in enumerate(d["numeric"]):
-            numeric[:, column] = self._numbers(name, values(name))
-        history, gaps = self._history(request.get("history", []), moment.timestamp())
+            found = counted[name] if name in counted else self._transformed(name, values(name))
+            numeric[:, column] = found
+        history, gaps = self._history(request.get("history", []), moment)
         shape = (len(candidates), len(history))
         return {
             "ids": ids,
@@ -123,11 +130,10 @@ class Scorer:
             "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
         }
 
-    def _check(self, request: dict[str, Any]) -> tuple[dt.datetime, list[dict[str, Any]]]:
+    def _check(self, request: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        """The moment in microseconds, and the candidates."""
         d = self.description
-        unknown = sorted(
-            set(request) - {"ts", "user_id", "user", "context", "history", "candidates"}
-        )
+        unknown = sorted(set(request) - KEYS)
         if unknown:
             raise RequestError(
                 f"Unknown key '{unknown[0]}' in the request; see request.schema.json."
@@ -143,7 +149,8 @@ class Scorer:
             if not isinstance(candidate, dict) or not self._item_side.issuperset(candidate):
                 _refuse_unknown(f"candidates[{i}]", candidate, self._item_side)
         try:
-            return dt.datetime.fromtimestamp(float(request["ts"]), dt.UTC), candidates
+            dt.datetime.fromtimestamp(float(request["ts"]), dt.UTC)  # a year that there is
+            return _microseconds(request["ts"]), candidates
         except (KeyError, TypeError, ValueError, OverflowError, OSError):
             raise RequestError(
                 f"ts: expected seconds since 1970 (UTC), found {request.get('ts')!r}."
@@ -192,59 +199,99 @@ class Scorer:
         rows = self._rows(name, [value for values in kept for value in values])
         return pad(rows, np.array([len(values) for values in kept]), width)
 
-    def _numbers(self, name: str, values: list[Any]) -> NDArray[np.float32]:
-        transform = self.description["numeric"][name]
-        wrong = next(
-            (value for value in values if value is not None and not isinstance(value, int | float)),
-            None,
+    def _transformed(self, name: str, values: list[Any]) -> NDArray[np.float32]:
+        """A declared numeric feature as preparation makes it."""
+        declared = self.description["numeric"][name]
+        numbers = _numbers(name, values, declared["null"])
+        return np.asarray(
+            transforms.numeric(NUMPY, declared["transform"], numbers), dtype=np.float32
         )
-        if wrong is not None:
-            raise RequestError(f"{name}: expected a number, found {wrong!r:.60}.")
-        try:
-            numbers = np.array(
-                [transform["null"] if value is None else value for value in values], np.float64
+
+    def _prior(self, value: Any) -> float:
+        if value is None:
+            return float(self.description["prior_ctr"])
+        prior = float(_numbers("prior_ctr", [value], 0.0)[0])
+        if not 0 <= prior <= 1:
+            raise RequestError(f"prior_ctr: expected a number from 0 to 1, found {value!r:.60}.")
+        return prior
+
+    def _counts(
+        self, side: str, parts: list[dict[str, Any]], prior: float
+    ) -> dict[str, NDArray[np.float32]]:
+        """What the network reads of the counts in the user's part, or in each candidate; left out is 0."""
+        shown, clicked = transforms.COUNTS[side]
+        impressions = _numbers(shown, [part.get(shown) for part in parts], 0.0)
+        clicks = _numbers(clicked, [part.get(clicked) for part in parts], 0.0)
+        for name, numbers in ((shown, impressions), (clicked, clicks)):
+            if (numbers < 0).any():
+                raise RequestError(f"{name}: expected 0 or more, found {numbers.min():g}.")
+        if (clicks > impressions).any():
+            i = int(np.argmax(clicks > impressions))
+            raise RequestError(
+                f"{clicked}: expected at most {shown} ({impressions[i]:g}), found {clicks[i]:g}."
             )
-        except OverflowError:
-            raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.") from None
-        if not np.isfinite(numbers).all():
-            raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.")
-        if transform["transform"] == "log1p":
-            numbers = np.log1p(np.maximum(numbers, 0))
-        return numbers.astype(np.float32)
+        made = transforms.count_features(NUMPY, side, impressions, clicks, prior)
+        return {name: values.astype(np.float32) for name, values in made.items()}
 
     def _history(
-        self, clicks: list[dict[str, Any]], now: float
+        self, clicks: list[dict[str, Any]], moment: int
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """The newest clicks strictly before now: rows and buckets of the seconds since, 0 pads."""
-        length = self.description["history_length"]
+        """The clicks that the history holds: rows and buckets of the seconds since, 0 pads."""
+        d = self.description
+        length = d["history_length"]
         rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
         try:
-            past = sorted(
-                ((float(c["ts"]), c["item_id"]) for c in clicks if float(c["ts"]) < now),
-                key=lambda c: -c[0],
-            )
-        except (KeyError, TypeError, ValueError):
+            told = [(_microseconds(click["ts"]), click["item_id"]) for click in clicks]
+            kept = transforms.newest_clicks(told, moment, d["lookback_days"], length)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise RequestError(
                 "history: expected a list of clicks, each with 'item_id' and 'ts' in seconds."
             ) from None
-        past = past[:length]
-        rows[: len(past)] = self._rows("item_id", [item for _, item in past])
-        seconds = np.array([now - moment for moment, _ in past], np.float32)
-        gaps[: len(past)] = gap_buckets(seconds)
+        rows[: len(kept)] = self._rows("item_id", [item for _, item in kept])
+        seconds = np.array([transforms.gap(moment, then) for then, _ in kept], np.float32)
+        gaps[: len(kept)] = gap_buckets(seconds)
         return rows, gaps
 
     def _prove(self, folder: Path) -> None:
         test = json.loads((folder / "selftest.json").read_text())
-        for i, (request, expected) in enumerate(
-            zip(test["requests"], test["probabilities"], strict=True)
-        ):
+        users = self._ids_by_row("user_id", {case["user_row"] for case in test})
+        for i, case in enumerate(test):
+            request = case["request"]
+            if case["user_row"]:  # an id of the vocabulary, which stays out of the self-test
+                request["user_id"] = users[case["user_row"]]
             found = self.score(request)
-            worst = float(np.abs(found - np.array(expected)).max())
+            worst = float(np.abs(found - np.array(case["probabilities"])).max())
             if not worst <= TOLERANCE:
                 raise EcdctrError(
-                    f"{folder}: the self-test fails at request {i}: expected {expected[:3]}…, found "
+                    f"{folder}: the self-test fails at request {i}: expected {case['probabilities'][:3]}…, found "
                     f"{found[:3].tolist()}…, {worst:.1e} apart. Do not serve this bundle; export it again."
                 )
+
+    def _ids_by_row(self, name: str, wanted: set[int]) -> dict[int, Any]:
+        ids, rows = self._vocabularies[name]
+        chosen = np.isin(rows, list(wanted))
+        return dict(zip(rows[chosen].tolist(), ids[chosen].tolist(), strict=True))
+
+
+def _microseconds(seconds: Any) -> int:
+    """A time of a request; raises TypeError, ValueError or OverflowError if it is none."""
+    return round(float(seconds) * transforms.SECOND)
+
+
+def _numbers(name: str, values: list[Any], null: float) -> NDArray[np.float64]:
+    wrong = next(
+        (value for value in values if value is not None and not isinstance(value, int | float)),
+        None,
+    )
+    if wrong is not None:
+        raise RequestError(f"{name}: expected a number, found {wrong!r:.60}.")
+    try:
+        numbers = np.array([null if value is None else value for value in values], np.float64)
+    except OverflowError:
+        raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.") from None
+    if not np.isfinite(numbers).all():
+        raise RequestError(f"{name}: expected a finite number, found {values!r:.60}.")
+    return numbers
 
 
 def _refuse_unknown(where: str, features: Any, known: Collection[str]) -> None:

@@ -79,6 +79,7 @@ class Manifest(BaseModel):
     quality: list[
         str
     ] = []  # in what the data date is unlike the days before it (ecdctr/impressions/quality.py)
+    prior_ctr: float | None = None  # that counts were smoothed with on the last day; A-CTR's alone
     files: dict[str, FileEntry]
     started_at: dt.datetime
     finished_at: dt.datetime

@@ -19,22 +19,23 @@ from jsonschema import Draft202012Validator
 
 from ecdctr.errors import ConfigError, ContractError, EcdctrError
 from ecdctr.evaluation.evaluate import score
-from ecdctr.examples.batches import Part, read_chunks
 from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.days import window
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.batch import score_parquet
-from ecdctr.serving.export import INPUTS, export_bundle, request_of
+from ecdctr.serving.export import INPUTS, export_bundle
 from ecdctr.serving.scorer import RequestError, Scorer
 from ecdctr.store.store import Store
 from tests.conftest import DATE
+from tests.serving.logged import logged_requests, read_log
 
 PLACES = [
     ("ts",), ("user_id",), ("user",), ("context",), ("history",), ("candidates",), ("history", 0), ("history", 0, "ts"),
     ("history", 0, "item_id"), ("candidates", 0), ("candidates", 0, "item_id"), ("candidates", 0, "tags"),
-    ("candidates", 0, "price"), ("user", "city"), ("user", "user_ctr"), ("context", "slot"),
+    ("candidates", 0, "price"), ("user", "city"), ("user", "user_clicks"), ("context", "slot"),
 ]  # fmt: skip
 NEXT = DATE + dt.timedelta(days=1)
 
@@ -48,7 +49,7 @@ def exported(config, tmp_path_factory):
         train_tpm(Request(config, store, DATE - dt.timedelta(days=days)))
     train_cpm(Request(config, store, DATE))
     ref = train_actr(Request(config, store, DATE)).manifest.ref
-    export_bundle(config, store, ref, folder / "bundle")
+    export_bundle(store, ref, folder / "bundle")
     return folder / "bundle", store, ref
 
 
@@ -58,22 +59,21 @@ def scorer(exported) -> Scorer:
 
 
 @pytest.fixture(scope="module")
-def valid(config, examples) -> dict:
-    return next(r for r in (request_of(config, example) for example in examples) if r["history"])
+def requests(config) -> list[dict]:
+    return logged_requests(config, NEXT)
 
 
 @pytest.fixture(scope="module")
-def examples(config) -> list[dict]:
-    day = prepare(config, "ads", [NEXT])[0]
-    return pa.concat_tables(read_chunks([Part(day.path, "ads")], None, 10_000)).to_pylist()
+def valid(requests) -> dict:
+    return next(r for r in requests if any(c["ts"] < r["ts"] for c in r["history"]))
 
 
-def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, examples):
+def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, requests):
     """The day after has users, items and values that the version never saw."""
     bundle, store, ref = exported
     scorer = Scorer(bundle)
     expected = score(config, store, ref, "ads", NEXT).scores
-    found = np.array([scorer.score(request_of(config, example))[0] for example in examples])
+    found = np.array([scorer.score(request)[0] for request in requests])
     assert np.abs(found - expected).max() < 1e-5
     assert expected.std() > 0
 
@@ -112,10 +112,10 @@ def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, 
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_candidates_of_one_request_score_as_one_by_one(config, exported, examples):
+def test_candidates_of_one_request_score_as_one_by_one(config, exported, requests):
     bundle, _, _ = exported
     scorer = Scorer(bundle)
-    requests = [request_of(config, example) for example in examples[:7]]
+    requests = requests[:7]
     many = requests[0] | {"candidates": [request["candidates"][0] for request in requests]}
     single = [
         scorer.score(requests[0] | {"candidates": request["candidates"]})[0] for request in requests
@@ -123,19 +123,19 @@ def test_candidates_of_one_request_score_as_one_by_one(config, exported, example
     assert scorer.score(many) == pytest.approx(single, abs=1e-6)
 
 
-def test_unknown_and_missing_values_score_as_unknown(config, exported, examples):
+def test_unknown_and_missing_values_score_as_unknown(config, exported, requests):
     bundle, _, _ = exported
     scorer = Scorer(bundle)
-    request = request_of(config, examples[0])
+    request = requests[0]
     unseen = scorer.score(request | {"user_id": -5})
     assert unseen == pytest.approx(scorer.score(request | {"user_id": None}))
     assert np.isfinite(scorer.score({"ts": request["ts"], "candidates": [{}]})).all()
 
 
-def test_clicks_at_or_after_the_moment_are_not_read(config, exported, examples):
+def test_clicks_at_or_after_the_moment_are_not_read(exported, valid):
     bundle, _, _ = exported
     scorer = Scorer(bundle)
-    request = next(r for r in map(lambda e: request_of(config, e), examples) if r["history"])
+    request = valid
     later = [
         {"item_id": request["history"][0]["item_id"], "ts": request["ts"] + s} for s in (0, 60)
     ]
@@ -159,23 +159,34 @@ def test_clicks_at_or_after_the_moment_are_not_read(config, exported, examples):
         ({"candidates": [{"price": float("inf")}]}, "price: expected a finite number"),
         ({"history": [{"item": 3}]}, "history: expected a list of clicks"),
         ({"extra": 1}, "Unknown key 'extra'"),
+        ({"user": {"user_impressions": -1}}, "user_impressions: expected 0 or more, found -1"),
+        (
+            {"user": {"user_impressions": 2, "user_clicks": 3}},
+            r"user_clicks: expected at most user_impressions \(2\), found 3",
+        ),
+        (
+            {"candidates": [{}, {"item_clicks": 1}]},
+            r"item_clicks: expected at most item_impressions \(0\), found 1",
+        ),
+        ({"user": {"user_ctr": 0.5}}, "user: the model has no feature 'user_ctr'"),
+        ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),
     ],
 )
 def test_a_request_that_does_not_fit_is_refused_with_the_place(
-    config, exported, examples, change, message
+    config, exported, requests, change, message
 ):
     scorer = Scorer(exported[0])
     with pytest.raises(RequestError, match=message):
-        scorer.score(request_of(config, examples[0]) | change)
+        scorer.score(requests[0] | change)
 
 
 def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(
-    config, exported, examples
+    config, exported, requests
 ):
     schema = json.loads((exported[0] / "request.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
     known = Draft202012Validator(schema)
-    request = request_of(config, examples[0])
+    request = requests[0]
     assert list(known.iter_errors(request)) == []
     assert list(known.iter_errors({"ts": 1.5, "user_id": None, "candidates": [{}]})) == []
     for change in (
@@ -188,11 +199,11 @@ def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(
         assert list(known.iter_errors(request | change)), change
 
 
-def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, exported, examples):
+def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, exported, requests):
     scorer = Scorer(exported[0])
     program = torch.export.load(exported[0] / "model.pt2").module()
-    for example in examples[:5]:
-        arrays = scorer.encode(request_of(config, example))
+    for request in requests[:5]:
+        arrays = scorer.encode(request)
         found = program(*(torch.tensor(arrays[name]) for name in INPUTS)).detach()
         assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
@@ -224,32 +235,87 @@ def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(
     assert np.isfinite(found).all()
 
 
-def test_a_changed_bundle_fails_its_self_test(exported, tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["numeric"]["price"].update(transform="identity"),
+        lambda d: d.update(lookback_days=d["lookback_days"] + 1),
+        lambda d: d.update(lookback_days=d["lookback_days"] - 1),
+        lambda d: d.update(prior_ctr=d["prior_ctr"] + 0.05),
+    ],
+)
+def test_a_changed_bundle_fails_its_self_test(exported, tmp_path, change):
     bundle, _, _ = exported
     for path in bundle.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     described = json.loads((tmp_path / "bundle.json").read_text())
-    described["numeric"]["price"]["transform"] = "identity"
+    change(described)
     (tmp_path / "bundle.json").write_text(json.dumps(described))
     with pytest.raises(EcdctrError, match="self-test fails"):
         Scorer(tmp_path)
 
 
+def test_the_self_test_names_no_user_and_holds_nothing_that_was_logged(config, exported):
+    cases = json.loads((exported[0] / "selftest.json").read_text())
+    log = read_log(config)
+    users = {row["user_id"] for rows in log.values() for row in rows}
+    clicks = {(row["item_id"], row["ts"]) for rows in log.values() for row in rows}
+    known = [case for case in cases if case["user_row"]]
+    assert 0 < len(known) < len(cases), "users that training saw, and others"
+    for case in cases:
+        assert case["request"]["user_id"] not in users
+        for click in case["request"]["history"]:
+            assert (click["item_id"], round(click["ts"] * 1e6)) not in clicks
+
+
+def test_the_prior_is_that_of_the_last_day_that_the_version_read(config, exported):
+    """By hand, from the impressions."""
+    bundle, store, ref = exported
+    days = window(DATE - dt.timedelta(days=1), config.data.lookback_days)
+    clicks = [row["click"] for day in days for row in read_log(config)["ads", day]]
+    expected = sum(clicks) / len(clicks)
+    assert json.loads((bundle / "bundle.json").read_text())["prior_ctr"] == pytest.approx(expected)
+    old = store.path(ref) / "manifest.json"
+    content = json.loads(old.read_text())
+    assert content["prior_ctr"] == pytest.approx(expected)
+
+
+def test_a_click_from_before_the_lookback_changes_no_score(config, scorer, valid):
+    first = dt.datetime.combine(NEXT, dt.time(), dt.UTC) - dt.timedelta(config.data.lookback_days)
+    item = valid["candidates"][0]["item_id"]
+    alone = valid | {"history": []}
+    for seconds in (-1e-6, -200 * 86_400):
+        click = {"item_id": item, "ts": first.timestamp() + seconds}
+        assert scorer.score(valid | {"history": [click]}) == scorer.score(alone)
+    click = {"item_id": item, "ts": first.timestamp()}
+    assert scorer.score(valid | {"history": [click]}) != scorer.score(alone)
+
+
+def test_counts_left_out_are_those_of_a_user_and_an_item_never_shown(scorer, valid):
+    features = {k: v for k, v in valid["user"].items() if not k.startswith("user_")}
+    zero = {"user_impressions": 0, "user_clicks": 0}
+    assert scorer.score(valid | {"user": features}) == scorer.score(
+        valid | {"user": features | zero}
+    )
+    always = {"user_impressions": 1e9, "user_clicks": 1e9}
+    assert scorer.score(valid | {"user": features}) != scorer.score(
+        valid | {"user": features | always}
+    )
+
+
 def test_what_cannot_be_exported_leaves_nothing(config, exported, tmp_path):
     bundle, store, ref = exported
     with pytest.raises(ConfigError, match="exists already"):
-        export_bundle(config, store, ref, bundle)
+        export_bundle(store, ref, bundle)
     with pytest.raises(ConfigError, match="no ads model"):
-        export_bundle(config, store, ref._replace(level="cpm"), tmp_path / "bundle")
+        export_bundle(store, ref._replace(level="cpm"), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scoring_needs_neither_torch_nor_airflow(config, exported, examples, tmp_path):
+def test_scoring_needs_neither_torch_nor_airflow(exported, requests, tmp_path):
     bundle, _, _ = exported
-    requests = tmp_path / "requests.jsonl"
-    requests.write_text(
-        "".join(json.dumps(request_of(config, example)) + "\n" for example in examples[:3])
-    )
+    lines = tmp_path / "requests.jsonl"
+    lines.write_text("".join(json.dumps(request) + "\n" for request in requests[:3]))
     code = """
 import sys
 for name in ("torch", "airflow", "pyarrow", "duckdb"):
@@ -258,13 +324,13 @@ from ecdctr.cli import app
 app(["score", "--bundle", sys.argv[1], "--requests", sys.argv[2]])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(bundle), str(requests)],
+        [sys.executable, "-c", code, str(bundle), str(lines)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     scorer = Scorer(bundle)
-    expected = [scorer.score(request_of(config, example)).tolist() for example in examples[:3]]
+    expected = [scorer.score(request).tolist() for request in requests[:3]]
     for line, values in zip(done.stdout.splitlines(), expected, strict=True):
         assert json.loads(line) == pytest.approx(values, abs=1e-6)

@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import uvicorn
 
-from ecdctr.examples.batches import Part, read_chunks
-from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.serving.export import export_bundle, request_of
+from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, build_app, score_together
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.make import changed, write_config
+from tests.serving.logged import logged_requests
 
 SWAPS, CLIENTS = 100, 4
 
@@ -52,15 +50,13 @@ def store(config, tmp_path_factory) -> Store:
 def scorers(config, store, tmp_path_factory) -> list[Scorer]:
     folder = tmp_path_factory.mktemp("bundles")
     for ref in store.versions("production", "actr"):
-        export_bundle(config, store, ref, folder / ref.version)
+        export_bundle(store, ref, folder / ref.version)
     return [Scorer(path) for path in sorted(folder.iterdir())]
 
 
 @pytest.fixture(scope="module")
 def requests(config) -> list[dict[str, Any]]:
-    day = prepare(config, "ads", [DATE])[0]
-    examples = pa.concat_tables(read_chunks([Part(day.path, "ads")], None, 10_000)).to_pylist()
-    return [request_of(config, example) for example in examples[:20]]
+    return logged_requests(config, DATE)[:20]
 
 
 @contextlib.contextmanager
@@ -250,7 +246,7 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         broken = tmp_path / "bundles" / str(second).replace("/", "_")
         shutil.copytree(tmp_path / "bundles" / str(first).replace("/", "_"), broken)
         (broken / "selftest.json").write_text(
-            json.dumps({"requests": [requests[0]], "probabilities": [[2.0]]})
+            json.dumps([{"request": requests[0], "user_row": 0, "probabilities": [2.0]}])
         )
         store.set_alias("serving", second, "a broken bundle")
         until(lambda: 'failures_total{role="serving"} 1.0' in call(port, "GET", "/metrics")[1])

@@ -1,0 +1,149 @@
+"""No skew: what the scorer makes of a raw request is what preparation makes of the same impression."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecdctr.config import Config
+from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.prepare import prepare
+from ecdctr.examples.transforms import COUNT_FEATURES, DAY, SECOND
+from ecdctr.examples.vocabulary import EMPTY, Vocabulary
+from ecdctr.serving.export import INPUTS, _arrays
+from ecdctr.serving.scorer import Scorer
+from ecdctr.serving.selftest import Impressions, request_of, write
+
+DATE = dt.date(2026, 1, 20)
+MIDNIGHT = int(dt.datetime.combine(DATE, dt.time(), dt.UTC).timestamp()) * SECOND
+FEATURES = [
+    {"name": "city", "side": "user", "kind": "categorical"},
+    {"name": "tags", "side": "item", "kind": "multi_valued", "max_values": 2},
+    {"name": "price", "side": "item", "kind": "numeric", "transform": "log1p"},
+    {"name": "age", "side": "user", "kind": "numeric"},
+    {"name": "slot", "side": "context", "kind": "categorical"},
+]
+# Around midnights, inside one second, and anywhere
+OFFSETS = st.sampled_from([0, 1, SECOND - 1, DAY - 1, DAY // 2, DAY // 2 + 1]) | st.integers(
+    0, DAY - 1
+)
+NUMBERS = st.none() | st.floats(-1e6, 1e6, width=32)
+
+
+class Encoder(Scorer):
+    """A scorer without a network: its features alone."""
+
+    def __init__(
+        self, config: Config, inputs: Inputs, prior: float, vocabularies: dict[str, Vocabulary]
+    ) -> None:
+        declared = {
+            f.name: {"transform": f.transform, "null": config.data.numeric_null}
+            for f in config.features
+        }
+        self.description = {
+            "fields": inputs.fields,
+            "multi": inputs.multi,
+            "numeric": declared | {name: {} for name in COUNT_FEATURES},
+            "history_length": inputs.history_length,
+            "lookback_days": config.data.lookback_days,
+            "prior_ctr": prior,
+            "user_side": ["city", "age", "user_impressions", "user_clicks"],
+            "context_side": ["slot"],
+        }
+        self.description["numeric"] = {
+            name: self.description["numeric"][name] for name in inputs.numeric
+        }
+        self._item_side = frozenset(["item_id", "tags", "price", "item_impressions", "item_clicks"])
+        arrays = _arrays(vocabularies)
+        self._vocabularies = {
+            name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"]) for name in vocabularies
+        }
+
+
+@st.composite
+def impressions(draw: st.DrawFn, days: int, named: Any) -> Impressions:
+    """Both domains, the day itself and up to `days` before it; ids and categories from a few values."""
+    few = st.integers(0, 3)
+    log: Impressions = {}
+    seen = set()
+    moments = st.tuples(st.sampled_from(["natural", "ads"]), st.integers(0, days), OFFSETS)
+    today = st.tuples(st.just("ads"), st.just(0), OFFSETS)
+    drawn = draw(st.lists(today, min_size=1, max_size=8)) + draw(st.lists(moments, max_size=25))
+    for domain, back, offset in drawn:
+        row = {"user_id": named(draw(few)), "item_id": named(draw(few))}
+        row |= {"ts": MIDNIGHT - back * DAY + offset, "click": draw(st.integers(0, 1))}
+        key = tuple(row[name] for name in ("user_id", "item_id", "ts"))
+        if key not in seen:
+            seen.add(key)
+            optional = st.none() | few.map(named)
+            row |= {"city": draw(optional), "slot": draw(optional)}
+            row |= {"price": draw(NUMBERS), "age": draw(NUMBERS)}
+            row["tags"] = draw(st.none() | st.lists(few.map(named), max_size=3))
+            log.setdefault((domain, DATE - dt.timedelta(days=back)), []).append(row)
+    return log
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), strings=st.booleans(), length=st.integers(1, 3), lookback=st.integers(1, 3))
+def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
+    data: st.DataObject, strings: bool, length: int, lookback: int
+) -> None:
+    named = (lambda number: f"é{number}") if strings else (lambda number: number - 1)
+    log = data.draw(impressions(lookback + 1, named))
+    names = ("user_id", "item_id", "city", "slot", "tags")
+    known = pa.array([named(number) for number in (2, 0, 1)])  # 3 was never seen in training
+    vocabularies = {name: EMPTY.extended(known) for name in names}
+    hours = EMPTY.extended(pa.array([0, 12, 23]))
+    with tempfile.TemporaryDirectory() as name:
+        paths = {"root": Path(name) / "log", "prepared": Path(name) / "prepared"}
+        shape = {"history_length": length, "lookback_days": lookback, "numeric_null": -1.5}
+        config = Config.model_validate({"data": paths | shape, "features": FEATURES})
+        write(config, vocabularies, log)
+        (day,) = prepare(config, "ads", [DATE])
+        table = next(read_chunks([Part(day.path, "ads")], None, 1000))
+    inputs = Inputs.of(config, "actr")
+    vocabularies["hour"] = hours
+    expected = encode(table, inputs, vocabularies)
+    scorer = Encoder(config, inputs, table["prior_ctr"][0].as_py(), vocabularies)
+    rows = sorted(log["ads", DATE], key=lambda row: (row["ts"], row["user_id"], row["item_id"]))
+    for i, row in enumerate(rows):
+        found = scorer.encode(request_of(config, log, row, DATE))
+        for array in INPUTS:
+            wanted = getattr(expected, array)[i : i + 1].numpy()
+            if array == "numeric":  # ln of two libraries
+                np.testing.assert_allclose(found[array], wanted, rtol=3e-7, atol=1e-7)
+            else:
+                np.testing.assert_array_equal(found[array], wanted, err_msg=f"{array} of {row}")
+
+
+def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, tmp_path) -> None:
+    """Of a day in whose past neither the user nor the item is: the prior, not zero."""
+    rows = [
+        {"user_id": user, "item_id": user + 10, "ts": ts, "click": click, "city": 1, "slot": 1}
+        | {"price": 1.0, "age": 2.0, "tags": []}
+        for user, ts, click in ((1, MIDNIGHT - 2, 1), (1, MIDNIGHT - 1, 0), (2, MIDNIGHT, 0))
+    ]
+    log: Impressions = {("ads", DATE - dt.timedelta(days=1)): rows[:2], ("ads", DATE): rows[2:]}
+    names = ("user_id", "item_id", "city", "slot", "tags")
+    vocabularies = {name: EMPTY.extended(pa.array([1])) for name in names}
+    paths = {"root": tmp_path / "log", "prepared": tmp_path / "prepared"}
+    made = Config.model_validate({"data": paths, "features": FEATURES})
+    write(made, vocabularies, log)
+    (day,) = prepare(made, "ads", [DATE])
+    (example,) = pq.read_table(day.path, partitioning=None).to_pylist()
+    assert (example["user_ctr"], example["item_ctr"], example["prior_ctr"]) == (0.5, 0.5, 0.5)
+    inputs = Inputs.of(made, "actr")
+    vocabularies["hour"] = EMPTY
+    scorer = Encoder(made, inputs, example["prior_ctr"], vocabularies)
+    found = scorer.encode({"ts": MIDNIGHT / SECOND, "candidates": [{}]})["numeric"][0]
+    assert dict(zip(inputs.numeric, found.tolist(), strict=True)) == {
+        "price": 0.0, "age": 0.0, "user_impressions": 0.0, "user_ctr": 0.5, "item_impressions": 0.0, "item_ctr": 0.5,
+    }  # fmt: skip
