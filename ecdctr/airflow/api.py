@@ -96,6 +96,11 @@ class Api:
             run["dag_run_id"]: run for run in self.all(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs")
         }
 
+    def states(self) -> dict[str, str]:
+        """The state of every run of all DAGs, by its id."""
+        runs = self.all("/api/v2/dags/~/dagRuns", "dag_runs")
+        return {run["dag_run_id"]: run["state"] for run in runs}
+
     def unpause(self, dag_ids: Collection[str], paused: bool = False) -> None:
         """Let DAGs run, or stop them."""
         for dag_id in dag_ids:

@@ -119,12 +119,9 @@ def build_dag(level: Level) -> DAG:
         train = command_task(
             settings, "train", train_arguments, gpu=True, processes=config.training(level).shards
         )
-        evaluate = command_task(
-            settings, "evaluate", ["evaluate", "--version", VERSION, "--date", NEXT, *variant]
-        )
-        gate = command_task(
-            settings, "gate", ["gate", "--version", VERSION, "--date", NEXT, *variant]
-        )
+        scored = ["--version", VERSION, "--date", NEXT, *variant]
+        evaluate = command_task(settings, "evaluate", ["evaluate", *scored, "--champion"])
+        gate = command_task(settings, "gate", ["gate", *scored])
 
         wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
         if level != "tpm":

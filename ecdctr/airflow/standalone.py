@@ -40,9 +40,14 @@ MARK = "ECDCTR_STANDALONE"  # in the environment of every process of a running A
 
 
 class Airflow:
-    """A local Airflow on loopback. `api` drives it while it is running."""
+    """A local Airflow on loopback. `api` drives it while it is running.
 
-    def __init__(self, home: Path, config: Path, store: Path, port: int) -> None:
+    Without `scheduled` its DAGs have no runs but those that somebody starts.
+    """
+
+    def __init__(
+        self, home: Path, config: Path, store: Path, port: int, scheduled: bool = True
+    ) -> None:
         self.home, self.port = home, port
         self.url = f"http://127.0.0.1:{port}"
         self.api = Api(self.url, alive=self.check_alive)
@@ -67,6 +72,7 @@ class Airflow:
                 "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
                 "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+                "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(scheduled),
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # 5: as long does a task that is done hold its slot
                 "ECDCTR_CONFIG": str(config),
                 "ECDCTR_STORE": str(store),

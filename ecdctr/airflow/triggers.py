@@ -67,7 +67,9 @@ class DayTrigger(PollTrigger):
 
 
 class YesterdayTrigger(PollTrigger):
-    """Waits for a level's version of the day before: for its run while there is one, and for its version.
+    """Waits for a level's version of the day before: while its run has yet to train, and for its version.
+
+    What comes after training there (evaluation waits for a further day of data) is not waited for.
 
     `run_before` is the run of the day before: its logical date (backfills, schedules) or its run id, empty when
     neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
@@ -93,7 +95,7 @@ class YesterdayTrigger(PollTrigger):
 
     def look(self) -> Outcome:
         """Whether the day before is done."""
-        if self.runs("queued", "running"):
+        if self.runs("queued", "running") and not self.trained():
             return "waiting"
         if self.has_version():
             return "ready"
@@ -114,8 +116,22 @@ class YesterdayTrigger(PollTrigger):
             return 0
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+        return RuntimeTaskInstance.get_dr_count(
+            dag_id=self.dag_id, states=list(states), **self._which()
+        )
+
+    def trained(self) -> bool:
+        """Whether the run of the day before has trained; a cleared run has not."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        done = RuntimeTaskInstance.get_ti_count(
+            dag_id=self.dag_id, task_ids=["train"], states=["success"], **self._which()
+        )
+        return done > 0
+
+    def _which(self) -> dict[str, Any]:
+        """How Airflow is told the run of the day before."""
         try:
-            which: dict[str, Any] = {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
+            return {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
         except ValueError:
-            which = {"run_ids": [self.run_before]}
-        return RuntimeTaskInstance.get_dr_count(dag_id=self.dag_id, states=list(states), **which)
+            return {"run_ids": [self.run_before]}

@@ -131,6 +131,9 @@ def evaluate(
         str | None, typer.Option(help="a version; default: the newest before the day")
     ] = None,
     variant: VariantOption = "default",
+    champion: Annotated[
+        bool, typer.Option(help="score the serving version, too: the gate compares with it")
+    ] = False,
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
@@ -145,8 +148,12 @@ def evaluate(
         if version
         else session.store.require(parse_level(level), before, experiment)
     )
-    with session.store.in_use():
-        found = evaluate(session.config(variant), session.store, ref, day)
+    config, store = session.config(variant), session.store
+    with store.in_use():
+        found = evaluate(config, store, ref, day)
+        serving = store.alias("serving", ref.experiment, ref.level) if champion else None
+        if serving and serving.date < day and store.load_evaluation(serving, day) is None:
+            evaluate(config, store, serving, day)
     log(
         "evaluated",
         level=ref.level,

@@ -26,12 +26,13 @@ from ecdctr.impressions.days import available_dates
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
+VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", "production": "default"}  # by experiment
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
 
 class Run(NamedTuple):
-    """One DAG run of the demo and the runs that must be done before it."""
+    """One DAG run of the demo and the runs whose versions must be there before it."""
 
     level: str
     experiment: str
@@ -46,62 +47,64 @@ class Run(NamedTuple):
 
 
 def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
-    """Every run of the demo: three levels for the full method, and A-CTR without TPM and without any transfer.
+    """Every run of the demo: three levels for the full method, A-CTR without TPM and without transfer.
 
-    CPM runs one day after the other, since it goes on from the day before.
+    CPM's and A-CTR's runs come one day after the other: CPM goes on from the day before, and the
+    gate compares with the champion of the day before.
     """
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
-    first = dates[0]
     runs: list[Run] = []
-    previous: tuple[str, ...] = ()
-    for date in reversed(wanted.as_of(first)):
-        run = Run("tpm", "production", "default", date, previous)
-        previous = (run.key,)
-        runs.append(run)
-    before: dict[str, tuple[str, ...]] = {"no_tpm": (), "production": previous}
+    snapshots: tuple[str, ...] = ()
+    for date in reversed(wanted.as_of(dates[0])):
+        runs.append(Run("tpm", "production", "default", date, snapshots))
+        snapshots = (runs[-1].key,)
+    actr_before: dict[str, tuple[str, ...]] = {}
+    cpm_before = {"no_tpm": (), "production": snapshots}
     for date in dates:
-        runs.append(Run("actr", "ads_only", "ads_only", date, ()))
-        for experiment, variant in (("no_tpm", "no_tpm"), ("production", "default")):
-            cpm = Run("cpm", experiment, variant, date, before[experiment])
-            runs += [cpm, Run("actr", experiment, variant, date, (cpm.key,))]
-            before[experiment] = (cpm.key,)
+        for experiment, variant in VARIANTS.items():
+            after = actr_before.get(experiment, ())
+            if experiment in cpm_before:
+                cpm = Run("cpm", experiment, variant, date, cpm_before[experiment])
+                runs.append(cpm)
+                cpm_before[experiment] = (cpm.key,)
+                after = (cpm.key, *after)
+            runs.append(Run("actr", experiment, variant, date, after))
+            actr_before[experiment] = (runs[-1].key,)
     return runs
 
 
 def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
-    """Trigger each run as soon as those before it are done; raises EcdctrError when one fails."""
+    """Trigger each run as soon as those before it have trained; raises EcdctrError when one fails."""
     waiting = {run.key: run for run in runs}
+    started: dict[str, Run] = {}
+    trained: set[str] = set()
     done: set[str] = set()
     while len(done) < len(runs):
         for key, run in list(waiting.items()):
-            if done.issuperset(run.after):
-                conf = {
-                    "data_date": str(run.date),
-                    "experiment": run.experiment,
-                    "variant": run.variant,
-                }
-                airflow.api.trigger(f"ecdctr_{run.level}", key, conf)
-                del waiting[key]
-        for level in ("tpm", "cpm", "actr"):
-            for key, run_seen in airflow.api.runs(f"ecdctr_{level}").items():
-                if run_seen["state"] == "failed" and key.startswith("demo_"):
-                    raise EcdctrError(
-                        f"The run {key} failed; look at it with: ./run ui (DAG ecdctr_{level})"
-                    )
-                if run_seen["state"] == "success" and key.startswith("demo_") and key not in done:
-                    done.add(key)
-                    console.print(
-                        f"  [{len(done):2d}/{len(runs)}] {key.removeprefix('demo_')}",
-                        highlight=False,
-                    )
+            if trained.issuperset(run.after):
+                conf = {"data_date": str(run.date), "experiment": run.experiment}
+                airflow.api.trigger(f"ecdctr_{run.level}", key, conf | {"variant": run.variant})
+                started[key] = waiting.pop(key)
+        trains = airflow.api.all(
+            "/api/v2/dags/~/dagRuns/~/taskInstances?task_id=train&state=success", "task_instances"
+        )
+        trained = {task["dag_run_id"] for task in trains}
+        for key, state in airflow.api.states().items():
+            if state == "failed" and key in started:
+                dag = f"ecdctr_{started[key].level}"
+                raise EcdctrError(f"The run {key} failed; look at it with: ./run ui (DAG {dag})")
+            if state == "success" and key in started and key not in done:
+                done.add(key)
+                name = key.removeprefix("demo_")
+                console.print(f"  [{len(done):2d}/{len(runs)}] {name}", highlight=False)
         airflow.check_alive()
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def demo(home: Path, days: int) -> None:
     """Simulate, run the DAGs, print the table, write the report and how long each step took."""
     config_path, store = ROOT / "configs" / "demo.yaml", home / "store"
-    airflow = Airflow(home / "airflow", config_path, store, free_port())
+    airflow = Airflow(home / "airflow", config_path, store, free_port(), scheduled=False)
     airflow.kill()  # what a demo that was killed has left
     shutil.rmtree(store, ignore_errors=True)
     shutil.rmtree(airflow.home, ignore_errors=True)
@@ -142,11 +145,13 @@ class Steps:
 
 def ui(home: Path, port: int) -> None:
     """Start Airflow's web UI on the demo's store and stay until interrupted."""
-    airflow = Airflow(home / "airflow", ROOT / "configs" / "demo.yaml", home / "store", port)
+    config, store = ROOT / "configs" / "demo.yaml", home / "store"
+    airflow = Airflow(home / "airflow", config, store, port, scheduled=False)
     with airflow.running():
         airflow.api.pool("gpu", 2)
         console.print(
-            f"Airflow's web UI: [bold]{airflow.url}[/]  (Ctrl+C stops it; no login, loopback only)"
+            f"Airflow's web UI: [bold]{airflow.url}[/]  (Ctrl+C stops it; no login, loopback only; "
+            "nothing runs by its schedule: the demo's days lie in the past)"
         )
         while True:
             time.sleep(2)

@@ -39,7 +39,6 @@ class FieldEmbeddings(nn.Module):
         self.position = torch.empty(0, dtype=torch.int64)
         self.block: Block | None = None
 
-    @torch.compiler.disable  # how many rows a batch reads is not known to a compiler
     def forward(self, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Several tensors of global rows [...], each → its vectors [..., dim]. Once per training step."""
         if not self.training:

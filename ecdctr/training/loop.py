@@ -16,6 +16,7 @@ from ecdctr.config import Training
 from ecdctr.errors import TrainingError
 from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.progress import Position, Progress
 from ecdctr.training.sharded import across_processes, onto_one_process
@@ -59,7 +60,7 @@ def fit(
     """
     keep_freed_memory()
     torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # imports no compiler, which takes a second
     # a debugging aid of deterministic mode that costs some percent
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = workers.device
@@ -68,7 +69,7 @@ def fit(
     if workers.world > 1:
         whole = across_processes(model, workers)
     optimizers = Optimizers(model, settings)
-    compiled = torch.compile(whole, dynamic=False) if settings.compile else whole
+    compiled = _compiled(whole) if settings.compile else whole
     if optimizer:
         optimizers.load(optimizer)
     at = progress.resume(model, optimizers) if progress else Position()
@@ -121,6 +122,18 @@ def fit(
         onto_one_process(model, embeddings)  # type: ignore[arg-type]
     model.cpu().eval()
     return FitResult(samples, time.perf_counter() - started, loss_sum, state)
+
+
+def _compiled(whole: nn.Module) -> nn.Module:
+    """Let torch fuse the network; how many rows a batch reads is not known to a compiler.
+
+    Not a decorator of the embeddings: it would import the compiler (a second) wherever they are.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's choices, too
+    for module in whole.modules():
+        if isinstance(module, FieldEmbeddings):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
+    return torch.compile(whole, dynamic=False)  # type: ignore[return-value]
 
 
 def _together(

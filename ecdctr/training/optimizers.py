@@ -6,11 +6,13 @@ import math
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 from ecdctr.config import Actr, Cpm, Training
 from ecdctr.models.embeddings import FieldEmbeddings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
@@ -18,7 +20,7 @@ class RowAdam:
     """Adam on the rows that a batch touches: the numbers of torch.optim.SparseAdam, without its sparse tensors."""
 
     def __init__(
-        self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = (0.9, 0.999)
+        self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = BETAS
     ) -> None:
         self.embeddings, self.lr, self.betas, self.steps = embeddings, lr, betas, 0
         table = embeddings.table.weight
@@ -46,6 +48,53 @@ class RowAdam:
         self.embeddings.table.weight.index_copy_(0, rows, updated)
 
 
+class DenseAdam:
+    """Adam on whole parameters, fused: the numbers of torch.optim.Adam.
+
+    Its function is called and not its class, which imports torch's compiler (a second per process).
+    """
+
+    def __init__(self, groups: list[tuple[list[nn.Parameter], float]]) -> None:
+        self.groups = [(parameters, lr) for parameters, lr in groups if parameters]
+        self.state: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        for parameters, _ in self.groups:
+            for parameter in parameters:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of the parameters that have a gradient."""
+        for parameters, lr in self.groups:
+            learned: list[torch.Tensor] = [p for p in parameters if p.grad is not None]
+            states = [self._state_of(parameter) for parameter in learned]
+            adam(
+                learned,
+                [p.grad for p in learned if p.grad is not None],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=lr,
+                weight_decay=0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        if parameter not in self.state:
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            zeros = {key: torch.zeros_like(parameter) for key in MOMENTS}
+            self.state[parameter] = {"step": step, **zeros}
+        return self.state[parameter]
+
+
 class Optimizers:
     """RowAdam for the embedding tables, Adam for the rest, the aggregator with a learning rate of its own."""
 
@@ -59,22 +108,16 @@ class Optimizers:
             if not name.startswith("embeddings.") and p.requires_grad
         }
         aggregator = settings.lr_aggregator if isinstance(settings, Cpm | Actr) else None
-        groups = [
-            {
-                "params": [p for n, p in self.named.items() if not n.startswith("snapshots.")],
-                "lr": settings.lr_dense,
-            },
-            {
-                "params": [p for n, p in self.named.items() if n.startswith("snapshots.")],
-                "lr": aggregator or settings.lr_dense,
-            },
-        ]
-        self.dense = torch.optim.Adam([group for group in groups if group["params"]], fused=True)
+        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for name, parameter in self.named.items():
+            groups[name.startswith("snapshots.")].append(parameter)
+        rates = {False: settings.lr_dense, True: aggregator or settings.lr_dense}
+        self.dense = DenseAdam([(groups[key], rates[key]) for key in groups])
         self.rows = RowAdam(embeddings, settings.lr_embedding)
 
     def step(self, loss: torch.Tensor) -> None:
         """One update of all parameters."""
-        self.dense.zero_grad(set_to_none=True)
+        self.dense.zero_grad()
         loss.backward()
         self.rows.step()
         self.dense.step()

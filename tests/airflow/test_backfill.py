@@ -237,28 +237,26 @@ def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(world, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("runs", "version", "must_exist", "expected"),
+    ("runs", "trained", "version", "must_exist", "expected"),
     [
-        (
-            {"running": 1},
-            True,
-            False,
-            "waiting",
-        ),  # a cleared day is trained again: its old version does not count
-        ({}, True, True, "ready"),
-        ({"failed": 1}, True, True, "ready"),  # trained, but a later step of its run failed
-        ({"failed": 1}, False, True, "failed"),
-        ({}, False, True, "waiting"),
-        ({}, False, False, "ready"),  # nobody ran that day: the chain begins here
+        # a cleared day is trained again: its old version does not count
+        ({"running": 1}, False, True, False, "waiting"),
+        ({"running": 1}, True, True, False, "ready"),  # it evaluates still, and waits for data
+        ({}, True, True, True, "ready"),
+        ({"failed": 1}, True, True, True, "ready"),  # trained, but a later step of its run failed
+        ({"failed": 1}, False, False, True, "failed"),
+        ({}, False, False, True, "waiting"),
+        ({}, False, False, False, "ready"),  # nobody ran that day: the chain begins here
     ],
 )
-def test_what_the_day_before_means_for_a_chain(monkeypatch, runs, version, must_exist, expected):
+def test_what_the_day_before_means_for_a_chain(
+    monkeypatch, runs, trained, version, must_exist, expected
+):
     trigger = YesterdayTrigger(
         "store", "actr", "x", "2026-01-17", "d", "r", must_exist, poke_seconds=1, timeout_seconds=1
     )
-    monkeypatch.setattr(
-        trigger, "runs", lambda *states: sum(runs.get(state, 0) for state in states)
-    )
+    monkeypatch.setattr(trigger, "runs", lambda *states: sum(runs.get(s, 0) for s in states))
+    monkeypatch.setattr(trigger, "trained", lambda: trained)
     monkeypatch.setattr(trigger, "has_version", lambda: version)
     assert trigger.look() == expected
 

@@ -132,14 +132,11 @@ def test_an_ablation_runs_from_its_form(airflow):
 
 
 @pytest.mark.airflow
-def test_importing_the_dags_is_fast_and_loads_nothing_heavy(airflow):
+def test_importing_the_dags_loads_nothing_heavy(airflow):
     code = """
-import runpy, sys, time
-import airflow.sdk, airflow.triggers.base
-started = time.perf_counter()
+import runpy, sys
 for name in ("tpm", "cpm", "actr", "ablation", "forgetting"):
     runpy.run_path(f"dags/ecdctr_{name}.py")
-print(time.perf_counter() - started)
 print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
 """
     done = subprocess.run(
@@ -150,9 +147,7 @@ print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if
         text=True,
         check=True,
     )
-    seconds, heavy = done.stdout.splitlines()[-2:]
-    assert float(seconds) < 1.0
-    assert heavy == "[]"
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.airflow
