@@ -23,9 +23,9 @@ from benchmarks.step import random_snapshots
 from ecdctr.config import Config
 from ecdctr.examples.batches import Inputs, Part
 from ecdctr.examples.vocabulary import Vocabulary
-from ecdctr.levels.run import peak_memory_mb
 from ecdctr.models.network import CtrNet
-from ecdctr.training.loop import fit
+from ecdctr.training.loop import Job, fit
+from ecdctr.training.process import peak_memory_mb
 
 FOLDER = RESULTS / "growth"
 
@@ -80,7 +80,7 @@ def train(size: Size, path: Path) -> dict[str, float]:
     config = Config.model_validate({"snapshots": {"count": size.snapshots}})
     rows = {name: vocabulary.rows for name, vocabulary in ids.items()}
     model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, size.snapshots))
-    done = fit(model, config.cpm, inputs, ids, [Part(path, "natural")], 1)
+    done = fit(Job(model, config.cpm, inputs, ids, [Part(path, "natural")], seed=1))
     return {"seconds": done.seconds, "memory": peak_memory_mb() - before}
 
 

@@ -19,8 +19,8 @@ from ecdctr.config import Cpm, Snapshots, Tpm
 from ecdctr.examples.batches import Part, training_batches
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
-from ecdctr.training.loop import keep_freed_memory
 from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.process import keep_freed_memory
 
 COUNTED = (
     "mm",

@@ -28,7 +28,7 @@ from ecdctr.config import Config
 from ecdctr.examples.batches import Inputs, Part, encode, read_chunks, training_batches
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.network import CtrNet
-from ecdctr.training.loop import fit
+from ecdctr.training.loop import Job, fit
 
 FOLDER, PEERS = RESULTS / "training", ROOT / ".venv-peers"
 TRAIN, TEST, HISTORY, REPEATS = 600_000, 100_000, 20, 5
@@ -123,9 +123,8 @@ def ours(name: str, precision: str) -> dict[str, float]:
     """One epoch, then the loss on the test rows."""
     config, inputs, vocabularies = prepared(name, precision)
     model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1)
-    done = fit(
-        model, config.cpm, inputs, vocabularies, [Part(FOLDER / "train.parquet", "ads")], seed=1
-    )
+    parts = [Part(FOLDER / "train.parquet", "ads")]
+    done = fit(Job(model, config.cpm, inputs, vocabularies, parts, seed=1))
     labels, scores = [], []
     with torch.inference_mode():
         for table in read_chunks([Part(FOLDER / "test.parquet", "ads")], inputs.columns, 10_000):

@@ -205,7 +205,7 @@ def report(
     ] = "ads_only,no_tpm,production",
 ) -> None:
     """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
-    from ecdctr.demo.run.page import collect, print_table, write_page
+    from ecdctr.demo.page import collect, print_table, write_page
 
     session: Session = context.obj
     rows = collect(session.store, [name.strip() for name in experiments.split(",")])

@@ -16,27 +16,11 @@ from rich.table import Table
 
 from ecdctr.errors import StoreError
 from ecdctr.report.figures import new_figure
+from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
-NAMES = {
-    "ads_only": "ads only",
-    "no_tpm": "CPM initialisation (no TPM)",
-    "full_window": "full, CPM anew each day",
-    "tpm_only": "TPM only (no CPM)",
-    "lag_0": "full, newest snapshot as of d (lag 0)",
-    "production": "full E-CDCTR",
-    "full": "full E-CDCTR",
-    "oracle": "oracle (true probabilities)",
-}
 COLUMNS = 3  # days in the terminal table, so that it fits into 80 columns
-COLOURS = {
-    "ads_only": "#8a8f98",
-    "no_tpm": "#d08a2e",
-    "tpm_only": "#7a5bb5",
-    "production": "#1769aa",
-    "oracle": "#2e8b57",
-}
 
 
 class Row(NamedTuple):
@@ -136,11 +120,6 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page)
-
-
-def short_name(experiment: str) -> str:
-    """The name without its explanation in brackets: the table has to fit into 80 columns."""
-    return NAMES.get(experiment, experiment).split(" (")[0]
 
 
 def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:

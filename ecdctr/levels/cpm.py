@@ -2,56 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import ClassVar
 
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.impressions.days import window
-from ecdctr.levels.request import Outcome, Plan, Request, Start
-from ecdctr.levels.run import load_snapshots, resolve_snapshots, run, start_from
+from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
+from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
+from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
 from ecdctr.store.manifest import Ref
 
 
 def train_cpm(request: Request) -> Outcome:
-    """Train CPM for a data date and publish it; the aggregator learns here.
+    """Train CPM for a data date and publish it; the aggregator learns here."""
+    return run(Cpm(request))
 
-    From scratch on its window (E-CDCTR), or with `refresh: incremental` from the version before on the days since it,
-    given the snapshots of this data date.
+
+@dataclass(frozen=True)
+class Cpm:
+    """From scratch on its window (E-CDCTR), or with `refresh: incremental` from the version before.
+
+    The latter reads the days since that version, given the snapshots of this data date.
     """
-    config = request.config
-    snapshots = resolve_snapshots(request)
-    parent = _parent(request)
-    dates = window(request.date, config.cpm.window_days if parent else config.cpm.first_days)
-    if parent:
-        dates = [date for date in dates if date > parent.date]
 
-    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
+    request: Request
+    algorithm: ClassVar[int] = 1
+
+    def plan(self) -> Plan:
+        """Resolve snapshots, and the version to go on from: of the experiment itself, a chain of its own."""
+        request, settings = self.request, self.request.config.cpm
+        snapshots = resolve_snapshots(request)
+        parent = self._parent()
+        dates = window(request.date, settings.window_days if parent else settings.first_days)
+        if parent:
+            dates = [date for date in dates if date > parent.date]
+        parents = {"tpm": snapshots} if snapshots else {}
+        if parent:
+            parents["cpm"] = [parent]
+        return Plan("cpm", parents, dates, grow_from=parent)
+
+    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
+        """Make the network over the snapshots, with the weights of the version before."""
+        request, config, parent = self.request, self.request.config, plan.grow_from
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        model = CtrNet(
-            config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)
-        )
+        snapshots = load_snapshots(request, plan.parents.get("tpm", []), vocabularies)
+        model = CtrNet(config, inputs, rows, config.seed, snapshots)
         if not parent:
             return Start(model)
-        return start_from(
-            model, parent, checkpoint.load(request.store.path(parent)), config.cpm.carry_optimizer
-        )
+        saved = checkpoint.load(request.store.path(parent))
+        return start_from(model, parent, saved, config.cpm.carry_optimizer)
 
-    def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
-        assert isinstance(model, CtrNet)  # noqa: S101
+    def finish(self, model: CtrNet, vocabularies: Vocabularies, folder: Path) -> None:
+        """Merge the K snapshots into one table, so that the version can be scored."""
         model.merge_snapshots()
 
-    parents = {"tpm": snapshots} if snapshots else {}
-    if parent:
-        parents["cpm"] = [parent]
-    return run(request, Plan("cpm", parents, dates), parent, build, finish)
-
-
-def _parent(request: Request) -> Ref | None:
-    """The version that this one goes on from: of the experiment itself, since a variant is a chain of its own."""
-    if request.restart or not request.config.chained("cpm"):
-        return None
-    return request.store.newest(request.experiment, "cpm", request.before)
+    def _parent(self) -> Ref | None:
+        request = self.request
+        if request.restart or not request.config.chained("cpm"):
+            return None
+        return request.store.newest(request.experiment, "cpm", request.before)

@@ -1,29 +1,35 @@
-"""What a level is asked for, how it plans, and what it gives back."""
+"""What a level is asked for, how it plans, what it hands from step to step, and what it gives back."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from ecdctr.config import PRODUCTION, Config, Level
+from ecdctr.config import DEFAULT, PRODUCTION, Config, Level
 from ecdctr.errors import ConfigError
+from ecdctr.examples.batches import Inputs
+from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
+
+Network = TypeVar("Network", bound=nn.Module)
+Vocabularies = dict[str, Vocabulary]
 
 
 class Reporter(Protocol):
     """Where progress goes; the command line draws bars from it."""
 
     def start(self, what: str, total: int) -> None:
-        """A piece of work of `total` units begins."""
+        """Begin a piece of work of `total` units."""
 
     def advance(self, units: int, loss: float | None = None) -> None:
-        """Some units are done."""
+        """Count some units as done."""
 
 
 class Silent:
@@ -44,15 +50,15 @@ class Request:
     store: Store
     date: dt.date
     experiment: str = PRODUCTION
-    variant: str = "default"
+    variant: str = DEFAULT
     force: bool = False
     restart: bool = False
     reporter: Reporter = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
-        if self.variant != "default" and self.experiment == PRODUCTION:
+        if self.variant != DEFAULT and self.experiment == PRODUCTION:
             raise ConfigError(
-                f"Variant '{self.variant}' cannot run in 'production', whose versions would mix; "
+                f"Variant '{self.variant}' cannot run in '{PRODUCTION}', whose versions would mix; "
                 f"name an experiment, for example --experiment {self.variant}."
             )
 
@@ -62,15 +68,15 @@ class Request:
         return self.date - dt.timedelta(days=1)
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """Everything that decides the result: what is read, from which parents, on which days."""
 
     level: Level
     parents: dict[str, list[Ref]]
     dates: list[dt.date]
-    natural_dates: tuple[
-        dt.date, ...
-    ] = ()  # A-CTR only: natural content trained on together with the ads
+    natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content beside the ads
+    grow_from: Ref | None = None  # the parent whose vocabularies are extended
 
 
 class Outcome(NamedTuple):
@@ -80,9 +86,29 @@ class Outcome(NamedTuple):
     reused: bool
 
 
-class Start(NamedTuple):
+@dataclass(frozen=True)
+class Start(Generic[Network]):
     """A network with its parents' weights in it, and what else its training starts from."""
 
-    model: nn.Module
+    model: Network
     optimizer: dict[str, torch.Tensor] | None = None
     penalty: Callable[[], torch.Tensor] | None = None
+
+
+class Steps(Protocol[Network]):
+    """What a level does of its own; `run` does what all of them share."""
+
+    algorithm: ClassVar[int]  # raised by whoever changes results where no module shows it
+
+    @property
+    def request(self) -> Request:
+        """What was asked for."""
+
+    def plan(self) -> Plan:
+        """Decide what is read and from which parents; reads manifests, but no data."""
+
+    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[Network]:
+        """Make the network and put its parents' weights into it."""
+
+    def finish(self, model: Network, vocabularies: Vocabularies, folder: Path) -> None:
+        """Change the trained model, or write more files, before it is published."""

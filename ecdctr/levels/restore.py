@@ -5,43 +5,56 @@ from __future__ import annotations
 from torch import nn
 
 from ecdctr.config import Config
+from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models import checkpoint
+from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.tpm import TpmNet
 from ecdctr.models.transfer import load_dense
-from ecdctr.store.manifest import Ref
+from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 
 def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, Vocabulary]]:
-    """A version's network from its own files, and from its CPM's where it was trained with one as a helper.
+    """Read a version's network from its own files, and from its CPM's where that one teaches it.
 
-    The shape comes from the manifest, not from today's configuration.
+    The shape comes from the manifest, not from today's configuration. Raises StoreError for damaged files.
     """
     store.check(ref)
     manifest = store.manifest(ref)
-    known = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
-    config = Config.model_validate({"seed": manifest.seed, **known})
+    config = trained_config(manifest)
     saved = checkpoint.load(store.path(ref))
-    inputs = Inputs.of(config, manifest.level)  # type: ignore[arg-type]
+    inputs = Inputs.of(config, manifest.level)
     rows = {name: saved.vocabularies[name].rows for name in inputs.vocabularies}
     model: nn.Module
     if manifest.level == "tpm":
         model = TpmNet(config, inputs, rows, config.seed)
     else:
-        helper: nn.Module | None = None
+        teacher = None
         if manifest.level == "actr" and config.actr.source != "none":
-            helper = load_network(store, Ref.parse(manifest.parents["cpm"][0]))[0]
-        assert helper is None or isinstance(helper, CtrNet)  # noqa: S101
+            teacher = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
         merged = {side: EntitySnapshots.of_merged(table) for side, table in saved.merged.items()}
-        model = CtrNet(config, inputs, rows, config.seed, merged or None, helper)
-    load_dense(
-        model,
-        {name: value for name, value in saved.dense.items() if not name.startswith("snapshots.")},
-    )
+        model = CtrNet(config, inputs, rows, config.seed, merged or None, teacher)
+    own = {name: value for name, value in saved.dense.items() if not name.startswith("snapshots.")}
+    load_dense(model, own)
+    embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
-        model.embeddings.load_prefix(name, table)
+        embeddings.load_prefix(name, table)
     return model.eval(), inputs, saved.vocabularies
+
+
+def load_ctr_network(store: Store, ref: Ref) -> CtrNet:
+    """Read a CPM or an A-CTR; raises StoreError for a TPM."""
+    network, _, _ = load_network(store, ref)
+    if not isinstance(network, CtrNet):
+        raise StoreError(f"{ref}: expected a CPM or an A-CTR, found a {ref.level}.")
+    return network
+
+
+def trained_config(manifest: Manifest) -> Config:
+    """Build the configuration that a version was trained with, as far as it decides the result."""
+    settings = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
+    return Config.model_validate({"seed": manifest.seed, **settings})

@@ -1,301 +1,206 @@
-"""What the three levels share: the fingerprint, reuse, parents' weights and snapshots, vocabularies, publishing."""
+"""What the three levels share: gather → fingerprint → re-use → build → fit → publish."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import hashlib
 import importlib.metadata
 import os
-import resource
 import socket
-import sys
-from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-
-import pyarrow as pa
-import torch
-from torch import nn
+from dataclasses import dataclass
+from typing import Generic
 
 import ecdctr
 from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
-from ecdctr.errors import ConfigError, StoreError
+from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.vocabulary import EMPTY, Vocabulary, distinct
 from ecdctr.impressions.quality import check_day
+from ecdctr.levels.fingerprint import fingerprint, level_code
+from ecdctr.levels.parents import grow_vocabularies
 from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_parts
-from ecdctr.levels.request import Outcome, Plan, Request, Start
+from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
-from ecdctr.models.embeddings import FieldEmbeddings
-from ecdctr.models.snapshots import EntitySnapshots
-from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
-from ecdctr.training.loop import fit
+from ecdctr.training.loop import FitResult, Job, fit
+from ecdctr.training.process import peak_memory_mb
 from ecdctr.training.progress import Progress
-from ecdctr.training.workers import check_shards, join
+from ecdctr.training.workers import Workers, check_shards, join
 
-NOT_TRAINING = {
-    "simulate.py",
-    "contract.py",
-    "readers.py",
-    "kuairand.py",
-    "quality.py",
-    "metrics.py",
-    "evaluate.py",
-    "evaluations.py",
-    "matrix.py",
-    "progress.py",
-}
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
 
-Build = Callable[[Inputs, dict[str, Vocabulary]], Start]
-Finish = Callable[[nn.Module, dict[str, Vocabulary], Path], None]
+@dataclass(frozen=True)
+class Gathered:
+    """What a training rests on, all of it known before anything is trained."""
+
+    plan: Plan
+    days: Days
+    fingerprint: str
+    started: dt.datetime
 
 
-def run(
-    request: Request, plan: Plan, grow_from: Ref | None, build: Build, finish: Finish
-) -> Outcome:
-    """Prepare, look for a finished version with the same fingerprint, else train and publish.
+@dataclass(frozen=True)
+class Built(Generic[Network]):
+    """A network that is ready to be trained, and in what the data date is unlike the days before it."""
 
-    `grow_from` is the parent whose vocabularies are extended, `build` makes the network with its parents' weights,
-    `finish` may merge or write more files before publishing. Raises ContractError when the data date is too unlike the
-    days before it and quality.action is 'stop', StoreError when a parent is damaged.
+    start: Start[Network]
+    inputs: Inputs
+    vocabularies: Vocabularies
+    quality: list[str]
+
+
+def run(steps: Steps[Network]) -> Outcome:
+    """Train a level as asked and publish the version, unless one with the same fingerprint is there.
+
+    Raises ContractError when the data date is too unlike the days before it and quality.action is
+    'stop', StoreError when a parent is missing or damaged.
     """
-    config, level, reporter = request.config, plan.level, request.reporter
-    settings = config.training(level)
-    started = dt.datetime.now(dt.UTC)
+    request = steps.request
     workers = join()
-    check_shards(workers, level, settings)
+    gathered = gather(steps, workers)
+    store = request.store
+    settings = request.config.training(gathered.plan.level)
+    progress = Progress(store.progress(gathered.fingerprint), settings.checkpoint_seconds, workers)
+    finished = _finished(request, gathered, workers)
+    if finished:
+        if workers.first:
+            _conclude(store, finished.ref, progress)
+        return Outcome(finished, True)
+    built = build(steps, gathered)
+    result = _fit(request, gathered, built, progress, workers)
+    if workers.first:
+        published = publish(steps, gathered, built, result)
+        _conclude(store, published.ref, progress)
+    workers.wait()
+    return Outcome(_published(request, gathered), False)
+
+
+def gather(steps: Steps[Network], workers: Workers) -> Gathered:
+    """Plan, prepare the days that the plan reads, and name what will come out of them."""
+    started = dt.datetime.now(dt.UTC)
+    request, plan = steps.request, steps.plan()
+    check_shards(workers, plan.level, request.config.training(plan.level))
     if not workers.first:
         workers.wait()  # the first process prepares, the others find it done
     days = prepare_days(request, plan)
     if workers.first:
         workers.wait()
-    fingerprint = _fingerprint(request, plan, days)
-    finished = request.store.find(request.experiment, level, request.date, fingerprint)
-    progress = Progress(request.store.progress(fingerprint), settings.checkpoint_seconds, workers)
-    if workers.all(finished is not None and not request.force) and finished:
-        if workers.first:
-            _conclude(request.store, finished.ref, progress)
-        return Outcome(finished, True)
+    return Gathered(plan, days, fingerprint(request, steps.algorithm, plan, days), started)
 
-    unlike = [str(finding) for finding in check_day(config, LEVEL_DOMAIN[level], request.date)]
+
+def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
+    """Look at the data date, verify the parents, and make the network with their weights."""
+    request, plan = steps.request, gathered.plan
+    unlike = check_day(request.config, LEVEL_DOMAIN[plan.level], request.date)
     for refs in plan.parents.values():
         for ref in refs:
             request.store.check(ref)
-    inputs = Inputs.of(config, level)
-    vocabularies = _grow(request, plan, inputs, [day.path for day in days.values()], grow_from)
-    model, optimizer, penalty = build(inputs, vocabularies)
-    parts = training_parts(config, days)
-    reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
-    result = fit(
-        model,
+    inputs = Inputs.of(request.config, plan.level)
+    files = [day.path for day in gathered.days.values()]
+    vocabularies = grow_vocabularies(request, plan, inputs, files)
+    start = steps.build(plan, inputs, vocabularies)
+    return Built(start, inputs, vocabularies, [str(finding) for finding in unlike])
+
+
+def publish(
+    steps: Steps[Network], gathered: Gathered, built: Built[Network], result: FitResult
+) -> Manifest:
+    """Write the version into the store, whole or not at all."""
+    request, store = steps.request, steps.request.store
+    store.create_experiment(request.experiment, store.parent_of(request.experiment) or PRODUCTION)
+    with store.staging() as folder:
+        steps.finish(built.start.model, built.vocabularies, folder)
+        checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
+        return store.publish(folder, _manifest(request, gathered, built, result), request.force)
+
+
+def _finished(request: Request, gathered: Gathered, workers: Workers) -> Manifest | None:
+    """Find the version with this fingerprint, if all processes see it and it is not to be trained again."""
+    level = gathered.plan.level
+    version = request.store.find(request.experiment, level, request.date, gathered.fingerprint)
+    return version if workers.all(version is not None and not request.force) else None
+
+
+def _published(request: Request, gathered: Gathered) -> Manifest:
+    level = gathered.plan.level
+    version = request.store.find(request.experiment, level, request.date, gathered.fingerprint)
+    if version is None:
+        raise StoreError(f"{level} {request.date}: the first process has not published it.")
+    return version
+
+
+def _fit(
+    request: Request,
+    gathered: Gathered,
+    built: Built[Network],
+    progress: Progress,
+    workers: Workers,
+) -> FitResult:
+    level = gathered.plan.level
+    settings = request.config.training(level)
+    parts = training_parts(request.config, gathered.days)
+    request.reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
+    job = Job(
+        built.start.model,
         settings,
-        inputs,
-        vocabularies,
+        built.inputs,
+        built.vocabularies,
         parts,
-        config.seed,
-        reporter.advance,
-        optimizer=optimizer,
-        penalty=penalty,
+        request.config.seed,
+        on_step=request.reporter.advance,
+        optimizer=built.start.optimizer,
+        penalty=built.start.penalty,
         progress=progress,
         workers=workers,
     )
-    if not workers.first:
-        workers.wait()
-        published = request.store.find(request.experiment, level, request.date, fingerprint)
-        assert published is not None  # noqa: S101  # the first process has published it
-        return Outcome(published, False)
+    return fit(job)
 
-    request.store.create_experiment(
-        request.experiment, request.store.parent_of(request.experiment) or PRODUCTION
+
+def _manifest(
+    request: Request, gathered: Gathered, built: Built[Network], result: FitResult
+) -> Manifest:
+    plan, days = gathered.plan, gathered.days
+    relevant = request.config.relevant(plan.level)
+    rows = {name: vocabulary.rows for name, vocabulary in built.vocabularies.items()}
+    return Manifest(
+        experiment=request.experiment,
+        level=plan.level,
+        data_date=request.date,
+        version="v0000",
+        variant=request.variant,
+        window_start=min(date for _, date in days),
+        window_end=max(date for _, date in days),
+        fingerprint=gathered.fingerprint,
+        parents={name: [str(ref) for ref in refs] for name, refs in plan.parents.items()},
+        data_digests={f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()},
+        config=relevant,
+        config_digest=digest(relevant),
+        code_version=ecdctr.__version__,
+        code_digest=level_code(plan.level),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        seed=request.config.seed,
+        optimizer_state="carried from the parent" if built.start.optimizer else "fresh",
+        metrics={
+            "train_loss": result.loss,
+            "train_seconds": result.seconds,
+            "samples_per_second": result.samples / max(result.seconds, 1e-9),
+            "peak_memory_mb": peak_memory_mb(),
+            "parameters": float(sum(p.numel() for p in built.start.model.parameters())),
+        },
+        rows={"samples": result.samples, **rows},
+        quality=built.quality,
+        prior_ctr=last_prior_ctr(days) if plan.level == "actr" else None,
+        files={},
+        started_at=gathered.started,
+        finished_at=dt.datetime.now(dt.UTC),
+        host=socket.gethostname(),
+        airflow_run=os.environ.get("ECDCTR_AIRFLOW_RUN"),
     )
-    with request.store.staging() as folder:
-        finish(model, vocabularies, folder)
-        checkpoint.save(model, vocabularies, folder, result.optimizer)
-        relevant = config.relevant(level)
-        manifest = Manifest(
-            experiment=request.experiment,
-            level=level,
-            data_date=request.date,
-            version="v0000",
-            variant=request.variant,
-            window_start=min(date for _, date in days),
-            window_end=max(date for _, date in days),
-            fingerprint=fingerprint,
-            parents={name: [str(ref) for ref in refs] for name, refs in plan.parents.items()},
-            data_digests={
-                f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()
-            },
-            config=relevant,
-            config_digest=digest(relevant),
-            code_version=ecdctr.__version__,
-            code_digest=code_digest(),
-            packages={name: importlib.metadata.version(name) for name in PACKAGES},
-            seed=config.seed,
-            optimizer_state="carried from the parent" if optimizer else "fresh",
-            metrics={
-                "train_loss": result.loss,
-                "train_seconds": result.seconds,
-                "samples_per_second": result.samples / max(result.seconds, 1e-9),
-                "peak_memory_mb": peak_memory_mb(),
-                "parameters": float(sum(p.numel() for p in model.parameters())),
-            },
-            rows={"samples": result.samples, **{name: v.rows for name, v in vocabularies.items()}},
-            quality=unlike,
-            prior_ctr=last_prior_ctr(days) if level == "actr" else None,
-            files={},
-            started_at=started,
-            finished_at=dt.datetime.now(dt.UTC),
-            host=socket.gethostname(),
-            airflow_run=os.environ.get("ECDCTR_AIRFLOW_RUN"),
-        )
-        published = request.store.publish(folder, manifest, request.force)
-    _conclude(request.store, published.ref, progress)
-    workers.wait()
-    return Outcome(published, False)
-
-
-def peak_memory_mb() -> float:
-    """The largest resident set of this process so far, MiB.
-
-    From /proc where there is one: what getrusage says starts at the size of the process that started this one.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def _conclude(store: Store, ref: Ref, progress: Progress) -> None:
-    """What remains to be done once a version is there; also when a run died right after publishing it."""
+    """Do what remains once a version is there; also when a run died right after publishing it."""
     progress.discard()
-    known = store.alias("candidate", ref.experiment, ref.level)
-    if known is None or (known.date, known.version) < (ref.date, ref.version):
+    candidate = store.alias("candidate", ref.experiment, ref.level)
+    if candidate is None or (candidate.date, candidate.version) < (ref.date, ref.version):
         store.set_alias("candidate", ref, "newest version trained")
-
-
-def start_from(
-    model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint, carry_optimizer: bool
-) -> Start:
-    """Give a network its parent's weights: embedding rows by raw id, dense layers, Adam's moments if asked for.
-
-    Raises ConfigError when the parent's network is another one, or has saved no moments.
-    """
-    embeddings: FieldEmbeddings = model.embeddings  # type: ignore[assignment]
-    for name, table in saved.tables.items():
-        dim = embeddings.table.weight.shape[1]
-        if table.shape[1] != dim:
-            raise ConfigError(
-                f"{parent.level} {parent} has embeddings of dimension {table.shape[1]}, the configuration says {dim}; "
-                "set embedding_dim as before, or start a new experiment."
-            )
-        embeddings.load_prefix(name, table)
-    try:
-        load_dense(model, saved.dense)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{parent} has another network than the configuration describes ({str(error).splitlines()[-1].strip()}); "
-            "keep 'features', 'network' and 'snapshots' as its parent had them, or train the parent again."
-        ) from None
-    if carry_optimizer and not saved.optimizer:
-        raise ConfigError(
-            f"carry_optimizer is set, but {parent} has no optimizer state; "
-            f"set {parent.level}.save_optimizer: true and train it again."
-        )
-    return Start(model, saved.optimizer if carry_optimizer else None)
-
-
-def resolve_snapshots(request: Request) -> list[Ref]:
-    """The K TPM versions as of d - lag, d - lag - stride, d - lag - 2 stride, …, newest first, each once.
-
-    With a lag of CPM's window the vectors are out of sample where CPM trains. Without it the newest TPM has seen the
-    very labels that CPM learns from, and CPM trusts its vectors more than they are worth on the next day.
-
-    Raises StoreError if there is none, or fewer than K and `snapshots.require_all` is set.
-    """
-    wanted = request.config.snapshots
-    found: list[Ref] = []
-    for as_of in wanted.as_of(request.date):
-        ref = request.store.resolve("tpm", as_of, request.experiment)
-        if ref and ref not in found:
-            found.append(ref)
-    if wanted.count and not found:
-        request.store.require("tpm", wanted.as_of(request.date)[0], request.experiment)
-    if wanted.require_all and len(found) < wanted.count:
-        raise StoreError(
-            f"{request.date}: {wanted.count} TPM snapshots {wanted.stride_days} days apart are required, found "
-            f"{len(found)} ({', '.join(map(str, found))}); train the missing ones, or set snapshots.require_all: false."
-        )
-    return found
-
-
-def load_snapshots(
-    request: Request, refs: list[Ref], vocabularies: dict[str, Vocabulary]
-) -> dict[str, EntitySnapshots] | None:
-    """The snapshots of users and items over the rows of a model's vocabularies; None without snapshots."""
-    if not refs:
-        return None
-    folders = [request.store.path(ref) for ref in refs]
-    torch.manual_seed(request.config.seed)
-    return {
-        side: EntitySnapshots(
-            *checkpoint.align_snapshots(folders, side, vocabularies[name]), request.config.snapshots
-        )
-        for side, name in checkpoint.SIDES.items()
-    }
-
-
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Digest of the sources that can change a trained version."""
-    root = Path(ecdctr.__file__).parent
-    parts = hashlib.sha256()
-    for folder in ("examples", "models", "training", "levels"):
-        for path in sorted((root / folder).rglob("*.py")):
-            if path.name not in NOT_TRAINING:
-                parts.update(path.name.encode() + path.read_bytes())
-    return parts.hexdigest()
-
-
-def _fingerprint(request: Request, plan: Plan, days: Days) -> str:
-    parents = {
-        name: [request.store.manifest(ref).fingerprint for ref in refs]
-        for name, refs in sorted(plan.parents.items())
-    }
-    data = {f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()}
-    restart = request.restart
-    return digest(
-        [
-            code_digest(),
-            request.config.relevant(plan.level),
-            str(request.date),
-            parents,
-            data,
-            restart,
-        ]
-    )
-
-
-def _grow(
-    request: Request, plan: Plan, inputs: Inputs, files: list[Path], grow_from: Ref | None
-) -> dict[str, Vocabulary]:
-    base = checkpoint.load(request.store.path(grow_from)).vocabularies if grow_from else {}
-    multi = {name for name, _ in inputs.multi}
-    vocabularies = {}
-    for name in inputs.vocabularies:
-        vocabularies[name] = base.get(name, EMPTY).extended(distinct(files, name, name in multi))
-    if plan.level != "tpm":
-        for side, name in checkpoint.SIDES.items():
-            known: list[pa.Array] = [
-                checkpoint.snapshot_ids(request.store.path(ref), side)
-                for ref in plan.parents.get("tpm", [])
-            ]
-            for ids in known:
-                vocabularies[name] = vocabularies[name].extended(ids)
-    return vocabularies

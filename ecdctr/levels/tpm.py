@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import ClassVar
 
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.impressions.days import window
-from ecdctr.levels.request import Outcome, Plan, Request, Start
-from ecdctr.levels.run import run, start_from
+from ecdctr.levels.parents import start_from
+from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
+from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
 
 
 def train_tpm(request: Request) -> Outcome:
-    """Train TPM for a data date and publish it with its snapshot tables.
+    """Train TPM for a data date and publish it with its snapshot tables."""
+    return run(Tpm(request))
 
-    Every version starts from the one before it, so that all snapshots live in one embedding space.
-    """
-    config = request.config
-    parent = request.store.resolve("tpm", request.before, request.experiment)
-    dates = window(request.date, config.tpm.window_days)
-    if parent and config.tpm.refresh == "incremental":
-        dates = [date for date in dates if date > parent.date]
 
-    def build(inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Start:
+@dataclass(frozen=True)
+class Tpm:
+    """Every version starts from the one before it, so that all snapshots live in one embedding space."""
+
+    request: Request
+    algorithm: ClassVar[int] = 1
+
+    def plan(self) -> Plan:
+        """Read the days since the version before, or the whole window where there is none."""
+        request, settings = self.request, self.request.config.tpm
+        parent = request.store.resolve("tpm", request.before, request.experiment)
+        dates = window(request.date, settings.window_days)
+        if parent and settings.refresh == "incremental":
+            dates = [date for date in dates if date > parent.date]
+        return Plan("tpm", {"tpm": [parent]} if parent else {}, dates, grow_from=parent)
+
+    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[TpmNet]:
+        """Make the network, with the weights of the version before."""
+        config, parent = self.request.config, plan.grow_from
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
         model = TpmNet(config, inputs, rows, config.seed)
         if not parent:
             return Start(model)
-        return start_from(
-            model, parent, checkpoint.load(request.store.path(parent)), config.tpm.carry_optimizer
-        )
+        saved = checkpoint.load(self.request.store.path(parent))
+        return start_from(model, parent, saved, config.tpm.carry_optimizer)
 
-    def finish(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
+    def finish(self, model: TpmNet, vocabularies: Vocabularies, folder: Path) -> None:
+        """Write the historical-embedding tables of users and items."""
         checkpoint.save_snapshot(model, vocabularies, folder)
-
-    plan = Plan("tpm", {"tpm": [parent]} if parent else {}, dates)
-    return run(request, plan, parent, build, finish)

@@ -39,6 +39,14 @@ class FieldEmbeddings(nn.Module):
         self.position = torch.empty(0, dtype=torch.int64)
         self.block: Block | None = None
 
+    @staticmethod
+    def of(model: nn.Module) -> FieldEmbeddings:
+        """Return a network's tables; raises TypeError for a network without them."""
+        embeddings = model.embeddings
+        if not isinstance(embeddings, FieldEmbeddings):
+            raise TypeError(f"{type(model).__name__} has no embedding tables.")
+        return embeddings
+
     def forward(self, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Several tensors of global rows [...], each → its vectors [..., dim]. Once per training step."""
         if not self.training:

@@ -123,6 +123,11 @@ class CtrNet(nn.Module):
             assert isinstance(entity, EntitySnapshots)  # noqa: S101
             entity.merge()
 
+    @property
+    def merged(self) -> bool:
+        """Whether a lookup of a snapshot reads one row."""
+        return all(entity.merged is not None for entity in self.snapshots.values())
+
     def freeze_aggregator(self) -> None:
         """Stop the aggregators from learning."""
         for parameter in self.snapshots.parameters():

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from ecdctr.config import Level
 from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -57,7 +58,7 @@ class Manifest(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     experiment: str
-    level: str
+    level: Level
     data_date: dt.date
     version: str
     variant: str

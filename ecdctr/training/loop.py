@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross_entropy
 
 from ecdctr.config import Training
 from ecdctr.errors import TrainingError
@@ -18,6 +18,7 @@ from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.process import keep_freed_memory
 from ecdctr.training.progress import Position, Progress
 from ecdctr.training.sharded import across_processes, onto_one_process
 from ecdctr.training.workers import ALONE, Workers, shards_of
@@ -37,91 +38,150 @@ class FitResult(NamedTuple):
 OnStep = Callable[[int, float], None]
 
 
-def fit(
-    model: nn.Module,
-    settings: Training,
-    inputs: Inputs,
-    vocabularies: dict[str, Vocabulary],
-    parts: list[Part],
-    seed: int,
-    on_step: OnStep | None = None,
-    *,
-    optimizer: dict[str, torch.Tensor] | None = None,
-    penalty: Callable[[], torch.Tensor] | None = None,
-    progress: Progress | None = None,
-    workers: Workers = ALONE,
-) -> FitResult:
-    """Train a model in place; `on_step` gets the samples and the loss of each stretch of batches.
+@dataclass(frozen=True)
+class Job:
+    """One training. `optimizer` is the state to start from, `penalty` is added to each batch's loss."""
 
-    `optimizer` is the state to start from, `penalty` is added to each batch's loss (and left out of what is reported).
-    With `progress`, an interrupted training goes on at its last saved step and ends in the same weights.
-    Several `workers` train the model together, each on its shards of the data; the first one has it whole at the end.
-    Deterministic for a seed and a number of threads. Raises TrainingError as soon as the loss is not a finite number.
+    model: nn.Module
+    settings: Training
+    inputs: Inputs
+    vocabularies: dict[str, Vocabulary]
+    parts: list[Part]
+    seed: int
+    on_step: OnStep | None = None  # gets the samples and the loss of each stretch of batches
+    optimizer: dict[str, torch.Tensor] | None = None
+    penalty: Callable[[], torch.Tensor] | None = None  # left out of the loss that is reported
+    progress: Progress | None = None
+    workers: Workers = ALONE
+
+
+def fit(job: Job) -> FitResult:
+    """Train a model in place.
+
+    With `progress`, an interrupted training goes on at its last saved step and ends in the same
+    weights. Several `workers` train the model together, each on its shards of the data; the first
+    one has it whole at the end. Deterministic for a seed and a number of threads. Raises
+    TrainingError as soon as the loss is not a finite number.
     """
     keep_freed_memory()
+    _be_deterministic(job.settings)
+    device, embeddings = job.workers.device, FieldEmbeddings.of(job.model)
+    job.model.to(device).train()
+    several = job.workers.world > 1
+    whole = across_processes(job.model, job.workers) if several else job.model
+    learner = _Learner(job, whole)
+    at = learner.resume()
+    started, samples, loss = time.perf_counter() - at.seconds, at.samples, 0.0
+    for epoch in range(at.epoch, job.settings.epochs):
+        account = _Account(job, epoch, samples, started, at.epoch_samples, at.loss_sum)
+        _run_epoch(learner, account, at.step)
+        samples += account.samples
+        loss = account.loss_sum / max(account.samples, 1)
+        at = Position()
+    state = learner.optimizers.state() if job.settings.save_optimizer else None
+    if several:
+        onto_one_process(job.model, embeddings)
+    job.model.cpu().eval()
+    return FitResult(samples, time.perf_counter() - started, loss, state)
+
+
+def _be_deterministic(settings: Training) -> None:
     torch.set_num_threads(settings.threads)
     torch.set_deterministic_debug_mode("warn")  # imports no compiler, which takes a second
     # a debugging aid of deterministic mode that costs some percent
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = workers.device
-    model.to(device).train()
-    embeddings, whole = model.embeddings, model
-    if workers.world > 1:
-        whole = across_processes(model, workers)
-    optimizers = Optimizers(model, settings)
-    compiled = _compiled(whole) if settings.compile else whole
-    if optimizer:
-        optimizers.load(optimizer)
-    at = progress.resume(model, optimizers) if progress else Position()
-    shards = [Shard(number, settings.shards) for number in shards_of(workers, settings)]
-    sizes = (settings.batch_size // settings.shards, max(settings.chunk_rows // settings.shards, 1))
-    empty = Batch.empty(parts[0], inputs, vocabularies).to(device)
-    if at.samples + at.epoch_samples and on_step:
-        on_step(at.samples + at.epoch_samples, at.loss_sum / max(at.epoch_samples, 1))
-    started, samples, loss_sum = time.perf_counter() - at.seconds, at.samples, 0.0
-    for epoch in range(at.epoch, settings.epochs):
-        first, epoch_samples, loss_sum = at.step, at.epoch_samples, at.loss_sum
-        at, pending = Position(), []
-        reading = (parts, inputs, vocabularies, *sizes, seed * 1000 + epoch, first, device)
-        streams = [training_batches(*reading, shard=shard) for shard in shards]
-        for step, (batch, size) in enumerate(_together(streams, empty, workers), first):
-            forward = (
-                compiled if len(batch) == settings.batch_size else whole
-            )  # one shape is compiled, once
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
-            ):
-                logits = forward(batch)
-            loss = (
-                nn.functional.binary_cross_entropy_with_logits(
-                    logits.float(), batch.label, reduction="sum"
-                )
-                / size
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch has no stub
+
+
+class _Learner:
+    """The network and its optimizers: one step at a time."""
+
+    def __init__(self, job: Job, network: nn.Module) -> None:
+        self.job, self.network = job, network
+        self.optimizers = Optimizers(job.model, job.settings)
+        self.compiled = _compiled(network) if job.settings.compile else network
+
+    def resume(self) -> Position:
+        """Start from the parent's moments, or where an interrupted training was."""
+        job = self.job
+        if job.optimizer:
+            self.optimizers.load(job.optimizer)
+        at = job.progress.resume(job.model, self.optimizers) if job.progress else Position()
+        done = at.samples + at.epoch_samples
+        if done and job.on_step:
+            job.on_step(done, at.loss_sum / max(at.epoch_samples, 1))
+        return at
+
+    def step(self, batch: Batch, size: int) -> torch.Tensor:
+        """Learn from this process's part of a batch of `size` rows; returns its loss, detached."""
+        settings, device = self.job.settings, self.job.workers.device.type
+        # one shape is compiled, once
+        forward = self.compiled if len(batch) == settings.batch_size else self.network
+        half = settings.precision == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            logits = forward(batch).float()
+        loss = binary_cross_entropy(logits, batch.label, reduction="sum") / size
+        # gradients are averaged over the processes, of which each has a part of the batch
+        learned = loss * self.job.workers.world
+        self.optimizers.step(learned if self.job.penalty is None else learned + self.job.penalty())
+        return loss.detach()
+
+
+class _Account:
+    """What an epoch has seen: samples and the sum of their losses, told and saved every few steps."""
+
+    def __init__(
+        self, job: Job, epoch: int, before: int, started: float, samples: int, loss_sum: float
+    ) -> None:
+        self.job, self.epoch, self.before, self.started = job, epoch, before, started
+        self.samples, self.loss_sum = samples, loss_sum
+        self.pending: list[tuple[int, torch.Tensor]] = []
+
+    def settle(self, where: str) -> None:
+        """Add up the pending losses; raises TrainingError if they are no finite number."""
+        if not self.pending:
+            return
+        count = sum(size for size, _ in self.pending)
+        mine = sum(size * value.item() for size, value in self.pending)
+        (total,) = self.job.workers.total(mine)
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"The loss is not a finite number at {where} ({self.samples} samples into the "
+                "epoch). Lower lr_dense or lr_embedding, or look for extreme numeric features. "
+                "Nothing was published."
             )
-            # gradients are averaged over the processes, of which each has a part of the batch
-            learned = loss * workers.world
-            optimizers.step(learned if penalty is None else learned + penalty())
-            pending.append((size, loss.detach()))
-            if step % CHECK_EVERY == 0:
-                loss_sum, epoch_samples = _account(
-                    pending, loss_sum, epoch_samples, step, on_step, workers
-                )
-                pending = []
-                if progress:
-                    seconds = time.perf_counter() - started
-                    now = Position(epoch, step + 1, samples, epoch_samples, loss_sum, seconds)
-                    progress.save(model, optimizers, now)
-        if pending:
-            loss_sum, epoch_samples = _account(
-                pending, loss_sum, epoch_samples, -1, on_step, workers
-            )
-        samples += epoch_samples
-        loss_sum /= max(epoch_samples, 1)
-    state = optimizers.state() if settings.save_optimizer else None
-    if workers.world > 1:
-        onto_one_process(model, embeddings)  # type: ignore[arg-type]
-    model.cpu().eval()
-    return FitResult(samples, time.perf_counter() - started, loss_sum, state)
+        if self.job.on_step:
+            self.job.on_step(count, total / max(count, 1))
+        self.loss_sum, self.samples, self.pending = self.loss_sum + total, self.samples + count, []
+
+    def position(self, step: int) -> Position:
+        """Say how far the training is, before `step`."""
+        seconds = time.perf_counter() - self.started
+        return Position(self.epoch, step, self.before, self.samples, self.loss_sum, seconds)
+
+
+def _run_epoch(learner: _Learner, account: _Account, first: int) -> None:
+    job = learner.job
+    for step, (batch, size) in enumerate(_batches(job, account.epoch, first), first):
+        account.pending.append((size, learner.step(batch, size)))
+        if step % CHECK_EVERY == 0:
+            account.settle(f"about step {step}")
+            if job.progress:
+                job.progress.save(job.model, learner.optimizers, account.position(step + 1))
+    account.settle("the end of the epoch")
+
+
+def _batches(job: Job, epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
+    settings, device = job.settings, job.workers.device
+    batch_size = settings.batch_size // settings.shards
+    chunk_rows = max(settings.chunk_rows // settings.shards, 1)
+    data = (job.parts, job.inputs, job.vocabularies, batch_size, chunk_rows)
+    seed = job.seed * 1000 + epoch
+    streams = [
+        training_batches(*data, seed, first, device, shard=Shard(number, settings.shards))
+        for number in shards_of(job.workers, settings)
+    ]
+    empty = Batch.empty(job.parts[0], job.inputs, job.vocabularies).to(device)
+    return _together(streams, empty, job.workers)
 
 
 def _compiled(whole: nn.Module) -> nn.Module:
@@ -152,38 +212,3 @@ def _together(
             return
         if size > 1:  # BatchNorm cannot use a single one
             yield batch, size
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse what a step frees, instead of asking the system for fresh pages in the next one.
-
-    By default blocks above 128 KiB are mapped anew each time; a training step has dozens of them. Elsewhere than on
-    Linux with glibc nothing happens.
-    """
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: its largest value
-        library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def _account(
-    pending: list[tuple[int, torch.Tensor]],
-    loss_sum: float,
-    samples: int,
-    step: int,
-    on_step: OnStep | None,
-    workers: Workers,
-) -> tuple[float, int]:
-    count = sum(size for size, _ in pending)
-    (total,) = workers.total(sum(size * value.item() for size, value in pending))
-    if not math.isfinite(total):
-        where = f"about step {step}" if step >= 0 else "the end of the epoch"
-        raise TrainingError(
-            f"The loss is not a finite number at {where} ({samples} samples into the epoch). "
-            "Lower lr_dense or lr_embedding, or look for extreme numeric features. Nothing was published."
-        )
-    if on_step:
-        on_step(count, total / max(count, 1))
-    return loss_sum + total, samples + count

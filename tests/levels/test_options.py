@@ -17,9 +17,9 @@ from ecdctr.examples.batches import Part, encode, read_chunks, training_batches
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.parents import load_snapshots
 from ecdctr.levels.request import Request
 from ecdctr.levels.restore import load_network
-from ecdctr.levels.run import load_snapshots
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import elastic_weight_consolidation

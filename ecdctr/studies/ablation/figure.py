@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ecdctr.demo.run.page import COLOURS, short_name
 from ecdctr.report.figures import GREY, grey, new_figure
+from ecdctr.report.rows import COLOURS, short_name
 from ecdctr.studies.ablation.page import Records, per_seed
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ecdctr.demo.run.page import NAMES
 from ecdctr.evaluation.compare import compare
+from ecdctr.report.rows import NAMES
 
 if TYPE_CHECKING:
     from ecdctr.studies.speed import Speed

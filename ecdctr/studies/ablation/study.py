@@ -22,7 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import PRODUCTION, Config, Domain, digest, load_config
+from ecdctr.code import code_digest
+from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import load_users
@@ -30,8 +31,8 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import available_dates
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.fingerprint import level_code
 from ecdctr.levels.request import Reporter, Request
-from ecdctr.levels.run import code_digest
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
@@ -262,7 +263,7 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
             metrics = found["metrics"]
         else:
             metrics = evaluate(request.config, store, manifest.ref, day).metrics
-        key = {"seed": seed, "date": date, "code": code_digest()[:12]}
+        key = {"seed": seed, "date": date, "code": _code()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
@@ -281,6 +282,12 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
             for user, auc, count in zip(scores.users, scores.auc, scores.impressions, strict=True)
         ]
     return records, users
+
+
+def _code() -> str:
+    """Digest the code that the records of a row come from."""
+    evaluating = code_digest(["evaluation.evaluate"], ["evaluation"])
+    return digest([*(level_code(level) for level in LEVELS), evaluating])
 
 
 def of_row(config: Config, row: str) -> Config:

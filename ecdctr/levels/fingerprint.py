@@ -1,0 +1,44 @@
+"""What names a result: algorithm and code, settings, data, parents and seed. The same name, the same weights."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ecdctr.code import code_digest
+from ecdctr.config import LEVELS, Level, digest
+from ecdctr.levels.reading import Days
+from ecdctr.levels.request import Plan, Request
+
+# Where learning is defined. Preparation has fingerprints of its own, which enter as those of the
+# days; the store, progress files and what is said on the way change no weight.
+LEARNING = (
+    "examples.batches",
+    "examples.ragged",
+    "examples.vocabulary",
+    "levels.parents",
+    "levels.reading",
+    "levels.restore",
+    "models",
+    "training.loop",
+    "training.optimizers",
+    "training.sharded",
+    "training.workers",
+)
+
+
+def fingerprint(request: Request, algorithm: int, plan: Plan, days: Days) -> str:
+    """Digest everything that decides the weights of a version."""
+    parents = {
+        name: [request.store.manifest(ref).fingerprint for ref in refs]
+        for name, refs in sorted(plan.parents.items())
+    }
+    data = {f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()}
+    settings = request.config.relevant(plan.level)
+    code = [algorithm, level_code(plan.level)]
+    return digest([code, settings, str(request.date), parents, data, request.restart])
+
+
+@lru_cache(maxsize=len(LEVELS))
+def level_code(level: Level) -> str:
+    """Digest the modules that a level learns with; comments and layout are not in it."""
+    return code_digest([f"levels.{level}", "training.loop"], LEARNING)

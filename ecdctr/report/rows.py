@@ -1,0 +1,27 @@
+"""What the rows of tables and figures are called, and their colours."""
+
+from __future__ import annotations
+
+NAMES = {
+    "ads_only": "ads only",
+    "no_tpm": "CPM initialisation (no TPM)",
+    "full_window": "full, CPM anew each day",
+    "tpm_only": "TPM only (no CPM)",
+    "lag_0": "full, newest snapshot as of d (lag 0)",
+    "production": "full E-CDCTR",
+    "full": "full E-CDCTR",
+    "oracle": "oracle (true probabilities)",
+}
+
+COLOURS = {
+    "ads_only": "#8a8f98",
+    "no_tpm": "#d08a2e",
+    "tpm_only": "#7a5bb5",
+    "production": "#1769aa",
+    "oracle": "#2e8b57",
+}
+
+
+def short_name(experiment: str) -> str:
+    """Return the name without its explanation in brackets: the table has to fit into 80 columns."""
+    return NAMES.get(experiment, experiment).split(" (")[0]

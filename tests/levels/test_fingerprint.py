@@ -1,0 +1,94 @@
+"""Fingerprints by declaration: formulas, algorithms and imports count; comments, docstrings and layout do not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ecdctr.code import PACKAGE, code_digest
+from ecdctr.config import LEVELS, Level
+from ecdctr.examples import prepare
+from ecdctr.levels.actr import Actr
+from ecdctr.levels.cpm import Cpm
+from ecdctr.levels.fingerprint import LEARNING, fingerprint
+from ecdctr.levels.request import Plan, Request
+from ecdctr.levels.tpm import Tpm
+from tests.conftest import DATE
+
+CHANGES = [  # file, text, in its place, whose results change
+    ("models/tpm.py", "product.sum(1)", "product.sum(1) + 0", {"tpm", "actr"}),
+    ("models/transfer.py", "return strength / 2", "return strength / 3", {"tpm", "cpm", "actr"}),
+    ("training/optimizers.py", "EPSILON = 1e-8", "EPSILON = 1e-7", {"tpm", "cpm", "actr"}),
+    ("levels/cpm.py", "if not parent:", "if not parent or 0:", {"cpm"}),
+    ("levels/actr.py", "FISHER_BATCHES = 50", "FISHER_BATCHES = 51", {"actr"}),
+    ("examples/batches.py", "math.ceil(", "math.floor(", {"tpm", "cpm", "actr"}),
+    ("examples/prepare.py", "ALGORITHM = 1", "ALGORITHM = 2", {"prepare"}),
+    ("impressions/contract.py", "click IN (0, 1)", "click IN (0, 2)", {"prepare"}),
+    ("evaluation/metrics.py", "1e-", "2e-", set()),
+    ("examples/spark.py", "coalesce(1)", "coalesce(2)", set()),
+    ("store/store.py", "PRODUCTION", "PRODUCTION ", set()),
+]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    copy = tmp_path / "ecdctr"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.html"))
+    return copy
+
+
+def digests(package: Path) -> dict[str, str]:
+    levels = {
+        level: code_digest([f"levels.{level}", "training.loop"], LEARNING, package)
+        for level in LEVELS
+    }
+    preparing = code_digest(["examples.prepare"], prepare.PREPARING, package)
+    return {**levels, "prepare": preparing}
+
+
+def changed_by_edit(package: Path, name: str, text: str) -> set[str]:
+    before = digests(package)
+    edited = package.parent / "edited" / "ecdctr"
+    shutil.copytree(package, edited)
+    (edited / name).write_text(text)
+    return {of for of, value in digests(edited).items() if value != before[of]}
+
+
+@pytest.mark.parametrize(("name", "old", "new", "expected"), CHANGES)
+def test_a_changed_formula_renames_what_it_computes_and_nothing_else(
+    package, name, old, new, expected
+):
+    text = (package / name).read_text()
+    assert old in text
+    assert changed_by_edit(package, name, text.replace(old, new, 1)) == expected
+
+
+def test_comments_docstrings_and_layout_rename_nothing(package):
+    before = digests(package)
+    for path in package.rglob("*.py"):
+        text = path.read_text().replace('"""', '"""Otherwise said: ', 1)
+        path.write_text(f"{text}\n\n\n# a comment\n")
+    copy = package.parent / "again" / "ecdctr"
+    shutil.copytree(package, copy)
+    assert digests(copy) == before
+
+
+def test_another_data_file_beside_the_modules_renames_nothing(package):
+    (package / "models" / "unused.py").write_text("VALUE = 1\n")
+    assert digests(package) == digests(PACKAGE)
+
+
+@pytest.mark.parametrize("steps", [Tpm, Cpm, Actr])
+def test_an_algorithm_number_renames_a_level(steps, config, store):
+    level: Level = {Tpm: "tpm", Cpm: "cpm", Actr: "actr"}[steps]
+    request, plan = Request(config, store, DATE), Plan(level, {}, [DATE])
+    assert fingerprint(request, steps.algorithm, plan, {}) != fingerprint(
+        request, steps.algorithm + 1, plan, {}
+    )
+
+
+def test_a_root_that_is_no_module_is_an_error():
+    with pytest.raises(FileNotFoundError):
+        code_digest(["levels.none"], LEARNING)
