@@ -7,17 +7,20 @@ airflow.alert_webhook_env names the environment variable that holds its URL.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import logging
 import os
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
-from ecdctr.airflow.dates import data_date, load_settings
+from ecdctr.airflow.dates import data_date, last_complete_day, load_settings
 from ecdctr.errors import EcdctrError
 
 log = logging.getLogger(__name__)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 REMEDIES = {
     "wait_for_data": "deliver the day's impressions, then clear this task",
@@ -43,7 +46,8 @@ async def deadline_missed(context: Any, hours: float) -> None:
     """The callback of a DAG's deadline, run by the triggerer."""
     run = context["dag_run"]
     conf = run.get("conf") or {}
-    date = conf.get("data_date") or str(run.get("logical_date") or "")[:10]
+    end = run.get("data_interval_end")
+    date = conf.get("data_date") or (last_complete_day(_time(end)) if end else "without a date")
     level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", "production")
     text = (
         f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run {run['dag_run_id']}). To do: "
@@ -59,7 +63,7 @@ def tell(text: str) -> None:
     if not name:
         return
     url = os.environ.get(name, "")
-    if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+    if not _may_be_told(url):
         log.error("airflow.alert_webhook_env: %s holds no https URL; the alert was not sent.", name)
         return
     body = json.dumps({"text": text}).encode()
@@ -69,6 +73,20 @@ def tell(text: str) -> None:
             pass
     except (urllib.error.URLError, TimeoutError) as error:
         log.error("The alert could not be sent to the webhook in %s: %s", name, error)
+
+
+def _may_be_told(url: str) -> bool:
+    """Whether a webhook's URL keeps an alert from being read on the way: https, or this very machine."""
+    try:
+        parts = urlsplit(url)
+        here = parts.scheme == "http" and parts.hostname in LOOPBACK
+        return bool(parts.hostname) and (parts.scheme == "https" or here)
+    except ValueError:
+        return False
+
+
+def _time(value: Any) -> dt.datetime:
+    return value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
 
 
 def _run(context: Any) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from airflow.sdk.exceptions import AirflowFailException
+
 from ecdctr.config import PRODUCTION, Config, load_config
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.storage import absolute
 
 # Params that make other models than the configuration says, with the values that do not
@@ -34,8 +38,28 @@ def load_settings() -> Settings:
     return Settings(load_config(path), path, absolute(os.environ["ECDCTR_STORE"]))
 
 
+def refuse_unknown(dag_run: Any, params: Iterable[str]) -> str:
+    """Raise ConfigError if the conf of a run has a key that is no param of its DAG; else '' (used in templates).
+
+    Airflow validates the values of params and passes every other key by: a typo would run with the default.
+    """
+    names = sorted(params)
+    unknown = sorted(set(getattr(dag_run, "conf", None) or {}) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"The run's conf has the key '{unknown[0]}', which is no param of this DAG; its params are "
+            f"{', '.join(names)}. Trigger it again with one of these."
+        )
+    return ""
+
+
+def last_complete_day(moment: dt.datetime) -> dt.date:
+    """The last day, UTC, that was over at a moment."""
+    return moment.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+
+
 def data_date(params: dict[str, Any], dag_run: Any) -> str:
-    """The data date of a run: the param, else the last day of its data interval (used in templates).
+    """The data date of a run: the param, else the last whole day before its data interval ends (used in templates).
 
     The first task renders it, so params that contradict each other are refused here: raises ConfigError.
     """
@@ -53,9 +77,33 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
     end = dag_run.data_interval_end
     if end is None:
         raise ConfigError("This run has no data interval; set the param data_date (YYYY-MM-DD).")
-    return (end - dt.timedelta(microseconds=1)).date().isoformat()
+    return last_complete_day(end).isoformat()
 
 
 def next_day(params: dict[str, Any], dag_run: Any) -> str:
     """The evaluation day of a run: the day after its data date (used in templates)."""
     return (dt.date.fromisoformat(data_date(params, dag_run)) + dt.timedelta(days=1)).isoformat()
+
+
+def macros(params: Iterable[str]) -> dict[str, Callable[..., str]]:
+    """`data_date` and `next_day` for the templates of a DAG with these params; what they refuse fails at once."""
+    names = frozenset(params)
+
+    def checked(day: Callable[[dict[str, Any], Any], str]) -> Callable[[dict[str, Any], Any], str]:
+        def render(given: dict[str, Any], dag_run: Any) -> str:
+            with failing_at_once():
+                refuse_unknown(dag_run, names)
+                return day(given, dag_run)
+
+        return render
+
+    return {"data_date": checked(data_date), "next_day": checked(next_day)}
+
+
+@contextlib.contextmanager
+def failing_at_once() -> Iterator[None]:
+    """A refusal inside fails Airflow's task without a retry."""
+    try:
+        yield
+    except EcdctrError as error:
+        raise AirflowFailException(str(error)) from None

@@ -20,7 +20,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import deadline_missed, task_failed
-from ecdctr.airflow.dates import data_date, load_settings, next_day
+from ecdctr.airflow.dates import load_settings, macros
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
@@ -46,6 +46,7 @@ def build_dag(level: Level) -> DAG:
     config = settings.config
     airflow = config.airflow
     asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
+    params = _params(level, sorted(config.variants))
     with DAG(
         dag_id=f"ecdctr_{level}",
         description=TITLE[level],
@@ -57,7 +58,7 @@ def build_dag(level: Level) -> DAG:
         catchup=False,
         # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
         max_active_runs=8,
-        params=_params(level, sorted(config.variants)),
+        params=params,
         default_args={
             "retries": airflow.retries,
             "on_failure_callback": task_failed,
@@ -65,7 +66,7 @@ def build_dag(level: Level) -> DAG:
             "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
         },
         deadline=_deadline(airflow.deadline_hours),
-        user_defined_macros={"data_date": data_date, "next_day": next_day},
+        user_defined_macros=macros(params),
         tags=["ecdctr"],
     ) as dag:
 
@@ -161,7 +162,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Data date",
-            description="Last day of data to read; empty: the last day of the run's data interval.",
+            description="Last day of data to read; empty: the last day that was over when the run's data interval ended.",
         ),
         "experiment": Param(
             "production",

@@ -16,8 +16,14 @@ class AirflowSettings(Section):
 
     execution: Literal["process", "kubernetes"] = "process"
     start_date: dt.date = dt.date(2026, 1, 1)
-    tpm_cron: str = "0 0 * * 1"
-    daily_cron: str = "0 0 * * *"
+    tpm_cron: str = Field(
+        "0 0 * * 1", description="UTC; a run reads up to the last day that is over when it is due"
+    )
+    daily_cron: str = Field(
+        "0 0 * * *",
+        description="of CPM and A-CTR, UTC; '0 3 * * *' leaves late data three hours and reads the day that ended "
+        "at midnight",
+    )
     pool: str = "gpu"
     retries: int = Field(1, ge=0)
     retry_seconds: float = Field(300, ge=0, description="before a step is tried again")

@@ -77,6 +77,7 @@ def test_a_missed_deadline_is_told(webhook, monkeypatch):
         "dag_id": "ecdctr_actr",
         "dag_run_id": "r",
         "logical_date": "2026-03-04T00:00:00Z",
+        "data_interval_end": "2026-03-05T03:00:00Z",
         "conf": {},
     }
     asyncio.run(alerts.deadline_missed({"dag_run": run}, 48))
@@ -86,14 +87,35 @@ def test_a_missed_deadline_is_told(webhook, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "ftp://example.org/x", "http://example.org/x", "http://127.0.0.1:9/closed"]
+    "url",
+    [
+        "",
+        "ftp://example.org/x",
+        "http://example.org/x",
+        "http://127.0.0.1:9/closed",
+        "http://localhost.evil.example/x",
+        "http://127.0.0.1.evil.example/x",
+        "http://localhost@evil.example/x",
+        "http://localhost:80@evil.example/x",
+        "https:///x",
+        "http://[::1",
+    ],
 )
 def test_a_webhook_that_cannot_be_used_is_logged_and_fails_nothing(monkeypatch, caplog, url):
     monkeypatch.setenv(WEBHOOK, url)
+    asked = []
+    send = alerts.urllib.request.urlopen
+    monkeypatch.setattr(
+        alerts.urllib.request,
+        "urlopen",
+        lambda request, **options: asked.append(request) or send(request, **options),
+    )
     with caplog.at_level(logging.ERROR):
         alerts.task_failed(failure("train", RuntimeError("killed")))
     assert "ECDCTR ALERT cpm 2026-03-04" in caplog.text
-    assert "not sent" in caplog.text or "could not be sent" in caplog.text
+    closed = url.startswith("http://127.0.0.1:9/")
+    assert ("could not be sent" if closed else "not sent") in caplog.text
+    assert len(asked) == closed, "nothing leaves in clear text"
 
 
 def test_every_step_has_a_remedy():

@@ -6,11 +6,13 @@ that it trains touches production.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import DAG, Param
 
-from ecdctr.airflow.dates import load_settings
+from ecdctr.airflow.dates import failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config
 
@@ -33,7 +35,8 @@ def build_ablation_dag() -> DAG:
         else settings.config.data.prepared
     )
     work = f"{airflow.kubernetes.mount_path if pod else beside.parent}/ablation"
-    arguments = ["ablation", "--rows", "{{ params.rows | join(',') }}"]
+    params = _params(settings.config)
+    arguments = ["ablation", "--rows", "{{ refuse_unknown(dag_run) }}{{ params.rows | join(',') }}"]
     for name in ("base", "seeds", "preset", "workers", "eval_days", "chain_days"):
         arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
     arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
@@ -45,10 +48,16 @@ def build_ablation_dag() -> DAG:
         catchup=False,
         max_active_runs=1,  # studies share their worlds and pre-trained versions
         tags=["ecdctr"],
-        params=_params(settings.config),
+        params=params,
+        user_defined_macros={"refuse_unknown": partial(_refuse_unknown, sorted(params))},
     ) as dag:
         command_task(settings, "ablation", arguments, gpu=True)
     return dag
+
+
+def _refuse_unknown(names: list[str], dag_run: Any) -> str:
+    with failing_at_once():
+        return refuse_unknown(dag_run, names)
 
 
 def _params(config: Config) -> dict[str, Param]:

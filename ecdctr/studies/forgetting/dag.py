@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, TriggerRule, task, task_group
-from airflow.sdk.exceptions import AirflowFailException
 
-from ecdctr.airflow.dates import Settings, load_settings
+from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
-from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.errors import ConfigError
 from ecdctr.impressions.days import available_dates, window
 from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
@@ -172,15 +171,15 @@ def build_forgetting_dag() -> DAG:
     ) as dag:
 
         @task
-        def plan_cpm(params: Any = None) -> list[dict[str, Any]]:
-            wanted = _or_fail(params)
+        def plan_cpm(params: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
+            wanted = _or_fail(params, dag_run, settings.config)
             return [
                 model.run(wanted.hold_out_every, wanted.dates[0]) for model in wanted.missing_cpm()
             ]
 
         @task(trigger_rule=TriggerRule.NONE_FAILED)
-        def plan_days(params: Any = None) -> list[dict[str, Any]]:
-            wanted = _or_fail(params)
+        def plan_days(params: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
+            wanted = _or_fail(params, dag_run, settings.config)
             lost = {model.experiment for model in wanted.missing_cpm()}
             for experiment in sorted(lost):
                 print(
@@ -243,11 +242,10 @@ def _waiting(poke_seconds: int) -> dict[str, Any]:
     }
 
 
-def _or_fail(params: dict[str, Any]) -> Wanted:
-    try:
+def _or_fail(params: dict[str, Any], dag_run: Any, config: Config) -> Wanted:
+    with failing_at_once():
+        refuse_unknown(dag_run, _params(config))
         return Wanted.of(params)
-    except EcdctrError as error:
-        raise AirflowFailException(str(error)) from None
 
 
 def _takes_cpm(config: Config, first: bool) -> bool:
