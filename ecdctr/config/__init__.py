@@ -5,6 +5,7 @@ from ecdctr.config.config import Config, digest, load_config, merged
 from ecdctr.config.data import Data, Feature, Quality, Root
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.kubernetes import Kubernetes, SecretKey, SparkPods, Toleration
+from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import Section
 from ecdctr.config.simulation import Simulation
@@ -37,6 +38,7 @@ __all__ = [
     "Feature",
     "Kubernetes",
     "Level",
+    "Memory",
     "Network",
     "Quality",
     "Root",

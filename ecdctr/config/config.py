@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
+from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import Section
 from ecdctr.config.terms import Level
@@ -28,6 +29,7 @@ class Config(Section):
     features: tuple[Feature, ...] = ()
     tpm: Tpm = Tpm()
     snapshots: Snapshots = Snapshots()
+    memory: Memory = Memory()
     network: Network = Network()
     cpm: Cpm = Cpm()
     actr: Actr = Actr()
@@ -82,7 +84,24 @@ class Config(Section):
             raise ValueError(
                 "snapshots.history needs the click history; set network.history: target_attention or mean"
             )
+        categorical = {f.name for f in self.features if (f.side, f.kind) == ("item", "categorical")}
+        for name in self.memory.features or ():
+            if name not in categorical:
+                raise ValueError(
+                    f"memory.features: '{name}' is no categorical feature of items; expected some of "
+                    f"{', '.join(sorted(categorical)) or 'none, since none is declared'}"
+                )
         return self
+
+    @property
+    def memory_keys(self) -> tuple[str, ...]:
+        """What a user's memory is kept by: the item's id and features of items."""
+        named = self.memory.features
+        if named is None:
+            named = tuple(
+                f.name for f in self.features if (f.side, f.kind) == ("item", "categorical")
+            )
+        return ("item_id", *named)
 
     def training(self, level: Level) -> Training:
         """The optimisation settings of a level."""
@@ -116,6 +135,8 @@ class Config(Section):
         }
         if level != "tpm":
             parts |= {"network": whole["network"], "snapshots": whole["snapshots"]}
+        if self.memory.enabled:  # a configuration without it keeps its fingerprint
+            parts["memory"] = whole["memory"]
         return parts
 
     def with_variant(self, name: str | None) -> Config:

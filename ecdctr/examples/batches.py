@@ -20,6 +20,7 @@ from ecdctr.errors import ContractError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import COUNT_FEATURES
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.memory.columns import input_names
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,7 @@ class Inputs:
     multi: tuple[tuple[str, int], ...]
     numeric: tuple[str, ...]
     history_length: int
+    memory: int = 0  # as many of the numbers, the last ones, are a user's memory; nan is unknown
 
     @classmethod
     def of(cls, config: Config, level: Level) -> Inputs:
@@ -79,11 +81,15 @@ class Inputs:
         multi = tuple((f.name, f.max_values) for f in config.features if f.kind == "multi_valued")
         numeric = tuple(f.name for f in config.features if f.kind == "numeric")
         hour = () if "hour" in single else ("hour",)
+        memory: list[str] = []
+        if config.memory.enabled:
+            memory = input_names(config.memory_keys, config.memory.windows)
         return cls(
             ("user_id", "item_id", *single, *hour),
             multi,
-            (*numeric, *COUNT_FEATURES),
+            (*numeric, *COUNT_FEATURES, *memory),
             config.data.history_length,
+            len(memory),
         )
 
     @property
@@ -151,6 +157,8 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     numeric = np.empty((rows, len(inputs.numeric)), dtype=np.float32)
     for i, name in enumerate(inputs.numeric):
         numeric[:, i] = table.column(name).to_numpy()
+        if i >= len(inputs.numeric) - inputs.memory:
+            continue
         if not np.isfinite(numeric[:, i]).all():
             bad = int((~np.isfinite(numeric[:, i])).sum())
             raise ContractError(

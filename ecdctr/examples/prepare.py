@@ -21,10 +21,13 @@ from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError
 from ecdctr.examples import transforms
+from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import durable
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import day_files, digest_day, has_day, present_days, window
+from ecdctr.memory.columns import never
+from ecdctr.memory.join import memory_columns, memory_relation
 
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 1  # raised by whoever changes the examples where no module shows it
@@ -55,8 +58,9 @@ def prepare(
     prepared = []
     with contextlib.ExitStack() as stack:
         build: Build | None = None
+        remembered = Remembered(config)
         for date in present_days(config, domain, dates):
-            day = example_path(config, domain, date, basic)
+            day = example_path(config, domain, date, basic, remembered)
             if not day.path.exists():
                 build = build or stack.enter_context(_builder(config, domain, basic))
                 build(date, day.path)
@@ -82,15 +86,27 @@ def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
         yield SparkBuilder(connection, config, domain)
 
 
-def example_path(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> Prepared:
+def example_path(
+    config: Config,
+    domain: Domain,
+    date: dt.date,
+    basic: bool = False,
+    remembered: Remembered | None = None,
+) -> Prepared:
     """Where the examples of a day lie, once they are prepared."""
-    fingerprint = example_fingerprint(config, domain, date, basic)
+    fingerprint = example_fingerprint(config, domain, date, basic, remembered)
     kind = "basic" if basic else "examples"
     folder = config.data.prepared / kind / f"domain={domain}" / f"date={date}"
     return Prepared(date, folder / f"{fingerprint[:20]}.parquet", fingerprint)
 
 
-def example_fingerprint(config: Config, domain: Domain, date: dt.date, basic: bool = False) -> str:
+def example_fingerprint(
+    config: Config,
+    domain: Domain,
+    date: dt.date,
+    basic: bool = False,
+    remembered: Remembered | None = None,
+) -> str:
     """Names the examples of a day: code, settings, and the content of the day and of the days it looks back on."""
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]
@@ -102,7 +118,10 @@ def example_fingerprint(config: Config, domain: Domain, date: dt.date, basic: bo
         for d in DOMAINS
         for day in [*before, date]
     }
-    return digest([_code_digest(), _settings(config), domain, str(date), days])
+    parts: list[object] = [_code_digest(), _settings(config), domain, str(date), days]
+    if config.memory.enabled:
+        parts.append((remembered or Remembered(config)).fingerprint(date))
+    return digest(parts)
 
 
 def _settings(config: Config) -> dict[str, object]:
@@ -136,12 +155,10 @@ def _extract(
     clicks, counts = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
     if clicks.exists() and counts.exists():
         return clicks, counts
-    selects = []
-    for domain in present:
-        contract.raise_for(contract.validate_day(connection, config, domain, date), config)
-        view = f"raw_{domain}"
-        _clean_view(connection, config, domain, date, view)
-        selects.append(f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {view}")
+    selects = [
+        f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {view}"
+        for domain, view in raw_views(connection, config, date).items()
+    ]
     connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {' UNION ALL '.join(selects)}")
     _write(
         connection,
@@ -160,6 +177,19 @@ def _extract(
         counts,
     )
     return clicks, counts
+
+
+def raw_views(
+    connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
+) -> dict[str, str]:
+    """A view per domain that has a day, of its impressions; raises ContractError for a broken day."""
+    views: dict[str, str] = {}
+    for domain in DOMAINS:
+        if has_day(config.data.root, domain, date):
+            contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+            views[domain] = f"raw_{domain}"
+            _clean_view(connection, config, domain, date, views[domain])
+    return views
 
 
 def _clean_view(
@@ -225,9 +255,19 @@ def build_examples(
         f"read_parquet([{', '.join(map(_quoted, click_files))}], hive_partitioning = false)"
     )
     _counts_view(connection, [pair[1] for pair in extracts[:-1] if pair])
+    if config.memory.enabled:
+        _memory_views(connection, config, date)
     has_oracle = "oracle_ctr" in [row[0] for row in connection.execute("DESCRIBE day").fetchall()]
     prior = _prior(connection, domain) if prior is None else prior
     _write(connection, _examples_sql(config, domain, date, has_oracle, prior), target)
+
+
+def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date) -> None:
+    """`memory_0` and so on: per key of the configuration what the users of the day remember."""
+    sources = Remembered(config).sources(connection, partial(raw_views, connection, config), date)
+    for n, key in enumerate(config.memory_keys):
+        relation = memory_relation(config.memory, key, sources[key])
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW memory_{n} AS {relation}")
 
 
 def _counts_view(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
@@ -265,6 +305,12 @@ def _examples_sql(
     kept = f"[greatest(p.n - {data.history_length - 1}, 1):p.n]"
     # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly before an impression
     # (of clicks at one instant, the last), and the history is the slice of the user's list that ends there.
+    remembered, joins = "", ""
+    for n, key in enumerate(config.memory_keys if config.memory.enabled else ()):
+        remembered += ", " + _memory_sql(config, key, date, f"m{n}")
+        joins += (
+            f'LEFT JOIN memory_{n} m{n} ON m{n}.user_id = d.user_id AND m{n}.value = d."{key}"\n'
+        )
     return f"""
     WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY ts, user_id, item_id) AS _row FROM day),
     numbered AS (
@@ -295,12 +341,13 @@ def _examples_sql(
         {_count_sql("item", "i", prior)},
         coalesce(u.seen, 0)::BIGINT AS user_seen, coalesce(i.seen, 0)::BIGINT AS item_seen,
         {transforms.literal(prior)} AS prior_ctr,
-        {oracle} AS oracle_ctr
+        {oracle} AS oracle_ctr{remembered}
     FROM day_rows d
     LEFT JOIN positions p ON p._row = d._row
     LEFT JOIN lists l ON l.user_id = d.user_id
     LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id
     LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id
+    {joins}
     ORDER BY d._row
     """
 
@@ -311,6 +358,22 @@ def _count_sql(side: str, alias: str, prior: float) -> str:
         DUCKDB, side, impressions, clicks, transforms.literal(prior)
     )
     return ", ".join(f"{formula}::FLOAT AS {name}" for name, formula in features.items())
+
+
+def _memory_sql(config: Config, key: str, date: dt.date, of: str) -> str:
+    """What is remembered by a key; null where the impression has no value of it."""
+
+    def gap(domain: str) -> Sql:
+        days = f"DATE '{date}' - {of}.{domain}_last"
+        return Sql(f"coalesce({days}, {never(config.memory.longest)})")
+
+    columns = memory_columns(
+        config.memory, key, lambda name: Sql(f"coalesce({of}.{name}, 0)"), gap, DUCKDB.ln
+    )
+    return ", ".join(
+        f'CASE WHEN d."{key}" IS NOT NULL THEN {value} END::FLOAT AS {name}'
+        for name, value in columns.items()
+    )
 
 
 def _feature_sql(config: Config, name: str) -> str:

@@ -100,11 +100,19 @@ class CtrNet(nn.Module):
             interest = self._interest(batch, item, clicks, long_item)
             parts.append(interest)
             rest.append(interest * item)
-        rest.append(self.numeric_norm(batch.numeric))
+        rest.append(self.numeric_norm(self._numbers(batch)))
         if long_user is not None and long_item is not None:
             size = min(long_user.shape[1], long_item.shape[1])
             rest += [long_user, long_item, long_user[:, :size] * long_item[:, :size]]
         return Features(parts, rest, batch.domain)
+
+    def _numbers(self, batch: Batch) -> torch.Tensor:
+        """The numeric features [B, N]; what is unknown of memory counts as its mean so far."""
+        if not self.inputs.memory:
+            return batch.numeric
+        assert isinstance(self.numeric_norm, nn.BatchNorm1d)  # noqa: S101
+        mean = self.numeric_norm.running_mean
+        return torch.where(batch.numeric.isnan(), mean, batch.numeric)
 
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None

@@ -1,0 +1,117 @@
+"""Where memory lies on this machine: the days' extracts and the weekly tables, made when first needed.
+
+Everything is named by the content of the days behind it, so days can be prepared in any order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+
+import duckdb
+
+from ecdctr.config import DOMAINS, Config, Domain, digest
+from ecdctr.files import durable
+from ecdctr.impressions.days import digest_day, has_day, window
+from ecdctr.memory import columns, join, pairs, table
+from ecdctr.memory.join import Source
+from ecdctr.memory.table import WEEK, build_table, days_since, newest_table, quoted
+
+Views = Callable[[dt.date], dict[str, str]]  # a relation with a day's impressions per domain
+
+
+class Remembered:
+    """The memory of one configuration; content of days is digested once for the life of this."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.memory = config, config.memory
+        self._contents: dict[dt.date, dict[Domain, str]] = {}
+        self._names: dict[dt.date, str] = {}
+
+    def fingerprint(self, date: dt.date) -> str:
+        """Names what is remembered the day before `date`."""
+        before = date - dt.timedelta(days=1)
+        newest = newest_table(self.memory, before)
+        since = {str(day): self._content(day) for day in days_since(newest, before)}
+        return digest([self._table_name(newest), since, self.memory.max_pairs])
+
+    def sources(
+        self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date
+    ) -> dict[str, Source]:
+        """Per key the weekly table and the extracts since it, up to the day before `date`."""
+        before = date - dt.timedelta(days=1)
+        newest = newest_table(self.memory, before)
+        tables = self.tables(connection, views, newest)
+        found = {}
+        for key in self.config.memory_keys:
+            daily = partial(self._extract, connection, views, key)
+            since = [path for path in map(daily, days_since(newest, before)) if path]
+            found[key] = Source(tables.get(key), since)
+        return found
+
+    def tables(
+        self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date
+    ) -> dict[str, Path]:
+        """The weekly tables as of `date`, by key; none where the log begins later."""
+        if not any(map(self._content, window(date, self.memory.longest))):
+            return {}
+        found = {}
+        for key in self.config.memory_keys:
+            target, before = self._table_path(key, date), self._table_path(key, date - WEEK)
+            if not target.exists():
+                daily = partial(self._extract, connection, views, key)
+                known = before if before.exists() else None
+                build_table(connection, self.memory, date, daily, target, known)
+            found[key] = target
+        return found
+
+    def _extract(
+        self, connection: duckdb.DuckDBPyConnection, views: Views, key: str, date: dt.date
+    ) -> Path | None:
+        """A day's extract by a key; None if neither domain has the day."""
+        content = self._content(date)
+        if not content:
+            return None
+        name = digest([_code_digest(), self.config.data.quarantine, key, content])[:20]
+        path = self.config.data.prepared / "daily" / f"date={date}" / f"pairs-{name}.parquet"
+        if not path.exists():
+            query = pairs.pairs_sql(views(date), key, date)
+            durable.make_dir(path.parent)
+            with durable.replacing(path) as temporary:
+                connection.execute(
+                    f"COPY ({query}) TO {quoted(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+                )
+        return path
+
+    def _table_path(self, key: str, date: dt.date) -> Path:
+        name = digest([self._table_name(date), key])[:20]
+        return self.config.data.prepared / "memory" / f"date={date}" / f"{key}-{name}.parquet"
+
+    def _table_name(self, date: dt.date) -> str:
+        if date not in self._names:
+            days = {str(day): self._content(day) for day in window(date, self.memory.longest)}
+            windows, quarantine = self.memory.windows, self.config.data.quarantine
+            self._names[date] = digest([_code_digest(), windows, quarantine, str(date), days])
+        return self._names[date]
+
+    def _content(self, date: dt.date) -> dict[Domain, str]:
+        """The digest of a day of each domain that has it."""
+        root = self.config.data.root
+        if date not in self._contents:
+            self._contents[date] = {
+                domain: digest_day(root, domain, date)
+                for domain in DOMAINS
+                if has_day(root, domain, date)
+            }
+        return self._contents[date]
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    parts = hashlib.sha256(Path(__file__).read_bytes())
+    for module in (columns, pairs, table, join):
+        parts.update(Path(module.__file__).read_bytes())
+    return parts.hexdigest()

@@ -1,0 +1,1 @@
+"""What users did with items over long windows: weekly tables, and the days since them."""
