@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -113,5 +114,5 @@ class Remembered:
 def _code_digest() -> str:
     parts = hashlib.sha256(Path(__file__).read_bytes())
     for module in (columns, pairs, table, join):
-        parts.update(Path(module.__file__).read_bytes())
+        parts.update(inspect.getsource(module).encode())
     return parts.hexdigest()

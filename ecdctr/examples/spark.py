@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import tempfile
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import duckdb
@@ -17,12 +17,17 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from ecdctr.config import DOMAINS, Config, Domain
+from ecdctr.config import DOMAINS, Config, Domain, Memory
 from ecdctr.errors import ConfigError
 from ecdctr.examples import transforms
+from ecdctr.examples.prepare import raw_views
+from ecdctr.examples.remembered import Remembered
 from ecdctr.files import durable
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import day_files, has_day, window
+from ecdctr.memory.columns import counts, never
+from ecdctr.memory.join import Source, memory_columns
+from ecdctr.memory.pairs import as_counts
 
 SPARK = transforms.Functions(
     ln=f.log,
@@ -51,7 +56,11 @@ class SparkBuilder:
                 contract.validate_day(self.connection, self.config, *day), self.config
             )
             self.valid.add(day)
-        _write(examples(self.session, self.config, self.domain, date), target)
+        sources: dict[str, Source] = {}
+        if self.config.memory.enabled:  # tables and extracts by DuckDB, which validates anyway
+            views = partial(raw_views, self.connection, self.config)
+            sources = Remembered(self.config).sources(self.connection, views, date)
+        _write(examples(self.session, self.config, self.domain, date, sources), target)
 
 
 def start_spark() -> SparkSession:
@@ -76,8 +85,14 @@ def start_spark() -> SparkSession:
         ) from None
 
 
-def examples(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
-    """The examples of a day, in order of time."""
+def examples(
+    session: SparkSession,
+    config: Config,
+    domain: Domain,
+    date: dt.date,
+    sources: dict[str, Source],
+) -> DataFrame:
+    """The examples of a day, in order of time; `sources` says where the memory of each key lies."""
     data = config.data
     day = _read(session, config, domain, date).withColumn("us", f.unix_micros("ts"))
     recent = _recent(session, config, date)
@@ -125,6 +140,11 @@ def examples(session: SparkSession, config: Config, domain: Domain, date: dt.dat
     columns.append(f.col("prior").cast("double").alias("prior_ctr"))
     oracle = f.col("oracle_ctr") if "oracle_ctr" in day.columns else f.lit(None)
     columns.append(oracle.cast("float").alias("oracle_ctr"))
+    for key, source in sources.items():
+        remembered = _remembered(session, config.memory, key, source)
+        if remembered is not None:
+            joined = joined.join(remembered, ["user_id", key], "left")
+        columns += _memory_columns(config.memory, key, date, remembered is not None)
     return joined.withColumn("last", last).sort("ts", "user_id", "item_id").select(*columns)
 
 
@@ -190,6 +210,40 @@ def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, Da
         by("item"),
         before.agg(f.coalesce(ratio, f.lit(transforms.NO_PRIOR)).alias("prior")),
     )
+
+
+def _remembered(
+    session: SparkSession, memory: Memory, key: str, source: Source
+) -> DataFrame | None:
+    """Per user and value of a key the counts of the weekly table and the days since it."""
+    parts = []
+    if source.table:
+        table = session.read.parquet(f"file://{source.table}")
+        parts.append(table.where(f.col("place") <= memory.max_pairs).drop("place"))
+    if source.since:
+        since = session.read.parquet(*[f"file://{path}" for path in source.since])
+        parts.append(since.selectExpr(*as_counts(memory.windows).split(", ")))
+    if not parts:
+        return None
+    union = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), parts)
+    totals = [f.sum(name).alias(f"{key}.{name}") for name in counts(memory.windows)]
+    lasts = [f.max(f"{domain}_last").alias(f"{key}.{domain}_last") for domain in DOMAINS]
+    return union.withColumnRenamed("value", key).groupBy("user_id", key).agg(*totals, *lasts)
+
+
+def _memory_columns(memory: Memory, key: str, date: dt.date, joined: bool) -> list[Column]:
+    """What is remembered by a key; null where the impression has no value of it."""
+
+    def value(name: str) -> Column:
+        found = f.col(f"`{key}.{name}`") if joined else f.lit(None)
+        return f.coalesce(found, f.lit(0))
+
+    def gap(domain: str) -> Column:
+        last = f.col(f"`{key}.{domain}_last`") if joined else f.lit(None).cast("date")
+        return f.coalesce(f.datediff(f.lit(date), last), f.lit(never(memory.longest)))
+
+    made = memory_columns(memory, key, value, gap, SPARK.ln)
+    return [f.when(f.col(key).isNotNull(), v).cast("float").alias(name) for name, v in made.items()]
 
 
 def _feature(config: Config, name: str) -> Column:

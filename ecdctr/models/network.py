@@ -110,8 +110,8 @@ class CtrNet(nn.Module):
         """The numeric features [B, N]; what is unknown of memory counts as its mean so far."""
         if not self.inputs.memory:
             return batch.numeric
-        assert isinstance(self.numeric_norm, nn.BatchNorm1d)  # noqa: S101
         mean = self.numeric_norm.running_mean
+        assert isinstance(mean, torch.Tensor)  # noqa: S101
         return torch.where(batch.numeric.isnan(), mean, batch.numeric)
 
     def _interest(
