@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -89,12 +90,12 @@ def config_of(folder: Path, memory: Memory = MEMORY) -> Config:
     return Config(data=data, features=FEATURES, memory=memory)
 
 
-def by_hand(log: list[Row], row: Row, date: dt.date, memory: Memory) -> dict[str, float | None]:
+def by_hand(log: list[Row], row: Row, date: dt.date, memory: Memory) -> dict[str, float]:
     """What the columns of an impression have to say, from the whole log."""
     table = date - dt.timedelta(days=1)
     while table.weekday() != memory.weekday:
         table -= dt.timedelta(days=1)
-    expected: dict[str, float | None] = {}
+    expected: dict[str, float] = {}
     for key in ("item_id", "category"):
         for domain in DOMAINS:
             name = f"memory_{key}_{domain}"
@@ -118,7 +119,7 @@ def by_hand(log: list[Row], row: Row, date: dt.date, memory: Memory) -> dict[str
             gap = (date - max(dates)).days if dates else 2 * memory.longest
             expected[f"{name}_gap"] = float(np.log1p(gap))
             if row[key] is None:
-                expected |= dict.fromkeys(k for k in expected if k.startswith(name))
+                expected |= {k: math.nan for k in expected if k.startswith(name)}
     return expected
 
 
@@ -130,8 +131,8 @@ def check(config: Config, log: list[Row], order: list[dt.date], engine: str = "d
             for day in prepare(own, domain, [date]):
                 for row in pq.read_table(day.path, partitioning=None).to_pylist():
                     expected = by_hand(log, row, date, config.memory)
-                    found = {name: row[name] for name in expected}
-                    assert found == pytest.approx(expected, rel=1e-6), (domain, row)
+                    found = [math.nan if row[n] is None else row[n] for n in expected]
+                    assert found == pytest.approx(list(expected.values()), rel=1e-6, nan_ok=True)
 
 
 def tables(config: Config, date: dt.date) -> dict[str, Path]:
@@ -140,7 +141,7 @@ def tables(config: Config, date: dt.date) -> dict[str, Path]:
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 10_000), strings=st.booleans(), data=st.data())
 def test_every_impression_has_the_counts_up_to_the_day_before_in_any_order(
@@ -149,7 +150,7 @@ def test_every_impression_has_the_counts_up_to_the_day_before_in_any_order(
     folder = tmp_path_factory.mktemp("memory")
     log = write_log(folder / "data", np.random.default_rng(seed), strings)
     order = data.draw(st.permutations(sorted({row["date"] for row in log})))
-    check(config_of(folder), log, order[:8])
+    check(config_of(folder), log, order[:5])
 
 
 def test_a_table_made_from_the_one_before_is_the_table_made_from_all_days(tmp_path):
@@ -266,7 +267,7 @@ def test_an_unknown_category_is_unknown_and_not_zero(tmp_path):
     )
     days = sorted({row["date"] for row in log if row["domain"] == "ads"})
     parts = [Part(day.path, "ads") for day in prepare(config, "ads", days)]
-    (table,) = read_chunks(parts, None, 100_000)
+    (table,) = read_chunks(parts, inputs.columns, 100_000)
     batch = encode(table, inputs, dict.fromkeys(inputs.vocabularies, EMPTY))
     unknown = table.column("category").is_null().to_numpy()
     assert unknown.any()
