@@ -204,9 +204,9 @@ def read_chunks(
             if not keep.all():
                 batch = batch.filter(pa.array(keep))
             code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
-            columns = [*batch.columns, pa.array(code)]
+            arrays = [*batch.columns, pa.array(code)]
             # by names: one day's file says that a column has no nulls, another's does not
-            waiting.append(pa.record_batch(columns, names=[*batch.schema.names, "domain"]))
+            waiting.append(pa.record_batch(arrays, names=[*batch.schema.names, "domain"]))
             rows += batch.num_rows
             if rows >= chunk_rows:
                 yield pa.Table.from_batches(waiting)
