@@ -5,41 +5,64 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
-from ecdctr.config.section import Section
-from ecdctr.config.terms import Level
+from ecdctr.config.section import MAX_SEED, Section
+from ecdctr.config.terms import DEFAULT, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.errors import ConfigError
+from ecdctr.files.strict_yaml import read_yaml
+
+VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+PARTS_OF_UNIONS = ("path", "str", "[key]")  # of a place, as pydantic names it
 
 
 class Config(Section):
     """The whole configuration."""
 
-    seed: int = 1
-    data: Data = Data()
-    features: tuple[Feature, ...] = ()
-    tpm: Tpm = Tpm()
-    snapshots: Snapshots = Snapshots()
-    memory: Memory = Memory()
-    network: Network = Network()
-    cpm: Cpm = Cpm()
-    actr: Actr = Actr()
-    quality: Quality = Quality()
-    evaluation: Evaluation = Evaluation()
-    airflow: AirflowSettings = AirflowSettings()
-    tuning: Tuning = Tuning()
-    variants: dict[str, dict[str, Any]] = Field(
+    seed: int = Field(1, ge=0, le=MAX_SEED, description="of weights, shuffles and draws")
+    data: Data = Field(Data(), description="impressions and how they are prepared")
+    features: tuple[Feature, ...] = Field(
+        (), description="columns of the impressions, beside the contract's, that the models read"
+    )
+    tpm: Tpm = Field(Tpm(), description="how the Tiny Pre-training Model is trained")
+    snapshots: Snapshots = Field(
+        Snapshots(), description="which TPM versions CPM and A-CTR take, and how"
+    )
+    memory: Memory = Field(Memory(), description="long-term counts and histories of users")
+    network: Network = Field(Network(), description="the network of CPM and A-CTR")
+    cpm: Cpm = Field(Cpm(), description="how the Complete Pre-training Model is trained")
+    actr: Actr = Field(Actr(), description="how the ads model is trained")
+    quality: Quality = Field(Quality(), description="when a day is too unlike the days before it")
+    evaluation: Evaluation = Field(Evaluation(), description="progressive validation and the gate")
+    airflow: AirflowSettings = Field(
+        AirflowSettings(), description="schedules and execution of the DAGs"
+    )
+    tuning: Tuning = Field(Tuning(), description="what `ecdctr tune` searches")
+    variants: dict[VariantName, dict[str, Any]] = Field(
         default_factory=dict, description="named overlays, e.g. no_tpm: {snapshots: {count: 0}}"
     )
+
+    @field_validator("variants")
+    @classmethod
+    def _overlays(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if DEFAULT in variants:
+            raise ValueError(
+                f"'{DEFAULT}' is the configuration without an overlay; give the variant another name"
+            )
+        for name, overlay in variants.items():
+            for key in ("variants", "tuning"):
+                if key in overlay:
+                    raise ValueError(f"the overlay '{name}' cannot hold '{key}'; take it out")
+        return variants
 
     @field_validator("features")
     @classmethod
@@ -162,7 +185,11 @@ class Config(Section):
         changed: dict[str, Any] = {} if seed is None else {"seed": seed}
         if hold_out_every is not None:
             changed["actr"] = {"hold_out_every": hold_out_every}
-        return self.with_overlay(changed, "option --hold-out-every") if changed else self
+        return (
+            self.with_overlay(changed, "options --seed and --hold-out-every: the configuration")
+            if changed
+            else self
+        )
 
 
 def load_config(path: Path) -> Config:
@@ -170,24 +197,30 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with the key, the found value and what is allowed.
     """
-    try:
-        raw = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"No configuration at {path}; name one with --config or ECDCTR_CONFIG."
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, found {type(raw).__name__}.")
-    config = _validate(raw, str(path))
+    config = _validate(read_yaml(path, "configuration"), str(path))
     for name in config.variants:
         config.with_variant(name)
+    _try_tuning(config, path)
     base = path.resolve().parent
     data = config.data
     root = data.root if isinstance(data.root, str) else (base / data.root).resolve()
     data = data.model_copy(update={"root": root, "prepared": (base / data.prepared).resolve()})
     return config.model_copy(update={"data": data})
+
+
+def _try_tuning(config: Config, path: Path) -> None:
+    """Validate every value that `ecdctr tune` would try."""
+    spaces = {"space": (config, config.tuning.space)}
+    for row, space in config.tuning.own.items():
+        if row not in (*config.variants, "full"):
+            raise ConfigError(
+                f"{path} is not valid. tuning.own.{row}: there is no variant of that name."
+            )
+        spaces[f"own.{row}"] = (config.with_variant("" if row == "full" else row), space)
+    for name, (base, space) in spaces.items():
+        for key, values in space.items():
+            for value in values:
+                base.with_overlay(_nested(key, value), f"{path}, tuning.{name}, {key}: {value}")
 
 
 def digest(value: Any) -> str:
@@ -198,14 +231,36 @@ def digest(value: Any) -> str:
 
 
 def _validate(raw: dict[str, Any], where: str) -> Config:
+    """Validate by the rules of JSON: `true` is no number and 'yes' is no boolean."""
     try:
-        return Config.model_validate(raw)
+        return Config.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']} (found {item['input']!r})"
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{where} is not valid. " + "; ".join(problems)) from None
+        items = error.errors(include_url=False)
+        places = [item["loc"] for item in items]
+        inmost = [i for i in items if not any(_within(place, i["loc"]) for place in places)]
+        problems = "; ".join(map(_problem, inmost))
+        raise ConfigError(f"{where} is not valid. {problems}.") from None
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply; write it flatter.") from None
+
+
+def _within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
+def _problem(item: ErrorDetails) -> str:
+    """One problem of pydantic's list: key, what is expected, what was found (shortened)."""
+    key = ".".join(str(part) for part in item["loc"] if part not in PARTS_OF_UNIONS) or "file"
+    message = item["msg"].removeprefix("Value error, ").rstrip(".")
+    found = repr(item["input"])
+    return f"{key}: {message} (found {found[:80]}{'…' if len(found) > 80 else ''})"
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """A dotted key as nested sections."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return cast("dict[str, Any]", value)
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
 
 Root = Path | str
@@ -16,18 +17,29 @@ Root = Path | str
 class Feature(Section):
     """One declared column of the impressions."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    side: Literal["user", "item", "context"]
-    kind: Literal["categorical", "numeric", "multi_valued"]
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", max_length=63, description="column of the impressions"
+    )
+    side: Literal["user", "item", "context"] = Field(
+        description="what it describes: the user, the item, or the moment (a slot, a device)"
+    )
+    kind: Literal["categorical", "numeric", "multi_valued"] = Field(
+        description="one id, a number, or a list of ids"
+    )
     tpm: bool = Field(False, description="whether TPM uses it too")
-    transform: Literal["identity", "log1p"] = "identity"
-    max_values: int = Field(8, ge=1, description="multi-valued only: values kept per impression")
+    transform: Literal["identity", "log1p"] = Field(
+        "identity", description="numeric only; log1p for what has a long tail, like prices"
+    )
+    max_values: int = Field(
+        8, ge=1, le=1024, description="multi-valued only: values kept per impression"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Feature:
         if self.name in RESERVED_COLUMNS:
             raise ValueError(
-                f"'{self.name}' is a column of the contract itself and cannot be declared as a feature"
+                f"'{self.name}' is a column of the contract itself, or one that preparation makes, and "
+                "cannot be declared as a feature; give the feature another name"
             )
         if self.tpm and self.kind != "categorical":
             raise ValueError(
@@ -43,8 +55,11 @@ class Data(Section):
         Path("data"),
         description="a folder, or a URL that fsspec opens, such as s3://bucket/impressions",
     )
-    prepared: Path = Path("prepared")
-    allowed_missing_days: int = Field(0, ge=0, description="days of a window that may be missing")
+    prepared: Path = Field(
+        Path("prepared"),
+        description="folder of prepared examples; it can be made again at any time",
+    )
+    allowed_missing_days: Days = Field(0, description="days of a window that may be missing")
     quarantine: bool = Field(
         False, description="set bad rows aside under <root>/_quarantine instead of stopping"
     )
@@ -52,18 +67,45 @@ class Data(Section):
         "duckdb",
         description="what prepares examples with history and counts; both give the same (extra: spark)",
     )
-    duckdb_memory: str = Field("2GB", pattern=r"^\d+(\.\d+)?(KB|MB|GB|TB)$")
-    threads: int = Field(2, ge=1)
-    history_length: int = Field(20, ge=1, description="clicks kept per impression (last N)")
-    lookback_days: int = Field(
-        28, ge=1, description="days before an impression that history and counts may see"
+    duckdb_memory: str = Field(
+        "2GB",
+        pattern=r"^[1-9]\d{0,5}(\.\d{1,3})?(MB|GB|TB)$",
+        description="what DuckDB may take before it goes on on disk, like 500MB or 2GB",
     )
-    numeric_null: float = Field(0.0, description="value of a missing numeric feature")
+    threads: int = Field(2, ge=1, le=1024, description="of DuckDB")
+    history_length: int = Field(
+        20, ge=1, le=10_000, description="clicks kept per impression (last N)"
+    )
+    lookback_days: int = Field(
+        28,
+        ge=1,
+        le=MAX_DAYS,
+        description="days before an impression that history and counts may see",
+    )
+    numeric_null: float = Field(
+        0.0, ge=-1e30, le=1e30, description="value of a missing numeric feature"
+    )
 
-    @field_validator("root", mode="before")
+    @field_validator("root", mode="plain", json_schema_input_type=str)
     @classmethod
-    def _path_or_url(cls, value: Any) -> Any:
-        return Path(value) if isinstance(value, str) and "://" not in value else value
+    def _path_or_url(cls, value: object) -> Root:
+        if isinstance(value, Path):
+            return value
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("expected a folder, or a URL like s3://bucket/impressions")
+        scheme, mark, rest = value.partition("://")
+        if mark and not (re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) and rest.strip("/")):
+            raise ValueError(
+                "expected a URL with a scheme and a place, like s3://bucket/impressions"
+            )
+        return value if mark else Path(value)
+
+    @field_validator("prepared")
+    @classmethod
+    def _local(cls, value: Path) -> Path:
+        if re.match(r"^[a-z0-9+.-]+:/", str(value)) or str(value) == ".":
+            raise ValueError("expected a folder of its own on this machine")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Data:
@@ -82,12 +124,16 @@ class Data(Section):
 class Quality(Section):
     """When a day is too unlike the days before it; checked by `ecdctr validate` for the data date."""
 
-    action: Literal["warn", "stop", "off"] = "warn"
-    trailing_days: int = Field(7, ge=3)
+    action: Literal["warn", "stop", "off"] = Field(
+        "warn", description="what an unlike day does: a warning, an error, or nothing is checked"
+    )
+    trailing_days: int = Field(
+        7, ge=3, le=MAX_DAYS, description="days before the data date that it is compared with"
+    )
     min_rows_ratio: float = Field(
         0.6, ge=0, lt=1, description="of the trailing days' median number of impressions"
     )
-    max_rows_ratio: float = Field(1.8, gt=1)
+    max_rows_ratio: float = Field(1.8, gt=1, description="of the same median, at most")
     max_ctr_ratio: float = Field(1.7, gt=1, description="click-through rate, up or down")
     max_null_increase: float = Field(
         0.1, gt=0, le=1, description="of a feature's share of nulls, in points"

@@ -4,39 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import Days, Section
 
 
 class Evaluation(Section):
     """Progressive validation and the promotion gate."""
 
     low_activity_below: int = Field(
-        20, ge=1, description="impressions in the lookback that make a user active"
+        20, ge=1, le=10**9, description="impressions in the lookback that make a user active"
     )
-    batch_size: int = Field(8192, ge=1)
-    bootstrap_samples: int = Field(500, ge=50)
+    batch_size: int = Field(
+        8192, ge=1, le=2**22, description="impressions scored at once; changes no score"
+    )
+    bootstrap_samples: int = Field(
+        500, ge=50, le=100_000, description="draws of users behind each interval of a difference"
+    )
     gate_max_gauc_drop: float = Field(
-        0.01, ge=0, description="refuse if the challenger is surely worse by more"
+        0.01, ge=0, le=1, description="refuse if the challenger is surely worse by more"
     )
-    gate_calibration: tuple[float, float] = (0.5, 2.0)
+    gate_calibration: tuple[float, float] = Field(
+        (0.5, 2.0),
+        description="lowest and highest ratio of predicted to observed clicks that the gate lets pass",
+    )
     gate_min_score_spread: float = Field(
-        1e-4, ge=0, description="standard deviation of the predictions, at least"
+        1e-4, ge=0, le=1, description="standard deviation of the predictions, at least"
     )
-    gate_max_cpm_age: int = Field(
-        3, ge=0, description="days by which CPM may be older than an A-CTR that starts from it"
+    gate_max_cpm_age: Days = Field(
+        3, description="days by which CPM may be older than an A-CTR that starts from it"
     )
-    gate_max_tpm_age: int = Field(
-        21, ge=0, description="the same for the newest TPM snapshot, beyond snapshots.lag_days"
+    gate_max_tpm_age: Days = Field(
+        21, description="the same for the newest TPM snapshot, beyond snapshots.lag_days"
     )
+
+    @field_validator("gate_calibration")
+    @classmethod
+    def _ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= bounds[0] < bounds[1]:
+            raise ValueError("expected two numbers, the lower bound first, not below 0")
+        return bounds
 
 
 class Tuning(Section):
     """What `ecdctr tune` searches: the same number of trials for every row, from the same values."""
 
     trials: int = Field(
-        6, ge=2, description="settings tried per row; the first one is what the row has now"
+        6,
+        ge=2,
+        le=10_000,
+        description="settings tried per row; the first one is what the row has now",
     )
     space: dict[str, tuple[Any, ...]] = Field(
         default_factory=lambda: {

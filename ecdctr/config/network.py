@@ -7,17 +7,21 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import MAX_DAYS, Days, Section, Width
 
 
 class Snapshots(Section):
     """Which TPM snapshots a consumer takes and how it aggregates them."""
 
-    count: int = Field(3, ge=0, description="K; 0 switches TPM off")
-    stride_days: int = Field(28, ge=1)
-    lag_days: int = Field(
+    count: int = Field(3, ge=0, le=64, description="K; 0 switches TPM off")
+    stride_days: int = Field(
+        28,
+        ge=1,
+        le=MAX_DAYS,
+        description="days between the dates that the K snapshots are taken at",
+    )
+    lag_days: Days = Field(
         1,
-        ge=0,
         description="take the newest snapshot as of this many days before the data date, so that no snapshot has "
         "trained on the impressions that CPM learns from: 1 where CPM goes on with each day, cpm.window_days where it "
         "starts anew; 0 is the paper's form",
@@ -50,9 +54,13 @@ class Snapshots(Section):
 class Network(Section):
     """The one network of CPM and A-CTR."""
 
-    embedding_dim: int = Field(16, ge=1)
-    hidden: tuple[int, ...] = Field((128, 64), min_length=1)
-    attention_heads: int = Field(2, ge=1)
+    embedding_dim: int = Field(16, ge=1, le=4096, description="numbers per id of each field")
+    hidden: tuple[Width, ...] = Field(
+        (128, 64), min_length=1, max_length=16, description="widths of the hidden layers, in order"
+    )
+    attention_heads: int = Field(
+        2, ge=1, le=64, description="of the snapshot aggregator; they divide embedding_dim"
+    )
     history: Literal["target_attention", "mean", "none"] = Field(
         "target_attention", description="how the click history is read; target attention is DIN's"
     )
@@ -61,7 +69,7 @@ class Network(Section):
         description="star, mmoe and ple learn both domains in one training: actr.natural_days",
     )
     experts: int = Field(
-        3, ge=1, description="mmoe: experts; ple: experts of each domain and shared ones"
+        3, ge=1, le=64, description="mmoe: experts; ple: experts of each domain and shared ones"
     )
 
     @model_validator(mode="after")

@@ -6,21 +6,23 @@ import datetime as dt
 
 from pydantic import Field
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import MAX_DAYS, Section
 
 
 class Simulation(Section):
     """The simulated world of `ecdctr simulate`; see ecdctr/worlds/simulate.py for the model behind the numbers."""
 
-    start: dt.date = dt.date(2026, 1, 1)
-    days: int = Field(ge=1)
-    users: int = Field(ge=10)
-    natural_items: int = Field(ge=10)
-    ad_items: int = Field(ge=10)
-    natural_per_day: int = Field(ge=100)
-    ads_per_day: int = Field(ge=10)
-    latent_dim: int = Field(8, ge=2)
-    recurrence_days: int = Field(28, ge=2)
+    start: dt.date = Field(dt.date(2026, 1, 1), description="first day")
+    days: int = Field(ge=1, le=MAX_DAYS, description="how many days it has")
+    users: int = Field(ge=10, le=10**9, description="users, those that arrive later included")
+    natural_items: int = Field(ge=10, le=10**9, description="items of natural content")
+    ad_items: int = Field(ge=10, le=10**9, description="ads")
+    natural_per_day: int = Field(ge=100, le=10**10, description="impressions of natural content")
+    ads_per_day: int = Field(ge=10, le=10**10, description="impressions of ads")
+    latent_dim: int = Field(8, ge=2, le=1024, description="numbers that an interest consists of")
+    recurrence_days: int = Field(
+        28, ge=2, le=MAX_DAYS, description="after how many days interests come back"
+    )
     recurring: float = Field(
         1.0, ge=0, description="strength of interests that come back every recurrence_days"
     )

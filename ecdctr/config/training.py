@@ -6,24 +6,32 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import MAX_DAYS, Days, Section, Width
 
 
 class Training(Section):
     """One level's optimisation. Learning rates are per step of Adam."""
 
-    window_days: int = Field(ge=1)
-    epochs: int = Field(1, ge=1)
-    batch_size: int = Field(1024, ge=2)
-    lr_embedding: float = Field(5e-3, gt=0)
-    lr_dense: float = Field(1e-3, gt=0)
-    chunk_rows: int = Field(
-        262_144, ge=1024, description="rows shuffled together; bounds the memory of reading"
+    window_days: int = Field(
+        ge=1, le=MAX_DAYS, description="days of impressions read, up to the data date"
     )
-    threads: int = Field(1, ge=1, description="torch threads; part of the result's identity")
+    epochs: int = Field(1, ge=1, le=1000, description="passes over the window")
+    batch_size: int = Field(1024, ge=2, le=2**22, description="impressions per step")
+    lr_embedding: float = Field(5e-3, gt=0, le=10, description="learning rate of embedding tables")
+    lr_dense: float = Field(1e-3, gt=0, le=10, description="learning rate of everything else")
+    chunk_rows: int = Field(
+        262_144,
+        ge=1024,
+        le=2**31,
+        description="rows shuffled together; bounds the memory of reading",
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="torch threads; part of the result's identity"
+    )
     shards: int = Field(
         1,
         ge=1,
+        le=4096,
         description="parts that each day is read in, side by side; as many processes may train together "
         "(ecdctr train --processes), and fewer give the same result. Part of the result's identity",
     )
@@ -39,6 +47,7 @@ class Training(Section):
     checkpoint_seconds: float = Field(
         60,
         ge=0,
+        le=604_800,
         description="how often a training saves where it is, to go on there when it was interrupted",
     )
     save_optimizer: bool = Field(
@@ -65,10 +74,16 @@ class Training(Section):
 class Tpm(Training):
     """Tiny Pre-training Model."""
 
-    window_days: int = Field(84, ge=1)
-    lr_embedding: float = Field(2e-3, gt=0)
-    embedding_dim: int = Field(16, ge=1)
-    hidden: tuple[int, ...] = (32,)
+    window_days: int = Field(
+        84, ge=1, le=MAX_DAYS, description="days of natural content of the first version"
+    )
+    lr_embedding: float = Field(2e-3, gt=0, le=10, description="learning rate of embedding tables")
+    embedding_dim: int = Field(
+        16, ge=1, le=4096, description="numbers per id, which is what a snapshot hands on"
+    )
+    hidden: tuple[Width, ...] = Field(
+        (32,), max_length=16, description="widths of the hidden layers, in order"
+    )
     refresh: Literal["incremental", "window"] = Field(
         "incremental",
         description="after the first version: only the days since it, or the whole window again",
@@ -78,7 +93,9 @@ class Tpm(Training):
 class Cpm(Training):
     """Complete Pre-training Model."""
 
-    window_days: int = Field(28, ge=1)
+    window_days: int = Field(
+        28, ge=1, le=MAX_DAYS, description="days of natural content of a version that starts anew"
+    )
     refresh: Literal["incremental", "window"] = Field(
         "incremental",
         description="the version before goes on with the days since it, or from scratch on the whole window (paper)",
@@ -86,10 +103,11 @@ class Cpm(Training):
     first_window_days: int | None = Field(
         None,
         ge=1,
+        le=MAX_DAYS,
         description="of the first version, where refresh is incremental; window_days by default",
     )
     lr_aggregator: float | None = Field(
-        None, gt=0, description="of the snapshot aggregator; lr_dense by default"
+        None, gt=0, le=10, description="of the snapshot aggregator; lr_dense by default"
     )
 
     @model_validator(mode="after")
@@ -113,20 +131,28 @@ class Cpm(Training):
 class Actr(Training):
     """Advertisement CTR model."""
 
-    window_days: int = Field(45, ge=1)
-    batch_size: int = Field(512, ge=2)
+    window_days: int = Field(
+        45, ge=1, le=MAX_DAYS, description="days of ads of a version that starts from CPM or anew"
+    )
+    batch_size: int = Field(512, ge=2, le=2**22, description="impressions per step")
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm",
         description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day",
     )
-    batch_norm: Literal["keep", "reset_stats", "reset_all"] = "keep"
-    freeze_aggregator: bool = True
-    lr_aggregator: float | None = Field(
-        None, gt=0, description="of an aggregator that is not frozen"
+    batch_norm: Literal["keep", "reset_stats", "reset_all"] = Field(
+        "keep",
+        description="of CPM's batch normalisation: keep all, start its running statistics anew, or its weights too",
     )
-    natural_days: int = Field(
-        0, ge=0, description="days of natural content trained on together with the ads"
+    freeze_aggregator: bool = Field(
+        True,
+        description="keep CPM's snapshot aggregator as it is, so that its tables can be merged into one",
+    )
+    lr_aggregator: float | None = Field(
+        None, gt=0, le=10, description="of an aggregator that is not frozen"
+    )
+    natural_days: Days = Field(
+        0, description="days of natural content trained on together with the ads"
     )
     natural_share: float = Field(
         1.0, gt=0, le=1, description="share of their impressions: 1 joint, small is replay"
@@ -138,10 +164,11 @@ class Actr(Training):
     hold_out_every: int = Field(
         0,
         ge=0,
+        le=10**9,
         description="keep each n-th impression of ads out of training, for the forgetting matrix; 0: none",
     )
     ewc: float = Field(
-        0, ge=0, description="strength of elastic weight consolidation towards the parent"
+        0, ge=0, le=1e12, description="strength of elastic weight consolidation towards the parent"
     )
 
     @model_validator(mode="after")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import yaml
 from pydantic import Field, ValidationError
 
 from ecdctr.config import DOMAINS, RESERVED_COLUMNS, Section
 from ecdctr.errors import ConfigError, ContractError, first_line
+from ecdctr.files.strict_yaml import read_yaml
 
 
 class Table(Section):
@@ -73,12 +73,7 @@ class Imported(NamedTuple):
 def load_mapping(path: Path) -> Mapping:
     """Read a mapping file; raises ConfigError with the key that is wrong."""
     try:
-        raw = yaml.safe_load(path.read_text())
-        mapping = Mapping.model_validate(raw)
-    except FileNotFoundError:
-        raise ConfigError(f"No mapping at {path}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        mapping = Mapping.model_validate(read_yaml(path, "mapping"))
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()

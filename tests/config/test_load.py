@@ -1,0 +1,206 @@
+"""The configuration at load: whatever stands in the file, it is valid or refused with file and key."""
+
+from __future__ import annotations
+
+import copy
+import typing
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from ecdctr.config import Config, load_config
+from ecdctr.config.terms import RESERVED_COLUMNS
+from ecdctr.errors import ConfigError
+from ecdctr.examples.prepare import prepare
+from tests.conftest import DATE, REPOSITORY
+
+TINY = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
+
+
+def models(model: type[BaseModel], place: str = "") -> dict[str, type[BaseModel]]:
+    """Every section by its dotted place."""
+    made = {place: model}
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                made |= models(kind, f"{place}.{name}".lstrip("."))
+    return made
+
+
+def keys() -> list[tuple[str, Any]]:
+    """Every key of the configuration with its field."""
+    return [
+        (f"{place}.{name}".lstrip("."), field)
+        for place, model in models(Config).items()
+        for name, field in model.model_fields.items()
+    ]
+
+
+def test_every_key_has_a_description():
+    assert len(keys()) > 100
+    assert [name for name, field in keys() if not (field.description or "").strip()] == []
+
+
+def test_every_number_has_a_lower_bound_and_every_whole_number_an_upper_one():
+    """A number without bounds ends as an OverflowError somewhere else, or as a machine out of memory."""
+    schema = Config.model_json_schema()
+    sections = {"Config": schema, **schema["$defs"]}
+    numbers = unbounded = 0
+    for section in sections.values():
+        for field in section.get("properties", {}).values():
+            for kind in (field, field.get("items", {}), *field.get("anyOf", ())):
+                if kind.get("type") not in ("integer", "number"):
+                    continue
+                numbers += 1
+                low = "minimum" in kind or "exclusiveMinimum" in kind
+                high = kind["type"] == "number" or "maximum" in kind
+                unbounded += not (low and high)
+    assert numbers > 60
+    assert unbounded == 0
+
+
+def load(tmp_path: Path, content: str | bytes) -> Config:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("airflow: {start_date: 2026-02-30}", "airflow.start_date: .*date.*2026-02-30"),
+        ("airflow: {start_date: 2026-13-01}", "airflow.start_date"),
+        ("airflow: {start_date: 1812-01-01}", "airflow.start_date"),
+        ("airflow: {start_date: 20260105}", "airflow.start_date"),
+        ("airflow: {daily_cron: '0 25 * * *'}", "airflow.daily_cron: '25' is no hour"),
+        ("airflow: {tpm_cron: monday}", "airflow.tpm_cron: 'monday' has 1 fields"),
+        ("airflow: {pool: 'a pool'}", "airflow.pool"),
+        ("airflow: {wait_hours: 1e300}", "airflow.wait_hours"),
+        ("airflow: {retry_seconds: .inf}", "airflow.retry_seconds: .*finite"),
+        ("airflow: {alert_webhook_env: 'MY URL'}", "airflow.alert_webhook_env"),
+        ("data: {numeric_null: .nan}", "data.numeric_null: .*finite"),
+        ("data: {numeric_null: -.inf}", "data.numeric_null: .*finite"),
+        ("data: {numeric_null: 1e39}", "data.numeric_null"),
+        ("data: {lookback_days: 1000000000}", "data.lookback_days"),
+        ("data: {lookback_days: 7 days}", "data.lookback_days"),
+        ("data: {threads: true}", "data.threads: .*integer .found True"),
+        ("data: {quarantine: 1}", "data.quarantine: .*boolean"),
+        ("data: {duckdb_memory: 0GB}", "data.duckdb_memory"),
+        ("data: {root: ''}", "data.root: expected a folder"),
+        ("data: {root: 's3://'}", "data.root: expected a URL with a scheme and a place"),
+        ("data: {root: }", "data.root: expected a folder"),
+        ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
+        ("seed: -1", "seed: .*greater than or equal to 0"),
+        ("seed: 99999999999999999999", "seed: .*less than or equal to 4294967295"),
+        ("seed: " + "9" * 400, "seed: "),
+        ("seed: '1'", "seed: .*integer"),
+        ("tpm: {lr_dense: .nan}", "tpm.lr_dense: .*finite"),
+        ("tpm: {hidden: [0]}", "tpm.hidden.0"),
+        ("network: {hidden: [99999999999]}", "network.hidden.0"),
+        ("evaluation: {gate_calibration: [2, 0.5]}", "gate_calibration: .*the lower bound first"),
+        ("evaluation: {gate_calibration: [-1, 2]}", "gate_calibration"),
+        ("evaluation: {gate_calibration: [.nan, 2]}", "gate_calibration.0: .*finite"),
+        ("evaluation: {gate_calibration: [1]}", "gate_calibration.1"),
+        ("variants: {default: {seed: 2}}", "variants: 'default' is the configuration without"),
+        ("variants: {'a/b': {}}", "variants.a/b"),
+        ("variants: {x: {cpm: {windows_days: 3}}}", "variant 'x' .*cpm.windows_days: Extra"),
+        ("variants: {x: {nothing: 1}}", "variant 'x' .*nothing: Extra"),
+        ("variants: {x: {cpm: }}", "variant 'x' .*cpm: "),
+        ("variants: {x: }", "variants.x"),
+        ("variants: {x: {variants: {y: {}}}}", "the overlay 'x' cannot hold 'variants'"),
+        ("tuning: {space: {actr.lr: [1]}}", "tuning.space, actr.lr: 1 .*actr.lr: Extra"),
+        ("tuning: {space: {actr.epochs: [1, 0]}}", "tuning.space, actr.epochs: 0 .*actr.epochs"),
+        ("tuning: {own: {ghost: {actr.epochs: [1]}}}", "tuning.own.ghost: there is no variant"),
+        ("actr: {epochs: 2}\ncpm: {}\nactr: {}", "line 3: the key 'actr' was given in line 1"),
+        ("airflow: {kubernetes: {environment: {MY VAR: x}}}", "kubernetes.environment.MY VAR"),
+        ("airflow: {kubernetes: {namespace: My_Space}}", "kubernetes.namespace"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_refused_with_its_key(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        load(tmp_path, text)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_COLUMNS))
+def test_a_feature_named_like_a_column_of_ours_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"'{name}' is a column of"):
+        load(tmp_path, f"features: [{{name: {name}, side: user, kind: categorical}}]")
+
+
+def test_every_column_that_preparation_adds_is_reserved(config):
+    columns = pq.read_schema(prepare(config, "ads", [DATE])[0].path).names
+    assert {*columns} - {feature.name for feature in config.features} <= RESERVED_COLUMNS
+
+
+def test_a_second_seed_on_the_command_line_is_checked_too():
+    with pytest.raises(ConfigError, match=r"--seed .*seed: .*greater than or equal to 0"):
+        Config().with_overrides(seed=-1)
+
+
+def test_a_long_value_is_shortened_in_the_sentence(tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, "data: {engine: '" + "x" * 100_000 + "'}")
+    assert len(str(refused.value)) < 500
+
+
+ODD = st.sampled_from(
+    [None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**30, 10**400, 0.0, -0.5, 1e-300, 1e300, float("inf"),
+     float("-inf"), float("nan"), "", " ", "x", "no", "1", "-1", "nan", "2026-02-30", "9999-12-31", "0 0 * * *", "a/b",
+     "../up", "s3://", "s3://b/p", "ä", "x" * 300, [], [1], [-1.0, 0.5], ["a"], [[]], {}, {"a": 1}, {"a": {"b": []}}]
+)  # fmt: skip
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places of everything in a nested value."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [at, *(place for key, one in inner for place in paths(one, (*at, key)))][
+        1 if not at else 0 :
+    ]
+
+
+WHOLE = TINY | {
+    key: value
+    for key, value in yaml.safe_load(yaml.safe_dump(Config().model_dump(mode="json"))).items()
+    if key not in TINY
+}
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.sampled_from(paths(WHOLE)), value=ODD)
+def test_whatever_stands_at_a_key_the_file_loads_or_the_key_is_named(tmp_path, place, value):
+    raw = copy.deepcopy(WHOLE)
+    part = raw
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(raw, allow_unicode=True), encoding="utf-8")
+    config, said = loaded(path)
+    if config is None:
+        assert str(place[0]) in said or "variant" in said
+        assert "\n" not in said
+    else:
+        assert Config.model_validate(config.model_dump(mode="json")).seed == config.seed
+
+
+def loaded(path: Path) -> tuple[Config | None, str]:
+    """The configuration, or what the refusal said."""
+    try:
+        return load_config(path), ""
+    except ConfigError as refused:
+        return None, str(refused)
