@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from ecdctr.config.section import Section
+from ecdctr.config.section import Days, Section
 
 
 class Memory(Section):
     """What each user did with an item, and with each of its features: impressions and clicks."""
 
     enabled: bool = Field(False, description="false is the paper's form")
-    windows: tuple[int, ...] = Field(
+    windows: tuple[Days, ...] = Field(
         (28, 84, 336),
         min_length=1,
+        max_length=16,
         description="days; a window ends the day before an impression and begins this many days "
         "before the newest weekly table",
     )
@@ -23,7 +24,10 @@ class Memory(Section):
         "all that are declared by default",
     )
     max_pairs: int = Field(
-        1000, ge=1, description="of a user and kind in a weekly table, the most recent and frequent"
+        1000,
+        ge=1,
+        le=10**6,
+        description="of a user and kind in a weekly table, the most recent and frequent",
     )
     weekday: int = Field(
         6,

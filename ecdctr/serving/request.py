@@ -17,7 +17,9 @@ from ecdctr.errors import EcdctrError
 
 Kind = Literal["integer", "string", "boolean", "number", "any"]
 
-LATEST = 4_102_444_800  # seconds since 1970 of the year 2100: what lies beyond is no time in seconds
+LATEST = (
+    4_102_444_800  # seconds since 1970 of the year 2100: what lies beyond is no time in seconds
+)
 NUMBER_LIMIT = 1e30  # of a numeric feature; the network computes in float32, which ends at 3.4e38
 ID_LIMITS = -(2**63), 2**63 - 1
 EXACT = 2**53  # floats hold every whole number up to here
@@ -163,9 +165,7 @@ class Rule:
             "any": lambda value: isinstance(value, str | bool) or _is_whole(value),
         }[self.kind]
         if not fits(value):
-            raise RequestError(
-                f"{place(i)}: expected {EXPECTED[self.kind]}, found {shown(value)}."
-            )
+            raise RequestError(f"{place(i)}: expected {EXPECTED[self.kind]}, found {shown(value)}.")
         if isinstance(value, str | bool):
             return value
         low, high = self.limits
@@ -198,7 +198,11 @@ def moment(value: Any, place: str) -> float:
 
 
 def _other_unit(value: Any) -> str:
-    for name, per_second in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)):
+    for name, per_second in (
+        ("milliseconds", 10**3),
+        ("microseconds", 10**6),
+        ("nanoseconds", 10**9),
+    ):
         if abs(value) < 1e30 and 1_000_000_000 <= value / per_second <= LATEST:
             return f", which looks like {name}; divide it by {per_second:,}"
     return ""
