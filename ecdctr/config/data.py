@@ -142,5 +142,14 @@ class Quality(Section):
         0.2, gt=0, le=1, description="rows with a category that the trailing days lack"
     )
     max_psi: float = Field(
-        0.25, gt=0, description="population stability index of each categorical feature"
+        0.25,
+        gt=0,
+        description="population stability index of each categorical feature, less what sampling makes, rare values "
+        "pooled",
+    )
+    rotation_days: int = Field(
+        7,
+        ge=1,
+        description="days after which the mix of ads is renewed or repeats; a day is also compared with the one so "
+        "many days before, and with what that one showed",
     )

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import duckdb
-import numpy as np
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
 from ecdctr.files import durable
 from ecdctr.impressions.contract import connect
 from ecdctr.impressions.days import available_dates, day_files, digest_day
+from ecdctr.impressions.shift import Sample, population_stability_index
 
 TOP_VALUES = 1000
-SMOOTHING = 1e-4
 FEWEST_DAYS = 3
+USUAL = 1.5  # a change is told when it is this many times that of the day one rotation earlier
 
 
 class Profile(NamedTuple):
@@ -38,6 +38,10 @@ class Profile(NamedTuple):
     def ctr(self) -> float:
         """Click-through rate."""
         return self.clicks / max(self.rows, 1)
+
+    def sample(self, name: str) -> Sample:
+        """The values of a categorical feature."""
+        return Sample(self.values.get(name, {}), self.rows - self.nulls.get(name, 0))
 
 
 class Finding(NamedTuple):
@@ -61,15 +65,17 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
     wanted = config.quality
     if wanted.action == "off":
         return []
-    before = [day for day in available_dates(config.data.root, domain) if day < date][
-        -wanted.trailing_days :
-    ]
-    if len(before) < FEWEST_DAYS:
-        return []
     with connect(config) as connection:
-        past = [_profile(connection, config, domain, day) for day in before]
-        today = _profile(connection, config, domain, date)
-    findings = [Finding(domain, date, *finding) for finding in _compare(config, today, past)]
+        days = Days(connection, config, domain)
+        before = days.before(date)
+        if len(before) < FEWEST_DAYS:
+            return []
+        compared = _compare(config, days.profile(date), [days.profile(day) for day in before])
+        rotation = date - dt.timedelta(days=wanted.rotation_days)
+        known = rotation in days.dates and len(days.before(rotation)) >= FEWEST_DAYS
+        usual = _changes(days, config, rotation) if known else {}
+        compared += _compare_values(config, _changes(days, config, date), usual)
+    findings = [Finding(domain, date, *finding) for finding in compared]
     if findings and wanted.action == "stop":
         text = ". ".join(map(str, findings))
         raise ContractError(
@@ -78,15 +84,25 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
     return findings
 
 
-def population_stability_index(expected: dict[str, int], found: dict[str, int]) -> float:
-    """PSI = Σ (q - p) ln(q / p) over the values of both, shares p and q smoothed by 1e-4; above 0.25 is a big shift."""
-    names = sorted(set(expected) | set(found))
-    p, q = (
-        np.array([counts.get(name, 0) for name in names], dtype=np.float64)
-        for counts in (expected, found)
-    )
-    p, q = p / max(p.sum(), 1) + SMOOTHING, q / max(q.sum(), 1) + SMOOTHING
-    return float(((q - p) * np.log(q / p)).sum())
+class Days:
+    """The profiles of a domain's days, each read once."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain
+    ) -> None:
+        self.connection, self.config, self.domain = connection, config, domain
+        self.dates = available_dates(config.data.root, domain)
+        self._profiles: dict[dt.date, Profile] = {}
+
+    def before(self, date: dt.date) -> list[dt.date]:
+        """The trailing days of a date."""
+        return [day for day in self.dates if day < date][-self.config.quality.trailing_days :]
+
+    def profile(self, date: dt.date) -> Profile:
+        """Of one day."""
+        if date not in self._profiles:
+            self._profiles[date] = _profile(self.connection, self.config, self.domain, date)
+        return self._profiles[date]
 
 
 def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[str, str, str]]:
@@ -107,21 +123,57 @@ def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[
             found.append(
                 (f"nulls of {name}", f"at most {usual + q.max_null_increase:.1%}", f"{share:.1%}")
             )
+    return found
+
+
+class Change(NamedTuple):
+    """How a categorical feature of a day differs from the days before it."""
+
+    unseen: (
+        float  # share of values that none of them has; 0 where their values are too many to be kept
+    )
+    shift: float  # population stability index, the smallest of several comparisons
+
+
+def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
+    """Of each categorical feature, against the trailing days, the day before, and the day one rotation earlier.
+
+    A mix that rotates is unlike the trailing days all week; it is like yesterday, or like this weekday a week ago.
+    """
+    q = config.quality
+    today, past = days.profile(date), [days.profile(day) for day in days.before(date)]
+    single = [past[-1]] if past else []
+    rotation = date - dt.timedelta(days=q.rotation_days)
+    single += [days.profile(rotation)] if rotation in days.dates else []
+    changes = {}
     for name, counts in today.values.items():
-        known: dict[str, int] = {}
-        for profile in past:
-            for value, count in profile.values.get(name, {}).items():
-                known[value] = known.get(value, 0) + count
-        size = max(sum(counts.values()), 1)
-        if all(len(profile.values.get(name, {})) < TOP_VALUES for profile in past):
-            unseen = sum(count for value, count in counts.items() if value not in known) / size
-            if unseen > q.max_unseen_share:
-                expected = f"at most {q.max_unseen_share:.1%}"
-                found.append((f"values of {name} never seen before", expected, f"{unseen:.1%}"))
-                continue
-        shift = population_stability_index(known, counts)
-        if shift > q.max_psi:
-            found.append((f"distribution of {name}", f"PSI at most {q.max_psi}", f"{shift:.2f}"))
+        sample = today.sample(name)
+        trailing = Sample.pooled(profile.sample(name) for profile in past)
+        whole = all(len(profile.values.get(name, {})) < TOP_VALUES for profile in past)
+        unseen = sum(n for value, n in counts.items() if value not in trailing.counts)
+        references = [trailing, *(profile.sample(name) for profile in single)]
+        changes[name] = Change(
+            unseen / max(sample.total, 1) if whole else 0.0,
+            min(population_stability_index(reference, sample) for reference in references),
+        )
+    return changes
+
+
+def _compare_values(
+    config: Config, now: dict[str, Change], usual: dict[str, Change]
+) -> list[tuple[str, str, str]]:
+    """`usual` is what the day one rotation earlier showed: the day of a rotation's turn is unlike any before it."""
+    q, found = config.quality, []
+    for name, change in now.items():
+        then = usual.get(name, Change(0, 0))
+        unseen = max(q.max_unseen_share, USUAL * then.unseen)
+        shift = max(q.max_psi, USUAL * then.shift)
+        if change.unseen > unseen:
+            text = f"at most {unseen:.1%}"
+            found.append((f"values of {name} never seen before", text, f"{change.unseen:.1%}"))
+        elif change.shift > shift:
+            text = f"PSI at most {shift:.2f}"
+            found.append((f"distribution of {name}", text, f"{change.shift:.2f}"))
     return found
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from ecdctr.config import Config, Quality
 from ecdctr.errors import ContractError
 from ecdctr.impressions.days import day_files
-from ecdctr.impressions.quality import check_day, population_stability_index
+from ecdctr.impressions.quality import TOP_VALUES, check_day
+from ecdctr.impressions.shift import Sample, population_stability_index
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from tests.conftest import DATE
@@ -142,12 +143,105 @@ def test_with_fewer_than_three_days_before_nothing_is_said(copied):
 counts = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 1000), min_size=1)
 
 
+def sample(counts: dict[str, int]) -> Sample:
+    return Sample(counts, sum(counts.values()))
+
+
 @given(counts, counts)
-def test_the_stability_index_is_zero_for_equal_shares_and_never_negative(first, second):
-    assert population_stability_index(
-        first, {name: 3 * n for name, n in first.items()}
-    ) == pytest.approx(0, abs=1e-9)
-    assert population_stability_index(first, second) >= 0
-    assert population_stability_index(first, second) == pytest.approx(
-        population_stability_index(second, first)
+def test_the_stability_index_is_zero_for_equal_shares_symmetric_and_never_negative(first, second):
+    tripled = {name: 3 * n for name, n in first.items()}
+    assert population_stability_index(sample(first), sample(tripled)) == pytest.approx(0, abs=0.02)
+    assert population_stability_index(sample(first), sample(second)) >= 0
+    assert population_stability_index(sample(first), sample(second)) == pytest.approx(
+        population_stability_index(sample(second), sample(first))
     )
+
+
+def drawn(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Sample:
+    """A day as its profile keeps it."""
+    found = rng.multinomial(rows, chance / chance.sum())
+    top = np.argsort(-found, kind="stable")[:TOP_VALUES]
+    return Sample({str(i): int(found[i]) for i in top if found[i]}, rows)
+
+
+@pytest.mark.parametrize("rows", [300, 2_000, 10_000])
+@pytest.mark.parametrize(("values", "power"), [(3, 0), (20, 1), (5_000, 1), (5_000, 0)])
+def test_days_of_one_distribution_raise_no_alarm(rows, values, power):
+    """The plain index is 0.8 to 2.3 for 5,000 values and 2,000 rows (benchmarks/quality.py)."""
+    chance = np.arange(1, values + 1.0) ** -power
+    limit = Quality().max_psi
+    for seed in range(50):
+        rng = np.random.default_rng([seed, rows, values])
+        past = Sample.pooled(drawn(rng, rows, chance) for _ in range(7))
+        assert population_stability_index(past, drawn(rng, rows, chance)) < limit
+
+
+def test_what_sampling_alone_makes_is_taken_off():
+    """Twenty even values, 400 rows against 400: the index's mean is 19 (1/400 + 1/400) = 0.095, and none of it is left."""
+    chance, left, raw = np.ones(20), [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        first, second = drawn(rng, 400, chance), drawn(rng, 400, chance)
+        p, q = ([one.counts[str(i)] / 400 for i in range(20)] for one in (first, second))
+        raw.append(sum((b - a) * np.log(b / a) for a, b in zip(p, q, strict=True)))
+        left.append(population_stability_index(first, second))
+    assert np.mean(raw) == pytest.approx(0.095, abs=0.01)
+    assert np.median(left) < 0.005
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda chance: np.where(
+            np.arange(len(chance)) == 3, 10 * chance, chance
+        ),  # one much oftener
+        lambda chance: chance[::-1],  # the rare are the frequent now
+        lambda chance: np.where(np.arange(len(chance)) < 3, 0, chance),  # the head is gone
+        lambda chance: np.append(chance, 0.6 * chance.sum()),  # a value that none of the days had
+    ],
+)
+@pytest.mark.parametrize("values", [20, 5_000])
+def test_a_day_of_another_distribution_raises_one(change, values):
+    chance = 1 / np.arange(1, values + 1.0)
+    for seed in range(20):
+        rng = np.random.default_rng([seed, values])
+        past = Sample.pooled(drawn(rng, 2_000, chance) for _ in range(7))
+        assert (
+            population_stability_index(past, drawn(rng, 2_000, change(chance))) > Quality().max_psi
+        )
+
+
+def test_ads_that_are_renewed_every_week_raise_no_alarm_and_a_day_out_of_turn_does(
+    config, tmp_path
+):
+    """Ads of week w have categories that only they have: unlike the trailing days all week long."""
+    rng = np.random.default_rng(1)
+    root = tmp_path / "data"
+
+    def deliver(date: dt.date, week: int) -> None:
+        folder = root / "domain=ads" / f"date={date}"
+        folder.mkdir(parents=True, exist_ok=True)
+        moment = dt.datetime.combine(date, dt.time(1), dt.UTC)
+        table = {
+            "user_id": pa.array(np.arange(400)),
+            "item_id": pa.array(np.arange(400)),
+            "ts": pa.array([moment] * 400, pa.timestamp("us", tz="UTC")),
+            "click": pa.array((rng.random(400) < 0.2).astype(np.int8)),
+            "category": pa.array(10 * week + rng.integers(0, 8, 400)),
+        }
+        pq.write_table(pa.table(table), folder / "part-0.parquet")
+
+    first = dt.date(2026, 1, 5)
+    days = [first + dt.timedelta(days=i) for i in range(35)]
+    for i, date in enumerate(days):
+        deliver(date, i // 7)
+    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
+    features = tuple(feature for feature in config.features if feature.name == "category")
+    weekly = config.model_copy(update={"data": data, "features": features})
+    assert [check_day(weekly, "ads", date) for date in days[14:]] == [[]] * 21
+    deliver(days[30], 7)
+    assert [f.measure for f in check_day(weekly, "ads", days[30])] == [
+        "values of category never seen before"
+    ]
+    deliver(days[30], 2)  # the ads of a fortnight ago
+    assert check_day(weekly, "ads", days[30]), "nor is it like yesterday or a week ago"

@@ -1,0 +1,69 @@
+"""How far two samples of a categorical feature are apart: the population stability index, less what sampling alone makes.
+
+The plain index adds up a term per value, and values that are rare differ between any two samples: of two samples of
+2,000 draws from one long-tailed distribution it is above 1. So values too rare to be compared are pooled, and what is
+left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a chi-square statistic
+over n and m; Yurdakul and Naranjo, "Statistical properties of the population stability index", 2020), is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+FEWEST = 10  # impressions of a value that the smaller sample should hold, else the value is pooled
+MOST_BINS = 50
+PSEUDO_COUNT = 0.5  # so that a value that one sample lacks has a finite term
+
+
+class Sample(NamedTuple):
+    """Counts of a feature's most frequent values, and the number of all values that are not null."""
+
+    counts: dict[str, int]
+    total: int
+
+    @classmethod
+    def pooled(cls, samples: Iterable[Sample]) -> Sample:
+        """All of them as one."""
+        counts: dict[str, int] = {}
+        total = 0
+        for sample in samples:
+            total += sample.total
+            for value, count in sample.counts.items():
+                counts[value] = counts.get(value, 0) + count
+        return cls(counts, total)
+
+
+def population_stability_index(expected: Sample, found: Sample) -> float:
+    """Σ (q - p) ln(q / p) over bins, less its mean for two samples of one distribution, at least 0.
+
+    Shares p and q; a bin is a value that is frequent enough, or all others together. Above 0.25 is a big shift.
+    """
+    if not expected.total or not found.total:
+        return 0.0
+    values = _bins(expected, found)
+    counts = [np.array([sample.counts.get(v, 0) for v in values]) for sample in (expected, found)]
+    tails = [sample.total - int(kept.sum()) for sample, kept in zip((expected, found), counts, strict=True)]  # fmt: skip
+    if any(tails):
+        counts = [np.append(kept, tail) for kept, tail in zip(counts, tails, strict=True)]
+    bins = len(counts[0])
+    p, q = ((kept + PSEUDO_COUNT) / (kept.sum() + PSEUDO_COUNT * bins) for kept in counts)
+    index = float(((q - p) * np.log(q / p)).sum())
+    return max(0.0, index - (bins - 1) * (1 / expected.total + 1 / found.total))
+
+
+def _bins(expected: Sample, found: Sample) -> list[str]:
+    """Values of which the smaller sample holds FEWEST or more, by their mean share; the most frequent ones."""
+    smaller = min(expected.total, found.total)
+    shares = {
+        value: (
+            expected.counts.get(value, 0) / expected.total
+            + found.counts.get(value, 0) / found.total
+        )
+        / 2
+        for value in {*expected.counts, *found.counts}
+    }
+    frequent = [value for value, share in shares.items() if share * smaller >= FEWEST]
+    return sorted(frequent, key=lambda value: (-shares[value], value))[: MOST_BINS - 1]
