@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from ecdctr.config import DOMAINS, load_config
+from ecdctr.config import DOMAINS, PRODUCTION, load_config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.impressions.days import available_dates
 from ecdctr.store.storage import open_storage
+from ecdctr.store.store import Store
 
+DAYS_LOOKED_AT = 60  # evaluations, newest first
 WANTED = {
     "torch": "2.13",
     "pyarrow": "26",
@@ -53,6 +57,8 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
     except ConfigError as error:
         findings.append(Finding(False, str(error)))
     findings.append(_store(store))
+    if findings[-1].fine:
+        findings.append(_gate(store))
     return findings + _airflow()
 
 
@@ -62,6 +68,23 @@ def _store(store: Path | str) -> Finding:
     except StoreError as error:
         return Finding(False, str(error))
     return Finding(True, f"store {store} can be written")
+
+
+def _gate(store: Path | str) -> Finding:
+    """How much the promotion gate can see with the traffic of the newest comparison in production."""
+    opened = Store(store)
+    for _, ref in itertools.islice(opened.evaluated(PRODUCTION), DAYS_LOOKED_AT):
+        for verdict in reversed(opened.verdicts(ref)):
+            if verdict["power"] is not None:
+                text = (
+                    f"gate: on {verdict['date']} a version as good as the champion passed with "
+                    f"{100 * verdict['power']:.0f} %, on {len(verdict['examples'])} days of traffic"
+                )
+                days = verdict["needed_days"]
+                if days is not None:
+                    text += f"; evaluation.gate_power needs {math.ceil(days)} days"
+                return Finding(True, text)
+    return Finding(True, "gate: no two versions were compared yet; its power is known after that")
 
 
 def _airflow() -> list[Finding]:

@@ -27,6 +27,10 @@ class TrainingError(EcdctrError):
     """Training cannot go on (for example, the loss is not a number)."""
 
 
+class TryAgain(Exception):
+    """No refusal: others were faster, or this process stood still for too long; the same command may succeed."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says, without what follows: it may be pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -49,6 +53,8 @@ _TROUBLES = {
 
 def machine_trouble(error: BaseException) -> str | None:
     """One sentence for what a machine does not let us do, whichever library says so; None for any other error."""
+    if isinstance(error, TryAgain):
+        return str(error)
     number = getattr(error, "errno", None)
     for text, (code, remedy) in _TROUBLES.items():
         if number == code or text in str(error):

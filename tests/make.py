@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from ecdctr.airflow.standalone import Airflow
@@ -24,6 +28,24 @@ def write_config(target: Path, world: Path, **airflow: Any) -> Path:
 def changed(config: Config, section: str, **values: Any) -> Config:
     """The configuration with some settings of a section changed."""
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
+    """The configuration on a copy of its world with one ad more on a day, by a user who is the first of all."""
+    root = target / "world"
+    shutil.copytree(config.data.root, root)
+    folder = root / "domain=ads" / f"date={date}"
+    paths = sorted(folder.glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in paths])
+    table = table.sort_by("ts")
+    extra = table.slice(0, 1)
+    for name, value in {"user_id": -1, "click": 0, "impression_id": 10**12}.items():
+        column = pa.array([value], table.schema.field(name).type)
+        extra = extra.set_column(table.column_names.index(name), name, column)
+    for path in paths:
+        path.unlink()
+    pq.write_table(pa.concat_tables([extra, table]), folder / "again.parquet")
+    return changed(config, "data", root=root, prepared=target / "prepared")
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import sys
@@ -26,7 +27,7 @@ from ecdctr.cli.base import (
     write_result,
 )
 from ecdctr.config import PRODUCTION
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 
 
@@ -139,6 +140,7 @@ def evaluate(
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
     from ecdctr.console import log
     from ecdctr.evaluation.evaluate import evaluate
+    from ecdctr.evaluation.stored import current
 
     session: Session = context.obj
     day = parse_date(date)
@@ -152,8 +154,9 @@ def evaluate(
     with store.in_use():
         found = evaluate(config, store, ref, day)
         serving = store.alias("serving", ref.experiment, ref.level) if champion else None
-        if serving and serving.date < day and store.load_evaluation(serving, day) is None:
-            evaluate(config, store, serving, day)
+        if serving and serving.date < day:
+            with contextlib.suppress(EcdctrError):  # the gate refuses, and says so
+                current(config, store, serving, day)
     log(
         "evaluated",
         level=ref.level,
@@ -182,7 +185,7 @@ def gate(
     variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
-    """Promote an evaluated version to 'serving' if it passes the gate; a refusal is reported, not an error."""
+    """Promote an evaluated version to 'serving' if it is shown to be no worse; a refusal is reported, not an error."""
     from ecdctr.console import log
     from ecdctr.evaluation.gate import gate
 
@@ -191,9 +194,13 @@ def gate(
     verdict = gate(session.config(variant), session.store, ref, parse_date(date))
     event = "promoted" if verdict.passed else "not promoted"
     log(event, level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version)
-    show(
-        context, {"version": version, "promoted": verdict.passed, "reason": verdict.reason}, result
-    )
+    shown = {
+        "version": version, "promoted": verdict.passed, "outcome": verdict.outcome.value,
+        "reason": verdict.reason,
+        "serving": str(session.store.alias("serving", ref.experiment, ref.level)),
+        "power": verdict.power, "needed_days": verdict.needed_days,
+    }  # fmt: skip
+    show(context, shown, result)
 
 
 @app.command()

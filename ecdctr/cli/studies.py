@@ -291,6 +291,7 @@ def matrix_report(
     result: ResultOption = None,
 ) -> None:
     """Measures, heat maps and advice from the rows of a study's experiments; variants without all rows are named."""
+    from ecdctr.studies.forgetting.basis import row_basis_now
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect
 
@@ -299,13 +300,14 @@ def matrix_report(
         variant: [experiment_of(name, variant, seed) for seed in numbers]
         for variant in _names(variants)
     }
-    found = collect(session.store, experiments, dates, hold_out_every)
-    root = session.config().data.root
-    world = root / "world.json"
-    recurrence = json.loads(world.read_text())["recurrence_days"] if world.exists() else None
-    _write_study(
-        context, About(name, str(root), dates, numbers, hold_out_every, recurrence), found, result
-    )
+    config = session.config()
+    with session.store.in_use():
+        found = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
+        root, recurrence = config.data.root, None
+        if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
+            recurrence = json.loads((root / "world.json").read_text())["recurrence_days"]
+        about = About(name, str(root), dates, numbers, hold_out_every, recurrence)
+        _write_study(context, about, found, result)
 
 
 def _write_or_print(

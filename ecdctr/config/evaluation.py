@@ -21,8 +21,29 @@ class Evaluation(Section):
     bootstrap_samples: int = Field(
         500, ge=50, le=100_000, description="draws of users behind each interval of a difference"
     )
+    gate_days: int = Field(
+        7, ge=1, le=365, description="days after a version on which it may be judged, at most"
+    )
     gate_max_gauc_drop: float = Field(
-        0.01, ge=0, le=1, description="refuse if the challenger is surely worse by more"
+        0.01,
+        gt=0,
+        le=1,
+        description="margin of the non-inferiority test: GAUC below the champion's that still serves",
+    )
+    gate_max_log_loss_rise: float = Field(
+        0.01, gt=0, le=1, description="the same for LogLoss, as a share of the champion's"
+    )
+    gate_min_users: int = Field(
+        100,
+        ge=10,
+        le=10**9,
+        description="users with a click and a non-click that a verdict needs",
+    )
+    gate_power: float = Field(
+        0.8,
+        gt=0.05,
+        lt=1,
+        description="a version is judged as soon as an equal one passes so surely, or after gate_days",
     )
     gate_calibration: tuple[float, float] = Field(
         (0.5, 2.0),

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ecdctr.config import Config, Domain
+from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import StoreError, TrainingError
-from ecdctr.evaluation.metrics import UserAuc, all_metrics, user_auc
+from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
+from ecdctr.evaluation.stored import Basis, basis_of
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
@@ -23,12 +24,12 @@ from ecdctr.levels.restore import load_network
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
-COHORTS = ("new_users", "new_items", "low_activity")
-
 
 class Scored(NamedTuple):
-    """Examples of an evaluation day with predictions; users are codes, equal for equal ids on one day's data."""
+    """Examples of an evaluation day with predictions [rows]; `users` are positions in `ids`, the raw ids [users]."""
 
+    examples: str  # fingerprint of what was read
+    ids: pa.Array
     users: NDArray[np.int64]
     labels: NDArray[np.float32]
     scores: NDArray[np.float32]
@@ -38,12 +39,11 @@ class Scored(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A stored evaluation: metrics by cohort ('all', 'oracle', …) and the AUC of each user."""
+    """What was found and stored: metrics by cohort ('all', 'oracle', …)."""
 
     ref: Ref
     date: dt.date
     metrics: dict[str, dict[str, float]]
-    users: UserAuc
 
 
 def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date) -> Scored:
@@ -78,27 +78,57 @@ def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date)
         raise TrainingError(
             f"{ref} predicts values that are not finite numbers on {date}; do not serve it."
         )
-    codes = pa.concat_arrays(ids).dictionary_encode().indices.to_numpy().astype(np.int64)
-    return Scored(codes, labels, scored, oracle, user_seen, item_seen)
+    encoded = pa.concat_arrays(ids).dictionary_encode()
+    codes = encoded.indices.to_numpy().astype(np.int64)
+    return Scored(
+        day[0].fingerprint, encoded.dictionary, codes, labels, scored, oracle, user_seen, item_seen
+    )
 
 
 def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluation:
     """Evaluate a version on a day and store the result beside the versions; an earlier result is replaced."""
-    domain: Domain = "ads" if ref.level == "actr" else "natural"
-    scored = score(config, store, ref, domain, date)
-    metrics = {"all": all_metrics(scored.users, scored.labels, scored.scores)}
+    with store.in_use():
+        scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)  # type: ignore[index]
+        result = Evaluation(ref, date, _metrics(config, scored))
+        _save(store, result, scored, basis_of(config, scored.examples))
+    return result
+
+
+def _metrics(config: Config, scored: Scored) -> dict[str, dict[str, float]]:
+    """By cohort; 'oracle' where the true probabilities are known."""
     cohorts = {
+        "all": np.ones(len(scored.users), dtype=bool),
         "new_users": scored.user_seen == 0,
         "new_items": scored.item_seen == 0,
         "low_activity": scored.user_seen < config.evaluation.low_activity_below,
     }
-    for name, mask in cohorts.items():
-        metrics[name] = all_metrics(scored.users[mask], scored.labels[mask], scored.scores[mask])
+    metrics = {
+        name: all_metrics(scored.users[mask], scored.labels[mask], scored.scores[mask])
+        for name, mask in cohorts.items()
+    }
     if np.isfinite(scored.oracle.astype(np.float64)).all():
         metrics["oracle"] = all_metrics(scored.users, scored.labels, scored.oracle)
-    result = Evaluation(ref, date, metrics, user_auc(scored.users, scored.labels, scored.scores))
-    _save(store, result, scored, config.evaluation.low_activity_below)
-    return result
+    return metrics
+
+
+def users_table(scored: Scored) -> pa.Table:
+    """What each user adds to GAUC and LogLoss: user (raw id), impressions, clicks, auc (null without both labels), loss.
+
+    `loss` is the sum over the user's impressions, in nats.
+    """
+    users, count = scored.users, len(scored.ids)
+    judged = user_auc(users, scored.labels, scored.scores)
+    auc = np.full(count, np.nan)
+    auc[judged.users] = judged.auc
+    return pa.table(
+        {
+            "user": scored.ids,
+            "impressions": np.bincount(users, minlength=count),
+            "clicks": np.bincount(users, scored.labels, count).astype(np.int64),
+            "auc": pa.array(auc, mask=np.isnan(auc)),
+            "loss": np.bincount(users, losses(scored.labels, scored.scores), count),
+        }
+    )
 
 
 def calibration_curve(
@@ -109,18 +139,16 @@ def calibration_curve(
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 
 
-def _save(store: Store, result: Evaluation, scored: Scored, low_activity_below: int) -> None:
+def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis) -> None:
     content = {
         "ref": str(result.ref),
         "date": str(result.date),
-        "low_activity_below": low_activity_below,
+        **basis._asdict(),
         "metrics": result.metrics,
         "calibration_curve": calibration_curve(scored.labels, scored.scores),
         "score_spread": float(scored.scores.std(dtype=np.float64)),
     }
     with store.staging() as folder:
-        users = result.users
-        table = pa.table({"user": users.users, "auc": users.auc, "impressions": users.impressions})
-        pq.write_table(table, folder / "users.parquet")
+        pq.write_table(users_table(scored), folder / "users.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

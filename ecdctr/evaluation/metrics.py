@@ -15,6 +15,13 @@ class UserAuc(NamedTuple):
     auc: NDArray[np.float64]
     impressions: NDArray[np.int64]
 
+    @property
+    def mean(self) -> float:
+        """GAUC: the mean weighted by impressions; NaN without users."""
+        if not len(self.auc):
+            return float("nan")
+        return float(np.average(self.auc, weights=self.impressions))
+
 
 def user_auc(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
@@ -51,12 +58,7 @@ def gauc(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> float:
     """AUC within users, weighted by their impressions (Zhu et al. 2017, "Optimized Cost per Click"); NaN if none."""
-    per_user = user_auc(users, labels, scores)
-    return (
-        float(np.average(per_user.auc, weights=per_user.impressions))
-        if len(per_user.auc)
-        else float("nan")
-    )
+    return user_auc(users, labels, scores).mean
 
 
 def auc(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
@@ -67,8 +69,14 @@ def auc(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
 
 def log_loss(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
     """Mean negative log likelihood in nats; probabilities are clipped at 1e-7."""
+    return float(np.mean(losses(labels, scores)))
+
+
+def losses(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Negative log likelihood of each impression in nats [n]; probabilities are clipped at 1e-7."""
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p)))
+    result: NDArray[np.float64] = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    return result
 
 
 def all_metrics(
@@ -76,15 +84,18 @@ def all_metrics(
 ) -> dict[str, float]:
     """GAUC, AUC, LogLoss, normalized entropy (He et al. 2014), calibration (predicted over observed CTR), sizes.
 
-    A figure that the data cannot give (no clicks, say) is left out.
+    `gauc_users` is the number of users behind GAUC, those with a click and a non-click: a GAUC of two users says
+    nothing. A figure that the data cannot give (no clicks, say) is left out.
     """
     if len(labels) == 0:
-        return {"impressions": 0.0}
+        return {"impressions": 0.0, "gauc_users": 0.0}
     ctr = float(labels.mean())
+    per_user = user_auc(users, labels, scores)
     found = {
         "impressions": float(len(labels)),
         "ctr": ctr,
-        "gauc": gauc(users, labels, scores),
+        "gauc": per_user.mean,
+        "gauc_users": float(len(per_user.auc)),
         "auc": auc(labels, scores),
         "log_loss": log_loss(labels, scores),
     }
@@ -93,18 +104,3 @@ def all_metrics(
         found["normalized_entropy"] = found["log_loss"] / float(entropy)
         found["calibration"] = float(scores.mean()) / ctr
     return {name: value for name, value in found.items() if np.isfinite(value)}
-
-
-def paired_bootstrap(
-    first: UserAuc, second: UserAuc, samples: int, seed: int
-) -> tuple[float, float, float]:
-    """GAUC(first) - GAUC(second) over the same users: the difference and its 95 % interval, resampling users."""
-    _, a, b = np.intersect1d(first.users, second.users, return_indices=True)
-    difference, weight = first.auc[a] - second.auc[b], first.impressions[a].astype(np.float64)
-    if len(difference) == 0:
-        return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    draws = rng.poisson(1.0, (samples, len(difference))) * weight
-    values = draws @ difference / np.maximum(draws.sum(1), 1e-12)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(np.average(difference, weights=weight)), float(low), float(high)

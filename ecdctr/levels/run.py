@@ -20,7 +20,7 @@ from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_p
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+from ecdctr.store.store import Kind, Store
 from ecdctr.training.loop import FitResult, Job, fit
 from ecdctr.training.process import peak_memory_mb
 from ecdctr.training.progress import Progress
@@ -203,4 +203,4 @@ def _conclude(store: Store, ref: Ref, progress: Progress) -> None:
     progress.discard()
     candidate = store.alias("candidate", ref.experiment, ref.level)
     if candidate is None or (candidate.date, candidate.version) < (ref.date, ref.version):
-        store.set_alias("candidate", ref, "newest version trained")
+        store.set_alias("candidate", ref, "newest version trained", Kind.TRAIN)

@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, VERSION
+
+TRIES = 100  # to get the next number of a log, against others who want it too
 
 
 class LocalStorage:
@@ -63,12 +65,21 @@ class LocalStorage:
         durable.make_dir(path.parent)
         return durable.create_exclusive(path, content)
 
-    def append(self, log: str, content: bytes) -> int:
-        """A log is a folder of numbered files."""
-        while True:
-            number = 1 + max((number for number, _ in self.records(log)), default=0)
-            if self.create(f"{log}/{number:06d}.json", content):
-                return number
+    def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
+        """A log is a folder of numbered files; who creates the next number's file has it."""
+        for _ in range(TRIES):
+            records = self.records(log)
+            known = [number for number, found in records if found == content]
+            if known:
+                return known[0]
+            last = records[-1][0] if records else 0
+            if after is not None and last != after:
+                return None
+            if self.create(f"{log}/{last + 1:06d}.json", content):
+                return last + 1
+        raise TryAgain(
+            f"{self.root}/{log}: others were faster {TRIES} times; run the same command again."
+        )
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """The numbered files."""

@@ -92,14 +92,21 @@ class ObjectStorage:
         self.check()
         return self._put(key, content, "create")
 
-    def append(self, log: str, content: bytes) -> int:
-        """A log is one object that is swapped."""
+    def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
+        """A log is one object that is swapped; whether it has the record decides, not the answer to the swap."""
+        text = content.decode()
 
-        def add(log: dict[str, Any]) -> int:
-            log.setdefault("records", []).append(content.decode())
-            return len(log["records"])
+        def add(log: dict[str, Any]) -> int | None:
+            records: list[str] = log.get("records", [])
+            if text in records:
+                return records.index(text) + 1
+            if after is not None and len(records) != after:
+                return None
+            log["records"] = [*records, text]
+            return len(records) + 1
 
-        return self._swap(f"{log}.json", add)
+        number: int | None = self._swap(f"{log}.json", add)
+        return number
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """One GET."""

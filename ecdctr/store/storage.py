@@ -54,8 +54,12 @@ class Storage(Protocol):
     def create(self, key: str, content: bytes) -> bool:
         """Create a document, whole; False if it exists already."""
 
-    def append(self, log: str, content: bytes) -> int:
-        """Add to a log; returns the number that the record got, 1 being the first."""
+    def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
+        """Add to a log; returns the number that the record got, 1 being the first.
+
+        Idempotent: content that the log has already is not added again, so that each record needs something of its own.
+        With `after`, None if the log's last number is another one (0: the log is empty); nothing is added then.
+        """
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """A log's records with their numbers, oldest first."""

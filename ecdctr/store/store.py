@@ -8,12 +8,13 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
 from ecdctr.store.storage import open_storage
@@ -24,13 +25,23 @@ LEVELS = ("tpm", "cpm", "actr")
 STUDIES = ".studies"
 
 
+class Kind(StrEnum):
+    """What made an alias point where it points."""
+
+    TRAIN = "train"
+    GATE = "gate"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
 class AliasRecord(NamedTuple):
-    """One line of an alias's history."""
+    """One line of an alias's history; `reason` is for people, `kind` for code."""
 
     number: int
     ref: Ref
     at: str
     reason: str
+    kind: Kind
 
 
 class Store:
@@ -223,14 +234,30 @@ class Store:
         return folder if folder.exists() else None
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
-        """The metrics of a version on a day, with the gate's verdict on it; None if it was not evaluated."""
+        """The metrics of a version on a day; None if it was not evaluated.
+
+        Under 'verdict' lies the gate's newest verdict of that day, None if there is none on these very examples.
+        """
         folder = self.evaluation(ref, date)
         if folder is None:
             return None
-        verdict = folder / "verdict.json"
-        return json.loads((folder / "evaluation.json").read_text()) | {
-            "verdict": json.loads(verdict.read_text()) if verdict.exists() else None
-        }
+        content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+        verdicts = [
+            verdict
+            for verdict in self.verdicts(ref)
+            if verdict["date"] == str(date)
+            and verdict["examples"].get(str(date)) == content.get("examples", "")
+        ]
+        return content | {"verdict": verdicts[-1] if verdicts else None}
+
+    def add_verdict(self, ref: Ref, verdict: dict[str, Any]) -> None:
+        """Keep what the gate found: at least its date, and under 'examples' the data of each day that it rests on."""
+        content = json.dumps({"id": uuid.uuid4().hex, **verdict}, default=str).encode()
+        self.storage.append(_verdicts(ref), content)
+
+    def verdicts(self, ref: Ref) -> list[dict[str, Any]]:
+        """All verdicts on a version, oldest first."""
+        return [json.loads(content) for _, content in self.storage.records(_verdicts(ref))]
 
     def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
         """Which version was evaluated on which day: newest day first, of a day's versions the newest first."""
@@ -256,62 +283,71 @@ class Store:
         """Names of the studies that have results, sorted."""
         return sorted(name for name in self.storage.names(STUDIES, dated=False))
 
-    def save_matrix_row(
-        self, ref: Ref, days: list[dt.date], hold_out_every: int, content: bytes
-    ) -> None:
-        """Keep a version's row of a forgetting matrix over consecutive days, a Parquet file; the first one stays."""
-        self.storage.create(_matrix_row(ref, days, hold_out_every), content)
+    def save_matrix_row(self, ref: Ref, basis: str, content: bytes) -> None:
+        """Keep a version's row of a forgetting matrix, a Parquet file; `basis` names what it rests on, the first stays."""
+        self.storage.create(_matrix_row(ref, basis), content)
 
-    def matrix_row(self, ref: Ref, days: list[dt.date], hold_out_every: int) -> bytes | None:
+    def matrix_row(self, ref: Ref, basis: str) -> bytes | None:
         """What save_matrix_row kept."""
-        return self.storage.read(_matrix_row(ref, days, hold_out_every))
+        return self.storage.read(_matrix_row(ref, basis))
 
     # -- aliases -------------------------------------------------------------------------------------------------
 
-    def set_alias(self, alias: str, ref: Ref, reason: str) -> AliasRecord:
-        """Point an alias of the version's experiment and level at it; the history is kept."""
+    def set_alias(
+        self, alias: str, ref: Ref, reason: str, kind: Kind = Kind.PROMOTE, after: int | None = None
+    ) -> AliasRecord:
+        """Point an alias of the version's experiment and level at it; the history is kept.
+
+        With `after`, only if the alias's newest record still has that number (0: there is none). Raises StoreError for
+        an unknown alias or a version that is not there, TryAgain for a record that came in between.
+        """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
-        self.manifest(ref)
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        content = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
-        number = self.storage.append(
-            f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}", content
-        )
-        return AliasRecord(number, ref, at, reason)
+        record = {"id": uuid.uuid4().hex, "ref": str(ref), "at": at, "reason": reason, "kind": kind}
+        log = f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}"
+        with self.in_use():  # nothing is removed between the look and the record
+            self.manifest(ref)
+            number = self.storage.append(log, json.dumps(record).encode(), after)
+        if number is None:
+            found = self.alias_history(alias, ref.experiment, ref.level)[-1]
+            raise TryAgain(
+                f"'{alias}' of {ref.experiment}/{ref.level} was set to {found.ref} meanwhile ({found.reason}); "
+                f"{ref} was not set. Run the command again."
+            )
+        return AliasRecord(number, ref, at, reason, kind)
 
     def alias_history(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> list[AliasRecord]:
         """All records of an alias, oldest first."""
         found = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
-        parsed = [(number, json.loads(content)) for number, content in found]
-        return [
-            AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"])
-            for number, raw in parsed
-        ]
+        return [_alias_record(number, json.loads(content)) for number, content in found]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """The version an alias points at, None if it was never set."""
         history = self.alias_history(alias, experiment, level)
         return history[-1].ref if history else None
 
+    def serving(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord | None:
+        """The newest record of `serving`, None if nothing ever served."""
+        history = self.alias_history("serving", experiment, level)
+        return history[-1] if history else None
+
     def rollback(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord:
         """Point `serving` back at the version that served before the present one.
 
-        A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if nothing is left.
+        A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if nothing is left, TryAgain
+        when `serving` was set meanwhile.
         """
-        stack: list[Ref] = []
-        for record in self.alias_history("serving", experiment, level):
-            if record.reason.startswith("rollback") and len(stack) > 1:
-                stack.pop()
-            elif not stack or stack[-1] != record.ref:
-                stack.append(record.ref)
+        history = self.alias_history("serving", experiment, level)
+        stack = served_before(history)
         if len(stack) < 2:
             raise StoreError(
                 f"No earlier serving {level} in experiment '{experiment}' to roll back to."
             )
-        return self.set_alias("serving", stack[-2], f"rollback from {stack[-1]}")
+        reason = f"rollback from {stack[-1]}"
+        return self.set_alias("serving", stack[-2], reason, Kind.ROLLBACK, history[-1].number)
 
     # -- lineage and verification ----------------------------------------------------------------------------------
 
@@ -387,6 +423,28 @@ class Store:
         return problems
 
 
+def served_before(history: list[AliasRecord]) -> list[Ref]:
+    """What a rollback walks back through, the present version last: promotions push, a rollback pops."""
+    stack: list[Ref] = []
+    for record in history:
+        if record.kind == Kind.ROLLBACK and record.ref in stack:
+            while stack[-1] != record.ref:
+                stack.pop()
+        elif not stack or stack[-1] != record.ref:
+            stack.append(record.ref)
+    return stack
+
+
+def _alias_record(number: int, raw: dict[str, str]) -> AliasRecord:
+    """A record as stored; records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'."""
+    kind = raw.get("kind")
+    if kind is None:
+        before = raw["reason"].removeprefix("rollback from ")
+        undone = before != raw["reason"] and len(before.split("/")) == 4
+        kind = Kind.ROLLBACK if undone else Kind.PROMOTE
+    return AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"], Kind(kind))
+
+
 def experiment_of(study: str, variant: str, seed: int) -> str:
     """The experiment of a study's variant and seed."""
     return f"{study}.{variant}.s{seed}"
@@ -405,9 +463,12 @@ def _evaluation(ref: Ref, date: dt.date) -> str:
     return f"{date}/{ref.date}.{ref.version}"
 
 
-def _matrix_row(ref: Ref, days: list[dt.date], hold_out_every: int) -> str:
-    span = f"{days[0]}.{days[-1]}.{hold_out_every}"
-    return f"{_group(ref.experiment, 'matrix')}/{ref.date}.{ref.version}.{span}.parquet"
+def _verdicts(ref: Ref) -> str:
+    return f"{_group(ref.experiment, 'verdicts')}/{ref.level}/{ref.date}.{ref.version}"
+
+
+def _matrix_row(ref: Ref, basis: str) -> str:
+    return f"{_group(ref.experiment, 'matrix')}/{ref.date}.{ref.version}.{basis}.parquet"
 
 
 def _group(experiment: str, name: str) -> str:

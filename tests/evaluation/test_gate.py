@@ -1,10 +1,12 @@
-"""The gate: what is promoted, what is refused, and the reason in both cases."""
+"""The gate: what is promoted, what is refused, what waits, and the reason in each case."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
 import re
+import shutil
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.config import Config
-from ecdctr.errors import StoreError
-from ecdctr.evaluation.gate import Verdict, gate
+from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.evaluation.gate import Outcome, gate
+from ecdctr.evaluation.stored import basis_now, current, load, pair
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+from ecdctr.store.store import Kind, Store
 from tests.conftest import DATE
+from tests.make import changed, delivered_again
 from tests.store.test_store import manifest
 
-NEXT = DATE + dt.timedelta(days=1)
-USERS = 200
+DAY = dt.timedelta(days=1)
+NEXT = DATE + DAY
+USERS = 400
 
 
 def version(store: Store, date: dt.date = DATE, level: str = "actr", **parents: list[Ref]) -> Ref:
@@ -34,29 +44,43 @@ def version(store: Store, date: dt.date = DATE, level: str = "actr", **parents: 
 
 
 def evaluated(
+    config: Config,
     store: Store,
     ref: Ref,
-    level: float = 0.7,
+    gauc: float = 0.7,
+    *dates: dt.date,
     calibration: float | None = 1.0,
     spread: float = 0.1,
-    seed: int = 1,
+    log_loss: float = 0.3,
+    noise: float = 0.03,
+    users: int = USERS,
+    users_from: int = 0,
 ) -> Ref:
-    """A stored evaluation whose users have an AUC around `level`."""
-    noise = np.random.default_rng(seed).normal(0, 0.05, USERS)
-    table = {"user": np.arange(USERS), "auc": level + noise, "impressions": np.full(USERS, 10)}
-    metrics = (
-        {"gauc": level} if calibration is None else {"gauc": level, "calibration": calibration}
-    )
-    content = {
-        "ref": str(ref),
-        "date": str(NEXT),
-        "metrics": {"all": metrics},
-        "score_spread": spread,
-    }
-    with store.staging() as folder:
-        pq.write_table(pa.table(table), folder / "users.parquet")
-        (folder / "evaluation.json").write_text(json.dumps(content))
-        store.save_evaluation(folder, ref, NEXT)
+    """Stored evaluations whose users have an AUC around `gauc`; each version and day with noise of its own."""
+    for date in dates or (NEXT,):
+        rng = np.random.default_rng([ref.date.toordinal(), date.toordinal(), round(gauc * 1e6)])
+        impressions = np.full(users, 10)
+        table = {
+            "user": np.arange(users_from, users_from + users),
+            "impressions": impressions,
+            "clicks": np.ones(users, np.int64),
+            "auc": gauc + rng.normal(0, noise, users),
+            "loss": impressions * log_loss * np.exp(rng.normal(0, noise, users)),
+        }
+        metrics = {"gauc": gauc, "impressions": float(impressions.sum())}
+        if calibration is not None:
+            metrics["calibration"] = calibration
+        content = {
+            "ref": str(ref),
+            "date": str(date),
+            **basis_now(config, ref, date)._asdict(),
+            "metrics": {"all": metrics},
+            "score_spread": spread,
+        }
+        with store.staging() as folder:
+            pq.write_table(pa.table(table), folder / "users.parquet")
+            (folder / "evaluation.json").write_text(json.dumps(content))
+            store.save_evaluation(folder, ref, date)
     return ref
 
 
@@ -67,37 +91,50 @@ def store(any_store: Store) -> Store:
 
 
 @pytest.fixture
-def relaxed(config: Config) -> Config:
-    return config.model_copy(
-        update={"evaluation": config.evaluation.model_copy(update={"bootstrap_samples": 200})}
-    )
+def champion(config: Config, store: Store) -> Ref:
+    """What serves, of the day before; it was evaluated on the days after the challengers', too."""
+    ref = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE, NEXT, NEXT + DAY)
+    assert gate(config, store, ref, DATE).outcome == Outcome.FIRST
+    return ref
 
 
-def test_the_first_version_serves_and_the_reason_is_recorded(relaxed, store):
-    ref = evaluated(store, version(store))
-    assert gate(relaxed, store, ref, NEXT).passed
+def test_the_first_version_serves_and_the_reason_is_recorded(config, store):
+    ref = evaluated(config, store, version(store))
+    assert gate(config, store, ref, NEXT).passed
     assert store.alias("serving") == ref
-    assert "first to serve" in store.alias_history("serving")[-1].reason
-    assert gate(relaxed, store, ref, NEXT) == Verdict(True, f"{ref} serves already")
+    (record,) = store.alias_history("serving")
+    assert "first to serve, compared with nothing" in record.reason
+    assert record.kind == Kind.GATE
+    assert gate(config, store, ref, NEXT).outcome == Outcome.SERVES
+    assert len(store.alias_history("serving")) == 1
 
 
-def test_a_challenger_that_is_surely_worse_does_not_serve(relaxed, store):
-    champion = evaluated(store, version(store), 0.75)
-    gate(relaxed, store, champion, NEXT)
-    worse = evaluated(store, version(store, seed=[]), 0.70, seed=2)
-    verdict = gate(relaxed, store, worse, NEXT)
-    assert not verdict.passed
-    assert f"against {champion}" in verdict.reason
+def test_a_challenger_that_is_worse_does_not_serve_and_the_verdict_is_kept(config, store, champion):
+    worse = evaluated(config, store, version(store), 0.70)
+    verdict = gate(config, store, worse, NEXT)
+    assert verdict.outcome == Outcome.REFUSED
+    assert f"against {champion} on {NEXT}" in verdict.reason
+    assert re.search(r"GAUC -0.04\d+, at least -0.0[45]\d+ \(allowed -0.0100\)", verdict.reason)
     assert store.alias("serving") == champion
     stored = store.load_evaluation(worse, NEXT)["verdict"]
-    assert stored == {"passed": False, "reason": verdict.reason}
+    assert (stored["outcome"], stored["reason"]) == ("refused", verdict.reason)
+    assert stored["examples"] == {str(NEXT): basis_now(config, worse, NEXT).examples}
 
 
-def test_a_challenger_within_the_noise_serves(relaxed, store):
-    gate(relaxed, store, evaluated(store, version(store), 0.75), NEXT)
-    other = evaluated(store, version(store, again=[]), 0.749, seed=3)
-    assert gate(relaxed, store, other, NEXT).passed
+def test_a_challenger_that_is_shown_to_be_as_good_serves(config, store, champion):
+    other = evaluated(config, store, version(store), 0.749)
+    verdict = gate(config, store, other, NEXT)
+    assert verdict.outcome == Outcome.PASSED
+    assert verdict.power > 0.8
+    assert f"an equal version passes with {100 * verdict.power:.0f} %" in verdict.reason
     assert store.alias("serving") == other
+
+
+def test_a_worse_log_loss_is_refused_although_the_order_of_ads_is_as_good(config, store, champion):
+    other = evaluated(config, store, version(store), 0.75, log_loss=0.31)
+    verdict = gate(config, store, other, NEXT)
+    assert verdict.outcome == Outcome.REFUSED
+    assert re.search(r"LogLoss -0\.03\d+, at least -0\.03\d+ \(allowed -0\.0100\)", verdict.reason)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +143,12 @@ def test_a_challenger_within_the_noise_serves(relaxed, store):
         ({"calibration": 3.0}, r"calibration .* within \[0.5, 2.0\], found 3.00"),
         ({"calibration": None}, "found none"),
         ({"spread": 0.0}, "they are all alike"),
+        ({"spread": float("nan")}, "they are all alike"),
     ],
 )
-def test_what_an_evaluation_says_against_a_version_is_the_reason(relaxed, store, values, reason):
-    ref = evaluated(store, version(store), **values)
-    verdict = gate(relaxed, store, ref, NEXT)
+def test_what_an_evaluation_says_against_a_version_is_the_reason(config, store, values, reason):
+    ref = evaluated(config, store, version(store), **values)
+    verdict = gate(config, store, ref, NEXT)
     assert not verdict.passed
     assert store.alias("serving") is None
     assert re.search(reason, verdict.reason), verdict.reason
@@ -120,32 +158,195 @@ def test_what_an_evaluation_says_against_a_version_is_the_reason(relaxed, store,
     ("level", "days", "passes"),
     [("cpm", 3, True), ("cpm", 4, False), ("tpm", 21, True), ("tpm", 22, False)],
 )
-def test_stale_parents_are_refused_with_the_dag_to_look_at(relaxed, store, level, days, passes):
+def test_stale_parents_are_refused_with_the_dag_to_look_at(config, store, level, days, passes):
     parent = version(store, DATE - dt.timedelta(days=days), level)
-    ref = evaluated(store, version(store, **{level: [parent]}))
-    verdict = gate(relaxed, store, ref, NEXT)
+    ref = evaluated(config, store, version(store, **{level: [parent]}))
+    verdict = gate(config, store, ref, NEXT)
     assert verdict.passed is passes
     if not passes:
         assert f"its {level} {parent} is {days} days older" in verdict.reason
         assert f"ecdctr_{level} did not run" in verdict.reason
 
 
-def test_a_chain_keeps_the_parents_of_its_first_day(relaxed, store):
-    yesterday = version(store, DATE - dt.timedelta(days=1))
+def test_a_chain_keeps_the_parents_of_its_first_day(config, store):
+    yesterday = version(store, DATE - DAY)
     snapshot = version(store, DATE - dt.timedelta(days=60), "tpm")
-    ref = evaluated(store, version(store, actr=[yesterday], tpm=[snapshot]))
-    assert gate(relaxed, store, ref, NEXT).passed
+    ref = evaluated(config, store, version(store, actr=[yesterday], tpm=[snapshot]))
+    assert gate(config, store, ref, NEXT).passed
 
 
-def test_an_older_version_does_not_replace_a_newer_one(relaxed, store):
-    newer = evaluated(store, version(store))
-    gate(relaxed, store, newer, NEXT)
-    older = evaluated(store, version(store, DATE - dt.timedelta(days=1)))
-    verdict = gate(relaxed, store, older, NEXT)
+def test_an_older_version_does_not_replace_a_newer_one(config, store):
+    newer = evaluated(config, store, version(store))
+    gate(config, store, newer, NEXT)
+    older = evaluated(config, store, version(store, DATE - DAY))
+    verdict = gate(config, store, older, NEXT)
     assert not verdict.passed
     assert f"older than the serving {newer}" in verdict.reason
 
 
-def test_a_version_without_an_evaluation_cannot_pass(relaxed, store):
+def test_a_version_without_an_evaluation_cannot_pass(config, store):
     with pytest.raises(StoreError, match="was not evaluated on"):
-        gate(relaxed, store, version(store), NEXT)
+        gate(config, store, version(store), NEXT)
+
+
+# -- little traffic ---------------------------------------------------------------------------------------------------
+
+
+def test_too_few_users_is_not_judged_and_says_how_many_are_missing(config, store):
+    first = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE, NEXT, users=63)
+    gate(config, store, first, DATE)
+    better = evaluated(config, store, version(store), 0.9, users=63)
+    verdict = gate(config, store, better, NEXT)
+    assert verdict.outcome == Outcome.WAITING
+    assert "63 users with a click and a non-click, 37 fewer than evaluation.gate_min_users" in (
+        verdict.reason
+    )
+    assert store.alias("serving") == first
+    last = changed(config, "evaluation", gate_days=1)
+    verdict = gate(last, store, better, NEXT)
+    assert verdict.outcome == Outcome.REFUSED
+    assert "37 fewer" in verdict.reason
+
+
+def test_users_without_both_labels_do_not_count(config, store, champion):
+    other = evaluated(config, store, version(store))
+    for ref in (champion, other):
+        folder = store.evaluation(ref, NEXT)
+        table = pq.read_table(folder / "users.parquet", partitioning=None)
+        nothing = pa.nulls(table.num_rows, pa.float64())
+        table = table.set_column(table.column_names.index("auc"), "auc", nothing)
+        with store.staging() as target:
+            pq.write_table(table, target / "users.parquet")
+            shutil.copy(folder / "evaluation.json", target)
+            store.save_evaluation(target, ref, NEXT)
+    verdict = gate(changed(config, "evaluation", gate_days=1), store, other, NEXT)
+    assert verdict.outcome == Outcome.REFUSED
+    assert "GAUC +nan" in verdict.reason
+    assert "0 users with a click and a non-click, 100 fewer" in verdict.reason
+
+
+def test_a_version_waits_until_the_days_after_it_say_enough_and_then_serves(config, store):
+    """Users so noisy that an equal version passes with 60 % on one day and with 94 % on two."""
+    noise = 0.17
+    loose = changed(config, "evaluation", gate_max_gauc_drop=0.03, gate_max_log_loss_rise=0.03)
+    days = (NEXT, NEXT + DAY)
+    first = evaluated(loose, store, version(store, DATE - DAY), 0.75, DATE, *days, noise=noise)
+    gate(loose, store, first, DATE)
+    pending = evaluated(loose, store, version(store), 0.77, *days, noise=noise)
+    verdict = gate(loose, store, pending, NEXT)
+    assert verdict.outcome == Outcome.WAITING
+    assert 0.05 < verdict.power < 0.8
+    assert "80 % need about 2 days of this traffic" in verdict.reason
+    assert store.alias("serving") == first
+    newer = evaluated(loose, store, version(store, NEXT), 0.77, NEXT + DAY, noise=noise)
+    verdict = gate(loose, store, newer, NEXT + DAY)
+    assert verdict.outcome == Outcome.WAITING
+    assert f"{pending}, which waited, has passed meanwhile and serves" in verdict.reason
+    assert store.alias("serving") == pending
+    rests_on = store.verdicts(pending)[-1]
+    assert rests_on["outcome"] == "passed"
+    assert list(rests_on["examples"]) == [str(day) for day in days]
+
+
+def test_a_version_that_was_refused_is_not_judged_again_as_days_come(config, store, champion):
+    worse = evaluated(config, store, version(store), 0.70, NEXT, NEXT + DAY)
+    assert gate(config, store, worse, NEXT).outcome == Outcome.REFUSED
+    next_one = evaluated(config, store, version(store, NEXT), 0.75, NEXT + DAY, users=50)
+    evaluated(config, store, champion, 0.75, NEXT + DAY, users=50)
+    assert gate(config, store, next_one, NEXT + DAY).outcome == Outcome.WAITING
+    assert len(store.verdicts(worse)) == 1
+
+
+def test_days_that_were_not_delivered_are_no_common_days(config, store, champion, tmp_path):
+    """A gap: the day after the challenger is lost, the gate is asked for the one after that."""
+    root = tmp_path / "world"
+    shutil.copytree(config.data.root, root)
+    shutil.rmtree(root / "domain=ads" / f"date={NEXT}")
+    gap = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    other = evaluated(gap, store, version(store), 0.75, NEXT + DAY)
+    evaluated(gap, store, champion, 0.75, NEXT + DAY)
+    verdict = gate(gap, store, other, NEXT + DAY)
+    assert verdict.passed
+    assert list(verdict.examples) == [str(NEXT + DAY)]
+
+
+def test_a_champion_that_cannot_be_evaluated_any_more_serves_on_and_the_reason_says_so(
+    config, store
+):
+    lost = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE)
+    gate(config, store, lost, DATE)
+    other = evaluated(config, store, version(store), 0.9)
+    verdict = gate(config, store, other, NEXT)  # its files are no network
+    assert verdict.outcome == Outcome.REFUSED
+    assert f"the serving {lost} cannot be evaluated on {NEXT}" in verdict.reason
+    assert f"ecdctr store promote {other}" in verdict.reason
+    assert store.alias("serving") == lost
+
+
+def test_a_promotion_between_verdict_and_record_is_not_overwritten(
+    config, store, champion, monkeypatch
+):
+    other, by_hand = evaluated(config, store, version(store), 0.75), version(store)
+    add = Store.add_verdict
+
+    def promoted_meanwhile(self: Store, ref: Ref, verdict: dict[str, Any]) -> None:
+        add(self, ref, verdict)
+        self.set_alias("serving", by_hand, "by hand")
+
+    monkeypatch.setattr(Store, "add_verdict", promoted_meanwhile)
+    with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(by hand\)"):
+        gate(config, store, other, NEXT)
+    assert store.alias("serving") == by_hand
+
+
+# -- what a verdict rests on ------------------------------------------------------------------------------------------
+
+
+def test_evaluations_of_other_examples_or_code_are_never_compared(config, store, champion):
+    other = evaluated(config, store, version(store))
+    first, second = load(store, other, NEXT), load(store, champion, NEXT)
+    assert pair([(first, second)]).judges == USERS
+    for name in ("examples", "code"):
+        differs = second._replace(content=second.content | {name: "f" * 64})
+        with pytest.raises(StoreError, match="not evaluated on the same examples by the same code"):
+            pair([(first, differs)])
+    shifted = second._replace(users=second.users.slice(1))
+    with pytest.raises(StoreError, match="not evaluated on the same examples"):
+        pair([(first, shifted)])
+
+
+def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict_is_not_shown(
+    config, store, tmp_path
+):
+    for train in (train_tpm, train_cpm):
+        train(Request(config, store, DATE - DAY))
+    small = changed(config, "evaluation", gate_calibration=(0.0, 100.0), gate_days=1)
+    small = changed(small, "evaluation", gate_min_users=10)
+    served = train_actr(Request(small, store, DATE - DAY)).manifest.ref
+    evaluate(small, store, served, DATE)
+    assert gate(small, store, served, DATE).passed
+    challenger = train_actr(Request(small, store, DATE)).manifest.ref
+    evaluate(small, store, challenger, NEXT)
+    before = gate(small, store, challenger, NEXT)
+    old = {ref: load(store, ref, NEXT) for ref in (served, challenger)}
+    assert store.load_evaluation(challenger, NEXT)["verdict"]["reason"] == before.reason
+
+    again = delivered_again(small, tmp_path, NEXT)
+    evaluate(again, store, challenger, NEXT)
+    assert store.load_evaluation(challenger, NEXT)["verdict"] is None
+    new = {ref: current(again, store, ref, NEXT) for ref in (served, challenger)}
+    for ref, one in new.items():
+        assert one.basis != old[ref].basis
+        users = one.users.column("user").to_pylist()
+        assert users[0] == -1
+        per_user = dict(zip(users, one.users.column("auc").to_pylist(), strict=True))
+        was = zip(
+            *(old[ref].users.column(name).to_pylist() for name in ("user", "auc")), strict=True
+        )
+        assert all(per_user[user] == auc for user, auc in was)
+    with pytest.raises(StoreError, match="not evaluated on the same examples"):
+        pair([(new[challenger], old[served])])
+    after = gate(again, store, challenger, NEXT)
+    if before.outcome != Outcome.PASSED:
+        assert after.outcome == before.outcome
+        assert after.examples != before.examples

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from ecdctr.evaluation.metrics import all_metrics, auc, gauc, log_loss, paired_bootstrap, user_auc
+from ecdctr.evaluation.metrics import all_metrics, auc, gauc, log_loss
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=60
@@ -53,11 +53,11 @@ def test_a_model_that_knows_only_the_base_rate_has_normalized_entropy_and_calibr
     assert found["calibration"] == pytest.approx(1.0)
 
 
-def test_paired_bootstrap_sees_a_clear_difference_and_none_where_there_is_none():
-    rng = np.random.default_rng(1)
-    users, labels = np.repeat(np.arange(300), 10), rng.integers(0, 2, 3000).astype(np.float32)
-    good = user_auc(users, labels, labels + rng.normal(0, 0.5, 3000))
-    bad = user_auc(users, labels, rng.random(3000))
-    difference, low, high = paired_bootstrap(good, bad, 200, 0)
-    assert 0 < low < difference < high
-    assert paired_bootstrap(good, good, 200, 0) == (0.0, 0.0, 0.0)
+def test_gauc_of_a_cohort_says_how_many_users_are_behind_it():
+    users = np.array([1, 1, 2, 2, 3], np.int64)
+    labels = np.array([1, 0, 1, 1, 0], np.float32)
+    found = all_metrics(users, labels, np.array([0.9, 0.1, 0.5, 0.5, 0.2], np.float32))
+    assert (found["gauc"], found["gauc_users"]) == (1.0, 1.0)
+    none = all_metrics(users[2:], labels[2:], np.full(3, 0.5, np.float32))
+    assert "gauc" not in none
+    assert none["gauc_users"] == 0.0

@@ -24,10 +24,13 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
-from ecdctr.report import forgetting as f
 from ecdctr.store.store import Store
-from ecdctr.studies.forgetting.matrix import held_out_ads, matrix_row
+from ecdctr.studies.forgetting import measures as f
+from ecdctr.studies.forgetting.basis import row_basis_now
+from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, matrix_row, stored_row
+from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE, REPOSITORY
+from tests.make import delivered_again
 
 FORGETS = np.array(
     [[0.8, 0.5, 0.5], [0.7, 0.8, 0.6], [0.5, 0.7, 0.9]]
@@ -116,6 +119,23 @@ def test_a_day_without_a_user_to_judge_by_is_refused():
         f.Matrix.of_rows(rows, [0, 1])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"user": [7, 9]},  # as many, but others
+        {"impressions": [3, 4]},
+        {"day": [1, 0]},
+        {"user": [7], "day": [0], "impressions": [3]},
+    ],
+)
+def test_rows_of_other_users_days_or_impressions_are_not_stacked(other):
+    of = {"day": [0, 1], "user": [7, 8], "impressions": [3, 3]}
+    rows = [pa.table({**one, "auc": [0.5] * len(one["user"])}) for one in (of, of | other)]
+    assert f.Matrix.of_rows(rows[:1] * 2, [0, 1]).r.shape == (2, 2)
+    with pytest.raises(EcdctrError, match="not of the same held-out ads"):
+        f.Matrix.of_rows(rows, [0, 1])
+
+
 def test_a_user_is_drawn_with_all_days():
     """Two users that disagree on both days: each draw moves both days together."""
     auc = np.array([[0.0, 1.0, 0.0, 1.0]] * 2)
@@ -201,6 +221,27 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
         assert pairs == sorted((round(auc, 9), count) for auc, count in expected.values())
         compared += len(pairs)
     assert compared > 3
+
+
+def test_rows_from_before_a_day_was_delivered_again_are_not_used_again(
+    holding_out, store, tmp_path
+):
+    train_cpm(Request(holding_out, store, DATE))
+    ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
+    dates = [DATE + dt.timedelta(days=k) for k in range(3)]
+    before = stored_row(holding_out, store, ref, held_out_ads(holding_out, dates, 2))
+    basis = row_basis_now(holding_out, dates, 2)
+    assert load_rows(store, ref.experiment, basis)[DATE].equals(before)
+    again = delivered_again(holding_out, tmp_path, dates[1])
+    renewed = row_basis_now(again, dates, 2)
+    assert renewed.name != basis.name
+    assert load_rows(store, ref.experiment, renewed) == {}
+    with pytest.raises(EcdctrError, match="no matrix row on the ads as they are now"):
+        collect(store, {"full": [ref.experiment]}, renewed)
+    after = stored_row(again, store, ref, held_out_ads(again, dates, 2))
+    assert not after.equals(before)
+    with pytest.raises(EcdctrError, match="not of the same held-out ads"):
+        f.Matrix.of_rows([before, after], dates)
 
 
 def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(tmp_path):

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.errors import ConfigError
-from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.evaluation.gate import load_users
+from ecdctr.evaluation.stored import current
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import available_dates
 from ecdctr.levels.actr import train_actr
@@ -234,17 +234,24 @@ def _make_world(study: Study, seed: int) -> None:
 
 
 def _train_tpms(study: Study, seed: int, row: str) -> None:
-    for date in study.tpm_dates(seed, row):
-        train_tpm(study.request(seed, row, "tpm", date))
+    with study.store(seed).in_use():
+        for date in study.tpm_dates(seed, row):
+            train_tpm(study.request(seed, row, "tpm", date))
 
 
 def _train_cpms(study: Study, seed: int, row: str, dates: list[dt.date]) -> None:
-    for date in dates:
-        train_cpm(study.request(seed, row, "cpm", date))
+    with study.store(seed).in_use():
+        for date in dates:
+            train_cpm(study.request(seed, row, "cpm", date))
 
 
 def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:
     """A-CTR of all days of a row, evaluated on their next days' ads."""
+    with study.store(seed).in_use():
+        return _train_and_evaluate(study, seed, row)
+
+
+def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:
     records: list[Record] = []
     users: list[Record] = []
     store, evaluated = study.store(seed), study.dates(seed)
@@ -255,31 +262,18 @@ def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Reco
         if not study.next_day or date not in evaluated:
             continue
         day = date + dt.timedelta(days=1)
-        found = store.load_evaluation(manifest.ref, day)
-        if (
-            found
-            and found.get("low_activity_below") == request.config.evaluation.low_activity_below
-        ):
-            metrics = found["metrics"]
-        else:
-            metrics = evaluate(request.config, store, manifest.ref, day).metrics
+        found = current(request.config, store, manifest.ref, day)
+        metrics = found.content["metrics"]
         key = {"seed": seed, "date": date, "code": _code()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
                 cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
                 records.append({**key, "row": name, "cohort": of, **values, **cost})
-        scores = load_users(store, manifest.ref, day)
+        judged = found.users.filter(pc.is_valid(found.users.column("auc")))
         users += [
-            {
-                "seed": seed,
-                "date": date,
-                "row": row,
-                "user": int(user),
-                "auc": float(auc),
-                "impressions": int(count),
-            }
-            for user, auc, count in zip(scores.users, scores.auc, scores.impressions, strict=True)
+            {"seed": seed, "date": date, "row": row, **one}
+            for one in judged.select(["user", "auc", "impressions"]).to_pylist()
         ]
     return records, users
 

@@ -145,10 +145,15 @@ class Wanted(NamedTuple):
 
     def missing_days(self) -> list[Planned]:
         """The days of A-CTR whose version or row of the matrix is not in the store yet."""
+        from ecdctr.studies.forgetting.basis import (
+            row_basis_now,
+        )  # reads data, hence not at parsing
+
         store, found = Store(self.settings.store_path), []
+        basis = row_basis_now(self.settings.config, self.dates, self.hold_out_every).name
         for model in self.models("actr"):
             ref = model.version(store)
-            if not ref or store.matrix_row(ref, self.dates, self.hold_out_every) is None:
+            if not ref or store.matrix_row(ref, basis) is None:
                 found.append(model)
         return found
 

@@ -20,21 +20,26 @@ from ecdctr.examples.vocabulary import normalized
 from ecdctr.levels.restore import load_network
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
+from ecdctr.studies.forgetting.basis import RowBasis, row_basis
 
 
 class HeldOut(NamedTuple):
     """The held-out ads of several days as one table; `group` [rows] numbers each pair of a day and a user."""
 
-    dates: list[dt.date]
-    every: int
+    basis: RowBasis
     table: pa.Table
     group: NDArray[np.int64]
     day_of_group: NDArray[np.int64]
-    user_of_group: NDArray[np.int64]
+    user_of_group: pa.Array  # raw ids
+
+    @property
+    def dates(self) -> tuple[dt.date, ...]:
+        """The days."""
+        return self.basis.dates
 
 
 def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
-    """Each `every`-th impression of the days' ads: what training with actr.hold_out_every does not see.
+    """Each `every`-th impression of the days' ads: what training with actr.hold_out_every does not learn from.
 
     Raises StoreError when a day is missing.
     """
@@ -46,18 +51,21 @@ def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
     parts = [Part(day.path, "ads", hold_out_every=every, held_out=True) for day in days]
     tables = [pa.concat_tables(read_chunks([part], None, config.actr.chunk_rows)) for part in parts]
     table = pa.concat_tables(tables)
-    users = (
-        normalized(table.column("user_id")).dictionary_encode().indices.to_numpy().astype(np.int64)
-    )
+    encoded = normalized(table.column("user_id")).dictionary_encode()
+    users, count = encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
     day = np.repeat(np.arange(len(tables)), [each.num_rows for each in tables])
-    pairs, group = np.unique(day * (users.max() + 1) + users, return_inverse=True)
+    pairs, group = np.unique(day * count + users, return_inverse=True)
+    basis = row_basis(dates, every, [prepared.fingerprint for prepared in days])
     return HeldOut(
-        dates, every, table, group, pairs // (users.max() + 1), pairs % (users.max() + 1)
+        basis, table, group, pairs // count, encoded.dictionary.take(pa.array(pairs % count))
     )
 
 
 def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
-    """A version's AUC of each user on each day: columns day, user, impressions, auc, equal but for auc in every row."""
+    """A version's AUC of each user on each day: columns day, user (raw id), impressions, auc.
+
+    All but auc are the same for every version on the same held-out ads.
+    """
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     batch = encode(held_out.table, inputs, vocabularies)
@@ -70,7 +78,7 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
     day = held_out.day_of_group[found.users]
     columns = {
         "day": pa.array([held_out.dates[i] for i in day], pa.date32()),
-        "user": held_out.user_of_group[found.users],
+        "user": held_out.user_of_group.take(pa.array(found.users)),
         "impressions": found.impressions,
         "auc": found.auc,
     }
@@ -78,23 +86,27 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
 
 def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
-    """A version's row from the store, made and kept there if it is not there yet."""
-    found = store.matrix_row(ref, held_out.dates, held_out.every)
+    """A version's row on these very ads from the store, made and kept there if it is not there yet."""
+    found = store.matrix_row(ref, held_out.basis.name)
     if found is not None:
         return pq.read_table(pa.BufferReader(found))
-    row = matrix_row(config, store, ref, held_out)
-    content = pa.BufferOutputStream()
-    pq.write_table(row, content)
-    store.save_matrix_row(ref, held_out.dates, held_out.every, content.getvalue().to_pybytes())
+    with store.in_use():
+        row = matrix_row(config, store, ref, held_out)
+        content = pa.BufferOutputStream()
+        pq.write_table(row, content)
+        store.save_matrix_row(ref, held_out.basis.name, content.getvalue().to_pybytes())
     return row
 
 
-def load_rows(
-    store: Store, experiment: str, dates: list[dt.date], every: int
-) -> dict[dt.date, pa.Table]:
-    """The stored rows of an experiment by model date, of each date's newest version; dates without one are left out."""
+def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, pa.Table]:
+    """An experiment's stored rows on these very ads by model date, of each date's newest version.
+
+    Dates without one are left out: not trained, not evaluated, or evaluated on what has been delivered anew since.
+    """
     newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
-    found = {date: store.matrix_row(newest[date], dates, every) for date in dates if date in newest}
+    found = {
+        date: store.matrix_row(newest[date], basis.name) for date in basis.dates if date in newest
+    }
     return {
         date: pq.read_table(pa.BufferReader(content))
         for date, content in found.items()

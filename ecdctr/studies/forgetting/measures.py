@@ -48,11 +48,18 @@ class Matrix(NamedTuple):
     ) -> Matrix:
         """From the rows of the matrix, first model first, each with the columns day, user, impressions and auc.
 
-        Raises EcdctrError for a day on which no user has both a click and a non-click.
+        Raises EcdctrError for a day on which no user has both a click and a non-click, and for rows that are not of the
+        same users, days and impressions.
 
         A user is drawn with all days, since days of one user are not independent (bootstrap over clusters). The same
         seed and users give the same draws, so that variants are compared on the same users.
         """
+        of = [row.select(["day", "user", "impressions"]) for row in rows]
+        if not all(other.equals(of[0]) for other in of):
+            raise EcdctrError(
+                "The rows of the matrix are not of the same held-out ads: days, users and impressions differ; evaluate "
+                "them again (ecdctr matrix row, or start the study again)."
+            )
         found = rows[0].column("day").to_pylist()
         lacking = [str(date) for date in days if date not in set(found)]
         if lacking:
@@ -62,13 +69,14 @@ class Matrix(NamedTuple):
             )
         position = {date: i for i, date in enumerate(days)}
         day = np.array([position[date] for date in found])
-        user = rows[0].column("user").to_numpy()
+        encoded = rows[0].column("user").combine_chunks().dictionary_encode()
+        user, users = encoded.indices.to_numpy(), len(encoded.dictionary)
         weight = rows[0].column("impressions").to_numpy().astype(np.float64)
         auc = np.stack([row.column("auc").to_numpy() for row in rows])
         rng = np.random.default_rng(seed)
-        draws = rng.poisson(1.0, (samples, user.max() + 1)).astype(np.float64)
+        draws = rng.poisson(1.0, (samples, users)).astype(np.float64)
         draws[0] = 1.0  # the first "sample" is everybody: R itself
-        half = rng.permutation(user.max() + 1) % 2
+        half = rng.permutation(users) % 2
         parts = np.full((3, samples, len(rows), len(days)), np.nan)
         for j in range(len(days)):
             for part, chosen in enumerate(

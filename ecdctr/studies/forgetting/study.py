@@ -7,7 +7,6 @@ on any data (ecdctr/studies/forgetting/dag.py). Neither touches production.
 
 from __future__ import annotations
 
-import datetime as dt
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ecdctr.errors import EcdctrError
 from ecdctr.levels.request import Reporter
 from ecdctr.store.store import Store
 from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.forgetting.basis import RowBasis
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
 from ecdctr.studies.forgetting.measures import Matrix
 
@@ -53,17 +53,16 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
     }, failed
 
 
-def collect(
-    store: Store, experiments: dict[str, list[str]], dates: list[dt.date], hold_out_every: int
-) -> Found:
+def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Found:
     """The matrices of variants whose rows are in the store, an experiment per seed; and why the others have none.
 
-    Raises EcdctrError when no variant is complete.
+    `basis` is what all rows must rest on. Raises EcdctrError when no variant is complete.
     """
+    dates = list(basis.dates)
     found: dict[str, Matrix] = {}
     failed: dict[str, str] = {}
     for variant, names in experiments.items():
-        seeds = {name: load_rows(store, name, dates, hold_out_every) for name in names}
+        seeds = {name: load_rows(store, name, basis) for name in names}
         missing = [
             f"{name} of {date}"
             for name, rows in seeds.items()
@@ -73,7 +72,8 @@ def collect(
         if missing:
             rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             failed[variant] = (
-                f"no matrix row for {', '.join(missing[:3])}{rest}; see the runs of these days"
+                f"no matrix row on the ads as they are now for {', '.join(missing[:3])}{rest}; see the runs of "
+                "these days, or start the study again"
             )
         else:
             found[variant] = Matrix.stack(
@@ -87,7 +87,8 @@ def collect(
 def _matrix(study: Study, seed: int, row: str) -> list[pa.Table]:
     """One variant on one seed's world: every day's model on the held-out ads of every day."""
     config, store, dates = study.config(seed, row), study.store(seed), study.dates(seed)
-    held_out = held_out_ads(config, dates, study.hold_out_every)
-    experiment = study.request(seed, row, "actr", dates[0]).experiment
-    newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
-    return [stored_row(config, store, newest[date], held_out) for date in dates]
+    with store.in_use():
+        held_out = held_out_ads(config, dates, study.hold_out_every)
+        experiment = study.request(seed, row, "actr", dates[0]).experiment
+        newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
+        return [stored_row(config, store, newest[date], held_out) for date in dates]

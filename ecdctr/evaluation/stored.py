@@ -1,0 +1,130 @@
+"""Stored evaluations: what they say, which data and code they rest on, and whether that is what lies there now.
+
+Reads no model and imports no torch, so that the gate starts fast.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecdctr.code import code_digest
+from ecdctr.config import LEVEL_DOMAIN, Config
+from ecdctr.errors import StoreError
+from ecdctr.evaluation.noninferiority import Paired
+from ecdctr.examples.prepare import example_path
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+
+EVALUATING = (
+    "evaluation.evaluate",
+    "evaluation.metrics",
+    "examples.batches",
+    "examples.ragged",
+    "examples.vocabulary",
+    "levels.restore",
+    "models",
+)
+
+
+class Basis(NamedTuple):
+    """What an evaluation rests on besides the version: results with another basis are never compared."""
+
+    examples: str  # fingerprint of the day's examples: the day, what it looks back on, and how it is prepared
+    code: str  # digest of the code that evaluates
+    low_activity_below: int  # what the cohort of that name means
+
+
+class Stored(NamedTuple):
+    """A stored evaluation; `users` has the columns user, impressions, clicks, auc (null without both labels), loss."""
+
+    ref: Ref
+    date: dt.date
+    content: dict[str, Any]
+    users: pa.Table
+
+    @property
+    def basis(self) -> Basis | None:
+        """What it rests on; None for one of an older form, which nothing is compared with."""
+        if not all(name in self.content for name in Basis._fields):
+            return None
+        return Basis(*(self.content[name] for name in Basis._fields))
+
+
+@lru_cache(maxsize=1)
+def evaluating_code() -> str:
+    """Digest the modules that make an evaluation; comments and layout are not in it."""
+    return code_digest(["evaluation.evaluate"], EVALUATING)
+
+
+def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:
+    """What an evaluation made now would rest on; reads the days' files to know what is in them."""
+    domain = LEVEL_DOMAIN[ref.level]  # type: ignore[index]
+    return basis_of(config, example_path(config, domain, date).fingerprint)
+
+
+def basis_of(config: Config, examples: str) -> Basis:
+    """What an evaluation on examples with this fingerprint rests on."""
+    return Basis(examples, evaluating_code(), config.evaluation.low_activity_below)
+
+
+def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
+    """A stored evaluation, whatever it rests on; None if there is none."""
+    content, folder = store.load_evaluation(ref, date), store.evaluation(ref, date)
+    if content is None or folder is None:
+        return None
+    return Stored(ref, date, content, pq.read_table(folder / "users.parquet", partitioning=None))
+
+
+def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:
+    """A version's evaluation on the day as it lies there now: the stored one if it rests on that, else made anew."""
+    found = load(store, ref, date)
+    if found is None or found.basis != basis_now(config, ref, date):
+        from ecdctr.evaluation.evaluate import evaluate  # reads the model, hence torch
+
+        evaluate(config, store, ref, date)
+        found = load(store, ref, date)
+        assert found is not None  # noqa: S101  # just made
+    return found
+
+
+def pair(days: list[tuple[Stored, Stored]]) -> Paired:
+    """Evaluations of two versions on the same days, by user; raises StoreError when they do not rest on the same."""
+    users: list[pa.Array] = []
+    columns: list[np.ndarray] = []
+    for ours, theirs in days:
+        same = ours.basis is not None and ours.basis == theirs.basis and ours.date == theirs.date
+        if not same or not ours.users.column("user").equals(theirs.users.column("user")):
+            raise StoreError(
+                f"{ours.ref} on {ours.date} and {theirs.ref} on {theirs.date} were not evaluated on the same examples "
+                f"by the same code; run: ecdctr evaluate --date {ours.date} --version VERSION for both."
+            )
+        (first, second), weight = (
+            [_numbers(one.users, "auc") for one in (ours, theirs)],
+            _numbers(ours.users, "impressions"),
+        )
+        judged = np.isfinite(first)
+        columns.append(
+            np.stack(
+                [
+                    np.where(judged, weight * (first - second), 0.0),
+                    np.where(judged, weight, 0.0),
+                    _numbers(ours.users, "loss"),
+                    _numbers(theirs.users, "loss"),
+                ]
+            )
+        )
+        users.append(ours.users.column("user").combine_chunks())
+    codes = pa.concat_arrays(users).dictionary_encode().indices.to_numpy()
+    values = np.concatenate(columns, axis=1)
+    return Paired(*(np.bincount(codes, row).astype(np.float64) for row in values))
+
+
+def _numbers(table: pa.Table, name: str) -> np.ndarray:
+    numbers: np.ndarray = table.column(name).to_numpy().astype(np.float64)
+    return numbers
