@@ -6,18 +6,17 @@ Everything is named by the content of the days behind it, so days can be prepare
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import inspect
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
 import duckdb
 
+from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.files import durable
 from ecdctr.impressions.days import digest_day, has_day, window
-from ecdctr.memory import columns, join, pairs, table
+from ecdctr.memory import pairs
 from ecdctr.memory.join import Source
 from ecdctr.memory.table import WEEK, build_table, days_since, newest_table, quoted
 
@@ -112,7 +111,4 @@ class Remembered:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    parts = hashlib.sha256(Path(__file__).read_bytes())
-    for module in (columns, pairs, table, join):
-        parts.update(inspect.getsource(module).encode())
-    return parts.hexdigest()
+    return code_digest(["examples.remembered"], ("examples.remembered", "memory"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import lru_cache
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, Level, digest
+from ecdctr.examples.remembered import Remembered
 from ecdctr.levels.reading import Days
 from ecdctr.levels.request import Plan, Request
 
@@ -35,7 +37,10 @@ def fingerprint(request: Request, algorithm: int, plan: Plan, days: Days) -> str
     data = {f"{domain}/{date}": day.fingerprint for (domain, date), day in days.items()}
     settings = request.config.relevant(plan.level)
     code = [algorithm, level_code(plan.level)]
-    return digest([code, settings, str(request.date), parents, data, request.restart])
+    parts = [code, settings, str(request.date), parents, data, request.restart]
+    if plan.level == "tpm" and request.config.memory.enabled:  # its tables read longer windows
+        parts.append(Remembered(request.config).fingerprint(request.date + dt.timedelta(days=1)))
+    return digest(parts)
 
 
 @lru_cache(maxsize=len(LEVELS))

@@ -72,6 +72,11 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             f"{ref} is of an earlier release, which did not store the click-through rate that counts are "
             "smoothed with; train it again (ecdctr train actr --force), then export."
         )
+    if manifest.config.get("memory"):
+        raise ConfigError(
+            f"{ref} reads the memory of users, which a bundle cannot look up yet; score days with "
+            "'ecdctr evaluate', or train without: memory.enabled: false."
+        )
     network, inputs, vocabularies = load_network(store, ref)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:

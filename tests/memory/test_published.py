@@ -1,0 +1,88 @@
+"""The long part of memory in the store: made with TPM's versions, verified and removed like them."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError
+from ecdctr.evaluation.evaluate import evaluate
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.serving.export import export_bundle
+from ecdctr.store.retention import removable, remove
+from ecdctr.store.store import Store
+from tests.conftest import DATE
+
+WEEK = dt.timedelta(days=7)
+
+
+@pytest.fixture
+def remembering(config: Config) -> Config:
+    overlay = {"memory": {"enabled": True, "windows": [3, 10], "max_pairs": 5}}
+    return config.with_overlay(overlay, "test")
+
+
+def test_each_version_of_tpm_holds_the_newest_weekly_table(remembering: Config, store: Store):
+    assert DATE.weekday() == remembering.memory.weekday
+    two_days_on = DATE + dt.timedelta(days=2)
+    first, second = (
+        train_tpm(Request(remembering, store, date)).manifest for date in (DATE, two_days_on)
+    )
+    tables = [
+        pq.read_table(store.path(m.ref) / "memory" / "item_id.parquet") for m in (first, second)
+    ]
+    assert tables[0].equals(tables[1]), "the newest Sunday is the same"
+    assert max(tables[0]["place"].to_pylist()) == 5
+    newest = max(tables[0]["natural_last"].drop_null().to_pylist())
+    assert DATE - dt.timedelta(days=10) < newest <= DATE
+    assert "memory/category.parquet" in first.files
+
+
+def test_a_damaged_table_is_told_and_gc_takes_it_with_its_version(
+    remembering: Config, store: Store
+):
+    dates = [DATE - dt.timedelta(days=n) for n in (6, 4, 2, 0)]
+    manifests = [train_tpm(Request(remembering, store, date)).manifest for date in dates]
+    path = store.path(manifests[1].ref) / "memory" / "item_id.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    (problem,) = store.verify()
+    assert "file memory/item_id.parquet differs from its manifest" in problem
+    path.write_bytes(whole)
+    old = store.path(manifests[0].ref)
+    remove(store, removable(store, keep=1, snapshot_days=0), "test")
+    assert not old.exists()
+    assert store.path(manifests[-1].ref).exists()
+
+
+def test_another_memory_is_another_version_and_none_leaves_the_fingerprint(
+    config: Config, remembering: Config, store: Store
+):
+    def trained(own: Config) -> str:
+        return train_tpm(Request(own, store, DATE)).manifest.fingerprint
+
+    other = remembering.with_overlay({"memory": {"windows": [4]}}, "test")
+    assert len({trained(own) for own in (config, remembering, other)}) == 3
+    windows_alone = config.with_overlay({"memory": {"windows": [4]}}, "test")
+    assert trained(windows_alone) == trained(config), "not enabled, it changes nothing"
+
+
+def test_all_levels_learn_from_memory_and_a_bundle_without_it_is_refused(
+    remembering: Config, store: Store, tmp_path
+):
+    train_tpm(Request(remembering, store, DATE - WEEK))
+    request = Request(remembering, store, DATE)
+    train_cpm(request)
+    manifest = train_actr(request).manifest
+    metrics = evaluate(remembering, store, manifest.ref, DATE + dt.timedelta(days=1)).metrics["all"]
+    assert 0 < metrics["gauc"] < 1
+    with pytest.raises(
+        ConfigError, match="reads the memory of users, which a bundle cannot look up"
+    ):
+        export_bundle(store, manifest.ref, tmp_path / "bundle")
