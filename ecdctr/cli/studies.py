@@ -90,8 +90,8 @@ def ablation(
     from ecdctr.report.figures import save_png
     from ecdctr.studies.ablation.figure import quality_and_cost
     from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+    from ecdctr.studies.ablation.speed import measure
     from ecdctr.studies.ablation.study import Study, run_study
-    from ecdctr.studies.speed import measure
 
     names = _names(rows)
     study = Study(

@@ -30,7 +30,7 @@ class Snapshots(Section):
         "self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"
     ] = Field(
         "self_attention",
-        description="self_attention is the paper's; see ecdctr/models/snapshots.py",
+        description="self_attention is the paper's; see ecdctr/models/aggregations/",
     )
     missing: Literal["zeros", "learned"] = Field(
         "zeros", description="vector of an id that no snapshot knows"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -114,6 +116,22 @@ class CtrNet(nn.Module):
         assert isinstance(mean, torch.Tensor)  # noqa: S101
         return torch.where(batch.numeric.isnan(), mean, batch.numeric)
 
+    def knowledge(self, batch: Batch) -> list[torch.Tensor]:
+        """Return the outputs of the hidden layers [B, h] each, for a child that is taught (KEEP, CTNet).
+
+        A child's vocabulary extends its parent's: rows beyond the parent's become its unknown row.
+        Raises TypeError for a backbone without hidden layers of its own.
+        """
+        if not isinstance(self.backbone, Mlp):
+            raise TypeError(f"{type(self.backbone).__name__} hands on no hidden layers.")
+        rows, inputs = self.embeddings.rows, self.inputs
+        ids = _rows_below(batch.ids, [rows[name] for name in inputs.fields])
+        widths = [rows[name] for name, width in inputs.multi for _ in range(width)]
+        multi = _rows_below(batch.multi, widths)
+        history = _rows_below(batch.history, [rows["item_id"]] * batch.history.shape[1])
+        known = replace(batch, ids=ids, multi=multi, history=history)
+        return self.backbone.layers(self.features(known))
+
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
     ) -> torch.Tensor:
@@ -140,3 +158,8 @@ class CtrNet(nn.Module):
         """Stop the aggregators from learning."""
         for parameter in self.snapshots.parameters():
             parameter.requires_grad_(False)
+
+
+def _rows_below(rows: torch.Tensor, limits: list[int]) -> torch.Tensor:
+    """Keep the rows [B, n] that lie below n limits; the others become 0, the unknown row."""
+    return rows * (rows < torch.tensor(limits, dtype=rows.dtype, device=rows.device))

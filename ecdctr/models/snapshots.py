@@ -1,4 +1,4 @@
-"""Snapshot aggregation: K historical TPM vectors of an entity become one (E-CDCTR, arXiv 2408.16238, section 3)."""
+"""Historical TPM vectors of all users, or of all items: aggregated per lookup, or merged into one table."""
 
 from __future__ import annotations
 
@@ -6,82 +6,7 @@ import torch
 from torch import nn
 
 from ecdctr.config import Snapshots
-
-
-class Aggregator(nn.Module):
-    """K vectors of an entity → one. Snapshots that lack the entity have no say.
-
-    self_attention: attention among the K, then their mean (paper). time_attention: the same with a learned vector and
-    bias per age. gated: a learned weight per vector. time_decayed: weights that halve with age at a learned rate.
-    """
-
-    def __init__(self, count: int, dim: int, settings: Snapshots) -> None:
-        super().__init__()
-        self.kind, self.presence = settings.aggregation, settings.presence
-        self.out_dim = (count * dim if self.kind == "concat" else dim) + 2 * self.presence
-        if self.kind in ("self_attention", "time_attention"):
-            self.query = nn.Linear(dim, dim)
-            self.key = nn.Linear(dim, dim, bias=False)  # softmax does not see a bias of the keys
-            self.value = nn.Linear(dim, dim)
-            with torch.no_grad():  # start as the plain mean of the snapshots
-                self.value.weight.copy_(torch.eye(dim))
-                self.value.bias.zero_()
-        if self.kind == "time_attention":
-            self.age_key = nn.Parameter(torch.zeros(count, dim))
-            self.age_weight = nn.Parameter(torch.zeros(count))
-        if self.kind == "gated":
-            self.score = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
-        if self.kind == "time_decayed":
-            self.decay = nn.Parameter(
-                torch.zeros(())
-            )  # softplus of it halves the weight per stride
-        if settings.missing == "learned":
-            self.default = nn.Parameter(torch.zeros(dim))
-        else:
-            self.register_parameter("default", None)
-
-    def forward(self, vectors: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """vectors [K, n, d], newest first; present [K, n] bool → [n, out_dim], the default where no snapshot knows."""
-        pooled = self._pool(vectors, present)
-        if self.default is not None:
-            default = self.default.repeat(pooled.shape[1] // len(self.default))
-            pooled = torch.where(present.any(0)[:, None], pooled, default)
-        if self.presence:
-            flags = torch.stack([present[0].float(), present.float().mean(0)], dim=1)
-            pooled = torch.cat([pooled, flags], dim=1)
-        return pooled
-
-    def _pool(self, vectors: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        count = len(vectors)
-        if self.kind == "newest":
-            return vectors[0] * present[0, :, None]
-        if self.kind == "concat":
-            return (vectors * present[..., None]).transpose(0, 1).flatten(1)
-        weights = present.float()
-        if self.kind == "gated":
-            weights = weights * torch.sigmoid(self.score(vectors).squeeze(2))
-        if self.kind == "time_decayed":
-            ages = torch.arange(count, device=vectors.device)
-            weights = weights * torch.exp2(-nn.functional.softplus(self.decay) * ages)[:, None]
-        if self.kind == "time_attention":
-            weights = weights * self.age_weight.exp()[:, None]
-        share = weights / weights.sum(0).clamp(min=1e-6)
-        if self.kind not in ("self_attention", "time_attention"):
-            return (share[..., None] * vectors).sum(0)
-        keys = vectors if self.kind == "self_attention" else vectors + self.age_key[:, None]
-        attention = torch.softmax(self._scores(keys).masked_fill(~present, -1e9), dim=1)
-        share = (share[:, None] * attention).sum(0)
-        # the value of the mean is the mean of the values, as it is linear, and K times cheaper
-        return self.value((share[..., None] * vectors).sum(0)) * share.sum(0)[:, None]
-
-    def _scores(self, keys: torch.Tensor) -> torch.Tensor:
-        """Scaled products of all pairs of an entity's snapshots, [K, K, n].
-
-        (Wq k + b) · Wk k' = (Wkᵀ Wq k + Wkᵀ b) · k'
-        """
-        weight = self.key.weight.T @ self.query.weight
-        query = nn.functional.linear(keys, weight, self.query.bias @ self.key.weight)
-        return (query[:, None] * keys).sum(-1) / keys.shape[2] ** 0.5
+from ecdctr.models.aggregations import Aggregation, build_aggregation
 
 
 class EntitySnapshots(nn.Module):
@@ -101,10 +26,9 @@ class EntitySnapshots(nn.Module):
         Kept as [K, rows, d], so that the sums over K run along the batch.
         """
         super().__init__()
-        self.aggregator: Aggregator | None = Aggregator(
-            vectors.shape[1], vectors.shape[2], settings
-        )
-        self.out_dim = self.aggregator.out_dim
+        aggregator = build_aggregation(vectors.shape[1], vectors.shape[2], settings)
+        self.aggregator: Aggregation | None = aggregator
+        self.out_dim = aggregator.out_dim
         self.register_buffer("vectors", vectors.transpose(0, 1).contiguous(), persistent=False)
         self.register_buffer("present", present.T.contiguous(), persistent=False)
         self.register_buffer("merged", None, persistent=False)

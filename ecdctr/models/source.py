@@ -1,10 +1,9 @@
-"""A pre-trained network that helps another one without being trained: KEEP-like and CTNet-like transfer."""
+"""A pre-trained network that teaches another one without being trained: KEEP-like and CTNet-like transfer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -13,14 +12,19 @@ from ecdctr.examples.batches import Batch
 from ecdctr.models.backbones.features import Features
 from ecdctr.models.backbones.mlp import Mlp
 
-if TYPE_CHECKING:
-    from ecdctr.models.network import CtrNet
+
+class Knowing(Protocol):
+    """A network that can be asked for what its hidden layers say."""
+
+    def knowledge(self, batch: Batch) -> list[torch.Tensor]:
+        """Return the outputs of the hidden layers, [B, h] each."""
 
 
 class FrozenSource(nn.Module):
     """The hidden layers of a CPM, in inference mode whatever the mode of the network around it."""
 
-    def __init__(self, network: CtrNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
+        """network: one that is Knowing."""
         super().__init__()
         self.network = network.eval().requires_grad_(False)
 
@@ -30,18 +34,8 @@ class FrozenSource(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> list[torch.Tensor]:
-        """Outputs of the hidden layers, [B, h] each. Rows that the source does not know become its unknown row."""
-        network = self.network
-        assert isinstance(network.backbone, Mlp)  # noqa: S101
-        rows, inputs = network.embeddings.rows, network.inputs
-        ids = _known(batch.ids, [rows[name] for name in inputs.fields])
-        multi = _known(
-            batch.multi, [rows[name] for name, width in inputs.multi for _ in range(width)]
-        )
-        history = _known(batch.history, [rows["item_id"]] * batch.history.shape[1])
-        return network.backbone.layers(
-            network.features(replace(batch, ids=ids, multi=multi, history=history))
-        )
+        """Return the outputs of the hidden layers, [B, h] each."""
+        return cast(Knowing, self.network).knowledge(batch)
 
 
 class Adapters(nn.Module):
@@ -65,8 +59,3 @@ class Adapters(nn.Module):
         for i, (layer, known) in enumerate(zip(self.maps, knowledge, strict=True)):
             value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(known)
         return backbone.out(value).squeeze(1)
-
-
-def _known(rows: torch.Tensor, limits: list[int]) -> torch.Tensor:
-    """A child's vocabulary extends its parent's: what lies beyond the parent's rows is unknown to it."""
-    return rows * (rows < torch.tensor(limits, dtype=rows.dtype, device=rows.device))

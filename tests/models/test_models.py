@@ -13,9 +13,9 @@ from torch import nn
 from ecdctr.config import Snapshots, Tpm
 from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.models.aggregations import build_aggregation
 from ecdctr.models.attention import TargetAttention
 from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
-from ecdctr.models.snapshots import Aggregator
 from ecdctr.training.optimizers import Optimizers
 
 IDS = st.integers(-(2**63), 2**63 - 1)
@@ -129,7 +129,7 @@ def test_target_attention_is_scaled_dot_product_attention_over_clicks_with_gaps(
 @given(seed=st.integers(0, 1000))
 def test_snapshot_attention_is_self_attention_and_a_mean_over_those_present(kind, seed):
     torch.manual_seed(seed)
-    aggregator = Aggregator(3, 4, Snapshots(aggregation=kind))
+    aggregator = build_aggregation(3, 4, Snapshots(aggregation=kind))
     randomize(aggregator)
     vectors, present = torch.randn(3, 6, 4), torch.rand(3, 6) > 0.4
     found = aggregator(vectors, present)

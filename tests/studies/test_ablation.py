@@ -17,8 +17,8 @@ from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import Study, run_study
-from ecdctr.studies.speed import measure
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.simulate import PRESETS
 from tests.conftest import REPOSITORY

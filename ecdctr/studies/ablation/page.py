@@ -14,7 +14,7 @@ from ecdctr.evaluation.compare import compare
 from ecdctr.report.rows import NAMES
 
 if TYPE_CHECKING:
-    from ecdctr.studies.speed import Speed
+    from ecdctr.studies.ablation.speed import Speed
 
 COHORTS = ("all", "new_users", "new_items", "low_activity")
 Records = list[dict[str, Any]]
