@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ecdctr.airflow.dates import data_date, last_complete_day, load_settings
+from ecdctr.airflow.refusals import RunRefused
 from ecdctr.errors import EcdctrError
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ def task_failed(context: Any) -> None:
     """A DAG's on_failure_callback: says what failed and what to do."""
     task = context["ti"].task_id
     cause = str(context.get("exception") or "unknown").strip().splitlines()
+    if isinstance(context.get("exception"), RunRefused):
+        tell(f"{_run(context)}: {cause[0]}")  # it says itself what to do
+        return
     remedy = REMEDIES.get(task, "look at the task's log, mend the cause and clear the task")
     tell(f"{_run(context)}: {task} failed: {cause[0] if cause else 'unknown'} To do: {remedy}.")
 

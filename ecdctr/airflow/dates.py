@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from airflow.sdk.exceptions import AirflowFailException
-
+from ecdctr.airflow.refusals import RunRefused
 from ecdctr.config import PRODUCTION, Config, load_config
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.storage import absolute
@@ -72,6 +71,12 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
         raise ConfigError(
             f"{', '.join(own)} cannot run in '{PRODUCTION}', whose versions would mix; set the param experiment."
         )
+    if getattr(dag_run, "run_type", None) == "backfill" and not dag_run.conf:
+        raise ConfigError(
+            "This backfill brought no parameters: it would train into 'production' whatever its form said. In the "
+            "form tick 'Override parameters on existing runs', on the command line give --dag-run-conf, for "
+            """production '{"experiment": "production"}'."""
+        )
     if params.get("data_date"):
         return dt.date.fromisoformat(str(params["data_date"])).isoformat()
     end = dag_run.data_interval_end
@@ -106,4 +111,4 @@ def failing_at_once() -> Iterator[None]:
     try:
         yield
     except EcdctrError as error:
-        raise AirflowFailException(str(error)) from None
+        raise RunRefused(str(error)) from None

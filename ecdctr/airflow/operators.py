@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import VersionLink
+from ecdctr.airflow.refusals import RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
 from ecdctr.config import Level
 from ecdctr.errors import TRY_AGAIN
+from ecdctr.impressions.days import available_dates
+from ecdctr.store.storage import absolute
 
 CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/run.py, written into the manifest
@@ -97,6 +102,8 @@ class ProcessOperator(BaseOperator):
             if code == TRY_AGAIN:
                 raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
             if code:
+                for sentence in sentences(last):
+                    self.log.error("%s", sentence)
                 raise AirflowFailException(last)
             return json.loads(result.read_text())
 
@@ -106,6 +113,12 @@ class ProcessOperator(BaseOperator):
             os.killpg(
                 self._process.pid, signal.SIGTERM
             )  # it leads a session of its own: its workers end too
+
+
+def sentences(text: str, width: int = 100) -> list[str]:
+    """A refusal in lines that a log's window shows whole: what; expected and found; what to do."""
+    parts = re.split(r"(?<=[.;:]) (?=[A-Za-z'])", text.strip())
+    return [line for part in parts for line in textwrap.wrap(part, width, break_long_words=False)]
 
 
 class WaitForDay(BaseOperator):
@@ -128,16 +141,32 @@ class WaitForDay(BaseOperator):
         self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
 
     def execute(self, context: Any) -> None:
-        """Go on at once if the day is there, else hand over to the triggerer."""
+        """Go on at once if the day is there, else hand over to the triggerer.
+
+        Raises RunRefused for a day that will not come: before the first one, or too far ahead.
+        """
         timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
         trigger = DayTrigger(self.root, self.domain, self.date, **timing)
         if trigger.look() == "ready":
             self.log.info("%s impressions of %s are there.", self.domain, self.date)
             return
-        self.log.info(
-            "Waiting for %s impressions of %s under %s.", self.domain, self.date, self.root
-        )
+        self.log.info("%s", self.outlook(dt.datetime.now(dt.UTC)))
         self.defer(trigger=trigger, method_name="arrived")
+
+    def outlook(self, now: dt.datetime) -> str:
+        """What is waited for, what is there, and until when; raises RunRefused if it is in vain."""
+        date, until = dt.date.fromisoformat(self.date), now + dt.timedelta(hours=self.wait_hours)
+        dates = available_dates(absolute(self.root), self.domain)  # type: ignore[arg-type]
+        there = f"delivered are {dates[0]} to {dates[-1]}" if dates else "none are delivered yet"
+        what = f"{self.domain} impressions of {date} under {self.root}"
+        if dates and date < dates[0]:
+            raise RunRefused(f"There are no {what}: {there}. Choose a data date in this range.")
+        if date > until.date():
+            raise RunRefused(
+                f"There are no {what}, and the day lies ahead: {there}, and after airflow.wait_hours "
+                f"({self.wait_hours:g} h) nobody would wait any more. Choose an earlier data date."
+            )
+        return f"Waiting for {what}: {there}. The task fails at {until:%Y-%m-%d %H:%M} UTC."
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
         """Called by the triggerer's event."""

@@ -1,0 +1,97 @@
+"""Runs that cannot be: refused at once, in a sentence that says what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from ecdctr.airflow import alerts
+from ecdctr.airflow.dates import data_date
+from ecdctr.airflow.operators import ProcessOperator, WaitForDay
+from ecdctr.airflow.pipeline import build_dag
+from ecdctr.airflow.refusals import RunRefused
+from ecdctr.errors import ConfigError
+from tests.make import write_config
+
+NOW = dt.datetime(2026, 2, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture(autouse=True)
+def settings(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECDCTR_CONFIG", str(write_config(tmp_path / "config.yaml", world)))
+    monkeypatch.setenv("ECDCTR_STORE", str(tmp_path / "store"))
+
+
+def backfill(conf):
+    end = dt.datetime(2026, 1, 12, tzinfo=dt.UTC)
+    return SimpleNamespace(run_type="backfill", conf=conf, data_interval_end=end)
+
+
+def test_a_backfill_whose_form_sent_no_params_does_not_train_into_production():
+    params = {"experiment": "production", "variant": "default"}
+    with pytest.raises(ConfigError, match="tick 'Override parameters on existing runs'"):
+        data_date(params, backfill({}))
+    assert data_date(params, backfill({"experiment": "production"})) == "2026-01-11"
+
+
+@pytest.mark.parametrize("level", ["tpm", "cpm", "actr"])
+def test_what_a_template_refuses_fails_the_first_task_without_a_retry(level):
+    dag = build_dag(level)
+    (first,) = dag.roots
+    params = {"experiment": "production", "variant": "no_tpm", "data_date": "2026-01-11"}
+    environment = dag.get_template_env()
+    with pytest.raises(RunRefused, match=r"variant=no_tpm cannot run in 'production'"):
+        first.render_template(first.date, {"params": params, "dag_run": None}, environment)
+
+
+def wait_for(world, date):
+    return WaitForDay(
+        task_id="w", root=str(world), domain="ads", date=date, poke_seconds=1, wait_hours=36
+    )
+
+
+def test_a_day_that_is_awaited_says_what_is_there_and_until_when(world):
+    said = wait_for(world, "2026-02-02").outlook(NOW)
+    assert "delivered are 2026-01-01 to 2026-01-24" in said
+    assert "The task fails at 2026-02-03 00:00 UTC" in said
+
+
+@pytest.mark.parametrize("date", ["2025-12-31", "2026-02-04"])
+def test_a_day_that_will_not_come_is_refused_at_once_with_the_range(world, date):
+    with pytest.raises(RunRefused, match=rf"no ads .*{date}.*2026-01-01 to 2026-01-24.*Choose"):
+        wait_for(world, date).outlook(NOW)
+
+
+def test_the_alert_of_a_refused_run_gives_no_other_remedy(caplog):
+    context = {
+        "ti": SimpleNamespace(task_id="wait_for_data"),
+        "dag": SimpleNamespace(dag_id="ecdctr_cpm"),
+        "dag_run": None,
+        "params": {"data_date": "2026-03-04", "experiment": "x"},
+        "exception": RunRefused("There are no ads. Choose a data date in this range."),
+    }
+    with caplog.at_level(logging.ERROR):
+        alerts.task_failed(context)
+    said = [r.getMessage() for r in caplog.records if "ECDCTR ALERT" in r.getMessage()]
+    assert said[0].endswith(
+        "cpm 2026-03-04 in x: There are no ads. Choose a data date in this range."
+    )
+    assert "To do" not in said[0]
+
+
+def test_a_refusal_of_a_command_stands_in_the_log_a_sentence_a_line(tmp_path, monkeypatch):
+    """The window shows the beginning of a line; what to do stands at its end."""
+    operator = ProcessOperator(
+        task_id="t", arguments=["--store", str(tmp_path), "gate", "--version", "x", "--date", "y"]
+    )
+    lines: list[str] = []
+    monkeypatch.setattr(operator.log, "error", lambda text, *args: lines.append(text % args))
+    dag, run = SimpleNamespace(dag_id="d"), "r"
+    with pytest.raises(AirflowFailException):
+        operator.execute({"dag": dag, "run_id": run})
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 110
