@@ -166,9 +166,22 @@ def test_the_advice_is_the_best_on_the_next_day_and_among_equals_the_one_that_fo
     assert f.recommend({"better": forgetful(0.05, 3, 0.9), "slow": slow}).startswith(
         "Deploy better"
     )
+    assert "surely forgets less" in advice
     share = f.forgets_less(slow, fast)
     assert share.low < share.value < share.high
     assert share.value == pytest.approx(0.8, abs=0.05)
+
+
+def test_nothing_is_recommended_where_nothing_can_be_told():
+    """Two that are alike, and one that is surely behind."""
+    alike = {"a": forgetful(0.03, 1), "b": forgetful(0.03, 2), "behind": forgetful(0.03, 3, 0.6)}
+    advice = f.recommend(alike)
+    assert "Deploy" not in advice
+    assert advice.startswith("No advice: a, b can be told apart neither on the next day")
+    assert "from 6 days and 1 seed" in advice
+    assert "more days" in advice
+    assert "Surely behind on the next day: behind" in advice
+    assert "nothing to compare" in f.recommend({"a": alike["a"]})
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +279,7 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     for row in ("continue_no_tpm", "continue"):
         assert f"| {row} | " in tables
     assert "| broken | failed: carry_optimizer is set" in tables
-    assert "**Deploy " in tables
+    assert "**Deploy " in tables or "**No advice: " in tables
     cells = list(csv.DictReader((folder / "matrix.csv").open()))
     assert len(cells) == 2 * 4 * 4
     assert Store(store).studies() == ["first-study"]

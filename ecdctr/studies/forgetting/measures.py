@@ -223,16 +223,25 @@ def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
 
 
 def recommend(variants: dict[str, Matrix]) -> str:
-    """Which variant to deploy: best on the next day; of those that cannot be told apart there, least forgetting."""
+    """Which variant to deploy, or that this cannot be told.
+
+    The best on the next day; of those that cannot be told apart from it there, the one that surely
+    forgets less than each of them. Where there is none nothing is recommended.
+    """
+    if len(variants) == 1:
+        return "One variant alone: there is nothing to compare it with."
     best = max(variants, key=lambda name: next_day(variants[name].r).mean())
     leads = {name: difference("next-day GAUC", variants[best], variants[name]) for name in variants}
-    equal = [name for name in variants if leads[name].low <= 0]
+    equal = [name for name in variants if name == best or not leads[name].low > 0]
     choice = min(equal, key=lambda name: forgetting(variants[name].halves).mean())
+    rivals = [name for name in equal if name != choice]
+    less = [difference("forgetting", variants[choice], variants[name]) for name in rivals]
+    if not all(one.high < 0 for one in less):
+        return _no_advice(variants, best, equal, leads)
     own = measure(variants[choice])
     text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
-    others = [name for name in equal if name != choice]
-    if others:
-        text += f" On the next day it cannot be told apart from {', '.join(others)}, and it forgets least of them."
+    if rivals:
+        text += f" On the next day it cannot be told apart from {', '.join(rivals)}; it surely forgets less."
     for name in variants:
         if name not in equal:
             ahead = difference("next-day GAUC", variants[choice], variants[name])
@@ -240,6 +249,36 @@ def recommend(variants: dict[str, Matrix]) -> str:
                 f" It is {ahead.value:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}] ahead of {name}."
             )
     return text
+
+
+def _no_advice(
+    variants: dict[str, Matrix], best: str, equal: list[str], leads: dict[str, Measure]
+) -> str:
+    """What cannot be told, and how much more would have to be looked at.
+
+    An interval narrows with the root of what it rests on, so that a difference that lies half as far
+    from zero as its interval reaches needs four times as much.
+    """
+    others = [name for name in equal if name != best]
+    widest = max(others, key=lambda name: leads[name].value)
+    lead = leads[widest]
+    seeds, days = variants[best].r.shape[:2]
+    text = (
+        f"No advice: {', '.join(equal)} can be told apart neither on the next day ({best} is "
+        f"{lead.value:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}] ahead of {widest}) nor surely by what "
+        f"they forget, from {days} days and {seeds} {'seed' if seeds == 1 else 'seeds'}."
+    )
+    reach = lead.value - lead.low
+    if lead.value > 0 and reach > 0:
+        more = max((reach / lead.value) ** 2, 2.0)
+        text += (
+            f" For a difference of this size some {more:.0f} times as many held-out ads are needed:"
+        )
+    else:
+        text += " What would help:"
+    text += " more days, more of each day's ads held out; and more seeds."
+    behind = [name for name in variants if name not in equal]
+    return text + (f" Surely behind on the next day: {', '.join(behind)}." if behind else "")
 
 
 def _measure(values: Array, drawn: Array) -> Measure:

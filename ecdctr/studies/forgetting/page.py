@@ -28,6 +28,8 @@ from ecdctr.studies.forgetting.measures import (
     recommend,
 )
 
+CURVE_DAYS = 4  # with fewer there is no curve: each age of a day but the first is that of one day
+
 
 class About(NamedTuple):
     """What a study looked at; `recurrence_days` is known for simulated worlds only."""
@@ -52,7 +54,8 @@ def write_study(
     markdown = _markdown(about, variants, measures, failed, advice)
     with store.staging() as folder:
         save_png(_heat_maps(about, variants), folder / "heat.png")
-        save_png(_curves(variants), folder / "curves.png")
+        if len(about.days) >= CURVE_DAYS:
+            save_png(_curves(variants), folder / "curves.png")
         _write_csv(folder / "matrix.csv", about, variants)
         (folder / "study.md").write_text(markdown)
         (folder / "study.html").write_text(_html(folder, about, measures, failed, advice))
@@ -63,6 +66,7 @@ def write_study(
             "seeds": list(about.seeds),
             "hold_out_every": about.hold_out_every,
             "advice": advice,
+            "curves": len(about.days) >= CURVE_DAYS,
             "failed": failed,
             "measures": {
                 name: {key: [_finite(value) for value in one] for key, one in found.items()}
@@ -154,11 +158,18 @@ def _html(
     figures = {
         name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
         for name in ("heat", "curves")
+        if (folder / f"{name}.png").exists()
     }
     table = {name: [str(cell) for cell in found.values()] for name, found in measures.items()}
     page = templates.get_template("study.html")
     return page.render(
-        about=about, names=list(MEASURES), table=table, failed=failed, advice=advice, **figures
+        about=about,
+        names=list(MEASURES),
+        table=table,
+        failed=failed,
+        advice=advice,
+        figures=figures,
+        curve_days=CURVE_DAYS,
     )
 
 
@@ -218,7 +229,7 @@ def _curves(variants: dict[str, Matrix]) -> Any:
         ):
             half = max(mean.shape[-1] // 2, 1)
             low, high = np.nanquantile(samples.mean(0), [0.025, 0.975], axis=0)
-            (line,) = axes.plot(mean.mean(0)[:half], label=name)
+            (line,) = axes.plot(mean.mean(0)[:half], marker="o", ms=3, label=name)
             axes.fill_between(
                 range(half), low[:half], high[:half], color=line.get_color(), alpha=0.2, lw=0
             )
