@@ -14,8 +14,22 @@ def _pages() -> list[dict]:
 
     from ecdctr.airflow.pages.app import build_app
 
-    app = build_app(lambda: Store(load_settings().store_path), get_user)
+    app = build_app(lambda: Store(load_settings().store_path), get_user, _scheduled)
     return [{"app": app, "url_prefix": "/ecdctr", "name": "E-CDCTR"}]
+
+
+def _scheduled() -> set[str]:
+    """The levels whose DAGs are unpaused in an Airflow that runs by schedules."""
+    from airflow.configuration import conf
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    if not conf.getboolean("scheduler", "use_job_schedule"):
+        return set()
+    with create_session() as session:
+        running = session.scalars(select(DagModel.dag_id).where(DagModel.is_paused.is_(False)))
+        return {dag_id.removeprefix("ecdctr_") for dag_id in running}
 
 
 class EcdctrPlugin(AirflowPlugin):

@@ -15,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fastapi import HTTPException
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.app import build_app
+from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.measures import Matrix
@@ -57,7 +60,7 @@ def evaluate(store: Store, ref: Ref, gauc: float) -> None:
 
 @pytest.fixture
 def client(store: Store) -> TestClient:
-    return TestClient(build_app(lambda: store, lambda: None))
+    return TestClient(build_app(lambda: store, lambda: None, lambda: {"tpm", "cpm", "actr"}))
 
 
 @pytest.fixture
@@ -92,6 +95,70 @@ def test_the_overview_shows_levels_the_champion_and_why_it_serves_escaped(client
     assert "behind its schedule" in page
     assert NASTY not in page
     assert "&lt;script&gt;" in page
+
+
+def test_an_old_version_is_no_alarm_where_nothing_is_scheduled(store, chain):
+    client = TestClient(build_app(lambda: store, lambda: None, set))
+    page = client.get("/overview").text
+    assert "not scheduled" in page
+    assert "behind its schedule" not in page
+    today = DAY + dt.timedelta(days=100)
+    states = views.level_states(store, "production", today, {"tpm", "cpm"})
+    assert [state.late for state in states] == [True, True, False]
+    states = views.level_states(store, "other", today, {"tpm", "cpm", "actr"})
+    assert not any(state.late for state in states), "only production is scheduled"
+
+
+def test_a_long_chain_is_drawn_as_one_box_behind_its_newest_version(store):
+    tpm = publish(store, "tpm", DAY - dt.timedelta(days=9))
+    before: list[str] = []
+    for k in range(6):
+        date = DAY + dt.timedelta(days=k)
+        cpm = publish(store, "cpm", date, parents={"cpm": before, "tpm": [str(tpm)]})
+        before = [str(cpm)]
+    actr = publish(store, "actr", DAY + dt.timedelta(days=5), parents={"cpm": before})
+    drawn = views.lineage(store, actr)
+    assert sorted(len(node.versions) for node in drawn.nodes) == [1, 1, 1, 5]
+    assert (
+        len(drawn.edges) == 3
+    )  # TPM into the newest CPM, the earlier ones into it, CPM into A-CTR
+    page = TestClient(build_app(lambda: store, lambda: None)).get(f"/lineage/{actr}").text
+    assert "5 earlier CPM" in page
+    assert (
+        page.count("/version/production/cpm/") == 6 + 1
+    )  # in the table each, the newest in its box
+
+
+def test_a_chart_has_round_ticks_all_its_days_and_values_to_read():
+    days = [DAY + dt.timedelta(days=k) for k in range(3)]
+    drawn = chart({"a": list(zip(days, (0.7672, 0.8449, 0.80), strict=True))})
+    assert [text for _, text in drawn.values] == ["0.76", "0.78", "0.80", "0.82", "0.84", "0.86"]
+    assert sorted(text for _, text in drawn.days) == ["03-10", "03-11", "03-12"]
+    assert [mark.label for mark in drawn.lines[0].marks] == ["0.767", "0.845", "0.800"]
+
+
+@given(
+    st.lists(st.floats(0.3, 1.0), min_size=1, max_size=40),
+    st.lists(st.floats(0.3, 1.0), max_size=40),
+)
+def test_every_point_of_a_chart_lies_inside_it(first, second):
+    curves = {
+        name: [(DAY + dt.timedelta(days=k), value) for k, value in enumerate(values)]
+        for name, values in (("a", first), ("b", second))
+    }
+    drawn = chart(curves)
+    for line in drawn.lines:
+        for mark in line.marks:
+            assert LEFT <= mark.x <= RIGHT
+            assert TOP <= mark.y <= BOTTOM
+
+
+def test_means_of_experiments_are_over_the_days_that_all_have(client, chain):
+    """production has two days, of which the other experiment has the second one only."""
+    page = client.get("/experiments").text
+    assert "mean GAUC (1 d)" in page
+    assert page.count("0.7123") == 2 + 1  # mean and day, and the point's title
+    assert "Means are over the days that all of them have" in page
 
 
 def test_the_overview_of_an_empty_store_says_what_to_do(client):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -13,6 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ecdctr.airflow.pages import views
+from ecdctr.airflow.pages.chart import chart, common_days
 from ecdctr.config import PRODUCTION
 from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Ref
@@ -23,16 +26,22 @@ STUDY_FILES = {
     "heat.png": "image/png", "curves.png": "image/png", "matrix.csv": "text/csv", "study.html": "text/html",
 }  # fmt: skip
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'self'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'self'; img-src 'self'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 
 
-def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> FastAPI:
+def build_app(
+    open_store: Callable[[], Store],
+    login: Callable[..., Any],
+    scheduled: Callable[[], Collection[str]] = tuple,
+) -> FastAPI:
     """The pages over a store. `login` is a FastAPI dependency that refuses who is not logged in.
 
-    The store is opened per request, so a page shows what is there now.
+    The store is opened per request, so a page shows what is there now. `scheduled` names the levels
+    whose DAGs run by their schedules.
     """
     app = FastAPI(
         title="E-CDCTR",
@@ -63,6 +72,11 @@ def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> Fas
         except StoreError as error:
             raise HTTPException(404, str(error)) from None
 
+    @app.get("/frame.js")
+    def frame() -> PlainTextResponse:
+        script = files("ecdctr.airflow.pages").joinpath("frame.js").read_text()
+        return PlainTextResponse(script, headers=HEADERS, media_type="text/javascript")
+
     @app.get("/overview")
     def overview(request: Request, experiment: str = PRODUCTION) -> HTMLResponse:
         store = open_store()
@@ -70,14 +84,19 @@ def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> Fas
         if names:
             known(store, experiment)
         today = dt.datetime.now(dt.UTC).date()
+        evaluated = [e for e in views.evaluations(store, experiment) if "gauc" in e.metrics]
+        points = [(e.date, e.metrics["gauc"]) for e in evaluated]
+        oracle = [(e.date, e.oracle) for e in evaluated if e.oracle is not None]
+        champions = [e.date for e in evaluated if e.champion]
         return page(
             request,
             "overview.html",
             experiment=experiment,
             names=names,
             root=str(store.root),
-            states=views.level_states(store, experiment, today),
-            evaluated=views.evaluations(store, experiment),
+            states=views.level_states(store, experiment, today, scheduled()),
+            evaluated=evaluated,
+            chart=chart({experiment: points}, oracle, champions) if points else None,
             history=list(reversed(store.alias_history("serving", experiment)))[:20],
         )
 
@@ -112,9 +131,18 @@ def build_app(open_store: Callable[[], Store], login: Callable[..., Any]) -> Fas
     @app.get("/experiments")
     def experiments(request: Request) -> HTMLResponse:
         found = views.curves(store := open_store(), views.experiments_of(store))
-        dates = sorted({date for points in found.values() for date, _ in points})
+        common = common_days(found)
+        by_day = {name: dict(points) for name, points in found.items()}
         return page(
-            request, "experiments.html", curves=found, dates=dates, studies=views.studies(store)
+            request,
+            "experiments.html",
+            curves=found,
+            chart=chart(found) if found else None,
+            dates=sorted({date for points in found.values() for date, _ in points}),
+            common=common,
+            means={name: fmean(days[d] for d in common) for name, days in by_day.items() if common},
+            variants={name: views.variant_of(store, name) for name in found},
+            studies=views.studies(store),
         )
 
     @app.get("/study/{name}")

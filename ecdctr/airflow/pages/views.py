@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 DAYS_SHOWN = 60
 REFRESH_DAYS = {"tpm": 7, "cpm": 1, "actr": 1}
-Point = tuple[dt.date, float]
 
 
 class LevelState(NamedTuple):
-    """A level of an experiment: its newest and serving versions, and how far behind its schedule it is."""
+    """A level of an experiment: its newest and serving versions, and how old its data is.
+
+    `late` only where its DAG runs by its schedule: else nobody has promised a newer version.
+    """
 
     level: str
     newest: Manifest | None
     serving: Ref | None
     age_days: int | None
+    scheduled: bool
     late: bool
 
 
@@ -36,35 +41,43 @@ class Evaluated(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A version in a drawn lineage; x and y are in pixels."""
+    """A box of a drawn lineage: one version, or earlier ones of a chain; x and y are in pixels."""
 
-    manifest: Manifest
+    versions: list[Manifest]
     x: int
     y: int
 
 
 class Lineage(NamedTuple):
-    """A lineage ready to draw: nodes, lines between their edges, the size of the whole."""
+    """A lineage ready to draw: boxes, lines between their edges, the size of the whole.
+
+    `versions` are all of them, newest first.
+    """
 
     nodes: list[Node]
     edges: list[tuple[int, int, int, int]]
     width: int
     height: int
+    versions: list[Manifest]
 
 
-def level_states(store: Store, experiment: str, today: dt.date) -> list[LevelState]:
-    """Newest version of each level; late when it is more than two refreshes old."""
+def level_states(
+    store: Store, experiment: str, today: dt.date, scheduled: Collection[str]
+) -> list[LevelState]:
+    """Newest version of each level; late when it is scheduled and more than two refreshes old."""
     states = []
     for level in LEVELS:
         ref = store.newest(experiment, level)
         age = (today - ref.date).days if ref else None
+        runs = level in scheduled and experiment == PRODUCTION
         states.append(
             LevelState(
                 level,
                 store.manifest(ref) if ref else None,
                 store.alias("serving", experiment, level),
                 age,
-                age is not None and age > 2 * REFRESH_DAYS[level] + 1,
+                runs,
+                runs and age is not None and age > 2 * REFRESH_DAYS[level] + 1,
             )
         )
     return states
@@ -102,30 +115,52 @@ def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
 
 
 def lineage(store: Store, ref: Ref) -> Lineage:
-    """The versions behind one, in columns TPM, CPM, A-CTR, oldest on top."""
+    """The versions behind one, in columns TPM, CPM, A-CTR, oldest on top, earlier ones of a chain as one box."""
     width, height, box_width, box_height = 300, 84, 220, 58
     manifests = store.lineage(ref)
-    nodes: dict[Ref, Node] = {}
-    columns = [
-        sorted((r for r in manifests if r.level == level), key=lambda r: r.date) for level in LEVELS
-    ]
+    in_front = _in_front(manifests, ref)
+    columns: list[list[list[Ref]]] = []
+    for level in LEVELS:
+        versions = sorted((r for r in manifests if r.level == level), key=lambda r: (r.date, r))
+        earlier = [r for r in versions if r not in in_front]
+        boxes = [earlier] if earlier else []
+        columns.append(boxes + [[r] for r in versions if r in in_front])
     columns = [column for column in columns if column]
     tallest = max(len(column) for column in columns)
+    nodes: dict[Ref, Node] = {}
     for i, column in enumerate(columns):
         top = (tallest - len(column)) * height // 2
-        for j, own in enumerate(column):
-            nodes[own] = Node(manifests[own], 10 + i * width, 10 + top + j * height)
-    edges = []
-    for own, manifest in manifests.items():
-        for parent in [
-            Ref.parse(text) for parents in manifest.parents.values() for text in parents
-        ]:
-            a, b = nodes[parent], nodes[own]
+        for j, box in enumerate(column):
+            node = Node([manifests[r] for r in box], 10 + i * width, 10 + top + j * height)
+            nodes |= dict.fromkeys(box, node)
+    edges: dict[tuple[int, int, int, int], None] = {}
+    for child, manifest in manifests.items():
+        for parent in _parents(manifest):
+            a, b = nodes[parent], nodes[child]
+            if a is b:
+                continue
             if a.x == b.x:  # along a column: from bottom to top
-                edges.append((a.x + 110, a.y + box_height, b.x + 110, b.y))
-            else:
-                edges.append((a.x + box_width, a.y + box_height // 2, b.x, b.y + box_height // 2))
-    return Lineage(list(nodes.values()), edges, len(columns) * width, tallest * height + 10)
+                edges[a.x + 110, a.y + box_height, b.x + 110, b.y] = None
+            elif child in in_front:  # what earlier ones started from stands in the table
+                edges[a.x + box_width, a.y + box_height // 2, b.x, b.y + box_height // 2] = None
+    drawn = list({id(node): node for node in nodes.values()}.values())
+    newest_first = sorted(manifests.values(), key=lambda m: (m.data_date, m.level), reverse=True)
+    return Lineage(drawn, list(edges), len(columns) * width, tallest * height + 10, newest_first)
+
+
+def _in_front(manifests: dict[Ref, Manifest], ref: Ref) -> set[Ref]:
+    """The version itself and what it rests on directly, without the days before of any chain."""
+    in_front, ahead = {ref}, [ref]
+    while ahead:
+        manifest = manifests[ahead.pop()]
+        direct = [r for r in _parents(manifest) if r.level != manifest.level and r not in in_front]
+        in_front.update(direct)
+        ahead += direct
+    return in_front
+
+
+def _parents(manifest: Manifest) -> list[Ref]:
+    return [Ref.parse(text) for parents in manifest.parents.values() for text in parents]
 
 
 def studies(store: Store) -> list[dict[str, Any]]:
@@ -144,6 +179,12 @@ def study(store: Store, name: str) -> dict[str, Any] | None:
 def measure_names(found: dict[str, Any]) -> list[str]:
     """The measures of a study's table."""
     return list(next(iter(found["measures"].values())))
+
+
+def variant_of(store: Store, experiment: str) -> str:
+    """The variant of an experiment's newest A-CTR."""
+    ref = store.newest(experiment, "actr")
+    return store.manifest(ref).variant if ref else ""
 
 
 def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
