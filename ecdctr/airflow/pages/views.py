@@ -135,7 +135,13 @@ def lineage(store: Store, ref: Ref) -> Lineage:
             nodes |= dict.fromkeys(box, node)
     edges: dict[tuple[int, int, int, int], None] = {}
     for child, manifest in manifests.items():
-        for parent in _parents(manifest):
+        direct = _parents(manifest)
+        through = {
+            r for parent in direct if parent.level == "cpm" for r in _parents(manifests[parent])
+        }
+        for parent in direct:
+            if parent in through and parent.level != child.level:
+                continue  # A-CTR's snapshots are its CPM's
             a, b = nodes[parent], nodes[child]
             if a is b:
                 continue
