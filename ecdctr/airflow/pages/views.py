@@ -140,8 +140,8 @@ def lineage(store: Store, ref: Ref) -> Lineage:
             r for parent in direct if parent.level == "cpm" for r in _parents(manifests[parent])
         }
         for parent in direct:
-            if parent in through and parent.level != child.level:
-                continue  # A-CTR's snapshots are its CPM's
+            if child.level == "actr" and parent.level == "tpm" and parent in through:
+                continue  # its snapshots are its CPM's
             a, b = nodes[parent], nodes[child]
             if a is b:
                 continue
