@@ -1,0 +1,101 @@
+"""What others build on: the public names, their page, and what each extra brings."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import ecdctr
+from tests.conftest import REPOSITORY
+
+HEAVY = {"torch", "duckdb", "matplotlib"}
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+DISTRIBUTIONS = importlib.metadata.packages_distributions()
+NOT_FROM_PYPI_BY_NAME = {
+    "torchrec"
+}  # installed without its metadata's needs: ./run, docs/several-machines.md
+
+
+def needs(names: list[str]) -> set[str]:
+    """Everything that pip would install for these requirements, as far as it is installed here."""
+    seen: set[str] = set()
+    waiting = [Requirement(name) for name in names]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        try:
+            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or []]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return seen
+
+
+def test_scoring_installs_neither_torch_nor_duckdb_nor_matplotlib():
+    extras = PROJECT["optional-dependencies"]
+    assert not needs([*PROJECT["dependencies"], *extras["serving"]]) & HEAVY
+    assert needs(extras["train"]) >= HEAVY
+
+
+def test_scoring_and_the_service_import_where_these_are_not_installed():
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in sorted(HEAVY))
+    code = f"import sys; {blocked}from ecdctr import Scorer, Store; import ecdctr.serving.service, ecdctr.serving.follow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_package_that_is_imported_is_declared():
+    declared = {
+        canonicalize_name(Requirement(text).name)
+        for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+        for text in group
+    }
+    missing = {}
+    for path in sorted(Path(ecdctr.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+            for module in {name.split(".")[0] for name in modules}:
+                known = module in sys.stdlib_module_names | {"ecdctr", *NOT_FROM_PYPI_BY_NAME}
+                homes = {canonicalize_name(home) for home in DISTRIBUTIONS.get(module, [])}
+                if not known and homes and not homes & declared:
+                    missing[module] = str(path)
+    assert not missing
+
+
+@pytest.mark.parametrize("name", ecdctr.__all__)
+def test_the_public_names_are_there(name):
+    assert callable(getattr(ecdctr, name))
+    assert name in dir(ecdctr)
+
+
+def test_the_page_of_the_public_names_runs_as_written(world, tmp_path, monkeypatch, capsys):
+    raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
+    raw["data"] |= {"root": str(world), "prepared": str(tmp_path / "prepared")}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+    page = (REPOSITORY / "docs" / "api.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert code
+    exec(compile(code[1], "docs/api.md", "exec"), {})  # noqa: S102  # the page's own code
+    *versions, gauc = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in versions] == ["trained"] * 3
+    assert 0 < float(gauc) < 1
