@@ -22,10 +22,11 @@ from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import VersionLink
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
-from ecdctr.config import Level
+from ecdctr.config import DEFAULT, Config, Level
 from ecdctr.errors import TRY_AGAIN
 from ecdctr.impressions.days import available_dates
 from ecdctr.store.storage import absolute
+from ecdctr.store.store import Store
 
 CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/run.py, written into the manifest
@@ -122,9 +123,12 @@ def sentences(text: str, width: int = 100) -> list[str]:
 
 
 class WaitForDay(BaseOperator):
-    """Waits until a day of impressions lies there, without holding a worker slot meanwhile."""
+    """Waits until a day of impressions lies there, without holding a worker slot meanwhile.
 
-    template_fields: Sequence[str] = ("date",)
+    With a `level` it first looks whether the levels above have versions for that day.
+    """
+
+    template_fields: Sequence[str] = ("date", "experiment", "variant")
 
     def __init__(
         self,
@@ -134,17 +138,24 @@ class WaitForDay(BaseOperator):
         date: str,
         poke_seconds: float,
         wait_hours: float,
+        level: Level | None = None,
+        experiment: str = "",
+        variant: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.root, self.domain, self.date = root, domain, date
         self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
+        self.level, self.experiment, self.variant = level, experiment, variant
 
     def execute(self, context: Any) -> None:
         """Go on at once if the day is there, else hand over to the triggerer.
 
-        Raises RunRefused for a day that will not come: before the first one, or too far ahead.
+        Raises RunRefused for a day that will not come (before the first one, or too far ahead), and
+        where a level above has no version.
         """
+        if self.level:
+            self.look_above(self.level)
         timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
         trigger = DayTrigger(self.root, self.domain, self.date, **timing)
         if trigger.look() == "ready":
@@ -152,6 +163,30 @@ class WaitForDay(BaseOperator):
             return
         self.log.info("%s", self.outlook(dt.datetime.now(dt.UTC)))
         self.defer(trigger=trigger, method_name="arrived")
+
+    def look_above(self, level: Level) -> None:
+        """Refuse at once what `train` would refuse after preparing, unless the other level runs just now."""
+        settings = load_settings()
+        config = settings.config.with_variant(self.variant)
+        date, store = dt.date.fromisoformat(self.date), Store(settings.store_path)
+        if config.chained(level) and store.newest(self.experiment, level, date):
+            return  # it goes on from its own past
+        for above, as_of in above_of(config, level, date).items():
+            if store.resolve(above, as_of, self.experiment):
+                continue
+            text = (
+                f"{level} of {date} starts from {above}, of which experiment '{self.experiment}' has "
+                f"no version with data up to {as_of}"
+            )
+            if _runs_of(f"ecdctr_{above}"):
+                self.log.warning("%s yet; a run of ecdctr_%s is under way.", text, above)
+                continue
+            params = {"data_date": str(as_of), "experiment": self.experiment}
+            if self.variant != DEFAULT:
+                params["variant"] = self.variant
+            raise RunRefused(
+                f"{text}. Trigger ecdctr_{above} with {json.dumps(params)}, then clear this run."
+            )
 
     def outlook(self, now: dt.datetime) -> str:
         """What is waited for, what is there, and until when; raises RunRefused if it is in vain."""
@@ -175,6 +210,26 @@ class WaitForDay(BaseOperator):
                 f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
                 "deliver them and clear this task."
             )
+
+
+def above_of(config: Config, level: Level, date: dt.date) -> dict[Level, dt.date]:
+    """The levels that a level cannot do without, and the day as of which it resolves each."""
+    snapshots: dict[Level, dt.date] = {}
+    if config.snapshots.count:
+        snapshots["tpm"] = config.snapshots.as_of(date)[0]
+    if level == "cpm":
+        return snapshots
+    if level == "actr":
+        needs_cpm = config.actr.init != "none" or config.actr.source != "none"
+        return {"cpm": date} if needs_cpm else snapshots
+    return {}
+
+
+def _runs_of(dag_id: str) -> int:
+    """How many runs of a DAG are queued or under way."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    return RuntimeTaskInstance.get_dr_count(dag_id=dag_id, states=["queued", "running"])
 
 
 class WaitForYesterday(BaseOperator):

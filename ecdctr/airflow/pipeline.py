@@ -70,7 +70,7 @@ def build_dag(level: Level) -> DAG:
         tags=["ecdctr"],
     ) as dag:
 
-        def wait(task_id: str, date: str) -> WaitForDay:
+        def wait(task_id: str, date: str, **options: Any) -> WaitForDay:
             return WaitForDay(
                 task_id=task_id,
                 root=str(config.data.root),
@@ -78,6 +78,7 @@ def build_dag(level: Level) -> DAG:
                 date=date,
                 poke_seconds=airflow.poke_seconds,
                 wait_hours=airflow.wait_hours,
+                **options,
             )
 
         @task(outlets=[asset])
@@ -124,7 +125,8 @@ def build_dag(level: Level) -> DAG:
         evaluate = command_task(settings, "evaluate", ["evaluate", *scored, "--champion"])
         gate = command_task(settings, "gate", ["gate", *scored])
 
-        wait("wait_for_data", DATE) >> validate >> prepare >> train >> publish(VERSION)
+        asked = {"level": level, "experiment": EXPERIMENT, "variant": VARIANT}
+        wait("wait_for_data", DATE, **asked) >> validate >> prepare >> train >> publish(VERSION)
         if level != "tpm":
             yesterday = WaitForYesterday(
                 task_id="wait_for_yesterday",

@@ -112,10 +112,10 @@ def _origin(request: Request) -> Origin:
         teacher = (
             None
             if config.actr.source == "none"
-            else store.require("cpm", request.date, request.experiment)
+            else store.require("cpm", request.date, request.experiment, request.variant)
         )
         return Origin(None, resolve_snapshots(request), teacher)
-    cpm = store.require("cpm", request.date, request.experiment)
+    cpm = store.require("cpm", request.date, request.experiment, request.variant)
     snapshots = _snapshots_of(request, cpm)
     if bool(snapshots) != bool(config.snapshots.count):
         raise ConfigError(

@@ -70,7 +70,8 @@ def resolve_snapshots(request: Request) -> list[Ref]:
         if ref and ref not in snapshots:
             snapshots.append(ref)
     if settings.count and not snapshots:
-        request.store.require("tpm", settings.as_of(request.date)[0], request.experiment)
+        first = settings.as_of(request.date)[0]
+        request.store.require("tpm", first, request.experiment, request.variant)
     if settings.require_all and len(snapshots) < settings.count:
         raise StoreError(
             f"{request.date}: {settings.count} TPM snapshots {settings.stride_days} days apart are "

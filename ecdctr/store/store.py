@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from ecdctr.config.terms import DEFAULT
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
@@ -208,13 +209,24 @@ class Store:
             current = self.parent_of(current)
         return None
 
-    def require(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref:
-        """Like resolve, but a missing version is a StoreError that says how to make one."""
+    def require(
+        self,
+        level: str,
+        as_of: dt.date,
+        experiment: str = PRODUCTION,
+        variant: str = DEFAULT,
+    ) -> Ref:
+        """Like resolve, but a missing version is a StoreError that says how to make one.
+
+        `variant` is that of whoever asks: the missing version has to be made with the same.
+        """
         ref = self.resolve(level, as_of, experiment)
         if ref is None:
+            same = "" if variant == DEFAULT else f" --variant {variant}"
             raise StoreError(
-                f"No {level} version with data date on or before {as_of} in experiment '{experiment}' or its parents "
-                f"({self.root}); make one with: ecdctr train {level} --date {as_of} --experiment {experiment}"
+                f"No {level} version with data date on or before {as_of} in experiment "
+                f"'{experiment}' or its parents ({self.root}); make one with: ecdctr train {level} "
+                f"--date {as_of} --experiment {experiment}{same}"
             )
         return ref
 

@@ -95,3 +95,36 @@ def test_a_refusal_of_a_command_stands_in_the_log_a_sentence_a_line(tmp_path, mo
         operator.execute({"dag": dag, "run_id": run})
     assert len(lines) > 1
     assert max(map(len, lines)) <= 110
+
+
+def look(world, level, variant="default"):
+    made = WaitForDay(
+        task_id="w", root=str(world), domain="ads", date="2026-01-18", poke_seconds=1, wait_hours=1,
+        level=level, experiment="e", variant=variant,
+    )  # fmt: skip
+    made.look_above(level)
+
+
+@pytest.mark.parametrize(
+    ("level", "variant", "words"),
+    [
+        ("cpm", "default", r'Trigger ecdctr_tpm with \{"data_date": "2026-01-\d\d", "experiment": "e"\}'),
+        ("actr", "no_tpm", r'Trigger ecdctr_cpm with .* "variant": "no_tpm"\}, then clear this run'),
+    ],
+)  # fmt: skip
+def test_a_level_without_the_one_above_is_refused_before_anything_is_prepared(
+    world, monkeypatch, level, variant, words
+):
+    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 0)
+    with pytest.raises(RunRefused, match=words):
+        look(world, level, variant)
+    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 1)
+    look(world, level, variant)  # the other level runs just now: `train` will see
+
+
+@pytest.mark.parametrize(
+    ("level", "variant"), [("tpm", "default"), ("cpm", "no_tpm"), ("actr", "ads_only")]
+)
+def test_a_level_that_needs_no_other_is_not_held_up(world, monkeypatch, level, variant):
+    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 0)
+    look(world, level, variant)
