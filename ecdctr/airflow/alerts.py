@@ -46,6 +46,19 @@ def task_failed(context: Any) -> None:
     tell(f"{_run(context)}: {task} failed: {cause[0] if cause else 'unknown'} To do: {remedy}.")
 
 
+def days_skipped(context: Any) -> None:
+    """A DAG's on_success_callback: says when a training went on without days that it had missed."""
+    if context["ti"].task_id != "train":
+        return
+    skipped = (context["ti"].xcom_pull(task_ids="train") or {}).get("skipped_days", [])
+    if skipped:
+        level = context["dag"].dag_id.removeprefix("ecdctr_")
+        tell(
+            f"{_run(context)}: trained without {len(skipped)} days since the version before ({skipped[0]} to "
+            f"{skipped[-1]}), as {level}.skip_missed_days allows. To do: train them oldest first, if they count."
+        )
+
+
 async def deadline_missed(context: Any, hours: float) -> None:
     """The callback of a DAG's deadline, run by the triggerer."""
     run = context["dag_run"]

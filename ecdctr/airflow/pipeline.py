@@ -19,7 +19,7 @@ from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Par
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from ecdctr.airflow.alerts import deadline_missed, task_failed
+from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
 from ecdctr.airflow.dates import load_settings, macros
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
@@ -62,7 +62,7 @@ def build_dag(level: Level) -> DAG:
         default_args={
             "retries": airflow.retries,
             "on_failure_callback": task_failed,
-            "on_success_callback": task_succeeded,
+            "on_success_callback": [task_succeeded, days_skipped],
             "retry_delay": dt.timedelta(seconds=airflow.retry_seconds),
         },
         deadline=_deadline(airflow.deadline_hours),

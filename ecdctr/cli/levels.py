@@ -109,13 +109,17 @@ def train(
     shown = {
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
-        "quality": manifest.quality,
+        "quality": manifest.quality, "skipped_days": [str(date) for date in manifest.skipped_days],
     }  # fmt: skip
     if not workers.first:
         write_result(shown, result)
         return
     for warning in manifest.quality:
         log(f"unlike the days before: {warning}", **about, version=manifest.version)
+    if manifest.skipped_days:
+        first, last = manifest.skipped_days[0], manifest.skipped_days[-1]
+        missed = f"{len(manifest.skipped_days)} days since the version before were not learned"
+        log(f"{missed}: {first} to {last}", **about, version=manifest.version)
     log("found again" if outcome.reused else "published", **about, version=manifest.version)
     show(context, shown, result)
 

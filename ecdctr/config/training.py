@@ -71,8 +71,16 @@ class Training(Section):
         return self.window_days
 
 
+SKIP_MISSED_DAYS = (
+    "where a version goes on from the one before: leave out days since it that are further back than "
+    "window_days, and say so, instead of refusing"
+)
+
+
 class Tpm(Training):
     """Tiny Pre-training Model."""
+
+    skip_missed_days: bool = Field(False, description=SKIP_MISSED_DAYS)
 
     window_days: int = Field(
         84, ge=1, le=MAX_DAYS, description="days of natural content of the first version"
@@ -92,6 +100,8 @@ class Tpm(Training):
 
 class Cpm(Training):
     """Complete Pre-training Model."""
+
+    skip_missed_days: bool = Field(False, description=SKIP_MISSED_DAYS)
 
     window_days: int = Field(
         28, ge=1, le=MAX_DAYS, description="days of natural content of a version that starts anew"

@@ -9,6 +9,7 @@ from typing import ClassVar
 from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
+from ecdctr.levels.reading import days_since
 from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
@@ -36,13 +37,14 @@ class Cpm:
         request, settings = self.request, self.request.config.cpm
         snapshots = resolve_snapshots(request)
         parent = self._parent()
-        dates = window(request.date, settings.window_days if parent else settings.first_days)
         if parent:
-            dates = [date for date in dates if date > parent.date]
+            dates, skipped = days_since(request, parent, settings, "cpm")
+        else:
+            dates, skipped = window(request.date, settings.first_days), ()
         parents = {"tpm": snapshots} if snapshots else {}
         if parent:
             parents["cpm"] = [parent]
-        return Plan("cpm", parents, dates, grow_from=parent)
+        return Plan("cpm", parents, dates, grow_from=parent, skipped=skipped)
 
     def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
         """Make the network over the snapshots, with the weights of the version before."""

@@ -7,13 +7,35 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ecdctr.config import LEVEL_DOMAIN, Config, Domain
+from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Part
 from ecdctr.examples.prepare import Prepared, prepare
+from ecdctr.impressions.days import window
 from ecdctr.levels.request import Plan, Request
+from ecdctr.store.manifest import Ref
 
 Days = dict[tuple[Domain, dt.date], Prepared]
+
+
+def days_since(
+    request: Request, parent: Ref, settings: Tpm | Cpm, level: Level
+) -> tuple[list[dt.date], tuple[dt.date, ...]]:
+    """The days after a parent's that its successor reads, and those that lie further back than the window.
+
+    Raises StoreError for the latter, unless `skip_missed_days` allows to go on without them.
+    """
+    since = window(request.date, (request.date - parent.date).days)
+    missed, dates = since[: -settings.window_days], since[-settings.window_days :]
+    if missed and not settings.skip_missed_days:
+        anew = "" if level == "tpm" else "start anew with --restart, "
+        raise StoreError(
+            f"{level} {request.date} goes on from {parent}, but {len(missed)} of the {len(since)} days since "
+            f"({missed[0]} to {missed[-1]}) lie further back than {level}.window_days: {settings.window_days} and "
+            f"would never be learned. Train the missing days oldest first, raise {level}.window_days, {anew}"
+            f"or set {level}.skip_missed_days: true to go on without them."
+        )
+    return dates, tuple(missed)
 
 
 def prepare_days(request: Request, plan: Plan) -> Days:

@@ -77,6 +77,7 @@ class Plan:
     dates: list[dt.date]
     natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content beside the ads
     grow_from: Ref | None = None  # the parent whose vocabularies are extended
+    skipped: tuple[dt.date, ...] = ()  # days since the parent that the window does not reach
 
 
 class Outcome(NamedTuple):

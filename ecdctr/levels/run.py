@@ -189,6 +189,7 @@ def _manifest(
         },
         rows={"samples": result.samples, **rows},
         quality=built.quality,
+        skipped_days=list(plan.skipped),
         prior_ctr=last_prior_ctr(days) if plan.level == "actr" else None,
         files={},
         started_at=gathered.started,

@@ -13,6 +13,7 @@ from ecdctr.examples.remembered import Remembered
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import start_from
+from ecdctr.levels.reading import days_since
 from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.memory.table import newest_table, parquet, quoted
@@ -36,10 +37,12 @@ class Tpm:
         """Read the days since the version before, or the whole window where there is none."""
         request, settings = self.request, self.request.config.tpm
         parent = request.store.resolve("tpm", request.before, request.experiment)
-        dates = window(request.date, settings.window_days)
         if parent and settings.refresh == "incremental":
-            dates = [date for date in dates if date > parent.date]
-        return Plan("tpm", {"tpm": [parent]} if parent else {}, dates, grow_from=parent)
+            dates, skipped = days_since(request, parent, settings, "tpm")
+        else:
+            dates, skipped = window(request.date, settings.window_days), ()
+        parents = {"tpm": [parent]} if parent else {}
+        return Plan("tpm", parents, dates, grow_from=parent, skipped=skipped)
 
     def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[TpmNet]:
         """Make the network, with the weights of the version before."""

@@ -80,6 +80,9 @@ class Manifest(BaseModel):
     quality: list[
         str
     ] = []  # in what the data date is unlike the days before it (ecdctr/impressions/quality.py)
+    skipped_days: list[
+        dt.date
+    ] = []  # since the parent, never learned: *.skip_missed_days allowed it
     prior_ctr: float | None = None  # that counts were smoothed with on the last day; A-CTR's alone
     files: dict[str, FileEntry]
     started_at: dt.datetime

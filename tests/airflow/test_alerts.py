@@ -70,6 +70,20 @@ def test_a_failed_task_is_told_with_level_date_cause_and_remedy(webhook, monkeyp
     assert f"ECDCTR ALERT {texts[0]}" in caplog.text
 
 
+def test_days_that_a_chain_left_out_are_told_and_an_ordinary_training_is_not(webhook, monkeypatch):
+    url, texts = webhook
+    monkeypatch.setenv(WEBHOOK, url)
+    context = failure("train", ValueError())
+    for skipped in ([], ["2026-01-02", "2026-01-09"]):
+        result = {"version": "v", "skipped_days": skipped}
+        context["ti"].xcom_pull = lambda task_ids, result=result: result
+        alerts.days_skipped(context)
+    assert texts == [
+        "cpm 2026-03-04 in production: trained without 2 days since the version before (2026-01-02 to 2026-01-09), as "
+        "cpm.skip_missed_days allows. To do: train them oldest first, if they count."
+    ]
+
+
 def test_a_missed_deadline_is_told(webhook, monkeypatch):
     url, texts = webhook
     monkeypatch.setenv(WEBHOOK, url)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecdctr.config import Config
+from ecdctr.config import Config, Cpm, Snapshots
 from ecdctr.errors import ConfigError, StoreError, TrainingError
 from ecdctr.evaluation.evaluate import evaluate, score
 from ecdctr.evaluation.gate import gate
+from ecdctr.impressions.days import window
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
@@ -118,7 +120,8 @@ def test_a_snapshot_lag_leaves_out_versions_that_saw_the_labels_of_cpm(config, t
     assert store.manifest(refs["old"]).window_end < manifest.window_start
 
 
-def test_order_of_runs_does_not_change_a_version(config, tmp_path):
+def test_order_of_runs_does_not_change_a_version_that_starts_anew(config, tmp_path):
+    assert config.cpm.refresh == "window"
     early, late = DATE - dt.timedelta(days=7), DATE
     weights = []
     for order in ((early, late), (late, early)):
@@ -173,6 +176,58 @@ def test_an_incremental_cpm_goes_on_from_its_own_version_with_the_days_since(con
     actr = train_actr(Request(own, store, NEXT, "chain", "chain")).manifest
     assert actr.parents["cpm"] == [str(first.ref)]
     assert store.verify() == []
+
+
+@pytest.mark.parametrize("level", ["tpm", "cpm"])
+def test_a_chain_that_missed_more_days_than_its_window_is_refused_or_says_what_it_left_out(
+    config, store, level
+):
+    train = {"tpm": train_tpm, "cpm": train_cpm}[level]
+    plain = changed(config, "snapshots", count=0)
+    plain = changed(plain, level, refresh="incremental", window_days=3)
+    first, last = DATE - dt.timedelta(days=5), DATE
+    parent = train(Request(plain, store, first)).manifest
+    with pytest.raises(StoreError) as refused:
+        train(Request(plain, store, last))
+    assert (
+        f"goes on from {parent.ref}, but 2 of the 5 days since ({first + dt.timedelta(days=1)} to "
+        f"{first + dt.timedelta(days=2)}) lie further back than {level}.window_days: 3"
+    ) in str(refused.value)
+    assert f"set {level}.skip_missed_days: true" in str(refused.value)
+    assert store.versions("production", level) == [parent.ref], "nothing was published"
+    allowed = changed(plain, level, skip_missed_days=True)
+    manifest = train(Request(allowed, store, last)).manifest
+    assert manifest.skipped_days == window(first + dt.timedelta(days=2), 2)
+    assert manifest.window_start == DATE - dt.timedelta(days=2)
+    near = train(Request(plain, store, last + dt.timedelta(days=3))).manifest
+    assert (near.window_start, near.skipped_days) == (NEXT, []), "a gap of the whole window fits"
+
+
+def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_it(
+    config, tmp_path
+):
+    """Defaults of CPM and of the snapshots' lag: CPM goes on from the version of the day before."""
+    shipped = config.model_copy(update={"snapshots": Snapshots(count=1, stride_days=7)})
+    refresh = Cpm(batch_size=128)
+    assert (refresh.refresh, shipped.snapshots.lag_days) == ("incremental", 1)
+    shipped = shipped.model_copy(update={"cpm": refresh})
+    early, late = DATE - dt.timedelta(days=1), DATE
+
+    def files(store: Store, date: dt.date) -> dict[str, Any]:
+        return store.manifest(store.require("cpm", date)).files
+
+    in_order, other = Store(tmp_path / "in-order"), Store(tmp_path / "other")
+    for store, dates in ((in_order, (early, late)), (other, (late, early))):
+        train_tpm(Request(shipped, store, early - dt.timedelta(days=1)))
+        for date in dates:
+            train_cpm(Request(shipped, store, date))
+    assert files(in_order, early) == files(other, early)
+    assert files(in_order, late) != files(other, late), (
+        "it began anew: the day before was not there"
+    )
+    again = train_cpm(Request(shipped, other, late))
+    assert not again.reused
+    assert again.manifest.files == files(in_order, late)
 
 
 def test_an_incremental_cpm_starts_anew_when_told(config, trained):
