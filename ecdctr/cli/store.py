@@ -36,10 +36,13 @@ def store_gc(
 
     wanted = context.obj.config().snapshots
     span = wanted.lag_days + wanted.count * wanted.stride_days
-    found = removable(context.obj.store, keep, span)
+    store, freed = context.obj.store, 0
+    if delete:
+        found, freed = remove(store, keep, span, f"store gc --keep {keep}")
+    else:
+        found = removable(store, keep, span)
     for version in found if not context.obj.as_json else []:
         out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", highlight=False)
-    freed = remove(context.obj.store, found, f"store gc --keep {keep}") if delete else 0
     total = sum(version.bytes for version in found)
     show(
         context,

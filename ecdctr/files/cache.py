@@ -61,7 +61,8 @@ class Cache:
         durable.make_dir(target.parent)
         try:
             fill(temporary)
-            durable.replace_dir(temporary, target)
+            shutil.rmtree(target, ignore_errors=True)  # damaged; the lock on filling is held
+            os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

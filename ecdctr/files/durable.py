@@ -70,14 +70,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_dir(source: Path, target: Path) -> None:
-    """Put a finished directory in place of an older one of the same name, if there is one."""
-    if target.exists():
-        retired = target.parent / f".retired-{uuid.uuid4().hex}"
-        os.rename(target, retired)
-        os.rename(source, target)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        os.rename(source, target)
+    """Put a finished directory in place of an older one of the same name; at every moment one of the two is there.
+
+    The name is a symbolic link to a hidden directory beside it, and changes by one rename. What the link pointed at
+    before stays until the next time, for those who are reading it. For one writer at a time; a plain directory of that
+    name, as older versions made them, is taken over (dying in that moment hides it).
+    """
+    place = target.parent / f".{target.name}~{uuid.uuid4().hex}"
+    before = target.parent / os.readlink(target) if target.is_symlink() else None
+    os.rename(source, place)
+    if target.exists() and before is None:
+        before = target.parent / f".{target.name}~{uuid.uuid4().hex}"
+        os.rename(target, before)
+    link = target.parent / f".{target.name}~link"
+    link.unlink(missing_ok=True)
+    os.symlink(place.name, link)
+    os.replace(link, target)
+    sync(target.parent)
+    for older in target.parent.glob(f".{target.name}~*"):
+        if older not in (place, before):
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

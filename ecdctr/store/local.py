@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
-from ecdctr.store.manifest import NAME, VERSION
+from ecdctr.store.manifest import NAME, STUDIES, VERSION
 
 TRIES = 100  # to get the next number of a log, against others who want it too
 
@@ -133,9 +133,11 @@ class LocalStorage:
                 number += 1
 
     def replace(self, folder: Path, group: str, name: str) -> None:
-        """Two renames under a lock."""
+        """A link that changes by one rename, under a lock."""
         target = self.root / group / name
         durable.make_dir(target.parent)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            durable.sync(path)
         with durable.locked(
             self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"
         ):
@@ -154,15 +156,19 @@ class LocalStorage:
         return (self.root / group / f"{name}.removed").exists()
 
     def clean(self, older_than_seconds: float) -> int:
-        """Abandoned trainings, half-built versions, and the trash."""
+        """Abandoned trainings, half-built versions, what replaced folders were before, and the trash."""
         freed = 0
         for path in (self.root / ".progress").glob("*"):
             if path.stat().st_mtime < time.time() - older_than_seconds:
                 freed += path.stat().st_size
                 path.unlink()
-        shutil.rmtree(
-            self.root / ".staging", ignore_errors=True
-        )  # nobody publishes while the lock is held
+        for pattern in ("*/evaluations/*/*/.*~*", f"{STUDIES}/.*~*"):
+            for path in self.root.glob(pattern):
+                link = path.parent / path.name[1:].partition("~")[0]
+                if not (link.is_symlink() and os.readlink(link) == path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+        # Whoever builds holds the lock (Store.staging)
+        shutil.rmtree(self.root / ".staging", ignore_errors=True)
         shutil.rmtree(self.root / ".trash", ignore_errors=True)
         return freed
 

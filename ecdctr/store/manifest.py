@@ -13,6 +13,7 @@ from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
 NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+STUDIES = ".studies"  # results of studies, beside the experiments
 VERSION = re.compile(r"^v\d{4,}$")
 
 

@@ -8,10 +8,9 @@ behind misleads nobody. Objects are written once; what was uploaded and never en
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import random
-import socket
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,15 +21,14 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
-from ecdctr.errors import StoreError, first_line
+from ecdctr.errors import StoreError, TryAgain, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
+from ecdctr.store.lease import Leases
 from ecdctr.store.manifest import VERSION
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
-LEASE = dt.timedelta(
-    hours=24
-)  # after which a user of the store that did not sign off counts as dead
+TRIES = 100  # of a swap, against others who change the same object
 Swap = Callable[[dict[str, Any]], Any]
 
 
@@ -45,6 +43,7 @@ class ObjectStorage:
             self.bucket = from_url(self.root, retry_config={"max_retries": 4})
         self._checked = False
         self._known: set[str] = set()
+        self.leases = Leases(self.root, lambda change: self._swap(".locks/in-use.json", change))
 
     def check(self) -> None:
         """Asked once, before the first write: a probe of conditional writes, which leaves nothing behind."""
@@ -105,6 +104,7 @@ class ObjectStorage:
             log["records"] = [*records, text]
             return len(records) + 1
 
+        self.leases.check()
         number: int | None = self._swap(f"{log}.json", add)
         return number
 
@@ -169,9 +169,10 @@ class ObjectStorage:
         Whoever loses the swap looks again whether it is still needed, so that two writers of the same make one.
         """
         self.check()
+        self.leases.check()
         self._enlist(group.split("/")[0])
         key, version = f"{group}/index.json", ""
-        while True:
+        for attempt in range(TRIES):
             index, tag = self._read_json(key)
             if finished():
                 if version:
@@ -182,11 +183,13 @@ class ObjectStorage:
                 self._upload(folder, f"{group}/{date}/{version}", skip=("manifest.json",))
             name = f"{date}/{version}"
             index.setdefault("folders", {})[name] = f"{group}/{name}"
+            self.leases.check()
             if self._put(key, json.dumps(index).encode(), tag):
                 return version
             if name in self._read_json(key)[0].get("folders", {}):
                 return version  # the answer to our own swap was lost on the way
-            time.sleep(random.uniform(0, 0.05))  # noqa: S311  # no secret
+            _wait(attempt)
+        raise self._contended(key)
 
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Under a new name in the bucket; the index then points there, and the old objects go."""
@@ -195,34 +198,45 @@ class ObjectStorage:
         place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
         self._upload(folder, place)
 
-        def point(index: dict[str, Any]) -> str | None:
-            before = index.setdefault("folders", {}).get(name)
-            index["folders"][name] = place
-            return before
+        old: list[str] = []
 
-        old = self._swap(f"{group}/index.json", point)
-        if old:
-            self._delete(old)
+        def point(index: dict[str, Any]) -> None:
+            before = index.setdefault("folders", {}).get(name)
+            if before not in (None, place):
+                old[:] = [before]
+            index["folders"][name] = place
+
+        self.leases.check()
+        self._swap(f"{group}/index.json", point)
+        for one in old:
+            self._delete(one)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Out of the index, then the objects."""
+        places: list[str] = []
 
-        def forget(index: dict[str, Any]) -> str | None:
+        def forget(index: dict[str, Any]) -> None:
             index.setdefault("removed", {})[name] = note.decode()
-            return index.get("folders", {}).pop(name, None)
+            if name in index.get("folders", {}):
+                places[:] = [index["folders"].pop(name)]
 
-        place = self._swap(f"{group}/index.json", forget)
-        if place:
+        self.leases.check()
+        self._swap(f"{group}/index.json", forget)
+        for place in places:
             self._delete(place)
-        return place is not None
+        return bool(places)
 
     def removed(self, group: str, name: str) -> bool:
         """Whether the index says so."""
         return name in self._read_json(f"{group}/index.json")[0].get("removed", {})
 
     def clean(self, older_than_seconds: float) -> int:
-        """Objects of versions and evaluations that no index names, and local files of abandoned trainings."""
+        """Objects of versions and evaluations that no index names, and local files of abandoned trainings.
+
+        What is being built lies on this machine; nobody builds while the only lease is held.
+        """
         freed, limit = 0, time.time() - older_than_seconds
+        shutil.rmtree(self.local / ".staging", ignore_errors=True)
         for path in (self.local / ".progress").glob("*"):
             if path.stat().st_mtime < limit:
                 path.unlink()
@@ -244,62 +258,36 @@ class ObjectStorage:
 
     # -- who uses the store ----------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """A lease, given back at the end; while versions are removed, waits."""
-        own = uuid.uuid4().hex
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """A lease, renewed while it is held; while versions are removed, waits."""
+        return self.leases.in_use()
 
-        def enter(locks: dict[str, Any]) -> bool:
-            _forget_dead(locks)
-            if "remover" in locks:
-                return False
-            locks.setdefault("users", {})[own] = _lease()
-            return True
-
-        while not self._swap(".locks/in-use.json", enter):
-            time.sleep(1)
-        try:
-            yield
-        finally:
-            self._swap(".locks/in-use.json", lambda locks: locks.get("users", {}).pop(own, None))
-
-    @contextlib.contextmanager
-    def exclusively(self) -> Iterator[None]:
+    def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """The only lease."""
-        own = uuid.uuid4().hex
-
-        def enter(locks: dict[str, Any]) -> str | None:
-            _forget_dead(locks)
-            if locks.get("remover", {}).get("own") == own:
-                return None  # the answer to our own swap was lost on the way
-            for lease in [
-                *locks.get("users", {}).values(),
-                *([locks["remover"]] if "remover" in locks else []),
-            ]:
-                return f"{lease['host']} uses it since {lease['since']}; try later, or after {lease['until']} if that died"
-            locks["remover"] = {**_lease(), "own": own}
-            return None
-
-        taken = self._swap(".locks/in-use.json", enter)
-        if taken:
-            raise BlockingIOError(taken)
-        try:
-            yield
-        finally:
-            self._swap(".locks/in-use.json", lambda locks: locks.pop("remover", None))
+        return self.leases.exclusively()
 
     # -- requests --------------------------------------------------------------------------------------------------
 
     def _swap(self, key: str, change: Swap) -> Any:
-        """Read a JSON object, change it, write it back if nobody else did meanwhile, else again."""
+        """Read a JSON object, change it, write it back if nobody else did meanwhile, else again.
+
+        `change` may be called on an object that it has changed already, when the answer to the swap was lost. Raises
+        TryAgain when others are faster every time.
+        """
         self.check()
-        while True:
+        for attempt in range(TRIES):
             value, tag = self._read_json(key)
             before = json.dumps(value)
             result = change(value)
             if json.dumps(value) == before or self._put(key, json.dumps(value).encode(), tag):
                 return result
-            time.sleep(random.uniform(0, 0.05))  # noqa: S311  # no secret
+            _wait(attempt)
+        raise self._contended(key)
+
+    def _contended(self, key: str) -> TryAgain:
+        return TryAgain(
+            f"{self.root}/{key}: others were faster {TRIES} times; run the same command again."
+        )
 
     def _read_json(self, key: str) -> tuple[dict[str, Any], str]:
         """An object and its tag; an empty one, to be created, where there is none."""
@@ -407,22 +395,9 @@ class ObjectStorage:
             raise StoreError(f"The store {self.root} cannot be used: {first_line(error)}") from None
 
 
-def _lease() -> dict[str, str]:
-    now = dt.datetime.now(dt.UTC)
-    return {
-        "host": socket.gethostname(),
-        "since": now.isoformat(timespec="seconds"),
-        "until": (now + LEASE).isoformat(timespec="seconds"),
-    }
-
-
-def _forget_dead(locks: dict[str, Any]) -> None:
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    users = locks.get("users", {})
-    for own in [own for own, lease in users.items() if lease["until"] < now]:
-        del users[own]
-    if "remover" in locks and locks["remover"]["until"] < now:
-        del locks["remover"]
+def _wait(attempt: int) -> None:
+    """Longer each time, up to a second, and at random, so that those who collided do not collide again."""
+    time.sleep(random.uniform(0, min(0.05 * 1.5**attempt, 1.0)))  # noqa: S311  # no secret
 
 
 def _by_age(name: str) -> tuple[str, int, str]:

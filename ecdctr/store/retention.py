@@ -7,7 +7,7 @@ import json
 from typing import NamedTuple
 
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import ALIASES, LEVELS, Store
+from ecdctr.store.store import ALIASES, LEVELS, Store, served_before
 
 ABANDONED = dt.timedelta(days=7)
 
@@ -22,8 +22,8 @@ class Removable(NamedTuple):
 def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     """What retention would remove, oldest first.
 
-    Kept are: of each experiment and level the newest `keep` versions; what an alias points at, and what `serving`
-    pointed at before, so that a rollback finds it; TPM versions of the last `snapshot_days` before the newest and the
+    Kept are: of each experiment and level the newest `keep` versions; what an alias points at, what it
+    pointed at before, and what a rollback would lead to; TPM versions of the last `snapshot_days` before the newest and the
     one before them, which the next consumers resolve; and everything that these descend from. Of a chain, in which each
     version goes on from the one before it, that is the version before and no further: else nothing would ever go.
     """
@@ -38,12 +38,9 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
                 recent = [ref for ref in refs if ref.date >= oldest]
                 kept.update(recent, refs[: len(refs) - len(recent)][-1:])
             for alias in ALIASES:
-                past = list(
-                    dict.fromkeys(
-                        r.ref for r in reversed(store.alias_history(alias, experiment, level))
-                    )
-                )
-                kept.update(past[:2])
+                history = store.alias_history(alias, experiment, level)
+                kept.update(list(dict.fromkeys(r.ref for r in reversed(history)))[:2])
+                kept.update(served_before(history)[-2:])
     waiting, done = list(kept), set[Ref]()
     while waiting:
         child = waiting.pop()
@@ -61,15 +58,17 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     ]
 
 
-def remove(store: Store, versions: list[Removable], reason: str) -> int:
-    """Take versions away, children first; returns the bytes freed.
+def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[list[Removable], int]:
+    """Take away what retention would remove, children first; returns what went and the bytes freed.
 
-    A version disappears whole, and its number is never given again. What killed processes left behind goes, too:
-    half-built versions, and trainings that nobody took up for a week. Raises StoreError while something reads or trains
-    in this store.
+    Looked for and taken while nothing else uses the store, so that an alias set in between, or a version that goes on
+    from another, is seen. A version disappears whole, and its number is never given again. What killed processes left
+    behind goes, too: half-built versions, and trainings that nobody took up for a week. Raises StoreError while
+    something reads, trains or sets an alias in this store.
     """
     freed = 0
     with store.exclusively("remove versions"):
+        versions = removable(store, keep, snapshot_days)
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             note = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
@@ -78,7 +77,7 @@ def remove(store: Store, versions: list[Removable], reason: str) -> int:
             ):
                 freed += size
         freed += store.storage.clean(ABANDONED.total_seconds())
-    return freed
+    return versions, freed
 
 
 def _manifests(store: Store) -> dict[Ref, Manifest]:

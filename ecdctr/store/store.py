@@ -17,13 +17,12 @@ from pydantic import ValidationError
 from ecdctr.config.terms import DEFAULT
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
-from ecdctr.store.manifest import NAME, VERSION, FileEntry, Manifest, Ref
+from ecdctr.store.manifest import NAME, STUDIES, VERSION, FileEntry, Manifest, Ref
 from ecdctr.store.storage import open_storage
 
 PRODUCTION = "production"
 ALIASES = ("candidate", "serving")
 LEVELS = ("tpm", "cpm", "actr")
-STUDIES = ".studies"
 
 
 class Kind(StrEnum):
@@ -90,13 +89,14 @@ class Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """A private folder to build a version in; removed if it was not published."""
+        """A private folder to build a version in; removed if it was not published. Nothing is removed meanwhile."""
         folder = self.storage.local / ".staging" / uuid.uuid4().hex
-        durable.make_dir(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with self.in_use():
+            durable.make_dir(folder)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, folder: Path, manifest: Manifest, force: bool = False) -> Manifest:
         """Make a staged folder a version, all or nothing; returns the manifest as stored.
@@ -133,7 +133,7 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """For the time of a training or an evaluation: nothing is removed from under it."""
+        """For the time of whatever reads versions or writes: nothing is removed from under it. May be nested."""
         with self.storage.in_use():
             yield
 
@@ -243,7 +243,7 @@ class Store:
         folder = self.storage.folder(
             _evaluations(ref.experiment, ref.level), _evaluation(ref, date)
         )
-        return folder if folder.exists() else None
+        return folder.resolve() if folder.exists() else None  # not what replaces it meanwhile
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
         """The metrics of a version on a day; None if it was not evaluated.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from ecdctr.config import Data
-from ecdctr.errors import ContractError, StoreError
+from ecdctr.errors import ContractError, StoreError, TryAgain
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import gate
 from ecdctr.examples.prepare import prepare
@@ -27,9 +29,9 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.store import objects
+from ecdctr.store import lease, objects
 from ecdctr.store.objects import ObjectStorage
-from ecdctr.store.retention import removable, remove
+from ecdctr.store.retention import remove
 from ecdctr.store.storage import absolute, open_storage
 from ecdctr.store.store import Store
 from tests.conftest import DATE
@@ -186,8 +188,8 @@ def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
         store.in_use(),
         pytest.raises(StoreError, match=r"Cannot remove versions .* uses it since"),
     ):
-        remove(store, removable(store, 1, 0), "test")
-    assert remove(store, removable(store, 1, 0), "test") > 0
+        remove(store, 1, 0, "test")
+    assert remove(store, 1, 0, "test")[1] > 0
     assert store.versions("production", "cpm") == [new]
     assert not [key for key in s3.objects(url) if key.startswith(f"{old}/")]
     assert publish(store, DAY, "again").version == "v0002"
@@ -197,14 +199,143 @@ def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
     assert fresh(url).verify() == []
 
 
-def test_a_lease_of_a_dead_user_ends(url, monkeypatch):
+class Lossy:
+    """Requests whose answer gets lost: what was asked for is done, and whoever asked tries again and hears otherwise."""
+
+    def __init__(self) -> None:
+        self.put, self.lost = obstore.put, 0
+
+    def __call__(self, bucket, key, *arguments, **named):
+        answer = self.put(bucket, key, *arguments, **named)
+        if named.get("mode") and not key.startswith(".probe"):
+            self.lost += 1
+            self.put(
+                bucket, key, *arguments, **named
+            )  # the client's own retry, refused by its condition
+        return answer
+
+
+def test_lost_answers_write_no_record_twice_and_lose_no_folder(url, monkeypatch):
+    Store(url).storage.check()
+    lossy = Lossy()
+    monkeypatch.setattr(obstore, "put", lossy)
     store = Store(url)
-    monkeypatch.setattr(objects, "LEASE", dt.timedelta(seconds=-1))
-    dead = store.in_use()
-    dead.__enter__()
-    monkeypatch.undo()
-    with store.exclusively("remove versions"):
-        pass
+    refs = [publish(store, DAY + dt.timedelta(days=n), f"f{n}").ref for n in range(2)]
+    for ref in refs:
+        store.set_alias("serving", ref, "promoted")
+    assert [record.ref for record in store.alias_history("serving", level="cpm")] == refs
+    assert store.rollback(level="cpm").ref == refs[0]
+    for text in ("first", "second"):
+        with store.staging() as folder:
+            (folder / "study.json").write_text(text)
+            store.save_study(folder, "study")
+    assert (fresh(url).study("study") / "study.json").read_text() == "second"
+    remove(store, 1, 0, "test")
+    assert fresh(url).verify() == []
+    assert lossy.lost > 10
+
+
+def test_swaps_against_others_who_are_always_faster_end(url, monkeypatch):
+    store = Store(url)
+    ref = publish(store, DAY, "f").ref
+    monkeypatch.setattr(objects, "_wait", lambda _: None)
+    monkeypatch.setattr(ObjectStorage, "_put", lambda *_: False)
+    with pytest.raises(TryAgain, match=f"others were faster {objects.TRIES} times"):
+        store.storage.append("production/log", str(ref).encode())
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        return self.time
+
+    def pass_minutes(self, minutes: float) -> None:
+        self.time += dt.timedelta(minutes=minutes)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Machines that share a clock; the thread that renews is asleep all the time."""
+    clock = Clock()
+    monkeypatch.setattr(lease, "RENEWAL", dt.timedelta(days=1))
+    return clock
+
+
+def machine(url: str, clock: Clock) -> Store:
+    store = fresh(url)
+    store.storage.leases.now = clock
+    return store
+
+
+def test_a_training_of_days_keeps_its_lease_as_long_as_it_is_renewed(url, clock):
+    trains, removes = machine(url, clock), machine(url, clock)
+    with trains.in_use():
+        for _ in range(25 * 60 // 4):  # 25 hours
+            clock.pass_minutes(4)
+            trains.storage.leases.renew()
+        with pytest.raises(StoreError, match="Cannot remove versions"):
+            remove(removes, 1, 0, "test")
+        assert publish(trains, DAY, "f")
+    remove(removes, 1, 0, "test")
+
+
+def test_a_lease_ends_minutes_after_its_last_renewal_and_who_lost_it_publishes_nothing(url, clock):
+    dead, removes = machine(url, clock), machine(url, clock)
+    with dead.in_use():
+        clock.pass_minutes(4.9)
+        with pytest.raises(StoreError, match="Cannot remove versions"):
+            remove(removes, 1, 0, "test")
+        clock.pass_minutes(0.2)
+        remove(removes, 1, 0, "test")
+        for write in (
+            lambda: publish(dead, DAY, "f"),
+            lambda: dead.storage.append("production/log", b"x"),
+        ):
+            with pytest.raises(TryAgain, match="did not renew its lease for 5 minutes"):
+                write()
+    assert removes.versions("production", "cpm") == []
+    assert publish(dead, DAY, "f").ref == removes.versions("production", "cpm")[0]
+
+
+def test_a_lease_that_ended_but_that_nobody_missed_goes_on(url, clock):
+    slow = machine(url, clock)
+    with slow.in_use():
+        clock.pass_minutes(60)
+        assert publish(slow, DAY, "f")
+
+
+def test_the_thread_of_the_process_renews_while_something_is_held(url, monkeypatch):
+    monkeypatch.setattr(lease, "RENEWAL", dt.timedelta(0))
+    store, renewed = fresh(url), threading.Event()
+    renew = store.storage.leases.renew
+
+    def seen() -> None:
+        renew()
+        renewed.set()
+
+    monkeypatch.setattr(store.storage.leases, "renew", seen)
+    with store.in_use(), store.in_use():
+        assert renewed.wait(60)
+    assert json.loads(store.storage.read(".locks/in-use.json"))["users"] == {}
+
+
+def test_removal_holds_a_lease_that_ends_too(url, clock):
+    dead, other = machine(url, clock), machine(url, clock)
+    removal = dead.exclusively("remove versions")
+    removal.__enter__()
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        clock.pass_minutes(1)
+
+    other.storage.leases.sleep = sleep
+    with other.in_use():
+        assert 4 <= len(waited) <= 6
 
 
 @pytest.mark.parametrize(

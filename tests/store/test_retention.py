@@ -67,7 +67,7 @@ def test_after_removal_the_store_verifies_serves_rolls_back_and_resolves_as_befo
         asked += [("tpm", last - dt.timedelta(days=n)) for n in range(span + 1)]
         before = [store.resolve(level, date) for level, date in asked]
         sizes = removable(store, keep, span)
-        assert remove(store, sizes, "test") == sum(version.bytes for version in sizes)
+        assert remove(store, keep, span, "test") == (sizes, sum(one.bytes for one in sizes))
         assert store.verify() == []
         assert [store.resolve(level, date) for level, date in asked] == before
         assert store.alias("serving") is not None
@@ -89,7 +89,7 @@ def test_old_versions_go_and_the_newest_stay(store):
         days=6
     )  # one more than A-CTR: the oldest goes on from it
     assert levels["tpm"] == []  # five there are
-    remove(store, gone, "test")
+    assert remove(store, 5, 7, "test")[0] == gone
     assert store.verify() == []
     left = [
         ref for ref in store.lineage(store.versions("production", "cpm")[-1]) if ref.level == "cpm"
@@ -114,7 +114,7 @@ def test_what_a_chain_of_one_level_has_in_it_keeps_what_another_level_needs(stor
 def test_a_removed_number_is_never_given_again(store):
     ref = publish(store, "cpm", DAY)
     publish(store, "cpm", DAY + dt.timedelta(days=1))
-    remove(store, removable(store, 1, 0), "test")
+    remove(store, 1, 0, "test")
     with pytest.raises(StoreError, match="No version"):
         store.manifest(ref)
     assert publish(store, "cpm", DAY).version == "v0002"
@@ -141,7 +141,7 @@ def test_what_killed_processes_left_behind_goes_too(store):
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
     os.utime(old, (0, 0))
-    remove(store, [], "test")
+    remove(store, 14, 0, "test")
     assert not half_built.exists()
     assert not old.exists()
     assert recent.exists()
@@ -152,7 +152,7 @@ def test_nothing_is_removed_while_something_trains(store):
     publish(store, "cpm", DAY)
     publish(store, "cpm", DAY + dt.timedelta(days=1))
     with store.in_use(), store.in_use(), pytest.raises(StoreError, match="is running"):
-        remove(store, removable(store, 1, 0), "test")
+        remove(store, 1, 0, "test")
     assert len(store.versions("production", "cpm")) == 2
 
 
@@ -160,7 +160,7 @@ def test_a_crash_during_removal_leaves_whole_versions_only(store, monkeypatch):
     history(store, 12)
     from ecdctr.files import durable
 
-    gone, calls = removable(store, 2, 0), []
+    calls = []
     rename = durable.rename_dir
 
     def dies(source: Path, target: Path) -> bool:
@@ -171,9 +171,68 @@ def test_a_crash_during_removal_leaves_whole_versions_only(store, monkeypatch):
 
     monkeypatch.setattr(durable, "rename_dir", dies)
     with pytest.raises(KeyboardInterrupt):
-        remove(store, gone, "test")
+        remove(store, 2, 0, "test")
     monkeypatch.undo()
     assert store.verify() == []
-    remove(store, removable(store, 2, 0), "again")
+    remove(store, 2, 0, "again")
     assert store.verify() == []
     assert removable(store, 2, 0) == []
+
+
+def test_an_alias_that_was_set_while_removal_waited_keeps_its_version(any_store, monkeypatch):
+    """What may go is looked for when nobody else can set an alias any more, not before."""
+    store = any_store
+    old = publish(store, "cpm", DAY)
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    exclusively = Store.exclusively
+
+    def set_just_before(self: Store, what: str):
+        self.set_alias("serving", old, "in between")
+        return exclusively(self, what)
+
+    monkeypatch.setattr(Store, "exclusively", set_just_before)
+    assert remove(store, 1, 0, "test")[0] == []
+    assert store.manifest(store.alias("serving", level="cpm")).ref == old
+
+
+def test_what_writes_holds_a_lease_so_that_nothing_is_removed_meanwhile(any_store, monkeypatch):
+    store = any_store
+    ref = publish(store, "cpm", DAY)
+    refused = []
+
+    def look() -> None:
+        with pytest.raises(StoreError, match="Cannot remove versions"):
+            remove(store, 1, 0, "test")
+        refused.append(True)
+
+    manifest_of = Store.manifest
+
+    def while_setting(self: Store, one: Ref):
+        monkeypatch.setattr(Store, "manifest", manifest_of)
+        look()
+        return manifest_of(self, one)
+
+    monkeypatch.setattr(Store, "manifest", while_setting)
+    store.set_alias("serving", ref, "test")
+    with store.staging() as folder:
+        look()
+        assert folder.is_dir()
+    assert len(refused) == 2
+    remove(store, 1, 0, "test")
+
+
+def test_what_a_rollback_would_lead_to_stays(store):
+    """After a rollback from C to B the next one leads to A."""
+    a, b, c = (publish(store, "cpm", DAY + dt.timedelta(days=n)) for n in range(3))
+    for ref in (a, b, c):
+        store.set_alias("serving", ref, "promoted")
+    store.rollback(level="cpm")
+    remove(store, 1, 0, "test")
+    assert store.rollback(level="cpm").ref == a
+
+
+def test_half_built_versions_go_in_a_bucket_too(any_store):
+    half_built = any_store.storage.local / ".staging" / "abc"
+    half_built.mkdir(parents=True)
+    remove(any_store, 1, 0, "test")
+    assert not half_built.exists()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+from ecdctr.store.store import Kind, Store
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.date(2026, 1, 10)
@@ -94,6 +97,103 @@ def test_rollback_walks_back_through_what_served(store):
     assert store.alias("serving", level="cpm") == refs[0]
     with pytest.raises(StoreError, match="roll back"):
         store.rollback(level="cpm")
+
+
+@pytest.mark.parametrize("reason", ["rollback by hand", "rollback from yesterday", "rollback"])
+def test_what_a_reason_says_is_for_people_and_moves_no_rollback(store, reason):
+    refs = [publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(3)]
+    for ref in refs:
+        store.set_alias("serving", ref, reason)
+    assert store.rollback(level="cpm").ref == refs[1]
+    assert store.rollback(level="cpm").ref == refs[0]
+
+
+def test_records_of_older_stores_without_a_kind_are_read(store):
+    refs = [publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(3)]
+    for ref, reason in zip(
+        [*refs, refs[1]],
+        ["rollback by hand", "gate", "gate", f"rollback from {refs[2]}"],
+        strict=True,
+    ):
+        old = json.dumps({"ref": str(ref), "at": "2026-01-01T00:00:00+00:00", "reason": reason})
+        store.storage.append("production/aliases/cpm/serving", old.encode())
+    assert [r.kind for r in store.alias_history("serving", level="cpm")] == [
+        Kind.PROMOTE, Kind.PROMOTE, Kind.PROMOTE, Kind.ROLLBACK,
+    ]  # fmt: skip
+    assert store.rollback(level="cpm").ref == refs[0]
+
+
+def test_two_rollbacks_at_once_go_one_step_back(store, monkeypatch):
+    refs = [publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(3)]
+    for ref in refs:
+        store.set_alias("serving", ref, "gate", Kind.GATE)
+    history = store.alias_history("serving", level="cpm")
+    store.rollback(level="cpm")
+    with monkeypatch.context() as patch:
+        answers = [history, store.alias_history("serving", level="cpm")]
+        patch.setattr(Store, "alias_history", lambda *_, **__: answers.pop(0))
+        with pytest.raises(TryAgain, match="was set to"):
+            store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == refs[1]
+    assert store.rollback(level="cpm").ref == refs[0]
+
+
+def test_a_record_that_is_there_is_not_written_again_and_an_older_state_is_not_built_on(store):
+    log = store.storage
+    assert log.append("production/log", b"one") == 1
+    assert log.append("production/log", b"one") == 1
+    assert log.append("production/log", b"two", after=0) is None
+    assert log.append("production/log", b"two", after=1) == 2
+    assert log.records("production/log") == [(1, b"one"), (2, b"two")]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_crash_while_a_folder_is_replaced_leaves_the_old_one_or_the_new_one(tmp_path, plain):
+    """`plain`: from a store that has no links yet, where the one moment of the change is left out."""
+    for crash_at in range(40):
+        store = Store(tmp_path / f"{plain}{crash_at}")
+        if plain:
+            (store.root / ".studies" / "s").mkdir(parents=True)
+            (store.root / ".studies" / "s" / "n").write_text("old")
+        else:
+            save(store, "old")
+        taken_over = []
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Crash):
+            left = [crash_at]
+            for module, name in (
+                (os, "rename"),
+                (os, "replace"),
+                (os, "symlink"),
+                (shutil, "rmtree"),
+            ):
+                patch.setattr(module, name, _crashing(getattr(module, name), left))
+            save(store, "new")
+            taken_over.append(True)
+        link = store.root / ".studies" / "s"
+        if plain and not link.exists():
+            continue
+        assert store.studies() == ["s"]
+        assert (store.study("s") / "n").read_text() in ({"new"} if taken_over else {"old", "new"})
+        save(store, "next")
+        assert (store.study("s") / "n").read_text() == "next"
+        assert len(list((store.root / ".studies").iterdir())) <= 3, "what was before, not more"
+        if taken_over:
+            return
+    pytest.fail("never got through")
+
+
+def save(store: Store, text: str) -> None:
+    with store.staging() as folder:
+        (folder / "n").write_text(text)
+        store.save_study(folder, "s")
+
+
+def test_a_study_whose_name_begins_like_another_is_left_alone(store):
+    for name in ("a", "a.b", "a", "a.b", "a"):
+        with store.staging() as folder:
+            (folder / "name").write_text(name)
+            store.save_study(folder, name)
+    assert {(store.study(name) / "name").read_text() for name in store.studies()} == {"a", "a.b"}
 
 
 def test_verify_looks_through_experiments_too(tmp_path):

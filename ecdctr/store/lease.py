@@ -1,0 +1,187 @@
+"""Leases on a store in a bucket: who uses it, said in one object that changes by compare-and-swap, and for how long.
+
+A lease is renewed by a thread of the process that holds it, every RENEWAL, and ends LEASE after the last renewal: a
+process that died is forgotten within minutes, one that trains for days is not. Machines' clocks must agree within
+LEASE - RENEWAL. A process that stood still for longer (suspended, cut off) finds its lease gone and must not publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ecdctr.errors import StoreError, TryAgain
+
+LEASE, RENEWAL = dt.timedelta(minutes=5), dt.timedelta(minutes=1)
+Locks = dict[str, Any]  # {"users": {id: lease}, "remover": lease with its id under "own"}
+Swap = Callable[[Callable[[Locks], Any]], Any]
+
+
+def utc_now() -> dt.datetime:
+    """The time, of which a test may give another."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Leases:
+    """The leases that this process holds on a store; `swap` changes the object that all processes see."""
+
+    def __init__(
+        self,
+        root: str,
+        swap: Swap,
+        now: Callable[[], dt.datetime] = utc_now,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.root, self.swap, self.now, self.sleep = root, swap, now, sleep
+        self._mutex = threading.RLock()
+        self._until: dict[str, dt.datetime] = {}  # by id, of those held here
+        self._lost: set[str] = set()
+        self._user, self._users = "", 0  # all uses within a process share one lease
+        self._idle = threading.Event()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While held, nothing is removed; waits while something is."""
+        while not self._use():
+            self.sleep(1)
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._users -= 1
+                if not self._users:
+                    self._leave(self._user)
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """The only lease; raises BlockingIOError, with who it is and until when, if there is another."""
+        own = uuid.uuid4().hex
+        taken: list[str] = []
+
+        def alone(locks: Locks) -> bool:
+            others = list(locks.get("users", {}).values())
+            if "remover" in locks and locks["remover"]["own"] != own:
+                others.append(locks["remover"])
+            taken[:] = [
+                f"{one['host']} uses it since {one['since']}; try later, or after {one['until']} if that died"
+                for one in others
+            ]
+            if not others:
+                locks["remover"] = {**self._lease(), "own": own}
+            return not others
+
+        with self._mutex:
+            if not self._enter(own, alone):
+                raise BlockingIOError(taken[0])
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._leave(own)
+
+    def renew(self) -> None:
+        """Extend what is held; what is not there any more is lost, and `check` says so."""
+        with self._mutex:
+            for own in [one for one in self._until if one not in self._lost]:
+                until = self.now() + LEASE
+                if self.swap(lambda locks, own=own: self._extend(locks, own)):  # type: ignore[misc]
+                    self._until[own] = until
+                else:
+                    self._lost.add(own)
+
+    def check(self) -> None:
+        """Raise TryAgain if a lease was lost, so that others may have removed what this process builds on."""
+        with self._mutex:
+            if any(until <= self.now() for until in self._until.values()):
+                self.renew()
+            if self._lost:
+                minutes = int(LEASE.total_seconds() // 60)
+                raise TryAgain(
+                    f"{self.root}: this process did not renew its lease for {minutes} minutes (suspended, or cut off "
+                    "from the store), and versions may have been removed meanwhile; nothing was published. Run the "
+                    "same command again."
+                )
+
+    def _use(self) -> bool:
+        """Count one more use, with a new lease if it is the first; False while versions are removed."""
+        with self._mutex:
+            if not self._users:
+                own = uuid.uuid4().hex
+                if not self._enter(own, self._join(own)):
+                    return False
+                self._user = own
+            self._users += 1
+            return True
+
+    def _join(self, own: str) -> Callable[[Locks], bool]:
+        def enter(locks: Locks) -> bool:
+            if "remover" in locks:
+                return False
+            locks.setdefault("users", {})[own] = self._lease()
+            return True
+
+        return enter
+
+    def _enter(self, own: str, change: Callable[[Locks], bool]) -> bool:
+        until = self.now() + LEASE
+
+        def enter(locks: Locks) -> bool:
+            _forget_dead(locks, self.now())
+            return change(locks)
+
+        if not self.swap(enter):
+            return False
+        self._until[own] = until
+        if len(self._until) == 1:
+            self._idle = threading.Event()
+            threading.Thread(target=self._keep, args=(self._idle,), daemon=True).start()
+        return True
+
+    def _leave(self, own: str) -> None:
+        def leave(locks: Locks) -> None:
+            locks.get("users", {}).pop(own, None)
+            if locks.get("remover", {}).get("own") == own:
+                del locks["remover"]
+
+        del self._until[own]
+        self._lost.discard(own)
+        if not self._until:
+            self._idle.set()
+        self.swap(leave)
+
+    def _keep(self, idle: threading.Event) -> None:
+        while not idle.wait(RENEWAL.total_seconds()):
+            with contextlib.suppress(StoreError, TryAgain):  # the next time, or `check`, will tell
+                self.renew()
+
+    def _extend(self, locks: Locks, own: str) -> bool:
+        held = locks.get("users", {}).get(own)
+        if held is None and locks.get("remover", {}).get("own") == own:
+            held = locks["remover"]
+        if held is None:
+            return False
+        held["until"] = (self.now() + LEASE).isoformat(timespec="seconds")
+        return True
+
+    def _lease(self) -> dict[str, str]:
+        now = self.now()
+        return {
+            "host": socket.gethostname(),
+            "since": now.isoformat(timespec="seconds"),
+            "until": (now + LEASE).isoformat(timespec="seconds"),
+        }
+
+
+def _forget_dead(locks: Locks, now: dt.datetime) -> None:
+    text = now.isoformat(timespec="seconds")
+    users = locks.get("users", {})
+    for own in [own for own, lease in users.items() if lease["until"] < text]:
+        del users[own]
+    if "remover" in locks and locks["remover"]["until"] < text:
+        del locks["remover"]
