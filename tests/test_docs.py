@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pyarrow as pa
@@ -82,3 +83,27 @@ def test_links_between_the_pages_lead_somewhere():
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_list_of_rooms_is_the_law_that_the_linter_holds():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    law = [name.strip("() ") for layer in layers for name in layer.split("|")]
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    table = page.partition("| room |")[2].partition("\n\n")[0]
+    first_cells = " ".join(line.split("|")[1] for line in table.splitlines()[2:])
+    named = re.findall(r"`(?:ecdctr/)?(\w+)(?:/|\.py)`", first_cells)
+    assert [name for name in named if name not in ("dags", "plugins", "tests")] == law
+    for room in law:
+        assert (REPOSITORY / "ecdctr" / room).is_dir() or (
+            REPOSITORY / "ecdctr" / f"{room}.py"
+        ).exists()
+
+
+def test_every_place_that_the_architecture_names_is_there():
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    table = page.partition("| where would I change")[2].partition("\n\n")[0]
+    places = re.findall(r"`([\w/.]+)`", table)
+    assert len(places) == 10
+    for place in places:
+        assert (REPOSITORY / "ecdctr" / place).exists(), place
