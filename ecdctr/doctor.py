@@ -27,10 +27,16 @@ WANTED = {
 
 
 class Finding(NamedTuple):
-    """One check."""
+    """One check. `note` is what is not set up yet, as in a fresh clone: no fault."""
 
     fine: bool
     text: str
+    note: bool = False
+
+    @property
+    def kind(self) -> str:
+        """How it stands: ok, note or mend."""
+        return "ok" if self.fine else "note" if self.note else "mend"
 
 
 def examine(config_path: Path, store: Path | str) -> list[Finding]:
@@ -53,7 +59,7 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
             text = f"{domain}: {len(dates)} days" + (
                 f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
             )
-            findings.append(Finding(bool(dates), f"{text} under {config.data.root}"))
+            findings.append(Finding(bool(dates), f"{text} under {config.data.root}", note=True))
     except ConfigError as error:
         findings.append(Finding(False, str(error)))
     findings.append(_store(store))
@@ -94,7 +100,8 @@ def _airflow() -> list[Finding]:
             bool(os.environ.get(name)),
             f"{name} is {os.environ[name]}"
             if os.environ.get(name)
-            else f"{name} is not set: the DAGs need it",
+            else f"{name} is not set: the DAGs need it (./run demo and ./run ui set it)",
+            note=True,
         )
         for name in ("ECDCTR_CONFIG", "ECDCTR_STORE")
     ]
@@ -119,6 +126,7 @@ def _airflow() -> list[Finding]:
             f"DAGs in {dags}"
             if found
             else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER",
+            note=not os.environ.get("ECDCTR_CONFIG"),
         )
     )
     sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
@@ -128,6 +136,7 @@ def _airflow() -> list[Finding]:
             "metadata on SQLite: for one person; use PostgreSQL for a team"
             if sqlite
             else "metadata on a server",
+            note=True,
         )
     )
     host, open_door = (

@@ -38,6 +38,35 @@ TITLE = {
     "cpm": "Complete Pre-training Model",
     "actr": "Advertisement CTR model",
 }
+ABOUT = {
+    "tpm": "learns a vector per user and item from a long window of natural impressions with few features, going on "
+    "from its version before; CPM and A-CTR take its snapshots.",
+    "cpm": "learns the whole network from natural impressions and from snapshots of TPM; A-CTR starts from it.",
+    "actr": "starts from CPM, is fine-tuned on ads, and serves if it passes the gate.",
+}
+STEPS = {
+    "wait_for_data": "until the day's impressions are there (deferred)",
+    "validate": "the day against the data contract",
+    "prepare": "examples, once per day of data",
+    "wait_for_yesterday": "where each day goes on from the day before",
+    "train": "stores the version, whole or not at all",
+    "publish": "tells Airflow by an asset event",
+    "wait_for_next_day": "until the day after is there: a version is judged on what it has not seen",
+    "evaluate": "scores the version on that day",
+    "gate": "decides whether it serves",
+}
+
+
+def doc_of(level: Level) -> str:
+    """What the DAG's page says, as Markdown."""
+    steps = [name for name in STEPS if level != "tpm" or name != "wait_for_yesterday"]
+    lines = [f"**{TITLE[level]}** {ABOUT[level]}", "", "| step | |", "|---|---|"]
+    lines += [f"| `{name}` | {STEPS[name]} |" for name in steps]
+    lines += [
+        "",
+        "A run is about its *data date*: the last whole day of its interval, or the param `data_date`.",
+    ]
+    return "\n".join(lines)
 
 
 def build_dag(level: Level) -> DAG:
@@ -50,7 +79,7 @@ def build_dag(level: Level) -> DAG:
     with DAG(
         dag_id=f"ecdctr_{level}",
         description=TITLE[level],
-        doc_md=__doc__,
+        doc_md=doc_of(level),
         schedule=CronDataIntervalTimetable(
             airflow.tpm_cron if level == "tpm" else airflow.daily_cron, "UTC"
         ),

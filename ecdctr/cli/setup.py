@@ -13,6 +13,8 @@ from ecdctr.cli.base import (
 )
 from ecdctr.config import Config
 
+COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
+
 
 @app.command()
 def schema(context: typer.Context) -> None:
@@ -22,13 +24,11 @@ def schema(context: typer.Context) -> None:
 
 @app.command()
 def doctor(context: typer.Context) -> None:
-    """Check versions, disk, GPU, data and store, and say what to mend."""
+    """Check versions, disk, GPU, data and store, and say what to mend (exit code 1) or set up."""
     from ecdctr.doctor import examine
 
     findings = examine(context.obj.config_path, context.obj.store_path)
     for finding in findings:
-        out.print(
-            f"{'[green]ok  [/]' if finding.fine else '[red]mend[/]'} {finding.text}", soft_wrap=True
-        )
-    if not all(finding.fine for finding in findings):
+        out.print(f"[{COLOURS[finding.kind]}]{finding.kind:<4}[/] {finding.text}", soft_wrap=True)
+    if any(finding.kind == "mend" for finding in findings):
         raise typer.Exit(1)

@@ -61,35 +61,43 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 def print_table(rows: list[Row], console: Console) -> None:
     """Next-day GAUC, one line per experiment, one column per day for the newest days."""
+    grouped = _by_experiment(rows)
     dates = sorted({row.date for row in rows})
+    common = sorted(set.intersection(*(set(found) for found in grouped.values())))
     shown = dates[-COLUMNS:]
-    left_out = (
-        "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days; means are over all)"
-    )
+    left_out = "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days)"
     table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
         table.add_column(header, justify="right")
-    for name, found in _by_experiment(rows).items():
+    for name, found in grouped.items():
         cells = [
             f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in shown
         ]
-        means = [
-            np.mean([row.metrics["all"][key] for row in found.values()])
-            for key in ("gauc", "log_loss", "calibration")
-        ]
-        table.add_row(short_name(name), *cells, *(f"{value:.4f}" for value in means))
+        table.add_row(
+            short_name(name), *cells, *_means([found[date].metrics["all"] for date in common])
+        )
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
         cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in shown]
-        means = [
-            np.mean([metrics[key] for metrics in oracle.values()])
-            for key in ("gauc", "log_loss", "calibration")
-        ]
-        table.add_row(
-            short_name("oracle"), *cells, *(f"{value:.4f}" for value in means), style="dim"
-        )
+        means = _means([oracle[date] for date in common if date in oracle])
+        table.add_row(short_name("oracle"), *cells, *means, style="dim")
     console.print(table)
+    if common != dates:
+        console.print(
+            f"Means are over the {len(common)} days that all experiments have, of {len(dates)}.",
+            style="dim",
+        )
+
+
+def _means(metrics: list[dict[str, float]]) -> list[str]:
+    """GAUC, LogLoss and calibration, each the mean over days; a dash where no day is common to all."""
+    if not metrics:
+        return ["–"] * 3
+    return [
+        f"{np.mean([one[key] for one in metrics]):.4f}"
+        for key in ("gauc", "log_loss", "calibration")
+    ]
 
 
 def write_page(store: Store, rows: list[Row], target: Path) -> None:
@@ -143,17 +151,25 @@ def _figure(width: float, height: float) -> tuple:
     return figure, axes
 
 
+def _days(dates: list[str]) -> list[dt.date]:
+    return [dt.date.fromisoformat(date) for date in dates]
+
+
 def _gauc_plot(rows: list[Row]) -> str:
+    from matplotlib.dates import DateFormatter, DayLocator
+
     figure, axes = _figure(7, 3.6)
     for name, found in _by_experiment(rows).items():
         dates = sorted(found)
         values = [found[date].metrics["all"]["gauc"] for date in dates]
-        axes.plot(dates, values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name))
+        axes.plot(
+            _days(dates), values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name)
+        )
     oracle = {row.date: row.metrics["oracle"]["gauc"] for row in rows if "oracle" in row.metrics}
     if oracle:
         dates = sorted(oracle)
         axes.plot(
-            dates,
+            _days(dates),
             [oracle[d] for d in dates],
             "--",
             marker="o",
@@ -162,6 +178,8 @@ def _gauc_plot(rows: list[Row]) -> str:
         )
     axes.set_ylabel("GAUC")
     axes.set_xlabel("evaluation day (next-day ads)")
+    axes.xaxis.set_major_locator(DayLocator(interval=-(-len({row.date for row in rows}) // 8)))
+    axes.xaxis.set_major_formatter(DateFormatter("%m-%d"))
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(figure)
 

@@ -21,6 +21,11 @@ PRESETS = (
     "demo",
     "large",
 )  # ecdctr/worlds/simulate.py, which a DAG file must not import: it needs numpy
+DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
+
+It is one resumable command: a run with the same params goes on where the last one stopped, and nothing that it trains
+touches production. The last line of the task's log names the report.
+"""
 ROWS = ("ads_only", "no_tpm", "full")
 
 
@@ -43,7 +48,7 @@ def build_ablation_dag() -> DAG:
     with DAG(
         dag_id="ecdctr_ablation",
         description="What each part of the method brings, on simulated worlds",
-        doc_md=__doc__,
+        doc_md=DOC,
         schedule=None,
         catchup=False,
         max_active_runs=1,  # studies share their worlds and pre-trained versions

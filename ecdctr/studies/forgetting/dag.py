@@ -27,6 +27,17 @@ from ecdctr.impressions.days import available_dates, window
 from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
 
+DOC = """**Who forgets what**: variants are backfilled side by side over a range of days, on this deployment's own data.
+
+| step | |
+|---|---|
+| `plan_cpm`, `cpm` | the CPMs that the variants start from and the store lacks, a run of `ecdctr_cpm` each |
+| `plan_days`, `day.backfill` | the days that are missing, a run of `ecdctr_actr` each |
+| `day.row` | the day's model scored on every day of the range |
+| `report` | the study's page under **E-CDCTR → Experiments** |
+
+Experiments are named `STUDY.VARIANT.sSEED`; nothing touches production. Started again, a study does what is missing.
+"""
 TOGETHER = 4  # runs at once; fewer than the max_active_runs of a DAG, so that the first day of a chain always gets in
 
 
@@ -167,7 +178,7 @@ def build_forgetting_dag() -> DAG:
     with DAG(
         dag_id="ecdctr_forgetting",
         description="Who forgets what: variants backfilled side by side over a range of days",
-        doc_md=__doc__,
+        doc_md=DOC,
         schedule=None,
         catchup=False,
         max_active_runs=1,
@@ -204,10 +215,13 @@ def build_forgetting_dag() -> DAG:
                 trigger_dag_id="ecdctr_actr",
                 trigger_run_id=trigger_run_id,
                 conf=conf,
+                map_index_template="{{ task.trigger_run_id }}",
                 **_waiting(poke),
             )
             arguments = ["matrix", "row", "--experiment", experiment, "--date", date, *matrix]
-            backfill >> command_task(settings, "row", arguments)
+            named = "{{ task.arguments[task.arguments.index('--experiment') + 1] }}"
+            named += " {{ task.arguments[task.arguments.index('--date') + 1] }}"
+            backfill >> command_task(settings, "row", arguments, map_index_template=named)
 
         cpm = TriggerDagRunOperator.partial(
             task_id="cpm",
@@ -215,6 +229,7 @@ def build_forgetting_dag() -> DAG:
             # A failed pre-training ends its own variant only: plan_days leaves it out
             allowed_states=["success", "failed"],
             failed_states=[],
+            map_index_template="{{ task.trigger_run_id }}",
             **_waiting(poke),
         ).expand_kwargs(plan_cpm())
         planned = plan_days()

@@ -1,0 +1,51 @@
+"""The demo's table and figure: what is compared is compared on the same days."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ecdctr.demo.page import Row, _gauc_plot, print_table
+
+METRICS = {"log_loss": 0.3, "calibration": 1.0}
+
+
+def row(experiment: str, date: str, gauc: float) -> Row:
+    return Row(experiment, date, "v", {"all": METRICS | {"gauc": gauc}}, [])
+
+
+ROWS = [
+    row("ads_only", "2026-04-28", 0.5),
+    row("ads_only", "2026-04-29", 0.7),
+    row("production", "2026-04-29", 0.6),
+]
+
+
+def printed(rows: list[Row]) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    print_table(rows, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_means_are_over_the_days_that_all_experiments_have():
+    lines = printed(ROWS).splitlines()
+    mean = {" ".join(line.split()[:2]): line.split()[-3] for line in lines if "0.3000" in line}
+    assert mean["ads only"] == "0.7000"  # not 0.6, the mean with a day of its own
+    assert mean["full E-CDCTR"] == "0.6000"
+    assert "Means are over the 1 days that all experiments have, of 2." in printed(ROWS)
+
+
+def test_experiments_without_a_common_day_have_no_mean():
+    said = printed([ROWS[0], ROWS[2]])
+    assert said.count("0.5000") == said.count("0.6000") == 1
+
+
+@pytest.mark.parametrize("days", [1, 3, 30])
+def test_the_days_of_the_figure_are_dates_in_their_order(days):
+    rows = [row("production", f"2026-04-{day:02d}", 0.6) for day in range(1, days + 1)]
+    svg = _gauc_plot(rows)
+    assert "<svg" in svg
+    labels = svg.count("<!-- 04-")
+    assert 1 <= labels <= 10
