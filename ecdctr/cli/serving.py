@@ -6,9 +6,9 @@ import contextlib
 import json
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,11 @@ from ecdctr.cli.base import (
 )
 from ecdctr.config import PRODUCTION
 from ecdctr.console import Bars, log
-from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.errors import ConfigError
 from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.serving.scorer import Scorer
 
 
 @contextlib.contextmanager
@@ -95,15 +98,41 @@ def score(
             bars.close()
         show(context, {"out": str(target), "rows": rows, "version": scorer.version})
         return
-    with requests.open() if requests else contextlib.nullcontext(sys.stdin) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                probabilities = scorer.score(json.loads(line))
-            except (EcdctrError, ValueError) as error:
-                raise ConfigError(
-                    f"{requests or 'standard input'}, line {number}: {error}"
-                ) from None
-            sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
+    with _request_lines(requests) as lines:
+        _score_lines(scorer, lines, str(requests or "standard input"))
+
+
+@contextlib.contextmanager
+def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
+    """Lines of a file or of standard input; raises ConfigError when the file cannot be read."""
+    if path is None:
+        yield sys.stdin.buffer
+        return
+    if not path.is_file():
+        raise ConfigError(
+            f"--requests {path}: expected a file of JSON lines, found "
+            f"{'a folder' if path.is_dir() else 'nothing of that name'}."
+        )
+    with path.open("rb") as file:
+        yield file
+
+
+def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
+    """A line of probabilities for each request; raises ConfigError with the number of a line that is none."""
+    from ecdctr.serving.request import RequestError, parse_json
+
+    empty = 0  # the number of an empty line, which only the end may have
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            empty = empty or number
+            continue
+        if empty:
+            raise ConfigError(f"{source}, line {empty}: expected a request, found an empty line.")
+        try:
+            probabilities = scorer.score(parse_json(line))
+        except RequestError as error:
+            raise ConfigError(f"{source}, line {number}: {str(error).rstrip('.')}.") from None
+        sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
 
 
 @app.command()

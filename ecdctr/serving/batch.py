@@ -48,6 +48,10 @@ def score_parquet(
                 ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]
             ):
                 scores = scorer.run(encode(scorer, batch))
+                if not np.isfinite(scores).all():
+                    raise ContractError(
+                        f"{source}: a score is not a finite number; look at the numeric features."
+                    )
                 columns = [batch.column(name) for name in IDENTITY]
                 writer.write_batch(
                     pa.record_batch([*columns, pa.array(scores, pa.float32())], schema)
@@ -99,16 +103,23 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray]:
 
 
 def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
-    kind = scorer.kind(name)
-    if pa.types.is_string(values.type) != (kind == "U"):
-        raise ContractError(
-            f"{name}: {scorer.version} knows {'strings' if kind == 'U' else 'integers'}, found {values.type}."
-        )
-    found = scorer.lookup(
-        name, pc.fill_null(values, "" if kind == "U" else 0).to_numpy(zero_copy_only=False)
-    )
-    found[pc.is_null(values).to_numpy(zero_copy_only=False)] = 0
-    return found
+    """Rows of a column's ids; 0 for unknown and null."""
+    kind, table = scorer.kinds[name], scorer.tables[name]
+    if kind == "any" or pa.types.is_null(values.type):
+        return np.zeros(len(values), np.int32)
+    fits = {
+        "string": pa.types.is_string,
+        "boolean": pa.types.is_boolean,
+        "integer": pa.types.is_integer,
+    }
+    if not fits[kind](values.type):
+        raise ContractError(f"{name}: {scorer.version} knows {kind}s, found {values.type}.")
+    if kind != "integer":
+        return table.lookup(values.to_pylist())
+    numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    rows = table.lookup_numbers(numbers)
+    rows[pc.is_null(values).to_numpy(zero_copy_only=False)] = 0
+    return rows
 
 
 def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:

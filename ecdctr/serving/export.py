@@ -22,8 +22,10 @@ from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
+from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed
+from ecdctr.serving.request import Kind, Shape
 from ecdctr.serving.schema import request_schema
-from ecdctr.serving.scorer import SCHEMA_VERSION, TOLERANCE, Scorer
+from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import prepared_cases
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
@@ -86,14 +88,9 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             {key: manifest.config[key] for key in ("data", "features", "seed", "network")}
         )
         description = describe(own, manifest, inputs, vocabularies)
-        (folder / "bundle.json").write_text(json.dumps(description, indent=1))
-        strings = [
-            name
-            for name, vocabulary in vocabularies.items()
-            if pa.types.is_string(vocabulary.values.type)
-        ]
+        shape = Shape(description, description["kinds"])
         (folder / "request.schema.json").write_text(
-            json.dumps(request_schema(description, strings), indent=1)
+            json.dumps(request_schema(description, shape), indent=1)
         )
         np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
@@ -104,6 +101,8 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
         probability = Probability(network).eval()
         _write_graphs(probability, batch, folder)
         _write_self_test(probability, batch, requests, vocabularies["user_id"], folder)
+        description["files"] = checksums(folder)
+        (folder / "bundle.json").write_text(json.dumps(description, indent=1))
         Scorer(folder)
         os.rename(folder, target)
     return description
@@ -132,7 +131,7 @@ def describe(
         "lookback_days": config.data.lookback_days,
         "prior_ctr": manifest.prior_ctr,
         "gap_buckets": GAP_BUCKETS,
-        "vocabularies": list(vocabularies),
+        "kinds": {name: _kind(vocabulary) for name, vocabulary in vocabularies.items()},
         "user_side": sides["user"],
         "item_side": sides["item"],
         "context_side": sides["context"],
@@ -140,13 +139,20 @@ def describe(
 
 
 def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, vocabulary in vocabularies.items():
-        values = vocabulary.values.to_numpy(zero_copy_only=False)
-        values = values.astype(np.int64) if values.dtype.kind == "i" else values.astype(np.str_)
-        order = np.argsort(values, kind="stable")
-        arrays[f"{name}.ids"], arrays[f"{name}.rows"] = values[order], (order + 1).astype(np.int32)
+        arrays |= packed(name, vocabulary.values.to_pylist())
     return arrays
+
+
+def _kind(vocabulary: Vocabulary) -> Kind:
+    """What a request writes for these ids; anything where training saw none."""
+    kind = vocabulary.values.type
+    if not len(vocabulary.values):
+        return "any"
+    if pa.types.is_string(kind):
+        return "string"
+    return "boolean" if pa.types.is_boolean(kind) else "integer"
 
 
 def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -182,9 +182,6 @@ class Rule:
         return f"expected a number from {low:g} to {high:g}, found {shown(value)}."
 
 
-MOMENT = Rule("number", nullable=False, low=0, high=LATEST)
-
-
 def moment(value: Any, place: str) -> float:
     """Seconds since 1970; raises RequestError, which says so where the value looks like milliseconds."""
     if not _is_number(value):
@@ -230,7 +227,8 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
         return "a number of more than 30 digits"
-    return ascii(value) if len(ascii(value)) <= 60 else ascii(value)[:60] + "…"
+    text = repr(value)  # which escapes what is not printable
+    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def refuse_unknown(place: str, features: Any, names: Collection[str]) -> None:
@@ -245,19 +243,95 @@ def refuse_unknown(place: str, features: Any, names: Collection[str]) -> None:
         )
 
 
-def rules_of(
-    description: dict[str, Any], kinds: dict[str, Kind], limits: Iterable[str] = ()
-) -> dict[str, Rule]:
-    """The rule of every feature of a bundle; `kinds` are those of its vocabularies' ids.
+COUNTS = tuple(f"{side}_{what}" for side in ("user", "item") for what in ("impressions", "clicks"))
+PRIOR = Rule("number", low=0, high=1)
+KEYS = ("ts", "user_id", "user", "context", "history", "prior_ctr", "candidates")
+CLICK_KEYS = frozenset({"item_id", "ts"})
 
-    `limits` are the numeric features that are counts: not below 0.
-    """
-    counts = set(limits)
-    rules = {name: Rule(kind) for name, kind in kinds.items()}
-    rules |= {name: Rule(kinds[name], many=True) for name, _ in description["multi"]}
-    for side in ("user", "item", "context"):
-        for name in description[f"{side}_side"]:
-            if name not in kinds:
-                low = 0 if name in counts else -NUMBER_LIMIT
-                rules[name] = Rule("number", low=low, high=NUMBER_LIMIT)
-    return rules
+
+@dataclass(frozen=True)
+class Checked:
+    """A request that fits: each feature's values, one of the user's and the context's, one per candidate of the items'."""
+
+    ts: float
+    candidates: int
+    values: dict[str, list[Any]]
+    clicks: list[tuple[float, Any]]
+    prior: float | None
+
+
+class Shape:
+    """What a bundle's requests look like: the names of each part, and the rule of each value."""
+
+    def __init__(self, description: dict[str, Any], kinds: dict[str, Kind]) -> None:
+        self.sides = {
+            side: frozenset(description[f"{side}_side"]) for side in ("user", "context", "item")
+        }
+        multi = {name for name, _ in description["multi"]}
+        self.rules = {name: Rule(kind, many=name in multi) for name, kind in kinds.items()}
+        for name in frozenset.union(*self.sides.values()).difference(kinds):
+            self.rules[name] = Rule(
+                "number", low=0 if name in COUNTS else -NUMBER_LIMIT, high=NUMBER_LIMIT
+            )
+        self.clicked = Rule(kinds.get("item_id", "any"), nullable=False)
+
+    def check(self, request: Any) -> Checked:
+        """Take a request apart; raises RequestError with the place of what does not fit."""
+        if not isinstance(request, dict):
+            raise RequestError(
+                f"expected an object with a list 'candidates', found {shown(request)}; see request.schema.json."
+            )
+        unknown = sorted(set(request).difference(KEYS), key=str)
+        if unknown:
+            raise RequestError(
+                f"Unknown key {shown(unknown[0])} in the request; see request.schema.json."
+            )
+        candidates = request.get("candidates")
+        if not isinstance(candidates, list) or not candidates:
+            raise RequestError("candidates: expected a list with at least one candidate.")
+        item_side = self.sides["item"]
+        for i, candidate in enumerate(candidates):
+            if not isinstance(candidate, dict) or not item_side.issuperset(candidate):
+                refuse_unknown(f"candidates[{i}]", candidate, item_side)
+        values = {
+            "user_id": self.rules["user_id"].checked([request.get("user_id")], _at("user_id"))
+        }
+        for side in ("user", "context"):
+            part = request.get(side, {})
+            refuse_unknown(side, part, self.sides[side])
+            for name in self.sides[side]:
+                values[name] = self.rules[name].checked([part.get(name)], _at(f"{side}.{name}"))
+        for name in item_side:
+            column = [candidate.get(name) for candidate in candidates]
+            values[name] = self.rules[name].checked(column, _of_candidate(name))
+        (prior,) = PRIOR.checked([request.get("prior_ctr")], _at("prior_ctr"))
+        return Checked(
+            ts=moment(request.get("ts"), "ts"),
+            candidates=len(candidates),
+            values=values,
+            clicks=self._clicks(request.get("history", [])),
+            prior=prior,
+        )
+
+    def _clicks(self, history: Any) -> list[tuple[float, Any]]:
+        if not isinstance(history, list):
+            raise RequestError(f"history: expected a list of clicks, found {shown(history)}.")
+        for i, click in enumerate(history):
+            if not isinstance(click, dict) or set(click) != CLICK_KEYS:
+                raise RequestError(
+                    f"history[{i}]: expected a click with 'item_id' and 'ts' and nothing else, found "
+                    f"{'the keys ' + ', '.join(map(shown, click)) if isinstance(click, dict) else shown(click)}."
+                )
+        items = self.clicked.checked(
+            [click["item_id"] for click in history], lambda i: f"history[{i}].item_id"
+        )
+        times = [moment(click["ts"], f"history[{i}].ts") for i, click in enumerate(history)]
+        return list(zip(times, items, strict=True))
+
+
+def _at(place: str) -> Callable[[int], str]:
+    return lambda _: place
+
+
+def _of_candidate(name: str) -> Callable[[int], str]:
+    return lambda i: f"candidates[{i}].{name}"

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
+
+from ecdctr.serving.request import LATEST, PRIOR, Shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {
     f"{side}_{what}": f"ads {what} of the {side} in the {{days}} days before today; left out: 0"
     for side in ("user", "item")
     for what in ("impressions", "clicks")
-}
+}  # clicks are at most impressions, which JSON Schema cannot say
 
 
-def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[str, Any]:
-    """Of the bundle with this description; `strings` are the fields whose values are strings, others have integers."""
-    text = set(strings)
-    multi, numeric = {name for name, _ in description["multi"]}, set(description["numeric"])
+def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """Of the bundle with this description: the rules that its requests are checked by, as JSON Schema."""
 
     def value(name: str) -> dict[str, Any]:
-        single: dict[str, Any] = {"type": ["string" if name in text else "integer", "null"]}
-        if name in COUNTED:
-            about = COUNTED[name].format(days=description["lookback_days"])
-            return {"type": ["number", "null"], "minimum": 0, "description": about}
-        if name in numeric:
-            single = {"type": ["number", "null"]}
-        elif name in multi:
-            single = {
-                "type": ["array", "null"],
-                "items": {"type": "string" if name in text else "integer"},
-            }
-        return single
+        about = COUNTED.get(name, "").format(days=description["lookback_days"])
+        return shape.rules[name].schema() | ({"description": about} if about else {})
 
     def features(side: str, about: str) -> dict[str, Any]:
         properties = {name: value(name) for name in description[f"{side}_side"]}
@@ -41,12 +30,13 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
             "additionalProperties": False,
         }
 
-    item = {"type": "string" if "item_id" in text else "integer"}
-    moment = {"type": "number", "description": "seconds since 1970 (UTC)"}
+    moment = {"type": "number", "minimum": 0, "maximum": LATEST}
+    moment |= {"description": "seconds since 1970 (UTC)"}
     click = {
         "type": "object",
         "required": ["item_id", "ts"],
-        "properties": {"item_id": item, "ts": moment},
+        "additionalProperties": False,
+        "properties": {"item_id": shape.clicked.schema(), "ts": moment},
     }
     length = description["history_length"]
     days = description["lookback_days"]
@@ -70,8 +60,7 @@ def request_schema(description: dict[str, Any], strings: Iterable[str]) -> dict[
             "user_id": value("user_id") | {"description": "as in the logs"},
             "user": features("user", "the user's features"),
             "context": features("context", "features of the request"),
-            "prior_ctr": {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-            | {"description": prior},
+            "prior_ctr": PRIOR.schema() | {"description": prior},
             "history": {"type": "array", "description": about, "items": click},
             "candidates": {"type": "array", "minItems": 1, "items": features("item", "an ad")},
         },

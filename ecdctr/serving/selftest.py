@@ -167,11 +167,17 @@ def _ids(rng: np.random.Generator, vocabulary: Vocabulary, count: int) -> list[A
 
 
 def _unseen(rng: np.random.Generator, vocabulary: Vocabulary) -> Any:
-    """An id that the vocabulary lacks."""
+    """A value that the vocabulary lacks; None where it lacks none, or has no type."""
+    kind = vocabulary.values.type
+    if pa.types.is_null(kind):
+        return None
+    if pa.types.is_boolean(kind):
+        lacking = {True, False}.difference(vocabulary.values.to_pylist())
+        return next(iter(lacking), None)
     while True:
         number = int(rng.integers(1 << 40))
-        made = number if pa.types.is_integer(vocabulary.values.type) else f"made-up-{number}"
-        if not vocabulary.lookup(pa.array([made], vocabulary.values.type))[0]:
+        made = number if pa.types.is_integer(kind) else f"made-up-{number}"
+        if not vocabulary.lookup(pa.array([made], kind))[0]:
             return made
 
 
@@ -188,7 +194,8 @@ def _features(
             drawn = _value(rng, vocabularies[feature.name])
         else:
             length = int(rng.integers(feature.max_values + 2))
-            drawn = [_value(rng, vocabularies[feature.name]) for _ in range(length)]
+            several = (_value(rng, vocabularies[feature.name]) for _ in range(length))
+            drawn = [value for value in several if value is not None]
         values[feature.name] = drawn if rng.random() < 0.85 else None
     return values
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +33,8 @@ from starlette.routing import Route
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError
-from ecdctr.serving.scorer import RequestError, Scorer
+from ecdctr.serving.request import NoJson, RequestError, parse_json
+from ecdctr.serving.scorer import Scorer
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -212,8 +212,11 @@ def score_together(
     for request in requests:
         try:
             encoded.append(scorer.encode(request))
-        except Exception as error:  # whatever it is, it is this request's alone
+        except RequestError as error:
             encoded.append(error)
+        except Exception as error:  # whatever it is, it is this request's alone
+            log(f"{scorer.version} cannot encode a request: {type(error).__name__}: {error}")
+            encoded.append(EcdctrError(f"{scorer.version} failed to score; see the server's log."))
     good = [arrays for arrays in encoded if not isinstance(arrays, Exception)]
     if not good:
         return [error for error in encoded if isinstance(error, Exception)]
@@ -222,7 +225,19 @@ def score_together(
         scorer.run(joined), np.cumsum([len(arrays["ids"]) for arrays in good])[:-1]
     )
     answers = iter(probabilities)
-    return [arrays if isinstance(arrays, Exception) else next(answers) for arrays in encoded]
+    return [
+        arrays if isinstance(arrays, Exception) else _finite(scorer, arrays, next(answers))
+        for arrays in encoded
+    ]
+
+
+def _finite(
+    scorer: Scorer, arrays: dict[str, NDArray], probabilities: NDArray[np.float32]
+) -> NDArray[np.float32] | Exception:
+    try:
+        return scorer.finite(arrays, probabilities)
+    except RequestError as error:
+        return error
 
 
 Background = Callable[[Service], Awaitable[None]]
@@ -274,9 +289,9 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
         if len(body) > limits.bytes:
             return 413, {"error": f"The request is longer than {limits.bytes:,} bytes."}
     try:
-        content = json.loads(body)
-    except ValueError as error:
-        return 400, {"error": f"The request is no JSON: {error}."}
+        content = parse_json(body)
+    except NoJson as error:
+        return 400, {"error": f"The request is {error}."}
     candidates = content.get("candidates") if isinstance(content, dict) else None
     if not isinstance(candidates, list):
         return 422, {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
 
+from ecdctr.cli import app
 from ecdctr.errors import ConfigError, ContractError, EcdctrError
 from ecdctr.evaluation.evaluate import score
 from ecdctr.examples.prepare import prepare
@@ -27,10 +31,12 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.export import INPUTS, export_bundle
-from ecdctr.serving.scorer import RequestError, Scorer
+from ecdctr.serving.request import RequestError
+from ecdctr.serving.scorer import Scorer
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.serving.logged import logged_requests, read_log
+from tests.serving.schemas import of_schema
 
 PLACES = [
     ("ts",), ("user_id",), ("user",), ("context",), ("history",), ("candidates",), ("history", 0), ("history", 0, "ts"),
@@ -154,19 +160,19 @@ def test_clicks_at_or_after_the_moment_are_not_read(exported, valid):
         ),
         ({"user": {"shoe_size": 44}}, "user: the model has no feature 'shoe_size'"),
         ({"ts": "noon"}, "ts: expected seconds"),
-        ({"user_id": "abc"}, "user_id: expected an integer, found 'abc'"),
+        ({"user_id": "abc"}, "user_id: expected an integer of 64 bits, found 'abc'"),
         ({"candidates": [{"price": "cheap"}]}, "price: expected a number"),
         ({"candidates": [{"price": float("inf")}]}, "price: expected a finite number"),
-        ({"history": [{"item": 3}]}, "history: expected a list of clicks"),
+        ({"history": [{"item": 3}]}, r"history\[0\]: expected a click"),
         ({"extra": 1}, "Unknown key 'extra'"),
-        ({"user": {"user_impressions": -1}}, "user_impressions: expected 0 or more, found -1"),
+        ({"user": {"user_impressions": -1}}, "user.user_impressions: expected a number from 0"),
         (
             {"user": {"user_impressions": 2, "user_clicks": 3}},
             r"user_clicks: expected at most user_impressions \(2\), found 3",
         ),
         (
             {"candidates": [{}, {"item_clicks": 1}]},
-            r"item_clicks: expected at most item_impressions \(0\), found 1",
+            r"candidates\[1\].item_clicks: expected at most item_impressions \(0\), found 1",
         ),
         ({"user": {"user_ctr": 0.5}}, "user: the model has no feature 'user_ctr'"),
         ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),
@@ -206,6 +212,17 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, export
         arrays = scorer.encode(request)
         found = program(*(torch.tensor(arrays[name]) for name in INPUTS)).detach()
         assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_what_the_bundles_own_schema_allows_is_scored_with_a_finite_number(exported, scorer, data):
+    schema = json.loads((exported[0] / "request.schema.json").read_text())
+    request = data.draw(of_schema(schema))
+    for part in (request.get("user", {}), *request["candidates"]):
+        for name in [name for name in part if name.endswith("_clicks")]:
+            del part[name]  # that they are at most the impressions is no matter of the schema
+    assert np.isfinite(scorer.score(request)).all()
 
 
 JSON = st.recursive(
@@ -301,6 +318,94 @@ def test_counts_left_out_are_those_of_a_user_and_an_item_never_shown(scorer, val
     assert scorer.score(valid | {"user": features}) != scorer.score(
         valid | {"user": features | always}
     )
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "change", [cut, flipped, lambda _: b"", lambda _: b"{}", lambda _: b"null"]
+)
+@pytest.mark.parametrize("name", ["model.onnx", "vocabularies.npz", "selftest.json", "bundle.json"])
+def test_a_damaged_bundle_is_named_with_its_file(exported, tmp_path, name, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    with pytest.raises(EcdctrError) as refused:
+        Scorer(folder)
+    assert str(folder) in str(refused.value)
+    assert name in str(refused.value) or name == "bundle.json"
+
+
+@pytest.mark.parametrize("change", [cut, lambda _: b"", lambda _: b"null", lambda _: b"[1, {}]"])
+@pytest.mark.parametrize("name", ["model.onnx", "vocabularies.npz", "selftest.json"])
+def test_a_damaged_file_is_named_without_its_checksum_too(exported, tmp_path, name, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    described = json.loads((folder / "bundle.json").read_text())
+    del described["files"]
+    (folder / "bundle.json").write_text(json.dumps(described))
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    with pytest.raises(EcdctrError, match=f"copy is damaged: {name} cannot be used"):
+        Scorer(folder)
+
+
+def test_a_folder_that_is_no_bundle_and_one_that_lacks_a_file(exported, tmp_path):
+    with pytest.raises(EcdctrError, match="nowhere is no bundle"):
+        Scorer(tmp_path / "nowhere")
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(EcdctrError, match=r"no whole bundle: model.onnx is missing"):
+        Scorer(folder)
+
+
+GOOD = json.dumps({"ts": 1767225600, "candidates": [{}, {}]})
+
+
+def score_lines(bundle: Path, text: bytes) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["score", "--bundle", str(bundle)], input=text)
+    return done.exit_code, done.stdout, str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"null", "line 2: expected an object with a list 'candidates', found null"),
+        (b"5", "line 2: expected an object"),
+        (b"[1]", "line 2: expected an object with a list 'candidates', found a list"),
+        (b"{nonsense", "line 2: no JSON"),
+        (b"[" * 100_000, "line 2: no JSON that can be read: it is nested too deeply"),
+        ('{"ts": 1, "candidates": [{"item_id": "café"}]}'.encode("latin-1"), "line 2: no UTF-8"),
+        (b'{"ts": 1, "ts": 2, "candidates": [{}]}', "line 2: no JSON: the key 'ts' is given twice"),
+        (b'{"ts": 1, "candidates": [{"price": 1e39}]}', r"line 2: candidates[0].price: expected a"),
+        (b"\n" + GOOD.encode(), "line 2: expected a request, found an empty line"),
+    ],
+)
+def test_a_line_that_is_no_request_is_refused_with_its_number(exported, line, words):
+    code, _, said = score_lines(exported[0], GOOD.encode() + b"\n" + line + b"\n")
+    assert code
+    assert words in said
+
+
+def test_empty_lines_at_the_end_are_none(exported):
+    code, text, _ = score_lines(exported[0], GOOD.encode() + b"\n\n  \n")
+    assert code == 0
+    assert len(text.splitlines()) == 1
+
+
+def test_a_folder_and_a_name_that_is_none_instead_of_requests(exported, tmp_path):
+    for name, words in ((tmp_path, "found a folder"), (tmp_path / "no", "nothing of that name")):
+        arguments = ["score", "--bundle", str(exported[0]), "--requests", str(name)]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code
+        assert words in str(done.exception)
 
 
 def test_what_cannot_be_exported_leaves_nothing(config, exported, tmp_path):

@@ -18,7 +18,9 @@ from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, DAY, SECOND
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary
-from ecdctr.serving.export import INPUTS, _arrays
+from ecdctr.serving.bundle import unpacked
+from ecdctr.serving.export import INPUTS, _arrays, _kind
+from ecdctr.serving.request import Shape
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.selftest import Impressions, request_of, write
 
@@ -61,11 +63,17 @@ class Encoder(Scorer):
         self.description["numeric"] = {
             name: self.description["numeric"][name] for name in inputs.numeric
         }
-        self._item_side = frozenset(["item_id", "tags", "price", "item_impressions", "item_clicks"])
+        self.description["item_side"] = [
+            "item_id",
+            "tags",
+            "price",
+            "item_impressions",
+            "item_clicks",
+        ]
+        self.kinds = {name: _kind(vocabulary) for name, vocabulary in vocabularies.items()}
         arrays = _arrays(vocabularies)
-        self._vocabularies = {
-            name: (arrays[f"{name}.ids"], arrays[f"{name}.rows"]) for name in vocabularies
-        }
+        self.tables = {name: unpacked(arrays, name) for name in vocabularies}
+        self.shape = Shape(self.description, self.kinds)
 
 
 @st.composite

@@ -1,0 +1,253 @@
+"""What a request may hold: the rules, request.schema.json made of them, and JSON that says one thing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from ecdctr.serving.bundle import Table, packed, unpacked
+from ecdctr.serving.request import (
+    LATEST,
+    Kind,
+    NoJson,
+    RequestError,
+    Shape,
+    parse_json,
+    refuse_unknown,
+    shown,
+)
+from ecdctr.serving.schema import request_schema
+from tests.serving.schemas import of_schema
+
+KINDS: dict[str, Kind] = {
+    "user_id": "integer", "item_id": "string", "city": "string", "member": "boolean", "slot": "integer", "never": "any",
+    "tags": "integer", "words": "string", "hour": "integer",
+}  # fmt: skip
+DESCRIPTION: dict[str, Any] = {
+    "version": "production/actr/2026-01-18/v0001", "data_date": "2026-01-18", "history_length": 3, "lookback_days": 7,
+    "multi": [["tags", 3], ["words", 2]], "user_side": ["city", "member", "age", "user_impressions", "user_clicks"],
+    "context_side": ["slot", "never"],
+    "item_side": ["item_id", "tags", "words", "price", "item_impressions", "item_clicks"],
+}  # fmt: skip
+SHAPE = Shape(DESCRIPTION, KINDS)
+SCHEMA = request_schema(DESCRIPTION, SHAPE)
+VALIDATOR = Draft202012Validator(SCHEMA)
+ODD = st.sampled_from(
+    [None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e18, 1e19, 1e30,
+     1.1e30, -1e31, 1e39, 1e300, 10**400, LATEST, LATEST + 1, 1767225600000, "", "1", "a\0", "\0", "é" * 70, "true", [],
+     [1], [True], ["a"], [None], [1.0, 2], [[1]], {}, {"item_id": "a"}, {"item_id": "a", "ts": 5}, {"ts": 1, "x": 2}]
+)  # fmt: skip
+
+
+VALID = of_schema(SCHEMA)
+
+
+def accepted(request: Any) -> bool:
+    try:
+        SHAPE.check(request)
+    except RequestError:
+        return False
+    return True
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [at, *(place for key, one in inner for place in places(one, (*at, key)))]  # fmt: skip
+
+
+def put(request: Any, place: tuple[Any, ...], value: Any) -> Any:
+    if not place:
+        return value
+    changed = part = copy.deepcopy(request)
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    return changed
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALID)
+def test_what_is_valid_by_the_schema_is_accepted(request_):
+    assert VALIDATOR.is_valid(request_)
+    SHAPE.check(request_)
+
+
+@settings(max_examples=600, deadline=None)
+@given(request_=VALID, value=ODD, data=st.data())
+def test_whatever_stands_anywhere_scorer_and_schema_agree(request_, value, data):
+    changed = put(request_, data.draw(st.sampled_from(places(request_))), value)
+    assert accepted(changed) == VALIDATOR.is_valid(changed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(request_=VALID, name=st.text(max_size=5), value=ODD, data=st.data())
+def test_a_key_more_is_refused_wherever_the_schema_has_none(request_, name, value, data):
+    objects = [place for place in places(request_) if isinstance(get(request_, place), dict)]
+    changed = put(request_, (*data.draw(st.sampled_from(objects)), name), value)
+    assert accepted(changed) == VALIDATOR.is_valid(changed)
+
+
+def get(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+BASE: dict[str, Any] = {"ts": 1767225600, "candidates": [{"item_id": "a"}, {"item_id": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"candidates": [{"item_id": "a"}, {"item_id": True}]}, r"candidates\[1\].item_id: expected a string, found True"),
+        ({"candidates": [{"tags": [3, True]}]}, r"candidates\[0\].tags\[1\]: expected an integer of 64 bits, found True"),
+        ({"candidates": [{"tags": 3}]}, r"candidates\[0\].tags: expected a list, found 3"),
+        ({"candidates": [{"price": True}]}, r"candidates\[0\].price: expected a number, found True"),
+        ({"candidates": [{"price": 1e39}]}, r"candidates\[0\].price: expected a number from -1e\+30 to 1e\+30, found 1e\+39"),
+        ({"candidates": [{"price": 10**400}]}, r"candidates\[0\].price: .*found a number of more than 30 digits"),
+        ({"candidates": [{"price": math.inf}]}, r"candidates\[0\].price: expected a finite number, found inf"),
+        ({"candidates": [{"price": math.nan}]}, r"candidates\[0\].price: expected a finite number, found nan"),
+        ({"candidates": [{"item_clicks": -1}]}, r"candidates\[0\].item_clicks: expected a number from 0 to"),
+        ({"candidates": [{"colour": 1}]}, r"candidates\[0\]: the model has no feature 'colour'; it knows item_clicks"),
+        ({"candidates": [7]}, r"candidates\[0\]: expected an object of features, found 7"),
+        ({"candidates": []}, "candidates: expected a list with at least one"),
+        ({"candidates": {}}, "candidates: expected a list"),
+        ({"user": {"member": 1}}, "user.member: expected true or false, found 1"),
+        ({"user": {"city": ["a"]}}, "user.city: expected a string, found a list"),
+        ({"user": []}, "user: expected an object of features, found a list"),
+        ({"context": None}, "context: expected an object of features, found null"),
+        ({"context": {"slot": 2**63}}, "context.slot: expected an integer of 64 bits, found 9223372036854775808"),
+        ({"user_id": "7"}, "user_id: expected an integer of 64 bits, found '7'"),
+        ({"user_id": 7.5}, "user_id: expected an integer of 64 bits, found 7.5"),
+        ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),
+        ({"ts": True}, "ts: expected seconds since 1970 .UTC., found True"),
+        ({"ts": "1767225600"}, "ts: expected seconds since 1970 .UTC., found '1767225600'"),
+        ({"ts": -1}, "ts: expected seconds"),
+        ({"ts": 1767225600000}, "ts: .*looks like milliseconds; divide it by 1,000"),
+        ({"ts": 1767225600000000}, "ts: .*looks like microseconds; divide it by 1,000,000"),
+        ({"history": [{"item_id": "a", "ts": 1767225500000}]}, r"history\[0\].ts: .*looks like milliseconds"),
+        ({"history": [{"item_id": "a", "ts": 1}, {"item_id": 3, "ts": 1}]}, r"history\[1\].item_id: expected a string"),
+        ({"history": [{"item_id": None, "ts": 1}]}, r"history\[0\].item_id: expected a string, found null"),
+        ({"history": [{"item": "a", "ts": 1}]}, r"history\[0\]: expected a click with 'item_id' and 'ts'"),
+        ({"history": {"item_id": "a"}}, "history: expected a list of clicks, found an object"),
+        ({"extra": 1}, "Unknown key 'extra'"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_refused_with_its_place(change, words):
+    with pytest.raises(RequestError, match=words):
+        SHAPE.check(BASE | change)
+
+
+@pytest.mark.parametrize("content", [None, 5, [1], "text", True, 1.5])
+def test_json_that_is_no_object_is_refused(content):
+    with pytest.raises(RequestError, match="expected an object with a list 'candidates'"):
+        SHAPE.check(content)
+
+
+def test_a_value_is_judged_alike_whatever_stands_beside_it():
+    for values in ([1.0], [1.0, 7], [7, None, 1.0]):
+        checked = SHAPE.rules["slot"].checked(values, str)
+        assert [value for value in checked if value == 1] == [1]
+        assert {type(value) for value in checked} <= {int, type(None)}
+    for values in ([True], [True, 7], [7, None, True]):
+        with pytest.raises(RequestError):
+            SHAPE.rules["slot"].checked(values, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "no JSON"),
+        (b"{nonsense", "no JSON"),
+        (b'{"a": 1, "a": 2}', "the key 'a' is given twice"),
+        (b'{"x": [{"b": 1, "c": 2, "b": 1}]}', "the key 'b' is given twice"),
+        (b"[NaN]", "NaN is no number"),
+        (b"[-Infinity]", "-Infinity is no number"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'["\\ud800"]', "half of a surrogate pair"),
+        (b'{"\\uDFFF": 1}', "half of a surrogate pair"),
+        ('["é"]'.encode("latin-1"), "no UTF-8: found the byte 0xe9"),
+        ("[1]".encode("utf-16"), "no UTF-8"),
+        (b"[" + b"9" * 5000 + b"]", "no JSON"),
+        (b"[1] [2]", "no JSON"),
+        (b"['a']", "no JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_in_one_way_is_refused(text, words):
+    with pytest.raises(NoJson) as refused:
+        parse_json(text)
+    assert words in str(refused.value)
+
+
+def test_numbers_keep_their_digits_and_text_its_characters():
+    assert (
+        parse_json(b"[9007199254740993, 9007199254740993.0, 9.007199254740993e15]")
+        == [9007199254740993] * 3
+    )
+    assert parse_json(b"[1.5, 1e3, 1e400]") == [1.5, 1000.0, math.inf]
+    assert parse_json('["\\ud83d\\ude00", "é\\u0000"]'.encode()) == ["😀", "é\0"]
+    assert parse_json(b'\xef\xbb\xbf{"a": {"b": 1}}') == {"a": {"b": 1}}
+
+
+@given(st.binary(max_size=30) | st.text(max_size=30).map(lambda text: text.encode(errors="ignore")))
+def test_any_bytes_are_read_or_refused(content):
+    try:
+        value = parse_json(content)
+    except NoJson:
+        return
+    json.dumps(value).encode()
+
+
+@given(ODD | st.text() | st.floats())
+def test_whatever_is_shown_fits_a_line_and_an_answer(value):
+    text = shown(value)
+    assert len(text) < 70
+    text.encode()
+    assert "\n" not in text
+
+
+def test_a_name_that_no_answer_can_carry_is_shown_escaped():
+    with pytest.raises(RequestError, match=r"no feature '\\ud800'"):
+        refuse_unknown("user", {"\ud800": 1}, ["city"])
+
+
+@given(
+    st.lists(st.text(max_size=4) | st.sampled_from(["a\0", "a", "\0", "", "é\0\0"]), unique=True)
+)
+def test_a_vocabulary_of_text_is_exact_also_where_ids_end_in_nul(ids):
+    arrays = packed("x", ids)
+    table = unpacked(arrays, "x")
+    assert table.lookup([*ids, "a\0\0\0", None]).tolist() == [
+        *range(1, len(ids) + 1),
+        ids.index("a\0\0\0") + 1 if "a\0\0\0" in ids else 0,
+        0,
+    ]
+    assert table.ids_by_row({1, 2}) == dict(enumerate(ids[:2], 1))
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), unique=True, max_size=20))
+def test_a_vocabulary_of_numbers_is_exact(ids):
+    table: Table = unpacked(packed("x", ids), "x")
+    asked = [*ids, None, 4]
+    expected = [*range(1, len(ids) + 1), 0, ids.index(4) + 1 if 4 in ids else 0]
+    assert table.lookup(asked).tolist() == expected
+    assert table.ids_by_row({1, 2}) == dict(enumerate(ids[:2], 1))
+
+
+def test_a_vocabulary_of_truth_values():
+    table = unpacked(packed("x", [True, False]), "x")
+    assert table.lookup([False, True, None]).tolist() == [2, 1, 0]
