@@ -23,7 +23,10 @@ from ecdctr.impressions.shift import Sample, population_stability_index
 
 TOP_VALUES = 1000
 FEWEST_DAYS = 3
-USUAL = 1.5  # a change is told when it is this many times that of the day one rotation earlier
+USUAL = (
+    1.5  # a change is told when it is this many times that of the same days of earlier rotations
+)
+ROTATIONS = 3  # of which so many are looked at
 
 
 class Profile(NamedTuple):
@@ -71,9 +74,7 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
         if len(before) < FEWEST_DAYS:
             return []
         compared = _compare(config, days.profile(date), [days.profile(day) for day in before])
-        rotation = date - dt.timedelta(days=wanted.rotation_days)
-        known = rotation in days.dates and len(days.before(rotation)) >= FEWEST_DAYS
-        usual = _changes(days, config, rotation) if known else {}
+        usual = _usual_changes(days, config, date)
         compared += _compare_values(config, _changes(days, config, date), usual)
     findings = [Finding(domain, date, *finding) for finding in compared]
     if findings and wanted.action == "stop":
@@ -159,10 +160,22 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
     return changes
 
 
+def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
+    """The largest of what the same days of the rotations before showed."""
+    usual: dict[str, Change] = {}
+    for n in range(1, ROTATIONS + 1):
+        then = date - dt.timedelta(days=n * config.quality.rotation_days)
+        if then in days.dates and len(days.before(then)) >= FEWEST_DAYS:
+            for name, change in _changes(days, config, then).items():
+                known = usual.get(name, change)
+                usual[name] = Change(*map(max, known, change))
+    return usual
+
+
 def _compare_values(
     config: Config, now: dict[str, Change], usual: dict[str, Change]
 ) -> list[tuple[str, str, str]]:
-    """`usual` is what the day one rotation earlier showed: the day of a rotation's turn is unlike any before it."""
+    """`usual` is what days one rotation earlier and more showed: a rotation's turn is unlike any day before it."""
     q, found = config.quality, []
     for name, change in now.items():
         then = usual.get(name, Change(0, 0))
