@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from benchmarks.common import RESULTS, Row, alternate, report
 from ecdctr.config import DOMAINS, Config, load_config
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.days import day_files, window
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.worlds.simulate import PRESETS, simulate
 
 REPEATS, WORLD_DAYS = 5, 20
@@ -50,7 +51,9 @@ def ours(config: Config, day: dt.date, cold: bool) -> Path:
 
 
 def paths(config: Config, days: list[dt.date], domain: Any) -> list[Path]:
-    return [path for date in days for path in day_files(config.data.root, domain, date)]
+    return [
+        path for date in days for path in open_impressions(config.data.root).files(domain, date)
+    ]
 
 
 def by_pandas(config: Config, day: dt.date) -> pd.DataFrame:

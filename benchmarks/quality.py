@@ -14,7 +14,7 @@ import numpy as np
 
 from ecdctr.config import Config, load_config
 from ecdctr.impressions.contract import connect
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.quality import FEWEST_DAYS, TOP_VALUES, Days, check_day
 from ecdctr.impressions.shift import Sample, population_stability_index
 
@@ -71,7 +71,7 @@ def logged(config: Config, domain: str, last: int) -> None:
     before: dict[str, int] = {}
     after: dict[str, int] = {}
     alarmed = [0, 0]
-    dates = available_dates(config.data.root, domain)[-last:]
+    dates = open_impressions(config.data.root).dates(domain)[-last:]
     with connect(config) as connection:
         days = Days(connection, config, domain)
         for date in dates:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, PRODUCTION, load_config
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
 
@@ -55,7 +55,7 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
         config = load_config(config_path)
         findings.append(Finding(True, f"configuration {config_path}"))
         for domain in DOMAINS:
-            dates = available_dates(config.data.root, domain)
+            dates = open_impressions(config.data.root).dates(domain)
             text = f"{domain}: {len(dates)} days" + (
                 f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
             )

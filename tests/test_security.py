@@ -21,7 +21,7 @@ from ecdctr.errors import ConfigError, EcdctrError, StoreError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions import contract
 from ecdctr.impressions.contract import validate_day
-from ecdctr.impressions.days import day_files, day_folder
+from ecdctr.impressions.local import LocalImpressions, day_folder
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models import checkpoint
@@ -191,7 +191,7 @@ def test_crafted_impressions_are_a_violation_or_valid(config, tmp_path):
     folder = day_folder(tmp_path, "ads", DATE)
     shutil.copytree(day_folder(config.data.root, "ads", DATE), folder)
     spoilt = config.model_copy(update={"data": config.data.model_copy(update={"root": tmp_path})})
-    path = day_files(tmp_path, "ads", DATE)[0]
+    path = LocalImpressions(tmp_path).files("ads", DATE)[0]
     content, rng = path.read_bytes(), random.Random(3)  # noqa: S311
     found = 0
     for _ in range(80):

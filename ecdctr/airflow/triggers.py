@@ -11,7 +11,8 @@ from typing import Any, Literal
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from ecdctr.impressions.days import has_day
+from ecdctr.config import Domain
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
@@ -56,13 +57,14 @@ class DayTrigger(PollTrigger):
 
     names = ("root", "domain", "date")
 
-    def __init__(self, root: str, domain: str, date: str, **timing: float) -> None:
+    def __init__(self, root: str, domain: Domain, date: str, **timing: float) -> None:
         super().__init__(**timing)
         self.root, self.domain, self.date = root, domain, date
 
     def look(self) -> Outcome:
         """Whether the day is there."""
-        there = has_day(absolute(self.root), self.domain, dt.date.fromisoformat(self.date))  # type: ignore[arg-type]
+        impressions = open_impressions(absolute(self.root))
+        there = impressions.has(self.domain, dt.date.fromisoformat(self.date))
         return "ready" if there else "waiting"
 
 

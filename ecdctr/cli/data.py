@@ -76,7 +76,8 @@ def validate(
 ) -> None:
     """Check impressions against the data contract, day by day, and the last day against the days before it."""
     from ecdctr.impressions.contract import DayReport, raise_for, validate
-    from ecdctr.impressions.days import available_dates, present_days, window
+    from ecdctr.impressions.days import present_days, window
+    from ecdctr.impressions.impressions import open_impressions
     from ecdctr.impressions.quality import check_day
 
     config = context.obj.config()
@@ -100,7 +101,7 @@ def validate(
         raise_for(report, config)
     warnings = []
     for name in domains:
-        newest = parse_date(date) if date else max(available_dates(config.data.root, name))
+        newest = parse_date(date) if date else max(open_impressions(config.data.root).dates(name))
         warnings += [str(finding) for finding in check_day(config, name, newest)]
     for warning in warnings:
         console.print(

@@ -2,7 +2,7 @@
 
 from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.config import Config, digest, load_config, merged
-from ecdctr.config.data import Data, Feature, Quality, Root
+from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.kubernetes import Kubernetes, SecretKey, SparkPods, Toleration
 from ecdctr.config.memory import Memory
@@ -41,7 +41,6 @@ __all__ = [
     "Memory",
     "Network",
     "Quality",
-    "Root",
     "SecretKey",
     "Section",
     "Simulation",

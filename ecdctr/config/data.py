@@ -11,8 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
 
-Root = Path | str
-
 
 class Feature(Section):
     """One declared column of the impressions."""
@@ -51,7 +49,7 @@ class Feature(Section):
 class Data(Section):
     """Where impressions lie and how they are prepared."""
 
-    root: Root = Field(
+    root: Path | str = Field(
         Path("data"),
         description="a folder, or a URL that fsspec opens, such as s3://bucket/impressions",
     )

@@ -22,7 +22,7 @@ from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.config import Snapshots, load_config
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
@@ -118,7 +118,7 @@ def demo(home: Path, days: int) -> None:
             airflow.api.pool(config.airflow.pool, 2)
             airflow.wait_for_dags()
         with steps.step(f"3/4  Run the three DAGs ({airflow.url} shows them now)"):
-            last = available_dates(config.data.root, "ads")[-1]
+            last = open_impressions(config.data.root).dates("ads")[-1]
             trigger_all(airflow, plan_runs(last, days, config.snapshots))
     with steps.step("4/4  Report"):
         _ecdctr(config_path, store, "report", "--out", str(home / "report.html"))

@@ -16,7 +16,7 @@ from ecdctr.config import LEVEL_DOMAIN, Config
 from ecdctr.errors import EcdctrError, StoreError
 from ecdctr.evaluation.noninferiority import Bound, Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, pair
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import AliasRecord, Kind, Store
 
@@ -175,7 +175,7 @@ def _compare(
     """The test on the last days that neither version has read, as far as they were delivered."""
     settings = config.evaluation
     domain = LEVEL_DOMAIN[challenger.level]  # type: ignore[index]
-    delivered = available_dates(config.data.root, domain)
+    delivered = open_impressions(config.data.root).dates(domain)
     days = [day for day in delivered if challenger.date < day <= date][-settings.gate_days :]
     ours = [current(config, store, challenger, day) for day in days]
     examples = {str(one.date): str(one.content["examples"]) for one in ours}

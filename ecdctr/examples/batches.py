@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Config, Domain, Level
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, StoreError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import COUNT_FEATURES
 from ecdctr.examples.vocabulary import Vocabulary
@@ -149,11 +149,11 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     rows = table.num_rows
     ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
     for i, name in enumerate(inputs.fields):
-        ids[:, i] = vocabularies[name].lookup(table.column(name).combine_chunks())
+        ids[:, i] = _rows(vocabularies, name, table.column(name).combine_chunks())
     padded = [np.zeros((rows, 0), dtype=np.int32)]
     for name, width in inputs.multi:
         values, lengths = _flat(table.column(name))
-        padded.append(pad(vocabularies[name].lookup(values), lengths, width))
+        padded.append(pad(_rows(vocabularies, name, values), lengths, width))
     numeric = np.empty((rows, len(inputs.numeric)), dtype=np.float32)
     for i, name in enumerate(inputs.numeric):
         numeric[:, i] = table.column(name).to_numpy()
@@ -167,7 +167,7 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
     if inputs.history_length:
         values, lengths = _flat(table.column("history"))
-        history = pad(vocabularies["item_id"].lookup(values), lengths, inputs.history_length)
+        history = pad(_rows(vocabularies, "item_id", values), lengths, inputs.history_length)
         seconds, _ = _flat(table.column("history_gap"))
         bucket = gap_buckets(seconds.to_numpy(zero_copy_only=False))
         gaps = pad(bucket, lengths, inputs.history_length)
@@ -175,6 +175,13 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     domain = table.column("domain").to_numpy().astype(np.int64)
     arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def _rows(vocabularies: dict[str, Vocabulary], name: str, ids: pa.Array) -> NDArray[np.int32]:
+    try:
+        return vocabularies[name].lookup(ids)
+    except StoreError as error:
+        raise StoreError(f"{name}: {error}") from None
 
 
 def read_chunks(
@@ -209,10 +216,16 @@ def read_chunks(
             waiting.append(pa.record_batch(arrays, names=[*batch.schema.names, "domain"]))
             rows += batch.num_rows
             if rows >= chunk_rows:
-                yield pa.Table.from_batches(waiting)
+                yield _joined(waiting)
                 waiting, rows = [], 0
     if rows:
-        yield pa.Table.from_batches(waiting)
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
+    """One table; a column that is null throughout a day (of type null) takes the type of the other days."""
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def _read_rows(

@@ -15,23 +15,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, ContractError
 from ecdctr.examples import transforms
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
-from ecdctr.files import durable
+from ecdctr.files import duck, durable
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import day_files, digest_day, has_day, present_days, window
+from ecdctr.impressions.contract import validate_day
+from ecdctr.impressions.days import present_days, window
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.schema import DaySchema
 from ecdctr.memory.columns import never
 from ecdctr.memory.join import memory_columns, memory_relation
 
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 1  # raised by whoever changes the examples where no module shows it
-PREPARING = ("impressions", "examples.transforms")  # and this module; Spark makes the same rows
+PREPARING = ("impressions", "examples.transforms", "files.duck")  # and this module; Spark makes the same rows
 
 
 class Prepared(NamedTuple):
@@ -67,7 +71,32 @@ def prepare(
             prepared.append(day)
             if on_day:
                 on_day(date)
+    refuse_other_types([day.path for day in prepared])
     return prepared
+
+
+def refuse_other_types(paths: list[Path]) -> None:
+    """Raise ContractError when a column has another type in one of these files than in those before it.
+
+    A column that holds nothing on a day has Arrow's type null there, which agrees with any other.
+    """
+    types: dict[str, tuple[pa.DataType, Path]] = {}
+    for path in paths:
+        for field in pq.read_schema(path):
+            kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+            before, where = types.setdefault(field.name, (kind, path))
+            if pa.types.is_null(before):
+                types[field.name] = (kind, path)
+            elif kind != before and not pa.types.is_null(kind):
+                raise ContractError(
+                    f"Column {field.name} changes its type: {before} on {_day_of(where)}, {kind} on "
+                    f"{_day_of(path)}. A column has one type in the whole log; deliver one of the days anew."
+                )
+
+
+def _day_of(path: Path) -> str:
+    """The folders that name a prepared day, e.g. domain=ads/date=2026-01-06."""
+    return "/".join(part for part in path.parts if part.startswith(("domain=", "date=")))
 
 
 @contextlib.contextmanager
@@ -110,14 +139,11 @@ def example_fingerprint(
     """Names the examples of a day: code, settings, and the content of the day and of the days it looks back on."""
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]
-        day = digest_day(config.data.root, domain, date)
+        day = open_impressions(config.data.root).digest(domain, date)
         return digest([_code_digest(), names, config.data.quarantine, domain, str(date), day])
     before = window(date - dt.timedelta(days=1), config.data.lookback_days)
-    days = {
-        f"{d}/{day}": digest_day(config.data.root, d, day)
-        for d in DOMAINS
-        for day in [*before, date]
-    }
+    impressions = open_impressions(config.data.root)
+    days = {f"{d}/{day}": impressions.digest(d, day) for d in DOMAINS for day in [*before, date]}
     parts: list[object] = [_code_digest(), _settings(config), domain, str(date), days]
     if config.memory.enabled:
         parts.append((remembered or Remembered(config)).fingerprint(date))
@@ -146,11 +172,15 @@ def _extract(
     connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
 ) -> tuple[Path, Path] | None:
     """Clicks and counts of one day over both domains; None if neither domain has the day."""
-    present = [domain for domain in DOMAINS if has_day(config.data.root, domain, date)]
+    impressions = open_impressions(config.data.root)
+    present = [domain for domain in DOMAINS if impressions.has(domain, date)]
     if not present:
         return None
-    raw = {domain: digest_day(config.data.root, domain, date) for domain in present}
-    name = digest([_code_digest(), config.data.quarantine, raw])[:20]
+    raw = {domain: impressions.digest(domain, date) for domain in present}
+    settings = (
+        [_settings(config)["features"]] if config.data.quarantine else []
+    )  # what is set aside
+    name = digest([_code_digest(), config.data.quarantine, raw, *settings])[:20]
     folder = config.data.prepared / "daily" / f"date={date}"
     clicks, counts = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
     if clicks.exists() and counts.exists():
@@ -160,60 +190,77 @@ def _extract(
         for domain, view in raw_views(connection, config, date).items()
     ]
     connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {' UNION ALL '.join(selects)}")
-    _write(
+    write_parquet(
         connection,
         "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
         clicks,
     )
-    _write(
-        connection,
-        """
+    counts_query = """
         SELECT 'user' AS side, domain, user_id AS id, count(*) AS impressions, sum(click)::BIGINT AS clicks
         FROM impressions GROUP BY ALL
         UNION ALL
         SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
         ORDER BY side, domain, id
-        """,
-        counts,
-    )
+        """
+    write_parquet(connection, counts_query, counts)
     return clicks, counts
 
 
 def raw_views(
     connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
 ) -> dict[str, str]:
-    """A view per domain that has a day, of its impressions; raises ContractError for a broken day."""
+    """A view per domain that has a day, of its typed impressions; raises ContractError for a broken day."""
+    impressions = open_impressions(config.data.root)
     views: dict[str, str] = {}
+    types = contract.LogTypes()
     for domain in DOMAINS:
-        if has_day(config.data.root, domain, date):
-            contract.raise_for(contract.validate_day(connection, config, domain, date), config)
+        if impressions.has(domain, date):
+            report = validate_day(connection, config, domain, date)
+            report.violations.extend(types.add(report))
+            contract.raise_for(report, config)
             views[domain] = f"raw_{domain}"
-            _clean_view(connection, config, domain, date, views[domain])
+            _clean_view(connection, config, report, views[domain])
     return views
 
 
 def _clean_view(
-    connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date, view: str
+    connection: duckdb.DuckDBPyConnection, config: Config, report: contract.DayReport, view: str
 ) -> None:
-    """A view of a day's rows; with quarantine on, without its bad rows, which are written aside."""
-    paths = [str(path) for path in day_files(config.data.root, domain, date)]
-    source = f"read_parquet([{', '.join(map(_quoted, paths))}], hive_partitioning = false)"
+    """A view of a day's typed rows; with quarantine on, without its bad rows, which are written aside.
+
+    Of several good rows with one key, a click stays before none, then the least by all columns in their order.
+    """
+    day = report.schema
+    assert day is not None  # noqa: S101  # raise_for refuses a day that cannot be read
     if not config.data.quarantine:
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM {source}")
+        query = f"SELECT * EXCLUDE (_misfit) FROM ({day.select()})"
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
         return
-    key = contract.identity(pq.ParquetFile(paths[0]).schema_arrow.names)
-    good = " AND ".join(f"coalesce({rule}, false)" for rule, _ in contract.ROW_RULES.values())
-    good = good.replace("$day", f"TIMESTAMPTZ '{date} 00:00:00+00'")
-    marked = f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {key}, ({good}) ORDER BY ts) AS _n FROM {source}"
-    keep = f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE _good AND _n = 1"
+    good = contract.good_rows(day, report.date)
+    marked = (
+        f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {', '.join(day.key)}, ({good}) "
+        f"ORDER BY {day.preference}) AS _n FROM ({day.select()})"
+    )
+    keep = f"SELECT * EXCLUDE (_misfit, _good, _n) FROM ({marked}) WHERE _good AND _n = 1"
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
     assert isinstance(config.data.root, Path)  # noqa: S101  # refused at load
-    bad = config.data.root / "_quarantine" / f"domain={domain}" / f"date={date}" / "bad.parquet"
-    _write(
+    folder = f"domain={report.domain}/date={report.date}"
+    write_parquet(
         connection,
-        f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE NOT (_good AND _n = 1)",
-        bad,
+        f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE NOT (_good AND _n = 1) ORDER BY ALL",
+        config.data.root / "_quarantine" / folder / "bad.parquet",
     )
+
+
+def _day_view(
+    connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
+) -> DaySchema:
+    """The view `day` of a valid day's rows; raises ContractError for another."""
+    report = validate_day(connection, config, domain, date)
+    contract.raise_for(report, config)
+    _clean_view(connection, config, report, "day")
+    assert report.schema is not None  # noqa: S101  # raise_for refuses a day that cannot be read
+    return report.schema
 
 
 def _build_basic(
@@ -223,8 +270,7 @@ def _build_basic(
     date: dt.date,
     target: Path,
 ) -> None:
-    contract.raise_for(contract.validate_day(connection, config, domain, date), config)
-    _clean_view(connection, config, domain, date, "day")
+    day = _day_view(connection, config, domain, date)
     names = [
         "user_id",
         "item_id",
@@ -233,7 +279,7 @@ def _build_basic(
         *(feature.name for feature in config.features if feature.tpm),
     ]
     columns = ", ".join(f'"{name}"' for name in names)
-    _write(connection, f"SELECT {columns} FROM day ORDER BY ts, user_id, item_id", target)
+    write_parquet(connection, f"SELECT {columns} FROM day ORDER BY {day.order}", target)
 
 
 def build_examples(
@@ -247,19 +293,17 @@ def build_examples(
     """Write the examples of one day; `prior` stands in for the click-through rate of the days before."""
     data = config.data
     extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
-    contract.raise_for(contract.validate_day(connection, config, domain, date), config)
-    _clean_view(connection, config, domain, date, "day")
-    click_files = [str(pair[0]) for pair in extracts if pair]
+    refuse_other_types([pair[0] for pair in extracts if pair])
+    day = _day_view(connection, config, domain, date)
+    click_files = [pair[0] for pair in extracts if pair]
     connection.execute(
-        "CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM "
-        f"read_parquet([{', '.join(map(_quoted, click_files))}], hive_partitioning = false)"
+        f"CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM {duck.parquet(click_files)}"
     )
     _counts_view(connection, [pair[1] for pair in extracts[:-1] if pair])
     if config.memory.enabled:
         _memory_views(connection, config, date)
-    has_oracle = "oracle_ctr" in [row[0] for row in connection.execute("DESCRIBE day").fetchall()]
     prior = _prior(connection, domain) if prior is None else prior
-    _write(connection, _examples_sql(config, domain, date, has_oracle, prior), target)
+    write_parquet(connection, _examples_sql(config, domain, date, day, prior), target)
 
 
 def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date) -> None:
@@ -273,8 +317,7 @@ def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: d
 def _counts_view(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
     """`recent_counts`: side, domain, id, impressions, clicks of the days in these extracts."""
     if files:
-        names = ", ".join(_quoted(str(path)) for path in files)
-        counts = f"SELECT * FROM read_parquet([{names}], hive_partitioning = false)"
+        counts = f"SELECT * FROM {duck.parquet(files)}"
     else:  # the very first day: nothing lies before it
         counts = (
             "SELECT 'user' AS side, 'ads' AS domain, user_id AS id, 0::BIGINT AS impressions, "
@@ -294,11 +337,14 @@ def _prior(connection: duckdb.DuckDBPyConnection, domain: Domain) -> float:
 
 
 def _examples_sql(
-    config: Config, domain: Domain, date: dt.date, has_oracle: bool, prior: float
+    config: Config, domain: Domain, date: dt.date, day: DaySchema, prior: float
 ) -> str:
     data = config.data
     features = ",\n".join(_feature_sql(config, feature.name) for feature in config.features)
-    oracle = "d.oracle_ctr::FLOAT" if has_oracle else "NULL::FLOAT"
+    mixed = (
+        "::VARCHAR" if day.types[0] != day.types[1] else ""
+    )  # users and items share a column of counts
+    oracle = "d.oracle_ctr::FLOAT" if "oracle_ctr" in day.names else "NULL::FLOAT"
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     horizon = transforms.horizon(int(midnight.timestamp()) * transforms.SECOND, data.lookback_days)
     moment = Sql("epoch_us(d.ts)")
@@ -312,7 +358,7 @@ def _examples_sql(
             f'LEFT JOIN memory_{n} m{n} ON m{n}.user_id = d.user_id AND m{n}.value = d."{key}"\n'
         )
     return f"""
-    WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY ts, user_id, item_id) AS _row FROM day),
+    WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day),
     numbered AS (
         SELECT c.user_id, c.ts, c.item_id, row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
         FROM recent_clicks c SEMI JOIN day_rows USING (user_id)
@@ -345,8 +391,8 @@ def _examples_sql(
     FROM day_rows d
     LEFT JOIN positions p ON p._row = d._row
     LEFT JOIN lists l ON l.user_id = d.user_id
-    LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id
-    LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id
+    LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id{mixed}
+    LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id{mixed}
     {joins}
     ORDER BY d._row
     """
@@ -386,14 +432,18 @@ def _feature_sql(config: Config, name: str) -> str:
     return f'({transforms.numeric(DUCKDB, feature.transform, value)})::FLOAT AS "{name}"'
 
 
-def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
-    """Write a query's result as Parquet, whole or not at all."""
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    """Write a query's result as Parquet, whole or not at all; the same bytes for the same rows.
+
+    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and writes that down; so it
+    does not look at them here.
+    """
     durable.make_dir(target.parent)
     with durable.replacing(target) as temporary:
-        connection.execute(
-            f"COPY ({query}) TO {_quoted(str(temporary))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        try:
+            connection.execute(
+                f"COPY ({query}) TO {duck.literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+            )
+        finally:
+            connection.execute("RESET disabled_optimizers")

@@ -15,10 +15,12 @@ import duckdb
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.files import durable
-from ecdctr.impressions.days import digest_day, has_day, window
+from ecdctr.files.duck import literal
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.memory import pairs
 from ecdctr.memory.join import Source
-from ecdctr.memory.table import WEEK, build_table, days_since, newest_table, quoted
+from ecdctr.memory.table import WEEK, build_table, days_since, newest_table
 
 Views = Callable[[dt.date], dict[str, str]]  # a relation with a day's impressions per domain
 
@@ -82,7 +84,7 @@ class Remembered:
             durable.make_dir(path.parent)
             with durable.replacing(path) as temporary:
                 connection.execute(
-                    f"COPY ({query}) TO {quoted(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+                    f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
                 )
         return path
 
@@ -99,12 +101,12 @@ class Remembered:
 
     def _content(self, date: dt.date) -> dict[Domain, str]:
         """The digest of a day of each domain that has it."""
-        root = self.config.data.root
+        impressions = open_impressions(self.config.data.root)
         if date not in self._contents:
             self._contents[date] = {
-                domain: digest_day(root, domain, date)
+                domain: impressions.digest(domain, date)
                 for domain in DOMAINS
-                if has_day(root, domain, date)
+                if impressions.has(domain, date)
             }
         return self._contents[date]
 

@@ -6,12 +6,12 @@ A day that either has prepared is prepared for both. tests/examples/test_spark.p
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import tempfile
 from functools import partial, reduce
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -20,11 +20,14 @@ from pyspark.sql import functions as f
 from ecdctr.config import DOMAINS, Config, Domain, Memory
 from ecdctr.errors import ConfigError
 from ecdctr.examples import transforms
-from ecdctr.examples.prepare import raw_views
+from ecdctr.examples.prepare import raw_views, write_parquet
 from ecdctr.examples.remembered import Remembered
-from ecdctr.files import durable
+from ecdctr.files import duck, durable
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import day_files, has_day, window
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.schema import Column as RawColumn
+from ecdctr.impressions.schema import ColumnType, DaySchema
 from ecdctr.memory.columns import counts, never
 from ecdctr.memory.join import Source, memory_columns
 from ecdctr.memory.pairs import as_counts
@@ -34,6 +37,16 @@ SPARK = transforms.Functions(
     greatest=lambda one, other: f.greatest(one, f.lit(other)),
     floor_divide=lambda one, other: f.floor(one / other),
 )
+# The option by which Spark takes a path for a name: it has no public word for it.
+LITERAL_PATHS = "__globPaths__"
+TYPES = {
+    "integer": "bigint",
+    "text": "string",
+    "boolean": "boolean",
+    "number": "double",
+    "instant": "timestamp",
+    "label": "tinyint",
+}
 
 
 class SparkBuilder:
@@ -47,20 +60,25 @@ class SparkBuilder:
     ) -> None:
         self.connection, self.config, self.domain = connection, config, domain
         self.session = start_spark()
-        self.valid: set[tuple[Domain, dt.date]] = set()
+        self.schemas: dict[tuple[Domain, dt.date], DaySchema] = {}
 
     def __call__(self, date: dt.date, target: Path) -> None:
         """One day; raises ContractError for a broken one among those that it is made of."""
-        for day in set(_days(self.config, date)) - self.valid:
-            contract.raise_for(
-                contract.validate_day(self.connection, self.config, *day), self.config
-            )
-            self.valid.add(day)
+        days, types = _days(self.config, date), contract.LogTypes()
+        for day in days:
+            if day not in self.schemas:
+                report = contract.validate_day(self.connection, self.config, *day)
+                report.violations.extend(types.add(report))
+                contract.raise_for(report, self.config)
+                assert report.schema is not None  # noqa: S101  # raise_for refuses such a day
+                self.schemas[day] = report.schema
+        schemas = {day: self.schemas[day] for day in days}
         sources: dict[str, Source] = {}
         if self.config.memory.enabled:  # tables and extracts by DuckDB, which validates anyway
             views = partial(raw_views, self.connection, self.config)
             sources = Remembered(self.config).sources(self.connection, views, date)
-        _write(examples(self.session, self.config, self.domain, date, sources), target)
+        made = examples(self.session, self.config, self.domain, date, schemas, sources)
+        _write(self.connection, made, schemas[self.domain, date], target)
 
 
 def start_spark() -> SparkSession:
@@ -90,12 +108,13 @@ def examples(
     config: Config,
     domain: Domain,
     date: dt.date,
+    schemas: dict[tuple[Domain, dt.date], DaySchema],
     sources: dict[str, Source],
 ) -> DataFrame:
     """The examples of a day, in order of time; `sources` says where the memory of each key lies."""
     data = config.data
-    day = _read(session, config, domain, date).withColumn("us", f.unix_micros("ts"))
-    recent = _recent(session, config, date)
+    day = _read(session, schemas[domain, date]).withColumn("us", f.unix_micros("ts"))
+    recent = _recent(session, schemas)
     lists = _click_lists(recent)
     users, items, prior = _counts(recent.where(f.col("date") < f.lit(date)), domain)
     joined = (
@@ -145,20 +164,39 @@ def examples(
         if remembered is not None:
             joined = joined.join(remembered, ["user_id", key], "left")
         columns += _memory_columns(config.memory, key, date, remembered is not None)
-    return joined.withColumn("last", last).sort("ts", "user_id", "item_id").select(*columns)
+    order = schemas[domain, date].order.split(", ")
+    return joined.withColumn("last", last).sort(*order).select(*columns)
 
 
-def _read(session: SparkSession, config: Config, domain: Domain, date: dt.date) -> DataFrame:
-    # files by name, without their folders: these would come as columns 'domain' and 'date'
-    return session.read.parquet(
-        *[f"file://{path}" for path in day_files(config.data.root, domain, date)]
-    )
+def _read(session: SparkSession, day: DaySchema) -> DataFrame:
+    """The typed rows of a day, as DaySchema.select reads them in DuckDB."""
+    parts = []
+    for group in day.groups:
+        # files by name, without their folders: these would come as columns 'domain' and 'date'
+        names = [f"file://{path}" for path in group.files]
+        raw = session.read.option(LITERAL_PATHS, "false").parquet(*names)
+        columns = zip(day.columns, day.types, group.declared, strict=True)
+        parts.append(raw.select(*[_cast(*column) for column in columns]))
+    return reduce(DataFrame.unionByName, parts)
 
 
-def _recent(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
+def _cast(column: RawColumn, kind: ColumnType, declared: pa.DataType | None) -> Column:
+    target = TYPES.get(kind.name, "int")  # of a column that holds nothing; _write names its type
+    target = f"array<{target}>" if kind.many else target
+    if declared is None or kind.name == "nothing" or pa.types.is_null(declared):
+        return f.lit(None).cast(target).alias(column.name)
+    value = f.col(f"`{column.name}`")
+    if kind.many and pa.types.is_floating(declared.value_type):
+        value = f.transform(value, lambda x: f.when(~f.isnan(x), x))
+    elif pa.types.is_floating(declared):
+        value = f.when(~f.isnan(value), value)
+    return value.cast(target).alias(column.name)
+
+
+def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySchema]) -> DataFrame:
     """Both domains of the lookback and of the day itself: domain, date, user_id, item_id, ts, click."""
     days = [
-        _read(session, config, domain, day).select(
+        _read(session, schema).select(
             f.lit(domain).alias("domain"),
             f.lit(day).alias("date"),
             "user_id",
@@ -166,7 +204,7 @@ def _recent(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
             "ts",
             "click",
         )
-        for domain, day in _days(config, date)
+        for (domain, day), schema in schemas.items()
     ]
     return reduce(DataFrame.unionByName, days)
 
@@ -174,12 +212,8 @@ def _recent(session: SparkSession, config: Config, date: dt.date) -> DataFrame:
 def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
     """What the examples of a day are made of: itself and the days of the lookback, of both domains."""
     days = window(date, config.data.lookback_days + 1)
-    return [
-        (domain, day)
-        for domain in DOMAINS
-        for day in days
-        if has_day(config.data.root, domain, day)
-    ]
+    impressions = open_impressions(config.data.root)
+    return [(domain, day) for domain in DOMAINS for day in days if impressions.has(domain, day)]
 
 
 def _click_lists(recent: DataFrame) -> DataFrame:
@@ -218,10 +252,11 @@ def _remembered(
     """Per user and value of a key the counts of the weekly table and the days since it."""
     parts = []
     if source.table:
-        table = session.read.parquet(f"file://{source.table}")
+        table = session.read.option(LITERAL_PATHS, "false").parquet(f"file://{source.table}")
         parts.append(table.where(f.col("place") <= memory.max_pairs).drop("place"))
     if source.since:
-        since = session.read.parquet(*[f"file://{path}" for path in source.since])
+        names = [f"file://{path}" for path in source.since]
+        since = session.read.option(LITERAL_PATHS, "false").parquet(*names)
         parts.append(since.selectExpr(*as_counts(memory.windows).split(", ")))
     if not parts:
         return None
@@ -256,12 +291,20 @@ def _feature(config: Config, name: str) -> Column:
     return transforms.numeric(SPARK, feature.transform, value).cast("float").alias(name)
 
 
-def _write(found: DataFrame, target: Path) -> None:
-    """One Parquet file, whole or not at all."""
+def _write(
+    connection: duckdb.DuckDBPyConnection, made: DataFrame, day: DaySchema, target: Path
+) -> None:
+    """One Parquet file, whole or not at all; DuckDB writes it, so that it is the same to the byte."""
     durable.make_dir(target.parent)
+    nothing = {
+        column.name: "[]" if kind.many else "NULL"
+        for column, kind in zip(day.columns, day.types, strict=True)
+        if kind.name == "nothing" and column.name in made.columns
+    }
+    replace = ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in nothing.items())
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         place = Path(folder) / "spark"
-        found.coalesce(1).write.option("compression", "zstd").parquet(f"file://{place}")
-        (part,) = place.glob("*.parquet")
-        with durable.replacing(target) as temporary:
-            shutil.move(part, temporary)
+        made.coalesce(1).write.parquet(f"file://{place}")
+        rows = duck.parquet(place.glob("*.parquet"))
+        columns = f"* REPLACE ({replace})" if replace else "*"
+        write_parquet(connection, f"SELECT {columns} FROM {rows}", target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ecdctr.errors import StoreError
+from ecdctr.files import duck
 
 DENSE = 16  # ids that fill at least a 16th of their range are looked up in a table over the range
 
@@ -48,21 +48,18 @@ class Vocabulary:
         candidates = normalized(candidates).drop_null().unique()
         if len(self.values) == 0:
             return Vocabulary(candidates.sort())
-        if candidates.type != self.values.type and len(candidates):
-            raise StoreError(
-                f"Ids changed their type: the parent version has {self.values.type}, the data has {candidates.type}. "
-                "Deliver the ids as before, or train the parent again."
-            )
         if not len(candidates):
             return self
+        self._refuse_other_type(candidates)
         new = candidates.filter(pc.invert(pc.is_in(candidates, value_set=self.values)))
         return Vocabulary(pa.concat_arrays([self.values, new.sort()]))
 
     def lookup(self, ids: pa.Array) -> NDArray[np.int32]:
         """Rows of ids [n] → [n]; 0 for unknown and null."""
         ids = normalized(ids)
-        if len(self.values) == 0 or len(ids) == 0:
+        if len(self.values) == 0 or ids.null_count == len(ids):
             return np.zeros(len(ids), dtype=np.int32)
+        self._refuse_other_type(ids)
         if self._table is None:  # ids repeat: look up each once
             encoded = ids.dictionary_encode()
             rows = np.append(self._lookup_distinct(encoded.dictionary), np.int32(0))
@@ -72,6 +69,13 @@ class Vocabulary:
         if ids.null_count:
             rows[pc.is_null(ids).to_numpy(zero_copy_only=False)] = 0
         return rows
+
+    def _refuse_other_type(self, ids: pa.Array) -> None:
+        if ids.type != self.values.type:
+            raise StoreError(
+                f"Ids changed their type: the version has {self.values.type}, the data has {ids.type}. "
+                "Deliver the ids as before, or train the version again."
+            )
 
     def _lookup_distinct(self, ids: pa.Array) -> NDArray[np.int32]:
         if not pa.types.is_int64(self.values.type):
@@ -96,12 +100,12 @@ EMPTY = Vocabulary(pa.array([], type=pa.int64()))
 
 
 def normalized(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Ids as one int64 or string array."""
+    """Ids as one array of int64, string, bool, or null where there are none."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
-    if pa.types.is_string(ids.type) or pa.types.is_int64(ids.type):
-        return ids
-    return ids.cast(pa.string() if pa.types.is_large_string(ids.type) else pa.int64())
+    if pa.types.is_integer(ids.type):
+        return ids.cast(pa.int64())
+    return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids
 
 
 def _numbers(ids: pa.Array) -> NDArray[np.int64]:
@@ -110,13 +114,18 @@ def _numbers(ids: pa.Array) -> NDArray[np.int64]:
 
 
 def distinct(files: list[Path], column: str, multi_valued: bool) -> pa.Array:
-    """The distinct non-null values of a column over many Parquet files."""
+    """The distinct non-null values of a column over many prepared days; of type null where there are none."""
     value = f'unnest("{column}")' if multi_valued else f'"{column}"'
-    with duckdb.connect() as connection, warnings.catch_warnings():
+    parts = [path for path in files if not _holds_nothing(path, column)]
+    if not parts:
+        return pa.nulls(0)
+    with duck.connect() as connection, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        connection.execute("SET enable_progress_bar = false")
-        table: pa.Table = connection.execute(
-            f"SELECT DISTINCT {value} AS value FROM read_parquet($files, hive_partitioning = false)",
-            {"files": [str(path) for path in files]},
-        ).to_arrow_table()
+        query = f"SELECT DISTINCT {value} AS value FROM {duck.parquet(parts)}"
+        table: pa.Table = connection.execute(query).to_arrow_table()
     return normalized(table.column("value")).drop_null()
+
+
+def _holds_nothing(path: Path, column: str) -> bool:
+    kind = pq.read_schema(path).field(column).type
+    return pa.types.is_null(kind.value_type if pa.types.is_list(kind) else kind)

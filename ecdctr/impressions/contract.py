@@ -8,37 +8,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ecdctr.config import Config, Domain, Feature
+from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError, first_line
-from ecdctr.impressions.days import available_dates, day_files, day_folder
-
-
-class Violation(NamedTuple):
-    """One breach of the contract."""
-
-    kind: str
-    where: str
-    message: str
-    bad_rows: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+from ecdctr.files import duck
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.schema import (
+    DAMAGED,
+    ColumnType,
+    DaySchema,
+    Violation,
+    disagreement,
+    read_schema,
+)
 
 
 class DayReport(NamedTuple):
-    """What was found in one day of one domain."""
+    """What one day of one domain holds; `schema` only where the files can be read."""
 
     domain: Domain
     date: dt.date
     rows: int
     clicks: int
     violations: list[Violation]
+    schema: DaySchema | None = None
 
 
-# What a good row is, as SQL over the columns of the contract; each with what a bad one breaks.
+# What a good row is, as SQL over the typed columns; each with what a bad one breaks.
 ROW_RULES = {
     "null_id": (
         "user_id IS NOT NULL AND item_id IS NOT NULL",
@@ -50,50 +46,47 @@ ROW_RULES = {
         "ts: expected a timestamp inside the partition's date (UTC)",
     ),
 }
-
-
-DAMAGED = "expected a whole Parquet file, found a damaged one"
-
-
-def identity(columns: Iterable[str]) -> str:
-    """What makes an impression one: its id where there is one, else who saw what when."""
-    return "impression_id" if "impression_id" in columns else "user_id, item_id, ts"
+NO_NULL_KEY = ("impression_id IS NOT NULL", "impression_id: expected no nulls")
 
 
 def connect(config: Config) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the configured bounds, in UTC."""
-    connection = duckdb.connect()
-    connection.execute(f"SET memory_limit = '{config.data.duckdb_memory}'")
-    connection.execute(f"SET threads = {config.data.threads}")
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET enable_progress_bar = false")
-    return connection
+    """Open DuckDB with the configured bounds."""
+    return duck.connect(config.data.duckdb_memory, config.data.threads)
+
+
+def row_rules(schema: DaySchema) -> dict[str, tuple[str, str]]:
+    """List the rules of a day's rows: condition of a good one, what a bad one breaks. `_misfit` is asked apart."""
+    has_id = "impression_id" in schema.names
+    return ROW_RULES | ({"null_key": NO_NULL_KEY} if has_id else {})
+
+
+def good_rows(schema: DaySchema, date: dt.date) -> str:
+    """Write the condition of a good row, SQL over `DaySchema.select`."""
+    rules = [rule for rule, _ in row_rules(schema).values()] + ["_misfit IS NULL"]
+    condition = " AND ".join(f"coalesce({rule}, false)" for rule in rules)
+    return condition.replace("$day", f"TIMESTAMPTZ '{date} 00:00:00+00'")
 
 
 def validate_day(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
 ) -> DayReport:
     """Check one day; reads it once and keeps nothing."""
-    files = day_files(config.data.root, domain, date)
+    impressions = open_impressions(config.data.root)
+    files = impressions.files(domain, date)
     if not files:
-        folder = day_folder(config.data.root, domain, date)
-        missing = Violation(
-            "missing_day", str(folder), "expected at least one .parquet file, found none"
-        )
+        where = impressions.where(domain, date)
+        missing = Violation("missing_day", where, "expected at least one .parquet file, found none")
         return DayReport(domain, date, 0, 0, [missing])
-    violations: list[Violation] = []
-    for path in files:
-        violations += _check_schema(path, config)
-    if violations:
+    schema, violations = read_schema(files, config.features)
+    if schema is None:
         return DayReport(domain, date, 0, 0, violations)
     try:
-        rows, clicks, found = _check_rows(connection, files, date)
+        rows, clicks, violations = _check_rows(connection, schema, files, date)
     except duckdb.Error as error:  # the footer was whole, the pages are not
         where = str(files[0] if len(files) == 1 else files[0].parent)
-        return DayReport(
-            domain, date, 0, 0, [Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")]
-        )
-    return DayReport(domain, date, rows, clicks, found)
+        damaged = Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
+        return DayReport(domain, date, 0, 0, [damaged])
+    return DayReport(domain, date, rows, clicks, violations, schema)
 
 
 def validate(
@@ -107,13 +100,39 @@ def validate(
     Then as many of them may be missing as data.allowed_missing_days says.
     """
     reports = []
+    types = LogTypes()
     with connect(config) as connection:
         for domain in domains:
             for date in _all_days(config, domain) if dates is None else list(dates):
-                reports.append(validate_day(connection, config, domain, date))
+                report = validate_day(connection, config, domain, date)
+                report.violations.extend(types.add(report))
+                reports.append(report)
                 if on_day:
-                    on_day(reports[-1])
+                    on_day(report)
     return reports
+
+
+class LogTypes:
+    """The types of a log's columns, as the days say that are added one after another."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[ColumnType, Path]] = {}
+
+    def add(self, report: DayReport) -> list[Violation]:
+        """Compare a day with those before it; what is of another type than there."""
+        if report.schema is None:
+            return []
+        path = report.schema.groups[0].files[0]
+        violations = []
+        for column, kind in zip(report.schema.columns, report.schema.types, strict=True):
+            before, where = self.seen.get(column.name, (kind, path))
+            if column.optional:
+                continue
+            if not before.agrees(kind):
+                violations.append(disagreement(column.name, path, str(kind), where, str(before)))
+            elif before.name == "nothing" or column.name not in self.seen:
+                self.seen[column.name] = (kind, path)
+        return violations
 
 
 def raise_for(report: DayReport, config: Config) -> None:
@@ -129,7 +148,7 @@ def raise_for(report: DayReport, config: Config) -> None:
 def _all_days(config: Config, domain: Domain) -> list[dt.date]:
     """From the first to the last day; those that may be missing are left out."""
     root = config.data.root
-    dates = available_dates(root, domain)
+    dates = open_impressions(root).dates(domain)
     if not dates:
         raise ContractError(
             f"{root}/domain={domain}: no day of impressions found; "
@@ -139,107 +158,36 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
     return dates if len(every) - len(dates) <= config.data.allowed_missing_days else every
 
 
-def _check_schema(path: Path, config: Config) -> list[Violation]:
-    if path.stat().st_size == 0:
-        return [Violation("empty_file", str(path), "expected a Parquet file, found 0 bytes")]
-    try:
-        footer = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        return [Violation("unreadable", str(path), f"{DAMAGED} ({first_line(error)})")]
-    schema: pa.Schema = footer.schema_arrow
-    if footer.metadata.num_rows == 0:
-        return [Violation("empty_file", str(path), "expected at least one row, found 0")]
-    found = []
-    for name, expected, fits in _expected_columns(config.features):
-        if name not in schema.names:
-            kind = (
-                "missing_column"
-                if name in ("user_id", "item_id", "ts", "click")
-                else "unknown_feature"
-            )
-            declared = (
-                ""
-                if kind == "missing_column"
-                else " declared in the configuration under 'features'"
-            )
-            columns = ", ".join(schema.names)
-            found.append(
-                Violation(
-                    kind,
-                    str(path),
-                    f"column {name}{declared}: expected, not found among: {columns}",
-                )
-            )
-        elif not fits(schema.field(name).type):
-            message = f"column {name}: expected {expected}, found {schema.field(name).type}"
-            found.append(Violation("wrong_type", str(path), message))
-    return found
-
-
-def _expected_columns(
-    features: Iterable[Feature],
-) -> list[tuple[str, str, Callable[[pa.DataType], bool]]]:
-    columns: list[tuple[str, str, Callable[[pa.DataType], bool]]] = [
-        ("user_id", "int64 or string", _is_id),
-        ("item_id", "int64 or string", _is_id),
-        ("ts", "timestamp[us, tz=UTC]", lambda t: t == pa.timestamp("us", tz="UTC")),
-        ("click", "int8", lambda t: t == pa.int8()),
-    ]
-    for feature in features:
-        if feature.kind == "numeric":
-            columns.append(
-                (
-                    feature.name,
-                    "a number",
-                    lambda t: pa.types.is_integer(t) or pa.types.is_floating(t),
-                )
-            )
-        elif feature.kind == "categorical":
-            columns.append((feature.name, "an integer, string or bool", _is_category))
-        else:
-            fits = lambda t: pa.types.is_list(t) and _is_category(t.value_type)  # noqa: E731
-            columns.append((feature.name, "a list of integers or strings", fits))
-    return columns
-
-
-def _is_id(kind: pa.DataType) -> bool:
-    return kind == pa.int64() or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _is_category(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-    )
-
-
 def _check_rows(
-    connection: duckdb.DuckDBPyConnection, files: list[Path], date: dt.date
+    connection: duckdb.DuckDBPyConnection, schema: DaySchema, files: list[Path], date: dt.date
 ) -> tuple[int, int, list[Violation]]:
-    names = [str(path) for path in files]
+    rules = row_rules(schema)
     counts = ", ".join(
-        f"count(*) FILTER (NOT coalesce({rule}, false))" for rule, _ in ROW_RULES.values()
+        f"count(*) FILTER (NOT coalesce({rule}, false))" for rule, _ in rules.values()
     )
-    key = identity(pq.ParquetFile(files[0]).schema_arrow.names)
+    key = ", ".join(schema.key)
+    keyed = f"count(*) FILTER ({' AND '.join(f'{name} IS NOT NULL' for name in schema.key)})"
+    unique = f"count(DISTINCT CASE WHEN {' AND '.join(f'{name} IS NOT NULL' for name in schema.key)} THEN ({key}) END)"
     sql = (
-        f"SELECT count(*), coalesce(sum(click), 0), count(*) - count(DISTINCT ({key})), {counts} "
-        "FROM read_parquet($files, hive_partitioning = false)"
+        f"SELECT count(*), coalesce(sum(click), 0), {keyed} - {unique}, histogram(_misfit), {counts} "
+        f"FROM ({schema.select()})"
     )
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
-    row = connection.execute(sql, {"files": names, "day": start}).fetchone()
+    row = connection.execute(sql, {"day": start}).fetchone()
     assert row is not None  # noqa: S101  # an aggregate always has one row
-    rows, clicks, duplicates, *bad = row
+    rows, clicks, duplicates, misfits, *bad = row
     where = str(files[0]) if len(files) == 1 else str(files[0].parent)
-    found = [
+    violations = [
         Violation(kind, where, f"{expected}, found {count} bad rows of {rows}", count)
-        for (kind, (_, expected)), count in zip(ROW_RULES.items(), bad, strict=True)
+        for (kind, (_, expected)), count in zip(rules.items(), bad, strict=True)
         if count
     ]
+    for name, count in (misfits or {}).items():
+        message = f"column {name}: {schema.fits(name)}, found {count} bad rows of {rows}"
+        violations.append(Violation("value", where, message, count))
     if duplicates:
         message = (
             f"{key}: expected each impression once, found {duplicates} duplicates among {rows} rows"
         )
-        found.append(Violation("duplicate", where, message, duplicates))
-    return rows, int(clicks), found
+        violations.append(Violation("duplicate", where, message, duplicates))
+    return rows, int(clicks), violations

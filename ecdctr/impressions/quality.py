@@ -18,7 +18,8 @@ from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
 from ecdctr.files import durable
 from ecdctr.impressions.contract import connect
-from ecdctr.impressions.days import available_dates, day_files, digest_day
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.schema import read_schema
 from ecdctr.impressions.shift import Sample, population_stability_index
 
 TOP_VALUES = 1000
@@ -92,7 +93,7 @@ class Days:
         self, connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain
     ) -> None:
         self.connection, self.config, self.domain = connection, config, domain
-        self.dates = available_dates(config.data.root, domain)
+        self.dates = open_impressions(config.data.root).dates(domain)
         self._profiles: dict[dt.date, Profile] = {}
 
     def before(self, date: dt.date) -> list[dt.date]:
@@ -195,13 +196,15 @@ def _profile(
 ) -> Profile:
     """A day's profile, kept beside the prepared examples under the digest of its content."""
     features = [(feature.name, feature.kind) for feature in config.features]
-    name = digest([digest_day(config.data.root, domain, date), features])[:20]
+    name = digest([open_impressions(config.data.root).digest(domain, date), features])[:20]
     path = config.data.prepared / "profiles" / f"domain={domain}" / f"date={date}" / f"{name}.json"
     if path.exists():
         return Profile(**json.loads(path.read_text()))
-    made = _measure(
-        connection, [str(file) for file in day_files(config.data.root, domain, date)], features
-    )
+    files = open_impressions(config.data.root).files(domain, date)
+    schema, violations = read_schema(files, config.features)
+    if schema is None:
+        raise ContractError(". ".join(map(str, violations)) + ".")
+    made = _measure(connection, f"({schema.select()})", features)
     durable.make_dir(path.parent)
     with durable.replacing(path) as temporary:
         temporary.write_text(json.dumps(made._asdict()))
@@ -209,11 +212,10 @@ def _profile(
 
 
 def _measure(
-    connection: duckdb.DuckDBPyConnection, paths: list[str], features: Sequence[tuple[str, str]]
+    connection: duckdb.DuckDBPyConnection, source: str, features: Sequence[tuple[str, str]]
 ) -> Profile:
-    source = "read_parquet($files, hive_partitioning = false)"
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
-    row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}", paths)
+    row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
     values = {}
     for name, kind in features:
         if kind == "categorical":
@@ -221,14 +223,14 @@ def _measure(
                 f'SELECT "{name}"::VARCHAR, count(*) AS n FROM {source} WHERE "{name}" IS NOT NULL '
                 f"GROUP BY 1 ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             )
-            values[name] = dict(connection.execute(query, {"files": paths}).fetchall())
+            values[name] = dict(connection.execute(query).fetchall())
     names = [name for name, _ in features]
     return Profile(
         int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values
     )
 
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str, paths: list[str]) -> tuple[Any, ...]:
-    row = connection.execute(query, {"files": paths}).fetchone()
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
     assert row is not None  # noqa: S101  # an aggregate always has one row
     return row

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -21,69 +21,80 @@ from ecdctr.config import Domain, digest
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
+from ecdctr.impressions.impressions import date_of, is_part
+from ecdctr.impressions.local import digest_files
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
 DIGESTS = "digests.json"  # beside a copied day's files
 
 
-def remote_dates(root: str, domain: Domain) -> list[dt.date]:
-    """The dates of a domain that have at least one file, sorted."""
-    found = set()
-    for path in _list(root, f"domain={domain}", deep=True):
-        day = path.rsplit("/", 2)[-2]
-        if path.endswith(".parquet") and day.startswith("date="):
-            found.add(dt.date.fromisoformat(day.removeprefix("date=")))
-    return sorted(found)
+class RemoteImpressions:
+    """Days under a URL; see Impressions for what each method says. A day's files are copied here when they are read."""
 
+    def __init__(self, root: str) -> None:
+        self.root = root
 
-def has_remote_day(root: str, domain: Domain, date: dt.date) -> bool:
-    """Whether a day has a file, without copying any."""
-    return bool(_listing(root, domain, date))
+    def dates(self, domain: Domain) -> list[dt.date]:
+        days = set()
+        for path in _list(self.root, f"domain={domain}", deep=True):
+            *_, folder, name = path.split("/")
+            if is_part(name) and (date := date_of(folder)):
+                days.add(date)
+        return sorted(days)
 
+    def has(self, domain: Domain, date: dt.date) -> bool:
+        return bool(_listing(self.root, domain, date))
 
-def fetch_day(root: str, domain: Domain, date: dt.date) -> list[Path]:
-    """The files of a day, copied here, sorted by name; empty if the day is missing."""
-    listing = _listing(root, domain, date)
-    if not listing:
-        return []
-    filesystem, _ = _open(root)
+    def files(self, domain: Domain, date: dt.date) -> list[Path]:
+        listing = _listing(self.root, domain, date)
+        if not listing:
+            return []
+        filesystem, _ = _open(self.root)
 
-    def fill(target: Path) -> None:
-        for path, info in listing.items():
-            copy = target / path.rsplit("/", 1)[1]
-            with _explained(root):
-                filesystem.get_file(path, str(copy))
-            if copy.stat().st_size != info["size"]:
-                raise ContractError(
-                    f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again."
-                )
-        durable.write_bytes(target / DIGESTS, json.dumps(durable.digests(target)).encode())
+        def fill(target: Path) -> None:
+            for path, info in listing.items():
+                copy = target / path.rsplit("/", 1)[1]
+                with _explained(self.root):
+                    filesystem.get_file(path, str(copy))
+                if copy.stat().st_size != info["size"]:
+                    raise ContractError(
+                        f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again."
+                    )
+            durable.write_bytes(target / DIGESTS, json.dumps(durable.digests(target)).encode())
 
-    def valid(target: Path) -> bool:
-        known = target / DIGESTS
-        return known.exists() and durable.has_files(target, json.loads(known.read_text()))
+        def valid(target: Path) -> bool:
+            digests = target / DIGESTS
+            return digests.exists() and durable.has_files(target, json.loads(digests.read_text()))
 
-    folder = _cache(root).folder(_key(domain, date, listing), fill, valid)
-    return sorted(folder.glob("*.parquet"))
+        folder = _cache(self.root).folder(_key(domain, date, listing), fill, valid)
+        return sorted(path for path in folder.iterdir() if is_part(path.name))
 
+    def digest(self, domain: Domain, date: dt.date) -> str:
+        """As of the same files in a folder; remembered when the copy is gone."""
+        listing = _listing(self.root, domain, date)
+        if not listing:
+            return digest_files([])
+        name = hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
+        remembered = _cache(self.root).root / "digests" / name
+        if remembered.exists():
+            return remembered.read_text()
+        content = digest_files(self.files(domain, date))
+        durable.make_dir(remembered.parent)
+        with durable.replacing(remembered) as temporary:
+            durable.write_bytes(temporary, content.encode())
+        return content
 
-def remote_digest(root: str, domain: Domain, date: dt.date, of: Callable[[list[Path]], str]) -> str:
-    """The digest of a day's content, as of the same files in a folder; remembered when the copy is gone."""
-    listing = _listing(root, domain, date)
-    if not listing:
-        return of([])
-    kept = (
-        _cache(root).root
-        / "digests"
-        / hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
-    )
-    if kept.exists():
-        return kept.read_text()
-    found = of(fetch_day(root, domain, date))
-    durable.make_dir(kept.parent)
-    with durable.replacing(kept) as temporary:
-        durable.write_bytes(temporary, found.encode())
-    return found
+    def where(self, domain: Domain, date: dt.date) -> str:
+        return f"{self.root.rstrip('/')}/domain={domain}/date={date}"
+
+    def other_folders(self, domain: Domain) -> list[str]:
+        paths = _list(self.root, f"domain={domain}", deep=True)
+        folders = {path.split("/")[-2] for path in paths}
+        return sorted(
+            name
+            for name in folders
+            if date_of(name) is None and name != f"domain={domain}" and name[0] not in "._"
+        )
 
 
 def _key(domain: Domain, date: dt.date, listing: dict[str, dict[str, Any]]) -> str:
@@ -94,19 +105,18 @@ def _key(domain: Domain, date: dt.date, listing: dict[str, dict[str, Any]]) -> s
 
 
 def _listing(root: str, domain: Domain, date: dt.date) -> dict[str, dict[str, Any]]:
-    found = _list(root, f"domain={domain}/date={date}")
-    return {path: info for path, info in sorted(found.items()) if path.endswith(".parquet")}
+    entries = _list(root, f"domain={domain}/date={date}")
+    return {path: info for path, info in sorted(entries.items()) if is_part(path.split("/")[-1])}
 
 
 def _list(root: str, folder: str, deep: bool = False) -> dict[str, dict[str, Any]]:
     filesystem, path = _open(root)
     with _explained(root):
         filesystem.invalidate_cache()
-        depth = 2 if deep else 1
-        found: dict[str, dict[str, Any]] = filesystem.find(
-            f"{path}/{folder}", maxdepth=depth, detail=True
+        entries: dict[str, dict[str, Any]] = filesystem.find(
+            f"{path}/{folder}", maxdepth=2 if deep else 1, detail=True
         )
-    return found
+    return entries
 
 
 @lru_cache(maxsize=16)

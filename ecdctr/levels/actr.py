@@ -13,7 +13,8 @@ from ecdctr.config import LEVEL_DOMAIN
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.batches import Batch, Inputs, Part, training_batches
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.days import available_dates, window
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
 from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.restore import load_ctr_network
@@ -128,7 +129,7 @@ def _origin(request: Request) -> Origin:
 
 def _refuse_gap(request: Request, newest: Ref) -> None:
     """Refuse a chain that skipped a day with ads: it would not be what the same days in order give."""
-    days = available_dates(request.config.data.root, "ads")
+    days = open_impressions(request.config.data.root).dates("ads")
     skipped = [str(date) for date in days if newest.date < date < request.date]
     if skipped:
         raise StoreError(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from ecdctr.config import Memory
 from ecdctr.memory.columns import DOMAINS, input_names, inputs
 from ecdctr.memory.pairs import as_counts
-from ecdctr.memory.table import parquet, sums
+from ecdctr.files.duck import parquet
+from ecdctr.memory.table import sums
 
 
 class Source(NamedTuple):

@@ -16,6 +16,7 @@ import duckdb
 
 from ecdctr.config import Memory
 from ecdctr.files import durable
+from ecdctr.files.duck import literal, parquet
 from ecdctr.memory.columns import DOMAINS, counts
 from ecdctr.memory.pairs import as_counts
 
@@ -79,7 +80,7 @@ def build_table(
     durable.make_dir(target.parent)
     with durable.replacing(target) as temporary:
         connection.execute(
-            f"COPY ({query}) TO {quoted(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
         )
 
 
@@ -101,13 +102,3 @@ def _facts(memory: Memory) -> list[str]:
 
 def _files(daily: Daily, dates: Iterable[dt.date]) -> list[Path]:
     return [path for path in map(daily, dates) if path]
-
-
-def parquet(paths: list[Path]) -> str:
-    """A relation of SQL over Parquet files."""
-    return f"read_parquet([{', '.join(map(quoted, paths))}], hive_partitioning = false)"
-
-
-def quoted(value: object) -> str:
-    """Text of SQL."""
-    return "'" + str(value).replace("'", "''") + "'"

@@ -18,7 +18,8 @@ from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary
 from ecdctr.impressions.contract import connect, validate_day
-from ecdctr.impressions.days import day_files, present_days, window
+from ecdctr.impressions.days import present_days, window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.worlds.simulate import PRESETS, simulate
 from tests.conftest import DATE
 
@@ -40,7 +41,7 @@ def test_simulator_gives_the_same_bytes_for_a_seed_and_others_for_another(tmp_pa
 
 
 def test_clicks_follow_the_oracle(world):
-    table = pq.read_table(day_files(world, "natural", DATE)[0], partitioning=None)
+    table = pq.read_table(open_impressions(world).files("natural", DATE)[0], partitioning=None)
     assert abs(pc.mean(table["click"]).as_py() - pc.mean(table["oracle_ctr"]).as_py()) < 0.02
 
 
@@ -49,7 +50,7 @@ def copy(config: Config, tmp_path: Path) -> Config:
     """The configuration over a private copy of one ads day."""
     folder = tmp_path / "data" / "domain=ads" / f"date={DATE}"
     folder.mkdir(parents=True)
-    shutil.copy(day_files(config.data.root, "ads", DATE)[0], folder)
+    shutil.copy(open_impressions(config.data.root).files("ads", DATE)[0], folder)
     data = config.data.model_copy(
         update={"root": tmp_path / "data", "prepared": tmp_path / "prepared"}
     )
@@ -57,7 +58,7 @@ def copy(config: Config, tmp_path: Path) -> Config:
 
 
 def broken(config: Config, change) -> list:
-    path = day_files(config.data.root, "ads", DATE)[0]
+    path = open_impressions(config.data.root).files("ads", DATE)[0]
     pq.write_table(change(pq.read_table(path, partitioning=None)), path)
     with connect(config) as connection:
         return validate_day(connection, config, "ads", DATE).violations
@@ -105,7 +106,7 @@ def test_a_broken_file_is_named_with_what_was_expected_and_found(copy, kind, cha
 
 
 def test_a_truncated_file_is_named(copy):
-    path = day_files(copy.data.root, "ads", DATE)[0]
+    path = open_impressions(copy.data.root).files("ads", DATE)[0]
     path.write_bytes(path.read_bytes()[:1000])
     with connect(copy) as connection:
         assert [v.kind for v in validate_day(connection, copy, "ads", DATE).violations] == [
@@ -141,7 +142,9 @@ def test_history_is_the_last_clicks_strictly_before_each_impression(config):
     clicks = []
     for domain in ("natural", "ads"):
         for date in window(DATE, config.data.lookback_days + 1):
-            table = pq.read_table(day_files(config.data.root, domain, date)[0], partitioning=None)
+            table = pq.read_table(
+                open_impressions(config.data.root).files(domain, date)[0], partitioning=None
+            )
             clicks += [
                 row
                 for row in table.select(["user_id", "item_id", "ts", "click"]).to_pylist()
@@ -173,9 +176,9 @@ def test_counts_are_as_of_the_day_before(config):
     seen = ads = 0
     for domain in ("natural", "ads"):
         for date in window(DATE - dt.timedelta(days=1), config.data.lookback_days):
-            users = pq.read_table(day_files(config.data.root, domain, date)[0], partitioning=None)[
-                "user_id"
-            ].to_numpy()
+            users = pq.read_table(
+                open_impressions(config.data.root).files(domain, date)[0], partitioning=None
+            )["user_id"].to_numpy()
             found = int((users == example["user_id"]).sum())
             seen += found
             ads += found if domain == "ads" else 0

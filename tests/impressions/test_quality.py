@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ecdctr.config import Config, Quality
 from ecdctr.errors import ContractError
-from ecdctr.impressions.days import day_files
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.quality import TOP_VALUES, check_day
 from ecdctr.impressions.shift import Sample, population_stability_index
 from ecdctr.levels.request import Request
@@ -39,7 +39,7 @@ def copied(config: Config, tmp_path: Path) -> Config:
 
 
 def spoil(config: Config, change: Callable[[pa.Table], pa.Table]) -> None:
-    files = day_files(config.data.root, "natural", DATE)
+    files = open_impressions(config.data.root).files("natural", DATE)
     table = change(pa.concat_tables([pq.read_table(path, partitioning=None) for path in files]))
     for path in files[1:]:
         path.unlink()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.config import DOMAINS, Config
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.days import available_dates, day_files
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.serving.selftest import Impressions, request_of
 
 
@@ -27,8 +27,8 @@ def read_log(config: Config) -> Impressions:
     """All impressions of both domains, times in microseconds."""
     log: Impressions = {}
     for domain in DOMAINS:
-        for day in available_dates(config.data.root, domain):
-            files = day_files(config.data.root, domain, day)
+        for day in open_impressions(config.data.root).dates(domain):
+            files = open_impressions(config.data.root).files(domain, day)
             table = pa.concat_tables(pq.read_table(path, partitioning=None) for path in files)
             times = table["ts"].cast(pa.int64())
             place = table.schema.get_field_index("ts")

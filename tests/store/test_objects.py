@@ -24,7 +24,7 @@ from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import gate
 from ecdctr.examples.prepare import prepare
 from ecdctr.files.cache import Cache
-from ecdctr.impressions.days import available_dates, day_files, digest_day, has_day
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
@@ -404,9 +404,9 @@ def test_impressions_at_a_url_give_the_examples_of_the_same_files_in_a_folder(
     there = changed(config, "data", root=url, prepared=tmp_path / "there")
     here = changed(config, "data", prepared=tmp_path / "here")
     dates = [DATE - dt.timedelta(days=1), DATE]
-    assert available_dates(url, "ads") == available_dates(world, "ads")
-    assert has_day(url, "ads", DATE)
-    assert not has_day(url, "ads", DATE + dt.timedelta(days=365))
+    assert open_impressions(url).dates("ads") == open_impressions(world).dates("ads")
+    assert open_impressions(url).has("ads", DATE)
+    assert not open_impressions(url).has("ads", DATE + dt.timedelta(days=365))
     first, second = prepare(there, "ads", dates), prepare(here, "ads", dates)
     assert [day.fingerprint for day in first] == [day.fingerprint for day in second]
     assert [day.path.read_bytes() for day in first] == [day.path.read_bytes() for day in second]
@@ -416,19 +416,19 @@ def test_a_day_that_is_delivered_anew_is_copied_anew_and_a_digest_outlives_its_c
     world, url, s3, tmp_path
 ):
     upload(s3, world / "domain=ads" / f"date={DATE}", f"{url}/domain=ads/date={DATE}")
-    before = digest_day(url, "ads", DATE)
-    assert before == digest_day(world, "ads", DATE)
-    (copy,) = day_files(url, "ads", DATE)
+    before = open_impressions(url).digest("ads", DATE)
+    assert before == open_impressions(world).digest("ads", DATE)
+    (copy,) = open_impressions(url).files("ads", DATE)
     shutil.rmtree(copy.parent)
-    assert digest_day(url, "ads", DATE) == before
+    assert open_impressions(url).digest("ads", DATE) == before
     other = world / "domain=ads" / f"date={DATE + dt.timedelta(days=1)}"
     upload(s3, other, f"{url}/domain=ads/date={DATE}")
-    assert digest_day(url, "ads", DATE) != before
+    assert open_impressions(url).digest("ads", DATE) != before
 
 
 def test_a_data_root_that_cannot_be_read_is_one_sentence(config, s3, url):
     with pytest.raises(ContractError, match=r"data\.root nonsense://x cannot be read"):
-        available_dates("nonsense://x", "ads")
+        open_impressions("nonsense://x").dates("ads")
     with pytest.raises(ContractError, match=r"days are missing|no day"):
         prepare(changed(config, "data", root=url), "ads", [DATE])
     with pytest.raises(ValidationError, match="quarantine"):

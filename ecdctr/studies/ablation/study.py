@@ -28,7 +28,7 @@ from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_confi
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.stored import current
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.fingerprint import level_code
@@ -81,14 +81,15 @@ class Study:
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
         """The data dates of A-CTR: each has a next day to be evaluated on."""
-        return available_dates(self.config(seed, row).data.root, "ads")[-self.eval_days - 1 : -1]
+        days = open_impressions(self.config(seed, row).data.root).dates("ads")
+        return days[-self.eval_days - 1 : -1]
 
     def chain(self, seed: int, row: str) -> list[dt.date]:
         """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
         dates = self.dates(seed)
         if not self.config(seed, row).chained("actr"):
             return dates
-        known = available_dates(self.config(seed, row).data.root, "ads")
+        known = open_impressions(self.config(seed, row).data.root).dates("ads")
         first = dates[0] - dt.timedelta(days=self.chain_days)
         return [date for date in known if first <= date <= dates[-1]]
 
@@ -99,7 +100,7 @@ class Study:
             return []
         dates = (self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed))[::every]
         if config.chained("cpm"):
-            earliest = available_dates(config.data.root, "natural")[0] + dt.timedelta(
+            earliest = open_impressions(config.data.root).dates("natural")[0] + dt.timedelta(
                 days=config.cpm.first_days - 1
             )
             before = (
@@ -121,7 +122,7 @@ class Study:
         config = self.config(seed, row)
         if not config.snapshots.count:
             return []
-        earliest = available_dates(config.data.root, "natural")[0] + FIRST_TPM
+        earliest = open_impressions(config.data.root).dates("natural")[0] + FIRST_TPM
         weeks = (self.dates(seed)[0] - WEEK * n for n in range(1000))
         return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
 
@@ -228,7 +229,7 @@ def _make_world(study: Study, seed: int) -> None:
             "natural": [first - dt.timedelta(days=config.actr.natural_days - 1), *start_cpm],
         }
         for domain, found in starts.items():
-            known = available_dates(data.root, domain)
+            known = open_impressions(data.root).dates(domain)
             start = min(found)
             prepare(config, domain, [date for date in known if start <= date <= last])
 

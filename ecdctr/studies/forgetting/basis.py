@@ -10,7 +10,7 @@ from ecdctr.config import Config, digest
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.stored import EVALUATING
 from ecdctr.examples.prepare import example_path
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 
 MATRIX = "studies.forgetting.matrix"
 
@@ -39,7 +39,7 @@ def row_basis(dates: list[dt.date], every: int, fingerprints: list[str]) -> RowB
 
 def row_basis_now(config: Config, dates: list[dt.date], every: int) -> RowBasis:
     """The basis that rows would have now; reads the days' files. Raises StoreError when a day is missing."""
-    delivered = set(available_dates(config.data.root, "ads"))
+    delivered = set(open_impressions(config.data.root).dates("ads"))
     missing = [str(date) for date in dates if date not in delivered]
     if missing:
         raise StoreError(f"No ads of {', '.join(missing[:5])} under {config.data.root}.")

@@ -23,7 +23,8 @@ from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, refus
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
 from ecdctr.errors import ConfigError
-from ecdctr.impressions.days import available_dates, window
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
 
@@ -100,7 +101,7 @@ class Wanted(NamedTuple):
             raise ConfigError(
                 f"from_date {first}, to_date {last}: expected three days or more, oldest first."
             )
-        known = available_dates(settings.config.data.root, "ads")
+        known = open_impressions(settings.config.data.root).dates("ads")
         missing = [str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in known]
         if missing:
             raise ConfigError(

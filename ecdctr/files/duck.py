@@ -1,0 +1,41 @@
+"""DuckDB as the whole project uses it: bounded, in UTC, and with paths that are names, never patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+
+def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a connection in memory with these bounds (DuckDB's own where None), e.g. '2GB', in UTC."""
+    connection = duckdb.connect()
+    if memory:
+        connection.execute(f"SET memory_limit = {literal(memory)}")
+    if threads:
+        connection.execute(f"SET threads = {int(threads)}")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
+def literal(value: object) -> str:
+    """Quote text for SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Quote a column's or table's name for SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def parquet(paths: Iterable[Path | str]) -> str:
+    """Write the table function that reads exactly these Parquet files.
+
+    DuckDB takes every name for a glob pattern: `[`, `*` and `?` stand in brackets so that each means itself. Columns
+    come from the files alone, never from folders named key=value.
+    """
+    names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", str(path))) for path in paths)
+    return f"read_parquet([{names}], hive_partitioning = false)"

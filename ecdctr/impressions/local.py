@@ -1,0 +1,67 @@
+"""Impressions in a folder of this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from ecdctr.config import Domain
+from ecdctr.impressions.impressions import date_of, is_part
+
+
+class LocalImpressions:
+    """Days under a folder; see Impressions for what each method says."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def dates(self, domain: Domain) -> list[dt.date]:
+        days = ((date_of(name), name) for name in _names(self.root / f"domain={domain}"))
+        return sorted(date for date, _ in days if date and self.has(domain, date))
+
+    def has(self, domain: Domain, date: dt.date) -> bool:
+        return any(map(is_part, _names(day_folder(self.root, domain, date))))
+
+    def files(self, domain: Domain, date: dt.date) -> list[Path]:
+        folder = day_folder(self.root, domain, date)
+        return sorted(folder / name for name in _names(folder) if is_part(name))
+
+    def digest(self, domain: Domain, date: dt.date) -> str:
+        return digest_files(self.files(domain, date))
+
+    def where(self, domain: Domain, date: dt.date) -> str:
+        return str(day_folder(self.root, domain, date))
+
+    def other_folders(self, domain: Domain) -> list[str]:
+        names = _names(self.root / f"domain={domain}")
+        return sorted(name for name in names if date_of(name) is None and name[0] not in "._")
+
+
+def day_folder(root: Path, domain: Domain, date: dt.date) -> Path:
+    """Return the hive partition of one day of one domain."""
+    return root / f"domain={domain}" / f"date={date}"
+
+
+def digest_files(paths: list[Path]) -> str:
+    """Return SHA-256 over the digests of files; each is read once per size and time of change."""
+    parts = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        parts.update(_digest_file(str(path), stat.st_size, stat.st_mtime_ns).encode())
+    return parts.hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@lru_cache(maxsize=100_000)
+def _digest_file(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

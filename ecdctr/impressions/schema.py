@@ -1,0 +1,415 @@
+"""One typed reading of impressions: the type of a column is the same in every file, day and engine.
+
+The type follows from what a file declares alone, so it depends on no other day: integers of any width are `integer`
+(int64), text, dictionaries of text and dates `text`, and so on; a file whose column holds nothing at all (Arrow's type
+null) fits every type. Files that disagree are refused. Values that do not fit their type, such as an unsigned number
+beyond int64, are bad rows (`misfit`) that the contract counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecdctr.config import Feature
+from ecdctr.errors import first_line
+from ecdctr.files.duck import identifier, literal, parquet
+
+Name = Literal["integer", "text", "boolean", "number", "instant", "label", "nothing"]
+Role = Literal["id", "instant", "label", "category", "categories", "number", "oracle", "key"]
+
+SQL: dict[Name, str] = {
+    "integer": "BIGINT",
+    "text": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "number": "DOUBLE",
+    "instant": "TIMESTAMPTZ",
+    "label": "TINYINT",
+}
+EXPECTED: dict[Role, str] = {
+    "id": "an integer or text",
+    "instant": "timestamp[us, tz=UTC]",
+    "label": "int8",
+    "category": "an integer, text, boolean or date",
+    "categories": "a list of integers or text",
+    "number": "a number",
+    "oracle": "a number",
+    "key": "an integer or text",
+}
+MEND: dict[Role, str] = {
+    "instant": "; write it in microseconds and UTC (DuckDB: TIMESTAMPTZ; pyarrow: timestamp('us', 'UTC'); "
+    "Spark: spark.sql.parquet.outputTimestampType TIMESTAMP_MICROS)",
+    "label": "; write it so (DuckDB: click::TINYINT; Spark: cast('tinyint'))",
+}
+CONTRACT = ("user_id", "item_id", "ts", "click")
+DAMAGED = "expected a whole Parquet file, found a damaged one"
+WHOLE = {16: 2048, 32: 2**24, 64: 2**53}  # up to here floats of these bits hold every whole number
+FLOAT32_MAX = "3.4028234663852886e38"
+
+
+class Violation(NamedTuple):
+    """One breach of the contract."""
+
+    kind: str
+    where: str
+    message: str
+    bad_rows: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class ColumnType(NamedTuple):
+    """The one type of a column; `many` for lists of it."""
+
+    name: Name
+    many: bool = False
+
+    def __str__(self) -> str:
+        return f"list of {self.name}" if self.many else self.name
+
+    def agrees(self, other: ColumnType) -> bool:
+        """Say whether values of both can stand in one column."""
+        return self.many == other.many and (
+            self.name == other.name or "nothing" in (self.name, other.name)
+        )
+
+
+class Column(NamedTuple):
+    """A column that is read, and what for."""
+
+    name: str
+    role: Role
+
+    @property
+    def optional(self) -> bool:
+        """Whether a day may do without it."""
+        return self.role in ("key", "oracle")
+
+
+class Footer(NamedTuple):
+    """What a Parquet file says of itself."""
+
+    rows: int
+    schema: pa.Schema
+
+
+class Group(NamedTuple):
+    """Files of a day that declare the columns alike; a type of None: the column is not there."""
+
+    files: tuple[Path, ...]
+    declared: tuple[pa.DataType | None, ...]
+
+
+class DaySchema(NamedTuple):
+    """How a day is read: each column with its type, in order, from groups of files."""
+
+    columns: tuple[Column, ...]
+    types: tuple[ColumnType, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes an impression one: its id where there is one, else who saw what when."""
+        has_id = "impression_id" in self.names
+        return ("impression_id",) if has_id else ("user_id", "item_id", "ts")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are there."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def order(self) -> str:
+        """The order of a day's rows, total since `key` is unique: SQL for ORDER BY."""
+        has_id = "impression_id" in self.names
+        return ", ".join(("ts", "user_id", "item_id", *(("impression_id",) if has_id else ())))
+
+    @property
+    def preference(self) -> str:
+        """Which of several rows with one key stays, SQL for ORDER BY: a click, then the least by all columns."""
+        rest = (identifier(name) for name in self.names if name != "click")
+        return ", ".join(("click DESC", *rest))
+
+    def fits(self, name: str) -> str:
+        """Say what is expected of a column's values, for a message about those that do not fit."""
+        i = self.names.index(name)
+        declared = sorted({str(group.declared[i]) for group in self.groups})
+        if self.types[i].name == "number":
+            return "expected finite numbers within float32, or null"
+        limits = (
+            "whole numbers" if "float" in declared[0] or "double" in declared[0] else "integers"
+        )
+        return f"expected {limits} that int64 holds, declared as {', '.join(declared)}; write others as text"
+
+    def select(self) -> str:
+        """Write the query of the day's typed rows; `_misfit` names the first column whose value does not fit."""
+        return " UNION ALL ".join(self._select(group) for group in self.groups)
+
+    def _select(self, group: Group) -> str:
+        values, misfits = [], []
+        for column, kind, declared in zip(self.columns, self.types, group.declared, strict=True):
+            raw = identifier(column.name)
+            values.append(f"{_cast(raw, kind, declared)} AS {raw}")
+            if declared is not None and (wrong := _misfit(raw, kind, declared)):
+                misfits.append(f"WHEN {wrong} THEN {literal(column.name)}")
+        misfit = f"CASE {' '.join(misfits)} END" if misfits else "NULL::VARCHAR"
+        return f"SELECT {', '.join(values)}, {misfit} AS _misfit FROM {parquet(group.files)}"
+
+
+def columns_of(features: Iterable[Feature]) -> tuple[Column, ...]:
+    """List what is read of impressions: the contract's columns, the declared features, the optional ones."""
+    roles: dict[str, Role] = {
+        "categorical": "category",
+        "multi_valued": "categories",
+        "numeric": "number",
+    }
+    return (
+        Column("user_id", "id"),
+        Column("item_id", "id"),
+        Column("ts", "instant"),
+        Column("click", "label"),
+        *(Column(feature.name, roles[feature.kind]) for feature in features),
+        Column("impression_id", "key"),
+        Column("oracle_ctr", "oracle"),
+    )
+
+
+def read_schema(
+    files: list[Path], features: Iterable[Feature]
+) -> tuple[DaySchema | None, list[Violation]]:
+    """Read the footers of a day's files; the schema, None when there is a violation, and the violations.
+
+    Files without rows are left out, whatever they declare.
+    """
+    columns = columns_of(features)
+    violations: list[Violation] = []
+    declared: dict[Path, tuple[pa.DataType | None, ...]] = {}
+    for path in files:
+        footer = _read_footer(path)
+        if isinstance(footer, Violation):
+            violations.append(footer)
+        elif footer.rows:
+            declared[path], breaches = _declared(path, footer.schema, columns)
+            violations += breaches
+    if not declared and not violations:
+        where = str(files[0] if len(files) == 1 else files[0].parent)
+        violations.append(Violation("empty_file", where, "expected at least one row, found 0"))
+    types, breaches = _agree(columns, declared) if not violations else ([], [])
+    violations += breaches
+    if violations:
+        return None, violations
+    there = [i for i, kind in enumerate(types) if kind is not None]
+    groups: dict[tuple[pa.DataType | None, ...], list[Path]] = {}
+    for path, kinds in declared.items():
+        groups.setdefault(tuple(kinds[i] for i in there), []).append(path)
+    return (
+        DaySchema(
+            tuple(columns[i] for i in there),
+            tuple(kind for kind in types if kind is not None),
+            tuple(Group(tuple(paths), kinds) for kinds, paths in groups.items()),
+        ),
+        [],
+    )
+
+
+def type_of(role: Role, declared: pa.DataType) -> ColumnType | None:
+    """Return the type that a declared one is read as; None where it does not fit the role."""
+    kind = declared.value_type if pa.types.is_dictionary(declared) else declared
+    if role == "instant":
+        return ColumnType("instant") if kind == pa.timestamp("us", tz="UTC") else None
+    if role == "label":
+        return ColumnType("label") if kind == pa.int8() else None
+    if role in ("number", "oracle"):
+        numeric = (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        )
+        return ColumnType("number") if numeric or pa.types.is_null(kind) else None
+    if role == "categories":
+        if pa.types.is_null(kind):
+            return ColumnType("nothing", many=True)
+        element = type_of("category", kind.value_type) if _is_list(kind) else None
+        return element and ColumnType(element.name, many=True)
+    name = _category(kind)
+    if role == "id" and (pa.types.is_floating(kind) or pa.types.is_date(kind)):
+        name = None
+    if role == "id" and name not in ("integer", "text"):
+        return None
+    if role == "key":
+        name = _key(kind)
+    return ColumnType(name) if name else None
+
+
+def _category(kind: pa.DataType) -> Name | None:
+    if pa.types.is_null(kind):
+        return "nothing"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "integer"
+    if pa.types.is_decimal(kind) and kind.scale == 0 and kind.precision <= 38:
+        return "integer"
+    return "text" if _is_text(kind) or pa.types.is_date(kind) else None
+
+
+def _key(kind: pa.DataType) -> Name | None:
+    """Ids of impressions: numbers up to int64 as such, what is wider or something else as text."""
+    if pa.types.is_integer(kind) and kind != pa.uint64():
+        return "integer"
+    if pa.types.is_nested(kind) or pa.types.is_floating(kind):
+        return None
+    return "nothing" if pa.types.is_null(kind) else "text"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def _read_footer(path: Path) -> Footer | Violation:
+    where = str(path)
+    if path.is_dir():
+        return Violation(
+            "unreadable", where, "expected a Parquet file, found a folder; move its files up"
+        )
+    try:
+        stat = os.stat(path)
+        if stat.st_size == 0:
+            return Violation("empty_file", where, "expected a Parquet file, found 0 bytes")
+        return _footer(where, stat.st_size, stat.st_mtime_ns)
+    except (pa.ArrowException, OSError) as error:
+        return Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
+
+
+@lru_cache(maxsize=20_000)
+def _footer(path: str, size: int, mtime_ns: int) -> Footer:
+    """Read once per size and time of change."""
+    with pq.ParquetFile(path) as file:
+        return Footer(file.metadata.num_rows, file.schema_arrow)
+
+
+def _declared(
+    path: Path, schema: pa.Schema, columns: tuple[Column, ...]
+) -> tuple[tuple[pa.DataType | None, ...], list[Violation]]:
+    """What a file declares for each column, by exact name, and what is wrong with it."""
+    kinds: list[pa.DataType | None] = []
+    violations = []
+    by_lower: dict[str, list[str]] = {}
+    for name in schema.names:
+        by_lower.setdefault(name.lower(), []).append(name)
+    for column in columns:
+        alike = by_lower.get(column.name.lower(), [])
+        problem = None
+        if len(alike) > 1:
+            problem = ("ambiguous_column", f"expected once, found {' and '.join(alike)}; names must differ by more "
+                       "than upper and lower case")  # fmt: skip
+        elif column.name not in alike:
+            kinds.append(None)
+            if not column.optional:
+                violations.append(_missing(path, column, schema, alike))
+            continue
+        else:
+            kind = schema.field(column.name).type
+            kinds.append(kind)
+            if type_of(column.role, kind) is None:
+                mend = MEND.get(column.role, "")
+                problem = ("wrong_type", f"expected {EXPECTED[column.role]}, found {kind}{mend}")
+        if problem:
+            violations.append(
+                Violation(problem[0], str(path), f"column {column.name}: {problem[1]}")
+            )
+    return tuple(kinds), violations
+
+
+def _missing(path: Path, column: Column, schema: pa.Schema, alike: list[str]) -> Violation:
+    contract = column.name in CONTRACT
+    declared = "" if contract else " declared in the configuration under 'features'"
+    among = f"{alike[0]}, which differs in case" if alike else ", ".join(schema.names)
+    return Violation(
+        "missing_column" if contract else "unknown_feature",
+        str(path),
+        f"column {column.name}{declared}: expected, not found among: {among}",
+    )
+
+
+def _agree(
+    columns: tuple[Column, ...], declared: dict[Path, tuple[pa.DataType | None, ...]]
+) -> tuple[list[ColumnType | None], list[Violation]]:
+    """One type per column over all files, None where none has it, and the files that disagree with those before."""
+    types: list[ColumnType | None] = []
+    violations = []
+    for i, column in enumerate(columns):
+        agreed, first = None, None
+        for path, kinds in declared.items():
+            kind = kinds[i]
+            own = None if kind is None else type_of(column.role, kind)
+            if own is None:
+                continue
+            if agreed and not agreed.agrees(own):
+                assert first is not None  # noqa: S101  # set together with the agreed type
+                violations.append(disagreement(column.name, path, f"{own} ({kind})", first[0],
+                                                f"{agreed} ({first[1]})"))  # fmt: skip
+            elif agreed is None or agreed.name == "nothing":
+                agreed, first = own, (path, kind)
+        types.append(agreed)
+    return types, violations
+
+
+def disagreement(name: str, path: Path, own: str, other: Path, others: str) -> Violation:
+    """Word that a column has a type in one file and another in a file before it."""
+    return Violation(
+        "wrong_type",
+        str(path),
+        f"column {name}: expected {others} as in {other}, found {own}; a column has one type in the whole log",
+    )
+
+
+def _cast(raw: str, kind: ColumnType, declared: pa.DataType | None) -> str:
+    """SQL of a column's typed values."""
+    if kind.name == "nothing" or declared is None:
+        return "NULL" if kind.name == "nothing" else f"NULL::{SQL[kind.name]}"
+    if kind.many:
+        if pa.types.is_null(declared):
+            return f"NULL::{SQL[kind.name]}[]"
+        element = _cast("x", ColumnType(kind.name), declared.value_type)
+        return f"list_transform({raw}, lambda x: {element})"
+    if pa.types.is_dictionary(declared):
+        declared = declared.value_type
+    value = raw
+    if pa.types.is_floating(declared):
+        value = f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
+    cast = "TRY_CAST" if kind.name == "integer" else "CAST"
+    return f"{cast}({value} AS {SQL[kind.name]})"
+
+
+def _misfit(raw: str, kind: ColumnType, declared: pa.DataType) -> str | None:
+    """SQL of the condition that a value does not fit its column's type; None where every value does."""
+    if pa.types.is_dictionary(declared):
+        declared = declared.value_type
+    if pa.types.is_null(declared):
+        return None
+    if kind.many:
+        wrong = _misfit("x", ColumnType(kind.name), declared.value_type)
+        return wrong and f"len(list_filter({raw}, lambda x: {wrong})) > 0"
+    if pa.types.is_floating(declared):
+        limit = FLOAT32_MAX if kind.name == "number" else str(WHOLE[declared.bit_width])
+        fits = f"abs({raw}::DOUBLE) <= {limit}::DOUBLE"
+        if kind.name == "integer":
+            fits += f" AND {raw} = trunc({raw})"
+        return f"(NOT isnan({raw}) AND NOT ({fits}))"
+    if kind.name == "integer" and (declared == pa.uint64() or pa.types.is_decimal(declared)):
+        return f"({raw} IS NOT NULL AND TRY_CAST({raw} AS BIGINT) IS NULL)"
+    return None
