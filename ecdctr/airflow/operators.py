@@ -24,7 +24,7 @@ from ecdctr.airflow.refusals import RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
 from ecdctr.config import DEFAULT, Config, Level
 from ecdctr.errors import TRY_AGAIN
-from ecdctr.impressions.days import available_dates
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
@@ -134,7 +134,7 @@ class WaitForDay(BaseOperator):
         self,
         *,
         root: str,
-        domain: str,
+        domain: Domain,
         date: str,
         poke_seconds: float,
         wait_hours: float,
@@ -191,7 +191,7 @@ class WaitForDay(BaseOperator):
     def outlook(self, now: dt.datetime) -> str:
         """What is waited for, what is there, and until when; raises RunRefused if it is in vain."""
         date, until = dt.date.fromisoformat(self.date), now + dt.timedelta(hours=self.wait_hours)
-        dates = available_dates(absolute(self.root), self.domain)  # type: ignore[arg-type]
+        dates = open_impressions(absolute(self.root)).dates(self.domain)
         there = f"delivered are {dates[0]} to {dates[-1]}" if dates else "none are delivered yet"
         what = f"{self.domain} impressions of {date} under {self.root}"
         if dates and date < dates[0]:
