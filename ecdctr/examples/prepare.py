@@ -35,7 +35,11 @@ from ecdctr.memory.join import memory_columns, memory_relation
 
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 1  # raised by whoever changes the examples where no module shows it
-PREPARING = ("impressions", "examples.transforms", "files.duck")  # and this module; Spark makes the same rows
+PREPARING = (
+    "impressions",
+    "examples.transforms",
+    "files.duck",
+)  # and this module; Spark makes the same rows
 
 
 class Prepared(NamedTuple):
