@@ -86,7 +86,7 @@ class Data(Section):
 
     @field_validator("root", mode="plain", json_schema_input_type=str)
     @classmethod
-    def _path_or_url(cls, value: object) -> Root:
+    def _path_or_url(cls, value: object) -> Path | str:
         if isinstance(value, Path):
             return value
         if not isinstance(value, str) or not value.strip():

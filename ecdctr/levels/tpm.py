@@ -10,13 +10,14 @@ from typing import ClassVar
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.prepare import raw_views
 from ecdctr.examples.remembered import Remembered
+from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import start_from
 from ecdctr.levels.reading import days_since
 from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
-from ecdctr.memory.table import newest_table, parquet, quoted
+from ecdctr.memory.table import newest_table
 from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
 
@@ -70,7 +71,7 @@ def _save_memory(request: Request, folder: Path) -> None:
         date = newest_table(config.memory, request.date)
         for key, path in Remembered(config).tables(connection, views, date).items():
             kept = f"SELECT * FROM {parquet([path])} WHERE place <= {config.memory.max_pairs}"  # noqa: S608
-            target = quoted(folder / f"{key}.parquet")
+            target = literal(folder / f"{key}.parquet")
             connection.execute(
                 f"COPY ({kept} ORDER BY user_id, value) TO {target} "
                 "(FORMAT parquet, COMPRESSION zstd)"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecdctr.config import Memory
+from ecdctr.files.duck import parquet
 from ecdctr.memory.columns import DOMAINS, input_names, inputs
 from ecdctr.memory.pairs import as_counts
-from ecdctr.files.duck import parquet
 from ecdctr.memory.table import sums
 
 
