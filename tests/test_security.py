@@ -21,7 +21,8 @@ from ecdctr.errors import ConfigError, EcdctrError, StoreError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions import contract
 from ecdctr.impressions.contract import validate_day
-from ecdctr.impressions.local import LocalImpressions, day_folder
+from ecdctr.impressions.layout import day_folder
+from ecdctr.impressions.local import LocalImpressions
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models import checkpoint

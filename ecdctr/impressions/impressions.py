@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from ecdctr.config import Domain
-
-DAY_FOLDER = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
+from ecdctr.impressions.local import LocalImpressions
 
 
 class Impressions(Protocol):
@@ -48,20 +46,4 @@ def open_impressions(root: Path | str) -> Impressions:
         from ecdctr.impressions.remote import RemoteImpressions
 
         return RemoteImpressions(root)
-    from ecdctr.impressions.local import LocalImpressions
-
     return LocalImpressions(root)
-
-
-def date_of(folder: str) -> dt.date | None:
-    """Return the date of a folder named date=YYYY-MM-DD, None for any other name."""
-    match = DAY_FOLDER.fullmatch(folder)
-    try:
-        return dt.date.fromisoformat(match[1]) if match else None
-    except ValueError:  # 2026-02-30
-        return None
-
-
-def is_part(name: str) -> bool:
-    """Say whether a file of a day's folder holds impressions: *.parquet, not hidden by a dot or an underscore."""
-    return name.endswith(".parquet") and not name.startswith((".", "_"))

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecdctr.config import Domain
-from ecdctr.impressions.impressions import date_of, is_part
+from ecdctr.impressions.layout import date_of, day_folder, is_part
 
 
 class LocalImpressions:
@@ -38,11 +38,6 @@ class LocalImpressions:
     def other_folders(self, domain: Domain) -> list[str]:
         names = _names(self.root / f"domain={domain}")
         return sorted(name for name in names if date_of(name) is None and name[0] not in "._")
-
-
-def day_folder(root: Path, domain: Domain, date: dt.date) -> Path:
-    """Return the hive partition of one day of one domain."""
-    return root / f"domain={domain}" / f"date={date}"
 
 
 def digest_files(paths: list[Path]) -> str:

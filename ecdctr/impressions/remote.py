@@ -21,7 +21,7 @@ from ecdctr.config import Domain, digest
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
-from ecdctr.impressions.impressions import date_of, is_part
+from ecdctr.impressions.layout import date_of, is_part
 from ecdctr.impressions.local import digest_files
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ecdctr.config import DOMAINS, Domain, Simulation
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
-from ecdctr.impressions.local import day_folder
+from ecdctr.impressions.layout import day_folder
 
 PRESETS: dict[str, Simulation] = {
     "tiny": Simulation(

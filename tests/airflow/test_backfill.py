@@ -19,7 +19,7 @@ from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.airflow.triggers import YesterdayTrigger
 from ecdctr.config import DOMAINS, load_config
 from ecdctr.errors import EcdctrError
-from ecdctr.impressions.local import day_folder
+from ecdctr.impressions.layout import day_folder
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
