@@ -1,0 +1,30 @@
+"""How the folders and files of impressions are named: domain=<domain>/date=<YYYY-MM-DD>/*.parquet."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+from ecdctr.config import Domain
+
+DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
+
+
+def day_folder(root: Path, domain: Domain, date: dt.date) -> Path:
+    """Return the hive partition of one day of one domain."""
+    return root / f"domain={domain}" / f"date={date}"
+
+
+def date_of(folder: str) -> dt.date | None:
+    """Return the date of a folder named date=YYYY-MM-DD, None for any other name."""
+    match = DAY_FOLDER.fullmatch(folder)
+    try:
+        return dt.date.fromisoformat(match[1]) if match else None
+    except ValueError:  # 2026-02-30
+        return None
+
+
+def is_part(name: str) -> bool:
+    """Say whether a file of a day's folder holds impressions: *.parquet, not hidden by a dot or an underscore."""
+    return name.endswith(".parquet") and not name.startswith((".", "_"))
