@@ -22,7 +22,7 @@ from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import VersionLink
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
-from ecdctr.config import DEFAULT, Config, Level
+from ecdctr.config import DEFAULT, Config, Domain, Level
 from ecdctr.errors import TRY_AGAIN
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import absolute
