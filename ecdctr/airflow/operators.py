@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ class WaitForDay(BaseOperator):
         root: str,
         domain: Domain,
         date: str,
+        ready: str,
+        marker: str,
+        settle_seconds: float,
         poke_seconds: float,
         wait_hours: float,
         level: Level | None = None,
@@ -145,6 +149,7 @@ class WaitForDay(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.root, self.domain, self.date = root, domain, date
+        self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
         self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
         self.level, self.experiment, self.variant = level, experiment, variant
 
@@ -156,11 +161,15 @@ class WaitForDay(BaseOperator):
         """
         if self.level:
             self.look_above(self.level)
-        timing = {"poke_seconds": self.poke_seconds, "timeout_seconds": self.wait_hours * 3600}
-        trigger = DayTrigger(self.root, self.domain, self.date, **timing)
-        if trigger.look() == "ready":
+        trigger = DayTrigger(
+            self.root, self.domain, self.date, self.ready, self.marker, self.settle_seconds,
+            poke_seconds=self.poke_seconds, timeout_seconds=self.wait_hours * 3600,
+        )  # fmt: skip
+        lacking = trigger.lacks(time.monotonic())
+        if lacking is None:
             self.log.info("%s impressions of %s are there.", self.domain, self.date)
             return
+        self.log.info("%s impressions of %s: %s.", self.domain, self.date, lacking)
         self.log.info("%s", self.outlook(dt.datetime.now(dt.UTC)))
         self.defer(trigger=trigger, method_name="arrived")
 

@@ -12,10 +12,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from ecdctr.config import Domain
-from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.delivery import Delivery
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
+SETTLED_DAYS = 3  # a backfill does not wait for days that have long been there
 Outcome = Literal["ready", "waiting", "failed"]
 
 
@@ -53,19 +54,45 @@ class PollTrigger(BaseTrigger):
 
 
 class DayTrigger(PollTrigger):
-    """Waits for a day of a domain to have Parquet files."""
+    """Waits for a day of a domain to be delivered: as data.ready says, and unchanged for some seconds.
 
-    names = ("root", "domain", "date")
+    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle.
+    """
 
-    def __init__(self, root: str, domain: Domain, date: str, **timing: float) -> None:
+    names = ("root", "domain", "date", "ready", "marker", "settle_seconds")
+
+    def __init__(
+        self,
+        root: str,
+        domain: Domain,
+        date: str,
+        ready: str,
+        marker: str,
+        settle_seconds: float,
+        **timing: float,
+    ) -> None:
         super().__init__(**timing)
         self.root, self.domain, self.date = root, domain, date
+        self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
+        self._seen: tuple[dict[str, int], float] = {}, 0.0
 
     def look(self) -> Outcome:
-        """Whether the day is there."""
-        impressions = open_impressions(absolute(self.root))
-        there = impressions.has(self.domain, dt.date.fromisoformat(self.date))
-        return "ready" if there else "waiting"
+        """Whether the day is there, and as it was."""
+        return "ready" if self.lacks(time.monotonic()) is None else "waiting"
+
+    def lacks(self, now: float) -> str | None:
+        """What is awaited, in words; None if nothing is. `now` in seconds, of a clock that only goes forward."""
+        delivery = Delivery(absolute(self.root), self.ready, self.marker)
+        date = dt.date.fromisoformat(self.date)
+        lacking = delivery.lacks(self.domain, date)
+        over = dt.datetime.combine(date, dt.time(), dt.UTC) + dt.timedelta(days=1 + SETTLED_DAYS)
+        if lacking or not self.settle_seconds or over < dt.datetime.now(dt.UTC):
+            return lacking
+        entries = delivery.entries(self.domain, date)
+        if entries != self._seen[0]:
+            self._seen = entries, now
+        still = self.settle_seconds - (now - self._seen[1])
+        return f"its files must not change for another {still:.0f} s" if still > 0 else None
 
 
 class YesterdayTrigger(PollTrigger):

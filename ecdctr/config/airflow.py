@@ -40,6 +40,13 @@ class AirflowSettings(Section):
     wait_hours: float = Field(
         36, gt=0, le=8760, description="how long a run waits for a day's data"
     )
+    settle_minutes: float = Field(
+        0,
+        ge=0,
+        le=10_080,
+        description="how long no file of a day may have come or changed before a run reads it; without a marker "
+        "(data.ready: files) longer than the longest pause between two files of one delivery",
+    )
     poke_seconds: float = Field(
         60, gt=0, le=86_400, description="how often a waiting run looks for the day"
     )

@@ -57,6 +57,16 @@ class Data(Section):
         Path("prepared"),
         description="folder of prepared examples; it can be made again at any time",
     )
+    ready: Literal["files", "marker", "rows"] = Field(
+        "files",
+        description="when a day is delivered: with its first file, with the marker beside its files, or when these "
+        "have as many rows as the marker says",
+    )
+    marker: str = Field(
+        "_SUCCESS",
+        pattern=r"^[A-Za-z0-9_.-]{1,100}$",
+        description="file in a day's folder, written after the others; for ready: rows its text is their number",
+    )
     allowed_missing_days: Days = Field(0, description="days of a window that may be missing")
     quarantine: bool = Field(
         False, description="set bad rows aside under <root>/_quarantine instead of stopping"

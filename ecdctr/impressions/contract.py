@@ -12,6 +12,7 @@ import duckdb
 from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import duck
+from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.schema import (
     DAMAGED,
@@ -77,6 +78,11 @@ def validate_day(
         where = impressions.where(domain, date)
         missing = Violation("missing_day", where, "expected at least one .parquet file, found none")
         return DayReport(domain, date, 0, 0, [missing])
+    lacking = Delivery.of(config.data).lacks(domain, date)
+    if lacking:
+        message = f"expected a whole day, but {lacking} (data.ready: {config.data.ready})"
+        incomplete = Violation("incomplete_day", impressions.where(domain, date), message)
+        return DayReport(domain, date, 0, 0, [incomplete])
     schema, violations = read_schema(files, config.features)
     if schema is None:
         return DayReport(domain, date, 0, 0, violations)

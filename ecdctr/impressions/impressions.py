@@ -22,6 +22,14 @@ class Impressions(Protocol):
         """Say whether a day has a file, without copying any."""
         ...
 
+    def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
+        """List the names and bytes of all files in a day's folder, read or not; empty if there is none."""
+        ...
+
+    def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
+        """Read a small file of a day's folder, such as a marker; what is no text becomes marks of replacement."""
+        ...
+
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
         """List the Parquet files of a day on this machine, sorted by name; empty if the day is missing."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import os
@@ -24,6 +25,17 @@ class LocalImpressions:
 
     def has(self, domain: Domain, date: dt.date) -> bool:
         return any(map(is_part, _names(day_folder(self.root, domain, date))))
+
+    def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
+        folder = day_folder(self.root, domain, date)
+        sizes = {}
+        for name in _names(folder):
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                sizes[name] = (folder / name).stat().st_size
+        return sizes
+
+    def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
+        return (day_folder(self.root, domain, date) / name).read_text(errors="replace")
 
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
         folder = day_folder(self.root, domain, date)

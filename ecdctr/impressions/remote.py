@@ -45,6 +45,16 @@ class RemoteImpressions:
     def has(self, domain: Domain, date: dt.date) -> bool:
         return bool(_listing(self.root, domain, date))
 
+    def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
+        listing = _list(self.root, f"domain={domain}/date={date}")
+        return {path.rsplit("/", 1)[1]: int(info["size"]) for path, info in listing.items()}
+
+    def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
+        filesystem, path = _open(self.root)
+        with _explained(self.root):
+            content: bytes = filesystem.cat_file(f"{path}/domain={domain}/date={date}/{name}")
+        return content.decode(errors="replace")
+
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
         listing = _listing(self.root, domain, date)
         if not listing:

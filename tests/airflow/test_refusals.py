@@ -50,8 +50,9 @@ def test_what_a_template_refuses_fails_the_first_task_without_a_retry(level):
 
 def wait_for(world, date):
     return WaitForDay(
-        task_id="w", root=str(world), domain="ads", date=date, poke_seconds=1, wait_hours=36
-    )
+        task_id="w", root=str(world), domain="ads", date=date, poke_seconds=1, wait_hours=36,
+        ready="files", marker="_SUCCESS", settle_seconds=0,
+    )  # fmt: skip
 
 
 def test_a_day_that_is_awaited_says_what_is_there_and_until_when(world):
@@ -100,7 +101,8 @@ def test_a_refusal_of_a_command_stands_in_the_log_a_sentence_a_line(tmp_path, mo
 def look(world, level, variant="default"):
     made = WaitForDay(
         task_id="w", root=str(world), domain="ads", date="2026-01-18", poke_seconds=1, wait_hours=1,
-        level=level, experiment="e", variant=variant,
+        level=level, experiment="e", variant=variant, ready="files", marker="_SUCCESS",
+        settle_seconds=0,
     )  # fmt: skip
     made.look_above(level)
 

@@ -1,0 +1,61 @@
+"""Whether a day has been delivered whole: by its files alone, by a marker beside them, or by the rows that it promises."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import NamedTuple
+
+from ecdctr.config import Data, Domain
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import is_part
+
+MARKER_BYTES = 1000
+
+
+class Delivery(NamedTuple):
+    """How days are delivered under a root; `ready` and `marker` as in the configuration's section data."""
+
+    root: Path | str
+    ready: str
+    marker: str
+
+    @classmethod
+    def of(cls, data: Data) -> Delivery:
+        """As configured."""
+        return cls(data.root, data.ready, data.marker)
+
+    def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
+        """The names and bytes of what lies in the day's folder."""
+        return open_impressions(self.root).entries(domain, date)
+
+    def lacks(self, domain: Domain, date: dt.date) -> str | None:
+        """What the day lacks to be whole, in words; None if it is."""
+        entries = self.entries(domain, date)
+        if not any(map(is_part, entries)):
+            return "no .parquet file is there"
+        if self.ready == "files":
+            return None
+        if self.marker not in entries:
+            return f"the marker {self.marker} is not there"
+        if self.ready == "marker":
+            return None
+        if entries[self.marker] > MARKER_BYTES:
+            size = f"{entries[self.marker]:,} bytes"
+            return f"the marker {self.marker} should hold the number of rows, found {size}"
+        return self._lacks_rows(domain, date)
+
+    def _lacks_rows(self, domain: Domain, date: dt.date) -> str | None:
+        import pyarrow as pa  # not at the top: a DAG file is parsed without it
+        import pyarrow.parquet as pq
+
+        impressions = open_impressions(self.root)
+        text = impressions.read_text(domain, date, self.marker).strip()
+        if not (text.isascii() and text.isdigit()):
+            return f"the marker {self.marker} should hold the number of rows, found {text!r:.40}"
+        try:
+            rows = sum(pq.read_metadata(path).num_rows for path in impressions.files(domain, date))
+        except (pa.ArrowException, OSError):  # still being written
+            return "a file cannot be read as Parquet"
+        found = f"the marker {self.marker} says {int(text):,} rows, {rows:,} are there"
+        return None if rows == int(text) else found
