@@ -67,11 +67,29 @@ def postgres(data: Path, port: int | None = None) -> Iterator[str]:
                 start_new_session=True,
             )
             _wait_ready(programs, process, sockets, port or 5432, log)
-            where = quote(str(sockets), safe="") + (f"&port={port}" if port else "")
-            yield f"postgresql+psycopg2://{USER}@/postgres?host={where}"
+            yield _url(sockets) + (f"&port={port}" if port else "")
         finally:
             if process is not None:
                 _stop(process)
+
+
+def running_url(data: Path) -> str | None:
+    """The URL of a server that another process runs on the database in `data`; None if there is none."""
+    programs, note = _programs(), data / "postmaster.pid"
+    try:
+        sockets = Path(note.read_text().splitlines()[4])
+    except (OSError, IndexError):
+        return None
+    return _url(sockets) if programs and _ready(programs, sockets, 5432) else None
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql+psycopg2://{USER}@/postgres?host={quote(str(sockets), safe='')}"
+
+
+def _ready(programs: Path, sockets: Path, port: int) -> bool:
+    probe = [str(programs / "pg_isready"), "-q", "-h", str(sockets), "-p", str(port), "-U", USER]
+    return subprocess.run([*probe, "-d", "postgres"], check=False).returncode == 0  # noqa: S603
 
 
 def _programs() -> Path | None:
@@ -152,20 +170,8 @@ def _wait_ready(
     programs: Path, process: subprocess.Popen, sockets: Path, port: int, log: Path
 ) -> None:
     deadline = time.monotonic() + SECONDS
-    probe = [
-        str(programs / "pg_isready"),
-        "-q",
-        "-h",
-        str(sockets),
-        "-p",
-        str(port),
-        "-U",
-        USER,
-        "-d",
-        "postgres",
-    ]
     while process.poll() is None and time.monotonic() < deadline:
-        if subprocess.run(probe, check=False).returncode == 0:  # noqa: S603
+        if _ready(programs, sockets, port):
             return
         time.sleep(0.05)
     raise EcdctrError(

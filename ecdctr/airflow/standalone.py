@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 from ecdctr.airflow.api import ENDED, Api
-from ecdctr.airflow.postgres import missing, postgres
+from ecdctr.airflow.postgres import missing, postgres, running_url
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,10 +94,25 @@ class Airflow:
                 f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"
             )
 
+    def call(self, arguments: list[str]) -> int:
+        """Run an airflow command with this terminal; return its exit code."""
+        command = [_airflow(), *arguments]
+        return subprocess.run(command, env=self.environment, check=False).returncode  # noqa: S603  # a list, no shell
+
     def migrate(self) -> None:
         """Make the metadata database, or bring it up to date; on SQLite unless the Airflow is running."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.command("db", "migrate")
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[None]:
+        """Have the metadata database at hand for `command`: that of a running Airflow, or one started here."""
+        data = self.home / "postgres"
+        with contextlib.ExitStack() as stack:
+            if missing() is None:
+                url = running_url(data) or stack.enter_context(postgres(data))
+                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+            yield
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -110,9 +125,7 @@ class Airflow:
         self.kill()  # of one that was killed
         stack = contextlib.ExitStack()
         try:
-            if missing() is None:
-                url = stack.enter_context(postgres(self.home / "postgres"))
-                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+            stack.enter_context(self.database())
             self.migrate()
             stack.callback(self.stop)
             with self.log.open("a") as log:

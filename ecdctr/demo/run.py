@@ -158,6 +158,17 @@ def ui(home: Path, port: int) -> None:
             airflow.check_alive()
 
 
+def airflow(home: Path, arguments: list[str]) -> int:
+    """Run an airflow command on the demo's database and DAGs; return its exit code."""
+    made = Airflow(
+        home / "airflow", ROOT / "configs" / "demo.yaml", home / "store", 8080, scheduled=False
+    )
+    made.home.mkdir(parents=True, exist_ok=True)
+    with made.database():
+        made.migrate()
+        return made.call(arguments)
+
+
 def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
     command = [
         sys.executable,
@@ -174,13 +185,16 @@ def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Entry point of ./run demo and ./run ui."""
+    """Entry point of ./run demo, ./run ui and ./run airflow."""
     parser = argparse.ArgumentParser(prog="./run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="the demo")
     run.add_argument("--days", type=int, default=3, help="evaluation days")
     show = commands.add_parser("ui", help="the web UI")
     show.add_argument("--port", type=int, default=8080)
+    airflow_command = commands.add_parser("airflow", add_help=False, help="an airflow command")
+    airflow_command.add_argument("arguments", nargs=argparse.REMAINDER)
+    airflow_command.set_defaults(home=HOME)
     for command in (run, show):
         command.add_argument("--home", type=Path, default=HOME, help="folder of store and Airflow")
     arguments = parser.parse_args()
@@ -193,6 +207,8 @@ def main() -> None:
                 style="yellow",
             )
         home = arguments.home.resolve()
+        if arguments.command == "airflow":
+            sys.exit(airflow(home, arguments.arguments))
         with alone(home):
             demo(home, arguments.days) if arguments.command == "run" else ui(home, arguments.port)
     except EcdctrError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.worlds.simulate import PRESETS
-from tests.conftest import DATE
+from tests.conftest import DATE, REPOSITORY
 from tests.make import failed_logs, write_config
 
 DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
@@ -126,6 +128,21 @@ def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions
     events = live.api.all("/api/v2/assets/events", "asset_events")
     published = {event["extra"].get("version") for event in events}
     assert {str(ref) for ref in versions.versions("study", "actr")} <= published
+
+
+def test_the_readmes_backfill_runs_as_printed(live, versions):
+    """With days of this world, and on a running Airflow as ./run airflow finds it."""
+    page = (REPOSITORY / "README.md").read_text()
+    (printed,) = re.findall(r"^./run airflow (backfill create (?:.*\\\n)*.*)$", page, re.MULTILINE)
+    first, last = re.findall(r"--(?:from|to)-date (\S+)", printed)
+    command = printed.replace(first, str(DATE)).replace(last, str(DAYS[0]))
+    config, store = (Path(live.environment[f"ECDCTR_{name}"]) for name in ("CONFIG", "STORE"))
+    typed = Airflow(live.home, config, store, live.port)
+    wait_for_backfills(live, "actr")
+    with typed.database():
+        assert typed.call(shlex.split(command.replace("\\\n", " "))) == 0
+    assert set(wait(live, "actr", [DATE, DAYS[0]]).values()) == {"success"}
+    assert [ref.date for ref in versions.versions("ads_only", "actr")] == [DATE, DAYS[0]]
 
 
 def test_a_chain_keeps_its_order_with_several_active_runs_and_a_cleared_day_in_the_middle(

@@ -20,7 +20,7 @@ import psycopg2
 import pytest
 
 from ecdctr.airflow.api import Api, RefusedError
-from ecdctr.airflow.postgres import missing, postgres
+from ecdctr.airflow.postgres import missing, postgres, running_url
 from ecdctr.airflow.standalone import MARK, Airflow, free_port
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
@@ -157,7 +157,9 @@ def test_the_database_lives_on_a_socket_of_its_own_keeps_its_rows_and_leaves_not
             assert cursor.fetchone() == (expected,)
             cursor.execute("insert into t values (1)")
             connection.commit()
+            assert running_url(data) == url  # as another process finds it: ./run airflow
         assert servers_of(data) == []
+        assert running_url(data) is None
         assert not sockets.exists()
 
 
