@@ -61,6 +61,26 @@ class Ui:
         dialog.locator("[id^=element_]").first.wait_for()
         return dialog
 
+    def backfill_dialog(self, dag_id: str, first: dt.date, last: dt.date) -> Any:
+        dialog = self.dialog(dag_id)
+        dialog.get_by_text("Backfill", exact=True).click()
+        for date in (first, last):
+            dialog.get_by_text("Select date and time").first.click()
+            self.page.get_by_placeholder("YYYY/MM/DD").last.fill(f"{date:%Y/%m/%d}")
+            self.page.get_by_placeholder("HH:mm").last.fill("00:00")
+            self.page.keyboard.press("Escape")
+        return dialog
+
+    def wait_for_backfills(self, dag_id: str) -> None:
+        """Airflow ends a backfill some seconds after its last run, and refuses another one until then."""
+        deadline = time.monotonic() + 120
+        path = f"/api/v2/backfills?dag_id={dag_id}"
+        while any(
+            not one["completed_at"] for one in self.airflow.api.call("GET", path)["backfills"]
+        ):
+            assert time.monotonic() < deadline, "the backfill does not end"
+            time.sleep(0.5)
+
     def fill(self, dialog: Any, fields: dict[str, str]) -> None:
         for name, value in fields.items():
             if name == "variant":
@@ -166,15 +186,27 @@ def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
     assert ui.run_ids("ecdctr_actr") == before
 
 
+def test_a_backfill_whose_params_the_form_drops_trains_nothing_and_says_why(ui):
+    """Without the tick at 'Override parameters' Airflow sends none of what the form shows."""
+    before, versions = ui.run_ids("ecdctr_actr"), ui.store.versions("production", "actr")
+    dialog = ui.backfill_dialog("ecdctr_actr", DAY, DAY)
+    ui.send(dialog, dialog.get_by_role("button", name="Run Backfill"))
+    deadline = time.monotonic() + 120
+    while not (new := ui.run_ids("ecdctr_actr") - before):
+        assert time.monotonic() < deadline, "no run of the backfill appeared"
+        time.sleep(0.5)
+    (run,) = new
+    assert ui.airflow.wait_for_run("ecdctr_actr", run) == "failed"
+    assert "tick 'Override parameters on existing runs'" in failed_logs(
+        ui.airflow, "ecdctr_actr", run
+    )
+    assert ui.store.versions("production", "actr") == versions
+    ui.wait_for_backfills("ecdctr_actr")
+
+
 def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
     before = ui.run_ids("ecdctr_actr")
-    dialog = ui.dialog("ecdctr_actr")
-    dialog.get_by_text("Backfill", exact=True).click()
-    for date in (DAYS[0], DAYS[-1]):
-        dialog.get_by_text("Select date and time").first.click()
-        ui.page.get_by_placeholder("YYYY/MM/DD").last.fill(f"{date:%Y/%m/%d}")
-        ui.page.get_by_placeholder("HH:mm").last.fill("00:00")
-        ui.page.keyboard.press("Escape")
+    dialog = ui.backfill_dialog("ecdctr_actr", DAYS[0], DAYS[-1])
     dialog.locator("[name=max_active_runs]").fill("3")
     # Airflow 3.3 sends the form's params with a backfill only when this is ticked, whether runs exist or not
     dialog.get_by_text("Override parameters on existing runs", exact=True).click()
@@ -238,15 +270,53 @@ def test_a_training_task_links_to_the_page_of_its_version(ui):
     ui.page.get_by_text(f"production/actr/{DAY}/v0001").first.wait_for()
 
 
-def test_the_pages_follow_a_dark_colour_scheme(ui):
-    page = ui.page.context.browser.new_page(
-        color_scheme="dark", viewport={"width": 1200, "height": 800}
-    )
+def test_every_link_of_the_pages_leads_somewhere_out_of_the_frame_too(ui):
+    """Airflow's frame is sandboxed: a link to a run has to change the page around it."""
+    serving = ui.store.alias("serving")
+    for path in ("overview", "experiments", f"lineage/{serving}", f"version/{serving}"):
+        ui.open(f"/ecdctr/{path}")
+        links = ui.page.locator("a, svg a").evaluate_all(
+            "found => found.map(a => a.href.baseVal ?? a.href)"
+        )
+        for link in {link.split("#")[0] for link in links}:
+            target = link if link.startswith("http") else ui.airflow.url + link
+            assert ui.page.request.get(target).ok, f"{path}: {link}"
+    ui.open("/")
+    ui.page.get_by_text("E-CDCTR").first.click()
+    frame = ui.frame()
+    frame.locator(f"a[href$='/lineage/{serving}']").first.click()
+    run = frame.locator("a[target=_top]").first
+    name = run.inner_text().split("/", 1)[1]
+    run.click()
+    ui.page.wait_for_url(f"**/dags/ecdctr_*/runs/{name.replace('+', '%2B').replace(':', '%3A')}**")
+    ui.page.get_by_text("wait_for_data").first.wait_for()
+    ui.shot("from-lineage-to-run")
+
+
+def test_the_pages_follow_airflows_own_light_or_dark(ui):
+    """Not the operating system's: a white page in a dark Airflow."""
+    ui.open("/")
+    ui.page.get_by_text("E-CDCTR").first.click()
+    html = ui.frame().locator("html")
+    for theme in ("dark", "light"):
+        ui.page.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+        ui.frame().locator(f"html[data-theme={theme}]").wait_for()
+        ui.shot(f"overview-{theme}")
+        colour = html.evaluate("html => getComputedStyle(html.querySelector('body')).color")
+        parts = [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+        assert (min(parts) > 150) == (theme == "dark"), colour
+
+
+def test_a_narrow_window_scrolls_its_tables_and_breaks_no_date(ui):
+    page = ui.page.context.browser.new_page(viewport={"width": 420, "height": 800})
     page.goto(f"{ui.airflow.url}/ecdctr/overview")
-    page.screenshot(path=SCREENSHOTS / "overview-dark.png")
-    colour = page.evaluate("getComputedStyle(document.body).color")
+    page.screenshot(path=SCREENSHOTS / "overview-narrow.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    heights = page.locator(".date").evaluate_all(
+        "all => all.map(one => one.getClientRects().length)"
+    )
     page.close()
-    assert min(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) > 150
+    assert set(heights) == {1}, "a date stands on several lines"
 
 
 def test_screenshots_are_left_for_ci(ui):
