@@ -15,12 +15,21 @@ import datetime as dt
 import sys
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, task
+from airflow.sdk import (
+    DAG,
+    Asset,
+    BaseOperator,
+    CronDataIntervalTimetable,
+    Param,
+    XComArg,
+    chain,
+    task,
+)
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
-from ecdctr.airflow.dates import load_settings, macros
+from ecdctr.airflow.dates import Settings, load_settings, macros
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
@@ -70,12 +79,10 @@ def doc_of(level: Level) -> str:
 
 
 def build_dag(level: Level) -> DAG:
-    """The DAG of one level, as the configuration in Airflow's environment wants it."""
+    """Build the DAG of one level, as the configuration in Airflow's environment says."""
     settings = load_settings()
-    config = settings.config
-    airflow = config.airflow
-    asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
-    params = _params(level, sorted(config.variants))
+    airflow = settings.config.airflow
+    params = _params(level, sorted(settings.config.variants))
     with DAG(
         dag_id=f"ecdctr_{level}",
         description=TITLE[level],
@@ -98,82 +105,93 @@ def build_dag(level: Level) -> DAG:
         user_defined_macros=macros(params),
         tags=["ecdctr"],
     ) as dag:
-
-        def wait(task_id: str, date: str, **options: Any) -> WaitForDay:
-            return WaitForDay(
-                task_id=task_id,
-                root=str(config.data.root),
-                domain=LEVEL_DOMAIN[level],
-                date=date,
-                ready=config.data.ready,
-                marker=config.data.marker,
-                settle_seconds=airflow.settle_minutes * 60,
-                poke_seconds=airflow.poke_seconds,
-                wait_hours=airflow.wait_hours,
-                **options,
-            )
-
-        @task(outlets=[asset])
-        def publish(version: str, *, outlet_events: Any = None) -> str:
-            outlet_events[asset].extra = {"version": version}
-            return version
-
-        variant = ["--variant", VARIANT]
-        train_arguments = [
-            "train",
-            level,
-            "--date",
-            DATE,
-            "--experiment",
-            EXPERIMENT,
-            *variant,
-            "--seed",
-            SEED,
-        ]
-        train_arguments.append("{{ '--force' if params.force else '--no-force' }}")
-        if level != "tpm":
-            train_arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
-            train_arguments += ["--chain-start", CHAIN_START]
-        if level == "actr":
-            train_arguments += ["--hold-out-every", HOLD_OUT]
-        window_days = str(config.training(level).window_days)
-        check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window_days]
-        validate = command_task(settings, "validate", check)
-        on_spark = (
-            level != "tpm"
-            and airflow.execution == "kubernetes"
-            and airflow.kubernetes.spark is not None
-        )
-
-        def prepare_up_to(task_id: str, date: str) -> BaseOperator:
-            arguments = ["prepare", "--level", level, "--date", date, *variant]
-            return command_task(settings, task_id, arguments, spark=on_spark)
-
-        prepare = prepare_up_to("prepare", DATE)
-        train = command_task(
-            settings, "train", train_arguments, gpu=True, processes=config.training(level).shards
-        )
-        scored = ["--version", VERSION, "--date", NEXT, *variant]
-        evaluate = command_task(settings, "evaluate", ["evaluate", *scored, "--champion"])
-        gate = command_task(settings, "gate", ["gate", *scored])
-
-        asked = {"level": level, "experiment": EXPERIMENT, "variant": VARIANT}
-        wait("wait_for_data", DATE, **asked) >> validate >> prepare >> train >> publish(VERSION)
-        if level != "tpm":
-            yesterday = WaitForYesterday(
-                task_id="wait_for_yesterday",
-                level=level,
-                date=DATE,
-                chain_start=CHAIN_START,
-                experiment=EXPERIMENT,
-                variant=VARIANT,
-            )
-            prepare >> yesterday >> train
-        prepare_next = (
-            [prepare_up_to("prepare_next_day", NEXT)] if on_spark else []
-        )  # else `evaluate` does it
-        chain(train, wait("wait_for_next_day", NEXT), *prepare_next, evaluate, gate)
+        trained = _add_training(settings, level)
+        _add_evaluation(settings, level, trained)
     return dag
+
+
+def _add_training(settings: Settings, level: Level) -> BaseOperator:
+    """Add wait_for_data → validate → prepare → train → publish; returns `train`."""
+    config = settings.config
+    window = str(config.training(level).window_days)
+    check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window]
+    validate = command_task(settings, "validate", check)
+    prepare = _prepare(settings, level, "prepare", DATE)
+    shards = config.training(level).shards
+    train = command_task(settings, "train", _train_arguments(level), gpu=True, processes=shards)
+    asked = {"experiment": EXPERIMENT, "variant": VARIANT}
+    wait = _wait(settings, level, "wait_for_data", DATE, level=level, **asked)
+    wait >> validate >> prepare >> train >> _publish(level)
+    if level != "tpm":
+        yesterday = WaitForYesterday(
+            task_id="wait_for_yesterday", level=level, date=DATE, chain_start=CHAIN_START, **asked
+        )
+        prepare >> yesterday >> train
+    return train
+
+
+def _add_evaluation(settings: Settings, level: Level, trained: BaseOperator) -> None:
+    """Add wait_for_next_day → evaluate → gate behind training."""
+    scored = ["--version", VERSION, "--date", NEXT, "--variant", VARIANT]
+    evaluate = command_task(settings, "evaluate", ["evaluate", *scored, "--champion"])
+    gate = command_task(settings, "gate", ["gate", *scored])
+    wait = _wait(settings, level, "wait_for_next_day", NEXT)
+    # elsewhere than on Spark `evaluate` prepares the day itself
+    on_spark = _prepares_on_spark(settings, level)
+    prepare = [_prepare(settings, level, "prepare_next_day", NEXT)] if on_spark else []
+    chain(trained, wait, *prepare, evaluate, gate)
+
+
+def _wait(settings: Settings, of: Level, task_id: str, date: str, **asked: Any) -> WaitForDay:
+    config = settings.config
+    return WaitForDay(
+        task_id=task_id,
+        root=str(config.data.root),
+        domain=LEVEL_DOMAIN[of],
+        date=date,
+        ready=config.data.ready,
+        marker=config.data.marker,
+        settle_seconds=config.airflow.settle_minutes * 60,
+        poke_seconds=config.airflow.poke_seconds,
+        wait_hours=config.airflow.wait_hours,
+        **asked,
+    )
+
+
+def _prepare(settings: Settings, level: Level, task_id: str, date: str) -> BaseOperator:
+    arguments = ["prepare", "--level", level, "--date", date, "--variant", VARIANT]
+    spark = _prepares_on_spark(settings, level)
+    return command_task(settings, task_id, arguments, spark=spark)
+
+
+def _prepares_on_spark(settings: Settings, level: Level) -> bool:
+    airflow = settings.config.airflow
+    pods = airflow.execution == "kubernetes" and airflow.kubernetes.spark is not None
+    return pods and level != "tpm"
+
+
+def _train_arguments(level: Level) -> list[str]:
+    arguments = ["train", level, "--date", DATE, "--experiment", EXPERIMENT]
+    arguments += ["--variant", VARIANT, "--seed", SEED]
+    arguments.append("{{ '--force' if params.force else '--no-force' }}")
+    if level != "tpm":
+        arguments.append("{{ '--restart' if params.restart else '--no-restart' }}")
+        arguments += ["--chain-start", CHAIN_START]
+    if level == "actr":
+        arguments += ["--hold-out-every", HOLD_OUT]
+    return arguments
+
+
+def _publish(level: Level) -> XComArg:
+    """Tell Airflow by an asset event that carries the version."""
+    asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
+
+    @task(outlets=[asset])
+    def publish(version: str, *, outlet_events: Any = None) -> str:
+        outlet_events[asset].extra = {"version": version}
+        return version
+
+    return publish(VERSION)
 
 
 def _deadline(hours: float | None) -> DeadlineAlert | None:
