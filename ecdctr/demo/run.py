@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from rich.console import Console
 
 from ecdctr.airflow.postgres import missing
@@ -27,6 +28,7 @@ from ecdctr.impressions.impressions import open_impressions
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
 VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", "production": "default"}  # by experiment
+FIRST_WINDOW_DAYS = 14
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
@@ -101,9 +103,24 @@ def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
         time.sleep(1)
 
 
+def write_config(home: Path) -> Path:
+    """Write the demo's configuration into its folder: configs/demo.yaml with a smaller first CPM.
+
+    CPM goes on from day to day; only its first version reads `first_window_days`, which would take
+    a third of the demo's time. Studies (./run results) read configs/demo.yaml itself.
+    """
+    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    raw["data"] |= {"root": str(home / "data"), "prepared": str(home / "prepared")}
+    raw["cpm"]["first_window_days"] = FIRST_WINDOW_DAYS
+    path = home / "config.yaml"
+    text = yaml.safe_dump(raw, sort_keys=False, width=1000)
+    path.write_text("# Written by ./run demo: configs/demo.yaml with a smaller first CPM\n" + text)
+    return path
+
+
 def demo(home: Path, days: int) -> None:
     """Simulate, run the DAGs, print the table, write the report and how long each step took."""
-    config_path, store = ROOT / "configs" / "demo.yaml", home / "store"
+    config_path, store = write_config(home), home / "store"
     airflow = Airflow(home / "airflow", config_path, store, free_port(), scheduled=False)
     airflow.kill()  # what a demo that was killed has left
     shutil.rmtree(store, ignore_errors=True)
@@ -145,7 +162,7 @@ class Steps:
 
 def ui(home: Path, port: int) -> None:
     """Start Airflow's web UI on the demo's store and stay until interrupted."""
-    config, store = ROOT / "configs" / "demo.yaml", home / "store"
+    config, store = write_config(home), home / "store"
     airflow = Airflow(home / "airflow", config, store, port, scheduled=False)
     with airflow.running():
         airflow.api.pool("gpu", 2)
@@ -160,10 +177,9 @@ def ui(home: Path, port: int) -> None:
 
 def airflow(home: Path, arguments: list[str]) -> int:
     """Run an airflow command on the demo's database and DAGs; return its exit code."""
-    made = Airflow(
-        home / "airflow", ROOT / "configs" / "demo.yaml", home / "store", 8080, scheduled=False
-    )
-    made.home.mkdir(parents=True, exist_ok=True)
+    folder = home / "airflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Airflow(folder, write_config(home), home / "store", 8080, scheduled=False)
     with made.database():
         made.migrate()
         return made.call(arguments)
