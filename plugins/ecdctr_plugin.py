@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from ecdctr.airflow.dates import load_settings
-from ecdctr.airflow.links import VersionLink
+from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.store.store import Store
 
 
@@ -45,4 +45,4 @@ class EcdctrPlugin(AirflowPlugin):
             "url_route": "ecdctr",
         }
     ]
-    operator_extra_links = [VersionLink()]
+    operator_extra_links = [VersionLink(), StudyLink()]

@@ -20,7 +20,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow.dates import Settings, load_settings
-from ecdctr.airflow.links import VersionLink
+from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
 from ecdctr.config import DEFAULT, Config, Domain, Level
@@ -71,7 +71,7 @@ class ProcessOperator(BaseOperator):
     """Runs `ecdctr` in a process of its own, so that its memory and libraries end with it."""
 
     template_fields: Sequence[str] = ("arguments",)
-    operator_extra_links = (VersionLink(),)
+    operator_extra_links = (VersionLink(), StudyLink())
 
     def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)

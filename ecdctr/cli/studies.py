@@ -337,7 +337,7 @@ def _write_study(context: typer.Context, about: Any, found: Any, result: Path | 
     matrices, failed = found
     folder, markdown = write_study(context.obj.store, about, matrices, failed)
     if context.obj.as_json or result:
-        show(context, {"study": str(folder), "failed": failed}, result)
+        show(context, {"study": str(folder), "name": about.name, "failed": failed}, result)
     else:
         out.print(markdown, highlight=False, markup=False, soft_wrap=True)
         out.print(f"Heat maps and curves: {folder}/study.html", soft_wrap=True)

@@ -248,6 +248,9 @@ def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
     heat.scroll_into_view_if_needed()
     assert heat.evaluate("image => image.complete && image.naturalWidth > 300")
     ui.shot("study")
+    (run,) = ui.runs("ecdctr_forgetting")
+    task = f"/api/v2/dags/ecdctr_forgetting/dagRuns/{run['dag_run_id']}/taskInstances/report/links"
+    assert ui.airflow.api.call("GET", task)["extra_links"]["Study"] == f"/ecdctr/study/{study}"
     with ui.page.expect_download() as download:
         frame.get_by_role("link", name="matrix.csv").click()
     lines = download.value.path().read_text().splitlines()
