@@ -175,7 +175,7 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
         link = api.call(
             "GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links"
         )["extra_links"]
-        assert link == {"Version": f"/ecdctr/version/production/actr/{DATE}/v0001"}
+        assert link["Version"] == f"/ecdctr/version/production/actr/{DATE}/v0001"
         assert "dags/ecdctr_actr/runs/compose" in api.text(link["Version"])
         assert f"production/actr/{DATE}/v0001" in api.text("/ecdctr/overview")
     serving = Store(tmp_path / "store").alias("serving")
