@@ -218,11 +218,14 @@ def _local_root(context: typer.Context) -> Path:
 
 
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
-    from ecdctr.impressions.mapping import import_log
+    from ecdctr.impressions.importer import import_log
 
     root = root or _local_root(context)
     console = Console(stderr=True)
     done = import_log(
-        mapping, source, root, on_file=lambda what, _: console.print(f"  {what}", highlight=False)
+        mapping,
+        source,
+        root,
+        on_file=lambda what: console.print(f"  {what}", highlight=False, markup=False),
     )
     show(context, {"root": str(root), **done._asdict()})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ecdctr.errors import ConfigError
-from ecdctr.impressions.mapping import Join, Mapping, Table
+from ecdctr.impressions.mapping import Join, Mapping
+from ecdctr.impressions.tables import Table
 
 EDITIONS = ("pure", "1k", "27k")
 USER_FEATURES = (

@@ -16,8 +16,9 @@ from ecdctr.config import load_config
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.contract import validate
+from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.kuairand import USER_FEATURES, kuairand_mapping
-from ecdctr.impressions.mapping import Mapping, import_log, load_mapping
+from ecdctr.impressions.mapping import Mapping, load_mapping
 from tests.conftest import REPOSITORY
 
 LOG = (
