@@ -197,7 +197,10 @@ def _refuse_rows(
             "count(*) FILTER (ts IS NULL)",
             "count(*) FILTER (click IS NULL)",
             "min(_label) FILTER (click IS NULL)",
-            "min(ts)::VARCHAR, max(ts)::VARCHAR, epoch(min(ts)), epoch(max(ts))",
+            "min(ts)::VARCHAR",
+            "max(ts)::VARCHAR",
+            _seconds("min(ts)"),
+            _seconds("max(ts)"),
             *infinite.values(),
         )
     )
@@ -225,6 +228,12 @@ def _refuse_rows(
             )
     if rows:
         _refuse_times(mapping, file, (first, last), (low, high))
+
+
+def _seconds(moment: str) -> str:
+    """SQL of the seconds since 1970; infinity of an infinite time."""
+    infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
+    return f"coalesce(epoch({moment}), {infinite})"
 
 
 def _refuse_times(
