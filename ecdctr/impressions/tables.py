@@ -6,11 +6,11 @@ whole numbers only when each is written as int64 prints it, so that 007 and twen
 
 from __future__ import annotations
 
-import bz2
 import csv
 import glob
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,12 +28,27 @@ from ecdctr.files.duck import identifier, literal, parquet
 DELIMITERS = (",", "\t", ";", "|")
 COMMENT = "#"
 PARQUET = (".parquet", ".pq", ".parq")
+UNREAD = (
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".7z",
+    ".lz4",
+    ".tar",
+    ".tgz",
+    ".xlsx",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".avro",
+    ".orc",
+)
 NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 LONGEST_LINE = 64_000_000  # bytes
 
 
 class Table(Section):
-    """Files of one kind: CSV (.csv, .tsv, .dat and the like, also .gz, .bz2 and .zst) or Parquet."""
+    """Files of one kind: CSV (.csv, .tsv, .dat and the like, also as .gz and .zst) or Parquet."""
 
     files: tuple[str, ...] = Field(
         min_length=1, description="names or patterns, relative to the source folder"
@@ -126,6 +141,10 @@ def matches(table: Table, source: Path) -> list[Path]:
     for path in paths:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder, expected a file; name the files in it.")
+        if path.suffix.lower() in UNREAD or ".tar." in path.name:
+            raise ConfigError(
+                f"{path}: expected CSV, as it is or as .gz or .zst, or Parquet; convert it first."
+            )
     return list(dict.fromkeys(paths))
 
 
@@ -184,8 +203,6 @@ def _first_lines(table: Table, path: Path) -> tuple[int, list[str]]:
 def _opened(path: Path) -> AbstractContextManager[Any]:
     if path.suffix == ".gz":
         return gzip.open(path)
-    if path.suffix == ".bz2":
-        return bz2.open(path)
     if path.suffix == ".zst":
         return pa.input_stream(str(path))
     return path.open("rb")
@@ -317,7 +334,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Whatever a reader says, as one sentence with the file and, where it is known, the line."""
     try:
         yield
-    except (duckdb.Error, pa.ArrowException, EOFError, OSError, csv.Error, UnicodeError) as error:
+    except (duckdb.Error, pa.ArrowException, EOFError, OSError, csv.Error, zlib.error) as error:
         text = str(error)
         line = re.search(r"CSV Error on Line: (\d+)", text)
         if line is None:
