@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.table import Table
 from ecdctr.errors import StoreError
 from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
+from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
@@ -114,17 +114,20 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
                 )
             )
     history = list(reversed(store.alias_history("serving")))
-    environment = Environment(loader=PackageLoader("ecdctr.demo", "."), autoescape=True)
-    page = environment.get_template("page.html").render(
-        serving=serving,
-        lineage=lineage,
-        history=history,
-        rows=rows,
-        names=NAMES,
-        gauc_plot=Markup(_gauc_plot(rows)),  # noqa: S704  # drawn here, no user input
-        calibration_plot=Markup(_calibration_plot(rows)),  # noqa: S704
-        lineage_plot=Markup(_lineage_plot(store, serving)) if serving else "",  # noqa: S704
-        written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    page = (
+        environment("ecdctr.demo")
+        .get_template("page.html")
+        .render(
+            serving=serving,
+            lineage=lineage,
+            history=history,
+            rows=rows,
+            names=NAMES,
+            gauc_plot=Markup(_gauc_plot(rows)),  # noqa: S704  # drawn here, no user input
+            calibration_plot=Markup(_calibration_plot(rows)),  # noqa: S704
+            lineage_plot=Markup(_lineage_plot(store, serving)) if serving else "",  # noqa: S704
+            written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page)

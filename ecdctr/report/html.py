@@ -6,9 +6,10 @@ import base64
 import re
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+
+from ecdctr.report.templates import environment
 
 
 def as_html(markdown: str, folder: Path) -> str:
@@ -20,5 +21,5 @@ def as_html(markdown: str, folder: Path) -> str:
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     body = re.sub(r'src="([^":/]+\.png)"', inlined, body)
     title = markdown.partition("\n")[0].lstrip("# ")
-    templates = Environment(loader=PackageLoader("ecdctr.report", "."), autoescape=True)
+    templates = environment("ecdctr.report")
     return templates.get_template("markdown.html").render(title=title, body=Markup(body))  # noqa: S704  # rendered here

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 
 from ecdctr.files import durable
 from ecdctr.report.figures import GREY, grey, new_figure, save_png
+from ecdctr.report.templates import environment
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.measures import (
     MEASURES,
@@ -154,7 +154,7 @@ def _html(
     advice: str,
 ) -> str:
     """One page with its figures inside, to be sent around."""
-    templates = Environment(loader=PackageLoader("ecdctr.studies.forgetting", "."), autoescape=True)
+    templates = environment("ecdctr.studies.forgetting")
     figures = {
         name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
         for name in ("heat", "curves")
