@@ -74,6 +74,17 @@ def ablation(
     ] = Path("results"),
     target: PageOption = None,
     workers: WorkersOption = 2,
+    own_data: Annotated[
+        bool,
+        typer.Option(
+            "--own-data",
+            help="study the impressions under data.root instead of simulated worlds; seeds are "
+            "those of the weights",
+        ),
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option(help="last evaluated day; default: the last one there is")
+    ] = None,
     repeats: Annotated[
         int,
         typer.Option(
@@ -114,8 +125,10 @@ def ablation(
         "--preset": (preset, "demo"),
         "--base": (base, "default"),
         "--chain-days": (chain_days, 30),
+        "--until": (until, None),
     }
-    others = "".join(
+    others = " --own-data" if own_data else ""
+    others += "".join(
         f" {name} {value}" for name, (value, default) in told.items() if value != default
     )
     command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days}{others} --rows {rows}"
@@ -128,7 +141,7 @@ def ablation(
     text = results_page(
         records,
         users,
-        Origin(preset, command, base),
+        Origin(preset, command, base, own_data),
         speeds,
         timings,
         picture.name if picture else None,

@@ -23,28 +23,35 @@ class Comparison(NamedTuple):
         return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {p}"
 
 
-def compare(users: list[dict[str, Any]], first: str, second: str, seed: int = 1) -> Comparison:
-    """GAUC(first) - GAUC(second), the mean over a study's seeds; resampled are the users of each seed and day.
+def compare(
+    users: list[dict[str, Any]], first: str, second: str, seed: int = 1, same_users: bool = False
+) -> Comparison:
+    """GAUC(first) - GAUC(second), the mean over a study's seeds, by a bootstrap over users.
 
-    `users` has one record per seed, row, day and user with its AUC and impressions. The interval says what other users
-    of these worlds would show, not what other worlds would: for that, look at the seeds one by one.
+    `users` has one record per seed, row, day and user with its AUC and impressions. A user is drawn
+    with all of its days, since they are not independent; with `same_users` with all seeds, too,
+    where these are seeds of the weights and not of worlds. The interval says what other users of
+    these worlds would show, not what other worlds would: for that, look at the seeds one by one.
     """
     scores: dict[str, dict[tuple, tuple[float, int]]] = {first: {}, second: {}}
     for record in users:
         if record["row"] in scores:
             key = (record["seed"], record["date"], record["user"])
             scores[record["row"]][key] = (record["auc"], record["impressions"])
-    rng = np.random.default_rng(seed)
-    values, differences = np.zeros(SAMPLES), []
-    per_seed: dict[int, list[tuple[float, int]]] = {}
+    per_seed: dict[int, dict[Any, tuple[float, int]]] = {}
     for key, (auc, impressions) in sorted(scores[first].items()):
         if key in scores[second]:
-            per_seed.setdefault(key[0], []).append((auc - scores[second][key][0], impressions))
-    for pairs in per_seed.values():
-        delta, weight = (np.array(column, dtype=np.float64) for column in zip(*pairs, strict=True))
-        draws = rng.poisson(1.0, (SAMPLES, len(delta))) * weight
-        values += draws @ delta / np.maximum(draws.sum(1), 1e-12) / len(per_seed)
-        differences.append(np.average(delta, weights=weight))
+            of_users = per_seed.setdefault(0 if same_users else key[0], {})
+            total, weight = of_users.get(key[2], (0.0, 0))
+            gain = impressions * (auc - scores[second][key][0])
+            of_users[key[2]] = (total + gain, weight + impressions)
+    rng = np.random.default_rng(seed)
+    values, differences = np.zeros(SAMPLES), []
+    for of_users in per_seed.values():
+        gains, weights = np.array(list(of_users.values()), dtype=np.float64).T
+        draws = rng.poisson(1.0, (SAMPLES, len(gains))).astype(np.float64)
+        values += draws @ gains / np.maximum(draws @ weights, 1e-12) / len(per_seed)
+        differences.append(gains.sum() / weights.sum())
     low, high = np.quantile(values, [0.025, 0.975])
     tail = (min((values <= 0).sum(), (values >= 0).sum()) + 1) / (SAMPLES + 1)
     return Comparison(float(np.mean(differences)), float(low), float(high), min(1.0, 2 * tail))

@@ -89,13 +89,13 @@ def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluatio
     """Evaluate a version on a day and store the result beside the versions; an earlier result is replaced."""
     with store.in_use():
         scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)  # type: ignore[index]
-        result = Evaluation(ref, date, _metrics(config, scored))
+        result = Evaluation(ref, date, metrics_by_cohort(config, scored))
         _save(store, result, scored, basis_of(config, scored.examples))
     return result
 
 
-def _metrics(config: Config, scored: Scored) -> dict[str, dict[str, float]]:
-    """By cohort; 'oracle' where the true probabilities are known."""
+def metrics_by_cohort(config: Config, scored: Scored) -> dict[str, dict[str, float]]:
+    """Measure a day's predictions by cohort; 'oracle' where the true probabilities are known."""
     cohorts = {
         "all": np.ones(len(scored.users), dtype=bool),
         "new_users": scored.user_seen == 0,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 NAMES = {
+    "item_rate": "floor: item's click rate",
+    "counts": "floor: user's clicks on the item",
+    "gbm": "floor: gradient boosting on counts",
     "ads_only": "ads only",
     "no_tpm": "CPM initialisation (no TPM)",
     "full_window": "full, CPM anew each day",

@@ -27,18 +27,20 @@ def quality_and_cost(records: Records) -> Figure:
         gauc = per_seed(records, row, "gauc")
         left.plot(gauc, [y] * len(gauc), ".", color=colour, alpha=0.45)
         left.plot([gauc.mean()], [y], "D", ms=6, color=colour)
-        right.barh(y, costs[row], 0.55, color=colour)
+        if math.isfinite(costs[row]):  # floors have none
+            right.barh(y, costs[row], 0.55, color=colour)
     left.set_yticks(range(len(rows)), [short_name(row) for row in rows])
     left.invert_yaxis()
     left.set_xlabel("GAUC on next-day ads: each seed, ◆ mean")
     left.grid(axis="x", alpha=0.3)
     oracle = per_seed(records, "oracle", "gauc").mean()
-    left.axvline(oracle, ls=":", color=GREY)
-    left.annotate(
-        "oracle", (oracle, -0.7), color=GREY, fontsize=8, ha="right", annotation_clip=False
-    )
+    if math.isfinite(oracle):
+        left.axvline(oracle, ls=":", color=GREY)
+        left.annotate(
+            "oracle", (oracle, -0.7), color=GREY, fontsize=8, ha="right", annotation_clip=False
+        )
     right.set_xscale("log")
-    right.set_xlim(left=10 ** math.floor(math.log10(min(costs.values()))))
+    right.set_xlim(left=10 ** math.floor(math.log10(min(filter(math.isfinite, costs.values())))))
     right.minorticks_off()
     right.set_xlabel("samples trained on, a day (log scale)")
     for axes in (left, right):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecdctr.evaluation.compare import compare
 from ecdctr.report.rows import NAMES
+from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
     from ecdctr.studies.ablation.speed import Speed
@@ -26,6 +27,7 @@ class Origin(NamedTuple):
     preset: str = "demo"
     command: str = "ecdctr ablation"
     base: str = "default"  # the variant that every row lies on top of
+    own_data: bool = False  # the configuration's own impressions, not a simulated world
 
 
 def results_page(
@@ -44,9 +46,12 @@ def results_page(
     days = len({record["date"] for record in records})
     rows = list(dict.fromkeys(record["row"] for record in records))
     parts = [
-        f"# Results on the `{origin.preset}` world\n",
+        "# Results on own data\n"
+        if origin.own_data
+        else f"# Results on the `{origin.preset}` world\n",
+        _against_floors(records, rows),
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
-        "each with a world and weights of its own; "
+        f"each with {'weights' if origin.own_data else 'a world and weights'} of its own; "
         f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
         "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
         f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
@@ -58,7 +63,7 @@ def results_page(
         *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
         _quality(records, rows),
-        *(_differences(records, users, rows) if "full" in rows else []),
+        *(_differences(records, users, rows, origin.own_data) if "full" in rows else []),
         "## GAUC per cohort\n",
         _cohorts(records, rows),
         "## Training cost\n",
@@ -77,6 +82,23 @@ def results_page(
             _table(("step", "time"), lines),
         ]
     return "\n".join(parts)
+
+
+def _against_floors(records: Records, rows: list[str]) -> str:
+    """Which rows of the method are below what an afternoon's work reaches."""
+    means = mean_gauc(records)
+    reached = {row: means[row] for row in FLOORS if row in means}
+    if not reached:
+        return ""
+    best = max(reached, key=lambda row: reached[row])
+    own = [row for row in rows if row not in (*FLOORS, "oracle")]
+    below = [row for row in own if means[row] < reached[best]]
+    what = NAMES[best].removeprefix("floor: ")
+    floor = f"the best floor, {what} (GAUC {reached[best]:.4f})"
+    if not below:
+        return f"**Every row of the method is above {floor}.**\n"
+    named = ", ".join(f"{NAMES.get(row, row)} {means[row]:.4f}" for row in below)
+    return f"**Below {floor}: {named}.**\n"
 
 
 def mean_gauc(records: Records) -> dict[str, float]:
@@ -131,26 +153,26 @@ def _quality(records: Records, rows: list[str]) -> str:
     )
 
 
-def _differences(records: Records, users: Records, rows: list[str]) -> list[str]:
+def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
     lines = []
     for row in rows:
         if row not in ("full", "oracle"):
             each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
-            found = compare(users, "full", row)
+            found = compare(users, "full", row, same_users=own_data)
             lines.append(
                 [NAMES.get(row, row), str(found), ", ".join(f"{value:+.4f}" for value in each)]
             )
     return [
         "## Full E-CDCTR minus each row, in GAUC\n",
         _table(("row", "full − row [95 % interval]", "each seed"), lines)
-        + "\nPaired bootstrap over users within each seed and day.\n",
+        + "\nPaired bootstrap within each seed over users, each drawn with all of its days.\n",
     ]
 
 
 def _costs(records: Records, rows: list[str]) -> str:
     lines = []
     for row in rows:
-        if row != "oracle":
+        if row not in ("oracle", *FLOORS):
             samples, seconds, size = (
                 per_seed(records, row, f"daily_{name}").mean()
                 for name in ("samples", "seconds", "bytes")

@@ -36,9 +36,11 @@ from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
+from ecdctr.studies.floors import FLOORS, floors
 from ecdctr.worlds.simulate import PRESETS, simulate
 
 FULL = "full"
+DAY = dt.timedelta(days=1)
 WEEK = dt.timedelta(days=7)
 FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
 Record = dict[str, Any]
@@ -60,10 +62,12 @@ class Study:
     )
     next_day: bool = True  # whether each day's model is evaluated on the next day
     base: str = "default"  # the variant that every row lies on top of
+    own_data: bool = False  # the configuration's own impressions instead of simulated worlds
+    until: dt.date | None = None  # the last evaluated day; the last one that is there by default
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
-        return self.work.resolve() / f"{self.preset}-{seed}"
+        return self.work.resolve() / f"{'own' if self.own_data else self.preset}-{seed}"
 
     def store(self, seed: int) -> Store:
         """The seed's store."""
@@ -73,16 +77,16 @@ class Study:
         """The configuration of a row on a seed's world."""
         folder = self.folder(seed)
         own = of_row(load_config(self.config_path).with_variant(self.base), row)
-        data = own.data.model_copy(
-            update={"root": folder / "data", "prepared": folder / "prepared"}
-        )
+        places = {"root": folder / "data", "prepared": folder / "prepared"}
+        data = own.data if self.own_data else own.data.model_copy(update=places)
         actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
         return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
         """The data dates of A-CTR: each has a next day to be evaluated on."""
-        days = open_impressions(self.config(seed, row).data.root).dates("ads")
-        return days[-self.eval_days - 1 : -1]
+        known = open_impressions(self.config(seed, row).data.root).dates("ads")
+        days = [day for day in known if day - DAY in known and day <= (self.until or day)]
+        return [day - DAY for day in days[-self.eval_days :]]
 
     def chain(self, seed: int, row: str) -> list[dt.date]:
         """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
@@ -100,13 +104,12 @@ class Study:
             return []
         dates = (self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed))[::every]
         if config.chained("cpm"):
-            earliest = open_impressions(config.data.root).dates("natural")[0] + dt.timedelta(
-                days=config.cpm.first_days - 1
-            )
+            known = open_impressions(config.data.root).dates("natural")
+            earliest = known[0] + dt.timedelta(days=config.cpm.first_days - 1)
             before = (
                 dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
             )
-            dates = [*sorted(date for date in before if date >= earliest), *dates]
+            dates = [*sorted(d for d in before if d >= earliest and d in known), *dates]
         return dates
 
     def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
@@ -149,7 +152,7 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are also written as
     Parquet. Raises ConfigError for an unknown row or preset before anything is made.
     """
-    if study.preset not in PRESETS:
+    if not study.own_data and study.preset not in PRESETS:
         raise ConfigError(f"Unknown preset '{study.preset}'; presets are {', '.join(PRESETS)}.")
     for row in study.rows:
         study.config(0, row)
@@ -179,16 +182,21 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
         ]
         stage("CPM", _train_cpms, cpms)
         done = stage("A-CTR rows", _run_row, pairs)
+        if study.next_day:
+            done += stage("floors", _run_floors, [(seed,) for seed in study.seeds])
     records = [record for found, _ in done for record in found]
     users = [record for _, found in done for record in found]
-    order = {row: i for i, row in enumerate((*study.rows, "oracle"))}
+    order = {row: i for i, row in enumerate((*FLOORS, *study.rows, "oracle"))}
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
     if not study.next_day:
         return [], []
-    pq.write_table(pa.Table.from_pylist(records), study.work / f"ablation-{study.preset}.parquet")
-    pq.write_table(
-        pa.Table.from_pylist(users), study.work / f"ablation-{study.preset}-users.parquet"
-    )
+    name = "own" if study.own_data else study.preset
+    for what, table in (("", records), ("-users", users)):
+        columns = list(dict.fromkeys(key for record in table for key in record))
+        complete = [{key: record.get(key) for key in columns} for record in table]
+        pq.write_table(
+            pa.Table.from_pylist(complete), study.work / f"ablation-{name}{what}.parquet"
+        )
     return records, users
 
 
@@ -215,7 +223,8 @@ def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tu
 def _make_world(study: Study, seed: int) -> None:
     """World and examples, so that later stages do not prepare the same days side by side."""
     data = study.config(seed).data
-    simulate(PRESETS[study.preset], seed, study.folder(seed) / "data", workers=1)
+    if not study.own_data:
+        simulate(PRESETS[study.preset], seed, study.folder(seed) / "data", workers=1)
     last = study.dates(seed)[-1] + dt.timedelta(days=1)
     for row in study.rows:
         config = study.config(seed, row)
@@ -271,12 +280,27 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
             if name != "oracle" or row == study.rows[0]:
                 cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
                 records.append({**key, "row": name, "cohort": of, **values, **cost})
-        judged = found.users.filter(pc.is_valid(found.users.column("auc")))
-        users += [
-            {"seed": seed, "date": date, "row": row, **one}
-            for one in judged.select(["user", "auc", "impressions"]).to_pylist()
-        ]
+        users += _judged(found.users, {"seed": seed, "date": date, "row": row})
     return records, users
+
+
+def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
+    """The floors on the evaluated days of all rows."""
+    records: list[Record] = []
+    users: list[Record] = []
+    for date in study.dates(seed):
+        key = {"seed": seed, "date": date, "code": _code()[:12]}
+        for floor in floors(study.config(seed), date):
+            for cohort, values in floor.metrics.items():
+                records.append({**key, "row": floor.name, "cohort": cohort, **values})
+            users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
+    return records, users
+
+
+def _judged(users: pa.Table, key: Record) -> list[Record]:
+    """A record for each user with an AUC."""
+    judged = users.filter(pc.is_valid(users.column("auc")))
+    return [key | one for one in judged.select(["user", "auc", "impressions"]).to_pylist()]
 
 
 def _code() -> str:

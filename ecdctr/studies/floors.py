@@ -1,0 +1,138 @@
+"""What an afternoon's work reaches: scores that every study shows beside the method's rows.
+
+item_rate: the item's click rate on ads so far. counts: how often this user clicked this item on
+either domain, and the item's rate among equals. gbm: gradient boosting on the memory of users and
+the counts, trained on the same days of ads as A-CTR.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
+from ecdctr.examples.prepare import prepare
+from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
+from ecdctr.examples.vocabulary import normalized
+from ecdctr.impressions import contract
+from ecdctr.impressions.days import available_dates, day_files, window
+from ecdctr.memory.columns import DOMAINS, input_names
+from ecdctr.memory.table import parquet
+
+FLOORS = ("item_rate", "counts", "gbm")
+ROUNDS = 300  # of boosting; everything else as scikit-learn has it
+
+
+class Floor(NamedTuple):
+    """A floor on one day: metrics by cohort, and a table of users with their AUC."""
+
+    name: str
+    metrics: dict[str, dict[str, float]]
+    users: pa.Table
+
+
+def floors(config: Config, date: dt.date) -> list[Floor]:
+    """Evaluate every floor with data date `date` on the ads of the day after, as A-CTR is.
+
+    Raises ConfigError without scikit-learn, StoreError without ads on one of these days.
+    """
+    memory = config.memory.model_copy(update={"enabled": True})
+    config = config.model_copy(update={"memory": memory})
+    names = _inputs(config)
+    past = _read(config, window(date, config.actr.window_days), names)
+    day = _read(config, [date + dt.timedelta(days=1)], names)
+    rate = _item_rates(config, date, day)
+    scores = {
+        "item_rate": rate,
+        "counts": _clicks(config, day) + rate,  # rates are below 1: they decide among equal counts
+        "gbm": _boosted(config, _matrix(past, names), _labels(past), _matrix(day, names)),
+    }
+    found = []
+    for name, values in scores.items():
+        scored = _scored(day, values)
+        metrics = metrics_by_cohort(config, scored)
+        if name == "counts":  # a count is no probability
+            metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
+        metrics.pop("oracle", None)
+        found.append(Floor(name, metrics, users_table(scored)))
+    return found
+
+
+def _inputs(config: Config) -> list[str]:
+    numeric = [feature.name for feature in config.features if feature.kind == "numeric"]
+    return [*input_names(config.memory_keys, config.memory.windows), *COUNT_FEATURES, *numeric]
+
+
+def _read(config: Config, dates: list[dt.date], names: list[str]) -> pa.Table:
+    days = prepare(config, "ads", dates)
+    if not days:
+        raise StoreError(f"No ads from {dates[0]} to {dates[-1]}; floors cannot be made.")
+    columns = ["user_id", "item_id", "click", "user_seen", "item_seen", "oracle_ctr", *names]
+    tables = [pq.read_table(day.path, columns=columns, partitioning=None) for day in days]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _matrix(table: pa.Table, names: list[str]) -> NDArray[np.float32]:
+    return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
+
+
+def _labels(table: pa.Table) -> NDArray[np.float32]:
+    return table["click"].to_numpy().astype(np.float32)
+
+
+def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
+    """The user's clicks on the item in the longest window, of both domains."""
+    longest = config.memory.longest
+    logs = [day[f"memory_item_id_{domain}_clicks_{longest}"].to_numpy() for domain in DOMAINS]
+    return np.round(np.expm1(np.asarray(logs, np.float64))).sum(axis=0)
+
+
+def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
+    """The smoothed click rate on ads of each row's item, over all days up to `date`."""
+    root = config.data.root
+    dates = [one for one in available_dates(root, "ads") if one <= date]
+    files = [path for one in dates for path in day_files(root, "ads", one)]
+    query = f"SELECT item_id, sum(click)::BIGINT, count(*) FROM {parquet(files)} GROUP BY ALL"
+    with contract.connect(config) as connection:
+        rows = connection.execute(query).fetchall()
+    prior = prior_ctr(sum(row[1] for row in rows), sum(row[2] for row in rows))
+    rates = {
+        item: (clicks + PRIOR_WEIGHT * prior) / (shown + PRIOR_WEIGHT)
+        for item, clicks, shown in rows
+    }
+    return np.array([rates.get(item, prior) for item in day["item_id"].to_pylist()])
+
+
+def _boosted(
+    config: Config,
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.float32],
+    rows: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    try:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+    except ImportError:
+        raise ConfigError(
+            "The floor 'gbm' needs scikit-learn: pip install 'ecdctr[studies]'."
+        ) from None
+    model = HistGradientBoostingClassifier(max_iter=ROUNDS, random_state=config.seed)
+    return model.fit(inputs, labels).predict_proba(rows)[:, 1]
+
+
+def _scored(day: pa.Table, scores: NDArray) -> Scored:
+    encoded = normalized(day["user_id"]).dictionary_encode()
+    codes = encoded.indices.to_numpy().astype(np.int64)
+    others = [day[name].to_numpy() for name in ("oracle_ctr", "user_seen", "item_seen")]
+    return Scored("", encoded.dictionary, codes, _labels(day), scores, *others)
+
+
+def _without_probabilities(metrics: dict[str, float]) -> dict[str, float]:
+    ranking = ("impressions", "ctr", "gauc", "auc")
+    return {name: value for name, value in metrics.items() if name in ranking}

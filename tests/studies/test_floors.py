@@ -1,0 +1,122 @@
+"""Floors: what an afternoon reaches is measured on the same impressions, and a page says who is below."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError
+from ecdctr.evaluation.compare import compare
+from ecdctr.evaluation.metrics import gauc
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.days import available_dates, day_files
+from ecdctr.studies.ablation.page import Origin, results_page
+from ecdctr.studies.floors import FLOORS, floors
+from tests.conftest import DATE
+from tests.make import changed
+
+NEXT = DATE + dt.timedelta(days=1)
+
+
+def impressions(config: Config, dates: list[dt.date], domain: str) -> list[dict]:
+    paths = [path for date in dates for path in day_files(config.data.root, domain, date)]
+    return [row for path in paths for row in pa.parquet.ParquetFile(path).read().to_pylist()]
+
+
+def test_floors_are_what_counting_by_hand_gives(config: Config):
+    found = {floor.name: floor for floor in floors(config, DATE)}
+    assert tuple(found) == FLOORS
+    days = [date for date in available_dates(config.data.root, "ads") if date <= DATE]
+    past, day = impressions(config, days, "ads"), impressions(config, [NEXT], "ads")
+    natural = impressions(config, days, "natural")
+    prior = np.mean([row["click"] for row in past])
+    users = np.array([row["user_id"] for row in day])
+    labels = np.array([row["click"] for row in day], np.float64)
+    rates, clicks = [], []
+    for row in day:
+        of_item = [one["click"] for one in past if one["item_id"] == row["item_id"]]
+        rates.append((sum(of_item) + 10 * prior) / (len(of_item) + 10))
+        pair = (row["user_id"], row["item_id"])
+        both = [one for one in past + natural if (one["user_id"], one["item_id"]) == pair]
+        clicks.append(sum(one["click"] for one in both))
+    metrics = found["item_rate"].metrics["all"]
+    assert metrics["gauc"] == pytest.approx(gauc(users, labels, np.array(rates)))
+    assert metrics["calibration"] == pytest.approx(np.mean(rates) / labels.mean())
+    expected = gauc(users, labels, np.array(clicks) + np.array(rates))
+    assert found["counts"].metrics["all"]["gauc"] == pytest.approx(expected)
+    assert "log_loss" not in found["counts"].metrics["all"], "a count is no probability"
+    assert 0 < found["gbm"].metrics["all"]["log_loss"] < 5
+    assert {row["user"] for row in found["gbm"].users.to_pylist()} == set(users.tolist())
+
+
+def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
+    """With the clicks of the evaluated day turned round, the scores stay: labels are not read."""
+    import shutil
+
+    import pyarrow.parquet as pq
+
+    copy = tmp_path / "data"
+    shutil.copytree(config.data.root, copy)
+    for path in day_files(copy, "ads", NEXT):
+        table = pq.read_table(path, partitioning=None)
+        turned = pa.array(1 - table["click"].to_numpy(), pa.int8())
+        pq.write_table(table.set_column(table.column_names.index("click"), "click", turned), path)
+    other = changed(config, "data", root=copy, prepared=tmp_path / "prepared")
+    for one, two in zip(floors(config, DATE), floors(other, DATE), strict=True):
+        scored = [floor.metrics["all"]["gauc"] for floor in (one, two)]
+        assert scored[0] == pytest.approx(1 - scored[1]), one.name
+
+
+def test_without_scikit_learn_one_sentence_says_what_to_install(config: Config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    assert prepare(config, "ads", [DATE])
+    with pytest.raises(ConfigError, match=r"pip install 'ecdctr\[studies\]'"):
+        floors(config, DATE)
+
+
+def page(means: dict[str, float]) -> str:
+    records = [
+        {"seed": 1, "row": row, "date": DATE, "cohort": "all", "gauc": value, "impressions": 9}
+        for row, value in means.items()
+    ]
+    users = [
+        {"seed": 1, "row": row, "date": DATE, "user": 1, "auc": value, "impressions": 9}
+        for row, value in means.items()
+    ]
+    return results_page(records, users, Origin())
+
+
+def test_the_first_line_of_a_page_says_which_rows_are_below_a_floor():
+    means = {"item_rate": 0.6, "gbm": 0.8, "ads_only": 0.79, "full": 0.81}
+    first = page(means).splitlines()[2]
+    assert first.startswith(
+        "**Below the best floor, gradient boosting on counts (GAUC 0.8000): ads"
+    )
+    assert "0.7900" in first
+    assert "full" not in first
+    above = page(means | {"ads_only": 0.805}).splitlines()[2]
+    assert above.startswith("**Every row of the method is above the best floor")
+
+
+def test_a_user_is_drawn_with_all_days_and_where_users_are_the_same_with_all_seeds():
+    """Against users that copy one day: a hundred copies of a day say no more than the day."""
+    rng = np.random.default_rng(1)
+    gains = rng.normal(0.01, 0.1, 60)
+
+    def records(days: int, seeds: int) -> list[dict]:
+        return [
+            {"seed": s, "date": d, "row": row, "user": u, "auc": 0.5 + g * (row == "a"),
+             "impressions": 10}
+            for s in range(seeds) for d in range(days) for row in "ab" for u, g in enumerate(gains)
+        ]  # fmt: skip
+
+    once, often = compare(records(1, 1), "a", "b"), compare(records(30, 1), "a", "b")
+    assert (often.low, often.high, often.p) == pytest.approx((once.low, once.high, once.p))
+    seeds = compare(records(1, 30), "a", "b", same_users=True)
+    assert (seeds.low, seeds.high) == pytest.approx((once.low, once.high))
+    assert once.difference == pytest.approx(gains.mean())
