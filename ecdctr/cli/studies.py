@@ -85,6 +85,9 @@ def ablation(
     until: Annotated[
         str | None, typer.Option(help="last evaluated day; default: the last one there is")
     ] = None,
+    about: Annotated[
+        Path | None, typer.Option(help="Markdown about the data, shown at the top of the page")
+    ] = None,
     repeats: Annotated[
         int,
         typer.Option(
@@ -141,7 +144,7 @@ def ablation(
     text = results_page(
         records,
         users,
-        Origin(preset, command, base, own_data),
+        Origin(preset, command, base, own_data, about.read_text() if about else None),
         speeds,
         timings,
         picture.name if picture else None,

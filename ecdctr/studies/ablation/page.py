@@ -28,6 +28,7 @@ class Origin(NamedTuple):
     command: str = "ecdctr ablation"
     base: str = "default"  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions, not a simulated world
+    about: str | None = None  # Markdown about the data
 
 
 def results_page(
@@ -50,6 +51,7 @@ def results_page(
         if origin.own_data
         else f"# Results on the `{origin.preset}` world\n",
         _against_floors(records, rows),
+        *([origin.about] if origin.about else []),
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
         f"each with {'weights' if origin.own_data else 'a world and weights'} of its own; "
         f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
