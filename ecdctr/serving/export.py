@@ -23,6 +23,7 @@ from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
 from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed
+from ecdctr.serving.memory import remembering_tpm, write_memory, write_tables
 from ecdctr.serving.request import Kind, Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
@@ -31,6 +32,13 @@ from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 INPUTS = ("ids", "multi", "numeric", "history", "gaps")
+SETTINGS = (
+    "data",
+    "features",
+    "seed",
+    "network",
+    "memory",
+)  # of a manifest, as far as serving reads them
 OPSET = 20
 
 
@@ -74,33 +82,34 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             f"{ref} is of an earlier release, which did not store the click-through rate that counts are "
             "smoothed with; train it again (ecdctr train actr --force), then export."
         )
-    if manifest.config.get("memory"):
-        raise ConfigError(
-            f"{ref} reads the memory of users, which a bundle cannot look up yet; score days with "
-            "'ecdctr evaluate', or train without: memory.enabled: false."
-        )
+    tpm = remembering_tpm(store, manifest)
     network, inputs, vocabularies = load_network(store, ref)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         folder = Path(name) / "bundle"
         folder.mkdir()
         own = Config.model_validate(
-            {key: manifest.config[key] for key in ("data", "features", "seed", "network")}
+            {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
         )
         description = describe(own, manifest, inputs, vocabularies)
+        if tpm:
+            description["memory"] = write_memory(own, store, tpm, folder / "memory")
         shape = Shape(description, description["kinds"])
         (folder / "request.schema.json").write_text(
             json.dumps(request_schema(description, shape), indent=1)
         )
         np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
-        requests, examples = prepared_cases(
+        cases = prepared_cases(
             own, vocabularies, manifest.data_date, description["prior_ctr"], Path(name)
         )
-        batch = encode(examples, inputs, vocabularies)
+        if tpm:
+            place = folder / "selftest_memory"
+            description["selftest_memory"] = write_tables(own, cases.tables, cases.until, place)
+        batch = encode(cases.examples, inputs, vocabularies)
         probability = Probability(network).eval()
         _write_graphs(probability, batch, folder)
-        _write_self_test(probability, batch, requests, vocabularies["user_id"], folder)
+        _write_self_test(probability, batch, cases.requests, vocabularies["user_id"], folder)
         description["files"] = checksums(folder)
         (folder / "bundle.json").write_text(json.dumps(description, indent=1))
         Scorer(folder)
@@ -126,7 +135,7 @@ def describe(
         "exported_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "fields": list(inputs.fields),
         "multi": [list(pair) for pair in inputs.multi],
-        "numeric": {name: numeric[name] for name in inputs.numeric},
+        "numeric": {name: numeric.get(name, {"transform": "memory"}) for name in inputs.numeric},
         "history_length": inputs.history_length,
         "lookback_days": config.data.lookback_days,
         "prior_ctr": manifest.prior_ctr,

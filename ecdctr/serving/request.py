@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ecdctr.errors import EcdctrError
 
@@ -247,6 +247,18 @@ COUNTS = tuple(f"{side}_{what}" for side in ("user", "item") for what in ("impre
 PRIOR = Rule("number", low=0, high=1)
 KEYS = ("ts", "user_id", "user", "context", "history", "prior_ctr", "candidates")
 CLICK_KEYS = frozenset({"item_id", "ts"})
+RECENT = "recent"  # of a bundle that remembers users
+RECENT_KEYS = frozenset({"item_id", "ts", "domain", "click"})
+CLICKED = Rule("number", nullable=False, low=0, high=1)
+
+
+class Recent(NamedTuple):
+    """An impression since a bundle's memory: what of it is remembered, by key."""
+
+    ts: float
+    domain: str
+    click: bool
+    values: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -258,6 +270,7 @@ class Checked:
     values: dict[str, list[Any]]
     clicks: list[tuple[float, Any]]
     prior: float | None
+    recent: list[Recent] | None  # None is unknown
 
 
 class Shape:
@@ -274,6 +287,8 @@ class Shape:
                 "number", low=0 if name in COUNTS else -NUMBER_LIMIT, high=NUMBER_LIMIT
             )
         self.clicked = Rule(kinds.get("item_id", "any"), nullable=False)
+        self.remembered: list[str] = description.get("memory", {}).get("keys", [])
+        self.keys = (*KEYS, RECENT) if self.remembered else KEYS
 
     def check(self, request: Any) -> Checked:
         """Take a request apart; raises RequestError with the place of what does not fit."""
@@ -281,7 +296,7 @@ class Shape:
             raise RequestError(
                 f"expected an object with a list 'candidates', found {shown(request)}; see request.schema.json."
             )
-        unknown = sorted(set(request).difference(KEYS), key=str)
+        unknown = sorted(set(request).difference(self.keys), key=str)
         if unknown:
             raise RequestError(
                 f"Unknown key {shown(unknown[0])} in the request; see request.schema.json."
@@ -311,7 +326,37 @@ class Shape:
             values=values,
             clicks=self._clicks(request.get("history", [])),
             prior=prior,
+            recent=self._recent(request.get(RECENT)),
         )
+
+    def _recent(self, impressions: Any) -> list[Recent] | None:
+        if impressions is None:
+            return None
+        if not isinstance(impressions, list):
+            raise RequestError(
+                f"{RECENT}: expected a list of impressions, found {shown(impressions)}."
+            )
+        allowed = RECENT_KEYS.union(self.remembered)
+        made = []
+        for i, one in enumerate(impressions):
+            place = f"{RECENT}[{i}]"
+            if not isinstance(one, dict) or not RECENT_KEYS <= set(one) <= allowed:
+                raise RequestError(
+                    f"{place}: expected an impression with {', '.join(sorted(RECENT_KEYS))} and at most "
+                    f"{', '.join(self.remembered)}, found "
+                    f"{'the keys ' + ', '.join(map(shown, one)) if isinstance(one, dict) else shown(one)}."
+                )
+            if one["domain"] not in ("natural", "ads"):
+                raise RequestError(
+                    f"{place}.domain: expected natural or ads, found {shown(one['domain'])}."
+                )
+            (click,) = CLICKED.checked([one["click"]], lambda _, at=place: f"{at}.click")
+            values = {}
+            for key in self.remembered:
+                rule = self.clicked if key == "item_id" else self.rules[key]
+                (values[key],) = rule.checked([one.get(key)], lambda _, at=f"{place}.{key}": at)
+            made.append(Recent(moment(one["ts"], f"{place}.ts"), one["domain"], click == 1, values))
+        return made
 
     def _clicks(self, history: Any) -> list[tuple[float, Any]]:
         if not isinstance(history, list):

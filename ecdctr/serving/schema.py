@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ecdctr.serving.request import LATEST, PRIOR, Shape
+from ecdctr.serving.request import CLICKED, LATEST, PRIOR, RECENT, RECENT_KEYS, Shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {
@@ -62,6 +62,29 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
             "context": features("context", "features of the request"),
             "prior_ctr": PRIOR.schema() | {"description": prior},
             "history": {"type": "array", "description": about, "items": click},
+            **({RECENT: _recent(description, shape)} if shape.remembered else {}),
             "candidates": {"type": "array", "minItems": 1, "items": features("item", "an ad")},
+        },
+    }
+
+
+def _recent(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """The user's impressions since the bundle's memory."""
+    until = description["memory"]["until"]
+    properties = {key: shape.rules[key].schema() for key in shape.remembered} | {
+        "item_id": shape.clicked.schema(),
+        "ts": {"type": "number", "minimum": 0, "maximum": LATEST},
+        "domain": {"enum": ["natural", "ads"]},
+        "click": CLICKED.schema(),
+    }
+    return {
+        "type": ["array", "null"],
+        "description": f"the user's impressions of both domains after {until} and up to ts; those "
+        "of the day of ts are not counted. Left out: what is remembered of the user is unknown",
+        "items": {
+            "type": "object",
+            "required": sorted(RECENT_KEYS),
+            "additionalProperties": False,
+            "properties": properties,
         },
     }

@@ -18,6 +18,7 @@ from ecdctr.examples import transforms
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import NUMPY
 from ecdctr.serving.bundle import Bundle
+from ecdctr.serving.remembered import Remembered
 from ecdctr.serving.request import RequestError, Shape
 
 TOLERANCE = 1e-5
@@ -35,8 +36,10 @@ class Scorer:
         self.tables = bundle.tables()
         self.shape = Shape(self.description, self.kinds)
         self._session = _session(bundle, threads)
+        self._memory = self._open_memory("selftest_memory")
         if self_test:
             self._prove(bundle.self_test())
+        self._memory = self._open_memory("memory")
 
     @property
     def version(self) -> str:
@@ -102,6 +105,8 @@ class Scorer:
             start += width
         prior = d["prior_ctr"] if checked.prior is None else checked.prior
         counted = self._counts("user", values, prior) | self._counts("item", values, prior)
+        if self._memory:
+            counted |= self._memory.columns(values, checked.recent, moment)
         numeric = np.empty((count, len(d["numeric"])), np.float32)
         for column, name in enumerate(d["numeric"]):
             made = counted[name] if name in counted else self._transformed(name, values[name])
@@ -115,6 +120,10 @@ class Scorer:
             "history": np.ascontiguousarray(np.broadcast_to(history, shape)),
             "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
         }
+
+    def _open_memory(self, name: str) -> Remembered | None:
+        described = self.description.get(name)
+        return Remembered(self.folder / name, described) if described else None
 
     def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
         """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""

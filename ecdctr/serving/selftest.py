@@ -7,8 +7,9 @@ random, with the cases in which serving most easily differs from training put in
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.examples import transforms
 from ecdctr.examples.batches import Part, read_chunks
-from ecdctr.examples.prepare import build_examples
+from ecdctr.examples.prepare import build_examples, raw_views
+from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import SECOND
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.impressions import contract
+from ecdctr.memory.table import newest_table
 
 Impressions = dict[tuple[Domain, dt.date], list[dict[str, Any]]]  # times in microseconds
 Vocabularies = dict[str, Vocabulary]
@@ -28,10 +31,19 @@ ROWS = 64  # impressions to score
 USERS = ITEMS = 12
 
 
+class Cases(NamedTuple):
+    """Requests and what preparation makes of the same made-up impressions, in one order."""
+
+    requests: list[dict[str, Any]]
+    examples: pa.Table  # [ROWS]
+    tables: dict[str, Path]  # the memory of the made-up log, by key; none without memory
+    until: dt.date  # what the tables know
+
+
 def prepared_cases(
     config: Config, vocabularies: Vocabularies, date: dt.date, prior: float, folder: Path
-) -> tuple[list[dict[str, Any]], pa.Table]:
-    """Requests, and the examples [ROWS] that preparation makes of the same made-up impressions, in one order."""
+) -> Cases:
+    """Make a log up and prepare its last day."""
     log = made_up(config, vocabularies, date)
     data = {"root": folder / "log", "prepared": folder / "prepared", "engine": "duckdb"}
     config = config.model_copy(
@@ -42,10 +54,16 @@ def prepared_cases(
     with contract.connect(config) as connection:
         build_examples(connection, config, "ads", date, target, prior)
     examples = next(read_chunks([Part(target, "ads")], None, len(log["ads", date])))
+    before = date - dt.timedelta(days=1)
+    until, tables = newest_table(config.memory, before), {}
+    if config.memory.enabled:
+        with contract.connect(config) as connection:
+            views = partial(raw_views, connection, config)
+            tables = Remembered(config).tables(connection, views, until)
     requests = {_key(row): request_of(config, log, row, date) for row in log["ads", date]}
     keys = zip(*(examples[name].to_pylist() for name in ("user_id", "item_id")),
                pa.array(examples["ts"].combine_chunks().cast(pa.int64())).to_pylist(), strict=True)  # fmt: skip
-    return [requests[key] for key in keys], examples
+    return Cases([requests[key] for key in keys], examples, tables, until)
 
 
 def request_of(
@@ -75,7 +93,17 @@ def request_of(
         for seen in rows
         if seen["click"] and seen["user_id"] == row["user_id"]
     ]
-    return {
+    recent: dict[str, Any] = {}
+    if config.memory.enabled:
+        until = newest_table(config.memory, date - dt.timedelta(days=1))
+        recent["recent"] = [
+            {"ts": seen["ts"] / SECOND, "domain": domain, "click": seen["click"]}
+            | {key: seen[key] for key in config.memory_keys if seen[key] is not None}
+            for (domain, day), rows in log.items()
+            for seen in rows
+            if until < day and seen["user_id"] == row["user_id"] and seen["ts"] <= row["ts"]
+        ]
+    return recent | {
         "ts": row["ts"] / SECOND,
         "user_id": row["user_id"],
         "user": features("user") | counts("user"),

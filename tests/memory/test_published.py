@@ -8,13 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.config import Config
-from ecdctr.errors import ConfigError
-from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.levels.actr import train_actr
-from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.serving.export import export_bundle
 from ecdctr.store.retention import removable, remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
@@ -71,18 +66,3 @@ def test_another_memory_is_another_version_and_none_leaves_the_fingerprint(
     assert len({trained(own) for own in (config, remembering, other)}) == 3
     windows_alone = config.with_overlay({"memory": {"windows": [4]}}, "test")
     assert trained(windows_alone) == trained(config), "not enabled, it changes nothing"
-
-
-def test_all_levels_learn_from_memory_and_a_bundle_without_it_is_refused(
-    remembering: Config, store: Store, tmp_path
-):
-    train_tpm(Request(remembering, store, DATE - WEEK))
-    request = Request(remembering, store, DATE)
-    train_cpm(request)
-    manifest = train_actr(request).manifest
-    metrics = evaluate(remembering, store, manifest.ref, DATE + dt.timedelta(days=1)).metrics["all"]
-    assert 0 < metrics["gauc"] < 1
-    with pytest.raises(
-        ConfigError, match="reads the memory of users, which a bundle cannot look up"
-    ):
-        export_bundle(store, manifest.ref, tmp_path / "bundle")

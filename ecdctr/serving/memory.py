@@ -1,0 +1,72 @@
+"""The memory of users as a bundle carries it: TPM's weekly tables as arrays beside the graph."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError
+from ecdctr.memory.columns import DOMAINS, counts
+from ecdctr.memory.lookup import NEVER, write_arrays
+from ecdctr.memory.table import newest_table
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+
+
+def remembering_tpm(store: Store, manifest: Manifest) -> Manifest | None:
+    """The newest TPM behind a version that reads the memory of users; None behind any other."""
+    if not manifest.config.get("memory"):
+        return None
+    refs = manifest.parents.get("tpm", [])
+    tpm = store.manifest(Ref.parse(refs[0])) if refs else None
+    if tpm is None or not any(name.startswith("memory/") for name in tpm.files):
+        lack = f"its TPM {tpm.ref} has none" if tpm else "no TPM is behind it (snapshots.count: 0)"
+        raise ConfigError(
+            f"{manifest.ref} reads the memory of users, but {lack}; train TPM and then the others "
+            "with memory.enabled: true."
+        )
+    return tpm
+
+
+def write_memory(config: Config, store: Store, tpm: Manifest, folder: Path) -> dict[str, Any]:
+    """Write the tables of a TPM version into a bundle; returns what bundle.json says of them."""
+    store.check(tpm.ref)
+    paths = (store.path(tpm.ref) / "memory").glob("*.parquet")
+    until = newest_table(config.memory, tpm.data_date)
+    return write_tables(config, {path.stem: path for path in paths}, until, folder)
+
+
+def write_tables(
+    config: Config, tables: dict[str, Path], until: dt.date, folder: Path
+) -> dict[str, Any]:
+    """Write weekly tables, by key, as arrays that the scorer maps."""
+    folder.mkdir()
+    windows = config.memory.windows
+    for key in config.memory_keys:
+        if key not in tables:  # a log that begins after the table
+            empty = np.zeros((0, len(counts(windows))), np.int32)
+            write_arrays(folder, key, empty[:, 0], empty[:, 0], empty, empty[:, : len(DOMAINS)])
+            continue
+        table = pq.read_table(tables[key], partitioning=None)
+        table = table.filter(pc.field("place") <= config.memory.max_pairs)
+        numbers = [table[name].to_numpy() for name in counts(windows)]
+        days = [pc.fill_null(table[f"{d}_last"].cast(pa.int32()), int(NEVER)) for d in DOMAINS]
+        last = np.stack([column.to_numpy() for column in days], axis=1)
+        users, values = _ids(table["user_id"]), _ids(table["value"])
+        write_arrays(folder, key, users, values, np.stack(numbers, axis=1), last)
+    return {"keys": list(config.memory_keys), "windows": list(windows), "until": str(until)}
+
+
+def _ids(column: pa.ChunkedArray) -> NDArray:
+    values = column.to_numpy()
+    if values.dtype.kind == "b":
+        return values.astype(np.int8)
+    return values if values.dtype.kind in "iu" else values.astype(np.str_)

@@ -1,0 +1,130 @@
+"""A bundle that remembers: raw requests score as preparation and the network do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.config import Config
+from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.examples.prepare import prepare
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import train_tpm
+from ecdctr.serving import batch
+from ecdctr.serving.export import export_bundle
+from ecdctr.serving.request import RequestError
+from ecdctr.serving.scorer import Scorer
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
+from tests.conftest import DATE
+from tests.serving.logged import logged_requests
+
+NEXT = DATE + dt.timedelta(days=1)
+ONE = {"item_id": 1, "ts": 1e9, "domain": "ads", "click": 1}
+THREE_ON = DATE + dt.timedelta(days=3)
+
+
+@pytest.fixture(scope="module")
+def remembering(config: Config) -> Config:
+    memory = {"enabled": True, "windows": [3, 10], "max_pairs": 50}
+    return config.with_overlay({"memory": memory}, "test")
+
+
+@pytest.fixture(scope="module")
+def trained(remembering: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Ref]:
+    store = Store(tmp_path_factory.mktemp("store"))
+    request = Request(remembering, store, DATE)
+    for train in (train_tpm, train_cpm):
+        train(request)
+    return store, train_actr(request).manifest.ref
+
+
+@pytest.fixture(scope="module")
+def bundle(trained: tuple[Store, Ref], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    export_bundle(*trained, folder)
+    return folder
+
+
+@pytest.mark.parametrize("date", [NEXT, THREE_ON])
+def test_raw_logged_requests_a_day_score_as_its_prepared_examples(
+    remembering: Config, bundle: Path, date: dt.date
+):
+    """The day after the table, and some days later, when requests bring more days."""
+    scorer = Scorer(bundle)
+    (day,) = prepare(remembering, "ads", [date])
+    (examples,) = pq.read_table(day.path, partitioning=None).combine_chunks().to_batches()
+    expected = scorer.run(batch.encode(scorer, examples))
+    requests = logged_requests(remembering, date)
+    assert len(requests) == len(expected)
+    prepared = batch.encode(scorer, examples)["numeric"]
+    count = sum(name.startswith("memory_") for name in scorer.columns)
+    assert count == 2 * 2 * 6
+    for row, request in enumerate(requests[:150]):
+        arrays = scorer.encode(request)
+        of_row = prepared[row, -count:]
+        assert arrays["numeric"][0, -count:] == pytest.approx(of_row, abs=1e-6, nan_ok=True)
+        assert scorer.run(arrays)[0] == pytest.approx(expected[row], abs=1e-5)
+    some = prepared[:, -count + 3]  # impressions of the item in natural content, 10 days
+    assert (some > 0).mean() > 0.05, "there is something to remember"
+
+
+def test_a_left_out_count_is_unknown_and_an_empty_list_is_none(remembering: Config, bundle: Path):
+    scorer = Scorer(bundle)
+    request = logged_requests(remembering, NEXT)[0]
+    none, unknown = request | {"recent": []}, request | {"recent": None}
+    left_out = {key: value for key, value in request.items() if key != "recent"}
+    count = 2 * 2 * 6
+    assert np.isfinite(scorer.encode(none)["numeric"][:, -count:]).all()
+    for one in (unknown, left_out, request | {"user_id": None}):
+        assert np.isnan(scorer.encode(one)["numeric"][:, -count:]).all()
+        assert np.isfinite(scorer.score(one)).all()
+    nobody = scorer.encode(request | {"user_id": 10**9, "recent": []})["numeric"][0, -count:]
+    assert nobody[0] == nobody[1] == 0, "a user without memory was shown nothing"
+    strange = request | {"candidates": [{"item_id": request["candidates"][0]["item_id"]}]}
+    of_category = scorer.encode(strange | {"recent": []})["numeric"][0, -count // 2 :]
+    assert np.isnan(of_category).all(), "an ad without its category"
+
+
+@pytest.mark.parametrize(
+    ("recent", "message"),
+    [
+        ({"item_id": 1}, "recent: expected a list of impressions, found an object"),
+        ([{"item_id": 1, "ts": 0}], r"recent\[0\]: expected an impression with click, domain"),
+        ([ONE | {"ts": "x"}], r"recent\[0\]\.ts: expected seconds since 1970"),
+        ([ONE | {"domain": "radio"}], r"recent\[0\]\.domain: expected natural or ads"),
+        ([ONE | {"click": 2}], r"recent\[0\]\.click: expected a number from 0 to 1"),
+        ([ONE | {"item_id": None}], r"recent\[0\]\.item_id: expected an integer"),
+        ([ONE | {"ts": 4e9}], r"recent\[0\]\.ts: expected nothing after ts"),
+        ([ONE], f"expected a time after {DATE}, up to which this bundle remembers"),
+    ],
+)
+def test_bad_recent_impressions_are_refused_in_a_sentence(
+    remembering: Config, bundle: Path, recent: Any, message: str
+):
+    request = logged_requests(remembering, NEXT)[0] | {"recent": recent}
+    with pytest.raises(RequestError, match=message):
+        Scorer(bundle).score(request)
+
+
+def test_a_missing_table_and_a_version_without_one_are_told(
+    remembering: Config, trained: tuple[Store, Ref], bundle: Path, tmp_path: Path
+):
+    import shutil
+
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    (damaged / "memory" / "item_id.counts.npy").unlink()
+    with pytest.raises(EcdctrError, match="the memory of users cannot be read"):
+        Scorer(damaged)
+    store, _ = trained
+    alone = remembering.with_overlay({"snapshots": {"count": 0}, "actr": {"init": "none"}}, "x")
+    ref = train_actr(Request(alone, store, DATE, "alone", "x")).manifest.ref
+    with pytest.raises(ConfigError, match=r"no TPM is behind it \(snapshots.count: 0\)"):
+        export_bundle(store, ref, tmp_path / "bundle")
