@@ -117,6 +117,8 @@ def ablation(
         work,
         chain_days,
         base=base,
+        own_data=own_data,
+        until=parse_date(until) if until else None,
     )
     bars = Bars()
     try:
