@@ -249,7 +249,6 @@ KEYS = ("ts", "user_id", "user", "context", "history", "prior_ctr", "candidates"
 CLICK_KEYS = frozenset({"item_id", "ts"})
 RECENT = "recent"  # of a bundle that remembers users
 RECENT_KEYS = frozenset({"item_id", "ts", "domain", "click"})
-CLICKED = Rule("number", nullable=False, low=0, high=1)
 
 
 class Recent(NamedTuple):
@@ -350,11 +349,13 @@ class Shape:
                 raise RequestError(
                     f"{place}.domain: expected natural or ads, found {shown(one['domain'])}."
                 )
-            (click,) = CLICKED.checked([one["click"]], lambda _, at=place: f"{at}.click")
+            click = one["click"]
+            if not _is_number(click) or click not in (0, 1):
+                raise RequestError(f"{place}.click: expected 0 or 1, found {shown(click)}.")
             values = {}
             for key in self.remembered:
                 rule = self.clicked if key == "item_id" else self.rules[key]
-                (values[key],) = rule.checked([one.get(key)], lambda _, at=f"{place}.{key}": at)
+                (values[key],) = rule.checked([one.get(key)], _at(f"{place}.{key}"))
             made.append(Recent(moment(one["ts"], f"{place}.ts"), one["domain"], click == 1, values))
         return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ecdctr.serving.request import CLICKED, LATEST, PRIOR, RECENT, RECENT_KEYS, Shape
+from ecdctr.serving.request import LATEST, PRIOR, RECENT, RECENT_KEYS, Shape
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {
@@ -75,7 +75,7 @@ def _recent(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
         "item_id": shape.clicked.schema(),
         "ts": {"type": "number", "minimum": 0, "maximum": LATEST},
         "domain": {"enum": ["natural", "ads"]},
-        "click": CLICKED.schema(),
+        "click": {"enum": [0, 1]},
     }
     return {
         "type": ["array", "null"],

@@ -100,7 +100,7 @@ def test_a_left_out_count_is_unknown_and_an_empty_list_is_none(remembering: Conf
         ([{"item_id": 1, "ts": 0}], r"recent\[0\]: expected an impression with click, domain"),
         ([ONE | {"ts": "x"}], r"recent\[0\]\.ts: expected seconds since 1970"),
         ([ONE | {"domain": "radio"}], r"recent\[0\]\.domain: expected natural or ads"),
-        ([ONE | {"click": 2}], r"recent\[0\]\.click: expected a number from 0 to 1"),
+        ([ONE | {"click": 2}], r"recent\[0\]\.click: expected 0 or 1"),
         ([ONE | {"item_id": None}], r"recent\[0\]\.item_id: expected an integer"),
         ([ONE | {"ts": 4e9}], r"recent\[0\]\.ts: expected nothing after ts"),
         ([ONE], f"expected a time after {DATE}, up to which this bundle remembers"),

@@ -19,6 +19,7 @@ from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
 from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.simulate import PRESETS
 from tests.conftest import REPOSITORY
@@ -37,8 +38,8 @@ def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished)
     study, (records, users) = finished
     found = [(r["row"], str(r["date"])) for r in records if r["cohort"] == "all"]
     dates = ["2026-01-22", "2026-01-23"]
-    assert found == [(row, date) for row in (*study.rows, "oracle") for date in dates]
-    assert {r["row"] for r in users} == set(study.rows)
+    assert found == [(row, date) for row in (*FLOORS, *study.rows, "oracle") for date in dates]
+    assert {r["row"] for r in users} == {*FLOORS, *study.rows}
     assert pq.read_metadata(study.work / "ablation-tiny.parquet").num_rows == len(records)
 
 
