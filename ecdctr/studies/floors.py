@@ -22,7 +22,8 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import available_dates, day_files, window
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.memory.columns import DOMAINS, input_names
 from ecdctr.memory.table import parquet
 
@@ -96,9 +97,9 @@ def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
 
 def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
     """The smoothed click rate on ads of each row's item, over all days up to `date`."""
-    root = config.data.root
-    dates = [one for one in available_dates(root, "ads") if one <= date]
-    files = [path for one in dates for path in day_files(root, "ads", one)]
+    impressions = open_impressions(config.data.root)
+    dates = [one for one in impressions.dates("ads") if one <= date]
+    files = [path for one in dates for path in impressions.files("ads", one)]
     query = f"SELECT item_id, sum(click)::BIGINT, count(*) FROM {parquet(files)} GROUP BY ALL"
     with contract.connect(config) as connection:
         rows = connection.execute(query).fetchall()

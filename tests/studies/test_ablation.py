@@ -79,7 +79,7 @@ def test_the_figure_shows_every_row_but_the_oracle_at_its_mean(finished):
     _, (records, _) = finished
     left, right = quality_and_cost(records).axes
     shown = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"]
-    rows = ("ads_only", "full", "full@2", "continue", "incremental")
+    rows = (*FLOORS, "ads_only", "full", "full@2", "continue", "incremental")
     assert shown == pytest.approx([mean_gauc(records)[row] for row in rows])
     daily = {r["row"]: r["daily_samples"] for r in records if r.get("daily_samples")}
     assert right.patches[0].get_width() == pytest.approx(daily["ads_only"])

@@ -14,7 +14,7 @@ from ecdctr.errors import ConfigError
 from ecdctr.evaluation.compare import compare
 from ecdctr.evaluation.metrics import gauc
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.days import available_dates, day_files
+from ecdctr.impressions.impressions import open_impressions
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.floors import FLOORS, floors
 from tests.conftest import DATE
@@ -24,14 +24,15 @@ NEXT = DATE + dt.timedelta(days=1)
 
 
 def impressions(config: Config, dates: list[dt.date], domain: str) -> list[dict]:
-    paths = [path for date in dates for path in day_files(config.data.root, domain, date)]
+    log = open_impressions(config.data.root)
+    paths = [path for date in dates for path in log.files(domain, date)]
     return [row for path in paths for row in pa.parquet.ParquetFile(path).read().to_pylist()]
 
 
 def test_floors_are_what_counting_by_hand_gives(config: Config):
     found = {floor.name: floor for floor in floors(config, DATE)}
     assert tuple(found) == FLOORS
-    days = [date for date in available_dates(config.data.root, "ads") if date <= DATE]
+    days = [one for one in open_impressions(config.data.root).dates("ads") if one <= DATE]
     past, day = impressions(config, days, "ads"), impressions(config, [NEXT], "ads")
     natural = impressions(config, days, "natural")
     prior = np.mean([row["click"] for row in past])
@@ -62,7 +63,7 @@ def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
 
     copy = tmp_path / "data"
     shutil.copytree(config.data.root, copy)
-    for path in day_files(copy, "ads", NEXT):
+    for path in open_impressions(copy).files("ads", NEXT):
         table = pq.read_table(path, partitioning=None)
         turned = pa.array(1 - table["click"].to_numpy(), pa.int8())
         pq.write_table(table.set_column(table.column_names.index("click"), "click", turned), path)
