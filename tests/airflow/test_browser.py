@@ -146,7 +146,7 @@ def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         airflow.wait_for_dags()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)  # a busy machine must not fail a test
         found = Ui(airflow, page)
         for level in ("tpm", "cpm", "actr"):
             found.trigger(f"ecdctr_{level}", data_date=str(DAY))
