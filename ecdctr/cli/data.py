@@ -103,6 +103,13 @@ def validate(
     for name in domains:
         newest = parse_date(date) if date else max(open_impressions(config.data.root).dates(name))
         warnings += [str(finding) for finding in check_day(config, name, newest)]
+        dates = open_impressions(config.data.root).dates(name)
+        log = (max(dates) - min(dates)).days + 1
+        if config.memory.enabled and log < config.memory.longest:
+            warnings.append(
+                f"memory.windows: {config.memory.longest} days, but the {name} log has {log} so far; "
+                "counts of this window are those of a shorter one until then."
+            )
     for warning in warnings:
         console.print(
             f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False

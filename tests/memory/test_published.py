@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from ecdctr.cli import app
 from ecdctr.config import Config
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.retention import removable, remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
+from tests.make import write_config
 
 WEEK = dt.timedelta(days=7)
 
@@ -66,3 +72,14 @@ def test_another_memory_is_another_version_and_none_leaves_the_fingerprint(
     assert len({trained(own) for own in (config, remembering, other)}) == 3
     windows_alone = config.with_overlay({"memory": {"windows": [4]}}, "test")
     assert trained(windows_alone) == trained(config), "not enabled, it changes nothing"
+
+
+def test_a_window_longer_than_the_log_is_told_by_validate(world: Path, tmp_path: Path):
+    path = write_config(tmp_path / "config.yaml", world)
+    raw = yaml.safe_load(path.read_text()) | {"memory": {"enabled": True}}
+    path.write_text(yaml.safe_dump(raw))
+    arguments = ["--config", str(path), "--json", "validate", "--domain", "ads"]
+    done = CliRunner().invoke(app, [*arguments, "--date", str(DATE)])
+    assert done.exit_code == 0, done.output
+    warnings = json.loads(done.stdout.splitlines()[-1])["warnings"]
+    assert any("memory.windows: 336 days, but the ads log has" in one for one in warnings)
