@@ -8,6 +8,7 @@ the counts, trained on the same days of ads as A-CTR.
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,12 @@ class Floor(NamedTuple):
     name: str
     metrics: dict[str, dict[str, float]]
     users: pa.Table
+
+
+def require_boosting() -> None:
+    """Raise ConfigError without scikit-learn: better before a study than after hours of it."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError("The floor 'gbm' needs scikit-learn: pip install 'ecdctr[studies]'.")
 
 
 def floors(config: Config, date: dt.date) -> list[Floor]:
@@ -117,12 +124,9 @@ def _boosted(
     labels: NDArray[np.float32],
     rows: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    try:
-        from sklearn.ensemble import HistGradientBoostingClassifier
-    except ImportError:
-        raise ConfigError(
-            "The floor 'gbm' needs scikit-learn: pip install 'ecdctr[studies]'."
-        ) from None
+    require_boosting()
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     model = HistGradientBoostingClassifier(max_iter=ROUNDS, random_state=config.seed)
     return model.fit(inputs, labels).predict_proba(rows)[:, 1]
 

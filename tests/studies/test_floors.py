@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +12,12 @@ from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.compare import compare
 from ecdctr.evaluation.metrics import gauc
-from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin, results_page
+from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS, floors
-from tests.conftest import DATE
+from tests.conftest import DATE, REPOSITORY
 from tests.make import changed
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -73,11 +73,12 @@ def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
         assert scored[0] == pytest.approx(1 - scored[1]), one.name
 
 
-def test_without_scikit_learn_one_sentence_says_what_to_install(config: Config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    assert prepare(config, "ads", [DATE])
+def test_without_scikit_learn_a_study_says_what_to_install_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    study = Study(REPOSITORY / "configs" / "tiny.yaml", "tiny", (1,), ("full",), 1, tmp_path)
     with pytest.raises(ConfigError, match=r"pip install 'ecdctr\[studies\]'"):
-        floors(config, DATE)
+        run_study(study, 1, Silent())
+    assert not list(tmp_path.iterdir())
 
 
 def page(means: dict[str, float]) -> str:

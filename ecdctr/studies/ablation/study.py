@@ -36,7 +36,7 @@ from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
-from ecdctr.studies.floors import FLOORS, floors
+from ecdctr.studies.floors import FLOORS, floors, require_boosting
 from ecdctr.worlds.simulate import PRESETS, simulate
 
 FULL = "full"
@@ -154,6 +154,8 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     """
     if not study.own_data and study.preset not in PRESETS:
         raise ConfigError(f"Unknown preset '{study.preset}'; presets are {', '.join(PRESETS)}.")
+    if study.next_day:
+        require_boosting()
     for row in study.rows:
         study.config(0, row)
     pairs = [(seed, row) for row in study.rows for seed in study.seeds]
