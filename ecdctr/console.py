@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import os
 import sys
 import time
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,22 +19,91 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 LOG_EVERY_SECONDS = 10.0
+WIDE = 10_000  # columns of what is no terminal
 JSON_LINES = "ECDCTR_LOG"  # environment variable; "json" makes each line of a log an object
 
 
+logger = logging.getLogger("ecdctr")
+
+
 def log(event: str, **fields: object) -> None:
-    """A line on stderr that says what it is about: level, experiment, data date, version, as far as they are known."""
-    if os.environ.get(JSON_LINES) == "json":
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps(
-            {"time": now, "event": event, **{name: str(value) for name, value in fields.items()}}
-        )
-    else:
-        about = " ".join(f"{name}={value}" for name, value in fields.items())
-        line = f"{event}  [{about}]" if about else event
-    print(line, file=sys.stderr, flush=True)
+    """Log what happened and what it is about: level, experiment, data date, version, as far as they are known."""
+    logger.info("%s", event, extra={"about": fields})
+
+
+class Lines(logging.Formatter):
+    """A line for a person: the event, then what it is about in brackets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        about = " ".join(f"{name}={value}" for name, value in _about(record).items())
+        return f"{record.getMessage()}  [{about}]" if about else record.getMessage()
+
+
+class JsonLines(logging.Formatter):
+    """An object of JSON for a machine: time, event, and what it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        time_ = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
+        about = {name: str(value) for name, value in _about(record).items()}
+        return json.dumps({"time": time_, "event": record.getMessage(), **about})
+
+
+def _about(record: logging.LogRecord) -> dict[str, object]:
+    return getattr(record, "about", {})
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever sys.stderr is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def log_to_stderr() -> None:
+    """Show the log of this process on stderr; ECDCTR_LOG=json makes each line an object."""
+    handler = _Stderr()
+    handler.setFormatter(JsonLines() if os.environ.get(JSON_LINES) == "json" else Lines())
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+
+def terminal(stderr: bool = False) -> Console:
+    """A console that shows text as it is: no markup, no emoji codes, no guessed colours.
+
+    What is no terminal has no width: there tables are as wide as their words.
+    """
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
+
+
+def labelled(label: str, style: str, text: str) -> Text:
+    """A coloured label, and text after it."""
+    return Text.assemble((label, style), "  ", text)
+
+
+def table(*names: str, title: str | None = None) -> Table:
+    """A table whose words are whole at 80 columns: headings wrap at spaces, long values fold."""
+    made = Table(title=title, box=SIMPLE_HEAD, padding=0)
+    for name in names:
+        heading = name.replace("_", " ")
+        made.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))
+    return made
+
+
+_step = ""  # what the process is at, for the message of an error that nobody foresaw
+
+
+def current_step() -> str:
+    """The piece of work that was begun last, empty before the first."""
+    return _step
 
 
 class Bars:
@@ -43,12 +114,12 @@ class Bars:
 
     def __init__(self, **fields: object) -> None:
         self.fields = fields
-        self.console = Console(stderr=True)
+        self.console = terminal(stderr=True)
         self.progress = Progress(
-            TextColumn("{task.description:<18}"),
+            TextColumn("{task.description:<18}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -59,6 +130,8 @@ class Bars:
 
     def start(self, what: str, total: int) -> None:
         """A piece of work of `total` units begins."""
+        global _step  # one process does one thing at a time
+        _step = what
         self._what, self._total, self._done, self._since = what, total, 0, time.perf_counter()
         self._logged = self._since
         if self.live:

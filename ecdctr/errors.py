@@ -5,6 +5,7 @@ import errno
 TRY_AGAIN = (
     75  # exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
 )
+UNFORESEEN = 70  # exit code (EX_SOFTWARE) of a command that ended with an error nobody foresaw
 
 
 class EcdctrError(Exception):

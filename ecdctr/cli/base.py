@@ -7,12 +7,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from ecdctr.config import DOMAINS, Config, Domain, Level, load_config
+from ecdctr.config import Config, Level, load_config
+from ecdctr.config.section import MAX_SEED
+from ecdctr.console import log_to_stderr, terminal
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.store.storage import absolute
@@ -36,7 +37,7 @@ matrix_app = typer.Typer(
     no_args_is_help=True, help="Forgetting matrices of versions that Airflow's backfills made."
 )
 app.add_typer(matrix_app, name="matrix")
-out = Console()
+out = terminal()
 
 
 @dataclass
@@ -57,9 +58,53 @@ class Session:
         return Store(self.store_path)
 
 
+def parse_date(text: str) -> dt.date:
+    """A day of the years 1970 to 2199; raises typer.BadParameter for anything else."""
+    try:
+        date = dt.datetime.strptime(text, "%Y-%m-%d").date()  # a day has no zone
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a date; expected YYYY-MM-DD.") from None
+    if not 1970 <= date.year < 2200:
+        raise typer.BadParameter(f"{text} is not a day between 1970 and 2199.")
+    return date
+
+
+def parse_optional_date(text: str) -> dt.date | None:
+    """The same, None for an empty option, as a DAG's template gives it."""
+    return parse_date(text) if text else None
+
+
+def parse_number(text: str) -> int | None:
+    """A whole number that is not below 0, None for an empty option; raises typer.BadParameter."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise typer.BadParameter(f"'{text}': expected a whole number, not below 0.")
+    return int(text)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds with commas between; raises ConfigError."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 10 for part in parts) or any(
+        int(part) > MAX_SEED for part in parts
+    ):
+        raise ConfigError(
+            f"--seeds '{text}': expected whole numbers up to {MAX_SEED} with commas, for example 1,2,3."
+        )
+    return tuple(int(part) for part in parts)
+
+
+DAY = {"parser": parse_date, "metavar": "YYYY-MM-DD"}
 DateOption = Annotated[
-    str, typer.Option("--date", help="data date, YYYY-MM-DD: the last day that is read")
+    dt.date, typer.Option("--date", help="data date: the last day that is read", **DAY)
 ]
+EvaluationDateOption = Annotated[
+    dt.date, typer.Option("--date", help="evaluation day; the model must not have read it", **DAY)
+]
+Preset = Literal["tiny", "demo", "large"]
+PresetOption = Annotated[Preset, typer.Option(help="the simulated world")]
+LevelOption = Annotated[Level, typer.Option(help="the level")]
 ExperimentOption = Annotated[
     str, typer.Option(help="namespace of versions; resolves fall back to production")
 ]
@@ -87,54 +132,25 @@ def _global(
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
 ) -> None:
     context.obj = Session(config, absolute(store), as_json)
+    log_to_stderr()
 
 
-def parse_date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"'{text}' is not a date; expected YYYY-MM-DD.") from None
-
-
-def parse_level(text: str) -> Level:
-    if text not in ("tpm", "cpm", "actr"):
-        raise ConfigError(f"Unknown level '{text}'; levels are tpm, cpm and actr.")
-    return text  # type: ignore[return-value]
-
-
-def parse_domain(text: str) -> Domain:
-    if text not in DOMAINS:
-        raise ConfigError(f"Unknown domain '{text}'; domains are natural and ads.")
-    return text
-
-
-def parse_number(option: str, text: str) -> int | None:
-    """A whole number, None for an empty option (as a DAG's template gives it)."""
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{option} '{text}': expected a whole number.") from None
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(seed) for seed in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--seeds '{text}': expected whole numbers with commas, for example 1,2,3."
-        ) from None
+def session_of(context: typer.Context) -> Session:
+    """What the global options of this command line say."""
+    session = context.find_object(Session)
+    if session is None:
+        raise RuntimeError("the global options were not read")
+    return session
 
 
 def show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
     write_result(payload, result)
-    if context.obj.as_json:
+    if session_of(context).as_json:
         sys.stdout.write(json.dumps(payload, default=str) + "\n")
         return
     for key, value in payload.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        out.print(f"{key:<20} {shown}", soft_wrap=True, highlight=False)
+        out.print(f"{key:<20} {shown}", soft_wrap=True)
 
 
 def write_result(payload: dict[str, Any], result: Path | None) -> None:

@@ -4,43 +4,45 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from ecdctr.cli.base import (
+    DAY,
     DateOption,
+    LevelOption,
+    PresetOption,
     ResultOption,
     VariantOption,
     app,
     import_app,
-    parse_date,
-    parse_domain,
-    parse_level,
+    session_of,
     show,
 )
-from ecdctr.config import DOMAINS, LEVEL_DOMAIN
+from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Domain
+from ecdctr.config.section import MAX_DAYS, MAX_SEED
+from ecdctr.console import labelled, terminal
 from ecdctr.errors import ConfigError
 
 
 @app.command()
 def simulate(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="tiny, demo or large")] = "demo",
-    seed: int = 1,
+    preset: PresetOption = "demo",
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="of the world")] = 1,
     root: Annotated[
         Path | None, typer.Option("--out", help="data root; default: data.root")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="other number of days")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=MAX_DAYS, help="other number of days")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Generate a two-domain world with known click probabilities."""
     from ecdctr.console import Bars
     from ecdctr.worlds.simulate import PRESETS, simulate
 
-    if preset not in PRESETS:
-        raise ConfigError(f"Unknown preset '{preset}'; presets are {', '.join(PRESETS)}.")
     sim = PRESETS[preset]
     if days:
         sim = sim.model_copy(update={"days": days})
@@ -68,10 +70,12 @@ def simulate(
 def validate(
     context: typer.Context,
     date: Annotated[
-        str | None, typer.Option(help="last day to check; default: every day found")
+        dt.date | None, typer.Option(help="last day to check; default: every day found", **DAY)
     ] = None,
-    days: Annotated[int, typer.Option(min=1, help="with --date: how many days up to it")] = 1,
-    domain: Annotated[str | None, typer.Option(help="natural or ads; default: both")] = None,
+    days: Annotated[
+        int, typer.Option(min=1, max=MAX_DAYS, help="with --date: how many days up to it")
+    ] = 1,
+    domain: Annotated[Domain | None, typer.Option(help="default: both")] = None,
     result: ResultOption = None,
 ) -> None:
     """Check impressions against the data contract, day by day, and the last day against the days before it."""
@@ -80,28 +84,25 @@ def validate(
     from ecdctr.impressions.impressions import open_impressions
     from ecdctr.impressions.quality import check_day
 
-    config = context.obj.config()
-    domains = [parse_domain(domain)] if domain else list(DOMAINS)
-    console = Console(stderr=True)
+    config = session_of(context).config()
+    domains = [domain] if domain else list(DOMAINS)
+    console = terminal(stderr=True)
 
     def say(report: DayReport) -> None:
         for violation in report.violations:
-            console.print(
-                f"[red]{report.domain} {report.date}[/]  {violation}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            day = f"{report.domain} {report.date}"
+            console.print(labelled(day, "red", str(violation)), soft_wrap=True)
 
     reports = []
     for name in domains:
-        dates = present_days(config, name, window(parse_date(date), days)) if date else None
+        dates = present_days(config, name, window(date, days)) if date else None
         reports += validate(config, [name], dates, say)
     bad = [report for report in reports if report.violations]
     for report in bad:
         raise_for(report, config)
     warnings = []
     for name in domains:
-        newest = parse_date(date) if date else max(open_impressions(config.data.root).dates(name))
+        newest = date or max(open_impressions(config.data.root).dates(name))
         warnings += [str(finding) for finding in check_day(config, name, newest)]
         dates = open_impressions(config.data.root).dates(name)
         log = (max(dates) - min(dates)).days + 1
@@ -111,9 +112,7 @@ def validate(
                 "counts of this window are those of a shorter one until then."
             )
     for warning in warnings:
-        console.print(
-            f"[yellow]unlike the days before[/]  {warning}", soft_wrap=True, highlight=False
-        )
+        console.print(labelled("unlike the days before", "yellow", warning), soft_wrap=True)
     totals = {
         "days": len(reports),
         "impressions": sum(r.rows for r in reports),
@@ -126,7 +125,7 @@ def validate(
 def prepare(
     context: typer.Context,
     date: DateOption,
-    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    level: LevelOption = "actr",
     variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
@@ -135,14 +134,13 @@ def prepare(
     from ecdctr.examples.prepare import prepare
     from ecdctr.impressions.days import window
 
-    config = context.obj.config(variant)
-    checked = parse_level(level)
-    dates = window(parse_date(date), config.training(checked).first_days)
+    config = session_of(context).config(variant)
+    dates = window(date, config.training(level).first_days)
     bars = Bars(level=level, data_date=date)
-    bars.start(f"prepare {LEVEL_DOMAIN[checked]}", len(dates))
+    bars.start(f"prepare {LEVEL_DOMAIN[level]}", len(dates))
     try:
         days = prepare(
-            config, LEVEL_DOMAIN[checked], dates, checked == "tpm", lambda _: bars.advance(1)
+            config, LEVEL_DOMAIN[level], dates, level == "tpm", lambda _: bars.advance(1)
         )
     finally:
         bars.close()
@@ -153,7 +151,9 @@ def prepare(
     )
 
 
-SourceOption = Annotated[Path, typer.Option("--from", help="folder with the source files")]
+SourceOption = Annotated[
+    Path, typer.Option("--from", exists=True, file_okay=False, help="folder with the source files")
+]
 RootOption = Annotated[
     Path | None, typer.Option("--out", help="data root to fill; default: data.root")
 ]
@@ -163,7 +163,7 @@ RootOption = Annotated[
 def import_kuairand(
     context: typer.Context,
     source: SourceOption,
-    edition: Annotated[str, typer.Option(help="pure, 1k or 27k")] = "pure",
+    edition: Annotated[Literal["pure", "1k", "27k"], typer.Option(help="of KuaiRand")] = "pure",
     with_random: Annotated[
         bool, typer.Option(help="also the impressions of randomly exposed videos")
     ] = False,
@@ -179,21 +179,23 @@ def import_kuairand(
 def import_completejourney(
     context: typer.Context,
     source: SourceOption,
-    seed: Annotated[int, typer.Option(help="of what is drawn among the purchases not made")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="of what is drawn among the purchases not made")
+    ] = 1,
     root: RootOption = None,
 ) -> None:
     """The Complete Journey: a year of purchases; what the mailer shows in front is an ad."""
     from ecdctr.impressions.completejourney import convert
 
-    data = context.obj.config().data
-    console = Console(stderr=True)
+    data = session_of(context).config().data
+    console = terminal(stderr=True)
     done = convert(
         source,
         root or _local_root(context),
         seed,
         data.duckdb_memory,
         data.threads,
-        on_step=lambda what: console.print(f"  {what}", highlight=False),
+        on_step=lambda what: console.print(f"  {what}", soft_wrap=True),
     )
     show(context, {"root": str(root or data.root), **done._asdict()})
 
@@ -205,7 +207,10 @@ def import_any_log(
         Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")
     ],
     source: Annotated[
-        Path | None, typer.Option("--from", help="source folder; default: the mapping's")
+        Path | None,
+        typer.Option(
+            "--from", exists=True, file_okay=False, help="source folder; default: the mapping's"
+        ),
     ] = None,
     root: RootOption = None,
 ) -> None:
@@ -216,7 +221,7 @@ def import_any_log(
 
 
 def _local_root(context: typer.Context) -> Path:
-    root = context.obj.config().data.root
+    root = session_of(context).config().data.root
     if not isinstance(root, Path):
         raise ConfigError(
             f"data.root is the URL {root}; name a local folder with --out and upload it from there."
@@ -228,11 +233,8 @@ def _import(context: typer.Context, mapping: Any, source: Path, root: Path | Non
     from ecdctr.impressions.importer import import_log
 
     root = root or _local_root(context)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     done = import_log(
-        mapping,
-        source,
-        root,
-        on_file=lambda what: console.print(f"  {what}", highlight=False, markup=False),
+        mapping, source, root, on_file=lambda what: console.print(f"  {what}", soft_wrap=True)
     )
     show(context, {"root": str(root), **done._asdict()})

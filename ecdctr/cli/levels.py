@@ -10,31 +10,57 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ecdctr.cli.base import (
     DateOption,
+    EvaluationDateOption,
     ExperimentOption,
+    LevelOption,
     ResultOption,
-    Session,
     VariantOption,
     app,
     out,
-    parse_date,
-    parse_level,
     parse_number,
+    parse_optional_date,
+    session_of,
     show,
     write_result,
 )
-from ecdctr.config import PRODUCTION
+from ecdctr.config import PRODUCTION, Level
+from ecdctr.console import table
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
+
+ChainStartOption = Annotated[
+    dt.date | None,
+    typer.Option(
+        help="where each day goes on from the day before: the day that starts anew",
+        parser=parse_optional_date,
+        metavar="YYYY-MM-DD",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        help="other seed than the configuration's; needs an experiment",
+        parser=parse_number,
+        metavar="NUMBER",
+    ),
+]
+HeldOutOption = Annotated[
+    int | None,
+    typer.Option(
+        help="actr: keep each n-th impression of ads out of training, for a forgetting matrix",
+        parser=parse_number,
+        metavar="NUMBER",
+    ),
+]
 
 
 @app.command()
 def train(
     context: typer.Context,
-    level: Annotated[str, typer.Argument(help="tpm, cpm or actr")],
+    level: Annotated[Level, typer.Argument(help="what is trained")],
     date: DateOption,
     experiment: ExperimentOption = PRODUCTION,
     variant: VariantOption = "default",
@@ -48,19 +74,9 @@ def train(
             help="start anew where each day would go on from the day before",
         ),
     ] = False,
-    chain_start: Annotated[
-        str,
-        typer.Option(help="where each day goes on from the day before: the day that starts anew"),
-    ] = "",
-    seed: Annotated[
-        str, typer.Option(help="other seed than the configuration's; needs an experiment")
-    ] = "",
-    hold_out_every: Annotated[
-        str,
-        typer.Option(
-            help="actr: keep each n-th impression of ads out of training, for a forgetting matrix"
-        ),
-    ] = "",
+    chain_start: ChainStartOption = None,
+    seed: SeedOption = None,
+    hold_out_every: HeldOutOption = None,
     processes: Annotated[
         int,
         typer.Option(
@@ -80,25 +96,29 @@ def train(
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(launch(processes, sys.argv[1:]))
     workers = join()
-    session: Session = context.obj
-    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[parse_level(level)]
+    session = session_of(context)
+    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
     about = {"level": level, "experiment": experiment, "data_date": date}
     bars = Bars(**about)
-    day, start = parse_date(date), parse_date(chain_start) if chain_start else None
-    if start and day < start:
+    if chain_start and date < chain_start:
         raise ConfigError(
-            f"Data date {day} lies before the chain's start {start}; start the chain earlier."
+            f"Data date {date} lies before the chain's start {chain_start}; start the chain earlier."
         )
-    config = session.config(variant).with_overrides(
-        parse_number("--seed", seed), parse_number("--hold-out-every", hold_out_every)
-    )
-    if (seed or hold_out_every) and experiment == PRODUCTION:
+    config = session.config(variant).with_overrides(seed, hold_out_every)
+    if (seed is not None or hold_out_every is not None) and experiment == PRODUCTION:
         raise ConfigError(
             "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
         )
     reporter = bars if workers.first else Silent()
     request = Request(
-        config, session.store, day, experiment, variant, force, restart or day == start, reporter
+        config,
+        session.store,
+        date,
+        experiment,
+        variant,
+        force,
+        restart or date == chain_start,
+        reporter,
     )
     try:
         with session.store.in_use():
@@ -127,10 +147,8 @@ def train(
 @app.command()
 def evaluate(
     context: typer.Context,
-    date: Annotated[
-        str, typer.Option("--date", help="evaluation day; the model must not have read it")
-    ],
-    level: Annotated[str, typer.Option(help="tpm, cpm or actr")] = "actr",
+    date: EvaluationDateOption,
+    level: LevelOption = "actr",
     experiment: ExperimentOption = PRODUCTION,
     version: Annotated[
         str | None, typer.Option(help="a version; default: the newest before the day")
@@ -146,21 +164,16 @@ def evaluate(
     from ecdctr.evaluation.evaluate import evaluate
     from ecdctr.evaluation.stored import current
 
-    session: Session = context.obj
-    day = parse_date(date)
-    before = day - dt.timedelta(days=1)
-    ref = (
-        Ref.parse(version)
-        if version
-        else session.store.require(parse_level(level), before, experiment)
-    )
+    session = session_of(context)
+    before = date - dt.timedelta(days=1)
+    ref = Ref.parse(version) if version else session.store.require(level, before, experiment)
     config, store = session.config(variant), session.store
     with store.in_use():
-        found = evaluate(config, store, ref, day)
+        found = evaluate(config, store, ref, date)
         serving = store.alias("serving", ref.experiment, ref.level) if champion else None
-        if serving and serving.date < day:
+        if serving and serving.date < date:
             with contextlib.suppress(EcdctrError):  # the gate refuses, and says so
-                current(config, store, serving, day)
+                current(config, store, serving, date)
     log(
         "evaluated",
         level=ref.level,
@@ -169,23 +182,23 @@ def evaluate(
         version=ref.version,
         on=date,
     )
-    payload = {"version": str(ref), "date": date, "metrics": found.metrics}
+    payload = {"version": str(ref), "date": str(date), "metrics": found.metrics}
     if session.as_json:
         show(context, payload, result)
         return
     write_result(payload, result)
     names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
-    table = Table("cohort", *names, title=f"{ref} on {date}")
+    cohorts = table("cohort", *names, title=f"{ref} on {date}")
     for cohort, metrics in found.metrics.items():
-        table.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))
-    out.print(table)
+        cohorts.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))
+    out.print(cohorts)
 
 
 @app.command()
 def gate(
     context: typer.Context,
     version: Annotated[str, typer.Option(help="the challenger")],
-    date: Annotated[str, typer.Option("--date", help="evaluation day")],
+    date: EvaluationDateOption,
     variant: VariantOption = "default",
     result: ResultOption = None,
 ) -> None:
@@ -193,9 +206,9 @@ def gate(
     from ecdctr.console import log
     from ecdctr.evaluation.gate import gate
 
-    session: Session = context.obj
+    session = session_of(context)
     ref = Ref.parse(version)
-    verdict = gate(session.config(variant), session.store, ref, parse_date(date))
+    verdict = gate(session.config(variant), session.store, ref, date)
     event = "promoted" if verdict.passed else "not promoted"
     log(event, level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version)
     shown = {
@@ -218,7 +231,7 @@ def report(
     """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
     from ecdctr.demo.page import collect, print_table, write_page
 
-    session: Session = context.obj
+    session = session_of(context)
     rows = collect(session.store, [name.strip() for name in experiments.split(",")])
     write_page(session.store, rows, target)
     if session.as_json:

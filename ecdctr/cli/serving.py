@@ -14,8 +14,8 @@ import typer
 
 from ecdctr.cli.base import (
     ExperimentOption,
-    Session,
     app,
+    session_of,
     show,
 )
 from ecdctr.config import PRODUCTION
@@ -51,7 +51,7 @@ def export_version(
     with _extra():
         from ecdctr.serving.export import export_bundle
 
-    session: Session = context.obj
+    session = session_of(context)
     ref = Ref.parse(version) if version else session.store.alias("serving", experiment)
     if ref is None:
         raise ConfigError(
@@ -71,7 +71,10 @@ def score(
         Path | None, typer.Option(help="file of JSON lines; default: standard input")
     ] = None,
     examples: Annotated[
-        Path | None, typer.Option(help="Parquet file that ecdctr prepare made, instead")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Parquet file that ecdctr prepare made, instead"
+        ),
     ] = None,
     target: Annotated[
         Path | None, typer.Option("--out", help="Parquet file to write, with --examples")
@@ -173,7 +176,7 @@ def serve(
             raise ConfigError("--shadow follows the store's candidate; leave --bundle out.")
         service.swap("serving", Scorer(bundle, threads))
     else:
-        session: Session = context.obj
+        session = session_of(context)
         session.config()  # a version can only be exported with a configuration that is valid
         roles = [("serving", "serving"), *([("shadow", "candidate")] if shadow else [])]
         for role, alias in roles:

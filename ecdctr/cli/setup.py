@@ -6,10 +6,12 @@ import json
 import sys
 
 import typer
+from rich.text import Text
 
 from ecdctr.cli.base import (
     app,
     out,
+    session_of,
 )
 from ecdctr.config import Config
 
@@ -27,8 +29,9 @@ def doctor(context: typer.Context) -> None:
     """Check versions, disk, GPU, data and store, and say what to mend (exit code 1) or set up."""
     from ecdctr.doctor import examine
 
-    findings = examine(context.obj.config_path, context.obj.store_path)
+    findings = examine(session_of(context).config_path, session_of(context).store_path)
     for finding in findings:
-        out.print(f"[{COLOURS[finding.kind]}]{finding.kind:<4}[/] {finding.text}", soft_wrap=True)
+        label = Text.assemble((f"{finding.kind:<4}", COLOURS[finding.kind]), " ", finding.text)
+        out.print(label, soft_wrap=True)
     if any(finding.kind == "mend" for finding in findings):
         raise typer.Exit(1)

@@ -6,17 +6,18 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ecdctr.cli.base import (
     ExperimentOption,
+    LevelOption,
     ResultOption,
     out,
-    parse_level,
+    session_of,
     show,
     store_app,
 )
 from ecdctr.config import PRODUCTION
+from ecdctr.console import table
 from ecdctr.store.manifest import Ref
 
 
@@ -34,29 +35,29 @@ def store_gc(
     """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
     from ecdctr.store.retention import removable, remove
 
-    wanted = context.obj.config().snapshots
+    wanted = session_of(context).config().snapshots
     span = wanted.lag_days + wanted.count * wanted.stride_days
-    store, freed = context.obj.store, 0
+    store, freed = session_of(context).store, 0
     if delete:
         found, freed = remove(store, keep, span, f"store gc --keep {keep}")
     else:
         found = removable(store, keep, span)
-    for version in found if not context.obj.as_json else []:
-        out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", highlight=False)
+    for version in found if not session_of(context).as_json else []:
+        out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", soft_wrap=True)
     total = sum(version.bytes for version in found)
     show(
         context,
         {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed},
         result,
     )
-    if found and not delete and not context.obj.as_json:
+    if found and not delete and not session_of(context).as_json:
         out.print("Nothing was removed; add --delete to do it.")
 
 
 @store_app.command("list")
 def store_list(context: typer.Context, experiment: ExperimentOption = "") -> None:
     """All versions, with the aliases that point at them."""
-    store = context.obj.store
+    store = session_of(context).store
     found = []
     for name in [experiment] if experiment else store.experiments():
         for level in ("tpm", "cpm", "actr"):
@@ -72,28 +73,28 @@ def store_list(context: typer.Context, experiment: ExperimentOption = "") -> Non
                         ", ".join(names),
                     )
                 )
-    if context.obj.as_json:
+    if session_of(context).as_json:
         keys = ("version", "variant", "mb", "aliases")
         show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in found]})
         return
-    table = Table("version", "variant", "MB", "aliases")
+    listed = table("version", "variant", "MB", "aliases")
     for row in found:
-        table.add_row(*row)
-    out.print(table)
+        listed.add_row(*row)
+    out.print(listed)
 
 
 @store_app.command("show")
 def store_show(context: typer.Context, version: str) -> None:
     """A version's manifest."""
     sys.stdout.write(
-        context.obj.store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n"
+        session_of(context).store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n"
     )
 
 
 @store_app.command("lineage")
 def store_lineage(context: typer.Context, version: str) -> None:
     """A version and everything it descends from."""
-    lineage = context.obj.store.lineage(Ref.parse(version))
+    lineage = session_of(context).store.lineage(Ref.parse(version))
     show(
         context,
         {
@@ -106,7 +107,7 @@ def store_lineage(context: typer.Context, version: str) -> None:
 @store_app.command("verify")
 def store_verify(context: typer.Context) -> None:
     """Re-hash every file of every version; exit code 1 if something is wrong."""
-    problems = context.obj.store.verify()
+    problems = session_of(context).store.verify()
     show(context, {"problems": problems} if problems else {"problems": "none"})
     if problems:
         raise typer.Exit(1)
@@ -115,14 +116,14 @@ def store_verify(context: typer.Context) -> None:
 @store_app.command("promote")
 def store_promote(context: typer.Context, version: str, reason: str = "promoted by hand") -> None:
     """Make a version serve, past the gate."""
-    record = context.obj.store.set_alias("serving", Ref.parse(version), reason)
+    record = session_of(context).store.set_alias("serving", Ref.parse(version), reason)
     show(context, {"serving": str(record.ref), "reason": reason})
 
 
 @store_app.command("rollback")
 def store_rollback(
-    context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: str = "actr"
+    context: typer.Context, experiment: ExperimentOption = PRODUCTION, level: LevelOption = "actr"
 ) -> None:
     """Serve the version that served before."""
-    record = context.obj.store.rollback(experiment, parse_level(level))
+    record = session_of(context).store.rollback(experiment, level)
     show(context, {"serving": str(record.ref), "reason": record.reason})

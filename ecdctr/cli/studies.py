@@ -10,17 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from ecdctr.cli.base import (
+    DAY,
     DateOption,
     ExperimentOption,
+    PresetOption,
     ResultOption,
     app,
     matrix_app,
     out,
-    parse_date,
-    parse_level,
     parse_seeds,
+    session_of,
     show,
 )
+from ecdctr.config import Level
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.files import durable
 from ecdctr.impressions.days import window
@@ -29,7 +31,6 @@ from ecdctr.store.store import experiment_of
 SeedsOption = Annotated[
     str, typer.Option(help="comma-separated seeds; each gives its own world and weights")
 ]
-PresetOption = Annotated[str, typer.Option(help="tiny, demo or large")]
 StudyOption = Annotated[
     str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")
 ]
@@ -95,7 +96,8 @@ def ablation(
         ),
     ] = 0,
     demo: Annotated[
-        Path | None, typer.Option(help="timings.json of a demo, to be shown beside")
+        Path | None,
+        typer.Option(help="timings.json of a demo, to be shown beside where there is one"),
     ] = None,
     result: ResultOption = None,
 ) -> None:
@@ -109,7 +111,7 @@ def ablation(
 
     names = _names(rows)
     study = Study(
-        context.obj.config_path,
+        session_of(context).config_path,
         preset,
         parse_seeds(seeds),
         names,
@@ -160,7 +162,7 @@ def tune(
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; 'full' is the whole method")
     ] = "ads_only,full",
-    level: Annotated[str, typer.Option(help="whose settings are tried: actr, cpm or tpm")] = "actr",
+    level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr",
     seeds: SeedsOption = "21,22",
     eval_days: Annotated[
         int, typer.Option(min=1, help="evaluation days, the last ones of the world")
@@ -183,7 +185,7 @@ def tune(
     from ecdctr.studies.tuning import best, run_tuning, tuning_page
 
     study = Study(
-        context.obj.config_path,
+        session_of(context).config_path,
         preset,
         parse_seeds(seeds),
         _names(rows),
@@ -193,7 +195,7 @@ def tune(
     )
     bars = Bars()
     try:
-        trials = run_tuning(study, parse_level(level), workers, bars)
+        trials = run_tuning(study, level, workers, bars)
     finally:
         bars.close()
     text = tuning_page(
@@ -238,7 +240,7 @@ def forgetting(
 
     names, numbers = _names(rows), parse_seeds(seeds)
     study = Study(
-        context.obj.config_path,
+        session_of(context).config_path,
         preset,
         numbers,
         names,
@@ -259,8 +261,8 @@ def forgetting(
     _write_study(context, about, found, result)
 
 
-FromOption = Annotated[str, typer.Option("--from", help="first day of the matrix, YYYY-MM-DD")]
-ToOption = Annotated[str, typer.Option("--to", help="last day of the matrix, YYYY-MM-DD")]
+FromOption = Annotated[dt.date, typer.Option("--from", help="first day of the matrix", **DAY)]
+ToOption = Annotated[dt.date, typer.Option("--to", help="last day of the matrix", **DAY)]
 HoldOutOption = Annotated[
     int, typer.Option("--hold-out-every", min=2, help="as in training: actr.hold_out_every")
 ]
@@ -279,10 +281,10 @@ def matrix_row(
     """Evaluate an experiment's A-CTR of one date on the held-out ads of all days; the row is kept beside it."""
     from ecdctr.studies.forgetting.matrix import held_out_ads, stored_row
 
-    session, day = context.obj, parse_date(date)
-    ref = session.store.require("actr", day, experiment)
-    if (ref.experiment, ref.date) != (experiment, day):
-        raise StoreError(f"Experiment '{experiment}' has no A-CTR of {day}; train it first.")
+    session = session_of(context)
+    ref = session.store.require("actr", date, experiment)
+    if (ref.experiment, ref.date) != (experiment, date):
+        raise StoreError(f"Experiment '{experiment}' has no A-CTR of {date}; train it first.")
     found = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
     if found != hold_out_every:
         raise ConfigError(
@@ -313,7 +315,7 @@ def matrix_report(
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect
 
-    session, numbers, dates = context.obj, parse_seeds(seeds), _dates(first, last)
+    session, numbers, dates = session_of(context), parse_seeds(seeds), _dates(first, last)
     experiments = {
         variant: [experiment_of(name, variant, seed) for seed in numbers]
         for variant in _names(variants)
@@ -342,10 +344,10 @@ def _write_or_print(
         durable.make_dir(target.parent)
         with durable.replacing(target) as temporary:
             temporary.write_text(as_html(text, target.parent) if target.suffix == ".html" else text)
-    if context.obj.as_json or result:
+    if session_of(context).as_json or result:
         show(context, {"report": target and str(target), **payload}, result)
     else:
-        out.print(text, highlight=False, markup=False, soft_wrap=True)
+        out.print(text, soft_wrap=True)
 
 
 def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:
@@ -353,21 +355,20 @@ def _write_study(context: typer.Context, about: Any, found: Any, result: Path | 
     from ecdctr.studies.forgetting.page import write_study
 
     matrices, failed = found
-    folder, markdown = write_study(context.obj.store, about, matrices, failed)
-    if context.obj.as_json or result:
+    folder, markdown = write_study(session_of(context).store, about, matrices, failed)
+    if session_of(context).as_json or result:
         show(context, {"study": str(folder), "name": about.name, "failed": failed}, result)
     else:
-        out.print(markdown, highlight=False, markup=False, soft_wrap=True)
+        out.print(markdown, soft_wrap=True)
         out.print(f"Heat maps and curves: {folder}/study.html", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _dates(first: str, last: str) -> list[dt.date]:
-    start, end = parse_date(first), parse_date(last)
-    if (end - start).days < 2:
+def _dates(first: dt.date, last: dt.date) -> list[dt.date]:
+    if (last - first).days < 2:
         raise ConfigError(f"--from {first} --to {last}: expected three days or more, oldest first.")
-    return window(end, (end - start).days + 1)
+    return window(last, (last - first).days + 1)
 
 
 def _names(rows: str) -> tuple[str, ...]:

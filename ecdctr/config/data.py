@@ -158,6 +158,7 @@ class Quality(Section):
     rotation_days: int = Field(
         7,
         ge=1,
+        le=MAX_DAYS,
         description="days after which the mix of ads is renewed or repeats; a day is also compared with the one so "
         "many days before, and with what that one showed",
     )

@@ -169,7 +169,8 @@ def _decoded(content: bytes, path: Path) -> str:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; raises ConfigError that starts with `where`."""
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader with fewer constructors
+        loader = _Loader(text)
+        value = loader.get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML{_said(error, text)}.") from None
     except RecursionError:

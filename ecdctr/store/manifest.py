@@ -33,7 +33,9 @@ class Ref(NamedTuple):
         """Inverse of str(); raises StoreError on another form."""
         try:
             experiment, level, date, version = text.split("/")
-            if not (NAME.match(experiment) and NAME.match(level) and VERSION.match(version)):
+            if not (
+                NAME.fullmatch(experiment) and NAME.fullmatch(level) and VERSION.fullmatch(version)
+            ):
                 raise ValueError
             return cls(experiment, level, dt.date.fromisoformat(date), version)
         except ValueError:

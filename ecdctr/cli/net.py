@@ -1,0 +1,126 @@
+"""The outer edge of every command: whatever happens, one sentence and an exit code that says what kind of end it is."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from typer._click.exceptions import NoArgsIsHelpError
+from typer.exceptions import Abort, TyperException
+from typer.main import Typer, get_command
+
+from ecdctr.console import current_step
+from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
+
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
+PACKAGE = Path(__file__).parents[1]
+
+
+def run(app: Typer, arguments: list[str]) -> int:
+    """Run a command and return its exit code.
+
+    0 done; 1 refused, in one sentence; 2 the command line itself is wrong; 70 an error that nobody foresaw; 75 the
+    machine did not let it finish, the same command may succeed later; 130 interrupted; 141 nobody reads the output.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
+    try:
+        code = get_command(app).main(arguments, prog_name="ecdctr", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _nobody_reads()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, OSError):  # typer's own answer to a broken pipe
+            return _nobody_reads()
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException as error:
+        code, sentence = explained(error, arguments)
+        if isinstance(error, NoArgsIsHelpError):
+            return error.exit_code  # the help was printed, there is no more to say
+        if "--debug" in arguments:
+            traceback.print_exception(error)
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(
+                20
+            )  # mostly the first process says the same, and this one is stopped meanwhile
+        print(f"ecdctr: {sentence}", file=sys.stderr)
+        return code
+
+
+def _nobody_reads() -> int:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)  # what is still buffered goes nowhere, without a word
+    return BROKEN_PIPE
+
+
+def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
+    """The exit code and the sentence of an error that ended a command."""
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)
+        see = f" (see: {context.command_path} --help)" if context else ""
+        return error.exit_code, f"{error.format_message()}{see}"
+    if isinstance(error, Abort):
+        return INTERRUPTED, "interrupted."
+    if isinstance(error, EcdctrError):
+        return 1, str(error)
+    name = str(getattr(error, "filename", None) or "")
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and any(
+        name == argument.rpartition("=")[2] for argument in arguments if name
+    ):
+        return 1, f"{error.strerror}: {name}; look at the name."
+    if isinstance(error, MemoryError):
+        return (
+            TRY_AGAIN,
+            "The machine has too little memory for this; nothing was published in part.",
+        )
+    trouble = machine_trouble(error)
+    return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def unforeseen(error: BaseException, arguments: list[str]) -> str:
+    """What can be said of any error: its class, the step, the file, the place in the code, and how to see more."""
+    step = f", at the step '{current_step()}'" if current_step() else ""
+    name = getattr(error, "filename", None)
+    file = f", with the file {name}" if name else ""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if _is_ours(frame.filename)
+    ]
+    at = (
+        f" in {Path(frames[-1].filename).relative_to(PACKAGE.parent)}, line {frames[-1].lineno}"
+        if frames
+        else ""
+    )
+    return (
+        f"'ecdctr {_command(arguments)}' ended{step}{file} with an error that nobody foresaw: "
+        f"{type(error).__name__}: {first_line(error)[:300]}{at}. Run 'ecdctr --debug {_command(arguments)} …' for the "
+        "traceback, and report it."
+    )
+
+
+def _is_ours(filename: str) -> bool:
+    return Path(filename).is_relative_to(PACKAGE) and Path(filename) != Path(__file__)
+
+
+def _command(arguments: list[str]) -> str:
+    """The words of a command line that name the command."""
+    words: list[str] = []
+    ahead = iter(arguments)
+    for word in ahead:
+        if word in ("--config", "--store"):
+            next(ahead, None)
+        elif word.startswith("-"):
+            if words:
+                break
+        elif words and not (words[0] in ("store", "import", "matrix") and len(words) == 1):
+            break
+        else:
+            words.append(word)
+    return " ".join(words)

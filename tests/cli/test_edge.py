@@ -1,0 +1,273 @@
+"""The outer edge: however a command ends, one sentence and an exit code that says what kind of end it is."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from ecdctr import console
+from ecdctr.cli import app, base, net
+from ecdctr.console import Bars, JsonLines, Lines, labelled, table, terminal
+from ecdctr.errors import StoreError
+from tests.conftest import REPOSITORY
+from tests.make import write_config
+
+
+def commands(
+    group: TyperGroup, words: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+ALL = dict(commands(get_command(app)))  # type: ignore[arg-type]  # the app is a group
+
+
+def ends(monkeypatch, words: tuple[str, ...], error: BaseException, *before: str) -> int:
+    """The exit code of a command whose body raises."""
+
+    def body(**_: object) -> None:
+        raise error
+
+    group = get_command(app)
+    command = dict(commands(group))[words]
+    monkeypatch.setattr(command, "params", [])
+    monkeypatch.setattr(command, "callback", body)
+    monkeypatch.setattr(net, "get_command", lambda _: group)
+    return net.run(app, [*before, *words])
+
+
+def test_there_are_all_commands():
+    assert len(ALL) > 20
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_an_error_that_nobody_foresaw_is_one_sentence_and_exit_70(monkeypatch, capsys, words):
+    assert ends(monkeypatch, words, ZeroDivisionError("by nothing [at all]\nand more")) == 70
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"ecdctr: 'ecdctr {' '.join(words)}' ended")
+    assert "ZeroDivisionError: by nothing [at all]" in said
+    assert f"'ecdctr --debug {' '.join(words)} …' for the traceback" in said
+
+
+def test_debug_shows_the_traceback_and_keeps_the_sentence(monkeypatch, capsys):
+    assert ends(monkeypatch, ("schema",), ZeroDivisionError("x"), "--debug") == 70
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.splitlines()[-1].startswith("ecdctr: 'ecdctr schema' ended")
+
+
+def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypatch, capsys):
+    def nobody_foresaw(_: Path) -> None:
+        Bars().start("read the stars", 3)
+        raise OSError(5000, "odd", "/some/where.parquet")
+
+    monkeypatch.setattr(base, "load_config", nobody_foresaw)
+    monkeypatch.setattr(console, "_step", "")
+    assert net.run(app, ["prepare", "--date", "2026-01-18"]) == 70
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "at the step 'read the stars', with the file /some/where.parquet" in said
+    assert re.search(r"in ecdctr/cli/base\.py, line \d+", said)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (StoreError("The store says no."), 1, "ecdctr: The store says no.\n"),
+        (OSError(28, "No space left on device", "/x"), 75, "No space left on device at /x: free"),
+        (MemoryError(), 75, "too little memory"),
+        (KeyboardInterrupt(), 130, None),
+        (BrokenPipeError(32, "Broken pipe"), 141, None),
+        (SystemExit(3), 3, None),
+    ],
+)
+def test_each_kind_of_end_has_its_exit_code_and_no_traceback(
+    monkeypatch, capfd, error, code, words
+):
+    monkeypatch.setattr(net, "_nobody_reads", lambda: net.BROKEN_PIPE)
+    assert ends(monkeypatch, ("store", "list"), error) == code
+    said = capfd.readouterr().err
+    assert words is None or words in said
+    assert "Traceback" not in said
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = [sys.executable, "-m", "ecdctr.cli", "schema"]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "NAME", "validate"],
+        ["import", "log", "--mapping", "NAME"],
+        ["import", "kuairand", "--from", "NAME"],
+        ["import", "completejourney", "--from", "NAME"],
+        ["score", "--bundle", "NAME"],
+        ["score", "--bundle", "NAME", "--requests", "NAME"],
+        ["score", "--bundle", "bundle", "--examples", "NAME", "--out", "scores.parquet"],
+        ["serve", "--bundle", "NAME"],
+    ],
+)
+def test_a_name_that_is_mistyped_is_a_refusal_with_the_name(tmp_path, capsys, arguments):
+    name = str(tmp_path / "typo")
+    code = net.run(app, [name if word == "NAME" else word for word in arguments])
+    said = capsys.readouterr().err
+    assert code in (1, 2), said
+    assert name in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "xyz", "--date", "2026-01-18"], "'xyz' is not one of 'tpm', 'cpm', 'actr'"),
+        (
+            ["train", "tpm", "--date", "2026-02-30"],
+            "'2026-02-30' is not a date; expected YYYY-MM-DD",
+        ),
+        (["train", "tpm", "--date", "0001-01-01"], "not a day between 1970 and 2199"),
+        (["train", "tpm", "--date", "20260118"], "expected YYYY-MM-DD"),
+        (["train", "tpm"], "Missing option '--date'"),
+        (["train", "tpm", "--date", "2026-01-18", "--seed", "-1"], "--seed"),
+        (["train", "tpm", "--date", "2026-01-18", "--seed", "many"], "expected a whole number"),
+        (["train", "tpm", "--date", "2026-01-18", "--hold-out-every", "1.5"], "whole number"),
+        (["train", "tpm", "--date", "2026-01-18", "--chain-start", "soon"], "is not a date"),
+        (["simulate", "--preset", "huge"], "'huge' is not one of 'tiny', 'demo', 'large'"),
+        (["simulate", "--seed", "99999999999"], "--seed"),
+        (["validate", "--domain", "both"], "'both' is not one of 'natural', 'ads'"),
+        (["store", "rollback", "--level", "all"], "is not one of"),
+        (["traine"], "No such command 'traine'"),
+        (["train", "--nope"], "No such option: --nope"),
+        (["ablation", "--seeds", "1,x"], "--seeds '1,x': expected whole numbers"),
+        (["ablation", "--seeds", "1,99999999999"], "--seeds"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(capsys, arguments, words):
+    assert net.run(app, arguments) in (1, 2)
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert said.startswith("ecdctr: ")
+
+
+def test_no_command_shows_the_help_and_no_sentence(capsys):
+    assert net.run(app, []) == 2
+    assert "ecdctr:" not in capsys.readouterr().err
+
+
+HOSTILE = "timestamp[us, tz=UTC] [bold]x[/bold] [/] :smile: [link=http://x]"
+
+
+def test_text_is_shown_as_it_is(capsys):
+    terminal().print(HOSTILE, soft_wrap=True)
+    terminal().print(labelled("ads", "red", HOSTILE), soft_wrap=True)
+    shown = table("a [b] c")
+    shown.add_row(HOSTILE)
+    terminal().print(shown)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == HOSTILE
+    assert lines[1] == f"ads  {HOSTILE}"
+    assert "a [b] c" in lines[2] + lines[3]
+    assert any(HOSTILE in line for line in lines[3:])
+
+
+def test_the_package_makes_its_consoles_in_one_place():
+    """Markup is on in every other console, and takes what stands in brackets away."""
+    makers = {
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "ecdctr").rglob("*.py")
+        if re.search(r"\bConsole\((?!\))|\bConsole\(\)", path.read_text())
+    }
+    assert makers == {
+        "ecdctr/console.py",
+        "ecdctr/demo/run.py",
+    }  # the demo prints fixed texts alone
+
+
+def test_a_violation_keeps_its_brackets(world, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = tmp_path / "[raw]"
+    day = root / "domain=ads" / "date=2026-01-18"
+    day.mkdir(parents=True)
+    part = next((world / "domain=ads" / "date=2026-01-18").glob("*.parquet"))
+    read = pq.read_table(part, partitioning=None)
+    place = read.schema.get_field_index("ts")
+    wrong = read.set_column(place, "ts", read["ts"].cast(pa.timestamp("ms", "UTC"), safe=False))
+    pq.write_table(wrong, day / "part-0.parquet")
+    path = write_config(tmp_path / "c.yaml", root)
+    code = net.run(
+        app, ["--config", str(path), "validate", "--domain", "ads", "--date", "2026-01-18"]
+    )
+    said = capsys.readouterr().err
+    assert code == 1
+    assert len(said.splitlines()) >= 2
+    for line in said.splitlines():
+        assert "timestamp[ms, tz=UTC]" in line
+        assert "[raw]" in line
+
+
+def test_words_of_a_table_are_whole_at_80_columns():
+    names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
+    shown = table("cohort", *names, title="production/actr/2026-01-18/v0001 on 2026-01-19")
+    shown.add_row("low_activity", "1,234,567", *["0.1234"] * 6)
+    wide = table("version", "variant", "MB", "aliases")
+    wide.add_row(
+        "a-rather-long-experiment-name/actr/2026-01-18/v0001",
+        "continue_no_tpm",
+        "12.3",
+        "serving, candidate",
+    )
+    out = io.StringIO()
+    for one in (shown, wide):
+        Console(file=out, width=80, markup=False).print(one)
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    words = {
+        "cohort",
+        "impressions",
+        "log",
+        "loss",
+        "normalized",
+        "entropy",
+        "calibration",
+        "low_activity",
+        "1,234,567",
+    }
+    assert words <= set(text.split())
+    folded = re.sub(r"\s", "", text)
+    assert all(word in folded for word in ("continue_no_tpm", "serving,", "candidate"))
+
+
+def test_log_lines_for_people_and_for_machines():
+    record = logging.LogRecord("ecdctr", logging.INFO, "", 0, "%s", ("100 % done [x]",), None)
+    record.about = {"level": "tpm", "data_date": Path("2026-01-18")}
+    assert Lines().format(record) == "100 % done [x]  [level=tpm data_date=2026-01-18]"
+    made = json.loads(JsonLines().format(record))
+    assert made.pop("time").endswith("+00:00")
+    assert made == {"event": "100 % done [x]", "level": "tpm", "data_date": "2026-01-18"}
