@@ -6,8 +6,9 @@ import contextlib
 import datetime as dt
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,7 @@ from ecdctr.cli.base import (
     ExperimentOption,
     LevelOption,
     ResultOption,
+    Session,
     VariantOption,
     app,
     out,
@@ -26,10 +28,14 @@ from ecdctr.cli.base import (
     show,
     write_result,
 )
+from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
-from ecdctr.console import table
+from ecdctr.console import log, table
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Outcome
 
 ChainStartOption = Annotated[
     dt.date | None,
@@ -57,26 +63,53 @@ HeldOutOption = Annotated[
 ]
 
 
-@app.command()
-def train(
-    context: typer.Context,
-    level: Annotated[Level, typer.Argument(help="what is trained")],
-    date: DateOption,
-    experiment: ExperimentOption = PRODUCTION,
-    variant: VariantOption = "default",
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is trained, from which settings, and where it goes."""
+
+    level: Annotated[Level, typer.Argument(help="what is trained")]
+    date: DateOption
+    experiment: ExperimentOption = PRODUCTION
+    variant: VariantOption = "default"
     force: Annotated[
         bool, typer.Option("--force/--no-force", help="train again even if the version exists")
-    ] = False,
+    ] = False
     restart: Annotated[
         bool,
         typer.Option(
             "--restart/--no-restart",
             help="start anew where each day would go on from the day before",
         ),
-    ] = False,
-    chain_start: ChainStartOption = None,
-    seed: SeedOption = None,
-    hold_out_every: HeldOutOption = None,
+    ] = False
+    chain_start: ChainStartOption = None
+    seed: SeedOption = None
+    hold_out_every: HeldOutOption = None
+
+    @property
+    def about(self) -> dict[str, object]:
+        """What every line of the log says."""
+        return {"level": self.level, "experiment": self.experiment, "data_date": self.date}
+
+    def refuse_contradictions(self) -> None:
+        """Raise ConfigError for options that do not go together."""
+        if self.chain_start and self.date < self.chain_start:
+            raise ConfigError(
+                f"Data date {self.date} lies before the chain's start {self.chain_start}; start the "
+                "chain earlier."
+            )
+        changed = self.seed is not None or self.hold_out_every is not None
+        if changed and self.experiment == PRODUCTION:
+            raise ConfigError(
+                "--seed and --hold-out-every cannot run in 'production', whose versions would mix; "
+                "name an --experiment."
+            )
+
+
+@app.command()
+@grouped
+def train(
+    context: typer.Context,
+    options: TrainOptions,
     processes: Annotated[
         int,
         typer.Option(
@@ -86,54 +119,56 @@ def train(
     result: ResultOption = None,
 ) -> None:
     """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
-    from ecdctr.console import Bars, log
-    from ecdctr.levels.actr import train_actr
-    from ecdctr.levels.cpm import train_cpm
-    from ecdctr.levels.request import Request, Silent
-    from ecdctr.levels.tpm import train_tpm
     from ecdctr.training.workers import join, launch
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(launch(processes, sys.argv[1:]))
-    workers = join()
-    session = session_of(context)
-    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
-    about = {"level": level, "experiment": experiment, "data_date": date}
-    bars = Bars(**about)
-    if chain_start and date < chain_start:
-        raise ConfigError(
-            f"Data date {date} lies before the chain's start {chain_start}; start the chain earlier."
-        )
-    config = session.config(variant).with_overrides(seed, hold_out_every)
-    if (seed is not None or hold_out_every is not None) and experiment == PRODUCTION:
-        raise ConfigError(
-            "--seed and --hold-out-every cannot run in 'production', whose versions would mix; name an --experiment."
-        )
-    reporter = bars if workers.first else Silent()
-    request = Request(
-        config,
-        session.store,
-        date,
-        experiment,
-        variant,
-        force,
-        restart or date == chain_start,
-        reporter,
-    )
-    try:
-        with session.store.in_use():
-            outcome = function(request)
-    finally:
-        bars.close()
+    options.refuse_contradictions()
+    first = join().first
+    outcome = _trained(session_of(context), options, first)
     manifest = outcome.manifest
     shown = {
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
         "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
         "quality": manifest.quality, "skipped_days": [str(date) for date in manifest.skipped_days],
     }  # fmt: skip
-    if not workers.first:
+    if not first:
         write_result(shown, result)
         return
+    _log_outcome(outcome, options.about)
+    show(context, shown, result)
+
+
+def _trained(session: Session, options: TrainOptions, first: bool) -> Outcome:
+    """Train; the first of several processes that train together draws the progress."""
+    from ecdctr.console import Bars
+    from ecdctr.levels.actr import train_actr
+    from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels.request import Request, Silent
+    from ecdctr.levels.tpm import train_tpm
+
+    bars = Bars(**options.about)
+    request = Request(
+        session.config(options.variant).with_overrides(options.seed, options.hold_out_every),
+        session.store,
+        options.date,
+        options.experiment,
+        options.variant,
+        options.force,
+        options.restart or options.date == options.chain_start,
+        bars if first else Silent(),
+    )
+    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[options.level]
+    try:
+        with session.store.in_use():
+            return function(request)
+    finally:
+        bars.close()
+
+
+def _log_outcome(outcome: Outcome, about: dict[str, object]) -> None:
+    """Say what became of a training: unlike days, skipped days, published or found again."""
+    manifest = outcome.manifest
     for warning in manifest.quality:
         log(f"unlike the days before: {warning}", **about, version=manifest.version)
     if manifest.skipped_days:
@@ -141,7 +176,6 @@ def train(
         missed = f"{len(manifest.skipped_days)} days since the version before were not learned"
         log(f"{missed}: {first} to {last}", **about, version=manifest.version)
     log("found again" if outcome.reused else "published", **about, version=manifest.version)
-    show(context, shown, result)
 
 
 @app.command()
@@ -160,7 +194,6 @@ def evaluate(
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
-    from ecdctr.console import log
     from ecdctr.evaluation.evaluate import evaluate
     from ecdctr.evaluation.stored import current
 
@@ -203,7 +236,6 @@ def gate(
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it is shown to be no worse; a refusal is reported, not an error."""
-    from ecdctr.console import log
     from ecdctr.evaluation.gate import gate
 
     session = session_of(context)

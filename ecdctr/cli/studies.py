@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,9 @@ from ecdctr.cli.base import (
     session_of,
     show,
 )
+from ecdctr.cli.options import grouped
 from ecdctr.config import Level
+from ecdctr.config.section import MAX_DAYS
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.files import durable
 from ecdctr.impressions.days import window
@@ -43,38 +46,39 @@ WorkersOption = Annotated[
 ]
 
 
-@app.command()
-def ablation(
-    context: typer.Context,
-    seeds: SeedsOption = "1,2,3",
+@dataclass(frozen=True)
+class AblationOptions:
+    """What is compared, on which worlds and days."""
+
+    seeds: SeedsOption = "1,2,3"
     rows: Annotated[
         str,
         typer.Option(
             help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly"
         ),
-    ] = "ads_only,tpm_only,no_tpm,full",
+    ] = "ads_only,tpm_only,no_tpm,full"
     eval_days: Annotated[
-        int, typer.Option(min=1, help="evaluation days, the last ones of the world")
-    ] = 4,
+        int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
+    ] = 4
     chain_days: Annotated[
         int,
         typer.Option(
-            min=0, help="days that what goes on day by day has lived before the first evaluation"
+            min=0,
+            max=MAX_DAYS,
+            help="days that what goes on day by day has lived before the first evaluation",
         ),
-    ] = 30,
+    ] = 30
     base: Annotated[
         str,
         typer.Option(
             help="variant that every row lies on top of; 'full' is then this variant itself"
         ),
-    ] = "default",
-    preset: PresetOption = "demo",
+    ] = "default"
+    preset: PresetOption = "demo"
     work: Annotated[
         Path,
         typer.Option(help="worlds, prepared data and stores of the study; re-used when run again"),
-    ] = Path("results"),
-    target: PageOption = None,
-    workers: WorkersOption = 2,
+    ] = Path("results")
     own_data: Annotated[
         bool,
         typer.Option(
@@ -82,12 +86,45 @@ def ablation(
             help="study the impressions under data.root instead of simulated worlds; seeds are "
             "those of the weights",
         ),
-    ] = False,
+    ] = False
     until: Annotated[
-        str | None, typer.Option(help="last evaluated day; default: the last one there is")
-    ] = None,
+        dt.date | None,
+        typer.Option(help="last evaluated day; default: the last one there is", **DAY),
+    ] = None
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same."""
+        told = {
+            "--preset": (self.preset, "demo"),
+            "--base": (self.base, "default"),
+            "--chain-days": (self.chain_days, 30),
+            "--until": (self.until, None),
+        }
+        others = " --own-data" if self.own_data else ""
+        others += "".join(
+            f" {name} {value}" for name, (value, default) in told.items() if value != default
+        )
+        return (
+            f"ecdctr ablation --seeds {self.seeds} --eval-days {self.eval_days}{others} "
+            f"--rows {self.rows}"
+        )
+
+
+@app.command()
+@grouped
+def ablation(
+    context: typer.Context,
+    options: AblationOptions,
+    target: PageOption = None,
+    workers: WorkersOption = 2,
     about: Annotated[
-        Path | None, typer.Option(help="Markdown about the data, shown at the top of the page")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Markdown about the data, shown at the top of the page",
+        ),
     ] = None,
     repeats: Annotated[
         int,
@@ -103,24 +140,21 @@ def ablation(
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
     from ecdctr.console import Bars
-    from ecdctr.report.figures import save_png
-    from ecdctr.studies.ablation.figure import quality_and_cost
     from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
     from ecdctr.studies.ablation.speed import measure
     from ecdctr.studies.ablation.study import Study, run_study
 
-    names = _names(rows)
     study = Study(
         session_of(context).config_path,
-        preset,
-        parse_seeds(seeds),
-        names,
-        eval_days,
-        work,
-        chain_days,
-        base=base,
-        own_data=own_data,
-        until=parse_date(until) if until else None,
+        options.preset,
+        parse_seeds(options.seeds),
+        _names(options.rows),
+        options.eval_days,
+        options.work,
+        options.chain_days,
+        base=options.base,
+        own_data=options.own_data,
+        until=options.until,
     )
     bars = Bars()
     try:
@@ -128,32 +162,33 @@ def ablation(
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    told = {
-        "--preset": (preset, "demo"),
-        "--base": (base, "default"),
-        "--chain-days": (chain_days, 30),
-        "--until": (until, None),
-    }
-    others = " --own-data" if own_data else ""
-    others += "".join(
-        f" {name} {value}" for name, (value, default) in told.items() if value != default
-    )
-    command = f"ecdctr ablation --seeds {seeds} --eval-days {eval_days}{others} --rows {rows}"
-    timings = json.loads(demo.read_text()) if demo and demo.exists() else None
-    picture = target.with_suffix(".png") if target else None
-    if picture:
-        durable.make_dir(picture.parent)
-        with durable.replacing(picture) as temporary:
-            save_png(quality_and_cost(records), temporary)
     text = results_page(
         records,
         users,
-        Origin(preset, command, base, own_data, about.read_text() if about else None),
+        Origin(
+            options.preset,
+            options.command,
+            options.base,
+            options.own_data,
+            about.read_text() if about else None,
+        ),
         speeds,
-        timings,
-        picture.name if picture else None,
+        json.loads(demo.read_text()) if demo and demo.exists() else None,
+        _picture(records, target) if target else None,
     )
     _write_or_print(context, text, target, result, {"gauc": mean_gauc(records)})
+
+
+def _picture(records: list[dict[str, Any]], target: Path) -> str:
+    """Draw quality against cost beside the page; returns the picture's name."""
+    from ecdctr.report.figures import save_png
+    from ecdctr.studies.ablation.figure import quality_and_cost
+
+    picture = target.with_suffix(".png")
+    durable.make_dir(picture.parent)
+    with durable.replacing(picture) as temporary:
+        save_png(quality_and_cost(records), temporary)
+    return picture.name
 
 
 @app.command()
@@ -165,9 +200,11 @@ def tune(
     level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr",
     seeds: SeedsOption = "21,22",
     eval_days: Annotated[
-        int, typer.Option(min=1, help="evaluation days, the last ones of the world")
+        int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
     ] = 2,
-    chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 30,
+    chain_days: Annotated[
+        int, typer.Option(min=0, max=MAX_DAYS, help="as in `ecdctr ablation`")
+    ] = 30,
     preset: PresetOption = "demo",
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the search")
@@ -216,7 +253,9 @@ def forgetting(
             help="comma-separated variants; the first is what the others are compared with"
         ),
     ] = "continue_no_tpm,continue,full",
-    days: Annotated[int, typer.Option(min=3, help="data dates, the last ones of the world")] = 40,
+    days: Annotated[
+        int, typer.Option(min=3, max=MAX_DAYS, help="data dates, the last ones of the world")
+    ] = 40,
     hold_out_every: Annotated[
         int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
     ] = 5,
