@@ -112,3 +112,19 @@ def test_a_run_waits_until_no_file_has_come_or_grown_for_a_while(day):
 def test_days_of_long_ago_are_not_waited_for_to_settle(day):
     config, _ = day
     assert trigger(config, DATE, 600).lacks(0.0) is None
+
+
+def test_without_a_date_validate_lets_as_many_days_be_missing_as_the_configuration(
+    config, tmp_path
+):
+    source = Path(config.data.root) / "domain=ads"
+    days = [DATE - dt.timedelta(days=back) for back in (4, 3, 1, 0)]
+    for date in days:
+        shutil.copytree(source / f"date={date}", tmp_path / "domain=ads" / f"date={date}")
+    log = changed(config, "data", root=tmp_path)
+    refused = [report for report in validate(log, ["ads"]) if report.violations]
+    assert [str(report.date) for report in refused] == [str(DATE - dt.timedelta(days=2))]
+    assert refused[0].violations[0].kind == "missing_day"
+    tolerant = validate(changed(log, "data", allowed_missing_days=1), ["ads"])
+    assert [report.date for report in tolerant] == days
+    assert not any(report.violations for report in tolerant)
