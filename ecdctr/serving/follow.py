@@ -10,12 +10,18 @@ from pathlib import Path
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError
+from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Service
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
 RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
+
+
+def bundle_name(ref: Ref) -> str:
+    """The folder of a version's bundle: another one with each schema, so that a new release exports anew."""
+    return f"{str(ref).replace('/', '_')}.schema-{SCHEMA_VERSION}"
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Follower:
         if self._failed and self._failed[0] == ref and time.monotonic() < self._failed[1]:
             return
         self._failed = ref, time.monotonic() + RETRY_SECONDS
-        folder = self.bundles / str(ref).replace("/", "_")
+        folder = self.bundles / bundle_name(ref)
         if not folder.exists():
             await self._export(ref, folder)
         service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))

@@ -24,7 +24,7 @@ from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.export import export_bundle
-from ecdctr.serving.follow import Follower
+from ecdctr.serving.follow import Follower, bundle_name
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, build_app, score_together
 from ecdctr.store.store import Store
@@ -244,6 +244,9 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
 ):
     settings = write_config(tmp_path / "config.yaml", config.data.root)
     first, second = store.versions("production", "actr")
+    earlier = tmp_path / "bundles" / str(first).replace("/", "_")  # exported by an earlier release
+    earlier.mkdir(parents=True)
+    (earlier / "bundle.json").write_text('{"schema_version": 2}')
     follower = Follower(
         "serving", "serving", store, "production", tmp_path / "bundles", settings, seconds=0.05
     )
@@ -253,8 +256,8 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         until(lambda: call(port, "GET", "/ready")[0] == 200)
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
 
-        broken = tmp_path / "bundles" / str(second).replace("/", "_")
-        shutil.copytree(tmp_path / "bundles" / str(first).replace("/", "_"), broken)
+        broken = tmp_path / "bundles" / bundle_name(second)
+        shutil.copytree(tmp_path / "bundles" / bundle_name(first), broken)
         (broken / "selftest.json").write_text(
             json.dumps([{"request": requests[0], "user_row": 0, "probabilities": [2.0]}])
         )
