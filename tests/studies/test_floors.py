@@ -10,7 +10,7 @@ import pytest
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError
-from ecdctr.evaluation.compare import compare
+from ecdctr.evaluation.compare import compare, holm
 from ecdctr.evaluation.metrics import gauc
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.request import Silent
@@ -122,3 +122,27 @@ def test_a_user_is_drawn_with_all_days_and_where_users_are_the_same_with_all_see
     seeds = compare(records(1, 30), "a", "b", same_users=True)
     assert (seeds.low, seeds.high) == pytest.approx((once.low, once.high))
     assert once.difference == pytest.approx(gains.mean())
+
+
+def test_holm_is_the_textbook_example_and_never_below_the_p_value():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    """Simulated: users whose true gain is what one such study calls detectable."""
+    rng = np.random.default_rng(3)
+
+    def found(mean: float):
+        gains = rng.normal(mean, 0.1, 120)
+        users = [
+            {"seed": 1, "date": 1, "row": row, "user": u, "auc": 0.5 + g * (row == "a"),
+             "impressions": 1}
+            for row in "ab" for u, g in enumerate(gains)
+        ]  # fmt: skip
+        return compare(users, "a", "b")
+
+    detectable = found(0.0).detectable
+    power = np.mean([found(detectable).low > 0 for _ in range(100)])
+    assert 0.65 < power < 0.95

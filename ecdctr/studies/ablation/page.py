@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ecdctr.evaluation.compare import compare
+from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.floors import FLOORS
 
@@ -156,18 +156,21 @@ def _quality(records: Records, rows: list[str]) -> str:
 
 
 def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
+    others = [row for row in rows if row not in ("full", "oracle")]
+    found = [compare(users, "full", row, same_users=own_data) for row in others]
     lines = []
-    for row in rows:
-        if row not in ("full", "oracle"):
-            each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
-            found = compare(users, "full", row, same_users=own_data)
-            lines.append(
-                [NAMES.get(row, row), str(found), ", ".join(f"{value:+.4f}" for value in each)]
-            )
+    for row, one, adjusted in zip(others, found, holm([one.p for one in found]), strict=True):
+        each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
+        seeds = ", ".join(f"{value:+.4f}" for value in each)
+        name = NAMES.get(row, row)
+        lines.append([name, str(one), f"{adjusted:.4f}", f"{one.detectable:.4f}", seeds])
+    header = ("row", "full − row [95 % interval]", "p by Holm", "detectable", "each seed")
     return [
         "## Full E-CDCTR minus each row, in GAUC\n",
-        _table(("row", "full − row [95 % interval]", "each seed"), lines)
-        + "\nPaired bootstrap within each seed over users, each drawn with all of its days.\n",
+        _table(header, lines)
+        + "\nPaired bootstrap within each seed over users, each drawn with all of its days. By Holm: p over "
+        "all rows of this table. Detectable: the smallest difference that such data show in four "
+        "of five repetitions.\n",
     ]
 
 
