@@ -74,6 +74,9 @@ class Airflow:
                 "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
                 "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(scheduled),
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # 5: as long does a task that is done hold its slot
+                # on a busy machine the API answers late: a task waits instead of failing (5 s, 5 times)
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+                "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
                 "ECDCTR_CONFIG": str(config),
                 "ECDCTR_STORE": str(store),
                 "SPT_NOENV": "1",  # Airflow renames its processes; this keeps their environment readable (MARK)

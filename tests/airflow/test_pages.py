@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
+from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.measures import Matrix
@@ -181,6 +182,16 @@ def test_the_lineage_has_every_version_behind_the_serving_one(client, chain, sto
 
 def test_a_version_links_to_its_airflow_run(client, chain):
     assert "/dags/ecdctr_actr/runs/manual%201" in client.get(f"/version/{chain['actr']}").text
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_version_shows_the_gates_verdict(client, chain, store, outcome):
+    date = DAY + dt.timedelta(days=1)
+    verdict = Verdict(outcome, f"why {NASTY}", examples={str(date): ""})
+    store.add_verdict(chain["actr"], {"date": date, **verdict._asdict()})
+    page = client.get(f"/version/{chain['actr']}").text
+    assert f">{outcome}</span>, why" in page
+    assert NASTY not in page
 
 
 def test_experiments_stand_side_by_side_and_come_as_csv(client, chain):
