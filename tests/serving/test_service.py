@@ -76,7 +76,7 @@ def running(service: Service, *background: Any) -> Iterator[int]:
         thread.join(20)
 
 
-def until(condition: Any, seconds: float = 60) -> None:
+def until(condition: Any, seconds: float = 600) -> None:  # an export on a busy machine
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
