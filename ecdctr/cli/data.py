@@ -79,7 +79,7 @@ def validate(
     result: ResultOption = None,
 ) -> None:
     """Check impressions against the data contract, day by day, and the last day against the days before it."""
-    from ecdctr.impressions.contract import DayReport, raise_for, validate
+    from ecdctr.impressions.contract import DayReport, LogTypes, raise_for, validate
     from ecdctr.impressions.days import present_days, window
     from ecdctr.impressions.impressions import open_impressions
     from ecdctr.impressions.quality import check_day
@@ -94,9 +94,13 @@ def validate(
             console.print(labelled(day, "red", str(violation)), soft_wrap=True)
 
     reports = []
+    types = LogTypes()
     for name in domains:
         dates = present_days(config, name, window(date, days)) if date else None
-        reports += validate(config, [name], dates, say)
+        reports += validate(config, [name], dates, say, types)
+        for other in open_impressions(config.data.root).other_folders(name):
+            text = f"domain={name}/{other}: no day of the form date=YYYY-MM-DD"
+            console.print(labelled("left out", "yellow", text), soft_wrap=True)
     bad = [report for report in reports if report.violations]
     for report in bad:
         raise_for(report, config)

@@ -113,7 +113,7 @@ def examples(
 ) -> DataFrame:
     """The examples of a day, in order of time; `sources` says where the memory of each key lies."""
     data = config.data
-    day = _read(session, schemas[domain, date]).withColumn("us", f.unix_micros("ts"))
+    day = _read(session, schemas[domain, date]).withColumn("_us", f.unix_micros("ts"))
     recent = _recent(session, schemas)
     lists = _click_lists(recent)
     users, items, prior = _counts(recent.where(f.col("date") < f.lit(date)), domain)
@@ -123,7 +123,7 @@ def examples(
         .join(items, "item_id", "left")
         .crossJoin(f.broadcast(prior))
     )
-    known = f.filter("clicks", lambda click: click["us"] < f.col("us"))
+    known = f.filter("_clicks", lambda click: click["us"] < f.col("_us"))
     last = f.reverse(
         f.slice(
             known,
@@ -132,31 +132,32 @@ def examples(
         )
     )
     click_type = dict(day.dtypes)["item_id"]
+    # what a join adds starts with an underscore, which no declared feature does
     columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
-    columns.append(transforms.hour(SPARK, f.col("us")).cast("tinyint").alias("hour"))
+    columns.append(transforms.hour(SPARK, f.col("_us")).cast("tinyint").alias("hour"))
     columns += [_feature(config, feature.name) for feature in config.features]
     columns += [
         f.coalesce(
-            f.transform("last", lambda click: click["item_id"]),
+            f.transform("_last", lambda click: click["item_id"]),
             f.array().cast(f"array<{click_type}>"),
         ).alias("history"),
         f.coalesce(
             f.transform(
-                "last", lambda click: transforms.gap(f.col("us"), click["us"]).cast("float")
+                "_last", lambda click: transforms.gap(f.col("_us"), click["us"]).cast("float")
             ),
             f.array().cast("array<float>"),
         ).alias("history_gap"),
     ]
     for side in ("user", "item"):
-        shown = f.coalesce(f.col(f"{side}_shown"), f.lit(0))
-        clicked = f.coalesce(f.col(f"{side}_clicked"), f.lit(0))
-        made = transforms.count_features(SPARK, side, shown, clicked, f.col("prior"))
+        shown = f.coalesce(f.col(f"_{side}_shown"), f.lit(0))
+        clicked = f.coalesce(f.col(f"_{side}_clicked"), f.lit(0))
+        made = transforms.count_features(SPARK, side, shown, clicked, f.col("_prior"))
         columns += [value.cast("float").alias(name) for name, value in made.items()]
     columns += [
-        f.coalesce(f"{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen")
+        f.coalesce(f"_{side}_total", f.lit(0)).cast("bigint").alias(f"{side}_seen")
         for side in ("user", "item")
     ]
-    columns.append(f.col("prior").cast("double").alias("prior_ctr"))
+    columns.append(f.col("_prior").cast("double").alias("prior_ctr"))
     oracle = f.col("oracle_ctr") if "oracle_ctr" in day.columns else f.lit(None)
     columns.append(oracle.cast("float").alias("oracle_ctr"))
     for key, source in sources.items():
@@ -165,7 +166,7 @@ def examples(
             joined = joined.join(remembered, ["user_id", key], "left")
         columns += _memory_columns(config.memory, key, date, remembered is not None)
     order = schemas[domain, date].order.split(", ")
-    return joined.withColumn("last", last).sort(*order).select(*columns)
+    return joined.withColumn("_last", last).sort(*order).select(*columns)
 
 
 def _read(session: SparkSession, day: DaySchema) -> DataFrame:
@@ -222,7 +223,7 @@ def _click_lists(recent: DataFrame) -> DataFrame:
     return (
         recent.where("click = 1")
         .groupBy("user_id")
-        .agg(f.sort_array(f.collect_list(one)).alias("clicks"))
+        .agg(f.sort_array(f.collect_list(one)).alias("_clicks"))
     )
 
 
@@ -233,16 +234,16 @@ def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, Da
 
     def by(side: str) -> DataFrame:
         return before.groupBy(f"{side}_id").agg(
-            shown.alias(f"{side}_shown"),
-            clicked.alias(f"{side}_clicked"),
-            f.count(f.lit(1)).alias(f"{side}_total"),
+            shown.alias(f"_{side}_shown"),
+            clicked.alias(f"_{side}_clicked"),
+            f.count(f.lit(1)).alias(f"_{side}_total"),
         )
 
     ratio = f.when(shown > 0, clicked / shown)
     return (
         by("user"),
         by("item"),
-        before.agg(f.coalesce(ratio, f.lit(transforms.NO_PRIOR)).alias("prior")),
+        before.agg(f.coalesce(ratio, f.lit(transforms.NO_PRIOR)).alias("_prior")),
     )
 
 

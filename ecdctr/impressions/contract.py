@@ -100,13 +100,15 @@ def validate(
     domains: Iterable[Domain],
     dates: Iterable[dt.date] | None = None,
     on_day: Callable[[DayReport], None] | None = None,
+    types: LogTypes | None = None,
 ) -> list[DayReport]:
     """Check many days one after another; without `dates`, every day from the first to the last one found.
 
-    Then as many of them may be missing as data.allowed_missing_days says.
+    Then as many of them may be missing as data.allowed_missing_days says. A column must have one type on all of them,
+    and as in the days that `types` has seen.
     """
     reports = []
-    types = LogTypes()
+    types = types or LogTypes()
     with connect(config) as connection:
         for domain in domains:
             for date in _all_days(config, domain) if dates is None else list(dates):

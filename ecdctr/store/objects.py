@@ -55,6 +55,11 @@ class ObjectStorage:
             first = self._put(key, b"1", "create")
             again = self._put(key, b"2", "create")
             stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
+        except FileNotFoundError:  # of something that is to be created: its bucket
+            self._checked = False
+            raise StoreError(
+                f"The store {self.root} cannot be written: there is no such bucket; create it, or mend the address."
+            ) from None
         except (StoreError, NotImplementedError) as error:
             self._checked = False
             raise StoreError(

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from ecdctr.config import Config, Data, Domain, Feature
 from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
+from tests.impressions import logs
+from tests.impressions.logs import cast, put
 from tests.make import changed
 
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
@@ -96,8 +98,63 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, seed):
             expected, found = (
                 pq.read_table(day.path, partitioning=None) for day in (first, second)
             )
-            assert found.column_names == expected.column_names
-            assert found.cast(expected.schema).to_pylist() == expected.to_pylist()
+            assert found.schema == expected.schema
+            assert found.to_pylist() == expected.to_pylist()
+            assert first.path.read_bytes() == second.path.read_bytes()
+
+
+def test_a_day_that_spark_wrote_is_read_as_any_other(tmp_path):
+    """Two parts in microseconds, with Spark's markers beside them."""
+    logs.write_log(tmp_path / "data")
+    config = logs.config_of(tmp_path / "data", tmp_path / "one")
+    (expected,) = prepare(config, "ads", [DAYS[2]])
+    folder = tmp_path / "data" / "domain=ads" / f"date={DAYS[2]}"
+    from ecdctr.examples.spark import start_spark
+
+    session = start_spark()
+    session.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    frame = session.read.parquet(f"file://{folder}/part-0.parquet")
+    frame.repartition(2).write.parquet(f"file://{tmp_path}/written")
+    shutil.rmtree(folder)
+    shutil.move(tmp_path / "written", folder)
+    assert (folder / "_SUCCESS").exists()
+    (made,) = prepare(logs.config_of(tmp_path / "data", tmp_path / "other"), "ads", [DAYS[2]])
+    assert made.path.read_bytes() == expected.path.read_bytes()
+
+
+def test_days_in_other_types_and_parts_are_prepared_alike_by_both_engines(tmp_path):
+    """Types, parts, a folder with brackets, a day of nulls; and a feature named as a column that the join makes."""
+    other = {"category": pa.uint64(), "brand": pa.dictionary(pa.int8(), pa.string()), "price": pa.decimal128(10, 2),
+             "tags": pa.large_list(pa.int32()), "born": pa.date64(), "user_id": pa.int32()}  # fmt: skip
+    root = tmp_path / "data[1] #%20"
+
+    def change(table: pa.Table, domain: str, day: int) -> pa.Table:
+        table = table.append_column("last", table["category"]).append_column(
+            "prior", table["price"]
+        )
+        if day == 1:
+            table = cast(table, **other)
+        if day == 2:
+            for name in ("category", "tags", "flag"):
+                table = put(table, name, pa.nulls(table.num_rows))
+        return table
+
+    logs.write_log(root, change=change)
+    table = change(logs.day_table("ads", 1), "ads", 1)
+    logs.write_day(root, "ads", 1, table.slice(30), "a")
+    logs.write_day(
+        root, "ads", 1, change(logs.day_table("ads", 1), "ads", 0).slice(0, 30), "part-0"
+    )
+    extra = (
+        Feature(name="last", side="item", kind="categorical"),
+        Feature(name="prior", side="item", kind="numeric"),
+    )
+    made = {}
+    for engine in ("duckdb", "spark"):
+        config = logs.config_of(root, tmp_path / f"[{engine}]", engine=engine)
+        config = config.model_copy(update={"features": (*config.features, *extra)})
+        made[engine] = [day.path.read_bytes() for day in prepare(config, "ads", DAYS[:3])]
+    assert made["duckdb"] == made["spark"]
 
 
 def test_a_day_that_spark_prepared_is_not_prepared_again(tmp_path):

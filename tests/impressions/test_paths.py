@@ -1,0 +1,132 @@
+"""Paths are names: what DuckDB, Spark and fsspec take for patterns or addresses is read as it stands."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ecdctr import doctor
+from ecdctr.cli import app
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.contract import connect, validate_day
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import date_of, day_folder, is_part
+from tests.impressions.logs import FIRST, config_of, day_table, write_day, write_log
+
+LAST = FIRST + dt.timedelta(days=2)
+NAMES = (
+    "data[1]",
+    "a*b",
+    "what?",
+    "{x,y}",
+    "sp ace",
+    "#1",
+    "50%20",
+    "a+b=c&d",
+    "[!a]",
+    "~x",
+    "ünï",
+    "se;mi'co",
+    "a::b",
+)
+OTHERS = ("date=2026-01-02.bak", "date=__HIVE_DEFAULT_PARTITION__", "date=20260102", "date=2026-1-2", "date=2026-02-30", "2026-01-02")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_any_name_is_read_and_written(tmp_path, monkeypatch, name):
+    """Beside it lies what it would match as a pattern, with another content."""
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    write_log(tmp_path / "plain")
+    expected = prepare(config_of(tmp_path / "plain", tmp_path / "prepared"), "ads", [LAST])[0]
+    root = tmp_path / name / name
+    shutil.copytree(tmp_path / "plain", root)
+    for twin in ("data1", "aXb", "whatX", "x", "b"):
+        write_log(tmp_path / twin / twin, change=lambda t, *_: t.slice(0, 5))
+    for address in (root, f"file://{root}") if "::" not in name else (root,):
+        kind = type(address).__name__
+        config = config_of(address, tmp_path / name / f"prepared {kind}")
+        (day,) = prepare(config, "ads", [LAST])
+        assert day.path.read_bytes() == expected.path.read_bytes()
+        assert open_impressions(address).dates("ads") == [
+            FIRST + dt.timedelta(days=n) for n in range(3)
+        ]
+
+
+def test_files_of_any_name_are_read_and_hidden_ones_are_not(tmp_path):
+    write_log(tmp_path / "data", days=2)
+    table = day_table("ads", 2)
+    for n, name in enumerate(("a[0-9]*", "b?", "{c}")):
+        write_day(tmp_path / "data", "ads", 2, table.slice(20 * n, 20), name)
+    for name in ("._a", ".part-0", "_temporary"):
+        write_day(tmp_path / "data", "ads", 2, table, name)
+    folder = day_folder(tmp_path / "data", "ads", LAST)
+    (folder / "_SUCCESS").touch()
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    with connect(config) as db:
+        report = validate_day(db, config, "ads", LAST)
+    assert (report.rows, report.violations) == (60, [])
+    (folder / "more.parquet").mkdir()
+    with connect(config) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+    assert (
+        str(violation)
+        == f"{folder / 'more.parquet'}: expected a Parquet file, found a folder; move its files up"
+    )
+
+
+def test_folders_that_are_no_day_are_left_out_and_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_airflow", list)
+    write_log(tmp_path / "data")
+    expected = prepare(config_of(tmp_path / "data", tmp_path / "a"), "ads", [LAST])[0]
+    for other in OTHERS:
+        shutil.copytree(
+            day_folder(tmp_path / "data", "ads", FIRST), tmp_path / "data" / "domain=ads" / other
+        )
+    (tmp_path / "data" / "domain=ads" / "_SUCCESS").touch()
+    assert (
+        prepare(config_of(tmp_path / "data", tmp_path / "b"), "ads", [LAST])[0].fingerprint
+        == expected.fingerprint
+    )
+    local, remote = open_impressions(tmp_path / "data"), open_impressions(f"file://{tmp_path}/data")
+    assert local.other_folders("ads") == remote.other_folders("ads") == sorted(OTHERS)
+    assert len(local.dates("ads")) == len(remote.dates("ads")) == 3
+    path = tmp_path / "c.yaml"
+    names = [f.model_dump(mode="json") for f in config_of(tmp_path, tmp_path).features]
+    path.write_text(json.dumps({"data": {"root": "data", "lookback_days": 2}, "features": names}))
+    done = CliRunner().invoke(
+        app, ["--config", str(path), "--store", f"{tmp_path}/store", "validate"]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert all(f"domain=ads/{other}" in done.stderr for other in OTHERS)
+    assert any(
+        finding.fine and "ads: 3 days" in finding.text
+        for finding in doctor.examine(path, tmp_path / "store")
+    )
+
+
+@pytest.mark.parametrize(("name", "date"), [
+    ("date=2026-01-06", dt.date(2026, 1, 6)), ("date=2026-01-06 ", None), ("date=2026-01-06/x", None),
+    ("Date=2026-01-06", None), ("date=٢٠٢٦-٠١-٠٦", None), ("date=2026-W02-2", None), ("date=0000-01-01", None),
+])  # fmt: skip
+def test_a_day_has_one_name(name, date):
+    assert date_of(name) == date
+
+
+@pytest.mark.parametrize(("name", "good"), [("a.parquet", True), ("a.snappy.parquet", True), (".a.parquet", False),
+                                            ("_a.parquet", False), ("a.parquet.crc", False), ("a.csv", False)])  # fmt: skip
+def test_a_part_has_a_name_that_is_not_hidden(name, good):
+    assert is_part(name) is good
+
+
+def test_a_dangling_link_is_named(tmp_path):
+    write_log(tmp_path / "data")
+    link = day_folder(tmp_path / "data", "ads", LAST) / "part-1.parquet"
+    link.symlink_to(Path("gone"))
+    with connect(config := config_of(tmp_path / "data", tmp_path / "prepared")) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+    assert str(link) in str(violation)
