@@ -352,6 +352,11 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(s3, root, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_bucket_that_is_not_there_cannot_be_written_in_one_sentence(s3):
+    with pytest.raises(StoreError, match=r"cannot be written: there is no such bucket; create it"):
+        Store("s3://no-such-bucket/x").storage.check()
+
+
 def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
     assert absolute("gcs://bucket/x") == "gs://bucket/x"
     assert absolute(f"file://{tmp_path}") == absolute(f"local://{tmp_path}") == tmp_path
