@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
 from ecdctr.airflow.dates import load_settings
@@ -9,7 +11,7 @@ from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.store.store import Store
 
 
-def _pages() -> list[dict]:
+def _pages() -> list[dict[str, Any]]:
     from airflow.api_fastapi.core_api.security import get_user
 
     from ecdctr.airflow.pages.app import build_app

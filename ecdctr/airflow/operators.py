@@ -107,7 +107,8 @@ class ProcessOperator(BaseOperator):
                 for sentence in sentences(last):
                     self.log.error("%s", sentence)
                 raise AirflowFailException(last)
-            return json.loads(result.read_text())
+            content: dict[str, Any] = json.loads(result.read_text())
+            return content
 
     def on_kill(self) -> None:
         """Stop the process when the task is killed; a half-trained version is never published."""

@@ -170,7 +170,7 @@ def _give(folder: Path) -> None:
 
 
 def _wait_ready(
-    programs: Path, process: subprocess.Popen, sockets: Path, port: int, log: Path
+    programs: Path, process: subprocess.Popen[bytes], sockets: Path, port: int, log: Path
 ) -> None:
     deadline = time.monotonic() + SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -182,7 +182,7 @@ def _wait_ready(
     )
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """End it fast but in order (SIGINT), else at once."""
     for sign, seconds in ((signal.SIGINT, 20), (signal.SIGQUIT, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):

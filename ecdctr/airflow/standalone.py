@@ -52,7 +52,7 @@ class Airflow:
         self.url = f"http://127.0.0.1:{port}"
         self.api = Api(self.url, alive=self.check_alive)
         self.log = home / "standalone.log"
-        self._parts: dict[str, subprocess.Popen] = {}
+        self._parts: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = (
             os.environ
             | {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +57,7 @@ def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date)
         raise StoreError(f"No {domain} impressions on {date} to evaluate {ref} on.")
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
-    parts: list[tuple[NDArray, ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     ids: list[pa.Array] = []
     with torch.inference_mode():
         for table in read_chunks([Part(day[0].path, domain)], None, config.actr.chunk_rows):

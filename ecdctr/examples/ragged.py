@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 GAP_BUCKETS = 34
 
 
-def pad(values: NDArray, lengths: NDArray[np.int64], width: int) -> NDArray:
+def pad(values: NDArray[Any], lengths: NDArray[np.int64], width: int) -> NDArray[Any]:
     """Ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads; no list is longer."""
     padded = np.zeros((len(lengths), width), dtype=values.dtype)
     padded[np.arange(width) < lengths[:, None]] = values
@@ -18,4 +20,5 @@ def pad(values: NDArray, lengths: NDArray[np.int64], width: int) -> NDArray:
 def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
     bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
-    return np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
+    buckets: NDArray[np.uint8] = np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
+    return buckets

@@ -58,4 +58,5 @@ class Adapters(nn.Module):
         value: Any = features.flat()
         for i, (layer, known) in enumerate(zip(self.maps, knowledge, strict=True)):
             value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(known)
-        return backbone.out(value).squeeze(1)
+        logits: torch.Tensor = backbone.out(value).squeeze(1)
+        return logits

@@ -35,4 +35,7 @@ class TpmNet(nn.Module):
         (vectors,) = self.embeddings(batch.ids + self.field_offsets)
         user, item, *_ = vectors.unbind(1)
         product = user * item
-        return self.mlp(torch.cat([vectors.flatten(1), product], dim=1)).squeeze(1) + product.sum(1)
+        logits: torch.Tensor = self.mlp(torch.cat([vectors.flatten(1), product], dim=1)).squeeze(
+            1
+        ) + product.sum(1)
+        return logits

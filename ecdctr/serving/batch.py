@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +75,7 @@ def _open(source: Path) -> pq.ParquetFile:
         raise ContractError(f"{source} cannot be read as Parquet: {error}") from None
 
 
-def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray]:
+def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     """The graph's inputs for prepared examples, whose numbers are transformed already."""
     d, rows = scorer.description, batch.num_rows
     ids = np.empty((rows, len(d["fields"])), np.int32)
@@ -123,4 +124,5 @@ def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
 
 
 def _lengths(lists: pa.ListArray) -> NDArray[np.int64]:
-    return np.diff(lists.offsets.to_numpy())
+    lengths: NDArray[np.int64] = np.diff(lists.offsets.to_numpy())
+    return lengths

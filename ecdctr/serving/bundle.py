@@ -60,7 +60,7 @@ class Table(NamedTuple):
         return dict(pairs)
 
 
-def packed(name: str, ids: list[Any]) -> dict[str, NDArray]:
+def packed(name: str, ids: list[Any]) -> dict[str, NDArray[Any]]:
     """The arrays of vocabularies.npz for ids in the order of their rows, which begin with 1."""
     if ids and isinstance(ids[0], str):
         parts = [text.encode() for text in ids]

@@ -68,13 +68,13 @@ class Scorer:
             "history_gap",
         ]
 
-    def run(self, arrays: dict[str, NDArray]) -> NDArray[np.float32]:
+    def run(self, arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Click probabilities of what `encode` made, of one request or of several joined, [rows]."""
         result: NDArray[np.float32] = self._session.run(None, arrays)[0]
         return result
 
     def finite(
-        self, arrays: dict[str, NDArray], probabilities: NDArray[np.float32]
+        self, arrays: dict[str, NDArray[Any]], probabilities: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The probabilities of a request; raises RequestError where a number was too much for the network."""
         if np.isfinite(probabilities).all():
@@ -87,7 +87,7 @@ class Scorer:
             f"{largest}: is it in the unit that the model was trained on?"
         )
 
-    def encode(self, request: dict[str, Any]) -> dict[str, NDArray]:
+    def encode(self, request: dict[str, Any]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for a request: rows of the embedding tables and numbers."""
         d = self.description
         checked = self.shape.check(request)

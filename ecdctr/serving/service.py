@@ -208,7 +208,7 @@ def score_together(
     scorer: Scorer, requests: list[dict[str, Any]]
 ) -> list[NDArray[np.float32] | Exception]:
     """One pass through the network for several requests; a request that does not fit fails alone."""
-    encoded: list[dict[str, NDArray] | Exception] = []
+    encoded: list[dict[str, NDArray[Any]] | Exception] = []
     for request in requests:
         try:
             encoded.append(scorer.encode(request))
@@ -232,7 +232,7 @@ def score_together(
 
 
 def _finite(
-    scorer: Scorer, arrays: dict[str, NDArray], probabilities: NDArray[np.float32]
+    scorer: Scorer, arrays: dict[str, NDArray[Any]], probabilities: NDArray[np.float32]
 ) -> NDArray[np.float32] | Exception:
     try:
         return scorer.finite(arrays, probabilities)

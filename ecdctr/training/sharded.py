@@ -44,7 +44,8 @@ class ShardedEmbeddings(FieldEmbeddings):
         found = self._exchange[0](
             KeyedJaggedTensor(keys=["rows"], values=distinct, lengths=lengths)
         )
-        return found["rows"].values()
+        vectors: torch.Tensor = found["rows"].values()
+        return vectors
 
     def _lookup(self, features: Any) -> torch.Tensor:
         """The vectors of rows of this block that all processes ask for [n] → [n, dim]; RowAdam learns them."""
@@ -80,7 +81,8 @@ class _Lookup(nn.Module):
         self.function = function
 
     def forward(self, features: Any) -> torch.Tensor:
-        return self.function(features)
+        vectors: torch.Tensor = self.function(features)
+        return vectors
 
 
 def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
@@ -141,7 +143,10 @@ class CrossBatchNorm(nn.BatchNorm1d):
             momentum = self.momentum or 0.1
             self.running_mean.lerp_(mean.detach(), momentum)
             self.running_var.lerp_(square.detach() / (count - 1), momentum)
-        return (values - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        normed: torch.Tensor = (values - mean) * torch.rsqrt(
+            variance + self.eps
+        ) * self.weight + self.bias
+        return normed
 
 
 def across_processes(model: nn.Module, workers: Workers) -> nn.Module:

@@ -268,7 +268,10 @@ def _draw(
     cumulative = np.cumsum(weights[candidates])
     steps = (np.arange(1 << 20) + 0.5) * (cumulative[-1] / (1 << 20))
     table = candidates[np.searchsorted(cumulative, steps)].astype(np.int32)
-    return table[rng.integers(0, 1 << 20, rows, dtype=np.int32)].astype(np.int64)
+    drawn: NDArray[np.int64] = table[rng.integers(0, 1 << 20, rows, dtype=np.int32)].astype(
+        np.int64
+    )
+    return drawn
 
 
 def _times_of_day(rng: np.random.Generator, rows: int) -> NDArray[np.float64]:

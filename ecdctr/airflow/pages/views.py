@@ -179,7 +179,8 @@ def study(store: Store, name: str) -> dict[str, Any] | None:
     """What a study found (ecdctr/studies/forgetting/page.py), None if there is none of that name."""
     if name not in store.studies():
         return None
-    return json.loads((store.study(name) / "study.json").read_text())
+    content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text())
+    return content
 
 
 def measure_names(found: dict[str, Any]) -> list[str]:

@@ -38,7 +38,10 @@ class SelfAttention(Aggregation):
         """
         attention = torch.softmax(self._scores(keys).masked_fill(~present, -1e9), dim=1)
         share = (shares(weights)[:, None] * attention).sum(0)
-        return self.value((share[..., None] * vectors).sum(0)) * share.sum(0)[:, None]
+        mixed: torch.Tensor = (
+            self.value((share[..., None] * vectors).sum(0)) * share.sum(0)[:, None]
+        )
+        return mixed
 
     def _scores(self, keys: torch.Tensor) -> torch.Tensor:
         """Scaled products of all pairs of an entity's snapshots, [K, K, n].
@@ -47,4 +50,5 @@ class SelfAttention(Aggregation):
         """
         weight = self.key.weight.T @ self.query.weight
         query = nn.functional.linear(keys, weight, self.query.bias @ self.key.weight)
-        return (query[:, None] * keys).sum(-1) / keys.shape[2] ** 0.5
+        scores: torch.Tensor = (query[:, None] * keys).sum(-1) / keys.shape[2] ** 0.5
+        return scores

@@ -28,4 +28,5 @@ class DcnV2(nn.Module):
         start = crossed = self.norm(flat)
         for layer in self.cross:
             crossed = start * layer(crossed) + crossed
-        return self.out(torch.cat([crossed, self.deep(flat)], dim=1)).squeeze(1)
+        logits: torch.Tensor = self.out(torch.cat([crossed, self.deep(flat)], dim=1)).squeeze(1)
+        return logits

@@ -27,4 +27,5 @@ class DeepFm(nn.Module):
         squares = torch.stack([part.square().sum((1, 2)) for part in vectors]).sum(0)
         pairs = 0.5 * (total.square().sum(1) - squares)
         flat = features.flat()
-        return self.linear(flat).squeeze(1) + pairs + self.deep.logits(flat)
+        logits: torch.Tensor = self.linear(flat).squeeze(1) + pairs + self.deep.logits(flat)
+        return logits

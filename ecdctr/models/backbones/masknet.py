@@ -24,7 +24,8 @@ class MaskBlock(nn.Module):
 
     def forward(self, flat: torch.Tensor, normalized: torch.Tensor) -> torch.Tensor:
         """Raw and normalized features [B, W] → [B, size]."""
-        return self.out(self.mask(flat) * normalized)
+        masked: torch.Tensor = self.out(self.mask(flat) * normalized)
+        return masked
 
 
 class MaskNet(nn.Module):
@@ -42,4 +43,5 @@ class MaskNet(nn.Module):
         flat = features.flat()
         normalized = self.norm(flat)
         masked = torch.cat([block(flat, normalized) for block in self.blocks], dim=1)
-        return self.out(self.deep(masked)).squeeze(1)
+        logits: torch.Tensor = self.out(self.deep(masked)).squeeze(1)
+        return logits

@@ -24,7 +24,8 @@ class Mlp(nn.Module):
 
     def logits(self, flat: torch.Tensor) -> torch.Tensor:
         """Of the flat vector [B, W]: [B]."""
-        return self.out(self.hidden(flat)).squeeze(1)
+        logits: torch.Tensor = self.out(self.hidden(flat)).squeeze(1)
+        return logits
 
     def layers(self, features: Features) -> list[torch.Tensor]:
         """The outputs of the hidden layers, [B, h] each: what a pre-trained network hands to another one."""

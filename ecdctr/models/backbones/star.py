@@ -51,4 +51,5 @@ class Star(nn.Module):
             value = norm(layer(value, domain))
             size = value.shape[1]
             value = torch.relu(value * self.scale[domain, i, :size] + self.shift[domain, i, :size])
-        return (self.out(value, domain) + self.auxiliary(domain)).squeeze(1)
+        logits: torch.Tensor = (self.out(value, domain) + self.auxiliary(domain)).squeeze(1)
+        return logits

@@ -90,7 +90,8 @@ def _train(config: Path, store: Path, level: str, experiment: str, date: dt.date
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise EcdctrError(f"Timing {level} failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def _prepare(study: Study, seed: int, date: dt.date) -> tuple[int, float]:
