@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def session_of(context: typer.Context) -> Session:
 def show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
     write_result(payload, result)
     if session_of(context).as_json:
-        sys.stdout.write(json.dumps(payload, default=str) + "\n")
+        sys.stdout.write(as_json(payload) + "\n")
         return
     for key, value in payload.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
@@ -157,4 +158,17 @@ def write_result(payload: dict[str, Any], result: Path | None) -> None:
     if result:
         durable.make_dir(result.parent)
         with durable.replacing(result) as temporary:
-            temporary.write_text(json.dumps(payload, default=str))
+            temporary.write_text(as_json(payload))
+
+
+def as_json(payload: dict[str, Any]) -> str:
+    """JSON that every parser reads: a number that is none, such as a mean of nothing, is null."""
+    return json.dumps(_finite(payload), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -71,11 +71,9 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):
         return 1, str(error)
-    name = str(getattr(error, "filename", None) or "")
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) and any(
-        name == argument.rpartition("=")[2] for argument in arguments if name
-    ):
-        return 1, f"{error.strerror}: {name}; look at the name."
+    if _mistyped(error, arguments):
+        name = getattr(error, "filename", "")
+        return 1, f"{getattr(error, 'strerror', error)}: {name}; look at the name."
     if isinstance(error, MemoryError):
         return (
             TRY_AGAIN,
@@ -83,6 +81,17 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         )
     trouble = machine_trouble(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _mistyped(error: BaseException, arguments: list[str]) -> bool:
+    """Whether the file that is not there, or is of another kind, is one that the command line names."""
+    name = str(getattr(error, "filename", None) or "")
+    values = [argument.rpartition("=")[2].rstrip("/") for argument in arguments]
+    if isinstance(error, NotADirectoryError):  # a file stands in the place of a folder above it
+        return any(value and f"{name}/".startswith(f"{value}/") for value in values)
+    return (
+        isinstance(error, FileNotFoundError | IsADirectoryError) and bool(name) and name in values
+    )
 
 
 def unforeseen(error: BaseException, arguments: list[str]) -> str:

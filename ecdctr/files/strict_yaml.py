@@ -2,7 +2,7 @@
 
 YAML 1.1, which PyYAML reads by default, takes the last of two equal keys, `no` for false, 010 for
 eight, 1:30 for ninety and 1e-3 for a text. Here a key given twice is refused, a date stays text (its
-field knows what a date is), and numbers are what they look like.
+field knows what a date is), and numbers are what they look like; what begins with a zero too many is text.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def _resolve(kind: str, pattern: str, first: str) -> None:
 
 _resolve("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
 _resolve("null", "~|null|Null|NULL|", "~nN\0")
-_resolve("int", "[-+]?[0-9]+", "-+0123456789")
+_resolve("int", "[-+]?(?:0|[1-9][0-9]*)", "-+0123456789")
 _resolve(
     "float",
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+    r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     "-+0123456789.",
 )

@@ -27,7 +27,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -281,15 +281,22 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
     return Starlette(routes=routes, lifespan=running)
 
 
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """What comes of the body; nothing more when the client goes away."""
+    with contextlib.suppress(ClientDisconnect):
+        async for part in request.stream():
+            yield part
+
+
 async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:
     limits = service.limits
-    body = b""
-    async for part in request.stream():
+    body = bytearray()
+    async for part in _parts(request):
         body += part
         if len(body) > limits.bytes:
             return 413, {"error": f"The request is longer than {limits.bytes:,} bytes."}
     try:
-        content = parse_json(body)
+        content = parse_json(bytes(body))
     except NoJson as error:
         return 400, {"error": f"The request is {error}."}
     candidates = content.get("candidates") if isinstance(content, dict) else None

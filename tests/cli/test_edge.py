@@ -129,14 +129,28 @@ def test_a_reader_that_goes_away_is_no_error():
         ["score", "--bundle", "NAME", "--requests", "NAME"],
         ["score", "--bundle", "bundle", "--examples", "NAME", "--out", "scores.parquet"],
         ["serve", "--bundle", "NAME"],
+        [
+            "--store",
+            "FILE/store",
+            "--config",
+            "configs/tiny.yaml",
+            "train",
+            "tpm",
+            "--date",
+            "2026-01-05",
+        ],
+        ["--store", "FILE", "store", "list"],
     ],
 )
 def test_a_name_that_is_mistyped_is_a_refusal_with_the_name(tmp_path, capsys, arguments):
-    name = str(tmp_path / "typo")
-    code = net.run(app, [name if word == "NAME" else word for word in arguments])
+    name, file = str(tmp_path / "typo"), tmp_path / "file"
+    file.touch()
+    code = net.run(
+        app, [word.replace("NAME", name).replace("FILE", str(file)) for word in arguments]
+    )
     said = capsys.readouterr().err
     assert code in (1, 2), said
-    assert name in said
+    assert name in said or str(file) in said
     assert said.count("\n") == 1
 
 
@@ -271,3 +285,12 @@ def test_log_lines_for_people_and_for_machines():
     made = json.loads(JsonLines().format(record))
     assert made.pop("time").endswith("+00:00")
     assert made == {"event": "100 % done [x]", "level": "tpm", "data_date": "2026-01-18"}
+
+
+def test_json_for_machines_has_no_number_that_is_none():
+    payload = {"gauc": float("nan"), "all": [1.5, float("inf")], "day": {"x": (True, None, 3)}}
+    assert json.loads(base.as_json(payload), parse_constant=pytest.fail) == {
+        "gauc": None,
+        "all": [1.5, None],
+        "day": {"x": [True, None, 3]},
+    }

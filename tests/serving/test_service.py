@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -289,3 +290,16 @@ def test_a_server_started_by_the_command_line_answers(scorers, requests, tmp_pat
             assert call(port, "POST", "/score", requests[0])[0] == 200
         finally:
             process.terminate()
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_the_next_one_served(
+    scorers, requests, caplog
+):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    with running(service) as port:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{")
+        assert call(port, "POST", "/score", requests[0])[0] == 200
+    assert [record for record in caplog.records if record.exc_info] == []
