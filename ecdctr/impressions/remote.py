@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -26,6 +27,10 @@ from ecdctr.impressions.local import digest_files
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
 DIGESTS = "digests.json"  # beside a copied day's files
+LISTED_FOR = 60.0  # seconds; a day that is delivered in a process's life is seen so much later
+Files = dict[str, dict[str, Any]]
+_LISTED: dict[tuple[str, str], tuple[float, Files]] = {}
+clock = time.monotonic
 
 
 class RemoteImpressions:
@@ -46,7 +51,7 @@ class RemoteImpressions:
         return bool(_listing(self.root, domain, date))
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
-        listing = _list(self.root, f"domain={domain}/date={date}")
+        listing = _ask(self.root, f"domain={domain}/date={date}")  # whoever waits asks anew
         return {path.rsplit("/", 1)[1]: int(info["size"]) for path, info in listing.items()}
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
@@ -67,6 +72,7 @@ class RemoteImpressions:
                 with _explained(self.root):
                     filesystem.get_file(path, str(copy))
                 if copy.stat().st_size != info["size"]:
+                    forget_listings()  # it was delivered anew since it was listed
                     raise ContractError(
                         f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again."
                     )
@@ -107,26 +113,61 @@ class RemoteImpressions:
         )
 
 
-def _key(domain: Domain, date: dt.date, listing: dict[str, dict[str, Any]]) -> str:
+def _key(domain: Domain, date: dt.date, listing: Files) -> str:
     said = {
         path: {key: str(value) for key, value in info.items()} for path, info in listing.items()
     }
     return f"domain={domain}/date={date}/{digest(said)[:20]}"
 
 
-def _listing(root: str, domain: Domain, date: dt.date) -> dict[str, dict[str, Any]]:
+def _listing(root: str, domain: Domain, date: dt.date) -> Files:
     entries = _list(root, f"domain={domain}/date={date}")
     return {path: info for path, info in sorted(entries.items()) if is_part(path.split("/")[-1])}
 
 
-def _list(root: str, folder: str, deep: bool = False) -> dict[str, dict[str, Any]]:
+def forget_listings() -> None:
+    """Ask anew the next time."""
+    _LISTED.clear()
+
+
+def _list(root: str, folder: str, deep: bool = False) -> Files:
+    """What lies in a domain's folder or in a day's: path and what the listing says of it.
+
+    From a listing of the whole domain, remembered for LISTED_FOR: whoever looks for a window of days asks for each of
+    them many times, and a listing is a request.
+    """
+    domain = folder.split("/")[0]
+    listed = _LISTED.get((root, domain))
+    if listed is None or clock() - listed[0] >= LISTED_FOR:
+        listed = _LISTED[root, domain] = clock(), _ask(root, domain)
+    start = f"{_open(root)[1]}/{folder}/"
+    slashes = 1 if deep else 0
+    return {
+        path: info
+        for path, info in listed[1].items()
+        if path.startswith(start) and path.count("/", len(start)) <= slashes
+    }
+
+
+def _ask(root: str, folder: str) -> Files:
+    """What lies under a folder now; on object storage one request per 1,000 objects."""
     filesystem, path = _open(root)
+    scheme = root.split("://")[0]
     with _explained(root):
-        filesystem.invalidate_cache()
-        entries: dict[str, dict[str, Any]] = filesystem.find(
-            f"{path}/{folder}", maxdepth=2 if deep else 1, detail=True
-        )
-    return entries
+        if scheme not in BY_OBSTORE:
+            filesystem.invalidate_cache()
+            entries: Files = filesystem.find(f"{path}/{folder}", maxdepth=2, detail=True)
+            return entries
+        import obstore  # fsspec's own walk asks for every folder
+
+        bucket, _, prefix = path.partition("/")
+        store = obstore.store.from_url(f"{scheme}://{bucket}")
+        pages = obstore.list(store, prefix=f"{prefix}/{folder}".lstrip("/"))
+        return {
+            f"{bucket}/{one['path']}": {"size": one["size"], "e_tag": one["e_tag"]}
+            for page in pages
+            for one in page
+        }
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,207 @@
+"""Every command of the command line with impressions and store in a bucket, and what it asks the bucket for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from ecdctr.cli.base import app
+from ecdctr.config import Config
+from ecdctr.errors import EcdctrError
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions import remote
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
+from tests.conftest import DATE, REPOSITORY
+from tests.make import changed, write_config
+from tests.serving.test_service import until
+from tests.store.s3 import BUCKET, S3Server
+from tests.store.test_objects import upload
+
+NEXT = DATE + dt.timedelta(days=1)
+VERSION = f"production/actr/{DATE}/v0001"
+
+
+def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from commands(one, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+class Bucket:
+    """The command line in this process, with everything in a bucket; remembers which commands were run."""
+
+    def __init__(self, config: Path, store: str) -> None:
+        self.options = ["--config", str(config), "--store", store, "--json"]
+        self.run: set[str] = set()
+
+    def __call__(self, command: str, *arguments: str, refuses: str = "", codes: Any = (0,)) -> str:
+        self.run.add(command)
+        done = CliRunner().invoke(app, [*self.options, *command.split(), *arguments])
+        if refuses:
+            assert isinstance(done.exception, EcdctrError), (command, done.output, done.exception)
+            assert refuses in str(done.exception)
+        else:
+            assert done.exit_code in codes, (command, done.output, done.exception)
+        return done.stdout
+
+
+@pytest.fixture
+def bucket(s3: S3Server, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    root = s3.new_url()
+    upload(s3, world, root)
+    config = write_config(tmp_path / "config.yaml", world)
+    raw = yaml.safe_load(config.read_text())
+    raw["data"]["root"] = root
+    raw["evaluation"] |= {"gate_min_users": 10, "gate_days": 1}
+    raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
+    raw["cpm"]["window_days"] = 2
+    config.write_text(yaml.safe_dump(raw))
+    remote.forget_listings()
+    return Bucket(config, s3.new_url())
+
+
+def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_path):
+    day, following = ("--date", str(DATE)), ("--date", str(NEXT))
+    bucket("schema")
+    bucket("doctor", codes=(0, 1))  # 1: what this machine lacks for Airflow
+    bucket("validate", *day)
+    bucket("prepare", *day)
+    for level in ("tpm", "cpm", "actr"):
+        bucket("train", level, *day)
+    found = json.loads(bucket("evaluate", *following))
+    assert 0 < found["metrics"]["all"]["gauc"] < 1
+    assert json.loads(bucket("gate", "--version", VERSION, *following))["promoted"] is True
+    bucket("report", "--out", str(tmp_path / "report.html"), "--experiments", "production")
+    bucket("export", "--out", str(tmp_path / "bundle"))
+    prepared = next((tmp_path / "prepared" / "examples").glob(f"domain=ads/date={NEXT}/*.parquet"))
+    scores = tmp_path / "scores.parquet"
+    bundle = ("--bundle", str(tmp_path / "bundle"))
+    bucket("score", *bundle, "--examples", str(prepared), "--out", str(scores))
+    assert pq.read_metadata(scores).num_rows == pq.read_metadata(prepared).num_rows
+    served_by(bucket, tmp_path)
+
+    bucket("train", "actr", *day, "--force")
+    bucket("store promote", f"production/actr/{DATE}/v0002")
+    assert json.loads(bucket("store rollback"))["serving"] == VERSION
+    bucket("store list")
+    bucket("store show", VERSION)
+    bucket("store lineage", VERSION)
+    bucket("store verify")
+    bucket("store gc", "--keep", "1", "--delete")
+
+    dates = [DATE + dt.timedelta(days=n) for n in range(3)]
+    span = ["--from", str(dates[0]), "--to", str(dates[-1]), "--hold-out-every", "2"]
+    for date in dates:
+        held = ["--experiment", "forgetting.no_tpm.s1", "--date", str(date)]
+        bucket("train", "cpm", *held, "--variant", "no_tpm")
+        bucket("train", "actr", *held, "--variant", "no_tpm", "--hold-out-every", "2")
+        bucket("matrix row", *held, *span)
+    bucket("matrix report", *span, "--variants", "no_tpm")
+
+    studied = ["--preset", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
+    bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
+
+    bucket("simulate", "--preset", "tiny", refuses="name a local folder with --out")
+    out = ("--out", str(tmp_path / "out"))
+    bucket("simulate", "--preset", "tiny", "--days", "1", *out)
+    for source in ("kuairand", "completejourney"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        bucket(f"import {source}", "--from", str(tmp_path / "empty"), *out, refuses=" ")
+    mapping = REPOSITORY / "tests" / "impressions" / "none.yaml"
+    bucket("import log", "--mapping", str(mapping), refuses=" ")
+    assert bucket.run == set(commands(typer.main.get_command(app)))
+
+
+def served_by(bucket: Bucket, tmp_path: Path) -> None:
+    """`serve` follows the store in the bucket until it is told to end."""
+    bucket.run.add("serve")
+    command = [sys.executable, "-m", "ecdctr.cli", *bucket.options, "serve", "--port", "0"]
+    command += ["--bundles", str(tmp_path / "bundles"), "--poll-seconds", "0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            port = next(
+                int(line.rsplit(":", 1)[1]) for line in process.stderr if "listening on" in line
+            )
+            until(lambda: ready(port))
+        finally:
+            process.terminate()
+
+
+def ready(port: int) -> bool:
+    """Whether the server has a version to score with."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+def counted_lists(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The listings that the server is asked for, by their prefix."""
+    asked: list[str] = []
+    answer = s3.app
+
+    def counting(environ: dict, start: object) -> object:
+        query = environ.get("QUERY_STRING", "")
+        if environ["REQUEST_METHOD"] == "GET" and "list-type" in query:
+            asked.append(query)
+        return answer(environ, start)
+
+    monkeypatch.setattr(s3, "app", counting)
+    return asked
+
+
+def test_a_prepared_window_costs_two_listings_per_domain_at_most(
+    s3: S3Server, world: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    root = s3.new_url()
+    upload(s3, world, root)
+    there = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    dates = window(NEXT, 14)
+    first = prepare(there, "natural", dates)
+    remote.forget_listings()  # as another process
+    asked = counted_lists(s3, monkeypatch)
+    assert [day.fingerprint for day in prepare(there, "natural", dates)] == [
+        day.fingerprint for day in first
+    ]
+    prefix = root.removeprefix(f"s3://{BUCKET}/")
+    for domain in ("natural", "ads"):
+        of_domain = [query for query in asked if f"domain%3D{domain}" in query]
+        assert 1 <= len(of_domain) <= 2, asked
+    assert all(prefix in query for query in asked)
+
+
+def test_a_day_that_is_delivered_is_seen_a_minute_later_in_a_process_that_goes_on(
+    s3: S3Server, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    root, seconds = s3.new_url(), [0.0]
+    monkeypatch.setattr(remote, "clock", lambda: seconds[0])
+    part = world / "domain=ads" / f"date={DATE}"
+    upload(s3, part, f"{root}/domain=ads/date={DATE}")
+    assert open_impressions(root).dates("ads") == [DATE]
+    upload(s3, part, f"{root}/domain=ads/date={NEXT}")
+    assert not open_impressions(root).has("ads", NEXT)
+    seconds[0] = remote.LISTED_FOR
+    assert open_impressions(root).has("ads", NEXT)
