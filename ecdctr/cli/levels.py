@@ -220,7 +220,8 @@ def evaluate(
         show(context, payload, result)
         return
     write_result(payload, result)
-    names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
+    of_all = ("impressions", "ctr", "gauc", "gauc_users", "auc", "log_loss")
+    names = (*of_all, "normalized_entropy", "calibration")
     cohorts = table("cohort", *names, title=f"{ref} on {date}")
     for cohort, metrics in found.metrics.items():
         cohorts.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))

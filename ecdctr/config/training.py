@@ -150,9 +150,9 @@ class Actr(Training):
         "from_cpm",
         description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day",
     )
-    batch_norm: Literal["keep", "reset_stats", "reset_all"] = Field(
+    batch_norm: Literal["keep", "reset_all"] = Field(
         "keep",
-        description="of CPM's batch normalisation: keep all, start its running statistics anew, or its weights too",
+        description="of CPM's batch normalisation: keep all, or start statistics and weights anew",
     )
     freeze_aggregator: bool = Field(
         True,

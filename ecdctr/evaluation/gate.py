@@ -85,7 +85,8 @@ def _settle(
 ) -> Verdict:
     """Judge a version, keep the verdict, and let it serve if it passed and nothing else was promoted meanwhile."""
     verdict = _judge(config, store, challenger, served.ref if served else None, date)
-    store.add_verdict(challenger, {"date": date, **verdict._asdict()})
+    found = {"date": date, "passed": verdict.passed, **verdict._asdict()}
+    store.add_verdict(challenger, found)
     if verdict.passed:
         number = served.number if served else 0
         store.set_alias("serving", challenger, verdict.reason, Kind.GATE, after=number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,13 +114,18 @@ def _numbers(ids: pa.Array) -> NDArray[np.int64]:
     return numbers
 
 
-def distinct(files: list[Path], column: str, multi_valued: bool) -> pa.Array:
-    """The distinct non-null values of a column over many prepared days; of type null where there are none."""
+def distinct(
+    connection: duckdb.DuckDBPyConnection, files: list[Path], column: str, multi_valued: bool
+) -> pa.Array:
+    """The distinct non-null values of a column over many prepared days; of type null where there are none.
+
+    Read within the connection's bounds.
+    """
     value = f'unnest("{column}")' if multi_valued else f'"{column}"'
     parts = [path for path in files if not _holds_nothing(path, column)]
     if not parts:
         return pa.nulls(0)
-    with duck.connect() as connection, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         query = f"SELECT DISTINCT {value} AS value FROM {duck.parquet(parts)}"
         table: pa.Table = connection.execute(query).to_arrow_table()

@@ -10,6 +10,7 @@ from torch import nn
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import EMPTY, distinct
+from ecdctr.impressions import contract
 from ecdctr.levels.request import Network, Plan, Request, Start, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
@@ -105,10 +106,11 @@ def grow_vocabularies(
         checkpoint.load(request.store.path(plan.grow_from)).vocabularies if plan.grow_from else {}
     )
     multi = {name for name, _ in inputs.multi}
-    vocabularies = {
-        name: base.get(name, EMPTY).extended(distinct(files, name, name in multi))
-        for name in inputs.vocabularies
-    }
+    with contract.connect(request.config) as connection:
+        vocabularies = {
+            name: base.get(name, EMPTY).extended(distinct(connection, files, name, name in multi))
+            for name in inputs.vocabularies
+        }
     if plan.level != "tpm":
         folders = [request.store.path(ref) for ref in plan.parents.get("tpm", [])]
         for side, name in checkpoint.SIDES.items():

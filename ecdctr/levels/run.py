@@ -80,11 +80,9 @@ def gather(steps: Steps[Network], workers: Workers) -> Gathered:
     started = dt.datetime.now(dt.UTC)
     request, plan = steps.request, steps.plan()
     check_shards(workers, plan.level, request.config.training(plan.level))
-    if not workers.first:
-        workers.wait()  # the first process prepares, the others find it done
-    days = prepare_days(request, plan)
-    if workers.first:
-        workers.wait()
+    what = f"prepared {request.experiment}/{plan.level}/{request.date}"
+    with workers.first_alone(what):  # the others find it done
+        days = prepare_days(request, plan)
     return Gathered(plan, days, fingerprint(request, steps.algorithm, plan, days), started)
 
 

@@ -22,14 +22,13 @@ def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
-    """keep: carry all over; reset_stats: forget running mean and variance; reset_all: weights and biases as well."""
-    if policy == "keep":
-        return
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            if policy == "reset_stats":
-                module.reset_running_stats()
-            else:
+    """keep: carry all over; reset_all: forget running mean and variance, weights and biases.
+
+    Running statistics alone are no policy: training never reads them, and has replaced them when it ends.
+    """
+    if policy == "reset_all":
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
                 module.reset_parameters()
 
 

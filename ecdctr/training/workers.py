@@ -6,11 +6,14 @@ The environment is torchrun's (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whoe
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import distributed
@@ -18,12 +21,15 @@ from torch import distributed
 from ecdctr.config import Level, Training
 from ecdctr.errors import ConfigError
 
+PATIENCE = dt.timedelta(minutes=1)  # of one look at whether the first process has done its part
+
 
 class Workers(NamedTuple):
-    """This process among those that train together."""
+    """This process among those that train together; `board` is what they can write notes on for each other."""
 
     rank: int = 0
     world: int = 1
+    board: Any = None
 
     @property
     def first(self) -> bool:
@@ -55,6 +61,27 @@ class Workers(NamedTuple):
         """Whether it is so everywhere."""
         return self.total(flag)[0] == self.world
 
+    @contextlib.contextmanager
+    def first_alone(self, what: str) -> Iterator[None]:
+        """Let the first process do the block before the others do it, however long it takes.
+
+        No barrier: those end after a time that nobody knows beforehand. When the first process dies, its notes are
+        gone, and the others end with that error. `what` names this piece of work among others.
+        """
+        if self.world > 1 and not self.first:
+            while not self._noted(what):
+                pass
+        yield
+        if self.world > 1 and self.first:
+            self.board.set(what, b"done")
+
+    def _noted(self, what: str) -> bool:
+        try:
+            self.board.wait([what], PATIENCE)
+        except distributed.DistStoreError:  # not yet; a lost connection is another error
+            return False
+        return True
+
     def wait(self) -> None:
         """Until all are here."""
         if self.world > 1:
@@ -75,8 +102,14 @@ def join() -> Workers:
         raise ConfigError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun."
         )
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    workers = Workers(distributed.get_rank(), count)
+    board, rank, world = next(distributed.rendezvous("env://"))
+    distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=distributed.PrefixStore("group", board),
+        rank=rank,
+        world_size=world,
+    )
+    workers = Workers(rank, world, distributed.PrefixStore("notes", board))
     if torch.cuda.is_available():
         torch.cuda.set_device(workers.device)
     return workers

@@ -224,6 +224,25 @@ def study(store: Store) -> str:
     return "week"
 
 
+def test_a_version_shows_its_newest_verdict_and_how_many_users_are_behind_a_gauc(
+    client, store, chain
+):
+    ref, date = chain["actr"], DAY + dt.timedelta(days=1)
+    path = store.evaluation(ref, date) / "evaluation.json"
+    content = json.loads(path.read_text()) | {"examples": "abc"}
+    content["metrics"]["new_users"] = {"gauc": 1.0, "gauc_users": 2.0}
+    path.write_text(json.dumps(content))
+    for examples, reason in (("abc", f"small {NASTY}"), ("of another delivery", "unseen")):
+        found = {"date": str(date), "outcome": "not judged yet", "passed": False, "reason": reason}
+        store.add_verdict(ref, found | {"examples": {str(date): examples}})
+    page = client.get(f"/version/{ref}").text
+    assert "not judged yet</span>, small" in page
+    assert "unseen" not in page
+    assert NASTY not in page
+    assert "users behind it" in page
+    assert '<td class="n">1.0000</td><td class="n">2</td>' in page
+
+
 def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain, study):
     assert f"/study/{study}" in client.get("/experiments").text
     page = client.get(f"/study/{study}").text
@@ -240,7 +259,13 @@ def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain,
         found = client.get(f"/study/{study}/{name}")
         assert found.headers["content-type"].startswith(kind)
     assert len(client.get(f"/study/{study}/matrix.csv").text.splitlines()) == 1 + 9
-    assert NASTY not in client.get(f"/study/{study}/study.html").text
+    whole = client.get(f"/study/{study}/study.html")
+    assert NASTY not in whole.text
+    assert 'src="data:image/png;base64,' in whole.text
+    policy = whole.headers["Content-Security-Policy"]
+    assert "img-src data:;" in policy, "or the browser shows no picture"
+    assert "script-src" not in policy
+    assert "default-src 'none'" in policy
 
 
 @pytest.mark.parametrize(

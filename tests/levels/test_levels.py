@@ -144,9 +144,7 @@ def test_the_frozen_aggregator_of_the_ads_model_is_that_of_cpm(trained):
     assert not torch.equal(cpm["backbone.hidden.0.weight"], actr["backbone.hidden.0.weight"])
 
 
-@pytest.mark.parametrize(
-    ("policy", "mean", "weight"), [("keep", 5, 3), ("reset_stats", 0, 3), ("reset_all", 0, 1)]
-)
+@pytest.mark.parametrize(("policy", "mean", "weight"), [("keep", 5, 3), ("reset_all", 0, 1)])
 def test_batch_norm_policies(config, trained, policy, mean, weight):
     store, refs = trained
     model, _, _ = load_network(store, refs["cpm"])

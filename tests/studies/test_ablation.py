@@ -16,7 +16,7 @@ from ecdctr.levels.request import Silent
 from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
-from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+from ecdctr.studies.ablation.page import Origin, mean_gauc, per_seed, results_page
 from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS
@@ -220,3 +220,11 @@ def test_a_value_that_a_row_cannot_have_is_refused_before_anything_is_trained(tm
     with pytest.raises(ConfigError, match=r"tuning of row 'full', actr.epochs: 0"):
         run_tuning(Study(path, "tiny", (1,), ("full",), 1, tmp_path / "work"), "actr", 1, Silent())
     assert not (tmp_path / "work").exists()
+
+
+def test_a_measure_of_zero_counts():
+    """A GAUC of 0 is one, as every small cohort shows; what was not measured is left out."""
+    seeds = [{"gauc": 0.0}, {"gauc": 0.5}, {}]
+    records = [{"seed": n, "row": "full", "cohort": "all", **one} for n, one in enumerate(seeds)]
+    assert per_seed(records, "full", "gauc").tolist()[:2] == [0.0, 0.5]
+    assert np.isnan(per_seed(records, "full", "gauc")[2])

@@ -205,6 +205,22 @@ def test_held_out_rows_are_never_trained_on_and_the_two_folds_make_the_day(confi
     assert train == [row for i, row in enumerate(whole) if i % 4]
 
 
+def test_clicks_of_held_out_ads_stand_in_histories_but_are_no_targets_as_the_docs_say(config):
+    """docs/forgetting.md: what is measured, said where a reader looks for it."""
+    path, after = (day.path for day in prepare(config, "ads", [DATE, DATE + dt.timedelta(days=1)]))
+    held = pa.concat_tables(
+        read_chunks([Part(path, "ads", hold_out_every=2, held_out=True)], None, 50)
+    ).to_pylist()
+    clicked = {(row["user_id"], row["item_id"]) for row in held if row["click"]}
+    rows = pa.concat_tables(
+        read_chunks([Part(after, "ads", hold_out_every=2)], None, 50)
+    ).to_pylist()
+    assert any((row["user_id"], item) in clicked for row in rows for item in row["history"])
+    assert "click histories and counts of later rows" in " ".join(
+        (REPOSITORY / "docs" / "forgetting.md").read_text().split()
+    )
+
+
 def test_training_with_a_hold_out_reads_fewer_samples(config, holding_out, store):
     train_cpm(Request(holding_out, store, DATE))
     part = train_actr(Request(holding_out, store, DATE)).manifest.rows["samples"]

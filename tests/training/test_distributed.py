@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,12 +23,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch import distributed
 from torch.testing import assert_close
 
 from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.batches import Part, Shard, read_chunks
+from ecdctr.examples.vocabulary import distinct
+from ecdctr.impressions import contract
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Outcome, Request
@@ -36,6 +40,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training import progress
 from ecdctr.training.progress import Progress
+from ecdctr.training.workers import Workers
 from tests.conftest import DATE
 from tests.make import changed, write_config
 
@@ -203,3 +208,45 @@ def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(confi
     for root, version in zip((store, tmp_path / "copy"), ended, strict=True):
         assert Store(root).manifest(Ref.parse(version)).rows["samples"] == undisturbed["samples"]
         assert_close(weights(root, version), expected, rtol=1e-3, atol=1e-4)
+
+
+class Board:
+    """Notes of the processes; the first one's comes after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks, self.left = looks, {}
+
+    def wait(self, names: list[str], _: object) -> None:
+        self.looks -= 1
+        if self.looks > 0:
+            raise distributed.DistStoreError("wait timeout")
+        if self.looks < 0:
+            raise distributed.DistNetworkError("the first process is gone")
+
+    def set(self, name: str, value: bytes) -> None:
+        self.left[name] = value
+
+
+def test_the_others_wait_for_the_first_however_long_it_prepares_and_end_when_it_dies():
+    board, order = Board(500), []  # 500 minutes
+    with Workers(1, 2, board).first_alone("prepared"):
+        order.append(board.looks)
+    assert order == [0]
+    with pytest.raises(distributed.DistNetworkError), Workers(1, 2, board).first_alone("more"):
+        order.append("not reached")
+    with Workers(0, 2, board).first_alone("prepared"):
+        assert board.left == {}
+    assert board.left == {"prepared": b"done"}
+    assert order == [0]
+
+
+def test_vocabularies_are_built_within_the_configured_memory(config, tmp_path):
+    """A million ids within a megabyte: DuckDB says that it cannot, instead of taking what it likes."""
+    path = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"user_id": np.arange(1_000_000)}), path)
+    loaded = load_config(config)
+    bounded = changed(loaded, "data", duckdb_memory="1MB")
+    with contract.connect(bounded) as connection, pytest.raises(duckdb.OutOfMemoryException):
+        distinct(connection, [path], "user_id", False)
+    with contract.connect(loaded) as connection:
+        assert len(distinct(connection, [path], "user_id", False)) == 1_000_000

@@ -32,6 +32,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+# A study's own page has its pictures inside, and no script
+ALONE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "frame-ancestors 'self'"
+}
 
 
 Login = Callable[..., Any]
@@ -172,8 +177,9 @@ class Pages:
         store = self.open_store()
         if file not in STUDY_FILES or name not in store.studies():
             raise HTTPException(404, f"No file '{file}' of a study '{name}'.")
-        path = store.study(name) / file
-        return FileResponse(path, media_type=STUDY_FILES[file], headers=HEADERS)
+        media_type = STUDY_FILES[file]
+        headers = HEADERS | (ALONE if media_type == "text/html" else {})
+        return FileResponse(store.study(name) / file, media_type=media_type, headers=headers)
 
     def _page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
         base = request.scope.get("root_path", "")

@@ -117,7 +117,7 @@ def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> ND
             record[metric]
             for record in records
             if (record["seed"], record["row"], record["cohort"]) == (seed, row, cohort)
-            and record.get(metric)
+            and record.get(metric) is not None
         ]
         values.append(np.mean(found) if found else np.nan)
     return np.array(values)
@@ -209,9 +209,18 @@ def _cohorts(records: Records, rows: list[str]) -> str:
         for cohort in COHORTS
     ]
     lines.append(["impressions, all seeds and days", *(f"{size:,.0f}" for size in sizes)])
+    judges = [
+        sum(
+            r.get("gauc_users") or 0
+            for r in records
+            if r["row"] == rows[0] and r["cohort"] == cohort
+        )
+        for cohort in COHORTS
+    ]
+    lines.append(["users behind GAUC, all seeds and days", *(f"{count:,.0f}" for count in judges)])
     return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
         "\nNew users and items were not seen in the lookback, low-activity users less often than "
-        "`evaluation.low_activity_below`. A cohort of few impressions says little.\n"
+        "`evaluation.low_activity_below`. GAUC rests on the users with a click and a non-click; of few it says little.\n"
     )
 
 

@@ -1,0 +1,299 @@
+"""Publish, promote, roll back, gate, gc, evaluate and deliver again, in any order and in the middle of each other.
+
+Whatever happens, no alias points at a version that is not there, and every verdict is what the data that it names says:
+it is computed again from that data alone. ECDCTR_INTERLEAVINGS=2000 runs as many on a folder and on a bucket; the
+default is few. Versions and evaluations are made up (a model would take seconds), what stores and judges them is real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ecdctr.config import Config
+from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation import evaluate as evaluating
+from ecdctr.evaluation import gate as gates
+from ecdctr.evaluation import stored
+from ecdctr.evaluation.gate import Outcome, gate
+from ecdctr.evaluation.noninferiority import Paired, noninferiority
+from ecdctr.examples.prepare import Prepared
+from ecdctr.files import durable
+from ecdctr.store import objects
+from ecdctr.store.local import LocalStorage
+from ecdctr.store.manifest import Ref
+from ecdctr.store.objects import ObjectStorage
+from ecdctr.store.retention import remove
+from ecdctr.store.store import Kind, Store
+from tests.make import changed
+from tests.store.test_store import manifest
+
+EXAMPLES = int(os.environ.get("ECDCTR_INTERLEAVINGS", "20"))
+FIRST, DAYS, USERS = dt.date(2026, 1, 10), 4, 40
+DATES = [FIRST + dt.timedelta(days=n) for n in range(1, DAYS + 2)]
+
+PART = st.tuples(
+    st.sampled_from(
+        ["day", "day", "publish", "evaluate", "gate", "promote", "rollback", "gc", "deliver"]
+    ),
+    st.integers(0, DAYS - 1),
+)
+STEP = st.tuples(PART, st.lists(st.tuples(st.integers(0, 25), PART), max_size=2))
+
+
+def seen_by(ref: Ref, date: dt.date, delivery: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, their AUC and their loss, as a version would have them on a delivery of a day."""
+    drawn = np.random.default_rng([date.toordinal(), delivery])
+    users = drawn.permutation(10 * USERS)[:USERS]
+    of_version = np.random.default_rng(
+        [date.toordinal(), delivery, ref.date.toordinal(), int(ref.version[1:])]
+    )
+    shift, noise = of_version.choice([-0.05, 0.0, 0.05]), drawn.choice([0.005, 0.1])
+    auc = 0.7 + shift + of_version.normal(0, noise, USERS)
+    return users, auc, 3.0 * np.exp(of_version.normal(-shift / 5, noise / 20, USERS))
+
+
+class World:
+    """Days that are delivered again, and processes that work on one store, one in the middle of another."""
+
+    def __init__(self, config: Config, open_store: Callable[[], Store]) -> None:
+        self.config, self.open = config, open_store
+        self.delivered = dict.fromkeys(DATES, 0)
+        self.numbers = 0
+
+    def fingerprint(self, *where: Any) -> Prepared:
+        """In place of example_path."""
+        date = where[2]
+        return Prepared(date, Path("nowhere"), f"{date}#{self.delivered[date]}")
+
+    def evaluate(self, config: Config, store: Store, ref: Ref, date: dt.date) -> None:
+        """In place of a model on the day's examples; raises StoreError for a version that is not there."""
+        if date <= ref.date:
+            raise StoreError("leakage")
+        delivery = self.delivered[date]
+        with store.in_use():
+            store.manifest(ref)
+            users, auc, loss = seen_by(ref, date, delivery)
+            content = {
+                "ref": str(ref),
+                "date": str(date),
+                **stored.basis_of(config, f"{date}#{delivery}")._asdict(),
+                "metrics": {"all": {"calibration": 1.0, "impressions": 10.0 * USERS}},
+                "score_spread": 0.1,
+            }
+            ones = np.ones(USERS, np.int64)
+            table = {
+                "user": users,
+                "impressions": 10 * ones,
+                "clicks": ones,
+                "auc": auc,
+                "loss": loss,
+            }
+            with store.staging() as folder:
+                pq.write_table(pa.table(table), folder / "users.parquet")
+                (folder / "evaluation.json").write_text(json.dumps(content))
+                store.save_evaluation(folder, ref, date)
+
+    def do(self, store: Store, what: str, day: int) -> None:
+        """One command of one process; a refusal is a fine end."""
+        with contextlib.suppress(StoreError, TryAgain):
+            getattr(self, f"_{what}")(store, FIRST + dt.timedelta(days=day))
+
+    def _publish(self, store: Store, date: dt.date) -> None:
+        self.numbers += 1
+        with store.staging() as folder:
+            (folder / "a").write_text(str(self.numbers))
+            store.publish(folder, manifest(date, f"f{self.numbers}", level="actr"))
+
+    def _day(self, store: Store, date: dt.date) -> None:
+        """What a DAG's run does."""
+        for what in (self._publish, self._evaluate, self._gate):
+            what(store, date)
+
+    def _version(self, store: Store, date: dt.date) -> Ref:
+        return store.require("actr", date)
+
+    def _evaluate(self, store: Store, date: dt.date) -> None:
+        ref = self._version(store, date)
+        self.evaluate(self.config, store, ref, ref.date + dt.timedelta(days=1))
+
+    def _gate(self, store: Store, date: dt.date) -> None:
+        ref = self._version(store, date)
+        gate(self.config, store, ref, ref.date + dt.timedelta(days=1))
+
+    def _promote(self, store: Store, date: dt.date) -> None:
+        store.set_alias("serving", self._version(store, date), "by hand", Kind.PROMOTE)
+
+    def _rollback(self, store: Store, _: dt.date) -> None:
+        store.rollback()
+
+    def _gc(self, store: Store, date: dt.date) -> None:
+        remove(store, 1 + (date - FIRST).days % 2, 0, "test")
+
+    def _deliver(self, _: Store, date: dt.date) -> None:
+        self.delivered[date + dt.timedelta(days=1)] += 1
+
+
+class Impressions:
+    """All days are there."""
+
+    def dates(self, _: str) -> list[dt.date]:
+        """The days of a domain."""
+        return DATES
+
+
+class Interrupted:
+    """A process's storage, in whose calls others get in between; not while it is alone by the store's own lock."""
+
+    def __init__(self, storage: Any, interrupts: dict[int, Callable[[], None]]) -> None:
+        self._storage, self._interrupts, self._calls, self._alone = storage, interrupts, 0, False
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._storage, name)
+        if name not in ("append", "records", "replace", "folder", "file", "add", "names", "in_use"):
+            return found
+
+        def call(*arguments: Any) -> Any:
+            self._calls += 1
+            if self._calls in self._interrupts and not self._alone:
+                self._interrupts.pop(self._calls)()
+            if name != "add":
+                return found(*arguments)
+            alone, self._alone = self._alone, True  # in a folder others wait for the number
+            try:
+                return found(*arguments)
+            finally:
+                self._alone = alone
+
+        return call
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        for number in [one for one in self._interrupts if one <= self._calls + 3]:
+            self._interrupts.pop(number)()  # just before the lock is taken
+        with self._storage.exclusively():
+            self._alone = True
+            try:
+                yield
+            finally:
+                self._alone = False
+
+
+def check(world: World, store: Store) -> None:
+    """No alias on a missing version; every verdict is what the data that it names says."""
+    for record in store.alias_history("serving")[-1:]:
+        store.manifest(record.ref)
+        if record.kind == Kind.GATE:
+            assert any(
+                one["outcome"] in ("passed", "first to serve") for one in store.verdicts(record.ref)
+            )
+    for ref in store.versions("production", "actr"):
+        for verdict in store.verdicts(ref):
+            assert verdict["outcome"] == again(world.config, ref, verdict), verdict
+    for date, ref in store.evaluated("production"):
+        found = store.load_evaluation(ref, date)
+        assert found is not None
+        if found["verdict"]:
+            assert found["verdict"]["examples"][str(date)] == found["examples"]
+
+
+def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:
+    """The verdict from the deliveries that it names, by numpy alone where the gate uses what is stored."""
+    if verdict["champion"] is None:
+        return Outcome.FIRST
+    champion = Ref(
+        *verdict["champion"][:2],
+        dt.date.fromisoformat(verdict["champion"][2]),
+        verdict["champion"][3],
+    )
+    if champion.date > ref.date or "cannot be evaluated" in verdict["reason"]:
+        return Outcome.REFUSED
+    sums: dict[int, np.ndarray] = {}
+    for name in verdict["examples"].values():
+        day, delivery = name.split("#")
+        of = (dt.date.fromisoformat(day), int(delivery))
+        users, auc, loss = seen_by(ref, *of)
+        _, other, other_loss = seen_by(champion, *of)
+        for i, user in enumerate(users):
+            one = np.array([10 * (auc[i] - other[i]), 10, loss[i], other_loss[i]])
+            sums[int(user)] = sums.get(int(user), 0) + one
+    settings = config.evaluation
+    result = noninferiority(
+        Paired(*np.stack(list(sums.values())).T), settings.gate_max_gauc_drop,
+        settings.gate_max_log_loss_rise, settings.gate_power, settings.bootstrap_samples, config.seed,
+    )  # fmt: skip
+    if result.power < settings.gate_power and len(verdict["examples"]) < settings.gate_days:
+        return Outcome.WAITING
+    return Outcome.PASSED if result.holds else Outcome.REFUSED
+
+
+@pytest.fixture
+def cheap(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A gate that needs few users; a disk that need not be waited for."""
+    monkeypatch.setattr(durable, "sync", lambda _: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(gates, "open_impressions", lambda _: Impressions())
+    return changed(config, "evaluation", bootstrap_samples=50, gate_min_users=10, gate_days=2)
+
+
+def interleave(config: Config, open_store: Callable[[], Store], steps: list[Any]) -> None:
+    world = World(config, open_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored, "example_path", world.fingerprint)
+        patch.setattr(evaluating, "evaluate", world.evaluate)
+        for (what, day), between in [(("day", 0), []), *steps]:
+            store = open_store()
+            others = {
+                at + 1: (lambda part=part: world.do(open_store(), *part)) for at, part in between
+            }
+            store.storage = Interrupted(store.storage, others)
+            world.do(store, what, day)
+            check(world, open_store())
+
+
+MANY = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+STEPS = st.lists(STEP, min_size=4, max_size=12)
+
+
+def on(storage: Any) -> Store:
+    """A store as a process of its own has it."""
+    store = Store.__new__(Store)
+    store.storage = storage
+    return store
+
+
+@MANY
+@given(STEPS)
+def test_no_interleaving_on_a_folder_leaves_an_alias_alone_or_a_verdict_on_other_data(cheap, steps):
+    with tempfile.TemporaryDirectory() as root:
+        interleave(cheap, lambda: on(LocalStorage(Path(root))), steps)
+
+
+@MANY
+@given(STEPS)
+def test_no_interleaving_on_a_bucket_leaves_an_alias_alone_or_a_verdict_on_other_data(cheap, steps):
+    """obstore's own bucket in memory, which has conditional writes as S3 has."""
+    bucket = obstore.store.MemoryStore()
+    with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECDCTR_CACHE", cache)
+        patch.setattr(objects, "from_url", lambda *_, **__: bucket)
+        interleave(cheap, lambda: on(ObjectStorage("s3://bucket/store")), steps)
