@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
-from ecdctr.errors import ConfigError, ContractError
+from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.examples import transforms
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
@@ -71,12 +71,25 @@ def prepare(
             day = example_path(config, domain, date, basic, remembered)
             if not day.path.exists():
                 build = build or stack.enter_context(_builder(config, domain, basic))
-                build(date, day.path)
+                _build(
+                    build, date, day.path, open_impressions(config.data.root).where(domain, date)
+                )
             prepared.append(day)
             if on_day:
                 on_day(date)
     refuse_other_types([day.path for day in prepared])
     return prepared
+
+
+def _build(build: Build, date: dt.date, target: Path, where: str) -> None:
+    """Build a day; what a file turns out not to hold only when all of it is read is told as ContractError."""
+    try:
+        build(date, target)
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise ContractError(
+            f"{where}: cannot be prepared, {first_line(error)}. Deliver the day's files, or those of the days that it "
+            "looks back on, again."
+        ) from None
 
 
 def refuse_other_types(paths: list[Path]) -> None:

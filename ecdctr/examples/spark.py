@@ -302,10 +302,10 @@ def _write(
         for column, kind in zip(day.columns, day.types, strict=True)
         if kind.name == "nothing" and column.name in made.columns
     }
-    replace = ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in nothing.items())
+    replaced = {"ts": "ts::TIMESTAMPTZ"} | nothing  # Spark writes times without a zone, in UTC
+    replace = ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in replaced.items())
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         place = Path(folder) / "spark"
         made.coalesce(1).write.parquet(f"file://{place}")
         rows = duck.parquet(place.glob("*.parquet"))
-        columns = f"* REPLACE ({replace})" if replace else "*"
-        write_parquet(connection, f"SELECT {columns} FROM {rows}", target)
+        write_parquet(connection, f"SELECT * REPLACE ({replace}) FROM {rows}", target)

@@ -382,3 +382,14 @@ def test_a_day_of_empty_parts_alone_is_no_day(tmp_path):
     with connect(config := config_of(tmp_path, tmp_path / "prepared")) as db:
         (violation,) = validate_day(db, config, "ads", LAST).violations
     assert str(violation) == f"{path}: expected at least one row, found 0"
+
+
+def test_text_that_is_no_utf8_is_told_by_validate(tmp_path):
+    write_log(tmp_path)
+    table = day_table("ads", 2)
+    raw = pa.array([b"\xff"] * 60).view(pa.string())
+    path = write_day(tmp_path, "ads", 2, put(table, "brand", raw))
+    with connect(config := config_of(tmp_path, tmp_path / "prepared")) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+    assert violation.where == str(path)
+    assert "is not valid UTF8" in violation.message
