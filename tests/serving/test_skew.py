@@ -74,6 +74,7 @@ class Encoder(Scorer):
         arrays = _arrays(vocabularies)
         self.tables = {name: unpacked(arrays, name) for name in vocabularies}
         self.shape = Shape(self.description, self.kinds)
+        self._memory = None
 
 
 @st.composite
