@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import StoreError, TrainingError
+from ecdctr.evaluation.basis import Basis, basis_of
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
-from ecdctr.evaluation.stored import Basis, basis_of
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized

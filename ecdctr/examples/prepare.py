@@ -22,11 +22,12 @@ from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.examples import transforms
+from ecdctr.examples.clean import day_view, raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
-from ecdctr.files import duck, durable
+from ecdctr.files import duck
+from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
-from ecdctr.impressions.contract import validate_day
 from ecdctr.impressions.days import present_days, window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.schema import DaySchema
@@ -36,9 +37,12 @@ from ecdctr.memory.join import memory_columns, memory_relation
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 1  # raised by whoever changes the examples where no module shows it
 PREPARING = (
-    "impressions",
+    "examples.clean",
+    "examples.remembered",
     "examples.transforms",
     "files.duck",
+    "impressions",
+    "memory",
 )  # and this module; Spark makes the same rows
 
 
@@ -223,63 +227,6 @@ def _extract(
     return clicks, counts
 
 
-def raw_views(
-    connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
-) -> dict[str, str]:
-    """A view per domain that has a day, of its typed impressions; raises ContractError for a broken day."""
-    impressions = open_impressions(config.data.root)
-    views: dict[str, str] = {}
-    types = contract.LogTypes()
-    for domain in DOMAINS:
-        if impressions.has(domain, date):
-            report = validate_day(connection, config, domain, date)
-            report.violations.extend(types.add(report))
-            contract.raise_for(report, config)
-            views[domain] = f"raw_{domain}"
-            _clean_view(connection, config, report, views[domain])
-    return views
-
-
-def _clean_view(
-    connection: duckdb.DuckDBPyConnection, config: Config, report: contract.DayReport, view: str
-) -> None:
-    """A view of a day's typed rows; with quarantine on, without its bad rows, which are written aside.
-
-    Of several good rows with one key, a click stays before none, then the least by all columns in their order.
-    """
-    day = report.schema
-    assert day is not None  # noqa: S101  # raise_for refuses a day that cannot be read
-    if not config.data.quarantine:
-        query = f"SELECT * EXCLUDE (_misfit) FROM ({day.select()})"
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
-        return
-    good = contract.good_rows(day, report.date)
-    marked = (
-        f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {', '.join(day.key)}, ({good}) "
-        f"ORDER BY {day.preference}) AS _n FROM ({day.select()})"
-    )
-    keep = f"SELECT * EXCLUDE (_misfit, _good, _n) FROM ({marked}) WHERE _good AND _n = 1"
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
-    assert isinstance(config.data.root, Path)  # noqa: S101  # refused at load
-    folder = f"domain={report.domain}/date={report.date}"
-    write_parquet(
-        connection,
-        f"SELECT * EXCLUDE (_good, _n) FROM ({marked}) WHERE NOT (_good AND _n = 1) ORDER BY ALL",
-        config.data.root / "_quarantine" / folder / "bad.parquet",
-    )
-
-
-def _day_view(
-    connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
-) -> DaySchema:
-    """The view `day` of a valid day's rows; raises ContractError for another."""
-    report = validate_day(connection, config, domain, date)
-    contract.raise_for(report, config)
-    _clean_view(connection, config, report, "day")
-    assert report.schema is not None  # noqa: S101  # raise_for refuses a day that cannot be read
-    return report.schema
-
-
 def _build_basic(
     connection: duckdb.DuckDBPyConnection,
     config: Config,
@@ -287,7 +234,7 @@ def _build_basic(
     date: dt.date,
     target: Path,
 ) -> None:
-    day = _day_view(connection, config, domain, date)
+    day = day_view(connection, config, domain, date)
     names = [
         "user_id",
         "item_id",
@@ -311,7 +258,7 @@ def build_examples(
     data = config.data
     extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
     refuse_other_types([pair[0] for pair in extracts if pair])
-    day = _day_view(connection, config, domain, date)
+    day = day_view(connection, config, domain, date)
     click_files = [pair[0] for pair in extracts if pair]
     connection.execute(
         f"CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM {duck.parquet(click_files)}"
@@ -447,20 +394,3 @@ def _feature_sql(config: Config, name: str) -> str:
         return f'coalesce(d."{name}"[1:{feature.max_values}], []) AS "{name}"'
     value = Sql(f'coalesce(d."{name}"::DOUBLE, {transforms.literal(config.data.numeric_null)})')
     return f'({transforms.numeric(DUCKDB, feature.transform, value)})::FLOAT AS "{name}"'
-
-
-def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
-    """Write a query's result as Parquet, whole or not at all; the same bytes for the same rows.
-
-    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and writes that down; so it
-    does not look at them here.
-    """
-    durable.make_dir(target.parent)
-    with durable.replacing(target) as temporary:
-        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        try:
-            connection.execute(
-                f"COPY ({query}) TO {duck.literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
-            )
-        finally:
-            connection.execute("RESET disabled_optimizers")

@@ -20,9 +20,10 @@ from pyspark.sql import functions as f
 from ecdctr.config import DOMAINS, Config, Domain, Memory
 from ecdctr.errors import ConfigError
 from ecdctr.examples import transforms
-from ecdctr.examples.prepare import raw_views, write_parquet
+from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files import duck, durable
+from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions

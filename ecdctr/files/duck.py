@@ -8,6 +8,8 @@ from pathlib import Path
 
 import duckdb
 
+from ecdctr.files import durable
+
 
 def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """Open a connection in memory with these bounds (DuckDB's own where None), e.g. '2GB', in UTC."""
@@ -39,3 +41,20 @@ def parquet(paths: Iterable[Path | str]) -> str:
     """
     names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", str(path))) for path in paths)
     return f"read_parquet([{names}], hive_partitioning = false)"
+
+
+def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
+    """Write a query's result as Parquet, whole or not at all; the same bytes for the same rows.
+
+    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and writes that down; so it
+    does not look at them here.
+    """
+    durable.make_dir(target.parent)
+    with durable.replacing(target) as temporary:
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        try:
+            connection.execute(
+                f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
+            )
+        finally:
+            connection.execute("RESET disabled_optimizers")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.prepare import raw_views
+from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.examples import transforms
 from ecdctr.examples.batches import Part, read_chunks
-from ecdctr.examples.prepare import build_examples, raw_views
+from ecdctr.examples.clean import raw_views
+from ecdctr.examples.prepare import build_examples
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import SECOND
 from ecdctr.examples.vocabulary import Vocabulary

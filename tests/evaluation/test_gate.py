@@ -15,9 +15,10 @@ import pytest
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation.basis import basis_now
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import Outcome, gate
-from ecdctr.evaluation.stored import basis_now, current, load, pair
+from ecdctr.evaluation.stored import current, load, pair
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request

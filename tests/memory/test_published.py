@@ -15,7 +15,7 @@ from ecdctr.cli import app
 from ecdctr.config import Config
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.store.retention import removable, remove
+from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.make import write_config
@@ -57,7 +57,7 @@ def test_a_damaged_table_is_told_and_gc_takes_it_with_its_version(
     assert "file memory/item_id.parquet differs from its manifest" in problem
     path.write_bytes(whole)
     old = store.path(manifests[0].ref)
-    remove(store, removable(store, keep=1, snapshot_days=0), "test")
+    remove(store, 1, 0, "test")
     assert not old.exists()
     assert store.path(manifests[-1].ref).exists()
 

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation import basis
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
-from ecdctr.evaluation import stored
 from ecdctr.evaluation.gate import Outcome, gate
 from ecdctr.evaluation.noninferiority import Paired, noninferiority
 from ecdctr.examples.prepare import Prepared
@@ -91,7 +91,7 @@ class World:
             content = {
                 "ref": str(ref),
                 "date": str(date),
-                **stored.basis_of(config, f"{date}#{delivery}")._asdict(),
+                **basis.basis_of(config, f"{date}#{delivery}")._asdict(),
                 "metrics": {"all": {"calibration": 1.0, "impressions": 10.0 * USERS}},
                 "score_spread": 0.1,
             }
@@ -253,7 +253,7 @@ def cheap(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
 def interleave(config: Config, open_store: Callable[[], Store], steps: list[Any]) -> None:
     world = World(config, open_store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored, "example_path", world.fingerprint)
+        patch.setattr(basis, "example_path", world.fingerprint)
         patch.setattr(evaluating, "evaluate", world.evaluate)
         for (what, day), between in [(("day", 0), []), *steps]:
             store = open_store()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ecdctr.code import code_digest
 from ecdctr.config import Config, digest
 from ecdctr.errors import StoreError
-from ecdctr.evaluation.stored import EVALUATING
+from ecdctr.evaluation.basis import EVALUATING
 from ecdctr.examples.prepare import example_path
 from ecdctr.impressions.impressions import open_impressions
 
