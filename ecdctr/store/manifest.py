@@ -12,9 +12,9 @@ from ecdctr.config import Level
 from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
-NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}$")
+NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}\Z")
 STUDIES = ".studies"  # results of studies, beside the experiments
-VERSION = re.compile(r"^v\d{4,}$")
+VERSION = re.compile(r"^v\d{4,}\Z")
 
 
 class Ref(NamedTuple):

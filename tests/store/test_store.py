@@ -217,7 +217,7 @@ def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b"])
+@pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b", "a\n"])
 def test_experiment_names_cannot_leave_the_store(store, name):
     with pytest.raises(StoreError):
         publish(store, DAY, "f", name)
