@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecdctr.config import load_config
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
@@ -107,3 +108,12 @@ def test_every_place_that_the_architecture_names_is_there():
     assert len(places) == 10
     for place in places:
         assert (REPOSITORY / "ecdctr" / place).exists(), place
+
+
+def test_every_row_that_run_asks_for_is_a_variant():
+    variants = {"full", *load_config(REPOSITORY / "configs" / "demo.yaml").variants}
+    script = (REPOSITORY / "run").read_text()
+    lists = re.findall(r"(?:ROWS|OPTIONS|rows)=([a-z0-9_@,$A-Z]+)", script)
+    rows = {row.partition("@")[0] for text in lists for row in text.split(",") if "$" not in row}
+    assert len(rows) > 40
+    assert rows <= variants
