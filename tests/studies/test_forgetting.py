@@ -278,7 +278,7 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     text = (REPOSITORY / "configs" / "tiny.yaml").read_text()
     config.write_text(
         text
-        + "  broken: {tpm: {window_days: 1}, actr: {init: none, carry_optimizer: true, policy: continue}}\n"
+        + "  broken: {snapshots: {count: 0}, actr: {init: none, carry_optimizer: true, policy: continue}}\n"
     )
     store = tmp_path / "store"
     command = [
