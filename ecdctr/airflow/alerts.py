@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import http.client
 import json
 import logging
 import os
-import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,7 +88,7 @@ def tell(text: str) -> None:
     try:
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
             pass
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         log.error("The alert could not be sent to the webhook in %s: %s", name, error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,7 +47,7 @@ def simulate(
     sim = PRESETS[preset]
     if days:
         sim = sim.model_copy(update={"days": days})
-    root = root or _local_root(context)
+    root = _target(context, root)
     bars = Bars()
     bars.start(f"simulate {preset}", sim.days * (sim.natural_per_day + sim.ads_per_day))
     try:
@@ -195,7 +196,7 @@ def import_completejourney(
     console = terminal(stderr=True)
     done = convert(
         source,
-        root or _local_root(context),
+        _target(context, root),
         seed,
         data.duckdb_memory,
         data.threads,
@@ -233,10 +234,17 @@ def _local_root(context: typer.Context) -> Path:
     return root
 
 
+def _target(context: typer.Context, root: Path | None) -> Path:
+    """Where an import writes: --out, which must be a folder, or data.root."""
+    if root and re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):
+        raise ConfigError(f"--out {root} is a URL; name a local folder and upload it from there.")
+    return root or _local_root(context)
+
+
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
     from ecdctr.impressions.importer import import_log
 
-    root = root or _local_root(context)
+    root = _target(context, root)
     console = terminal(stderr=True)
     done = import_log(
         mapping, source, root, on_file=lambda what: console.print(f"  {what}", soft_wrap=True)

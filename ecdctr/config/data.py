@@ -106,6 +106,10 @@ class Data(Section):
             raise ValueError(
                 "expected a URL with a scheme and a place, like s3://bucket/impressions"
             )
+        if not mark and re.match(r"[a-z][a-z0-9+.-]+:/", value):
+            raise ValueError(
+                "expected a folder, or a URL with two slashes like s3://bucket/impressions"
+            )
         return value if mark else Path(value)
 
     @field_validator("prepared")

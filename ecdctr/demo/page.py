@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,15 +72,13 @@ def print_table(rows: list[Row], console: Console) -> None:
     for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
         table.add_column(header, justify="right")
     for name, found in grouped.items():
-        cells = [
-            f"{found[date].metrics['all']['gauc']:.4f}" if date in found else "–" for date in shown
-        ]
+        cells = [_gauc(found[date].metrics["all"]) if date in found else "–" for date in shown]
         table.add_row(
             short_name(name), *cells, *_means([found[date].metrics["all"] for date in common])
         )
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
-        cells = [f"{oracle[date]['gauc']:.4f}" if date in oracle else "–" for date in shown]
+        cells = [_gauc(oracle[date]) if date in oracle else "–" for date in shown]
         means = _means([oracle[date] for date in common if date in oracle])
         table.add_row(short_name("oracle"), *cells, *means, style="dim")
     console.print(table)
@@ -90,14 +89,18 @@ def print_table(rows: list[Row], console: Console) -> None:
         )
 
 
+def _gauc(metrics: dict[str, float]) -> str:
+    """Show GAUC; a dash on a day without a user who both clicked and did not."""
+    return f"{metrics['gauc']:.4f}" if "gauc" in metrics else "–"
+
+
 def _means(metrics: list[dict[str, float]]) -> list[str]:
     """GAUC, LogLoss and calibration, each the mean over days; a dash where no day is common to all."""
-    if not metrics:
-        return ["–"] * 3
-    return [
-        f"{np.mean([one[key] for one in metrics]):.4f}"
-        for key in ("gauc", "log_loss", "calibration")
-    ]
+    shown = []
+    for key in ("gauc", "log_loss", "calibration"):
+        values = [one[key] for one in metrics if key in one]
+        shown.append(f"{np.mean(values):.4f}" if values else "–")
+    return shown
 
 
 def write_page(store: Store, rows: list[Row], target: Path) -> None:
@@ -164,11 +167,15 @@ def _gauc_plot(rows: list[Row]) -> str:
     figure, axes = _figure(7, 3.6)
     for name, found in _by_experiment(rows).items():
         dates = sorted(found)
-        values = [found[date].metrics["all"]["gauc"] for date in dates]
+        values = [found[date].metrics["all"].get("gauc", math.nan) for date in dates]
         axes.plot(
             _days(dates), values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name)
         )
-    oracle = {row.date: row.metrics["oracle"]["gauc"] for row in rows if "oracle" in row.metrics}
+    oracle = {
+        row.date: row.metrics["oracle"].get("gauc", math.nan)
+        for row in rows
+        if "oracle" in row.metrics
+    }
     if oracle:
         dates = sorted(oracle)
         axes.plot(

@@ -163,7 +163,8 @@ def _same_key(db: duckdb.DuckDBPyConnection, name: str, key: str) -> str:
 def _typed(text: str, kind: str) -> str:
     """An expression in the type that it is staged as; `_finish` narrows what is wide."""
     lists = "[]" if kind.endswith("[]") else ""
-    targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "HUGEINT"}
+    # wide as text: DuckDB writes HUGEINT to Parquet as DOUBLE, which merges ids above 2^53
+    targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}
     target = targets.get(scalar_kind(kind.removesuffix("[]")) or "", "")
     return f"({text})::{target}{lists}" if target else f"({text})"
 

@@ -26,6 +26,8 @@ from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.files.duck import identifier, literal, parquet
 
 DELIMITERS = (",", "\t", ";", "|")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 COMMENT = "#"
 PARQUET = (".parquet", ".pq", ".parq")
 UNREAD = (
@@ -191,9 +193,14 @@ def _first_lines(table: Table, path: Path) -> tuple[int, list[str]]:
         if table.encoding != "utf-16" and start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise ContractError(f"{path} is UTF-16; say so in the mapping (encoding: utf-16).")
         encoding = "utf-8-sig" if table.encoding == "utf-8" else table.encoding
+        if table.encoding == "utf-16" and start[:2] == b"\xfe\xff":
+            raise ContractError(f"{path} is UTF-16 with the big end first; save it as UTF-8.")
         raw = start + file.read(1_000_000)
+        if path.suffix in COMPRESSED:  # DuckDB does not see that an archive was cut or damaged
+            while file.read(1 << 22):
+                pass
         text = raw.decode(encoding, errors="replace")
-    lines = text.splitlines(keepends=True)
+    lines = LINE_END.split(text)  # not splitlines: U+2028 and others are no ends of lines in a CSV
     skip = 0
     while skip < len(lines) and lines[skip].startswith(COMMENT):
         skip += 1

@@ -55,6 +55,11 @@ def run(steps: Steps[Network]) -> Outcome:
     Raises ContractError when the data date is too unlike the days before it and quality.action is
     'stop', StoreError when a parent is missing or damaged.
     """
+    with steps.request.store.in_use():  # gc removes no parent meanwhile
+        return _run(steps)
+
+
+def _run(steps: Steps[Network]) -> Outcome:
     request = steps.request
     workers = join()
     gathered = gather(steps, workers)
@@ -68,9 +73,10 @@ def run(steps: Steps[Network]) -> Outcome:
         return Outcome(finished, True)
     built = build(steps, gathered)
     result = _fit(request, gathered, built, progress, workers)
-    if workers.first:
-        published = publish(steps, gathered, built, result)
-        _conclude(store, published.ref, progress)
+    with workers.first_alone(f"publish {gathered.fingerprint}"):  # however long that takes
+        if workers.first:
+            published = publish(steps, gathered, built, result)
+            _conclude(store, published.ref, progress)
     workers.wait()
     return Outcome(_published(request, gathered), False)
 

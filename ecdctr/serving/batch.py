@@ -29,6 +29,10 @@ def score_parquet(
     It has user_id, item_id, ts and probability, in the order of the source, and the version in its metadata. Raises
     ContractError when a column that the model reads is missing, or the file is no Parquet.
     """
+    if source.resolve() == target.resolve():
+        raise ContractError(
+            f"{source}: the scores would replace the examples that they are of; name another --out."
+        )
     with _open(source) as file:
         missing = sorted({*scorer.columns, *IDENTITY} - set(file.schema_arrow.names))
         if missing:

@@ -263,9 +263,12 @@ class ObjectStorage:
 
     # -- who uses the store ----------------------------------------------------------------------------------------
 
-    def in_use(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
         """A lease, renewed while it is held; while versions are removed, waits."""
-        return self.leases.in_use()
+        with self.leases.in_use():
+            self._ask_anew()
+            yield
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """The only lease."""
@@ -379,6 +382,10 @@ class ObjectStorage:
         if place == f"{group}/{name}":
             self._known.add(place)
         return place
+
+    def _ask_anew(self) -> None:
+        """Forget which folders are there: one that was seen before the lease may have been removed since."""
+        self._known = {name for name in self._known if name.endswith("/")}
 
     def _enlist(self, experiment: str) -> None:
         def add(index: dict[str, Any]) -> None:

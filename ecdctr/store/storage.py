@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -108,6 +109,11 @@ class Storage(Protocol):
 def absolute(root: Path | str) -> Path | str:
     """A path made absolute, a URL as it is; file:// and local:// are paths, gcs:// is fsspec's other word for gs://."""
     text = str(root).removeprefix("file://").removeprefix("local://")
+    if not text.strip() or re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", text):
+        raise StoreError(
+            f"The store '{root}' is neither a folder nor a URL; name one like demo/store or "
+            "s3://bucket/ecdctr."
+        )
     if text.startswith("gcs://"):
         text = f"gs://{text.removeprefix('gcs://')}"
     return text if URL in text else Path(text).resolve()

@@ -6,6 +6,7 @@ import bz2
 import datetime as dt
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -379,3 +380,58 @@ def test_on_a_pipe_the_command_prints_a_line_per_file(tmp_path):
     assert done.exit_code == 0, done.output
     assert done.stderr.count("rows") == 30 == len(done.stderr.splitlines())
     assert json.loads(done.stdout)["read"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        (pa.uint64(), 2**63),
+        (pa.uint64(), 2**60),
+        (pa.uint64(), 2**53 + 1),
+        (pa.decimal128(20, 0), 2**60),
+    ],
+)
+def test_wide_ids_of_parquet_keep_every_digit(tmp_path, kind, first):
+    n = 40
+    users = [first + i % 5 for i in range(n)]
+    values = [Decimal(user) for user in users] if pa.types.is_decimal(kind) else users
+    log = pa.table(
+        {
+            "user": pa.array(values, kind),
+            "item": [100 + i % 5 for i in range(n)],
+            "t": [START + i * 600 for i in range(n)],
+            "clicked": [int(i % 3 == 0) for i in range(n)],
+            "kind": ["ads" if i % 2 else "natural" for i in range(n)],
+        }
+    )
+    (tmp_path / "logs").mkdir()
+    pq.write_table(log, tmp_path / "logs" / "a.parquet")
+    run(tmp_path, {}, log={"files": ["*.parquet"]})
+    assert sorted({str(user) for user in column(tmp_path, "user_id")}) == sorted(
+        {str(user) for user in users}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_or_damaged_archive_of_any_size_is_named(tmp_path, suffix):
+    text = rows(tuple(str(i) for i in range(5000)), n=60_000, start=START).encode()
+    whole = gzip.compress(text, 1) if suffix == ".gz" else pa.compress(text, "zstd", asbytes=True)
+    name = f"a.csv{suffix}"
+    for content in (
+        whole[: len(whole) * 8 // 10],
+        whole[:-6] + b"\0" * 6 if suffix == ".gz" else whole[:-9],
+    ):
+        with pytest.raises((ConfigError, ContractError), match=r"a\.csv"):
+            run(tmp_path, {name: content}, log={"files": [name]})
+        assert not list((tmp_path / "data").rglob("*.parquet"))
+
+
+def test_a_comment_ends_where_the_csv_says_so(tmp_path):
+    text = "# a\u2028# b\x0c# c\n" + rows()
+    assert run(tmp_path, {"a.csv": text}).read == 40
+
+
+def test_utf_16_with_the_big_end_first_is_refused_by_name(tmp_path):
+    text = b"\xfe\xff" + rows().encode("utf-16-be")
+    with pytest.raises(ContractError, match=r"a\.csv is UTF-16 with the big end first"):
+        run(tmp_path, {"a.csv": text}, log={"files": ["*.csv"], "encoding": "utf-16"})

@@ -440,3 +440,20 @@ def test_a_data_root_that_cannot_be_read_is_one_sentence(config, s3, url):
         prepare(changed(config, "data", root=url), "ads", [DATE])
     with pytest.raises(ValidationError, match="quarantine"):
         Data(root="s3://bucket/x", quarantine=True)
+
+
+@pytest.mark.parametrize("root", ["", " ", "s3:/bucket/x", "gs:/bucket"])
+def test_a_place_that_is_neither_a_folder_nor_a_url_is_refused(root):
+    with pytest.raises(StoreError, match="is neither a folder nor a URL"):
+        absolute(root)
+
+
+def test_an_alias_is_never_set_on_a_version_that_was_removed_since_it_was_seen(url):
+    publish(Store(url), DAY, "f0")
+    old = publish(Store(url), DAY - dt.timedelta(days=3), "f1").ref
+    ours = fresh(url)
+    assert ours.path(old).exists()
+    gone, _ = remove(fresh(url), 1, 0, "test")
+    assert [one.ref for one in gone] == [old]
+    with pytest.raises(StoreError):
+        ours.set_alias("serving", old, "test")
