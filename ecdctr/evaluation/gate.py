@@ -7,18 +7,21 @@ on how good the version looks, so that looking every day does not let bad ones t
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 from enum import StrEnum
 from typing import NamedTuple
 
 from ecdctr.config import LEVEL_DOMAIN, Config
-from ecdctr.errors import EcdctrError, StoreError
+from ecdctr.errors import EcdctrError, StoreError, TryAgain
 from ecdctr.evaluation.noninferiority import Bound, Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, pair
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import AliasRecord, Kind, Store
+
+ATTEMPTS = 5  # of judging, while others promote
 
 
 class Outcome(StrEnum):
@@ -56,9 +59,17 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
     that cannot be evaluated on the same days any more, and a version that is not shown to be within the margins
     (non-inferiority, docs/operations.md). While the version waits, older ones that waited are judged, newest first,
     with the days that have come since; the first that passes serves. Every verdict is kept. Evaluations that do not
-    rest on the data and code as they are now are made anew. Raises StoreError when the version was not evaluated on
-    `date`, TryAgain when another one was promoted meanwhile.
+    rest on the data and code as they are now are made anew. When another version is promoted meanwhile, as runs side by
+    side do, it is the champion, and all is judged again. Raises StoreError when the version was not evaluated on
+    `date`, TryAgain when others were faster each time.
     """
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(TryAgain):
+            return _gate(config, store, challenger, date)
+    return _gate(config, store, challenger, date)
+
+
+def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     with store.in_use():
         served = store.serving(challenger.experiment, challenger.level)
         champion = served.ref if served else None
@@ -85,11 +96,10 @@ def _settle(
 ) -> Verdict:
     """Judge a version, keep the verdict, and let it serve if it passed and nothing else was promoted meanwhile."""
     verdict = _judge(config, store, challenger, served.ref if served else None, date)
-    found = {"date": date, "passed": verdict.passed, **verdict._asdict()}
-    store.add_verdict(challenger, found)
-    if verdict.passed:
+    if verdict.passed:  # first: a verdict that passed is kept only of what served
         number = served.number if served else 0
         store.set_alias("serving", challenger, verdict.reason, Kind.GATE, after=number)
+    store.add_verdict(challenger, {"date": date, "passed": verdict.passed, **verdict._asdict()})
     return verdict
 
 

@@ -189,7 +189,9 @@ def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
 def test_a_backfill_whose_params_the_form_drops_trains_nothing_and_says_why(ui):
     """Without the tick at 'Override parameters' Airflow sends none of what the form shows."""
     before, versions = ui.run_ids("ecdctr_actr"), ui.store.versions("production", "actr")
-    dialog = ui.backfill_dialog("ecdctr_actr", DAY, DAY)
+    dialog = ui.backfill_dialog(
+        "ecdctr_actr", DAY - dt.timedelta(days=2), DAY - dt.timedelta(days=2)
+    )
     ui.send(dialog, dialog.get_by_role("button", name="Run Backfill"))
     deadline = time.monotonic() + 120
     while not (new := ui.run_ids("ecdctr_actr") - before):

@@ -15,9 +15,10 @@ import pytest
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation import gate as gates
 from ecdctr.evaluation.basis import basis_now
 from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.evaluation.gate import Outcome, gate
+from ecdctr.evaluation.gate import Outcome, Verdict, gate
 from ecdctr.evaluation.stored import current, load, pair
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
@@ -288,16 +289,37 @@ def test_a_promotion_between_verdict_and_record_is_not_overwritten(
     config, store, champion, monkeypatch
 ):
     other, by_hand = evaluated(config, store, version(store), 0.75), version(store)
-    add = Store.add_verdict
+    judge = gates._judge
 
-    def promoted_meanwhile(self: Store, ref: Ref, verdict: dict[str, Any]) -> None:
-        add(self, ref, verdict)
-        self.set_alias("serving", by_hand, "by hand")
+    def promoted_meanwhile(*judged: Any) -> Verdict:
+        verdict = judge(*judged)
+        if store.alias("serving") == champion:
+            assert verdict.passed
+            store.set_alias("serving", by_hand, "by hand")
+        return verdict
 
-    monkeypatch.setattr(Store, "add_verdict", promoted_meanwhile)
-    with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(by hand\)"):
-        gate(config, store, other, NEXT)
+    monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
+    verdict = gate(config, store, other, NEXT)  # judged again: by_hand's files are no network
+    assert verdict.outcome == Outcome.REFUSED
+    assert f"the serving {by_hand} cannot be evaluated" in verdict.reason
     assert store.alias("serving") == by_hand
+    assert [one["passed"] for one in store.verdicts(other)] == [False]
+
+
+def test_others_who_promote_all_the_time_end_the_gate_with_a_sentence(
+    config, store, champion, monkeypatch
+):
+    other = evaluated(config, store, version(store), 0.75)
+    judge = gates._judge
+
+    def promoted_meanwhile(*judged: Any) -> Verdict:
+        store.set_alias("serving", champion, "again")
+        return judge(*judged)
+
+    monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
+    with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(again\)"):
+        gate(config, store, other, NEXT)
+    assert store.verdicts(other) == []
 
 
 # -- what a verdict rests on ------------------------------------------------------------------------------------------

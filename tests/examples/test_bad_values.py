@@ -20,6 +20,7 @@ from ecdctr.errors import ContractError
 from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import EMPTY, distinct
+from ecdctr.files import duck
 from ecdctr.impressions.contract import validate
 
 DATE = dt.date(2026, 1, 5)
@@ -75,9 +76,11 @@ def trainable(config: Config) -> list[dict[str, Any]]:
     (day,) = prepare(config, "ads", [DATE])
     (table,) = read_chunks([Part(day.path, "ads")], None, 1000)
     inputs = Inputs.of(config, "actr")
-    vocabularies = {
-        name: EMPTY.extended(distinct([day.path], name, False)) for name in inputs.vocabularies
-    }
+    with duck.connect() as connection:
+        vocabularies = {
+            name: EMPTY.extended(distinct(connection, [day.path], name, False))
+            for name in inputs.vocabularies
+        }
     assert np.isfinite(encode(table, inputs, vocabularies).numeric.numpy()).all()
     return table.to_pylist()
 

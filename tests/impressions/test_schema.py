@@ -17,6 +17,7 @@ from ecdctr.errors import ContractError
 from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import EMPTY, distinct
+from ecdctr.files import duck
 from ecdctr.impressions.contract import connect, validate, validate_day
 from tests.impressions.logs import (
     FIRST,
@@ -248,9 +249,12 @@ def test_a_day_of_nulls_is_read_with_days_of_values(tmp_path):
     inputs = Inputs.of(config, "actr")
     multi = dict(inputs.multi)
     files = [day.path for day in days]
-    vocabularies = {
-        name: EMPTY.extended(distinct(files, name, name in multi)) for name in inputs.vocabularies
-    }
+    with duck.connect() as connection:
+        vocabularies = {
+            name: EMPTY.extended(distinct(connection, files, name, name in multi))
+            for name in inputs.vocabularies
+        }
+        assert len(distinct(connection, files[:1], "category", False)) == 0
     assert [len(vocabularies[name].values) for name in ("category", "brand", "flag")] == [5, 3, 2]
     (table,) = read_chunks([Part(path, "ads") for path in files], inputs.columns, 10_000)
     batch = encode(table, inputs, vocabularies)
@@ -259,7 +263,6 @@ def test_a_day_of_nulls_is_read_with_days_of_values(tmp_path):
     assert set(batch.ids[60:120, column].tolist()) == {0, 1, 2}
     empty = encode(table.slice(0, 60), inputs, dict.fromkeys(vocabularies, EMPTY))
     assert not empty.ids.any()
-    assert len(distinct(files[:1], "category", False)) == 0
 
 
 BAD_VALUES = {

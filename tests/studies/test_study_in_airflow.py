@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ecdctr.airflow.dates import load_settings
 from ecdctr.config import digest
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
+from ecdctr.studies.forgetting.basis import RowBasis, row_basis_now
 from ecdctr.studies.forgetting.dag import Planned, Wanted
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE
@@ -51,6 +53,11 @@ def trained(store: Store, model: Planned) -> Ref:
         return store.publish(folder, made.model_copy(update=wanted)).ref
 
 
+def basis() -> RowBasis:
+    """What rows on the study's held-out ads rest on, as they lie there now."""
+    return row_basis_now(load_settings().config, DAYS, 2)
+
+
 def rows(store: Store, ref: Ref, seed: int) -> None:
     rng = np.random.default_rng(seed)
     day, user = np.repeat(DAYS, 10), np.tile(np.arange(10), 3)
@@ -59,7 +66,7 @@ def rows(store: Store, ref: Ref, seed: int) -> None:
         pa.table({"day": day, "user": user, "impressions": np.full(30, 3), "auc": rng.random(30)}),
         content,
     )
-    store.save_matrix_row(ref, DAYS, 2, content.getvalue().to_pybytes())
+    store.save_matrix_row(ref, basis().name, content.getvalue().to_pybytes())
 
 
 @pytest.mark.parametrize(
@@ -116,11 +123,12 @@ def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(st
         if model.variant == "no_tpm" or model.date != DAYS[1]:
             rows(store, trained(store, model), model.date.day)
     experiments = {name: [f"s.{name}.s1"] for name in wanted.variants}
-    found, failed = collect(store, experiments, DAYS, 2)
+    found, failed = collect(store, experiments, basis())
     assert list(found) == ["no_tpm"]
     assert found["no_tpm"].r.shape == (1, 3, 3)
     assert failed == {
-        "continue_no_tpm": f"no matrix row for s.continue_no_tpm.s1 of {DAYS[1]}; see the runs of these days"
+        "continue_no_tpm": "no matrix row on the ads as they are now for s.continue_no_tpm.s1 "
+        f"of {DAYS[1]}; see the runs of these days, or start the study again"
     }
     with pytest.raises(EcdctrError, match="No variant is complete"):
-        collect(store, {"continue_no_tpm": ["s.continue_no_tpm.s1"]}, DAYS, 2)
+        collect(store, {"continue_no_tpm": ["s.continue_no_tpm.s1"]}, basis())
