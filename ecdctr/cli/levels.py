@@ -142,10 +142,8 @@ def train(
 def _trained(session: Session, options: TrainOptions, first: bool) -> Outcome:
     """Train; the first of several processes that train together draws the progress."""
     from ecdctr.console import Bars
-    from ecdctr.levels.actr import train_actr
-    from ecdctr.levels.cpm import train_cpm
+    from ecdctr.levels import train as train_level
     from ecdctr.levels.request import Request, Silent
-    from ecdctr.levels.tpm import train_tpm
 
     bars = Bars(**options.about)
     request = Request(
@@ -158,10 +156,8 @@ def _trained(session: Session, options: TrainOptions, first: bool) -> Outcome:
         options.restart or options.date == options.chain_start,
         bars if first else Silent(),
     )
-    function = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[options.level]
     try:
-        with session.store.in_use():
-            return function(request)
+        return train_level(options.level, request)
     finally:
         bars.close()
 

