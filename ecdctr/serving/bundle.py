@@ -87,8 +87,14 @@ def unpacked(arrays: Any, name: str) -> Table:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that a scorer reads, for bundle.json."""
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in READ}
+    """SHA-256 of the files that a scorer reads, the arrays of a memory among them, for bundle.json."""
+    arrays = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.npy"))]
+    return {name: _sha256(folder / name) for name in (*READ, *arrays)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Bundle:
@@ -120,15 +126,28 @@ class Bundle:
 
     def content(self, name: str) -> bytes:
         """A file's bytes, compared with what the export wrote."""
+        self.check(name)
         with self._damage(name):
-            content = (self.folder / name).read_bytes()
-            expected = self.description.get("files", {}).get(name)
-            found = hashlib.sha256(content).hexdigest()
+            return (self.folder / name).read_bytes()
+
+    def check(self, name: str) -> None:
+        """Compare a file with what the export wrote; reads it piece by piece."""
+        with self._damage(name):
+            expected, found = (
+                self.description.get("files", {}).get(name),
+                _sha256(self.folder / name),
+            )
             if expected not in (None, found):
+                size = (self.folder / name).stat().st_size
                 raise ValueError(
-                    f"expected the SHA-256 {expected[:12]}…, found {found[:12]}… of {len(content):,} bytes"
+                    f"expected the SHA-256 {expected[:12]}…, found {found[:12]}… of {size:,} bytes"
                 )
-        return content
+
+    def check_folder(self, name: str) -> None:
+        """Compare the files of a subfolder, such as the arrays of a memory, with what the export wrote."""
+        for file in sorted(self.description.get("files", {})):
+            if file.startswith(f"{name}/"):
+                self.check(file)
 
     def tables(self) -> dict[str, Table]:
         """Every vocabulary."""

@@ -36,10 +36,10 @@ class Scorer:
         self.tables = bundle.tables()
         self.shape = Shape(self.description, self.kinds)
         self._session = _session(bundle, threads)
-        self._memory = self._open_memory("selftest_memory")
+        self._memory = self._open_memory(bundle, "selftest_memory")
         if self_test:
             self._prove(bundle.self_test())
-        self._memory = self._open_memory("memory")
+        self._memory = self._open_memory(bundle, "memory")
 
     @property
     def version(self) -> str:
@@ -121,9 +121,12 @@ class Scorer:
             "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
         }
 
-    def _open_memory(self, name: str) -> Remembered | None:
+    def _open_memory(self, bundle: Bundle, name: str) -> Remembered | None:
         described = self.description.get(name)
-        return Remembered(self.folder / name, described) if described else None
+        if not described:
+            return None
+        bundle.check_folder(name)
+        return Remembered(self.folder / name, described)
 
     def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
         """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""

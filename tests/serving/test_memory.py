@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +115,27 @@ def test_bad_recent_impressions_are_refused_in_a_sentence(
         Scorer(bundle).score(request)
 
 
+@pytest.mark.parametrize("name", ["item_id.counts.npy", "item_id.values.npy"])
+@pytest.mark.parametrize("place", ["memory", "selftest_memory"])
+def test_an_array_of_the_memory_that_is_not_what_was_exported_is_named(
+    bundle: Path, tmp_path: Path, place: str, name: str
+):
+    """One byte of the last number: the file has its size and its form."""
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    path = damaged / place / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EcdctrError, match=f"is damaged: {place}/{name} cannot be used .*SHA-256"):
+        Scorer(damaged)
+
+
 def test_a_missing_table_and_a_version_without_one_are_told(
     remembering: Config, trained: tuple[Store, Ref], bundle: Path, tmp_path: Path
 ):
-    import shutil
-
     damaged = shutil.copytree(bundle, tmp_path / "damaged")
     (damaged / "memory" / "item_id.counts.npy").unlink()
-    with pytest.raises(EcdctrError, match="the memory of users cannot be read"):
+    with pytest.raises(EcdctrError, match=r"no whole bundle: memory/item_id.counts.npy is missing"):
         Scorer(damaged)
     store, _ = trained
     alone = remembering.with_overlay({"snapshots": {"count": 0}, "actr": {"init": "none"}}, "x")
