@@ -17,7 +17,8 @@ import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, output_of, report
 from ecdctr.airflow.standalone import Airflow, free_port
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 
 REPEATS = 5
 FOLDER = RESULTS / "large"
@@ -44,7 +45,7 @@ def world() -> Path:
     """The large world, generated once."""
     root = FOLDER / "world"
     if not root.exists():
-        simulate(PRESETS["large"], 1, root)
+        simulate(load_world("large").settings, 1, root)
     return root
 
 
@@ -72,7 +73,7 @@ def by_airflow(airflow: Airflow, date: dt.date, experiment: str) -> float:
 
 def main() -> None:
     """Generate, prepare and train what the day needs, then measure in turns."""
-    sim, config = PRESETS["large"], configuration(world())
+    sim, config = load_world("large").settings, configuration(world())
     date = sim.start + dt.timedelta(days=sim.days - 2)
     for level in ("tpm", "cpm"):
         output_of(ecdctr(config, FOLDER / "store", "train", level, "--date", str(date)))

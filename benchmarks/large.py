@@ -13,14 +13,14 @@ from benchmarks.day import FOLDER, configuration, world
 from ecdctr.config import load_config
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
-from ecdctr.worlds.simulate import PRESETS
+from ecdctr.worlds.named import load_world
 
 DAYS = (1, 5, 50)
 
 
 def main() -> None:
     """One training a size, each in a process of its own; the whole is too long to repeat it."""
-    sim, root = PRESETS["large"], world()
+    sim, root = load_world("large").settings, world()
     last = sim.start + dt.timedelta(days=sim.days - 1)
     config = configuration(root)
     prepare(load_config(config), "natural", window(last, max(DAYS)), basic=True)

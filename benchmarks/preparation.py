@@ -22,7 +22,8 @@ from ecdctr.config import DOMAINS, Config, load_config
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 
 REPEATS, WORLD_DAYS = 5, 20
 COLUMNS = ["user_id", "item_id", "ts", "click"]
@@ -31,7 +32,7 @@ COLUMNS = ["user_id", "item_id", "ts", "click"]
 def settings(scale: int = 1) -> tuple[Config, dt.date]:
     """The demo's configuration on a world with `scale` times its users and impressions, and the world's last day."""
     config = load_config(Path("configs/demo.yaml"))
-    sim = PRESETS["demo"]
+    sim = load_world("demo").settings
     larger = {
         name: scale * getattr(sim, name) for name in ("users", "natural_per_day", "ads_per_day")
     }

@@ -14,7 +14,8 @@ import yaml
 from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, report
 from ecdctr.config import load_config
 from ecdctr.examples.prepare import prepare
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 
 FOLDER, REPEATS = RESULTS / "tpm", 5
 DAYS = (90, 180)
@@ -43,7 +44,7 @@ def seconds(runs: list[dict[str, float]]) -> Timing:
 def main() -> None:
     """180 days of the demo's world; every comparison in turns."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    sim = PRESETS["demo"].model_copy(update={"days": max(DAYS) + 1})
+    sim = load_world("demo").settings.model_copy(update={"days": max(DAYS) + 1})
     simulate(sim, 1, FOLDER / "world")
     last = sim.start + dt.timedelta(days=max(DAYS) - 1)
     everything = [last - dt.timedelta(days=back) for back in range(max(DAYS))]

@@ -10,7 +10,8 @@ import pytest
 
 from ecdctr.config import Config, load_config
 from ecdctr.store.store import Store
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 from tests.store.s3 import S3Server, s3_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -20,7 +21,7 @@ DATE = dt.date(2026, 1, 18)
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
-    simulate(PRESETS["tiny"], 1, root)
+    simulate(load_world("tiny").settings, 1, root)
     return root
 
 

@@ -8,7 +8,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -103,8 +103,14 @@ DateOption = Annotated[
 EvaluationDateOption = Annotated[
     dt.date, typer.Option("--date", help="evaluation day; the model must not have read it", **DAY)
 ]
-Preset = Literal["tiny", "demo", "large"]
-PresetOption = Annotated[Preset, typer.Option(help="the simulated world")]
+WorldOption = Annotated[
+    str,
+    typer.Option(help="the simulated world: tiny, demo, large, or a YAML file of its settings"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="another setting of the world; repeatable"),
+]
 LevelOption = Annotated[Level, typer.Option(help="the level")]
 ExperimentOption = Annotated[
     str, typer.Option(help="namespace of versions; resolves fall back to production")

@@ -13,9 +13,10 @@ from ecdctr.cli.base import (
     DAY,
     DateOption,
     LevelOption,
-    PresetOption,
     ResultOption,
+    SetOption,
     VariantOption,
+    WorldOption,
     app,
     import_app,
     session_of,
@@ -30,26 +31,23 @@ from ecdctr.errors import ConfigError
 @app.command()
 def simulate(
     context: typer.Context,
-    preset: PresetOption = "demo",
+    world: WorldOption = "demo",
+    changes: SetOption = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="of the world")] = 1,
     root: Annotated[
         Path | None, typer.Option("--out", help="data root; default: data.root")
-    ] = None,
-    days: Annotated[
-        int | None, typer.Option(min=1, max=MAX_DAYS, help="other number of days")
     ] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Generate a two-domain world with known click probabilities."""
     from ecdctr.console import Bars
-    from ecdctr.worlds.simulate import PRESETS, simulate
+    from ecdctr.worlds.named import load_world
+    from ecdctr.worlds.simulate import simulate
 
-    sim = PRESETS[preset]
-    if days:
-        sim = sim.model_copy(update={"days": days})
+    name, sim = load_world(world, changes or ())
     root = _target(context, root)
     bars = Bars()
-    bars.start(f"simulate {preset}", sim.days * (sim.natural_per_day + sim.ads_per_day))
+    bars.start(f"simulate {name}", sim.days * (sim.natural_per_day + sim.ads_per_day))
     try:
         rows = simulate(sim, seed, root, workers, bars.advance)
     finally:

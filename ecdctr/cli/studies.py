@@ -14,8 +14,9 @@ from ecdctr.cli.base import (
     DAY,
     DateOption,
     ExperimentOption,
-    PresetOption,
     ResultOption,
+    SetOption,
+    WorldOption,
     app,
     matrix_app,
     out,
@@ -74,7 +75,8 @@ class AblationOptions:
             help="variant that every row lies on top of; 'full' is then this variant itself"
         ),
     ] = "default"
-    preset: PresetOption = "demo"
+    world: WorldOption = "demo"
+    changes: SetOption = None
     work: Annotated[
         Path,
         typer.Option(help="worlds, prepared data and stores of the study; re-used when run again"),
@@ -96,12 +98,13 @@ class AblationOptions:
     def command(self) -> str:
         """The command line that says the same."""
         told = {
-            "--preset": (self.preset, "demo"),
+            "--world": (self.world, "demo"),
             "--base": (self.base, "default"),
             "--chain-days": (self.chain_days, 30),
             "--until": (self.until, None),
         }
         others = " --own-data" if self.own_data else ""
+        others += "".join(f" --set {change}" for change in self.changes or ())
         others += "".join(
             f" {name} {value}" for name, (value, default) in told.items() if value != default
         )
@@ -143,10 +146,11 @@ def ablation(
     from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
     from ecdctr.studies.ablation.speed import measure
     from ecdctr.studies.ablation.study import Study, run_study
+    from ecdctr.worlds.named import load_world
 
     study = Study(
         session_of(context).config_path,
-        options.preset,
+        load_world(options.world, options.changes or ()),
         parse_seeds(options.seeds),
         _names(options.rows),
         options.eval_days,
@@ -166,7 +170,7 @@ def ablation(
         records,
         users,
         Origin(
-            options.preset,
+            study.world.name,
             options.command,
             options.base,
             options.own_data,
@@ -205,7 +209,8 @@ def tune(
     chain_days: Annotated[
         int, typer.Option(min=0, max=MAX_DAYS, help="as in `ecdctr ablation`")
     ] = 30,
-    preset: PresetOption = "demo",
+    world: WorldOption = "demo",
+    changes: SetOption = None,
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the search")
     ] = Path("tuning"),
@@ -220,10 +225,11 @@ def tune(
     from ecdctr.console import Bars
     from ecdctr.studies.ablation.study import Study
     from ecdctr.studies.tuning import best, run_tuning, tuning_page
+    from ecdctr.worlds.named import load_world
 
     study = Study(
         session_of(context).config_path,
-        preset,
+        load_world(world, changes or ()),
         parse_seeds(seeds),
         _names(rows),
         eval_days,
@@ -259,7 +265,8 @@ def forgetting(
     hold_out_every: Annotated[
         int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
     ] = 5,
-    preset: PresetOption = "demo",
+    world: WorldOption = "demo",
+    changes: SetOption = None,
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study")
     ] = Path("forgetting"),
@@ -275,12 +282,12 @@ def forgetting(
     from ecdctr.studies.ablation.study import Study
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import run_forgetting
-    from ecdctr.worlds.simulate import PRESETS
+    from ecdctr.worlds.named import load_world
 
     names, numbers = _names(rows), parse_seeds(seeds)
     study = Study(
         session_of(context).config_path,
-        preset,
+        load_world(world, changes or ()),
         numbers,
         names,
         days,
@@ -293,10 +300,9 @@ def forgetting(
         found = run_forgetting(study, workers, bars)
     finally:
         bars.close()
-    dates, recurrence = study.dates(numbers[0]), PRESETS[preset].recurrence_days
-    about = About(
-        name, f"the simulated world '{preset}'", dates, numbers, hold_out_every, recurrence
-    )
+    dates, recurrence = study.dates(numbers[0]), study.world.settings.recurrence_days
+    where = f"the simulated world '{study.world.name}'"
+    about = About(name, where, dates, numbers, hold_out_every, recurrence)
     _write_study(context, about, found, result)
 
 

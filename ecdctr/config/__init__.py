@@ -20,6 +20,7 @@ from ecdctr.config.terms import (
     Level,
 )
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
+from ecdctr.config.validation import validated
 
 __all__ = [
     "DEFAULT",
@@ -53,4 +54,5 @@ __all__ = [
     "digest",
     "load_config",
     "merged",
+    "validated",
 ]

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.data import Data, Feature, Quality
@@ -18,11 +17,11 @@ from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
 from ecdctr.config.terms import DEFAULT, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
+from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
 
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-PARTS_OF_UNIONS = ("path", "str", "[key]")  # of a place, as pydantic names it
 
 
 class Config(Section):
@@ -178,7 +177,7 @@ class Config(Section):
 
     def with_overlay(self, overlay: dict[str, Any], where: str) -> Config:
         """This configuration with some keys changed; raises ConfigError that names `where` if it does not validate."""
-        return _validate(merged(self.model_dump(mode="json"), overlay), where)
+        return validated(Config, merged(self.model_dump(mode="json"), overlay), where)
 
     def with_overrides(self, seed: int | None, hold_out_every: int | None = None) -> Config:
         """This configuration with another seed, or with ads held out; None leaves what stands."""
@@ -197,7 +196,7 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with the key, the found value and what is allowed.
     """
-    config = _validate(read_yaml(path, "configuration"), str(path))
+    config = validated(Config, read_yaml(path, "configuration"), str(path))
     for name in config.variants:
         config.with_variant(name)
     _try_tuning(config, path)
@@ -228,32 +227,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
-
-
-def _validate(raw: dict[str, Any], where: str) -> Config:
-    """Validate by the rules of JSON: `true` is no number and 'yes' is no boolean."""
-    try:
-        return Config.model_validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        items = error.errors(include_url=False)
-        places = [item["loc"] for item in items]
-        inmost = [i for i in items if not any(_within(place, i["loc"]) for place in places)]
-        problems = "; ".join(map(_problem, inmost))
-        raise ConfigError(f"{where} is not valid. {problems}.") from None
-    except RecursionError:
-        raise ConfigError(f"{where} is nested too deeply; write it flatter.") from None
-
-
-def _within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    return len(place) > len(outer) and place[: len(outer)] == outer
-
-
-def _problem(item: ErrorDetails) -> str:
-    """One problem of pydantic's list: key, what is expected, what was found (shortened)."""
-    key = ".".join(str(part) for part in item["loc"] if part not in PARTS_OF_UNIONS) or "file"
-    message = item["msg"].removeprefix("Value error, ").rstrip(".")
-    found = repr(item["input"])
-    return f"{key}: {message} (found {found[:80]}{'…' if len(found) > 80 else ''})"
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

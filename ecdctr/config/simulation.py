@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Literal
 
 from pydantic import Field
 
@@ -10,8 +11,9 @@ from ecdctr.config.section import MAX_DAYS, Section
 
 
 class Simulation(Section):
-    """The simulated world of `ecdctr simulate`; see ecdctr/worlds/simulate.py for the model behind the numbers."""
+    """A world that draws each impression's user anew; ecdctr/worlds/simulate.py has the model behind the numbers."""
 
+    kind: Literal["daily"] = Field("daily", description="each impression has a user drawn anew")
     start: dt.date = Field(dt.date(2026, 1, 1), description="first day")
     days: int = Field(ge=1, le=MAX_DAYS, description="how many days it has")
     users: int = Field(ge=10, le=10**9, description="users, those that arrive later included")

@@ -128,7 +128,7 @@ def demo(home: Path, days: int) -> None:
     config = load_config(config_path)
     steps = Steps()
     with steps.step("1/4  Simulate two domains, 120 days"):
-        _ecdctr(config_path, store, "simulate", "--preset", "demo")
+        _ecdctr(config_path, store, "simulate", "--world", "demo")
     with contextlib.ExitStack() as stack:
         with steps.step("2/4  Start Airflow"):
             stack.enter_context(airflow.running())

@@ -66,7 +66,9 @@ def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> 
     ]
     columns = list(dict.fromkeys(key for line in table for key in line))
     complete = [{key: line.get(key) for key in columns} for line in table]
-    pq.write_table(pa.Table.from_pylist(complete), study.work / f"tuning-{study.preset}.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(complete), study.work / f"tuning-{study.world.name}.parquet"
+    )
     return found
 
 

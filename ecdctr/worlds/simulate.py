@@ -26,33 +26,6 @@ from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.impressions.layout import day_folder
 
-PRESETS: dict[str, Simulation] = {
-    "tiny": Simulation(
-        days=24,
-        users=300,
-        natural_items=120,
-        ad_items=40,
-        natural_per_day=3000,
-        ads_per_day=300,
-        recurrence_days=7,
-    ),
-    "demo": Simulation(
-        days=120,
-        users=4000,
-        natural_items=2500,
-        ad_items=400,
-        natural_per_day=48_000,
-        ads_per_day=2400,
-    ),
-    "large": Simulation(
-        days=50,
-        users=1_000_000,
-        natural_items=100_000,
-        ad_items=10_000,
-        natural_per_day=1_940_000,
-        ads_per_day=60_000,
-    ),
-}
 SLOTS = 4
 CATEGORIES = 24
 TAGS = 60
@@ -211,7 +184,7 @@ def simulate(
 def _claim_root(sim: Simulation, seed: int, root: Path) -> None:
     """Never mix two worlds in one folder."""
     root.mkdir(parents=True, exist_ok=True)
-    described = {"seed": seed, "layout": 1, **sim.model_dump(mode="json")}
+    described = {"seed": seed, "layout": 1, **sim.model_dump(mode="json", exclude={"kind"})}
     path = root / "world.json"
     if path.exists():
         if json.loads(path.read_text()) != described:

@@ -28,7 +28,7 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.worlds.simulate import PRESETS
+from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import failed_logs, write_config
 
@@ -183,7 +183,9 @@ def test_a_chain_of_runs_started_in_any_order_waits_for_the_day_before(live, ver
 
 
 def test_a_day_that_arrives_late_is_reported_and_then_trained_on(live, versions):
-    last = PRESETS["tiny"].start + dt.timedelta(days=PRESETS["tiny"].days - 1)
+    last = load_world("tiny").settings.start + dt.timedelta(
+        days=load_world("tiny").settings.days - 1
+    )
     late = last + dt.timedelta(days=1)
     conf = {"data_date": str(late), "experiment": "late"}
     live.api.trigger("ecdctr_actr", "late", conf)

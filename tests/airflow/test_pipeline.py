@@ -121,7 +121,7 @@ def test_an_ablation_runs_from_its_form(airflow):
         "rows": ["ads_only", "full"],
         "seeds": "3",
         "eval_days": 1,
-        "preset": "tiny",
+        "world": "tiny",
         "workers": 1,
     }
     done = dags_test(airflow, "ablation", conf)

@@ -115,14 +115,14 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
         bucket("matrix row", *held, *span)
     bucket("matrix report", *span, "--variants", "no_tpm")
 
-    studied = ["--preset", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
+    studied = ["--world", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
     bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
     bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
     bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
 
-    bucket("simulate", "--preset", "tiny", refuses="name a local folder with --out")
+    bucket("simulate", "--world", "tiny", refuses="name a local folder with --out")
     out = ("--out", str(tmp_path / "out"))
-    bucket("simulate", "--preset", "tiny", "--days", "1", *out)
+    bucket("simulate", "--world", "tiny", "--set", "days=1", *out)
     for source in ("kuairand", "completejourney"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         bucket(f"import {source}", "--from", str(tmp_path / "empty"), *out, refuses=" ")

@@ -12,7 +12,8 @@ import yaml
 
 from ecdctr.config import load_config
 from ecdctr.errors import ConfigError
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 from tests.conftest import DATE, REPOSITORY
 from tests.make import write_config
 
@@ -83,7 +84,7 @@ def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
         (["train", "cpm", "--date", "2026-01-18", "--variant", "nope"], "known variants: ads_only"),
         (["train", "cpm", "--date", "2026-01-18", "--variant", "no_tpm"], "name an experiment"),
         (["store", "show", "nonsense"], "expected experiment/level/YYYY-MM-DD"),
-        (["simulate", "--preset", "huge"], "is not one of 'tiny', 'demo', 'large'"),
+        (["simulate", "--world", "huge"], "No world 'huge'; expected one of demo, large, tiny"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_one_or_two(options, arguments, words):
@@ -123,7 +124,7 @@ def test_the_presets_in_configs_load():
 
 
 def test_two_worlds_never_mix_in_one_folder(tmp_path):
-    sim = PRESETS["tiny"].model_copy(update={"days": 1})
+    sim = load_world("tiny").settings.model_copy(update={"days": 1})
     simulate(sim, 1, tmp_path, workers=1)
     simulate(sim, 1, tmp_path, workers=1)
     with pytest.raises(ConfigError, match="another simulated world"):

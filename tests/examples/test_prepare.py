@@ -20,7 +20,8 @@ from ecdctr.examples.vocabulary import EMPTY, Vocabulary
 from ecdctr.impressions.contract import connect, validate_day
 from ecdctr.impressions.days import present_days, window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 from tests.conftest import DATE
 
 
@@ -32,7 +33,7 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def test_simulator_gives_the_same_bytes_for_a_seed_and_others_for_another(tmp_path):
-    sim = PRESETS["tiny"].model_copy(update={"days": 3})
+    sim = load_world("tiny").settings.model_copy(update={"days": 3})
     simulate(sim, 1, tmp_path / "a", workers=1)
     simulate(sim, 1, tmp_path / "b", workers=2)
     simulate(sim, 2, tmp_path / "c", workers=1)

@@ -21,7 +21,7 @@ from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
-from ecdctr.worlds.simulate import PRESETS
+from ecdctr.worlds.named import load_world
 from tests.conftest import REPOSITORY
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
@@ -30,7 +30,9 @@ TINY = REPOSITORY / "configs" / "tiny.yaml"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
     rows = ("ads_only", "full", "full@2", "continue", "incremental")
-    study = Study(TINY, "tiny", (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2)
+    study = Study(
+        TINY, load_world("tiny"), (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2
+    )
     return study, run_study(study, 1, Silent())
 
 
@@ -108,7 +110,7 @@ def test_a_cpm_that_goes_on_has_lived_before_its_first_evaluation_and_costs_a_da
         for r in records
         if r["cohort"] == "all" and "daily_samples" in r  # floors and the oracle train nothing
     }
-    saved = (study.config(1).cpm.window_days - 1) * PRESETS["tiny"].natural_per_day
+    saved = (study.config(1).cpm.window_days - 1) * load_world("tiny").settings.natural_per_day
     assert cost["full"] - cost["incremental"] == pytest.approx(saved, rel=0.05)
 
 
@@ -157,21 +159,23 @@ def test_the_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
 
 
 def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):
-    study = Study(TINY, "tiny", (1,), ("magic",), 1, tmp_path / "work")
+    study = Study(TINY, load_world("tiny"), (1,), ("magic",), 1, tmp_path / "work")
     with pytest.raises(ConfigError, match="known variants"):
         run_study(study, 1, Silent())
     assert not (tmp_path / "work").exists()
 
 
 def test_rows_lie_on_top_of_the_base_which_full_then_is(tmp_path: Path):
-    study = Study(TINY, "tiny", (1,), ("full", "no_tpm"), 1, tmp_path, base="incremental")
+    study = Study(
+        TINY, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path, base="incremental"
+    )
     assert [study.config(1, row).cpm.refresh for row in study.rows] == [
         "incremental",
         "incremental",
     ]
     assert [study.config(1, row).snapshots.count for row in study.rows] == [2, 0]
     with pytest.raises(ConfigError, match="Unknown variant 'magic'"):
-        Study(TINY, "tiny", (1,), ("full",), 1, tmp_path, base="magic").config(1)
+        Study(TINY, load_world("tiny"), (1,), ("full",), 1, tmp_path, base="magic").config(1)
 
 
 def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
@@ -201,7 +205,10 @@ def test_tuning_says_which_settings_were_best_and_how_to_write_them(tmp_path: Pa
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(raw))
     trials = run_tuning(
-        Study(path, "tiny", (1,), ("ads_only",), 1, tmp_path / "work"), "actr", 1, Silent()
+        Study(path, load_world("tiny"), (1,), ("ads_only",), 1, tmp_path / "work"),
+        "actr",
+        1,
+        Silent(),
     )
     assert [trial.settings["actr.epochs"] for trial in trials] == [1, 2]
     winner = best(trials)["ads_only"]
@@ -218,7 +225,12 @@ def test_a_value_that_a_row_cannot_have_is_refused_before_anything_is_trained(tm
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError, match=r"tuning.space, actr.epochs: 0 is not valid"):
-        run_tuning(Study(path, "tiny", (1,), ("full",), 1, tmp_path / "work"), "actr", 1, Silent())
+        run_tuning(
+            Study(path, load_world("tiny"), (1,), ("full",), 1, tmp_path / "work"),
+            "actr",
+            1,
+            Silent(),
+        )
     assert not (tmp_path / "work").exists()
 
 

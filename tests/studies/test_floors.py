@@ -17,6 +17,7 @@ from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS, floors
+from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import changed
 
@@ -75,7 +76,9 @@ def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
 
 def test_without_scikit_learn_a_study_says_what_to_install_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    study = Study(REPOSITORY / "configs" / "tiny.yaml", "tiny", (1,), ("full",), 1, tmp_path)
+    study = Study(
+        REPOSITORY / "configs" / "tiny.yaml", load_world("tiny"), (1,), ("full",), 1, tmp_path
+    )
     with pytest.raises(ConfigError, match=r"pip install 'ecdctr\[studies\]'"):
         run_study(study, 1, Silent())
     assert not list(tmp_path.iterdir())

@@ -282,7 +282,7 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     )
     store = tmp_path / "store"
     command = [
-        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "forgetting", "--preset",
+        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "forgetting", "--world",
         "tiny", "--seeds", "1", "--rows", "continue_no_tpm,continue,broken", "--days", "4",
         "--work", str(tmp_path / "work"), "--workers", "1", "--name", "first-study",
     ]  # fmt: skip

@@ -16,11 +16,6 @@ from ecdctr.airflow.dates import failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config
 
-PRESETS = (
-    "tiny",
-    "demo",
-    "large",
-)  # ecdctr/worlds/simulate.py, which a DAG file must not import: it needs numpy
 DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
 
 It is one resumable command: a run with the same params goes on where the last one stopped, and nothing that it trains
@@ -42,7 +37,7 @@ def build_ablation_dag() -> DAG:
     work = f"{airflow.kubernetes.mount_path if pod else beside.parent}/ablation"
     params = _params(settings.config)
     arguments = ["ablation", "--rows", "{{ refuse_unknown(dag_run) }}{{ params.rows | join(',') }}"]
-    for name in ("base", "seeds", "preset", "workers", "eval_days", "chain_days"):
+    for name in ("base", "seeds", "world", "workers", "eval_days", "chain_days"):
         arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
     arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
     with DAG(
@@ -90,7 +85,13 @@ def _params(config: Config) -> dict[str, Param]:
             title="Seeds",
             description="Each gives a world and weights of its own.",
         ),
-        "preset": Param("demo", type="string", enum=list(PRESETS), title="World"),
+        "world": Param(
+            "demo",
+            type="string",
+            pattern=r"^[A-Za-z0-9_./-]+$",
+            title="World",
+            description="tiny, demo, large, or a YAML file where the task runs.",
+        ),
         "workers": Param(2, type="integer", minimum=1, title="Processes"),
         "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
         "chain_days": Param(

@@ -24,7 +24,7 @@ Records = list[dict[str, Any]]
 class Origin(NamedTuple):
     """Where a study's numbers come from."""
 
-    preset: str = "demo"
+    world: str = "demo"
     command: str = "ecdctr ablation"
     base: str = "default"  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions, not a simulated world
@@ -49,7 +49,7 @@ def results_page(
     parts = [
         "# Results on own data\n"
         if origin.own_data
-        else f"# Results on the `{origin.preset}` world\n",
+        else f"# Results on the `{origin.world}` world\n",
         _against_floors(records, rows),
         *([origin.about] if origin.about else []),
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "

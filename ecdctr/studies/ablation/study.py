@@ -37,7 +37,8 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.floors import FLOORS, floors, require_boosting
-from ecdctr.worlds.simulate import PRESETS, simulate
+from ecdctr.worlds.named import NamedWorld
+from ecdctr.worlds.simulate import simulate
 
 FULL = "full"
 DAY = dt.timedelta(days=1)
@@ -51,7 +52,7 @@ class Study:
     """One study; a seed's world, prepared data and store lie in a folder of their own under `work`."""
 
     config_path: Path
-    preset: str
+    world: NamedWorld
     seeds: tuple[int, ...]
     rows: tuple[str, ...]
     eval_days: int
@@ -67,7 +68,7 @@ class Study:
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
-        return self.work.resolve() / f"{'own' if self.own_data else self.preset}-{seed}"
+        return self.work.resolve() / f"{'own' if self.own_data else self.world.name}-{seed}"
 
     def store(self, seed: int) -> Store:
         """The seed's store."""
@@ -150,10 +151,8 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     """Train and evaluate everything.
 
     Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are also written as
-    Parquet. Raises ConfigError for an unknown row or preset before anything is made.
+    Parquet. Raises ConfigError for an unknown row before anything is made.
     """
-    if not study.own_data and study.preset not in PRESETS:
-        raise ConfigError(f"Unknown preset '{study.preset}'; presets are {', '.join(PRESETS)}.")
     if study.next_day:
         require_boosting()
     for row in study.rows:
@@ -192,7 +191,7 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
     if not study.next_day:
         return [], []
-    name = "own" if study.own_data else study.preset
+    name = "own" if study.own_data else study.world.name
     for what, table in (("", records), ("-users", users)):
         columns = list(dict.fromkeys(key for record in table for key in record))
         complete = [{key: record.get(key) for key in columns} for record in table]
@@ -226,7 +225,7 @@ def _make_world(study: Study, seed: int) -> None:
     """World and examples, so that later stages do not prepare the same days side by side."""
     data = study.config(seed).data
     if not study.own_data:
-        simulate(PRESETS[study.preset], seed, study.folder(seed) / "data", workers=1)
+        simulate(study.world.settings, seed, study.folder(seed) / "data", workers=1)
     last = study.dates(seed)[-1] + dt.timedelta(days=1)
     for row in study.rows:
         config = study.config(seed, row)
