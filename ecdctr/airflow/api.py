@@ -152,5 +152,5 @@ class Api:
 
     def _token(self) -> str:
         if self.login is None:
-            return self._once("GET", "/auth/token", None).json()["access_token"]
-        return self._once("POST", "/auth/token", self.login).json()["access_token"]
+            return str(self._once("GET", "/auth/token", None).json()["access_token"])
+        return str(self._once("POST", "/auth/token", self.login).json()["access_token"])

@@ -336,5 +336,5 @@ def _run_before(context: Any, date: str, before: str) -> str:
     """The run of the day before: its logical date, its run id, or nothing that is known."""
     run = context["dag_run"]
     if run.logical_date and not context["params"].get("data_date"):
-        return (run.logical_date - dt.timedelta(days=1)).isoformat()
-    return run.run_id.replace(date, before) if date in run.run_id else ""
+        return str((run.logical_date - dt.timedelta(days=1)).isoformat())
+    return str(run.run_id).replace(date, before) if date in run.run_id else ""

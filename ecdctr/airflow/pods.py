@@ -26,7 +26,7 @@ USER = 1000  # the user of the Dockerfile
 
 def pod_task(
     settings: Settings, arguments: list[str], gpu: bool, run_variable: str, common: dict[str, Any]
-) -> Any:
+) -> KubernetesPodOperator:
     """The operator of one step; `common` are Airflow's own options."""
     return KubernetesPodOperator(
         **_options(settings, arguments, gpu, run_variable, common),
@@ -44,7 +44,7 @@ def job_task(
     processes: int,
     run_variable: str,
     common: dict[str, Any],
-) -> Any:
+) -> TrainingJob:
     """The operator of a training in several pods, which meet at the first one of an indexed job."""
     pod = settings.config.airflow.kubernetes
     return TrainingJob(
@@ -99,7 +99,7 @@ class TrainingJob(KubernetesJobOperator):
         labels = self._build_find_pod_label_selector(context, exclude_checked=True)
         deadline = time.monotonic() + self.startup_timeout_seconds
         while True:
-            pods = self.client.list_namespaced_pod(
+            pods: list[k8s.V1Pod] = self.client.list_namespaced_pod(
                 pod_request_obj.metadata.namespace, label_selector=labels
             ).items
             started = [pod for pod in pods if pod.status and pod.status.phase != "Pending"]

@@ -192,7 +192,7 @@ class Airflow:
         while time.monotonic() < deadline:
             state = self.api.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
             if state in ENDED:
-                return state
+                return str(state)
             self.check_alive()
             time.sleep(0.5)
         raise EcdctrError(

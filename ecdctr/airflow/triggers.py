@@ -29,7 +29,7 @@ class PollTrigger(BaseTrigger):
     names: tuple[str, ...] = ()
 
     def __init__(self, *, poke_seconds: float, timeout_seconds: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow has not typed it
         self.poke_seconds, self.timeout_seconds = poke_seconds, timeout_seconds
 
     def look(self) -> Outcome:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -143,22 +146,22 @@ def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:
     return grouped
 
 
-def _svg(figure: object) -> str:
+def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight")  # type: ignore[attr-defined]
+    figure.savefig(buffer, format="svg", bbox_inches="tight")
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(width: float, height: float) -> tuple:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = new_figure(width, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _days(dates: list[str]) -> list[dt.date]:
-    return [dt.date.fromisoformat(date) for date in dates]
+def _days(dates: list[str]) -> NDArray[np.datetime64]:
+    return np.array(dates, "datetime64[D]")
 
 
 def _gauc_plot(rows: list[Row]) -> str:

@@ -56,7 +56,7 @@ def compare(
     where these are seeds of the weights and not of worlds. The interval says what other users of
     these worlds would show, not what other worlds would: for that, look at the seeds one by one.
     """
-    scores: dict[str, dict[tuple, tuple[float, int]]] = {first: {}, second: {}}
+    scores: dict[str, dict[tuple[Any, ...], tuple[float, int]]] = {first: {}, second: {}}
     for record in users:
         if record["row"] in scores:
             key = (record["seed"], record["date"], record["user"])

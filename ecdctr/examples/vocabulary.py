@@ -63,8 +63,9 @@ class Vocabulary:
         self._refuse_other_type(ids)
         if self._table is None:  # ids repeat: look up each once
             encoded = ids.dictionary_encode()
-            rows = np.append(self._lookup_distinct(encoded.dictionary), np.int32(0))
-            return rows[pc.fill_null(encoded.indices, len(rows) - 1).to_numpy()]
+            distinct = np.append(self._lookup_distinct(encoded.dictionary), np.int32(0))
+            indices = pc.fill_null(encoded.indices, len(distinct) - 1).to_numpy()
+            return np.asarray(distinct[indices], dtype=np.int32)
         places = np.clip(_numbers(ids), self._low, self._low + len(self._table) - 1) - self._low
         rows = self._table[places]
         if ids.null_count:
@@ -80,8 +81,9 @@ class Vocabulary:
 
     def _lookup_distinct(self, ids: pa.Array) -> NDArray[np.int32]:
         if not pa.types.is_int64(self.values.type):
-            found = pc.index_in(ids, value_set=self.values)
-            return pc.fill_null(pc.add(found, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+            after_unknown = pc.add(pc.index_in(ids, value_set=self.values), 1)
+            rows = pc.fill_null(after_unknown, 0).to_numpy(zero_copy_only=False)
+            return np.asarray(rows, dtype=np.int32)
         numbers = _numbers(ids)
         place = np.minimum(np.searchsorted(self._sorted, numbers), len(self._sorted) - 1)
         return np.where(self._sorted[place] == numbers, self._order[place] + 1, 0).astype(np.int32)
@@ -134,4 +136,4 @@ def distinct(
 
 def _holds_nothing(path: Path, column: str) -> bool:
     kind = pq.read_schema(path).field(column).type
-    return pa.types.is_null(kind.value_type if pa.types.is_list(kind) else kind)
+    return bool(pa.types.is_null(kind.value_type if pa.types.is_list(kind) else kind))

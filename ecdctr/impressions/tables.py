@@ -211,7 +211,8 @@ def _opened(path: Path) -> AbstractContextManager[Any]:
     if path.suffix == ".gz":
         return gzip.open(path)
     if path.suffix == ".zst":
-        return pa.input_stream(str(path))
+        stream: AbstractContextManager[Any] = pa.input_stream(str(path))
+        return stream
     return path.open("rb")
 
 

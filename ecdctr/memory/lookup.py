@@ -29,8 +29,8 @@ class Facts(NamedTuple):
 def write_arrays(
     folder: Path,
     key: str,
-    users: NDArray,
-    values: NDArray,
+    users: NDArray[Any],
+    values: NDArray[Any],
     counts: NDArray[np.int32],
     last: NDArray[np.int32],
 ) -> None:
@@ -69,7 +69,7 @@ class KeyTable:
         return Facts(counts, last)
 
 
-def _position(ordered: NDArray, value: Any) -> int | None:
+def _position(ordered: NDArray[Any], value: Any) -> int | None:
     if value is None or not len(ordered) or (ordered.dtype.kind == "U") != isinstance(value, str):
         return None
     at = int(np.searchsorted(ordered, value))

@@ -71,12 +71,15 @@ class CtrNet(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits [B]."""
         features = self.features(batch)
+        logits: torch.Tensor
         if self.source is None:
-            return self.backbone(features)
-        knowledge = self.source(batch)
-        if hasattr(self, "adapters"):
-            return self.adapters(self.backbone, features, knowledge)
-        return self.backbone(features._replace(rest=[*features.rest, knowledge[-1]]))
+            logits = self.backbone(features)
+        elif hasattr(self, "adapters"):
+            logits = self.adapters(self.backbone, features, self.source(batch))
+        else:
+            knowledge = self.source(batch)[-1]
+            logits = self.backbone(features._replace(rest=[*features.rest, knowledge]))
+        return logits
 
     def features(self, batch: Batch) -> Features:
         """What the backbone reads."""
@@ -140,7 +143,8 @@ class CtrNet(nn.Module):
             item = item + self.long_term(long_item)
             clicks = clicks + self.long_term(self.snapshots["item"](batch.history))
         if self.settings.history == "target_attention":
-            return self.attention(item, clicks, batch.gaps, mask)
+            interest: torch.Tensor = self.attention(item, clicks, batch.gaps, mask)
+            return interest
         return (clicks * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     def merge_snapshots(self) -> None:

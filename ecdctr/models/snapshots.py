@@ -55,10 +55,9 @@ class EntitySnapshots(nn.Module):
         assert self.aggregator is not None  # noqa: S101
         count, total = self.present.shape
         index = rows + torch.arange(0, count * total, total, device=rows.device)[:, None]
-        return self.aggregator(
-            nn.functional.embedding(index, self.vectors.flatten(0, 1)),
-            self.present.flatten()[index],
-        )
+        vectors = nn.functional.embedding(index, self.vectors.flatten(0, 1))
+        aggregated: torch.Tensor = self.aggregator(vectors, self.present.flatten()[index])
+        return aggregated
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -65,8 +65,8 @@ def write_tables(
     return {"keys": list(config.memory_keys), "windows": list(windows), "until": str(until)}
 
 
-def _ids(column: pa.ChunkedArray) -> NDArray:
-    values = column.to_numpy()
+def _ids(column: pa.ChunkedArray) -> NDArray[Any]:
+    values: NDArray[Any] = column.to_numpy()
     if values.dtype.kind == "b":
         return values.astype(np.int8)
     return values if values.dtype.kind in "iu" else values.astype(np.str_)

@@ -157,7 +157,7 @@ class Rule:
         """A value that the fast way did not take."""
         if value is None and self.nullable:
             return None
-        fits = {
+        fits: Callable[[Any], bool] = {
             "integer": _is_whole,
             "string": lambda value: isinstance(value, str),
             "boolean": lambda value: isinstance(value, bool),

@@ -130,9 +130,11 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
             day = dt.datetime.fromtimestamp(ts // SECOND, dt.UTC).date()
             log[domain, day].append(row | _features(rng, config, vocabularies))
 
+    def some(ids: list[Any]) -> Any:
+        return ids[int(rng.integers(len(ids)))]
+
     today = _midnight(date)
     first = transforms.horizon(today, config.data.lookback_days)
-    some = lambda ids: ids[int(rng.integers(len(ids)))]  # noqa: E731
     rows = vocabularies["item_id"].lookup(pa.array(items, vocabularies["item_id"].values.type))
     clicked = [item for item, row in zip(items, rows, strict=True) if row] or items
     show("natural", users[1], clicked[0], first - 1, 1)  # too old by a microsecond

@@ -22,11 +22,11 @@ from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
 from ecdctr.examples.vocabulary import normalized
+from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.memory.columns import DOMAINS, input_names
-from ecdctr.memory.table import parquet
 
 FLOORS = ("item_rate", "counts", "gbm")
 ROUNDS = 300  # of boosting; everything else as scikit-learn has it
@@ -92,14 +92,15 @@ def _matrix(table: pa.Table, names: list[str]) -> NDArray[np.float32]:
 
 
 def _labels(table: pa.Table) -> NDArray[np.float32]:
-    return table["click"].to_numpy().astype(np.float32)
+    return np.asarray(table["click"].to_numpy(), np.float32)
 
 
 def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
     """The user's clicks on the item in the longest window, of both domains."""
     longest = config.memory.longest
     logs = [day[f"memory_item_id_{domain}_clicks_{longest}"].to_numpy() for domain in DOMAINS]
-    return np.round(np.expm1(np.asarray(logs, np.float64))).sum(axis=0)
+    counts: NDArray[np.float64] = np.round(np.expm1(np.asarray(logs, np.float64))).sum(axis=0)
+    return counts
 
 
 def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
@@ -128,10 +129,11 @@ def _boosted(
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(max_iter=ROUNDS, random_state=config.seed)
-    return model.fit(inputs, labels).predict_proba(rows)[:, 1]
+    scores: NDArray[np.float64] = model.fit(inputs, labels).predict_proba(rows)[:, 1]
+    return scores
 
 
-def _scored(day: pa.Table, scores: NDArray) -> Scored:
+def _scored(day: pa.Table, scores: NDArray[np.floating]) -> Scored:
     encoded = normalized(day["user_id"]).dictionary_encode()
     codes = encoded.indices.to_numpy().astype(np.int64)
     others = [day[name].to_numpy() for name in ("oracle_ctr", "user_seen", "item_seen")]

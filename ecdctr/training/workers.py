@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ecdctr.config import Level, Training
 from ecdctr.errors import ConfigError
@@ -102,14 +104,14 @@ def join() -> Workers:
         raise ConfigError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun."
         )
-    board, rank, world = next(distributed.rendezvous("env://"))
+    board, rank, world = next(rendezvous("env://"))
     distributed.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        store=distributed.PrefixStore("group", board),
+        store=PrefixStore("group", board),
         rank=rank,
         world_size=world,
     )
-    workers = Workers(rank, world, distributed.PrefixStore("notes", board))
+    workers = Workers(rank, world, PrefixStore("notes", board))
     if torch.cuda.is_available():
         torch.cuda.set_device(workers.device)
     return workers

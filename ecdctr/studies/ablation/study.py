@@ -161,7 +161,9 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
 
-        def stage(what: str, function: Callable, jobs: Iterable[tuple]) -> list[Any]:
+        def stage(
+            what: str, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]
+        ) -> list[Any]:
             todo = list(jobs)
             reporter.start(what, len(todo))
             futures = [pool.submit(function, study, *job) for job in todo]

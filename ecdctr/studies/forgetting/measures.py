@@ -98,12 +98,14 @@ class Matrix(NamedTuple):
 def backward_transfer(r: Array) -> Array:
     """Mean over days j of R[T, j] - R[j, j] (Lopez-Paz and Ranzato 2017, arXiv 1706.08840): below 0 is forgetting."""
     last = r[..., -1, :-1]
-    return (last - np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]).mean(-1)
+    change: Array = (last - np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]).mean(-1)
+    return change
 
 
 def next_day(r: Array) -> Array:
     """Mean over days j of R[j - 1, j]: what users would have seen. Minus 0.5 it is the forward transfer (as above)."""
-    return np.diagonal(r, offset=1, axis1=-2, axis2=-1).mean(-1)
+    mean: Array = np.diagonal(r, offset=1, axis1=-2, axis2=-1).mean(-1)
+    return mean
 
 
 def forward_transfer(r: Array) -> Array:
@@ -119,7 +121,8 @@ def largest_drop(r: Array) -> Array:
     days = r.shape[-1]
     learned = np.tril(np.ones((days, days), dtype=bool))
     best = np.where(learned, r, -np.inf)[..., :-1, :-1].max(-2)
-    return (best - r[..., -1, :-1]).mean(-1)
+    drop: Array = (best - r[..., -1, :-1]).mean(-1)
+    return drop
 
 
 def forgetting(halves: Array) -> Array:
@@ -135,7 +138,8 @@ def forgetting(halves: Array) -> Array:
     chosen = np.take_along_axis(earlier, choice[..., None, :], axis=-2)[..., 0, :]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a draw without users on any day
-        return np.nanmean(chosen - last, axis=(-2, -1))
+        drop: Array = np.nanmean(chosen - last, axis=(-2, -1))
+    return drop
 
 
 def recency_curve(r: Array) -> Array:
@@ -148,7 +152,8 @@ def recency_curve(r: Array) -> Array:
 
 def recency_area(r: Array, days: int | None = None) -> Array:
     """Mean of the recency curve over the first `days` (default: half of them, where each k has many cells)."""
-    return recency_curve(r)[..., : days or max(r.shape[-1] // 2, 1)].mean(-1)
+    area: Array = recency_curve(r)[..., : days or max(r.shape[-1] // 2, 1)].mean(-1)
+    return area
 
 
 def retention(r: Array) -> Array:
