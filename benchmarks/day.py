@@ -1,6 +1,6 @@
 """One A-CTR day of the `large` world, all its data prepared: what Airflow adds to the commands that it runs.
 
-The five commands of the day, each in its process, by hand; then the same day by `airflow dags test`, in an experiment
+The three commands of the day, each in its process, by hand; then the same day by `airflow dags test`, in an experiment
 of its own, so that it trains again. TPM and CPM before it read few days: they are not measured. At first some twenty
 minutes and 10 GB go into the world and its preparation, which are kept in build/bench.
 """
@@ -53,13 +53,12 @@ def by_hand(config: Path, date: dt.date, experiment: str) -> float:
     """Seconds of the day's commands, one after another."""
     store, day, following = FOLDER / "store", str(date), str(date + dt.timedelta(days=1))
     began = time.perf_counter()
-    output_of(ecdctr(config, store, "validate", "--domain", "ads", "--date", day, "--days", "45"))
-    output_of(ecdctr(config, store, "prepare", "--level", "actr", "--date", day))
+    output_of(ecdctr(config, store, "prepare", "--level", "actr", "--date", day, "--validate"))
     made = json_of(
         ecdctr(config, store, "train", "actr", "--date", day, "--experiment", experiment)
     )
-    output_of(ecdctr(config, store, "evaluate", "--version", made["version"], "--date", following))
-    output_of(ecdctr(config, store, "gate", "--version", made["version"], "--date", following))
+    scored = ["--version", made["version"], "--date", following]
+    output_of(ecdctr(config, store, "evaluate", *scored, "--gate"))
     return time.perf_counter() - began
 
 

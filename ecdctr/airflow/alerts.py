@@ -16,7 +16,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
-from ecdctr.airflow.dates import data_date, last_complete_day, load_settings
+from ecdctr.airflow.dates import EVALUATE, PREPARE, data_date, last_complete_day, load_settings
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.errors import EcdctrError
 
@@ -27,11 +27,9 @@ REMEDIES = {
     "wait_for_data": "deliver the day's impressions, then clear this task",
     "wait_for_next_day": "deliver the next day's ads, then clear this task; the version is stored already",
     "wait_for_yesterday": "mend the run of the day before, then clear this run",
-    "validate": "mend the day's files or deliver them again, then clear this run",
-    "prepare": "mend the cause, then clear this task; days that are prepared stay",
+    PREPARE: "mend the cause (broken files: deliver them again), then clear this task; days that are prepared stay",
     "train": "mend the cause, then clear this task; training goes on where it was",
-    "evaluate": "mend the cause, then clear this task; the version is stored, but does not serve",
-    "gate": "mend the cause, then clear this task; what served before still serves",
+    EVALUATE: "mend the cause, then clear this task; the version is stored, what served before still serves",
 }
 
 

@@ -14,6 +14,7 @@ from ecdctr.config import PRODUCTION, Config, load_config
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.storage import absolute
 
+PREPARE, EVALUATE = "validate_and_prepare", "evaluate_and_gate"  # tasks that others look up by name
 # Params that make other models than the configuration says, with the values that do not
 PLAIN: dict[str, Any] = {"variant": "default", "seed": None, "hold_out_every": None}
 

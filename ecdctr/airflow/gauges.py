@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ecdctr.airflow.dates import EVALUATE
 from ecdctr.config import PRODUCTION
 
 TRAINING = ("samples_per_second", "train_seconds", "train_loss", "peak_memory_mb")
@@ -22,9 +23,7 @@ def task_succeeded(context: Any) -> None:
         return
     task = context["ti"].task_id
     level = context["dag"].dag_id.removeprefix("ecdctr_")
-    result = (
-        context["ti"].xcom_pull(task_ids=task) if task in ("train", "evaluate", "gate") else None
-    )
+    result = context["ti"].xcom_pull(task_ids=task) if task in ("train", EVALUATE) else None
     for name, value in gauges(task, result or {}).items():
         stats.gauge(f"ecdctr.{level}.{name}", value)
 
@@ -34,9 +33,8 @@ def gauges(task: str, result: dict[str, Any]) -> dict[str, float]:
     if task == "train" and not result.get("reused"):
         found = {name: float(result[name]) for name in TRAINING if name in result}
         return found | {"quality_warnings": float(len(result.get("quality", [])))}
-    if task == "evaluate":
-        metrics = result.get("metrics", {}).get("all", {})
-        return {name: float(metrics[name]) for name in EVALUATION if name in metrics}
-    if task == "gate" and "promoted" in result:
-        return {"promoted": float(result["promoted"])}
+    if task == EVALUATE and result:
+        metrics = result["metrics"]["all"]
+        found = {name: float(metrics[name]) for name in EVALUATION if name in metrics}
+        return found | {"promoted": float(result["promoted"])}
     return {}

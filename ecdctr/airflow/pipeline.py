@@ -1,7 +1,7 @@
 """The one pipeline behind the three DAGs.
 
-    wait_for_data → validate → prepare → train → publish
-                                            └──→ wait_for_next_day → evaluate → gate
+    wait_for_data → validate_and_prepare → train → publish
+                                             └──→ wait_for_next_day → evaluate_and_gate
 
 `train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
 by an asset event. CPM and A-CTR have one step more before `train`, `wait_for_yesterday`, for chains of days.
@@ -29,7 +29,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
-from ecdctr.airflow.dates import Settings, load_settings, macros
+from ecdctr.airflow.dates import EVALUATE, PREPARE, Settings, load_settings, macros
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
@@ -55,14 +55,12 @@ ABOUT = {
 }
 STEPS = {
     "wait_for_data": "until the day's impressions are there (deferred)",
-    "validate": "the day against the data contract",
-    "prepare": "examples, once per day of data",
+    "validate_and_prepare": "the window against the data contract, then its examples, once per day of data",
     "wait_for_yesterday": "where each day goes on from the day before",
     "train": "stores the version, whole or not at all",
     "publish": "tells Airflow by an asset event",
     "wait_for_next_day": "until the day after is there: a version is judged on what it has not seen",
-    "evaluate": "scores the version on that day",
-    "gate": "decides whether it serves",
+    "evaluate_and_gate": "scores the version on that day, then decides whether it serves",
 }
 
 
@@ -111,17 +109,13 @@ def build_dag(level: Level) -> DAG:
 
 
 def _add_training(settings: Settings, level: Level) -> BaseOperator:
-    """Add wait_for_data → validate → prepare → train → publish; returns `train`."""
-    config = settings.config
-    window = str(config.training(level).window_days)
-    check = ["validate", "--domain", LEVEL_DOMAIN[level], "--date", DATE, "--days", window]
-    validate = command_task(settings, "validate", check)
-    prepare = _prepare(settings, level, "prepare", DATE)
-    shards = config.training(level).shards
+    """Add wait_for_data → validate_and_prepare → train → publish; return `train`."""
+    prepare = _prepare(settings, level, PREPARE, DATE, "--validate")
+    shards = settings.config.training(level).shards
     train = command_task(settings, "train", _train_arguments(level), gpu=True, processes=shards)
     asked = {"experiment": EXPERIMENT, "variant": VARIANT}
     wait = _wait(settings, level, "wait_for_data", DATE, level=level, **asked)
-    wait >> validate >> prepare >> train >> _publish(level)
+    wait >> prepare >> train >> _publish(level)
     if level != "tpm":
         yesterday = WaitForYesterday(
             task_id="wait_for_yesterday", level=level, date=DATE, chain_start=CHAIN_START, **asked
@@ -131,15 +125,14 @@ def _add_training(settings: Settings, level: Level) -> BaseOperator:
 
 
 def _add_evaluation(settings: Settings, level: Level, trained: BaseOperator) -> None:
-    """Add wait_for_next_day → evaluate → gate behind training."""
-    scored = ["--version", VERSION, "--date", NEXT, "--variant", VARIANT]
-    evaluate = command_task(settings, "evaluate", ["evaluate", *scored, "--champion"])
-    gate = command_task(settings, "gate", ["gate", *scored])
+    """Add wait_for_next_day → evaluate_and_gate behind training."""
+    arguments = ["evaluate", "--version", VERSION, "--date", NEXT, "--variant", VARIANT, "--gate"]
+    evaluate = command_task(settings, EVALUATE, arguments)
     wait = _wait(settings, level, "wait_for_next_day", NEXT)
-    # elsewhere than on Spark `evaluate` prepares the day itself
+    # elsewhere than on Spark the evaluation prepares the day itself
     on_spark = _prepares_on_spark(settings, level)
     prepare = [_prepare(settings, level, "prepare_next_day", NEXT)] if on_spark else []
-    chain(trained, wait, *prepare, evaluate, gate)
+    chain(trained, wait, *prepare, evaluate)
 
 
 def _wait(settings: Settings, of: Level, task_id: str, date: str, **asked: Any) -> WaitForDay:
@@ -158,8 +151,10 @@ def _wait(settings: Settings, of: Level, task_id: str, date: str, **asked: Any) 
     )
 
 
-def _prepare(settings: Settings, level: Level, task_id: str, date: str) -> BaseOperator:
-    arguments = ["prepare", "--level", level, "--date", date, "--variant", VARIANT]
+def _prepare(
+    settings: Settings, level: Level, task_id: str, date: str, *options: str
+) -> BaseOperator:
+    arguments = ["prepare", "--level", level, "--date", date, "--variant", VARIANT, *options]
     spark = _prepares_on_spark(settings, level)
     return command_task(settings, task_id, arguments, spark=spark)
 

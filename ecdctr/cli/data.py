@@ -22,7 +22,7 @@ from ecdctr.cli.base import (
     session_of,
     show,
 )
-from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Domain
+from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, Domain
 from ecdctr.config.section import MAX_DAYS, MAX_SEED
 from ecdctr.console import labelled, terminal
 from ecdctr.errors import ConfigError
@@ -78,13 +78,22 @@ def validate(
     result: ResultOption = None,
 ) -> None:
     """Check impressions against the data contract, day by day, and the last day against the days before it."""
+    domains = [domain] if domain else list(DOMAINS)
+    show(context, _checked(session_of(context).config(), domains, date, days), result)
+
+
+def _checked(
+    config: Config, domains: list[Domain], date: dt.date | None, days: int
+) -> dict[str, Any]:
+    """Check days and say on stderr what is wrong or unlike other days; return the totals.
+
+    Raises DataError at broken rows, unless they are set aside.
+    """
     from ecdctr.impressions.contract import DayReport, LogTypes, raise_for, validate
     from ecdctr.impressions.days import present_days, window
     from ecdctr.impressions.impressions import open_impressions
     from ecdctr.impressions.quality import check_day
 
-    config = session_of(context).config()
-    domains = [domain] if domain else list(DOMAINS)
     console = terminal(stderr=True)
 
     def say(report: DayReport) -> None:
@@ -116,12 +125,13 @@ def validate(
             )
     for warning in warnings:
         console.print(labelled("unlike the days before", "yellow", warning), soft_wrap=True)
-    totals = {
+    return {
         "days": len(reports),
         "impressions": sum(r.rows for r in reports),
         "clicks": sum(r.clicks for r in reports),
+        "violations": len(bad),
+        "warnings": warnings,
     }
-    show(context, totals | {"violations": len(bad), "warnings": warnings}, result)
 
 
 @app.command()
@@ -130,6 +140,9 @@ def prepare(
     date: DateOption,
     level: LevelOption = "actr",
     variant: VariantOption = "default",
+    check: Annotated[
+        bool, typer.Option("--validate", help="first check the window against the data contract")
+    ] = False,
     result: ResultOption = None,
 ) -> None:
     """Prepare the examples of a level's window; days already prepared are re-used."""
@@ -138,6 +151,10 @@ def prepare(
     from ecdctr.impressions.days import window
 
     config = session_of(context).config(variant)
+    checked: dict[str, Any] = {}
+    if check:
+        window_days = config.training(level).window_days
+        checked = _checked(config, [LEVEL_DOMAIN[level]], date, window_days)
     dates = window(date, config.training(level).first_days)
     bars = Bars(level=level, data_date=date)
     bars.start(f"prepare {LEVEL_DOMAIN[level]}", len(dates))
@@ -147,11 +164,13 @@ def prepare(
         )
     finally:
         bars.close()
-    show(
-        context,
-        {"level": level, "days": len(days), "first": str(days[0].date), "last": str(days[-1].date)},
-        result,
-    )
+    prepared = {
+        "level": level,
+        "days": len(days),
+        "first": str(days[0].date),
+        "last": str(days[-1].date),
+    }
+    show(context, checked | prepared, result)
 
 
 SourceOption = Annotated[

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +30,7 @@ from ecdctr.cli.base import (
 from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
 from ecdctr.console import log, table
-from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.errors import ConfigError
 from ecdctr.store.manifest import Ref
 
 if TYPE_CHECKING:
@@ -184,14 +183,13 @@ def evaluate(
         str | None, typer.Option(help="a version; default: the newest before the day")
     ] = None,
     variant: VariantOption = "default",
-    champion: Annotated[
-        bool, typer.Option(help="score the serving version, too: the gate compares with it")
+    then_gate: Annotated[
+        bool, typer.Option("--gate", help="then let the gate decide whether the version serves")
     ] = False,
     result: ResultOption = None,
 ) -> None:
     """Progressive validation: score a version on a later day; metrics whole and per cohort."""
     from ecdctr.evaluation.evaluate import evaluate
-    from ecdctr.evaluation.stored import current
 
     session = session_of(context)
     before = date - dt.timedelta(days=1)
@@ -199,28 +197,28 @@ def evaluate(
     config, store = session.config(variant), session.store
     with store.in_use():
         found = evaluate(config, store, ref, date)
-        serving = store.alias("serving", ref.experiment, ref.level) if champion else None
-        if serving and serving.date < date:
-            with contextlib.suppress(EcdctrError):  # the gate refuses, and says so
-                current(config, store, serving, date)
-    log(
-        "evaluated",
-        level=ref.level,
-        experiment=ref.experiment,
-        data_date=ref.date,
-        version=ref.version,
-        on=date,
-    )
+    log("evaluated", **_about(ref), on=date)
     payload = {"version": str(ref), "date": str(date), "metrics": found.metrics}
+    if not session.as_json:
+        _print_metrics(f"{ref} on {date}", found.metrics)
+    if then_gate:
+        verdict = _judged(session, ref, date, variant)
+        payload |= verdict
+        if not session.as_json:
+            show(context, verdict)
     if session.as_json:
         show(context, payload, result)
-        return
-    write_result(payload, result)
+    else:
+        write_result(payload, result)
+
+
+def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:
+    """Print a line per cohort."""
     of_all = ("impressions", "ctr", "gauc", "gauc_users", "auc", "log_loss")
     names = (*of_all, "normalized_entropy", "calibration")
-    cohorts = table("cohort", *names, title=f"{ref} on {date}")
-    for cohort, metrics in found.metrics.items():
-        cohorts.add_row(cohort, *(f"{metrics[n]:,.4g}" if n in metrics else "–" for n in names))
+    cohorts = table("cohort", *names, title=title)
+    for cohort, found in metrics.items():
+        cohorts.add_row(cohort, *(f"{found[n]:,.4g}" if n in found else "–" for n in names))
     out.print(cohorts)
 
 
@@ -233,20 +231,29 @@ def gate(
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it is shown to be no worse; a refusal is reported, not an error."""
+    show(context, _judged(session_of(context), Ref.parse(version), date, variant), result)
+
+
+def _judged(session: Session, ref: Ref, date: dt.date, variant: str) -> dict[str, Any]:
+    """Let the gate judge an evaluated version; return its verdict for print and result."""
     from ecdctr.evaluation.gate import gate
 
-    session = session_of(context)
-    ref = Ref.parse(version)
     verdict = gate(session.config(variant), session.store, ref, date)
-    event = "promoted" if verdict.passed else "not promoted"
-    log(event, level=ref.level, experiment=ref.experiment, data_date=ref.date, version=ref.version)
-    shown = {
-        "version": version, "promoted": verdict.passed, "outcome": verdict.outcome.value,
+    log("promoted" if verdict.passed else "not promoted", **_about(ref))
+    return {
+        "version": str(ref), "promoted": verdict.passed, "outcome": verdict.outcome.value,
         "reason": verdict.reason,
         "serving": str(session.store.alias("serving", ref.experiment, ref.level)),
         "power": verdict.power, "needed_days": verdict.needed_days,
     }  # fmt: skip
-    show(context, shown, result)
+
+
+def _about(ref: Ref) -> dict[str, Any]:
+    """What every line of the log says of a version."""
+    return {
+        "level": ref.level, "experiment": ref.experiment, "data_date": ref.date,
+        "version": ref.version,
+    }  # fmt: skip
 
 
 @app.command()

@@ -163,7 +163,7 @@ import json
 from ecdctr.airflow.pipeline import build_dag
 dag = build_dag("actr")
 pods = {}
-for name in ("train", "prepare"):
+for name in ("train", "validate_and_prepare"):
     operator = dag.get_task(name)
     pods[name] = operator.build_pod_request_obj().to_dict()["spec"] | {"pool": operator.pool}
 print(json.dumps(pods, default=str))
@@ -200,7 +200,9 @@ print(json.dumps(pods, default=str))
     volumes = {volume["name"]: volume for volume in pods["train"]["volumes"]}
     assert volumes["ecdctr"]["persistent_volume_claim"]["claim_name"] == "ecdctr"
     assert pods["train"]["security_context"]["run_as_non_root"] is True
-    assert "nvidia.com/gpu" not in pods["prepare"]["containers"][0]["resources"]["limits"]
+    assert (
+        "nvidia.com/gpu" not in pods["validate_and_prepare"]["containers"][0]["resources"]["limits"]
+    )
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path):

@@ -97,10 +97,8 @@ def test_every_step_runs_as_a_pod_and_hands_on_its_result(pods, tpm):
     names = [pod["metadata"]["name"] for pod in pods.cluster.created]
     assert [name.split("-")[1] for name in names] == [
         "validate",
-        "prepare",
         "train",
         "evaluate",
-        "gate",
     ]
     assert pods.store.alias("serving", level="tpm") == Ref("production", "tpm", DATE, "v0001")
     assert pods.store.manifest(Ref("production", "tpm", DATE, "v0001")).airflow_run.startswith(
@@ -130,7 +128,7 @@ def test_a_training_pod_asks_for_gpus_nodes_and_secrets_by_reference(pods, tpm):
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["priorityClassName"] == "training"
     assert pods.pod("train")["metadata"]["annotations"]["team"] == "ads"
-    light = pods.pod("prepare")["spec"]
+    light = pods.pod("validate-and-prepare")["spec"]
     assert "nvidia.com/gpu" not in light["containers"][0]["resources"]["limits"]
     assert not light.get("nodeSelector")
     assert not light.get("tolerations")
@@ -257,8 +255,8 @@ def test_preparation_is_a_spark_application_and_one_that_is_evicted_is_made_agai
         if pod["metadata"]["name"].endswith("-driver")
     ]
     assert [name.rpartition("-")[0].rpartition("-")[0] for name in drivers] == [
-        "ecdctr-prepare",
-        "ecdctr-prepare",  # again, after the first one's eviction
+        "ecdctr-validate-and-prepare",
+        "ecdctr-validate-and-prepare",  # again, after the first one's eviction
         "ecdctr-prepare-next-day",
     ]
     assert [app["spec"]["executor"]["instances"] for app in pods.cluster.submitted] == [3, 3, 3]
