@@ -5,23 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import StudyLink, VersionLink
-from ecdctr.airflow.refusals import RunRefused
+from ecdctr.airflow.refusals import RefusedError, RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
 from ecdctr.config import DEFAULT, Config, Domain, Level
 from ecdctr.errors import TRY_AGAIN
@@ -104,9 +101,7 @@ class ProcessOperator(BaseOperator):
             if code == TRY_AGAIN:
                 raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
             if code:
-                for sentence in sentences(last):
-                    self.log.error("%s", sentence)
-                raise AirflowFailException(last)
+                raise RefusedError(last)
             content: dict[str, Any] = json.loads(result.read_text())
             return content
 
@@ -116,12 +111,6 @@ class ProcessOperator(BaseOperator):
             os.killpg(
                 self._process.pid, signal.SIGTERM
             )  # it leads a session of its own: its workers end too
-
-
-def sentences(text: str, width: int = 100) -> list[str]:
-    """A refusal in lines that a log's window shows whole: what; expected and found; what to do."""
-    parts = re.split(r"(?<=[.;:]) (?=[A-Za-z'])", text.strip())
-    return [line for part in parts for line in textwrap.wrap(part, width, break_long_words=False)]
 
 
 class WaitForDay(BaseOperator):
@@ -216,7 +205,7 @@ class WaitForDay(BaseOperator):
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
         """Called by the triggerer's event."""
         if event["outcome"] != "ready":
-            raise AirflowFailException(
+            raise RefusedError(
                 f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
                 "deliver them and clear this task."
             )
@@ -278,7 +267,7 @@ class WaitForYesterday(BaseOperator):
         config = settings.config.with_variant(self.variant)
         if not config.chained(self.level):
             if self.chain_start:
-                raise AirflowFailException(
+                raise RefusedError(
                     f"chain_start is set, but in variant '{self.variant}' {self.level} does not go on from the day "
                     f"before; leave chain_start empty, or choose a variant with {CHAIN[self.level]}."
                 )
@@ -286,7 +275,7 @@ class WaitForYesterday(BaseOperator):
         date = dt.date.fromisoformat(self.date)
         start = dt.date.fromisoformat(self.chain_start) if self.chain_start else None
         if start and date < start:
-            raise AirflowFailException(
+            raise RefusedError(
                 f"Data date {date} lies before chain_start {start}; start the chain earlier."
             )
         if date == start:
@@ -308,7 +297,7 @@ class WaitForYesterday(BaseOperator):
             and trigger.runs("queued")
             and not trigger.has_version()
         ):
-            raise AirflowFailException(
+            raise RefusedError(
                 f"This backfill runs backwards: the run of {before} is queued behind that of {date}, but variant "
                 f"'{self.variant}' continues each day from the one before. Create it again without --run-backwards."
             )
@@ -326,7 +315,7 @@ class WaitForYesterday(BaseOperator):
             reason = (
                 "its run failed" if event["outcome"] == "failed" else "it did not appear in time"
             )
-            raise AirflowFailException(
+            raise RefusedError(
                 f"{self.level} of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), "
                 "and each day of this variant continues from the day before. Mend that day, then clear this run."
             )

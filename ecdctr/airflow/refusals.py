@@ -1,9 +1,45 @@
-"""What is wrong with a run from its start."""
+"""What is wrong with a run from its start, and how Airflow's log says it: in sentences, without a traceback."""
 
 from __future__ import annotations
 
+import re
+import sys
+import textwrap
+from typing import Any
+
+import structlog
 from airflow.sdk.exceptions import AirflowFailException
 
+WIDTH = 100  # characters of a line that the log's window shows whole
 
-class RunRefused(AirflowFailException):
-    """A run that cannot be as it was asked for: no retry can help, its sentence says what to do."""
+
+class RefusedError(AirflowFailException):
+    """A step that no retry can help. Its frames say nothing to whoever reads the log, so they are left out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        processors = structlog.get_config()[
+            "processors"
+        ]  # those of the task's log, changed in place
+        if without_frames not in processors:
+            processors.insert(0, without_frames)
+
+
+class RunRefused(RefusedError):
+    """A run that cannot be as it was asked for: its sentence says itself what to do."""
+
+
+def without_frames(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Log a refusal as its sentences, a line each, in place of the exception (a processor of structlog)."""
+    given = event.get("exc_info")
+    error = sys.exc_info()[1] if given is True else given
+    if isinstance(error, RefusedError):
+        del event["exc_info"]
+        event["event"] = "\n".join(["Refused:", *sentences(str(error))])
+    return event
+
+
+def sentences(text: str) -> list[str]:
+    """Break a refusal into lines: what; expected and found; what to do."""
+    parts = re.split(r"(?<=[.;:]) (?=[A-Za-z'])", text.strip())
+    return [line for part in parts for line in textwrap.wrap(part, WIDTH, break_long_words=False)]

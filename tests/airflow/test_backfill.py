@@ -166,7 +166,9 @@ def test_a_chain_backfilled_backwards_is_refused_with_the_reason(live, versions)
     conf = {"experiment": "backwards", "variant": "continue"}
     states = backfill(live, "actr", DAYS, conf, "--run-backwards", "--max-active-runs", "1")
     assert states[str(DAYS[-1])] == "failed"
-    assert "This backfill runs backwards" in log_of(live, "actr", DAYS[-1], "wait_for_yesterday")
+    log = log_of(live, "actr", DAYS[-1], "wait_for_yesterday")
+    assert "This backfill runs backwards" in log
+    assert '"frames"' not in log
     assert DAYS[-1] not in [ref.date for ref in versions.versions("backwards", "actr")]
 
 

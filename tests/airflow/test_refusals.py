@@ -7,13 +7,14 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow import alerts
 from ecdctr.airflow.dates import data_date
 from ecdctr.airflow.operators import ProcessOperator, WaitForDay
 from ecdctr.airflow.pipeline import build_dag
-from ecdctr.airflow.refusals import RunRefused
+from ecdctr.airflow.refusals import RunRefused, without_frames
 from ecdctr.errors import ConfigError
 from tests.make import write_config
 
@@ -84,18 +85,27 @@ def test_the_alert_of_a_refused_run_gives_no_other_remedy(caplog):
     assert "To do" not in said[0]
 
 
-def test_a_refusal_of_a_command_stands_in_the_log_a_sentence_a_line(tmp_path, monkeypatch):
-    """The window shows the beginning of a line; what to do stands at its end."""
+def test_a_refusal_stands_in_the_log_a_sentence_a_line_without_frames(tmp_path):
+    """The window shows the beginning of a line; what to do stood at the end, under a traceback."""
     operator = ProcessOperator(
         task_id="t", arguments=["--store", str(tmp_path), "gate", "--version", "x", "--date", "y"]
     )
-    lines: list[str] = []
-    monkeypatch.setattr(operator.log, "error", lambda text, *args: lines.append(text % args))
-    dag, run = SimpleNamespace(dag_id="d"), "r"
-    with pytest.raises(AirflowFailException):
-        operator.execute({"dag": dag, "run_id": run})
+    with structlog.testing.capture_logs() as entries:
+        try:
+            operator.execute({"dag": SimpleNamespace(dag_id="d"), "run_id": "r"})
+        except AirflowFailException:
+            structlog.get_logger("task").exception("Task failed with exception")
+    entry = entries[-1]
+    first, *lines = entry["event"].splitlines()
+    assert first == "Refused:"
     assert len(lines) > 1
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 100
+    assert "exc_info" not in entry
+
+
+def test_an_error_that_is_no_refusal_keeps_its_frames():
+    event = {"event": "Task failed", "exc_info": RuntimeError("killed by signal 9")}
+    assert without_frames(None, "error", dict(event)) == event
 
 
 def look(world, level, variant="default"):
