@@ -15,6 +15,7 @@ from typer.main import Typer, get_command
 
 from ecdctr.console import current_step
 from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
+from ecdctr.impressions.reading import one_reading
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
 PACKAGE = Path(__file__).parents[1]
@@ -30,7 +31,8 @@ def run(app: Typer, arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
     try:
-        code = get_command(app).main(arguments, prog_name="ecdctr", standalone_mode=False)
+        with one_reading():
+            code = get_command(app).main(arguments, prog_name="ecdctr", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files import durable
+from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.restore import load_network
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -85,6 +86,7 @@ def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date)
     )
 
 
+@one_reading()
 def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluation:
     """Evaluate a version on a day and store the result beside the versions; an earlier result is replaced."""
     with store.in_use():

@@ -18,6 +18,7 @@ from ecdctr.errors import EcdctrError, StoreError, TryAgain
 from ecdctr.evaluation.noninferiority import Bound, Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, pair
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import one_reading
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import AliasRecord, Kind, Store
 
@@ -52,6 +53,7 @@ class Verdict(NamedTuple):
         return self.outcome in (Outcome.SERVES, Outcome.FIRST, Outcome.PASSED)
 
 
+@one_reading()
 def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     """Judge an evaluated version, and promote it to `serving` unless there is a reason against it.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import present_days, window
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import keep, settled
 from ecdctr.impressions.schema import DaySchema
 from ecdctr.memory.columns import never
 from ecdctr.memory.join import memory_columns, memory_relation
@@ -46,6 +47,18 @@ PREPARING = (
 )  # and this module; Spark makes the same rows
 
 
+EXTRACTS = (
+    "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
+    """
+    SELECT 'user' AS side, domain, user_id AS id, count(*) AS impressions, sum(click)::BIGINT AS clicks
+    FROM impressions GROUP BY ALL
+    UNION ALL
+    SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
+    ORDER BY side, domain, id
+    """,
+)  # of a day over both domains: its clicks, and its counts per entity
+
+
 class Prepared(NamedTuple):
     """One prepared day."""
 
@@ -54,6 +67,7 @@ class Prepared(NamedTuple):
     fingerprint: str
 
 
+@settled
 def prepare(
     config: Config,
     domain: Domain,
@@ -65,7 +79,8 @@ def prepare(
 
     `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history or counts.
     With data.engine 'spark' examples are made by ecdctr/examples/spark.py, basic ones always here. Raises ContractError
-    for a missing or broken day, before anything is written for it.
+    for a missing or broken day, before anything is written for it. A day that is delivered again meanwhile is prepared
+    again; DeliveredAnew if that never ends.
     """
     prepared = []
     with contextlib.ExitStack() as stack:
@@ -75,9 +90,12 @@ def prepare(
             day = example_path(config, domain, date, basic, remembered)
             if not day.path.exists():
                 build = build or stack.enter_context(_builder(config, domain, basic))
-                _build(
-                    build, date, day.path, open_impressions(config.data.root).where(domain, date)
-                )
+                where = open_impressions(config.data.root).where(domain, date)
+
+                def still(day: Prepared = day) -> bool:
+                    return example_path(config, domain, day.date, basic) == day
+
+                keep(day.path, partial(_build, build, date, where=where), still, where)
             prepared.append(day)
             if on_day:
                 on_day(date)
@@ -194,37 +212,36 @@ def _extract(
 ) -> tuple[Path, Path] | None:
     """Clicks and counts of one day over both domains; None if neither domain has the day."""
     impressions = open_impressions(config.data.root)
-    present = [domain for domain in DOMAINS if impressions.has(domain, date)]
-    if not present:
-        return None
-    raw = {domain: impressions.digest(domain, date) for domain in present}
-    settings = (
-        [_settings(config)["features"]] if config.data.quarantine else []
-    )  # what is set aside
-    name = digest([_code_digest(), config.data.quarantine, raw, *settings])[:20]
     folder = config.data.prepared / "daily" / f"date={date}"
-    clicks, counts = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
-    if clicks.exists() and counts.exists():
-        return clicks, counts
-    selects = [
-        f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {view}"
-        for domain, view in raw_views(connection, config, date).items()
-    ]
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {' UNION ALL '.join(selects)}")
-    write_parquet(
-        connection,
-        "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
-        clicks,
-    )
-    counts_query = """
-        SELECT 'user' AS side, domain, user_id AS id, count(*) AS impressions, sum(click)::BIGINT AS clicks
-        FROM impressions GROUP BY ALL
-        UNION ALL
-        SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
-        ORDER BY side, domain, id
-        """
-    write_parquet(connection, counts_query, counts)
-    return clicks, counts
+
+    def files() -> tuple[Path, Path] | None:
+        raw = {d: impressions.digest(d, date) for d in DOMAINS if impressions.has(d, date)}
+        settings = [_settings(config)["features"]] if config.data.quarantine else []  # sets aside
+        name = digest([_code_digest(), config.data.quarantine, raw, *settings])[:20]
+        made = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
+        return made if raw else None
+
+    found = files()
+    if found is None or all(path.exists() for path in found):
+        return found
+
+    @cache
+    def view() -> None:
+        selects = [
+            f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {relation}"
+            for domain, relation in raw_views(connection, config, date).items()
+        ]
+        union = " UNION ALL ".join(selects)
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {union}")
+
+    def write(target: Path, query: str) -> None:
+        view()
+        write_parquet(connection, query, target)
+
+    where = impressions.where(DOMAINS[0], date)
+    for path, query in zip(found, EXTRACTS, strict=True):
+        keep(path, partial(write, query=query), lambda: files() == found, where)
+    return found
 
 
 def _build_basic(

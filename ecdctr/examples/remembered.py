@@ -14,10 +14,10 @@ import duckdb
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
-from ecdctr.files import durable
 from ecdctr.files.duck import literal
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import keep
 from ecdctr.memory import pairs
 from ecdctr.memory.join import Source
 from ecdctr.memory.table import WEEK, build_table, days_since, newest_table
@@ -79,13 +79,15 @@ class Remembered:
             return None
         name = digest([_code_digest(), self.config.data.quarantine, key, content])[:20]
         path = self.config.data.prepared / "daily" / f"date={date}" / f"pairs-{name}.parquet"
-        if not path.exists():
+
+        def write(target: Path) -> None:
             query = pairs.pairs_sql(views(date), key, date)
-            durable.make_dir(path.parent)
-            with durable.replacing(path) as temporary:
-                connection.execute(
-                    f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
-                )
+            connection.execute(
+                f"COPY ({query}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+            )
+
+        where = open_impressions(self.config.data.root).where(DOMAINS[0], date)
+        keep(path, write, lambda: _content(self.config, date) == content, where)
         return path
 
     def _table_path(self, key: str, date: dt.date) -> Path:
@@ -100,15 +102,19 @@ class Remembered:
         return self._names[date]
 
     def _content(self, date: dt.date) -> dict[Domain, str]:
-        """The digest of a day of each domain that has it."""
-        impressions = open_impressions(self.config.data.root)
         if date not in self._contents:
-            self._contents[date] = {
-                domain: impressions.digest(domain, date)
-                for domain in DOMAINS
-                if impressions.has(domain, date)
-            }
+            self._contents[date] = _content(self.config, date)
         return self._contents[date]
+
+
+def _content(config: Config, date: dt.date) -> dict[Domain, str]:
+    """The digest of a day of each domain that has it."""
+    impressions = open_impressions(config.data.root)
+    return {
+        domain: impressions.digest(domain, date)
+        for domain in DOMAINS
+        if impressions.has(domain, date)
+    }
 
 
 @lru_cache(maxsize=1)

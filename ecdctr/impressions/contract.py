@@ -14,6 +14,7 @@ from ecdctr.errors import ContractError, first_line
 from ecdctr.files import duck
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
     DAMAGED,
     ColumnType,
@@ -95,6 +96,7 @@ def validate_day(
     return DayReport(domain, date, rows, clicks, violations, schema)
 
 
+@one_reading()
 def validate(
     config: Config,
     domains: Iterable[Domain],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable
 
 from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError
+from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
 
 
@@ -33,3 +35,14 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
             f"(now {config.data.allowed_missing_days})."
         )
     return [date for date in dates if date in present]
+
+
+def whole_days(
+    config: Config, domain: Domain, after: dt.date, until: dt.date, most: int
+) -> list[dt.date]:
+    """The last days after one and up to another that were delivered whole, as data.ready says: `most` at most."""
+    delivery = Delivery.of(config.data)
+    dates = open_impressions(config.data.root).dates(domain)
+    newest_first = (date for date in reversed(dates) if after < date <= until)
+    whole = (date for date in newest_first if delivery.lacks(domain, date) is None)
+    return list(itertools.islice(whole, most))[::-1]

@@ -49,10 +49,6 @@ class Delivery(NamedTuple):
         import pyarrow as pa  # not at the top: a DAG file is parsed without it
         import pyarrow.parquet as pq
 
-        if isinstance(self.root, str):  # a listing that is kept for a minute may lack a part
-            from ecdctr.impressions.remote import forget_listings
-
-            forget_listings()
         impressions = open_impressions(self.root)
         text = impressions.read_text(domain, date, self.marker).strip()
         if not (text.isascii() and text.isdigit()):

@@ -12,7 +12,10 @@ from ecdctr.impressions.local import LocalImpressions
 
 
 class Impressions(Protocol):
-    """Days of both domains: <root>/domain=<natural|ads>/date=<YYYY-MM-DD>/*.parquet."""
+    """Days of both domains: <root>/domain=<natural|ads>/date=<YYYY-MM-DD>/*.parquet.
+
+    What lies there now; at a URL, inside `one_reading`, what lay there when it was first asked.
+    """
 
     def dates(self, domain: Domain) -> list[dt.date]:
         """List the dates that have at least one file, sorted."""
@@ -23,7 +26,7 @@ class Impressions(Protocol):
         ...
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
-        """List the names and bytes of all files in a day's folder, read or not; empty if there is none."""
+        """List the names and bytes of all files right in a day's folder, read or not; empty if there is none."""
         ...
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,9 @@ class LocalImpressions:
         sizes = {}
         for name in _names(folder):
             with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-                sizes[name] = (folder / name).stat().st_size
+                found = (folder / name).stat()
+                if stat.S_ISREG(found.st_mode):  # a folder of a marker's name promises nothing
+                    sizes[name] = found.st_size
         return sizes
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
@@ -42,7 +45,10 @@ class LocalImpressions:
         return sorted(folder / name for name in _names(folder) if is_part(name))
 
     def digest(self, domain: Domain, date: dt.date) -> str:
-        return digest_files(self.files(domain, date))
+        try:
+            return digest_files(self.files(domain, date))
+        except FileNotFoundError:  # delivered again between the look and the reading
+            return digest_files(self.files(domain, date))
 
     def where(self, domain: Domain, date: dt.date) -> str:
         return str(day_folder(self.root, domain, date))
@@ -53,11 +59,12 @@ class LocalImpressions:
 
 
 def digest_files(paths: list[Path]) -> str:
-    """Return SHA-256 over the digests of files; each is read once per size and time of change."""
+    """Return SHA-256 over the digests of files; each is read once per size and times of change."""
     parts = hashlib.sha256()
     for path in paths:
-        stat = path.stat()
-        parts.update(_digest_file(str(path), stat.st_size, stat.st_mtime_ns).encode())
+        found = path.stat()
+        times = found.st_mtime_ns, found.st_ctime_ns
+        parts.update(_digest_file(str(path), found.st_size, *times).encode())
     return parts.hexdigest()
 
 
@@ -69,6 +76,6 @@ def _names(folder: Path) -> list[str]:
 
 
 @lru_cache(maxsize=100_000)
-def _digest_file(path: str, size: int, mtime_ns: int) -> str:
+def _digest_file(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

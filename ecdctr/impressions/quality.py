@@ -10,15 +10,16 @@ import datetime as dt
 import json
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
-from ecdctr.files import durable
 from ecdctr.impressions.contract import connect
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import keep, settled
 from ecdctr.impressions.schema import read_schema
 from ecdctr.impressions.shift import Sample, population_stability_index
 
@@ -61,6 +62,7 @@ class Finding(NamedTuple):
         return f"{self.domain} {self.date}: {self.measure}: expected {self.expected}, found {self.found}"
 
 
+@settled
 def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
     """Compare a day with the `quality.trailing_days` before it; nothing is said with fewer than three days there.
 
@@ -196,19 +198,23 @@ def _profile(
 ) -> Profile:
     """A day's profile, kept beside the prepared examples under the digest of its content."""
     features = [(feature.name, feature.kind) for feature in config.features]
-    name = digest([open_impressions(config.data.root).digest(domain, date), features])[:20]
-    path = config.data.prepared / "profiles" / f"domain={domain}" / f"date={date}" / f"{name}.json"
-    if path.exists():
-        return Profile(**json.loads(path.read_text()))
-    files = open_impressions(config.data.root).files(domain, date)
-    schema, violations = read_schema(files, config.features)
-    if schema is None:
-        raise ContractError(". ".join(map(str, violations)) + ".")
-    made = _measure(connection, f"({schema.select()})", features)
-    durable.make_dir(path.parent)
-    with durable.replacing(path) as temporary:
+    impressions = open_impressions(config.data.root)
+    folder = config.data.prepared / "profiles" / f"domain={domain}" / f"date={date}"
+
+    def path() -> Path:
+        said = [impressions.digest(domain, date), features, Profile._fields]
+        return folder / f"{digest(said)[:20]}.json"
+
+    def write(temporary: Path) -> None:
+        schema, violations = read_schema(impressions.files(domain, date), config.features)
+        if schema is None:
+            raise ContractError(". ".join(map(str, violations)) + ".")
+        made = _measure(connection, f"({schema.select()})", features)
         temporary.write_text(json.dumps(made._asdict()))
-    return made
+
+    target = path()
+    keep(target, write, lambda: path() == target, impressions.where(domain, date))
+    return Profile(**json.loads(target.read_text()))
 
 
 def _measure(

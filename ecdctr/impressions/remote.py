@@ -1,7 +1,7 @@
 """Impressions at a URL: any that fsspec opens. A day is copied to this machine when it is read, and kept for a while.
 
 On S3, GCS and Azure obstore does the work, as for the store. The copy of a day is named by what its listing says (its
-names, sizes, tags), so that a day that is delivered anew is copied anew.
+names, sizes, tags), so that a day that is delivered anew is copied anew; what is copied is what was listed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,13 +23,20 @@ from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.layout import date_of, is_part
 from ecdctr.impressions.local import digest_files
+from ecdctr.impressions.reading import DeliveredAnew, Files, listings
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
 DIGESTS = "digests.json"  # beside a copied day's files
-LISTED_FOR = 60.0  # seconds; a day that is delivered in a process's life is seen so much later
-Files = dict[str, dict[str, Any]]
-_LISTED: dict[tuple[str, str], tuple[float, Files]] = {}
-clock = time.monotonic
+SAYS = (
+    "size",
+    "e_tag",
+    "ETag",
+    "etag",
+    "mtime",
+    "modified",
+    "last_modified",
+    "created",
+)  # of its content
 
 
 class RemoteImpressions:
@@ -51,7 +57,7 @@ class RemoteImpressions:
         return bool(_listing(self.root, domain, date))
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
-        listing = _ask(self.root, f"domain={domain}/date={date}")  # whoever waits asks anew
+        listing = _list(self.root, f"domain={domain}/date={date}")
         return {path.rsplit("/", 1)[1]: int(info["size"]) for path, info in listing.items()}
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
@@ -64,18 +70,14 @@ class RemoteImpressions:
         listing = _listing(self.root, domain, date)
         if not listing:
             return []
-        filesystem, _ = _open(self.root)
 
         def fill(target: Path) -> None:
             for path, info in listing.items():
                 copy = target / path.rsplit("/", 1)[1]
                 with _explained(self.root):
-                    filesystem.get_file(path, str(copy))
-                if copy.stat().st_size != info["size"]:
-                    forget_listings()  # it was delivered anew since it was listed
-                    raise ContractError(
-                        f"{path}: expected {info['size']} bytes, found {copy.stat().st_size}; copy again."
-                    )
+                    now = _copied(self.root, path, copy)
+                if now != info or copy.stat().st_size != info["size"]:
+                    raise DeliveredAnew(self.where(domain, date))
             durable.write_bytes(target / DIGESTS, json.dumps(durable.digests(target)).encode())
 
         def valid(target: Path) -> bool:
@@ -114,10 +116,7 @@ class RemoteImpressions:
 
 
 def _key(domain: Domain, date: dt.date, listing: Files) -> str:
-    said = {
-        path: {key: str(value) for key, value in info.items()} for path, info in listing.items()
-    }
-    return f"domain={domain}/date={date}/{digest(said)[:20]}"
+    return f"domain={domain}/date={date}/{digest(listing)[:20]}"
 
 
 def _listing(root: str, domain: Domain, date: dt.date) -> Files:
@@ -125,26 +124,25 @@ def _listing(root: str, domain: Domain, date: dt.date) -> Files:
     return {path: info for path, info in sorted(entries.items()) if is_part(path.split("/")[-1])}
 
 
-def forget_listings() -> None:
-    """Ask anew the next time."""
-    _LISTED.clear()
-
-
 def _list(root: str, folder: str, deep: bool = False) -> Files:
-    """What lies in a domain's folder or in a day's: path and what the listing says of it.
+    """What lies in a domain's folder or in a day's: path and what the listing says of its content.
 
-    From a listing of the whole domain, remembered for LISTED_FOR: whoever looks for a window of days asks for each of
-    them many times, and a listing is a request.
+    From a listing of the whole domain, which a command keeps: whoever looks for a window of days asks for each of them
+    many times, and a listing is a request.
     """
-    domain = folder.split("/")[0]
-    listed = _LISTED.get((root, domain))
-    if listed is None or clock() - listed[0] >= LISTED_FOR:
-        listed = _LISTED[root, domain] = clock(), _ask(root, domain)
+    held = listings()
+    if held is None:
+        entries = _ask(root, folder)
+    else:
+        domain = folder.split("/")[0]
+        if (root, domain) not in held:
+            held[root, domain] = _ask(root, domain)
+        entries = held[root, domain]
     start = f"{_open(root)[1]}/{folder}/"
     slashes = 1 if deep else 0
     return {
         path: info
-        for path, info in listed[1].items()
+        for path, info in entries.items()
         if path.startswith(start) and path.count("/", len(start)) <= slashes
     }
 
@@ -152,22 +150,61 @@ def _list(root: str, folder: str, deep: bool = False) -> Files:
 def _ask(root: str, folder: str) -> Files:
     """What lies under a folder now; on object storage one request per 1,000 objects."""
     filesystem, path = _open(root)
-    scheme = root.split("://")[0]
     with _explained(root):
-        if scheme not in BY_OBSTORE:
+        if not _by_obstore(root):
             filesystem.invalidate_cache()
             entries: Files = filesystem.find(f"{path}/{folder}", maxdepth=2, detail=True)
-            return entries
+            return {name: _said(info) for name, info in entries.items()}
         import obstore  # fsspec's own walk asks for every folder
 
         bucket, _, prefix = path.partition("/")
-        store = obstore.store.from_url(f"{scheme}://{bucket}")
-        pages = obstore.list(store, prefix=f"{prefix}/{folder}".lstrip("/"))
-        return {
-            f"{bucket}/{one['path']}": {"size": one["size"], "e_tag": one["e_tag"]}
-            for page in pages
-            for one in page
-        }
+        pages = obstore.list(_bucket(root, bucket), prefix=f"{prefix}/{folder}".lstrip("/"))
+        return {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
+
+
+def _copied(root: str, path: str, target: Path) -> dict[str, Any] | None:
+    """Copy a file, and return what a listing would say of the content that was copied; None if it is gone."""
+    try:
+        return _copy(root, path, target)
+    except FileNotFoundError:
+        return None
+
+
+def _copy(root: str, path: str, target: Path) -> dict[str, Any]:
+    filesystem, _ = _open(root)
+    if not _by_obstore(root):
+        filesystem.get_file(path, str(target))
+        filesystem.invalidate_cache()
+        return _said(filesystem.info(path))
+    import obstore
+
+    bucket, _, key = path.partition("/")
+    found = obstore.get(_bucket(root, bucket), key)
+    with target.open("wb") as file:
+        for chunk in found:
+            file.write(chunk)
+    return _said(dict(found.meta))
+
+
+def _said(info: dict[str, Any]) -> dict[str, Any]:
+    """What of a file's description changes with its content: its tag, and where it has none the times."""
+    tag = str(info.get("e_tag") or "").strip('"')
+    if tag:
+        return {"size": info["size"], "e_tag": tag}
+    return {name: str(info[name]) for name in SAYS if info.get(name) is not None} | {
+        "size": info["size"]
+    }
+
+
+def _by_obstore(root: str) -> bool:
+    return root.split("://")[0] in BY_OBSTORE
+
+
+@lru_cache(maxsize=16)
+def _bucket(root: str, bucket: str) -> Any:
+    import obstore
+
+    return obstore.store.from_url(f"{root.split('://')[0]}://{bucket}")
 
 
 @lru_cache(maxsize=16)
@@ -178,7 +215,7 @@ def _cache(root: str) -> Cache:
 
 @lru_cache(maxsize=16)
 def _open(root: str) -> tuple[Any, str]:
-    if root.split("://")[0] in BY_OBSTORE:
+    if _by_obstore(root):
         try:
             from obstore.fsspec import register
         except ImportError:

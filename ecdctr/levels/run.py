@@ -14,6 +14,7 @@ from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.quality import check_day
+from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
 from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_parts
@@ -49,6 +50,7 @@ class Built(Generic[Network]):
     quality: list[str]
 
 
+@one_reading()
 def run(steps: Steps[Network]) -> Outcome:
     """Train a level as asked and publish the version, unless one with the same fingerprint is there.
 

@@ -1,0 +1,99 @@
+"""One reading of the impressions: what a command sees of them is of one moment, or it begins anew.
+
+Days are delivered again at any time, also while they are read. So a domain at a URL is listed once per command, and what
+is kept under a name that says what it is made of gets that name only if this is still so when it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from ecdctr.errors import TryAgain
+from ecdctr.files import durable
+
+ATTEMPTS = 3  # of work on days that are delivered meanwhile
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Files = dict[str, dict[str, Any]]  # path: what a listing says of it
+_LISTINGS: ContextVar[dict[tuple[str, str], Files] | None] = ContextVar("listings", default=None)
+
+
+class DeliveredAnew(TryAgain):
+    """Impressions were delivered again while they were read."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where} was delivered again while it was read; nothing was kept of it. Run the command again."
+        )
+
+
+@contextlib.contextmanager
+def one_reading() -> Iterator[None]:
+    """A block, such as a command, in which each domain at a URL is listed once; blocks inside share its listings.
+
+    Outside any, whoever asks gets what lies there now.
+    """
+    if _LISTINGS.get() is not None:
+        yield
+        return
+    token = _LISTINGS.set({})
+    try:
+        yield
+    finally:
+        _LISTINGS.reset(token)
+
+
+def listings() -> dict[tuple[str, str], Files] | None:
+    """The listings of this reading by root and domain folder; None outside of any."""
+    return _LISTINGS.get()
+
+
+def settled(work: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Let a function work in one reading, and again in another one where days were delivered meanwhile.
+
+    Raises DeliveredAnew when they are each time.
+    """
+
+    @functools.wraps(work)
+    def again(*given: Given.args, **named: Given.kwargs) -> Result:
+        with one_reading():
+            for _ in range(ATTEMPTS - 1):
+                with contextlib.suppress(DeliveredAnew):
+                    return work(*given, **named)
+                _forget()
+            return work(*given, **named)
+
+    return again
+
+
+def keep(
+    target: Path, write: Callable[[Path], None], still: Callable[[], bool], where: str
+) -> None:
+    """Write a file that is named by what it is made of, unless it is there.
+
+    `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps nothing, if not;
+    also for what `write` raises then: files that go away are no damage.
+    """
+    if target.exists():
+        return
+    durable.make_dir(target.parent)
+    with durable.replacing(target) as temporary:
+        try:
+            write(temporary)
+        except Exception as error:
+            if still():
+                raise
+            raise DeliveredAnew(where) from error
+        if not still():
+            raise DeliveredAnew(where)
+
+
+def _forget() -> None:
+    held = _LISTINGS.get()
+    if held is not None:
+        held.clear()

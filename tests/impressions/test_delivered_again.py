@@ -1,0 +1,192 @@
+"""A day that is delivered again while it is read: what is kept under a name is what the name says, in a folder and at URLs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.config import Config
+from ecdctr.errors import ContractError
+from ecdctr.examples import clean
+from ecdctr.examples.prepare import prepare
+from ecdctr.impressions import contract, quality
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.quality import check_day
+from ecdctr.impressions.reading import ATTEMPTS, DeliveredAnew, one_reading
+from tests.conftest import DATE
+from tests.make import changed
+from tests.store.s3 import S3Server
+from tests.store.test_objects import upload
+
+NEXT = DATE + dt.timedelta(days=1)
+MEMORY = {"enabled": True, "windows": [3, 10]}
+
+
+class Log:
+    """Ads of two days at some place, delivered as often as asked for, each time with the other labels."""
+
+    def __init__(self, config: Config, folder: Path, send: Callable[[Path], str | Path]) -> None:
+        self.folder, self.send = folder, send
+        for date in (DATE, NEXT):
+            source = Path(config.data.root) / "domain=ads" / f"date={date}"
+            shutil.copytree(source, folder / "domain=ads" / source.name)
+        self.config = changed(config, "data", root=send(folder))
+
+    def deliver(self, date: dt.date) -> None:
+        for path in (self.folder / "domain=ads" / f"date={date}").glob("*.parquet"):
+            table = pq.read_table(path, partitioning=None)
+            place = table.column_names.index("click")
+            flipped = pc.cast(pc.subtract(1, table["click"]), table.schema.field("click").type)
+            pq.write_table(table.set_column(place, "click", flipped), path.with_suffix(".new"))
+            path.with_suffix(".new").replace(path)
+        self.send(self.folder)
+
+    def kept(self, prepared: Path) -> dict[str, bytes]:
+        """All that preparation keeps of the days as they are now."""
+        config = changed(self.config, "data", prepared=prepared)
+        for basic in (False, True):
+            prepare(config, "ads", [NEXT], basic)
+        return files(prepared)
+
+
+def files(prepared: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(prepared).as_posix(): path.read_bytes()
+        for path in prepared.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(params=["folder", "file", "s3"])
+def log(
+    request: pytest.FixtureRequest, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Log:
+    folder = tmp_path / "data"
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    if request.param == "folder":
+        return Log(config, folder, lambda path: path)
+    if request.param == "file":
+        return Log(config, folder, lambda path: path.as_uri())
+    server: S3Server = request.getfixturevalue("s3")
+    url = server.new_url()
+
+    def send(path: Path) -> str:
+        upload(server, path, url)
+        return url
+
+    return Log(config, folder, send)
+
+
+def before_look(
+    monkeypatch: pytest.MonkeyPatch, number: int, deliver: Callable[[], None]
+) -> Callable[[], bool]:
+    """Deliver just before preparation's look at a day with that number; says whether there were so many looks."""
+    looks, look = [0], contract.validate_day
+
+    def looked(*given: Any) -> contract.DayReport:
+        looks[0] += 1
+        if looks[0] == number:
+            deliver()
+        return look(*given)
+
+    monkeypatch.setattr(clean, "validate_day", looked)
+    return lambda: looks[0] >= number
+
+
+@pytest.mark.parametrize("what", ["examples", "basic", "memory"])
+@pytest.mark.parametrize("again", [DATE, NEXT])
+def test_examples_of_a_day_delivered_again_meanwhile_are_those_that_their_name_says(
+    log, tmp_path, monkeypatch, what, again
+):
+    if what == "memory":
+        log.config = log.config.with_overlay({"memory": MEMORY}, "test")
+    for number in range(1, 20):
+        before = log.kept(tmp_path / f"before{number}")
+        there = changed(log.config, "data", prepared=tmp_path / f"during{number}")
+        with monkeypatch.context() as patch:
+            reached = before_look(patch, number, lambda: log.deliver(again))
+            found = prepare(there, "ads", [NEXT], what == "basic")
+        after = log.kept(tmp_path / f"after{number}")
+        assert files(there.data.prepared).items() <= (before | after).items(), number
+        if isinstance(there.data.root, Path):  # what was copied before is of one moment, too
+            assert found == prepare(there, "ads", [NEXT], what == "basic"), "the newest delivery"
+        if not reached():
+            break
+    assert number == {"basic": 2, "examples": 4, "memory": 6}[what], "each look was tried"
+
+
+def test_a_day_that_never_stops_coming_ends_in_a_sentence_and_nothing_is_kept(
+    log, tmp_path, monkeypatch
+):
+    if not isinstance(log.config.data.root, Path):
+        pytest.skip("a copy ends it")
+    there = changed(log.config, "data", prepared=tmp_path / "prepared")
+    look = contract.validate_day
+
+    def looked(*given: Any) -> contract.DayReport:
+        log.deliver(NEXT)
+        return look(*given)
+
+    monkeypatch.setattr(clean, "validate_day", looked)
+    with pytest.raises(DeliveredAnew, match=r"date=.* was delivered again while it was read"):
+        prepare(there, "ads", [NEXT], basic=True)
+    assert files(there.data.prepared) == {}
+    assert ATTEMPTS > 1
+
+
+def test_a_day_that_is_taken_away_meanwhile_is_told_as_missing_and_not_as_damaged(
+    log, tmp_path, monkeypatch
+):
+    if not isinstance(log.config.data.root, Path):
+        pytest.skip("what was copied stays")
+    there = changed(log.config, "data", prepared=tmp_path / "prepared")
+    look = contract.validate_day
+
+    def looked(*given: Any) -> contract.DayReport:
+        report = look(*given)
+        shutil.rmtree(log.folder / "domain=ads" / f"date={NEXT}", ignore_errors=True)
+        return report
+
+    monkeypatch.setattr(clean, "validate_day", looked)
+    with pytest.raises(ContractError, match=r"days are missing"):
+        prepare(there, "ads", [NEXT], basic=True)
+
+
+def test_a_profile_is_of_the_day_that_its_name_says(log, tmp_path, monkeypatch):
+    """The day's file is replaced between the digest and the reading."""
+    there = changed(log.config, "data", prepared=tmp_path / "prepared")
+    measure, calls = quality._measure, [0]
+
+    def measured(*given: Any) -> quality.Profile:
+        calls[0] += 1
+        if calls[0] == 1:
+            log.deliver(NEXT)
+        return measure(*given)
+
+    monkeypatch.setattr(quality, "_measure", measured)
+    monkeypatch.setattr(quality, "FEWEST_DAYS", 1)
+    check_day(there, "ads", NEXT)
+    again = changed(log.config, "data", prepared=tmp_path / "again")
+    check_day(again, "ads", NEXT)
+    now, fresh = files(there.data.prepared), files(again.data.prepared)
+    assert {name: now[name] for name in now if name in fresh} == {
+        n: fresh[n] for n in now if n in fresh
+    }
+
+
+def test_copies_are_of_what_was_listed(log):
+    if isinstance(log.config.data.root, Path):
+        pytest.skip("no copies")
+    impressions = open_impressions(log.config.data.root)
+    with one_reading():
+        assert impressions.has("ads", NEXT)
+        log.deliver(NEXT)
+        with pytest.raises(DeliveredAnew):
+            impressions.files("ads", NEXT)
