@@ -139,6 +139,9 @@ def ablation(
         Path | None,
         typer.Option(help="timings.json of a demo, to be shown beside where there is one"),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="also keep the page in the store, under this name")
+    ] = None,
     result: ResultOption = None,
 ) -> None:
     """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
@@ -166,21 +169,26 @@ def ablation(
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    text = results_page(
-        records,
-        users,
-        Origin(
-            study.world.name,
-            options.command,
-            options.base,
-            options.own_data,
-            about.read_text() if about else None,
-        ),
-        speeds,
-        json.loads(demo.read_text()) if demo and demo.exists() else None,
-        _picture(records, target) if target else None,
+    origin = Origin(
+        study.world.name,
+        options.command,
+        options.base,
+        options.own_data,
+        about.read_text() if about else None,
     )
-    _write_or_print(context, text, target, result, {"gauc": mean_gauc(records)})
+    steps = json.loads(demo.read_text()) if demo and demo.exists() else None
+
+    def page(picture: str | None) -> str:
+        return results_page(records, users, origin, speeds, steps, picture)
+
+    payload: dict[str, Any] = {"gauc": mean_gauc(records)}
+    if name:
+        from ecdctr.studies.ablation.stored import save_ablation
+
+        folder = save_ablation(session_of(context).store, name, study.world.name, records, page)
+        payload |= {"study": str(folder), "name": name}
+    text = page(_picture(records, target) if target else None)
+    _write_or_print(context, text, target, result, payload)
 
 
 def _picture(records: list[dict[str, Any]], target: Path) -> str:

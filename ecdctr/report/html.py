@@ -12,14 +12,18 @@ from markupsafe import Markup
 from ecdctr.report.templates import environment
 
 
+def rendered(markdown: str) -> str:
+    """Turn Markdown into the body of a page; HTML inside it is shown as text."""
+    return str(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
+
+
 def as_html(markdown: str, folder: Path) -> str:
     """The page; pictures that it names are read from `folder`. HTML inside the Markdown is shown as text."""
 
     def inlined(found: re.Match[str]) -> str:
         return f'src="data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")}"'
 
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    body = re.sub(r'src="([^":/]+\.png)"', inlined, body)
+    body = re.sub(r'src="([^":/]+\.png)"', inlined, rendered(markdown))
     title = markdown.partition("\n")[0].lstrip("# ")
     templates = environment("ecdctr.report")
     return templates.get_template("markdown.html").render(title=title, body=Markup(body))  # noqa: S704  # rendered here

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 import statistics
 import time
 import warnings
@@ -24,6 +25,7 @@ from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
 from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
+from ecdctr.studies.ablation.stored import save_ablation
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.forgetting.page import About, write_study
 from tests.store.test_store import manifest as bare_manifest
@@ -266,6 +268,23 @@ def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain,
     assert "img-src data:;" in policy, "or the browser shows no picture"
     assert "script-src" not in policy
     assert "default-src 'none'" in policy
+
+
+def test_an_ablations_page_stands_among_the_experiments_with_its_picture(client, store, chain):
+    about = {"date": str(DAY), "cohort": "all", "gauc": 0.7, "auc": 0.7, "log_loss": 0.3}
+    about |= {"calibration": 1.0, "daily_samples": 10, "daily_seconds": 1.0, "daily_bytes": 5}
+    records = [
+        about | {"row": row, "seed": seed} for row in ("ads_only", "full") for seed in (1, 2)
+    ]
+    text = f"# Results\n\n{NASTY}\n\n| row | GAUC |\n| --- | --- |\n| full | 0.7 |\n"
+    save_ablation(store, "rows", "demo", records, lambda picture: text + f"\n![cost]({picture})\n")
+    assert "full 0.7000" in client.get("/experiments").text
+    page = client.get("/study/rows").text
+    assert "<td>full</td>" in page
+    assert NASTY not in page
+    (source,) = re.findall(r'<img src="([^"]+)"', page)
+    assert client.get(source).headers["content-type"] == "image/png"
+    assert "data:image/png;base64," in client.get("/study/rows/study.html").text
 
 
 @pytest.mark.parametrize(

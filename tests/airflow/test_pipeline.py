@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -126,9 +127,10 @@ def test_an_ablation_runs_from_its_form(airflow):
     }
     done = dags_test(airflow, "ablation", conf)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    reports = list((Path(airflow.environment["ECDCTR_STORE"]).parent / "ablation").glob("*.md"))
-    assert len(reports) == 1
-    assert "| full E-CDCTR |" in reports[0].read_text()
+    page = Store(airflow.environment["ECDCTR_STORE"]).study("ablation") / "study.md"
+    assert "| full E-CDCTR |" in page.read_text()
+    said = done.stdout + done.stderr
+    assert re.search(r"name +ablation", said), "the task's button Study needs it"
 
 
 @pytest.mark.airflow

@@ -12,18 +12,20 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from markupsafe import Markup
 
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.chart import chart, common_days
 from ecdctr.config import PRODUCTION
 from ecdctr.errors import StoreError
+from ecdctr.report.html import rendered
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
 COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
 STUDY_FILES = {
-    "heat.png": "image/png", "curves.png": "image/png", "matrix.csv": "text/csv", "study.html": "text/html",
+    "heat.png": "image/png", "cost.png": "image/png", "curves.png": "image/png", "matrix.csv": "text/csv", "study.html": "text/html",
 }  # fmt: skip
 CSV_METRICS = ("gauc", "auc", "log_loss", "calibration")
 HEADERS = {
@@ -165,11 +167,15 @@ class Pages:
         return PlainTextResponse(text.getvalue(), headers=headers, media_type="text/csv")
 
     def study(self, request: Request, name: str) -> HTMLResponse:
-        """Show a forgetting study."""
+        """Show a study: its forgetting, or an ablation's page."""
         store = self.open_store()
         study = views.study(store, name)
         if study is None:
             raise HTTPException(404, f"No study '{name}' in {store.root}.")
+        if study["kind"] == "ablation":
+            body = rendered((store.study(name) / "study.md").read_text())
+            body = body.replace('src="cost.png"', f'src="{_base(request)}/study/{name}/cost.png"')
+            return self._page(request, "ablation.html", study=study, body=Markup(body))  # noqa: S704  # rendered here
         return self._page(request, "study.html", study=study, names=views.measure_names(study))
 
     def study_file(self, name: str, file: str) -> FileResponse:
@@ -182,6 +188,11 @@ class Pages:
         return FileResponse(store.study(name) / file, media_type=media_type, headers=headers)
 
     def _page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
-        base = request.scope.get("root_path", "")
-        text = self.templates.get_template(name).render(base=base, colours=COLOURS, **values)
+        template = self.templates.get_template(name)
+        text = template.render(base=_base(request), colours=COLOURS, **values)
         return HTMLResponse(text, headers=HEADERS)
+
+
+def _base(request: Request) -> str:
+    """Where Airflow has mounted the pages."""
+    return str(request.scope.get("root_path", ""))

@@ -170,13 +170,13 @@ def _parents(manifest: Manifest) -> list[Ref]:
 
 
 def studies(store: Store) -> list[dict[str, Any]]:
-    """The forgetting studies, newest first."""
+    """The studies, forgetting and ablations, newest first."""
     found = [study(store, name) for name in store.studies()]
     return sorted((one for one in found if one), key=lambda one: one["written_at"], reverse=True)
 
 
 def study(store: Store, name: str) -> dict[str, Any] | None:
-    """What a study found (ecdctr/studies/forgetting/page.py), None if there is none of that name."""
+    """What a study found (ecdctr/studies: forgetting/page.py, ablation/stored.py); None if there is none of that name."""
     if name not in store.studies():
         return None
     content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text())

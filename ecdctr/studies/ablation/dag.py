@@ -19,7 +19,7 @@ from ecdctr.config import Config
 DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
 
 It is one resumable command: a run with the same params goes on where the last one stopped, and nothing that it trains
-touches production. The last line of the task's log names the report.
+touches production. Its page stands under **E-CDCTR → Experiments**, and behind the task's button `Study`.
 """
 ROWS = ("ads_only", "no_tpm", "full")
 
@@ -39,7 +39,7 @@ def build_ablation_dag() -> DAG:
     arguments = ["ablation", "--rows", "{{ refuse_unknown(dag_run) }}{{ params.rows | join(',') }}"]
     for name in ("base", "seeds", "world", "workers", "eval_days", "chain_days"):
         arguments += [f"--{name.replace('_', '-')}", f"{{{{ params.{name} }}}}"]
-    arguments += ["--work", work, "--out", f"{work}/{{{{ run_id }}}}.md"]
+    arguments += ["--work", work, "--name", "{{ params.study }}"]
     with DAG(
         dag_id="ecdctr_ablation",
         description="What each part of the method brings, on simulated worlds",
@@ -63,6 +63,13 @@ def _refuse_unknown(names: list[str], dag_run: Any) -> str:
 def _params(config: Config) -> dict[str, Param]:
     known = ["full", *sorted(config.variants)]
     return {
+        "study": Param(
+            "ablation",
+            type="string",
+            pattern=r"^[a-z0-9][a-z0-9_-]{0,24}$",
+            title="Study",
+            description="Names the page; an earlier study of this name is replaced.",
+        ),
         "rows": Param(
             [row for row in ROWS if row in known],
             type="array",

@@ -60,6 +60,7 @@ def write_study(
         (folder / "study.md").write_text(markdown)
         (folder / "study.html").write_text(_html(folder, about, measures, failed, advice))
         content = {
+            "kind": "forgetting",
             "name": about.name,
             "world": about.world,
             "days": [str(day) for day in about.days],
