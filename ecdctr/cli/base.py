@@ -105,7 +105,9 @@ EvaluationDateOption = Annotated[
 ]
 WorldOption = Annotated[
     str,
-    typer.Option(help="the simulated world: tiny, demo, large, or a YAML file of its settings"),
+    typer.Option(
+        help="the simulated world: tiny, demo, large, visits, or a YAML file of its settings"
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -47,9 +47,9 @@ def simulate(
     name, sim = load_world(world, changes or ())
     root = _target(context, root)
     bars = Bars()
-    bars.start(f"simulate {name}", sim.days * (sim.natural_per_day + sim.ads_per_day))
+    bars.start(f"simulate {name}", sim.days)
     try:
-        rows = simulate(sim, seed, root, workers, bars.advance)
+        rows = simulate(sim, seed, root, workers, lambda _: bars.advance(1))
     finally:
         bars.close()
     last = sim.start + dt.timedelta(days=sim.days - 1)

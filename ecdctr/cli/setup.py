@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -19,9 +20,16 @@ COLOURS = {"ok": "green", "note": "yellow", "mend": "red"}
 
 
 @app.command()
-def schema(context: typer.Context) -> None:
+def schema(
+    world: Annotated[
+        bool, typer.Option("--world", help="of simulated worlds instead of the configuration")
+    ] = False,
+) -> None:
     """Print the JSON schema of the configuration: every key, its type, default and meaning."""
-    sys.stdout.write(json.dumps(Config.model_json_schema(), indent=1) + "\n")
+    from ecdctr.worlds.named import SETTINGS
+
+    made = SETTINGS.json_schema() if world else Config.model_json_schema()
+    sys.stdout.write(json.dumps(made, indent=1) + "\n")
 
 
 @app.command()

@@ -308,7 +308,7 @@ def forgetting(
         found = run_forgetting(study, workers, bars)
     finally:
         bars.close()
-    dates, recurrence = study.dates(numbers[0]), study.world.settings.recurrence_days
+    dates, recurrence = study.dates(numbers[0]), _recurrence(study.world.settings)
     where = f"the simulated world '{study.world.name}'"
     about = About(name, where, dates, numbers, hold_out_every, recurrence)
     _write_study(context, about, found, result)
@@ -378,7 +378,7 @@ def matrix_report(
         found = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
-            recurrence = json.loads((root / "world.json").read_text())["recurrence_days"]
+            recurrence = json.loads((root / "world.json").read_text()).get("recurrence_days")
         about = About(name, str(root), dates, numbers, hold_out_every, recurrence)
         _write_study(context, about, found, result)
 
@@ -422,6 +422,11 @@ def _dates(first: dt.date, last: dt.date) -> list[dt.date]:
     if (last - first).days < 2:
         raise ConfigError(f"--from {first} --to {last}: expected three days or more, oldest first.")
     return window(last, (last - first).days + 1)
+
+
+def _recurrence(settings: Any) -> int | None:
+    """After how many days interests return, if it is one number for all users."""
+    return getattr(settings, "recurrence_days", None)
 
 
 def _names(rows: str) -> tuple[str, ...]:

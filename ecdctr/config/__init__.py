@@ -21,6 +21,7 @@ from ecdctr.config.terms import (
 )
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
+from ecdctr.config.visits import Visits
 
 __all__ = [
     "DEFAULT",
@@ -51,6 +52,7 @@ __all__ = [
     "Tpm",
     "Training",
     "Tuning",
+    "Visits",
     "digest",
     "load_config",
     "merged",

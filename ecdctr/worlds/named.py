@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from ecdctr.config import Simulation, digest, validated
+from pydantic import Field, TypeAdapter
+
+from ecdctr.config import Simulation, Visits, digest, validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import parse_yaml, read_yaml
 
 PACKAGED = Path(__file__).parent
+SETTINGS: TypeAdapter[Simulation | Visits] = TypeAdapter(
+    Annotated[Simulation | Visits, Field(discriminator="kind")]
+)
 
 
 class NamedWorld(NamedTuple):
     """A world's settings and what files and pages call it."""
 
     name: str
-    settings: Simulation
+    settings: Simulation | Visits
 
 
 def packaged() -> list[str]:
@@ -32,13 +37,13 @@ def load_world(world: str, changes: Iterable[str] = ()) -> NamedWorld:
     an unknown name, a missing file, an unknown key or a value out of range.
     """
     path = _path(world)
-    settings = validated(Simulation, read_yaml(path, "world"), str(path))
+    settings = validated(SETTINGS, read_yaml(path, "world"), str(path))
     changed = dict(map(_change, changes))
     if not changed:
         return NamedWorld(path.stem, settings)
     merged = settings.model_dump(mode="json") | changed
     return NamedWorld(
-        f"{path.stem}-{digest(changed)[:8]}", validated(Simulation, merged, f"{path} with --set")
+        f"{path.stem}-{digest(changed)[:8]}", validated(SETTINGS, merged, f"{path} with --set")
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ecdctr.errors import ConfigError
+from ecdctr.worlds.daily import make_day, make_world
 from ecdctr.worlds.named import load_world, packaged
-from ecdctr.worlds.simulate import make_day, make_world
 
 # Digests of the worlds as they were when they stood in the source.
 BEFORE = {

@@ -1,0 +1,229 @@
+"""A simulated world in which users come in visits; each default names the public statistic behind it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ecdctr.config.section import MAX_DAYS, Section
+
+
+class Visits(Section):
+    """A world with visits; ecdctr/worlds/feed.py puts its mechanisms together."""
+
+    kind: Literal["visits"] = Field(description="users come in visits that both domains share")
+    start: dt.date = Field(dt.date(2026, 1, 1), description="first day")
+    days: int = Field(120, ge=1, le=MAX_DAYS, description="how many days it has; sane: 60 to 365")
+    users: int = Field(
+        20_000,
+        ge=10,
+        le=10**8,
+        description="users, those that arrive later included; KuaiRand-27K has 27,285, the Complete Journey 2,469",
+    )
+    new_user_share: float = Field(
+        0.15, ge=0, lt=1, description="users that arrive during the simulated days; sane: 0 to 0.5"
+    )
+
+    # When they come: ecdctr/worlds/visits.py
+    visits_per_month: float = Field(
+        4.0,
+        gt=0,
+        le=3000,
+        description="of a user who has not left, on average; the Complete Journey has 5.3 trips, short video apps "
+        "several a day; sane: 0.5 to 60",
+    )
+    activity_spread: float = Field(
+        1.0,
+        ge=0,
+        le=3,
+        description="standard deviation of the logarithm of users' rates of visits; 1.13 in the Complete Journey; "
+        "sane: 0.5 to 1.5",
+    )
+    gap_spread: float = Field(
+        1.1,
+        ge=0.05,
+        le=3,
+        description="standard deviation of the logarithm of a user's gaps between visits; log-normal between sessions "
+        "in Halfaker et al. 2015, 1.08 within households in the Complete Journey; sane: 0.5 to 2",
+    )
+    leaving_per_month: float = Field(
+        0.1,
+        ge=0,
+        le=10,
+        description="rate at which users leave; an assumption, since churn is seldom published; sane: 0 to 0.3",
+    )
+    returning: float = Field(
+        0.5, ge=0, le=1, description="share of leavers that come back; an assumption"
+    )
+    away_days: float = Field(
+        45.0,
+        gt=0,
+        le=MAX_DAYS,
+        description="median absence of those that come back; an assumption; sane: 14 to 120",
+    )
+
+    # What a visit holds: ecdctr/worlds/feed.py
+    per_visit: float = Field(
+        16.0,
+        ge=1,
+        le=1000,
+        description="impressions of a visit, on average; the Complete Journey has 9.4 purchases a trip; sane: 4 to 100",
+    )
+    per_visit_spread: float = Field(
+        0.8,
+        ge=0,
+        le=3,
+        description="standard deviation of the logarithm of the same; sane: 0 to 1.2",
+    )
+    ads_share: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="of impressions; 0.22 in the Complete Journey as converted here; sane: 0.003 to 0.25",
+    )
+
+    # What there is to show: ecdctr/worlds/items.py
+    natural_items: int = Field(
+        2000, ge=50, le=10**8, description="items of natural content alive at once"
+    )
+    ad_items: int = Field(
+        400, ge=20, le=10**8, description="ads alive at once; 700 in the Complete Journey"
+    )
+    natural_life_days: float = Field(
+        5.0,
+        gt=0,
+        le=10**6,
+        description="median life of natural content; MIND (Wu et al. 2020) reports that most news are gone after two "
+        "days, shops keep products for years; sane: 1 to 1000",
+    )
+    ad_life_days: float = Field(
+        21.0,
+        gt=0,
+        le=10**6,
+        description="median life of an ad; the mailers of the Complete Journey last a week; sane: 7 to 90",
+    )
+    life_spread: float = Field(
+        0.8, ge=0, le=3, description="standard deviation of the logarithm of both lives"
+    )
+    popularity_exponent: float = Field(
+        0.8,
+        ge=0,
+        le=2,
+        description="of the Zipf law of what is drawn; 0.64 to 0.83 in Breslau et al. 1999, 1.16 for the types of the "
+        "Complete Journey; sane: 0.6 to 1.2",
+    )
+    promoted_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="ads that are items of natural content; 698 of 700 in the Complete Journey",
+    )
+
+    # What is shown of it: ecdctr/worlds/ranker.py
+    candidates: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="items from which the earlier ranker takes one; 1 shows at random",
+    )
+    ranker_skill: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="how much the earlier ranker sees of a user's lasting taste; 0 ranks by chance",
+    )
+    position_effect: float = Field(
+        0.25,
+        ge=0,
+        le=3,
+        description="fall of the logit with the logarithm of the position; position bias as in Craswell et al. 2008",
+    )
+
+    # What users like: ecdctr/worlds/interests.py
+    latent_dim: int = Field(8, ge=2, le=1024, description="numbers that an interest consists of")
+    lasting: float = Field(
+        0.7,
+        ge=0,
+        le=5,
+        description="strength of taste that never changes; GAUC of the oracle shows it",
+    )
+    returning_interest: float = Field(
+        0.7, ge=0, le=5, description="strength of interests that come and go; sane: 0 to 1.5"
+    )
+    periods: tuple[float, ...] = Field(
+        (7.0, 30.0, 91.0),
+        description="days after which interests return, a user has one of them: week, month, season",
+    )
+    period_shares: tuple[float, ...] = Field(
+        (0.2, 0.3, 0.2),
+        description="users with each period; the others' interests never return; an assumption",
+    )
+    renewal_days: float = Field(
+        60.0, gt=0, le=MAX_DAYS, description="in which an interest that never returns is replaced"
+    )
+    domain_correlation: float = Field(
+        0.8, ge=0, le=1, description="between natural and ads preference; sane: 0 to 1"
+    )
+    natural_ctr: float = Field(
+        0.2,
+        gt=0,
+        lt=0.9,
+        description="clicks of natural content; 0.249 in the Complete Journey; sane: 0.05 to 0.4",
+    )
+    ads_ctr: float = Field(
+        0.1,
+        gt=0,
+        lt=0.9,
+        description="clicks of ads; 0.169 in the Complete Journey, 0.17 in Avazu, 0.05 at Taobao, 0.04 in Ali-CCP",
+    )
+
+    # What is clicked again: ecdctr/worlds/habits.py
+    habits: int = Field(
+        4, ge=1, le=64, description="items at a time that a user clicks again and again"
+    )
+    habit_days: float = Field(
+        28.0, ge=1, le=MAX_DAYS, description="for which an item stays a habit, if it lives so long"
+    )
+    repetition: float = Field(
+        0.03,
+        ge=0,
+        le=1,
+        description="share of impressions that show a habit; 15 to 59 % of consumptions are new in the data of Benson "
+        "et al. 2016, 35 % of purchases by type in the last quarter of the Complete Journey; near 0 for news",
+    )
+    habit_strength: float = Field(
+        1.5, ge=0, le=10, description="by which a habit raises the logit of a click"
+    )
+    kind_strength: float = Field(
+        0.5, ge=0, le=10, description="the same for items of a user's two kinds (categories)"
+    )
+
+    # What is kept for evaluation
+    held_out_days: int = Field(
+        14, ge=0, le=MAX_DAYS, description="last days that have held-out ads besides"
+    )
+    held_out_per_visit: int = Field(
+        12,
+        ge=1,
+        le=10_000,
+        description="held-out ads of a visit on these days; never trained on; docs/map.md says what they can show",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Visits:
+        if len(self.periods) != len(self.period_shares):
+            raise ValueError(
+                f"periods and period_shares: expected as many of both, found {len(self.periods)} "
+                f"and {len(self.period_shares)}"
+            )
+        if any(period < 2 for period in self.periods) or any(
+            share < 0 for share in self.period_shares
+        ):
+            raise ValueError("periods: expected 2 days or more; period_shares: not below 0")
+        if sum(self.period_shares) > 1 + 1e-9:
+            raise ValueError(
+                f"period_shares: expected a sum of 1 at most, found {sum(self.period_shares):g}"
+            )
+        return self
