@@ -64,7 +64,7 @@ def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str
 
 def output_of(command: list[str]) -> str:
     """What a command prints; ends the bench with the command's own words when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
     return done.stdout
@@ -96,7 +96,7 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "cores": os.cpu_count(),
         "processor": platform.machine(),

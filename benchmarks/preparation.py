@@ -52,6 +52,7 @@ def ours(config: Config, day: dt.date, cold: bool) -> Path:
 
 
 def paths(config: Config, days: list[dt.date], domain: Any) -> list[Path]:
+    """Return the files of a domain's days."""
     return [
         path for date in days for path in open_impressions(config.data.root).files(domain, date)
     ]

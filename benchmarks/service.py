@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
             connection.request("POST", "/score", bodies[i % len(bodies)])
             answer = connection.getresponse()
             answer.read()
-            assert answer.status == 200
+            assert answer.status == HTTPStatus.OK
             found.append(time.perf_counter() - began)
             i += 1
 
@@ -59,7 +60,7 @@ def main() -> None:
     rows = []
     made = requests(config, day)
     command = [sys.executable, "-m", "ecdctr.cli", "serve", "--bundle", str(bundle), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
             port = next(

@@ -156,7 +156,7 @@ def install_peers() -> None:
     if stamp.exists() and stamp.read_text() == listed.read_text():
         return
     print("Installing the peers into .venv-peers (once) ...", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
     pip = [
         str(PEERS / "bin" / "python"),
         "-m",
@@ -165,7 +165,7 @@ def install_peers() -> None:
         "--quiet",
         "--disable-pip-version-check",
     ]
-    subprocess.run([*pip, "-r", str(listed)], check=True)  # noqa: S603
+    subprocess.run([*pip, "-r", str(listed)], check=True)
     stamp.write_text(listed.read_text())
 
 

@@ -98,12 +98,9 @@ def table(*names: str, title: str | None = None) -> Table:
     return made
 
 
-_step = ""  # what the process is at, for the message of an error that nobody foresaw
-
-
 def current_step() -> str:
-    """The piece of work that was begun last, empty before the first."""
-    return _step
+    """Return the piece of work that was begun last, empty before the first."""
+    return Bars.step
 
 
 class Bars:
@@ -111,6 +108,8 @@ class Bars:
 
     `fields` say what the work is about; every line of a log carries them.
     """
+
+    step = ""  # a process does one thing at a time; for the message of an error that nobody foresaw
 
     def __init__(self, **fields: object) -> None:
         self.fields = fields
@@ -130,8 +129,7 @@ class Bars:
 
     def start(self, what: str, total: int) -> None:
         """A piece of work of `total` units begins."""
-        global _step  # one process does one thing at a time
-        _step = what
+        Bars.step = what
         self._what, self._total, self._done, self._since = what, total, 0, time.perf_counter()
         self._logged = self._since
         if self.live:

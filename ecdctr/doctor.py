@@ -16,6 +16,7 @@ from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
 
+FREE_GB = 5  # of disk, below which doctor warns
 DAYS_LOOKED_AT = 60  # evaluations, newest first
 WANTED = {
     "torch": "2.13",
@@ -47,8 +48,9 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
     free = shutil.disk_usage(folder).free / 1e9
     findings.append(
         Finding(
-            free > 5,
-            f"{free:.0f} GB free at {folder}" + ("" if free > 5 else "; make room for 5 GB"),
+            free > FREE_GB,
+            f"{free:.0f} GB free at {folder}"
+            + ("" if free > FREE_GB else f"; make room for {FREE_GB} GB"),
         )
     )
     try:

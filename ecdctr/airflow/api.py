@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -112,7 +113,7 @@ class Api:
         try:
             self.call("POST", path, body)
         except RefusedError as refused:
-            if refused.status != 409:
+            if refused.status != HTTPStatus.CONFLICT:
                 raise
             there = self.call("GET", made)
             if any(there[key] != value for key, value in same.items()):
@@ -141,9 +142,9 @@ class Api:
         if "Authorization" not in self._client.headers and path not in OPEN:
             self._client.headers["Authorization"] = f"Bearer {self._token()}"
         answer = self._client.request(method, path, json=body)
-        if answer.status_code >= 500:
+        if answer.is_server_error:
             raise ServerError(f"{answer.status_code} {answer.text[:300]}")
-        if answer.status_code >= 400:
+        if answer.is_client_error:
             raise RefusedError(
                 f"Airflow refused {method} {path}: {answer.status_code} {answer.text[:500]}",
                 answer.status_code,

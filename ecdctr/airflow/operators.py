@@ -27,6 +27,7 @@ from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
 CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
+KILLED = 128 + 9  # as a shell counts SIGKILL
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/run.py, written into the manifest
 
 
@@ -80,7 +81,7 @@ class ProcessOperator(BaseOperator):
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
             command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
-            self._process = subprocess.Popen(  # noqa: S603  # a list, no shell; values are checked by the command
+            self._process = subprocess.Popen(  # a list, no shell; values are checked by the command
                 command,
                 env=os.environ | {RUN_VARIABLE: f"{context['dag'].dag_id}/{context['run_id']}"},
                 stdout=subprocess.PIPE,
@@ -94,7 +95,7 @@ class ProcessOperator(BaseOperator):
                 last = line.rstrip() or last
                 self.log.info("%s", line.rstrip())
             code = self._process.wait()
-            if code < 0 or code == 137:
+            if code < 0 or code == KILLED:
                 raise RuntimeError(
                     f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be retried."
                 )

@@ -64,7 +64,7 @@ def postgres(data: Path, port: int | None = None) -> Iterator[str]:
         settings = [part for setting in (*SETTINGS, *here) for part in ("-c", setting)]
         process = None
         try:
-            process = subprocess.Popen(  # noqa: S603  # a list, no shell
+            process = subprocess.Popen(  # a list, no shell
                 [*_become(), str(programs / "postgres"), "-D", str(data), *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -94,7 +94,7 @@ def _url(sockets: Path) -> str:
 
 def _ready(programs: Path, sockets: Path, port: int) -> bool:
     probe = [str(programs / "pg_isready"), "-q", "-h", str(sockets), "-p", str(port), "-U", USER]
-    return subprocess.run([*probe, "-d", "postgres"], check=False).returncode == 0  # noqa: S603
+    return subprocess.run([*probe, "-d", "postgres"], check=False).returncode == 0
 
 
 def _programs() -> Path | None:
@@ -133,7 +133,7 @@ def _create(programs: Path, data: Path, log: Path) -> None:
         "--auth=trust",
         "--no-sync",
     ]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [*command, "--encoding=UTF8", "--no-locale"], capture_output=True, text=True, check=False
     )
     if done.returncode:

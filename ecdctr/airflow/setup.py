@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _airflow(*arguments: str) -> None:
-    done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
     if done.returncode:
         raise EcdctrError(
             f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"

@@ -85,7 +85,7 @@ class Airflow:
 
     def command(self, *arguments: str) -> None:
         """Run an airflow command, quiet unless it fails; raises EcdctrError with what it said."""
-        done = subprocess.run(  # noqa: S603  # a list, no shell
+        done = subprocess.run(  # a list, no shell
             [_airflow(), *arguments],
             env=self.environment,
             capture_output=True,
@@ -100,7 +100,9 @@ class Airflow:
     def call(self, arguments: list[str]) -> int:
         """Run an airflow command with this terminal; return its exit code."""
         command = [_airflow(), *arguments]
-        return subprocess.run(command, env=self.environment, check=False).returncode  # noqa: S603  # a list, no shell
+        return subprocess.run(
+            command, env=self.environment, check=False
+        ).returncode  # a list, no shell
 
     def migrate(self) -> None:
         """Make the metadata database, or bring it up to date; on SQLite unless the Airflow is running."""
@@ -133,7 +135,7 @@ class Airflow:
             stack.callback(self.stop)
             with self.log.open("a") as log:
                 for name, options in COMPONENTS.items():
-                    self._parts[name] = subprocess.Popen(  # noqa: S603
+                    self._parts[name] = subprocess.Popen(
                         [*_ending_with_us(), _airflow(), name, *options],
                         env=self.environment | {MARK: str(self.home)},
                         stdin=subprocess.DEVNULL,

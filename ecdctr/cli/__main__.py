@@ -1,4 +1,4 @@
-"""python -m ecdctr.cli"""
+"""Run `python -m ecdctr.cli`."""
 
 from ecdctr.cli import main
 

@@ -20,6 +20,8 @@ from ecdctr.files import durable
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
+YEARS = range(1970, 2200)
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -65,8 +67,8 @@ def parse_date(text: str) -> dt.date:
         date = dt.datetime.strptime(text, "%Y-%m-%d").date()  # a day has no zone
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a date; expected YYYY-MM-DD.") from None
-    if not 1970 <= date.year < 2200:
-        raise typer.BadParameter(f"{text} is not a day between 1970 and 2199.")
+    if date.year not in YEARS:
+        raise typer.BadParameter(f"{text} is not a day between {YEARS[0]} and {YEARS[-1]}.")
     return date
 
 
@@ -79,7 +81,7 @@ def parse_number(text: str) -> int | None:
     """A whole number that is not below 0, None for an empty option; raises typer.BadParameter."""
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+    if not (text.isascii() and text.isdigit() and int(text) < 2**63):
         raise typer.BadParameter(f"'{text}': expected a whole number, not below 0.")
     return int(text)
 
@@ -153,6 +155,7 @@ def session_of(context: typer.Context) -> Session:
 
 
 def show(context: typer.Context, payload: dict[str, Any], result: Path | None = None) -> None:
+    """Print a command's result, as JSON with --json, and write it into `result` if there is one."""
     write_result(payload, result)
     if session_of(context).as_json:
         sys.stdout.write(as_json(payload) + "\n")
@@ -163,6 +166,7 @@ def show(context: typer.Context, payload: dict[str, Any], result: Path | None = 
 
 
 def write_result(payload: dict[str, Any], result: Path | None) -> None:
+    """Write a command's result as JSON into a file, whole or not at all."""
     if result:
         durable.make_dir(result.parent)
         with durable.replacing(result) as temporary:

@@ -43,18 +43,20 @@ def run(app: Typer, arguments: list[str]) -> int:
         if isinstance(ended.__context__, OSError):  # typer's own answer to a broken pipe
             return _nobody_reads()
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except NoArgsIsHelpError as error:
+        return error.exit_code  # the help was printed, there is no more to say
     except BaseException as error:
-        code, sentence = explained(error, arguments)
-        if isinstance(error, NoArgsIsHelpError):
-            return error.exit_code  # the help was printed, there is no more to say
-        if "--debug" in arguments:
-            traceback.print_exception(error)
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(
-                20
-            )  # mostly the first process says the same, and this one is stopped meanwhile
-        print(f"ecdctr: {sentence}", file=sys.stderr)
-        return code
+        return _told(error, arguments)
+
+
+def _told(error: BaseException, arguments: list[str]) -> int:
+    code, sentence = explained(error, arguments)
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    if os.environ.get("RANK", "0") != "0":  # mostly the first process says the same,
+        time.sleep(20)  # and this one is stopped meanwhile
+    print(f"ecdctr: {sentence}", file=sys.stderr)
+    return code
 
 
 def _nobody_reads() -> int:

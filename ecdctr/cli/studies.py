@@ -29,8 +29,8 @@ from ecdctr.config import Level
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.files import durable
-from ecdctr.impressions.days import window
 from ecdctr.store.store import experiment_of
+from ecdctr.studies.forgetting.days import study_days
 
 SeedsOption = Annotated[
     str, typer.Option(help="comma-separated seeds; each gives its own world and weights")
@@ -345,7 +345,7 @@ def matrix_row(
             "judged on impressions that it has learned. Train it with the same value."
         )
     with session.store.in_use():
-        held_out = held_out_ads(session.config(), _dates(first, last), hold_out_every)
+        held_out = held_out_ads(session.config(), study_days(first, last), hold_out_every)
         row = stored_row(session.config(), session.store, ref, held_out)
     show(context, {"version": str(ref), "days": len(held_out.dates), "cells": row.num_rows}, result)
 
@@ -368,7 +368,7 @@ def matrix_report(
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect
 
-    session, numbers, dates = session_of(context), parse_seeds(seeds), _dates(first, last)
+    session, numbers, dates = session_of(context), parse_seeds(seeds), study_days(first, last)
     experiments = {
         variant: [experiment_of(name, variant, seed) for seed in numbers]
         for variant in _names(variants)
@@ -416,12 +416,6 @@ def _write_study(context: typer.Context, about: Any, found: Any, result: Path | 
         out.print(f"Heat maps and curves: {folder}/study.html", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _dates(first: dt.date, last: dt.date) -> list[dt.date]:
-    if (last - first).days < 2:
-        raise ConfigError(f"--from {first} --to {last}: expected three days or more, oldest first.")
-    return window(last, (last - first).days + 1)
 
 
 def _recurrence(settings: Any) -> int | None:

@@ -156,7 +156,7 @@ class Steps:
         console.print(title, style="bold", highlight=False)
         started = time.perf_counter()
         yield
-        self.seconds[title.split("(")[0].strip()] = time.perf_counter() - started
+        self.seconds[title.partition("(")[0].strip()] = time.perf_counter() - started
         console.print(f"       {time.perf_counter() - started:.0f} s", style="dim")
 
 
@@ -196,7 +196,7 @@ def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
         str(store),
         *arguments,
     ]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603
+    if subprocess.run(command, check=False).returncode:
         raise EcdctrError(f"'ecdctr {' '.join(arguments)}' failed; its message stands above.")
 
 

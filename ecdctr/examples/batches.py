@@ -208,13 +208,12 @@ def read_chunks(
                 keep = (index % part.hold_out_every == 0) == part.held_out
             if part.share < 1:
                 keep &= draw.random(batch.num_rows) < part.share
-            if not keep.all():
-                batch = batch.filter(pa.array(keep))
-            code = np.full(batch.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
-            arrays = [*batch.columns, pa.array(code)]
+            kept = batch if keep.all() else batch.filter(pa.array(keep))
+            code = np.full(kept.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
+            arrays = [*kept.columns, pa.array(code)]
             # by names: one day's file says that a column has no nulls, another's does not
-            waiting.append(pa.record_batch(arrays, names=[*batch.schema.names, "domain"]))
-            rows += batch.num_rows
+            waiting.append(pa.record_batch(arrays, names=[*kept.schema.names, "domain"]))
+            rows += kept.num_rows
             if rows >= chunk_rows:
                 yield _joined(waiting)
                 waiting, rows = [], 0
@@ -256,6 +255,7 @@ def training_batches(
     batch_size: int,
     chunk_rows: int,
     seed: int,
+    *,
     skip: int = 0,
     device: torch.device = CPU,
     shard: Shard = WHOLE,

@@ -17,6 +17,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 from ecdctr.errors import ConfigError
 
+NO_TEXT = re.compile(
+    "[\x00-\x08\x0b-\x1f\ud800-\udfff]"
+)  # of code points below a space, tab and newline are
 LIMIT_BYTES = 4 << 20
 LIMIT_VALUES = 200_000  # with what anchors repeat
 TAG = "tag:yaml.org,2002:"
@@ -49,7 +52,7 @@ _Loader.yaml_implicit_resolvers.setdefault("", []).append((f"{TAG}null", re.comp
 
 def _text(loader: _Loader, node: Node) -> str:
     text: str = loader.construct_scalar(node)  # type: ignore[arg-type]  # it refuses other nodes
-    if any((ord(c) < 32 and c not in "\t\n") or 0xD800 <= ord(c) < 0xE000 for c in text):
+    if NO_TEXT.search(text):
         raise ConstructorError(
             problem=f"{text!r:.60} holds a character that is no text", problem_mark=node.start_mark
         )

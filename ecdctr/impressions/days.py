@@ -11,6 +11,8 @@ from ecdctr.errors import ContractError
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
 
+NAMED = 10  # missing days in a message
+
 
 def window(end: dt.date, days: int) -> list[dt.date]:
     """The `days` dates that end with `end`, oldest first."""
@@ -28,7 +30,7 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
         dates = [date for date in dates if date >= min(present)]
     missing = [date for date in dates if date not in present]
     if len(missing) > config.data.allowed_missing_days:
-        names = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
+        names = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
         raise ContractError(
             f"{config.data.root}/domain={domain}: {len(missing)} of {len(dates)} days are missing "
             f"({dates[0]} to {dates[-1]}): {names}. Deliver them, or raise data.allowed_missing_days "

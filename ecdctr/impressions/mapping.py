@@ -114,6 +114,7 @@ def check_expressions(db: duckdb.DuckDBPyConnection, mapping: Mapping) -> dict[s
 
 
 def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Return the type of each column of a table."""
     return {row[0]: row[1] for row in db.execute(f"DESCRIBE {identifier(table)}").fetchall()}
 
 

@@ -134,7 +134,7 @@ def _list(root: str, folder: str, deep: bool = False) -> Files:
     if held is None:
         entries = _ask(root, folder)
     else:
-        domain = folder.split("/")[0]
+        domain = folder.partition("/")[0]
         if (root, domain) not in held:
             held[root, domain] = _ask(root, domain)
         entries = held[root, domain]
@@ -197,14 +197,14 @@ def _said(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_obstore(root: str) -> bool:
-    return root.split("://")[0] in BY_OBSTORE
+    return root.partition("://")[0] in BY_OBSTORE
 
 
 @lru_cache(maxsize=16)
 def _bucket(root: str, bucket: str) -> Any:
     import obstore
 
-    return obstore.store.from_url(f"{root.split('://')[0]}://{bucket}")
+    return obstore.store.from_url(f"{root.split('://', maxsplit=1)[0]}://{bucket}")
 
 
 @lru_cache(maxsize=16)

@@ -28,7 +28,7 @@ class TargetAttention(nn.Module):
     def forward(
         self, target: torch.Tensor, history: torch.Tensor, gaps: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """target [B, d], history [B, H, d], gaps [B, H], mask [B, H] true where there is a click → [B, d]."""
+        """Target [B, d], history [B, H, d], gaps [B, H], mask [B, H] true where there is a click → [B, d]."""
         (batch, dim), heads = target.shape, self.heads
         size = dim // heads
         query = self.query(target).view(batch, heads, size) / size**0.5

@@ -66,7 +66,7 @@ def save(
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """safetensors makes files that only their owner may read: let those read it who may read the folder."""
+    """Safetensors makes files that only their owner may read: let those read it who may read the folder."""
     save_file(tensors, path)
     path.chmod(path.parent.stat().st_mode & 0o666)
 

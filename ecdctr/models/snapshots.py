@@ -21,7 +21,7 @@ class EntitySnapshots(nn.Module):
     merged: torch.Tensor | None
 
     def __init__(self, vectors: torch.Tensor, present: torch.Tensor, settings: Snapshots) -> None:
-        """vectors [rows, K, d], present [rows, K] bool, newest snapshot first.
+        """Vectors [rows, K, d], present [rows, K] bool, newest snapshot first.
 
         Kept as [K, rows, d], so that the sums over K run along the batch.
         """

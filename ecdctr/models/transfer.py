@@ -54,10 +54,10 @@ def elastic_weight_consolidation(
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for total, gradient in zip(fisher, gradients, strict=True):
             if gradient is not None:
-                total += gradient.square() * len(batch)
+                total.add_(gradient.square() * len(batch))
         count += 1
     for total in fisher:
-        total /= max(count, 1)
+        total.div_(max(count, 1))
 
     def penalty() -> torch.Tensor:
         terms = [

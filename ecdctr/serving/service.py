@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -259,7 +260,11 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         status, content = await _answer(service, request)
         service.metrics.requests.labels(str(status)).inc()
         service.metrics.seconds.observe(time.perf_counter() - began)
-        return JSONResponse(content, status, {"Retry-After": "1"} if status == 503 else None)
+        return JSONResponse(
+            content,
+            status,
+            {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None,
+        )
 
     async def health(_: Request) -> Response:
         return JSONResponse(

@@ -25,7 +25,7 @@ from ecdctr.errors import StoreError, TryAgain, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.store.lease import Leases
-from ecdctr.store.manifest import VERSION
+from ecdctr.store.manifest import STUDIES, VERSION
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
 TRIES = 100  # of a swap, against others who change the same object
@@ -149,17 +149,17 @@ class ObjectStorage:
             return self.cache.root / "folders" / group / name
         if content is None:
             raise StoreError(f"{self.root}/{place}/{CONTENTS} is missing.")
-        contents: dict[str, str] = json.loads(content)
+        digests: dict[str, str] = json.loads(content)
 
         def fill(target: Path) -> None:
-            for name, digest in contents.items():
-                path = target / name
+            for file, digest in digests.items():
+                path = target / file
                 durable.make_dir(path.parent)
-                self._download(f"{place}/{name}", path)
+                self._download(f"{place}/{file}", path)
                 if durable.sha256(path) != digest:
-                    raise StoreError(f"{self.root}/{place}/{name} differs from its digest.")
+                    raise StoreError(f"{self.root}/{place}/{file} differs from its digest.")
 
-        return self.cache.folder(place, fill, lambda target: durable.has_files(target, contents))
+        return self.cache.folder(place, fill, lambda target: durable.has_files(target, digests))
 
     def add(
         self,
@@ -175,7 +175,7 @@ class ObjectStorage:
         """
         self.check()
         self.leases.check()
-        self._enlist(group.split("/")[0])
+        self._enlist(group.partition("/")[0])
         key, version = f"{group}/index.json", ""
         for attempt in range(TRIES):
             index, tag = self._read_json(key)
@@ -199,7 +199,7 @@ class ObjectStorage:
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Under a new name in the bucket; the index then points there, and the old objects go."""
         self.check()
-        self._enlist(group.split("/")[0])
+        self._enlist(group.partition("/")[0])
         place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
         self._upload(folder, place)
 
@@ -419,11 +419,13 @@ def _by_age(name: str) -> tuple[str, int, str]:
 
 def _split(path: str) -> tuple[str | None, str]:
     """The group and the place that an object belongs to; no group for documents, logs and indexes."""
-    parts = path.split("/")
-    if len(parts) >= 5 and parts[1] == "evaluations":
-        return "/".join(parts[:3]), "/".join(parts[:5])
-    if parts[0] == ".studies" and len(parts) >= 3:
-        return parts[0], "/".join(parts[:2])
-    if len(parts) >= 5 and VERSION.match(parts[3]):
-        return "/".join(parts[:2]), "/".join(parts[:4])
+    match path.split("/"):
+        case [experiment, "evaluations", level, day, version, *_]:
+            group = f"{experiment}/evaluations/{level}"
+            return group, f"{group}/{day}/{version}"
+        case [group, study, _, *_] if group == STUDIES:
+            return group, f"{group}/{study}"
+        case [experiment, level, date, version, _, *_] if VERSION.match(version):
+            group = f"{experiment}/{level}"
+            return group, f"{group}/{date}/{version}"
     return None, path

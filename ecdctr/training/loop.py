@@ -177,7 +177,9 @@ def _batches(job: Job, epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
     data = (job.parts, job.inputs, job.vocabularies, batch_size, chunk_rows)
     seed = job.seed * 1000 + epoch
     streams = [
-        training_batches(*data, seed, first, device, shard=Shard(number, settings.shards))
+        training_batches(
+            *data, seed, skip=first, device=device, shard=Shard(number, settings.shards)
+        )
         for number in shards_of(job.workers, settings)
     ]
     empty = Batch.empty(job.parts[0], job.inputs, job.vocabularies).to(device)

@@ -127,7 +127,7 @@ class CrossBatchNorm(nn.BatchNorm1d):
     """BatchNorm over the samples of all processes; torch's SyncBatchNorm does it on GPUs only."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """values [B, F] → [B, F]; B may differ between processes and be 0."""
+        """Values [B, F] → [B, F]; B may differ between processes and be 0."""
         from torch.distributed.nn.functional import all_reduce
 
         assert self.num_batches_tracked is not None  # noqa: S101

@@ -44,7 +44,7 @@ class Workers(NamedTuple):
         if not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device(
-            "cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+            "cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         )
 
     def total(self, *values: float) -> list[float]:
@@ -96,7 +96,7 @@ ALONE = Workers()
 @lru_cache(maxsize=1)
 def join() -> Workers:
     """Meet the other processes that the environment speaks of; raises ConfigError for one that says half."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
+    count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]

@@ -66,17 +66,16 @@ def _claim_root(sim: Simulation | Visits, seed: int, root: Path) -> None:
         path.write_text(json.dumps(described, indent=1))
 
 
-_worker: tuple[Simulation | Visits, Daily | Feed, Path]
+_worker: list[tuple[Simulation | Visits, Daily | Feed, Path]] = []  # of a process of the pool
 
 
 def _start_worker(sim: Simulation | Visits, seed: int, root: Path) -> None:
-    global _worker
-    _worker = (sim, open_world(sim, seed), root)
+    _worker[:] = [(sim, open_world(sim, seed), root)]
 
 
 def _write_day(day: int) -> int:
     """Write what is missing of a day; returns its impressions, the held-out ones not counted."""
-    sim, world, root = _worker
+    sim, world, root = _worker[0]
     date = sim.start + dt.timedelta(days=day)
     targets = {name: day_folder(root, name, date) / "part-0.parquet" for name in DOMAINS}
     held_out = day_folder(root / HELD_OUT, "ads", date) / "part-0.parquet"

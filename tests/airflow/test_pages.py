@@ -157,7 +157,7 @@ def test_every_point_of_a_chart_lies_inside_it(first, second):
 
 
 def test_means_of_experiments_are_over_the_days_that_all_have(client, chain):
-    """production has two days, of which the other experiment has the second one only."""
+    """Production has two days, of which the other experiment has the second one only."""
     page = client.get("/experiments").text
     assert "mean GAUC (1 d)" in page
     assert page.count("0.7123") == 2 + 1  # mean and day, and the point's title

@@ -16,7 +16,6 @@ from rich.console import Console
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ecdctr import console
 from ecdctr.cli import app, base, net
 from ecdctr.console import Bars, JsonLines, Lines, labelled, table, terminal
 from ecdctr.errors import StoreError
@@ -78,7 +77,7 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
         raise OSError(5000, "odd", "/some/where.parquet")
 
     monkeypatch.setattr(base, "load_config", nobody_foresaw)
-    monkeypatch.setattr(console, "_step", "")
+    monkeypatch.setattr(Bars, "step", "")
     assert net.run(app, ["prepare", "--date", "2026-01-18"]) == 70
     said = capsys.readouterr().err.splitlines()[-1]
     assert "at the step 'read the stars', with the file /some/where.parquet" in said

@@ -291,7 +291,7 @@ def test_no_interleaving_on_a_folder_leaves_an_alias_alone_or_a_verdict_on_other
 @MANY
 @given(STEPS)
 def test_no_interleaving_on_a_bucket_leaves_an_alias_alone_or_a_verdict_on_other_data(cheap, steps):
-    """obstore's own bucket in memory, which has conditional writes as S3 has."""
+    """Obstore's own bucket in memory, which has conditional writes as S3 has."""
     bucket = obstore.store.MemoryStore()
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECDCTR_CACHE", cache)

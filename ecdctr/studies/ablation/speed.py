@@ -87,7 +87,7 @@ def _train(config: Path, store: Path, level: str, experiment: str, date: dt.date
         sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "--json",
         "train", level, "--date", str(date), "--experiment", experiment, "--force",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EcdctrError(f"Timing {level} failed: {done.stderr.strip()[-500:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

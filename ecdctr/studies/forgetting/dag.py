@@ -23,10 +23,10 @@ from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, refus
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
 from ecdctr.errors import ConfigError
-from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
+from ecdctr.studies.forgetting.days import study_days
 
 DOC = """**Who forgets what**: variants are backfilled side by side over a range of days, on this deployment's own data.
 
@@ -96,11 +96,7 @@ class Wanted(NamedTuple):
         """Raises ConfigError for days without ads, or variants whose TPM snapshots are missing."""
         settings = load_settings()
         first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
-        dates = window(last, (last - first).days + 1)
-        if len(dates) < 3:
-            raise ConfigError(
-                f"from_date {first}, to_date {last}: expected three days or more, oldest first."
-            )
+        dates = study_days(first, last)
         known = open_impressions(settings.config.data.root).dates("ads")
         missing = [str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in known]
         if missing:

@@ -247,9 +247,9 @@ def recommend(variants: dict[str, Matrix]) -> str:
     text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
     if rivals:
         text += f" On the next day it cannot be told apart from {', '.join(rivals)}; it surely forgets less."
-    for name in variants:
+    for name, matrix in variants.items():
         if name not in equal:
-            ahead = difference("next-day GAUC", variants[choice], variants[name])
+            ahead = difference("next-day GAUC", variants[choice], matrix)
             text += (
                 f" It is {ahead.value:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}] ahead of {name}."
             )

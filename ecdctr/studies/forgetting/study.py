@@ -21,6 +21,8 @@ from ecdctr.studies.forgetting.basis import RowBasis
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
 from ecdctr.studies.forgetting.measures import Matrix
 
+NAMED = 3  # missing rows in a message
+
 Found = tuple[dict[str, Matrix], dict[str, str]]
 
 
@@ -70,9 +72,9 @@ def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) ->
             if date not in rows
         ]
         if missing:
-            rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            rest = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
             failed[variant] = (
-                f"no matrix row on the ads as they are now for {', '.join(missing[:3])}{rest}; see the runs of "
+                f"no matrix row on the ads as they are now for {', '.join(missing[:NAMED])}{rest}; see the runs of "
                 "these days, or start the study again"
             )
         else:
