@@ -7,6 +7,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from ecdctr.airflow.dates import load_settings
+from ecdctr.airflow.forms import OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.store.store import Store
 
@@ -39,6 +40,7 @@ class EcdctrPlugin(AirflowPlugin):
 
     name = "ecdctr"
     fastapi_apps = _pages()
+    fastapi_root_middlewares = [{"middleware": OneSentence, "name": "one sentence per refusal"}]
     external_views = [
         {
             "name": "E-CDCTR",

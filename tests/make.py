@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -46,6 +48,17 @@ def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
         path.unlink()
     pq.write_table(pa.concat_tables([extra, table]), folder / "again.parquet")
     return changed(config, "data", root=root, prepared=target / "prepared")
+
+
+def answer_of(app: Any, method: str, path: str) -> httpx.Response:
+    """What an ASGI application answers to a request without a body."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path)
+
+    return asyncio.run(ask())
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:

@@ -30,6 +30,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
 from ecdctr.airflow.dates import EVALUATE, PREPARE, Settings, load_settings, macros
+from ecdctr.airflow.forms import NAME
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
@@ -215,6 +216,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             "production",
             type="string",
             pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+            expected=NAME,
             title="Experiment",
             description="Namespace of the versions; what it lacks is resolved from production. In the backfill form "
             "tick 'Override parameters on existing runs', else Airflow leaves out all of these parameters.",

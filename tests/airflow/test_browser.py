@@ -180,8 +180,9 @@ def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
     dialog = ui.dialog("ecdctr_actr")
     ui.fill(dialog, {"experiment": "Not A Name"})
     dialog.get_by_test_id("trigger-dag-submit").click()
-    message = ui.page.get_by_text("does not match").first
+    message = ui.page.get_by_text("expected lower-case letters").first
     message.wait_for()
+    assert "Failed validating" not in ui.page.content()
     ui.shot("refused")
     assert ui.run_ids("ecdctr_actr") == before
 
