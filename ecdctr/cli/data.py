@@ -107,7 +107,7 @@ def _checked(
         dates = present_days(config, name, window(date, days)) if date else None
         reports += validate(config, [name], dates, say, types)
         for other in open_impressions(config.data.root).other_folders(name):
-            text = f"domain={name}/{other}: no day of the form date=YYYY-MM-DD"
+            text = f"domain={name}/{other}: no day of the form date=YYYY-MM-DD with *.parquet files"
             console.print(labelled("left out", "yellow", text), soft_wrap=True)
     bad = [report for report in reports if report.violations]
     for report in bad:

@@ -26,9 +26,10 @@ from ecdctr.files import duck, durable
 from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
+from ecdctr.impressions.declared import ColumnType
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.schema import Column as RawColumn
-from ecdctr.impressions.schema import ColumnType, DaySchema
+from ecdctr.impressions.schema import DaySchema
 from ecdctr.memory.columns import counts, never
 from ecdctr.memory.join import Source, memory_columns
 from ecdctr.memory.pairs import as_counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,12 +13,12 @@ import duckdb
 from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import duck
+from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
     DAMAGED,
-    ColumnType,
     DaySchema,
     Violation,
     disagreement,
@@ -84,16 +85,42 @@ def validate_day(
         message = f"expected a whole day, but {lacking} (data.ready: {config.data.ready})"
         incomplete = Violation("incomplete_day", impressions.where(domain, date), message)
         return DayReport(domain, date, 0, 0, [incomplete])
+    unread = [name for name in impressions.unread(domain, date) if name != config.data.marker]
+    if unread:
+        foreign = Violation("unread_file", impressions.where(domain, date), _of_unread(unread))
+        return DayReport(domain, date, 0, 0, [foreign])
     schema, violations = read_schema(files, config.features)
     if schema is None:
         return DayReport(domain, date, 0, 0, violations)
     try:
         rows, clicks, violations = _check_rows(connection, schema, files, date)
     except duckdb.Error as error:  # the footer was whole, the pages are not
-        where = str(files[0] if len(files) == 1 else files[0].parent)
-        damaged = Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
-        return DayReport(domain, date, 0, 0, [damaged])
+        return DayReport(domain, date, 0, 0, [_unreadable(connection, schema, error)])
     return DayReport(domain, date, rows, clicks, violations, schema)
+
+
+def _of_unread(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"expected *.parquet files alone, found {names[0]}{more}; give it such a name in this folder, move it away, or "
+        "hide it by a dot or an underscore"
+    )
+
+
+def _unreadable(
+    connection: duckdb.DuckDBPyConnection, schema: DaySchema, error: duckdb.Error
+) -> Violation:
+    """Which file cannot be read, and the column where it holds text that is no UTF-8."""
+    files = [path for group in schema.groups for path in group.files]
+    columns = ", ".join(map(duck.identifier, schema.names))
+    for path in files:
+        rows = f"(SELECT {columns} FROM {duck.parquet([path])})"
+        with contextlib.suppress(duckdb.Error):
+            if name := undecodable(connection, rows):
+                message = f"column {name}: expected text in UTF-8, found other bytes"
+                return Violation("unreadable", str(path), message)
+    where = str(files[0] if len(files) == 1 else files[0].parent)
+    return Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
 
 
 @one_reading()

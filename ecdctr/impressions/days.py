@@ -30,7 +30,8 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
         dates = [date for date in dates if date >= min(present)]
     missing = [date for date in dates if date not in present]
     if len(missing) > config.data.allowed_missing_days:
-        names = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
+        names = ", ".join(_named(config, domain, date) for date in missing[:NAMED])
+        names += " …" if len(missing) > NAMED else ""
         raise ContractError(
             f"{config.data.root}/domain={domain}: {len(missing)} of {len(dates)} days are missing "
             f"({dates[0]} to {dates[-1]}): {names}. Deliver them, or raise data.allowed_missing_days "
@@ -48,3 +49,9 @@ def whole_days(
     newest_first = (date for date in reversed(dates) if after < date <= until)
     whole = (date for date in newest_first if delivery.lacks(domain, date) is None)
     return list(itertools.islice(whole, most))[::-1]
+
+
+def _named(config: Config, domain: Domain, date: dt.date) -> str:
+    """A missing day, with what lies in its folder instead of *.parquet files."""
+    unread = open_impressions(config.data.root).unread(domain, date)
+    return f"{date} (no *.parquet file, but {unread[0]})" if unread else str(date)

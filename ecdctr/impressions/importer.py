@@ -6,7 +6,6 @@ that is null, a label that is no label, a time that cannot be) stops the import 
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,20 +18,23 @@ from ecdctr.config import DOMAINS
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, parquet
-from ecdctr.impressions.mapping import (
-    Mapping,
+from ecdctr.impressions.declared import undecodable
+from ecdctr.impressions.expressions import (
+    Tables,
     check_expressions,
+    check_joins,
     columns_of,
-    refuse_names,
+    same_key,
     scalar_kind,
+    text_columns,
 )
-from ecdctr.impressions.tables import TableFile, open_table
+from ecdctr.impressions.import_rows import Staged, refuse_rows
+from ecdctr.impressions.mapping import Mapping, refuse_names
+from ecdctr.impressions.tables import Opened, TableFile, open_table
 
-UNITS = {  # how many of a unit are a second, and how to read it
-    1_000: ("milliseconds", "epoch_ms(column)"),
-    1_000_000: ("microseconds", "make_timestamp(column)"),
-    1_000_000_000: ("nanoseconds", "make_timestamp_ns(column)"),
-}
+# 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
+CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
+    WHEN lower(trim(_label)) IN ('0', 'false', '0.0') THEN 0 END::TINYINT"""
 
 
 class Imported(NamedTuple):
@@ -71,25 +73,32 @@ def import_log(
         _connect(Path(folder), memory, threads) as db,
     ):
         scratch = Path(folder)
-        for name, join in mapping.joins.items():
-            files = open_table(
+        opened = {
+            name: open_table(
                 db, join, source, scratch / f"join-{name}", lambda path: say(path.name)
             )
-            db.execute(
-                f"CREATE TABLE {identifier(name)} AS {' UNION ALL '.join(f.query for f in files)}"
-            )
+            for name, join in mapping.joins.items()
+        }
         log = open_table(db, mapping.log, source, scratch / "log")
-        db.execute(f"CREATE VIEW log AS {' UNION ALL '.join(file.query for file in log)}")
-        types = check_expressions(db, mapping)
-        for i, file in enumerate(log):
-            _stage(db, mapping, file, types, scratch / f"raw-{i}")
+        tables = _create(db, {"log": log, **opened})
+        check_joins(tables, mapping)
+        db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
+        types = check_expressions(tables, mapping)
+        for sentence in text_columns(tables, mapping):
+            say(sentence)
+        joined = "".join(
+            f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
+            for name, join in mapping.joins.items()
+        )
+        for i, file in enumerate(log.files):
+            _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
                 if file.absent and file.rows
                 else ""
             )
             say(f"{file.path.name}: {file.rows:,} rows{absent}")
-        done = _finish(db, mapping, types, scratch, sum(file.rows for file in log))
+        done = _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
         for domain_folder in sorted((scratch / "final").iterdir()):
             domain_folder.rename(root / domain_folder.name)
     return done
@@ -111,53 +120,65 @@ def _connect(folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBP
         yield db
 
 
+def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
+    """The log as a view of all its files, joins as tables."""
+    for name, table in opened.items():
+        query = " UNION ALL ".join(file.query for file in table.files)
+        db.execute(f"CREATE {'VIEW' if name == 'log' else 'TABLE'} {identifier(name)} AS {query}")
+    return Tables(
+        db,
+        {name: columns_of(db, name) for name in opened},
+        frozenset(name for name, table in opened.items() if table.kind == "csv"),
+        {name: table.ambiguous for name, table in opened.items()},
+    )
+
+
 def _stage(
     db: duckdb.DuckDBPyConnection,
     mapping: Mapping,
     file: TableFile,
+    source: str,
     types: dict[str, str],
     target: Path,
 ) -> None:
     """Map one log file and split it by domain and day, every row of it; raises ContractError for bad rows."""
     db.execute(f"CREATE OR REPLACE VIEW log AS {file.query}")
-    joins = " ".join(
-        f"LEFT JOIN {identifier(name)} ON {_same_key(db, name, join.key)}"
-        for name, join in mapping.joins.items()
-    )
-    features = "".join(
-        f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
-        for name, text in mapping.features.items()
-    )
-    query = f"""
-        SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
-            {_typed(mapping.item_id, types["item_id"])} AS item_id,
-            ({mapping.ts})::TIMESTAMPTZ AS ts, {_label(mapping.click)} AS click,
-            ({mapping.click})::VARCHAR AS _label,
-            CASE WHEN ({mapping.domain})::VARCHAR IN ('natural', 'ads') THEN ({mapping.domain})::VARCHAR
-                ELSE 'other' END AS _domain {features}
-        FROM log {joins}
-    """
-    staged = target.with_suffix(".parquet")
+    stored = target.with_suffix(".parquet")
+    rows = f"""(SELECT * EXCLUDE (_domain_text), {CLICK} AS click, ts::DATE AS _date,
+        CASE WHEN _domain_text IN ('natural', 'ads') THEN _domain_text ELSE 'other' END AS _domain
+        FROM {parquet([stored])})"""
     try:
-        db.execute(f"COPY ({query}) TO {literal(staged)} (FORMAT parquet, COMPRESSION zstd)")
-        _refuse_rows(db, mapping, types, file, staged)
         db.execute(
-            f"COPY (SELECT * EXCLUDE (_label), ts::DATE AS _date FROM {parquet([staged])}) TO {literal(target)} "
+            f"COPY ({_mapped(mapping, types)} FROM {source}) TO {literal(stored)} "
+            "(FORMAT parquet, COMPRESSION zstd)"
+        )
+        refuse_rows(db, mapping, Staged(file.path, stored, rows))
+        db.execute(
+            f"COPY (SELECT * EXCLUDE (_label) FROM {rows}) TO {literal(target)} "
             "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:
         raise ContractError(
-            f"{file.path} cannot be read as the mapping says: {first_line(error)}"
+            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}"
         ) from None
-    staged.unlink()
+    stored.unlink()
 
 
-def _same_key(db: duckdb.DuckDBPyConnection, name: str, key: str) -> str:
-    """Equality of a join's key with the log's; of keys of other types their text is compared."""
-    log, other = f"log.{identifier(key)}", f"{identifier(name)}.{identifier(key)}"
-    if columns_of(db, "log")[key] != columns_of(db, name)[key]:
-        return f"{log}::VARCHAR = {other}::VARCHAR"
-    return f"{log} = {other}"
+def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
+    """SELECT of the mapping's values, each expression once."""
+    features = "".join(
+        f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
+        for name, text in mapping.features.items()
+    )
+    return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
+        {_typed(mapping.item_id, types["item_id"])} AS item_id, ({mapping.ts})::TIMESTAMPTZ AS ts,
+        ({mapping.click})::VARCHAR AS _label, ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+
+
+def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
+    """What DuckDB says, with the column where text is no UTF-8."""
+    column = undecodable(db, f"({file.query})")
+    return f"column {column} holds text that is no UTF-8" if column else first_line(error)
 
 
 def _typed(text: str, kind: str) -> str:
@@ -167,101 +188,6 @@ def _typed(text: str, kind: str) -> str:
     targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}
     target = targets.get(scalar_kind(kind.removesuffix("[]")) or "", "")
     return f"({text})::{target}{lists}" if target else f"({text})"
-
-
-def _label(text: str) -> str:
-    """1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused."""
-    value = f"lower(trim(({text})::VARCHAR))"
-    return (
-        f"CASE WHEN {value} IN ('1', 'true', '1.0') THEN 1 WHEN {value} IN ('0', 'false', '0.0') THEN 0 "
-        "END::TINYINT"
-    )
-
-
-def _refuse_rows(
-    db: duckdb.DuckDBPyConnection,
-    mapping: Mapping,
-    types: dict[str, str],
-    file: TableFile,
-    staged: Path,
-) -> None:
-    """Raise ContractError when rows of a domain cannot be impressions; rows of neither may be anything."""
-    infinite = {
-        name: f"count(*) FILTER (isinf({identifier(name)}))"
-        for name in mapping.features
-        if types[f"features.{name}"] in ("FLOAT", "DOUBLE")
-    }
-    columns = ", ".join(
-        (
-            "count(*)",
-            "count(*) FILTER (user_id IS NULL OR item_id IS NULL)",
-            "count(*) FILTER (ts IS NULL)",
-            "count(*) FILTER (click IS NULL)",
-            "min(_label) FILTER (click IS NULL)",
-            "min(ts)::VARCHAR",
-            "max(ts)::VARCHAR",
-            _seconds("min(ts)"),
-            _seconds("max(ts)"),
-            *infinite.values(),
-        )
-    )
-    row = db.execute(
-        f"SELECT {columns} FROM {parquet([staged])} WHERE _domain <> 'other'"
-    ).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
-    rows, no_id, no_time, no_label, label, first, last, low, high, *bad = row
-    if no_id:
-        raise ContractError(f"{file.path}: {no_id:,} of {rows:,} rows without user or item id "
-                            f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id}).")  # fmt: skip
-    if no_time:
-        raise ContractError(
-            f"{file.path}: {no_time:,} of {rows:,} rows have no time (mapping ts: {mapping.ts})."
-        )
-    if no_label:
-        raise ContractError(
-            f"{file.path}: click of {no_label:,} of {rows:,} rows is {label or 'null'}, expected 0 or 1, true or "
-            f"false; write a rule in the mapping, such as click: {mapping.click} >= 1."
-        )
-    for name, count in zip(infinite, bad, strict=True):
-        if count:
-            raise ContractError(
-                f"{file.path}: features.{name} is infinite in {count:,} of {rows:,} rows; expected finite numbers."
-            )
-    if rows:
-        _refuse_times(mapping, file, (first, last), (low, high))
-
-
-def _seconds(moment: str) -> str:
-    """SQL of the seconds since 1970; infinity of an infinite time."""
-    infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
-    return f"coalesce(epoch({moment}), {infinite})"
-
-
-def _refuse_times(
-    mapping: Mapping, file: TableFile, printed: tuple[str, str], seconds: tuple[float, float]
-) -> None:
-    """Raise ContractError for times before `earliest` or after `latest`, with the unit that they seem to be in."""
-    earliest = mapping.earliest or dt.date(1970, 1, 1)
-    latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
-    low, high = (_midnight(earliest), _midnight(latest + dt.timedelta(days=1)))
-    too_early = mapping.earliest is None and seconds[1] < _midnight(dt.date(1971, 1, 1))
-    if low <= seconds[0] and seconds[1] < high and not too_early:
-        return
-    hint = ""
-    for factor, (unit, how) in UNITS.items():
-        if _midnight(dt.date(1990, 1, 1)) <= seconds[1] / factor < high:
-            hint = f" They look like {unit} read as seconds: write ts: {how}."
-    if too_early:
-        hint = " They look like seconds read as a smaller unit: write ts: to_timestamp(column)."
-    expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
-    raise ContractError(
-        f"{file.path}: ts lies between {printed[0]} and {printed[1]}, expected between {expected} "
-        f"(mapping ts: {mapping.ts}).{hint} Other times that are right: set earliest or latest in the mapping."
-    )
-
-
-def _midnight(date: dt.date) -> float:
-    return dt.datetime.combine(date, dt.time(), dt.UTC).timestamp()
 
 
 def _finish(

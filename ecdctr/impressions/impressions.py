@@ -46,7 +46,11 @@ class Impressions(Protocol):
         ...
 
     def other_folders(self, domain: Domain) -> list[str]:
-        """List what lies beside the days and is none, such as date=2026-01-06.bak: it is never read."""
+        """List what lies beside the days and is none: date=2026-01-06.bak, a day without a part; it is never read."""
+        ...
+
+    def unread(self, domain: Domain, date: dt.date) -> list[str]:
+        """List what lies in a day's folder and is neither a part nor hidden, such as part-0.PARQUET and hour=01/…."""
         ...
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ecdctr.config import Domain
-from ecdctr.impressions.layout import date_of, day_folder, is_part
+from ecdctr.impressions.layout import date_of, day_folder, is_hidden, is_part, is_unread
 
 
 class LocalImpressions:
@@ -55,7 +55,16 @@ class LocalImpressions:
 
     def other_folders(self, domain: Domain) -> list[str]:
         names = _names(self.root / f"domain={domain}")
-        return sorted(name for name in names if date_of(name) is None and name[0] not in "._")
+        return sorted(
+            name for name in names if not is_hidden(name) and not self._is_day(domain, name)
+        )
+
+    def unread(self, domain: Domain, date: dt.date) -> list[str]:
+        return sorted(filter(is_unread, _names(day_folder(self.root, domain, date))))
+
+    def _is_day(self, domain: Domain, name: str) -> bool:
+        date = date_of(name)
+        return date is not None and self.has(domain, date)
 
 
 def digest_files(paths: list[Path]) -> str:

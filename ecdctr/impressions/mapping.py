@@ -6,19 +6,14 @@ import datetime as dt
 import re
 from pathlib import Path
 
-import duckdb
 from pydantic import Field, ValidationError
 
 from ecdctr.config import RESERVED_COLUMNS, Section
-from ecdctr.errors import ConfigError, ContractError, first_line
-from ecdctr.files.duck import identifier
+from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
 from ecdctr.impressions.tables import Table
 
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-WIDE = ("UBIGINT", "HUGEINT")  # int64 where all values of the log fit, else text
-AS_IT_IS = ("BOOLEAN", "DATE", "FLOAT", "DOUBLE", '"NULL"')
 
 
 class Join(Table):
@@ -81,65 +76,3 @@ def refuse_names(mapping: Mapping) -> None:
         raise ConfigError(
             f"mapping joins.{name}: the import uses that name itself; choose another."
         )
-
-
-def check_expressions(db: duckdb.DuckDBPyConnection, mapping: Mapping) -> dict[str, str]:
-    """Bind every expression alone, so that an error names its key; returns their types."""
-    columns = columns_of(db, "log")
-    for name, join in mapping.joins.items():
-        others = columns_of(db, name)
-        if join.key not in columns or join.key not in others:
-            where = "the log" if join.key not in columns else f"its files ({', '.join(others)})"
-            raise ConfigError(f"mapping joins.{name}.key: no column '{join.key}' in {where}.")
-        row = db.execute(
-            f"SELECT count(*) - count(DISTINCT {identifier(join.key)}) FROM {identifier(name)}"
-        ).fetchone()
-        if row and row[0]:
-            raise ContractError(
-                f"mapping joins.{name}: expected one row per {join.key}, found {row[0]} more."
-            )
-    tables = "".join(f", {identifier(name)}" for name in mapping.joins)
-    types = {}
-    for key, text in mapping.expressions().items():
-        try:
-            described = db.execute(f"DESCRIBE SELECT ({text}) AS value FROM log{tables}").fetchone()
-        except duckdb.Error as error:
-            raise ConfigError(
-                f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. "
-                f"The log's columns: {', '.join(f'{name} {kind}' for name, kind in columns.items())}."
-            ) from None
-        types[key] = described[1] if described else ""
-        _refuse_type(key, text, types[key])
-    return types
-
-
-def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the type of each column of a table."""
-    return {row[0]: row[1] for row in db.execute(f"DESCRIBE {identifier(table)}").fetchall()}
-
-
-def _refuse_type(key: str, text: str, kind: str) -> None:
-    """Raise ConfigError for an expression whose type the contract does not have."""
-    whole = scalar_kind(kind.removesuffix("[]")) in ("whole", "wide", "text")
-    if key in ("user_id", "item_id") and (kind.endswith("[]") or not (whole or kind == '"NULL"')):
-        raise ConfigError(
-            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; write it as text where digits "
-            f"count ({text}::VARCHAR, or types: {{column: VARCHAR}} for a CSV)."
-        )
-    element = kind.removesuffix("[]")
-    if key.startswith("features.") and not scalar_kind(element):
-        raise ConfigError(
-            f"mapping {key}: '{text}' gives {kind}, which is no feature; expected a number, text, boolean, date or "
-            "a list of them."
-        )
-
-
-def scalar_kind(kind: str) -> str | None:
-    """How a type of DuckDB is written: as int64, by its values, as text, or as it is; None: it cannot be."""
-    if kind in WHOLE:
-        return "whole"
-    if kind in WIDE or re.fullmatch(r"DECIMAL\(\d+,0\)", kind):
-        return "wide"
-    if kind in ("VARCHAR", "UUID") or kind.startswith("ENUM("):
-        return "text"
-    return "as it is" if kind in AS_IT_IS or kind.startswith("DECIMAL(") else None

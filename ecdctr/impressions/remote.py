@@ -21,7 +21,7 @@ from ecdctr.config import Domain, digest
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
-from ecdctr.impressions.layout import date_of, is_part
+from ecdctr.impressions.layout import date_of, is_hidden, is_part, is_unread
 from ecdctr.impressions.local import digest_files
 from ecdctr.impressions.reading import DeliveredAnew, Files, listings
 
@@ -47,9 +47,9 @@ class RemoteImpressions:
 
     def dates(self, domain: Domain) -> list[dt.date]:
         days = set()
-        for path in _list(self.root, f"domain={domain}", deep=True):
-            *_, folder, name = path.split("/")
-            if is_part(name) and (date := date_of(folder)):
+        for path in _list(self.root, f"domain={domain}", below=1):
+            *_, domain_folder, folder, name = path.split("/")
+            if domain_folder == f"domain={domain}" and is_part(name) and (date := date_of(folder)):
                 days.add(date)
         return sorted(days)
 
@@ -106,13 +106,20 @@ class RemoteImpressions:
         return f"{self.root.rstrip('/')}/domain={domain}/date={date}"
 
     def other_folders(self, domain: Domain) -> list[str]:
-        paths = _list(self.root, f"domain={domain}", deep=True)
-        folders = {path.split("/")[-2] for path in paths}
-        return sorted(
-            name
-            for name in folders
-            if date_of(name) is None and name != f"domain={domain}" and name[0] not in "._"
-        )
+        start = f"{_open(self.root)[1]}/domain={domain}/"
+        folders = {
+            path[len(start) :].split("/")[0]
+            for path in _list(self.root, f"domain={domain}", below=2)
+            if "/" in path[len(start) :]
+        }
+        days = set(self.dates(domain))
+        return sorted(name for name in folders if not is_hidden(name) and date_of(name) not in days)
+
+    def unread(self, domain: Domain, date: dt.date) -> list[str]:
+        folder = f"domain={domain}/date={date}"
+        start = len(f"{_open(self.root)[1]}/{folder}/")
+        names = (path[start:] for path in _list(self.root, folder, below=1))
+        return sorted({name.split("/")[0] for name in names if is_unread(name)})
 
 
 def _key(domain: Domain, date: dt.date, listing: Files) -> str:
@@ -124,8 +131,8 @@ def _listing(root: str, domain: Domain, date: dt.date) -> Files:
     return {path: info for path, info in sorted(entries.items()) if is_part(path.split("/")[-1])}
 
 
-def _list(root: str, folder: str, deep: bool = False) -> Files:
-    """What lies in a domain's folder or in a day's: path and what the listing says of its content.
+def _list(root: str, folder: str, below: int = 0) -> Files:
+    """What lies in a domain's folder or in a day's, and so many folders below: what the listing says of its content.
 
     From a listing of the whole domain, which a command keeps: whoever looks for a window of days asks for each of them
     many times, and a listing is a request.
@@ -139,11 +146,10 @@ def _list(root: str, folder: str, deep: bool = False) -> Files:
             held[root, domain] = _ask(root, domain)
         entries = held[root, domain]
     start = f"{_open(root)[1]}/{folder}/"
-    slashes = 1 if deep else 0
     return {
         path: info
         for path, info in entries.items()
-        if path.startswith(start) and path.count("/", len(start)) <= slashes
+        if path.startswith(start) and path.count("/", len(start)) <= below
     }
 
 
@@ -153,7 +159,7 @@ def _ask(root: str, folder: str) -> Files:
     with _explained(root):
         if not _by_obstore(root):
             filesystem.invalidate_cache()
-            entries: Files = filesystem.find(f"{path}/{folder}", maxdepth=2, detail=True)
+            entries: Files = filesystem.find(f"{path}/{folder}", maxdepth=3, detail=True)
             return {name: _said(info) for name, info in entries.items()}
         import obstore  # fsspec's own walk asks for every folder
 

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from ecdctr import doctor
 from ecdctr.cli import app
+from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.contract import connect, validate_day
+from ecdctr.impressions.days import present_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import date_of, day_folder, is_part
 from tests.impressions.logs import FIRST, config_of, day_table, write_day, write_log
@@ -107,6 +109,49 @@ def test_folders_that_are_no_day_are_left_out_and_said_so(tmp_path, monkeypatch)
         finding.fine and "ads: 3 days" in finding.text
         for finding in doctor.examine(path, tmp_path / "store")
     )
+
+
+UNREAD = (
+    "part-1.PARQUET",
+    "000000_0",
+    "hour=01/part-0.parquet",
+    "part-1.parquet.tmp",
+    "part-1.csv",
+)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_not_read_of_a_day_is_never_dropped_in_silence(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    write_log(tmp_path / "data")
+    part = day_folder(tmp_path / "data", "ads", LAST) / "part-0.parquet"
+    other = part.parent / name
+    other.parent.mkdir(exist_ok=True)
+    shutil.copy(part, other)
+    for root in (tmp_path / "data", f"file://{tmp_path}/data"):
+        config = config_of(root, tmp_path / "prepared")
+        words = rf"date=2026-01-03: expected \*\.parquet files alone, found {name.split('/')[0]}; give it"
+        with pytest.raises(ContractError, match=words):
+            prepare(config, "ads", [LAST])
+        assert open_impressions(root).files("ads", LAST)[0].name == "part-0.parquet"
+    part.unlink()
+    for root in (tmp_path / "data", f"file://{tmp_path}/data"):
+        config = config_of(root, tmp_path / "prepared")
+        assert open_impressions(root).other_folders("ads") == ["date=2026-01-03"]
+        assert not any(map(is_part, open_impressions(root).entries("ads", LAST)))
+        with pytest.raises(
+            ContractError, match=rf"2026-01-03 \(no \*\.parquet file, but {name.split('/')[0]}"
+        ):
+            present_days(config, "ads", [FIRST, LAST])
+
+
+def test_the_marker_may_have_any_name(tmp_path):
+    write_log(tmp_path / "data")
+    for date in (FIRST, FIRST + dt.timedelta(days=1), LAST):
+        for domain in ("natural", "ads"):
+            (day_folder(tmp_path / "data", domain, date) / "done.txt").touch()
+    config = config_of(tmp_path / "data", tmp_path / "prepared", ready="marker", marker="done.txt")
+    assert prepare(config, "ads", [LAST])
 
 
 @pytest.mark.parametrize(("name", "date"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -272,6 +273,7 @@ BAD_VALUES = {
     "a fraction": ("category", pa.array([0.5] + [1.0] * 59), "category: expected whole numbers"),
     "a float that merges ids": ("category", pa.array([2.0**24 + 2] + [1.0] * 59, pa.float32()), "category"),
     "infinity": ("price", pa.array([float("inf")] + [1.0] * 59), "price: expected finite numbers"),
+    "beyond float32, decimal of 256 bits": ("price", pa.array([Decimal(10) ** 40] + [Decimal(1)] * 59, pa.decimal256(60, 2)), "price: expected finite"),
     "beyond float32": ("price", pa.array([1e39] + [1.0] * 59), "price: expected finite numbers within float32"),
 }  # fmt: skip
 
@@ -395,4 +397,4 @@ def test_text_that_is_no_utf8_is_told_by_validate(tmp_path):
     with connect(config := config_of(tmp_path, tmp_path / "prepared")) as db:
         (violation,) = validate_day(db, config, "ads", LAST).violations
     assert violation.where == str(path)
-    assert "is not valid UTF8" in violation.message
+    assert violation.message == "column brand: expected text in UTF-8, found other bytes"

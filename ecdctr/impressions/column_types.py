@@ -1,0 +1,172 @@
+"""The type of a column over all files of a log: for CSV the one that its values prove, for Parquet the one that holds all.
+
+A value of CSV is text until all values of its column, in all files, prove to be of one type without loss:
+  BIGINT, BOOLEAN, DATE, TIMESTAMP  each value is written as the type prints it, so that 007 and twenty digits stay text;
+  DOUBLE                            each value is a number, and no two of them that are written differently are one number
+                                    (1.1 and 1.10, 1e5 and 100000), so that every number has one text; else text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import duckdb
+
+from ecdctr.errors import ContractError
+from ecdctr.files.duck import identifier, literal, parquet
+
+TextType = Literal["VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
+NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+WHOLE = r"\s*[+-]?\d+(\.0*)?\s*"  # what `types: {column: BIGINT}` takes; 12.7 is none
+SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+
+
+class Part(NamedTuple):
+    """A file as it is read: Parquet, or CSV copied to Parquet as text."""
+
+    path: Path
+    stored: Path
+    rows: int
+    types: dict[str, str]  # DuckDB's, by column
+
+
+class Ambiguous(NamedTuple):
+    """Why a column of numbers stays text: two of its values, written differently, are one number."""
+
+    one: str
+    other: str
+
+    def __str__(self) -> str:
+        return f"text, since {self.one} and {self.other} would be one number"
+
+
+def text_types(
+    db: duckdb.DuckDBPyConnection,
+    declared: dict[str, TextType],
+    parts: list[Part],
+    names: list[str],
+) -> tuple[dict[str, str], dict[str, Ambiguous]]:
+    """The type of each column of CSV, and the columns that stay text although they look like numbers.
+
+    Raises ContractError with file, column and value for one that does not fit its declared type.
+    """
+    parts = [part for part in parts if part.types]
+    if not parts:
+        return {}, {}
+    for name, kind in declared.items():
+        for part in parts:
+            _refuse_unfit(db, part, name, kind)
+    rows = f"{parquet(part.stored for part in parts)[:-1]}, union_by_name = true)"
+    proven = _proven(db, rows, [name for name in names if name not in declared])
+    ambiguous = {
+        name: found
+        for name, kind in proven.items()
+        if kind == "DOUBLE" and (found := _one_number(db, rows, identifier(name)))
+    }
+    types = {name: declared.get(name) or proven[name] for name in names}
+    return types | dict.fromkeys(ambiguous, "VARCHAR"), ambiguous
+
+
+def _proven(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[str, str]:
+    """The narrowest type that every value of a column is printed by; DOUBLE for what looks like numbers."""
+    checks = ", ".join(check for name in names for check in _checks(identifier(name)))
+    row = db.execute(f"SELECT {checks} FROM {rows}").fetchone() if names else ()
+    assert row is not None  # noqa: S101  # an aggregate always has one row
+    types = {}
+    for i, name in enumerate(names):
+        count, whole, number, some_number, boolean, date, moment = row[7 * i : 7 * i + 7]
+        fitting = {
+            "BIGINT": whole,
+            "DOUBLE": number and some_number,
+            "BOOLEAN": boolean,
+            "DATE": date,
+            "TIMESTAMP": moment,
+        }
+        inferred = next((kind for kind, fits in fitting.items() if fits), "VARCHAR")
+        types[name] = inferred if count else "NULL"
+    return types
+
+
+def _checks(column: str) -> list[str]:
+    """Whether every value of a column of text is printed so by a type, in the order of `_proven`."""
+
+    def every(condition: str) -> str:
+        return f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
+
+    digits = f"length(ltrim(regexp_replace({column}, '[eE].*|[^0-9]', '', 'g'), '0')) <= 15"
+    exact = f"TRY_CAST({column} AS DOUBLE)::VARCHAR = {column}"
+    finite = f"isfinite(TRY_CAST({column} AS DOUBLE))"
+    number = (
+        f"regexp_full_match({column}, {literal(NUMBER)}) AND {finite} AND ({digits} OR {exact})"
+    )
+    return [
+        f"count({column})",
+        every(f"TRY_CAST({column} AS BIGINT)::VARCHAR = {column}"),
+        every(f"lower({column}) = 'nan' OR ({number})"),
+        f"coalesce(bool_or({number}), false)",
+        *(
+            every(f"TRY_CAST({column} AS {kind})::VARCHAR = {column}")
+            for kind in ("BOOLEAN", "DATE", "TIMESTAMP")
+        ),
+    ]
+
+
+def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambiguous | None:
+    """Two texts of a column that are one number; -0 is 0, and what is no number is not compared."""
+    row = db.execute(
+        f"""SELECT min(text), max(text) FROM (
+            SELECT {column}::DOUBLE AS number, CASE WHEN number = 0 THEN ltrim({column}, '-') ELSE {column} END AS text
+            FROM {rows} WHERE {column} IS NOT NULL AND lower({column}) <> 'nan')
+        GROUP BY number HAVING min(text) <> max(text) ORDER BY number LIMIT 1"""
+    ).fetchone()
+    return Ambiguous(*row) if row else None
+
+
+def _refuse_unfit(db: duckdb.DuckDBPyConnection, part: Part, name: str, kind: TextType) -> None:
+    """Raise ContractError for values that a declared type would change or does not have."""
+    if name not in part.types or kind == "VARCHAR":
+        return
+    column = identifier(name)
+    fits = f"TRY_CAST({column} AS {kind}) IS NOT NULL"
+    if kind == "BIGINT":
+        fits += f" AND regexp_full_match({column}, {literal(WHOLE)})"
+    count, first = db.execute(
+        f"SELECT count(*), min({column}) FROM {parquet([part.stored])} WHERE NOT ({fits})"
+    ).fetchone() or (0, "")
+    if count:
+        raise ContractError(
+            f"{part.path}: column {name} is declared as {kind} under 'types', but {count:,} of {part.rows:,} values are "
+            f"none, such as '{first:.60}'; declare another type, or mend the values."
+        )
+
+
+def parquet_types(parts: list[Part], names: list[str]) -> dict[str, str]:
+    """The type of each column of Parquet files; refused where files differ in more than the width of numbers."""
+    types: dict[str, str] = {}
+    where: dict[str, Path] = {}
+    for part in parts:
+        for name, kind in part.types.items():
+            before = types.setdefault(name, kind)
+            where.setdefault(name, part.path)
+            if before == kind or "NULL" in (before, kind) or '"NULL"' in (before, kind):
+                types[name] = kind if "NULL" in before else before
+            elif (wider := _wider(before, kind)) is not None:
+                types[name] = wider
+            else:
+                raise ContractError(
+                    f"{part.path}: column {name} is {kind}, but {before} in {where[name]}; "
+                    "write all files with one type."
+                )
+    return {name: types[name].replace('"', "") for name in names}
+
+
+def _wider(one: str, other: str) -> str | None:
+    """A type that holds both without loss; None where there is none."""
+    for family in (SIGNED, UNSIGNED, ("FLOAT", "DOUBLE")):
+        if one in family and other in family:
+            return max(one, other, key=family.index)
+    if {one, other} <= {*SIGNED, *UNSIGNED}:
+        return "HUGEINT"
+    return "DOUBLE" if {one, other} <= {*SIGNED[:3], *UNSIGNED[:3], "FLOAT", "DOUBLE"} else None

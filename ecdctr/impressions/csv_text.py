@@ -1,0 +1,231 @@
+"""A CSV file as it is written: its dialect, and a copy of it as text in Parquet; or one sentence with file and line.
+
+CSV is read strictly (RFC 4180). Before a header may stand blank lines, comments (`#`) and a spreadsheet's `sep=;`; in a file
+without a header every line is a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from ecdctr.errors import ContractError, first_line
+from ecdctr.files.duck import literal
+
+Encoding = Literal["utf-8", "latin-1", "utf-16"]
+DELIMITERS = (",", "\t", ";", "|", "\x01")  # the last one is Hive's
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
+ESCAPE = re.compile(r"\\(?:t|x[0-9a-fA-F]{2})")
+COMMENT = "#"
+SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+LONGEST_LINE = 64_000_000  # bytes
+LOOKED_AT = 1_000_000  # bytes at the start of a file
+
+
+class Dialect(NamedTuple):
+    """What is said of a table's CSV files; None where the file tells."""
+
+    delimiter: str | None
+    header: bool | None
+    names: tuple[str, ...] | None
+    encoding: Encoding
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the first line names the columns."""
+        return self.names is None if self.header is None else self.header
+
+
+class Opening(NamedTuple):
+    """How one file is read: lines before its header or first row, its columns."""
+
+    skip: int
+    delimiter: str
+    header: bool
+    names: tuple[str, ...]
+    encoding: Encoding
+
+
+def delimiter_of(text: str) -> str:
+    r"""A delimiter as it is written in YAML, where `\t` and `\x01` stand for what they name; raises ValueError."""
+    value = ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
+    if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n\0'):
+        raise ValueError(
+            rf"expected one to four bytes without quotes and ends of lines, such as ';', '\t' or '\x01', found {text!r}"
+        )
+    return value
+
+
+def look(path: Path, dialect: Dialect) -> Opening | None:
+    """Look at the start of a CSV file; None if it holds nothing.
+
+    Raises ContractError with the file for another encoding, an archive that is cut or damaged, an open quote.
+    """
+    lines = LINE_END.split(_start(path, dialect.encoding))
+    skip, separator = _before_the_rows(lines, dialect.has_header)
+    lines = lines[skip:]
+    if not any(line.strip() for line in lines):
+        return None
+    where = f"{path}, line {skip + 1}"
+    delimiter = dialect.delimiter or separator or _delimiter(lines, dialect.names)
+    first = _cells(lines, delimiter, where)
+    names = list(dialect.names or (first if dialect.has_header else [""] * len(first)))
+    named = tuple(name.strip() or f"column{i}" for i, name in enumerate(names))
+    return Opening(skip, delimiter, dialect.has_header, named, dialect.encoding)
+
+
+def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Path) -> int:
+    """Copy a CSV file as text into a Parquet file; returns its rows. Raises ContractError with file and line."""
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in opening.names)
+    options = (
+        f"auto_detect = false, columns = {{{columns}}}, delim = {literal(opening.delimiter)}, "
+        f"header = {str(opening.header).lower()}, skip = {opening.skip}, quote = '\"', escape = '\"', "
+        f"strict_mode = true, encoding = '{opening.encoding}', max_line_size = {LONGEST_LINE}, "
+        f"compression = '{COMPRESSIONS.get(path.suffix.lower(), 'none')}'"
+    )
+    name = re.sub(r"[\[*?]", r"[\g<0>]", str(path))
+    with explained(path):
+        row = db.execute(
+            f"COPY (SELECT * FROM read_csv({literal(name)}, {options})) TO {literal(target)} (FORMAT parquet)"
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Whatever a reader says, as one sentence with the file and, where it is known, the line."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, EOFError, OSError, zlib.error) as error:
+        text = str(error)
+        line = re.search(r"CSV Error on Line: (\d+)", text)
+        if line is None:
+            raise ContractError(f"{path}{_unplaced(path, text, error)}") from None
+        raise ContractError(
+            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or describe the file in the mapping "
+            "(delimiter, header, names, encoding)."
+        ) from None
+
+
+def _reason(text: str) -> str:
+    """What DuckDB says of a line, out of all that it says."""
+    reasons = [part.strip() for part in text.splitlines()[1:] if part.strip()]
+    known = [part for part in reasons if "Expected Number" in part or "unterminated" in part or "Invalid unicode" in part]  # fmt: skip
+    others = [part for part in reasons if not part.startswith("Original Line")]
+    return next(iter([*known, *others, *reasons])).rstrip(".")
+
+
+def _unplaced(path: Path, text: str, error: Exception) -> str:
+    if "state machine" in text and (line := _other_end(path)):
+        return (
+            f", line {line}: it ends unlike the lines before (\\r\\n, \\n or \\r); "
+            "save the file with one kind of line end."
+        )
+    return f" cannot be read: {first_line(error)}"
+
+
+def _other_end(path: Path) -> int | None:
+    """The first line whose end is unlike that of the first, ends inside of quotes left out."""
+    first, open_quote = "", False
+    for number, line in enumerate(_all_lines(path), 1):
+        open_quote ^= line.count('"') % 2 == 1
+        end = line[len(line.rstrip("\r\n")) :] if line.endswith(("\r", "\n")) else ""
+        if open_quote or not end:
+            continue
+        first = first or end
+        if end != first:
+            return number
+    return None
+
+
+def _all_lines(path: Path) -> Iterator[str]:
+    rest = ""
+    with _opened(path) as file:
+        while block := file.read(1 << 20):
+            *lines, rest = LINE_END.split(rest + block.decode("latin-1"))
+            if (
+                lines and lines[-1].endswith("\r") and not rest
+            ):  # its \n may come with the next block
+                rest = lines.pop()
+            yield from lines
+    if rest:
+        yield rest
+
+
+def _start(path: Path, encoding: Encoding) -> str:
+    """The start of a file as text; an archive is read to its end, since DuckDB does not see that one was cut."""
+    with explained(path), _opened(path) as file:
+        mark = file.read(4)
+        if encoding != "utf-16" and mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ContractError(f"{path} is UTF-16; say so in the mapping (encoding: utf-16).")
+        if encoding == "utf-16" and mark[:2] == b"\xfe\xff":
+            raise ContractError(f"{path} is UTF-16 with the big end first; save it as UTF-8.")
+        raw: bytes = mark + file.read(LOOKED_AT)
+        if path.suffix.lower() in COMPRESSIONS:
+            while file.read(1 << 22):
+                pass
+    return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+
+
+def _opened(path: Path) -> AbstractContextManager[Any]:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path)
+    if path.suffix.lower() == ".zst":
+        stream: AbstractContextManager[Any] = pa.input_stream(str(path), compression="zstd")
+        return stream
+    return path.open("rb")
+
+
+def _before_the_rows(lines: list[str], header: bool) -> tuple[int, str | None]:
+    """How many lines stand before the header or the first row, and the delimiter that one of them names."""
+    skip, separator = 0, None
+    for line in lines:
+        told = SEPARATOR.fullmatch(line) if header else None
+        if told:
+            separator = told[1]
+        elif line.strip() and not (header and line.startswith(COMMENT)):
+            break
+        skip += 1
+    return skip, separator
+
+
+def _delimiter(lines: list[str], names: tuple[str, ...] | None) -> str:
+    """The delimiter that makes as many cells as there are names, or most cells of the first line."""
+    with _long_cells():
+        counts = {one: len(next(csv.reader(lines[:1], delimiter=one))) for one in DELIMITERS}
+    fitting = [one for one, count in counts.items() if names and count == len(names)]
+    return fitting[0] if fitting else max(counts, key=lambda one: counts[one])
+
+
+def _cells(lines: list[str], delimiter: str, where: str) -> list[str]:
+    """The cells of the first record; raises ContractError where a quote in it stays open."""
+    if len(delimiter) > 1:
+        return lines[0].rstrip("\r\n").split(delimiter)
+    try:
+        with _long_cells():
+            return next(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise ContractError(
+            f"{where}: {error}; a quote may be open. Mend the line, or describe the file in the mapping "
+            "(delimiter, header, names, encoding)."
+        ) from None
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Python's reader with cells as long as DuckDB's lines; its own limit is 131,072 characters."""
+    limit = csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)

@@ -1,0 +1,294 @@
+"""The expressions of a mapping, checked before a row is read: each fits the log's columns and gives one value per row.
+
+An expression sees one row and nothing else, so that a log gives the same impressions however it is cut into files. Where
+DuckDB would compare text with a number by rounding the text, or make text of a number that was written otherwise, the
+expression is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import duckdb
+
+from ecdctr.errors import ConfigError, ContractError, first_line
+from ecdctr.files.duck import identifier, literal
+from ecdctr.impressions.column_types import Ambiguous
+from ecdctr.impressions.mapping import Mapping
+
+WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+WIDE = ("UBIGINT", "HUGEINT")  # int64 where all values of the log fit, else text
+FRACTIONS = ("FLOAT", "DOUBLE")
+AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
+IDS = ("user_id", "item_id")
+Node = dict[str, Any]
+
+
+class Tables(NamedTuple):
+    """The log and its joins in DuckDB, with what is known of their columns."""
+
+    db: duckdb.DuckDBPyConnection
+    columns: dict[str, dict[str, str]]  # by table, 'log' first: DuckDB's types
+    csv: frozenset[str]  # tables of CSV
+    ambiguous: dict[str, dict[str, Ambiguous]]  # by table
+
+    @property
+    def source(self) -> str:
+        """All tables, SQL for FROM; to bind expressions, not to be run."""
+        return ", ".join(identifier(name) for name in self.columns)
+
+    def find(self, reference: list[str]) -> tuple[str, str] | None:
+        """The table and column that an expression names; None for a parameter of a lambda."""
+        first, *rest = reference
+        by_table = {table.lower(): table for table in self.columns}
+        tables = [by_table[first.lower()]] if rest and first.lower() in by_table else self.columns
+        name = rest[0] if rest and first.lower() in by_table else first
+        for table in tables:
+            for column in self.columns[table]:
+                if column.lower() == name.lower():
+                    return table, column
+        return None
+
+    def used(self, tree: Node) -> list[tuple[str, str]]:
+        """The tables and columns that an expression reads."""
+        return [found for reference in references(tree) if (found := self.find(reference))]
+
+    def type_of(self, *expressions: str) -> list[str]:
+        """DuckDB's types of expressions over one row; raises duckdb.Error."""
+        listed = ", ".join(f"({text}) AS v{i}" for i, text in enumerate(expressions))
+        return [
+            str(row[1])
+            for row in self.db.execute(f"DESCRIBE SELECT {listed} FROM {self.source}").fetchall()
+        ]
+
+
+def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """The columns of a table or view with DuckDB's types."""
+    return {row[0]: row[1] for row in db.execute(f"DESCRIBE {identifier(table)}").fetchall()}
+
+
+def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
+    """Bind every expression alone, so that an error names its key; returns their types."""
+    types = {}
+    for key, text in mapping.expressions().items():
+        kinds = _bound(tables, key, text)
+        tree = _parsed(tables.db, text)
+        _refuse_other_rows(tables, key, text, tree)
+        _refuse_chance(tables, key, text, tree)
+        _refuse_rounding(tables, key, text, tree)
+        if key in IDS:
+            _refuse_numbers_as_ids(tables, key, tree)
+        _refuse_type(tables, key, text, kinds)
+        types[key] = kinds
+    return types
+
+
+def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
+    """Sentences about columns that look like numbers and are text, of those that features and rules use."""
+    said = {}
+    for key, text in mapping.expressions().items():
+        if key in IDS:
+            continue
+        for table, column in tables.used(_parsed(tables.db, text)):
+            if why := tables.ambiguous.get(table, {}).get(column):
+                said[f"{table}.{column} is {why}; types: {{{column}: DOUBLE}} makes numbers"] = 1
+    return list(said)
+
+
+def nodes(tree: Any) -> Iterator[Node]:
+    """Every node of an expression that DuckDB parsed."""
+    if isinstance(tree, dict):
+        yield tree
+        for value in tree.values():
+            yield from nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from nodes(value)
+
+
+def references(tree: Node) -> list[list[str]]:
+    """The names that an expression writes for columns, parameters of lambdas among them."""
+    return [node["column_names"] for node in nodes(tree) if node.get("class") == "COLUMN_REF"]
+
+
+def scalar_kind(kind: str) -> str | None:
+    """How a type of DuckDB is written: as int64, by its values, as text, or as it is; None: it cannot be."""
+    if kind in WHOLE:
+        return "whole"
+    if kind in WIDE or re.fullmatch(r"DECIMAL\(\d+,0\)", kind):
+        return "wide"
+    if kind in ("VARCHAR", "UUID") or kind.startswith("ENUM("):
+        return "text"
+    return "as it is" if kind in AS_IT_IS or kind.startswith("DECIMAL(") else None
+
+
+def _bound(tables: Tables, key: str, text: str) -> str:
+    try:
+        kinds = tables.type_of(text)
+    except duckdb.Error as error:
+        listed = ", ".join(_shown(tables, name) for name in tables.columns["log"])
+        raise ConfigError(
+            f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. The log's columns: {listed}."
+        ) from None
+    if len(kinds) != 1:
+        raise ConfigError(f"mapping {key}: '{text}' is not one expression.")
+    return kinds[0]
+
+
+def _shown(tables: Tables, column: str) -> str:
+    why = tables.ambiguous.get("log", {}).get(column)
+    return f"{column} {tables.columns['log'][column]}" + (f" ({why})" if why else "")
+
+
+def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
+    """The syntax of an expression that is known to bind."""
+    (made,) = db.execute("SELECT json_serialize_sql(?)", [f"SELECT ({text})"]).fetchone() or ("{}",)
+    document: Node = json.loads(made)
+    return document
+
+
+def _refuse_other_rows(tables: Tables, key: str, text: str, tree: Node) -> None:
+    """Raise ConfigError for aggregates, windows, unnest and subqueries: what is not one value of one row."""
+    try:
+        if any(node.get("class") == "SUBQUERY" for node in nodes(tree)):
+            raise duckdb.BinderException("a subquery")
+        tables.db.execute(f"EXPLAIN SELECT 1 FROM {tables.source} WHERE ({text}) IS NULL")
+    except duckdb.Error:
+        raise ConfigError(
+            f"mapping {key}: '{text}' does not give one value for each row; write it without aggregates, window "
+            "functions, unnest and subqueries."
+        ) from None
+
+
+def _refuse_chance(tables: Tables, key: str, text: str, tree: Node) -> None:
+    """Raise ConfigError for functions whose value is another one each time, such as random() and now()."""
+    names = {node["function_name"] for node in nodes(tree) if node.get("function_name")}
+    names |= {one[0].lower() for one in references(tree) if not tables.find(one)}  # current_date
+    listed = ", ".join(map(literal, ["", *sorted(names)]))
+    row = tables.db.execute(
+        f"SELECT min(function_name) FROM duckdb_functions() WHERE function_name IN ({listed}) "
+        "AND stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+    ).fetchone()
+    if row and row[0]:
+        raise ConfigError(
+            f"mapping {key}: '{text}': {row[0]}() gives another value each time; take what the rows say, for example "
+            "hash(user) % 2."
+        )
+
+
+def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
+    """Raise ConfigError for text compared with a number: DuckDB rounds the text to the number's type."""
+    for node in nodes(tree):
+        kinds = {kind for part in _compared(node) for kind in _types_of(tables, tree, part)}
+        if "VARCHAR" in kinds and any(_is_number(kind) for kind in kinds):
+            raise ConfigError(
+                f"mapping {key}: '{text}' compares text with a number; write the number in quotes, or make a number of "
+                f"the text (column::DOUBLE, or types: {{column: DOUBLE}} for a CSV)."
+            )
+
+
+def _compared(node: Node) -> list[Node]:
+    if node.get("class") == "COMPARISON":
+        return [node["left"], node["right"]]
+    return node["children"] if node.get("type") in ("COMPARE_IN", "COMPARE_NOT_IN") else []
+
+
+def _types_of(tables: Tables, tree: Node, part: Node) -> list[str]:
+    """The type of a part of an expression; none where it names a parameter of a lambda."""
+    (statement,) = tree["statements"]
+    alone = {**statement, "node": {**statement["node"], "select_list": [part]}}
+    row = tables.db.execute(
+        "SELECT json_deserialize_sql(?)", [json.dumps({**tree, "statements": [alone]})]
+    ).fetchone()
+    try:
+        return tables.type_of(str(row[0]).removeprefix("SELECT ")) if row else []
+    except duckdb.Error:
+        return []
+
+
+def _is_number(kind: str) -> bool:
+    return kind in (*WHOLE, *WIDE, *FRACTIONS) or kind.startswith("DECIMAL(")
+
+
+def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
+    """Raise ConfigError where an id comes of a CSV's column of fractions: as text it would lose 1.10's last digit."""
+    for table, column in tables.used(tree):
+        if table in tables.csv and tables.columns[table][column] in FRACTIONS:
+            raise ConfigError(
+                f"mapping {key}: column {column} holds numbers with fractions or exponents, and an id keeps its digits; "
+                f"write types: {{{column}: VARCHAR}} under '{table}'."
+            )
+
+
+def _refuse_type(tables: Tables, key: str, text: str, kind: str) -> None:
+    """Raise ConfigError for an expression whose type the contract does not have."""
+    element = kind.removesuffix("[]")
+    many = kind != element
+    scalar = scalar_kind(element)
+    if key in IDS and (many or not (scalar in ("whole", "wide", "text") or kind == '"NULL"')):
+        raise ConfigError(
+            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; write the log's ids so."
+        )
+    if key == "ts" and not (kind.startswith("TIMESTAMP") or kind in ("DATE", "VARCHAR", '"NULL"')):
+        raise ConfigError(
+            f"mapping ts: '{text}' gives {kind}, expected a timestamp: to_timestamp({text}) for seconds since 1970, "
+            f"epoch_ms({text}) for milliseconds, make_timestamp({text}) for microseconds."
+        )
+    fraction = many and element.startswith("DECIMAL(") and scalar != "wide"
+    if key.startswith("features.") and (not scalar or fraction):
+        raise ConfigError(
+            f"mapping {key}: '{text}' gives {kind}, which is no feature; expected a number, text, boolean, date or "
+            "a list of integers, text, booleans or dates."
+        )
+
+
+def check_joins(tables: Tables, mapping: Mapping) -> None:
+    """Raise where a join's key is in neither table, is given twice, or finds no row of the log at all."""
+    db = tables.db
+    for name, join in mapping.joins.items():
+        for table, where in (
+            ("log", "the log"),
+            (name, f"its files ({', '.join(tables.columns[name])})"),
+        ):
+            if join.key not in tables.columns[table]:
+                raise ConfigError(f"mapping joins.{name}.key: no column '{join.key}' in {where}.")
+        column = identifier(join.key)
+        twice = _one(db, f"SELECT count(*) - count(DISTINCT {column}) FROM {identifier(name)}")
+        if twice:
+            raise ContractError(
+                f"mapping joins.{name}: expected one row per {join.key}, found {twice} more."
+            )
+        if not _one(db, "SELECT count(*) FROM (FROM log LIMIT 1)"):
+            continue
+        same = same_key(tables, name, join.key)
+        if not _one(db, f"SELECT count(*) FROM (SELECT 1 FROM log SEMI JOIN {identifier(name)} ON {same} LIMIT 1)"):  # fmt: skip
+            ours, theirs = (_one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}") for table in ("log", name))  # fmt: skip
+            raise ContractError(
+                f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has '{ours}', "
+                f"its files have '{theirs}'); write both alike, or declare types: {{{join.key}: …}} for both."
+            )
+
+
+def same_key(tables: Tables, name: str, key: str) -> str:
+    """Equality of a join's key with the log's, SQL: numbers of other types as whole numbers, beside text as text."""
+    kinds = [tables.columns[table][key] for table in ("log", name)]
+    columns = [f"{identifier(table)}.{identifier(key)}" for table in ("log", name)]
+    if kinds[0] != kinds[1]:
+        columns = [_whole(*pair) for pair in zip(columns, kinds, strict=True)]
+        if not all(map(_is_number, kinds)):
+            columns = [f"({column})::VARCHAR" for column in columns]
+    return " = ".join(columns)
+
+
+def _whole(column: str, kind: str) -> str:
+    if kind not in FRACTIONS and not kind.startswith("DECIMAL("):
+        return column
+    return f"CASE WHEN {column} = trunc({column}) THEN TRY_CAST({column} AS HUGEINT) END"
+
+
+def _one(db: duckdb.DuckDBPyConnection, query: str) -> Any:
+    row = db.execute(query).fetchone()
+    return row[0] if row else None

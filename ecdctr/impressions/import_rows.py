@@ -1,0 +1,134 @@
+"""What of an imported log cannot be an impression: refused with the file, the number of rows and what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from ecdctr.errors import ContractError
+from ecdctr.files.duck import identifier
+from ecdctr.impressions.declared import Role, misfit_sql, type_of
+from ecdctr.impressions.mapping import Mapping
+
+UNITS = {  # how many of a unit are a second, and how to read it
+    1_000: ("milliseconds", "epoch_ms(column)"),
+    1_000_000: ("microseconds", "make_timestamp(column)"),
+    1_000_000_000: ("nanoseconds", "make_timestamp_ns(column)"),
+}
+DOMAINS = "_domain <> 'other'"  # rows of neither domain may be anything
+
+
+class Staged(NamedTuple):
+    """A mapped log file: where it comes from, where it lies, and its rows as SQL."""
+
+    path: Path
+    stored: Path
+    rows: str
+
+
+def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Raise ContractError when rows of a domain cannot be impressions; rows of neither may be anything."""
+    _refuse_nulls(db, mapping, staged)
+    _refuse_values(db, mapping, staged)
+    _refuse_times(db, mapping, staged)
+
+
+def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    row = db.execute(
+        f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL), count(*) FILTER (ts IS NULL),
+            count(*) FILTER (click IS NULL), min(_label) FILTER (click IS NULL) FROM {staged.rows} WHERE {DOMAINS}"""
+    ).fetchone()
+    assert row is not None  # noqa: S101  # an aggregate always has one row
+    rows, no_id, no_time, no_label, label = row
+    if no_id:
+        raise ContractError(
+            f"{staged.path}: {no_id:,} of {rows:,} rows without user or item id "
+            f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id})."
+        )
+    if no_time:
+        raise ContractError(
+            f"{staged.path}: {no_time:,} of {rows:,} rows have no time (mapping ts: {mapping.ts})."
+        )
+    if no_label:
+        rule = f"coalesce({mapping.click}, 0)" if label is None else f"({mapping.click}) >= 1"
+        raise ContractError(
+            f"{staged.path}: click of {no_label:,} of {rows:,} rows is {'null' if label is None else label}, expected "
+            f"0 or 1, true or false; write a rule in the mapping, such as click: {rule}."
+        )
+
+
+def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Values of features that the contract would not take, by the contract's own rules."""
+    schema = pq.read_schema(staged.stored)
+    for name in mapping.features:
+        declared = schema.field(name).type
+        kind = type_of(role := _role(str(declared)), declared)
+        wrong = misfit_sql(identifier(name), kind, declared) if kind else None
+        if not wrong:
+            continue
+        row = db.execute(
+            f"SELECT count(*), count(*) FILTER ({wrong}) FROM {staged.rows} WHERE {DOMAINS}"
+        ).fetchone()
+        rows, count = row or (0, 0)
+        if count:
+            expected = (
+                "finite numbers within float32"
+                if role == "number"
+                else "lists of whole numbers that int64 holds"
+            )
+            raise ContractError(
+                f"{staged.path}: features.{name} does not fit in {count:,} of {rows:,} rows; expected {expected}, or null."
+            )
+
+
+def _role(declared: str) -> Role:
+    """What a feature of this type of Arrow can be: fractions are numbers, lists are categories."""
+    if declared.startswith("list"):
+        return "categories"
+    return (
+        "number"
+        if declared in ("float", "double") or declared.startswith("decimal")
+        else "category"
+    )
+
+
+def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Raise ContractError for times before `earliest` or after `latest`, with the unit that they seem to be in."""
+    row = db.execute(
+        f"SELECT min(ts)::VARCHAR, max(ts)::VARCHAR, {_seconds('min(ts)')}, {_seconds('max(ts)')} "
+        f"FROM {staged.rows} WHERE {DOMAINS}"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return
+    first, last, *seconds = row
+    earliest = mapping.earliest or dt.date(1970, 1, 1)
+    latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
+    low, high = (_midnight(earliest), _midnight(latest + dt.timedelta(days=1)))
+    too_early = mapping.earliest is None and seconds[1] < _midnight(dt.date(1971, 1, 1))
+    if low <= seconds[0] and seconds[1] < high and not too_early:
+        return
+    hint = ""
+    for factor, (unit, how) in UNITS.items():
+        if _midnight(dt.date(1990, 1, 1)) <= seconds[1] / factor < high:
+            hint = f" They look like {unit} read as seconds: write ts: {how}."
+    if too_early:
+        hint = " They look like seconds read as a smaller unit: write ts: to_timestamp(column)."
+    expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
+    raise ContractError(
+        f"{staged.path}: ts lies between {first} and {last}, expected between {expected} "
+        f"(mapping ts: {mapping.ts}).{hint} Other times that are right: set earliest or latest in the mapping."
+    )
+
+
+def _seconds(moment: str) -> str:
+    """SQL of the seconds since 1970; infinity of an infinite time."""
+    infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
+    return f"coalesce(epoch({moment}), {infinite})"
+
+
+def _midnight(date: dt.date) -> float:
+    return dt.datetime.combine(date, dt.time(), dt.UTC).timestamp()

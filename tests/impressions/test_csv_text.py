@@ -1,0 +1,214 @@
+"""CSV as the world writes it: read as it is written, or refused by file and line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.errors import ConfigError, ContractError
+from ecdctr.impressions.importer import import_log
+from ecdctr.impressions.mapping import Mapping
+from tests.impressions.imported import BASE, START, column, rows, run
+
+BROKEN = {  # content, words of the sentence, changes of the log's description
+    "a longer row": (rows() + "1,2,3,4,5,6\n", "a.csv, line 42: Expected Number of Columns: 5 Found: 6", {}),
+    "a row cut short": (rows() + "9,100\n", "a.csv, line 42: Expected Number of Columns: 5 Found: 2", {}),
+    "an open quote": (rows() + '"9,1,1,1,ads\n' + rows(), "a.csv, line 42: .*unterminated quote", {}),
+    "text after a quote": (rows() + '"9"9,1,1,1,ads\n', "a.csv, line 42: .*quote", {}),
+    "Latin-1": (rows().replace("natural", "nat\u00fcrlich", 1).encode("latin-1"), "a.csv, line 2: Invalid unicode", {}),
+    "UTF-16": (rows().encode("utf-16"), "a.csv is UTF-16; say so", {}),
+    "mixed ends of lines": (rows().replace("\n", "\r\n", 10), r"a.csv, line 11: it ends unlike the lines before", {}),
+    "mixed ends, quoted ones aside": (rows().replace("natural", '"a\r\nb"') + "1,2,3,0,ads\r\n", "a.csv, line 62: it ends", {}),
+    "an open quote in the header": (rows().replace("user", '"user', 1), "a.csv, line 1: unexpected end of data; a quote", {}),
+    "columns alike": (rows().replace("kind", "User", 1), "a.csv: columns user and User", {}),
+    "wider than its names": (rows().split("\n", 1)[1], "a.csv, line 1: Expected Number of Columns: 6 Found: 5",
+                             {"header": False, "names": ["user", "item", "t", "clicked", "kind", "extra"], "delimiter": ","}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_file_is_named_with_its_line(tmp_path, what):
+    content, words, log = BROKEN[what]
+    with pytest.raises(ContractError, match=words):
+        run(tmp_path, {"a.csv": content}, log)
+    assert not list((tmp_path / "data").iterdir())
+
+
+PACKED = gzip.compress(rows().encode())
+ARCHIVES = {
+    "gzip cut short": ("a.csv.gz", PACKED[:-20]),
+    "gzip damaged": ("a.csv.gz", PACKED[:60] + b"xxxx" + PACKED[64:]),
+    "text named .gz": ("a.csv.gz", rows().encode()),
+    "text named .zst": ("a.csv.zst", rows().encode()),
+    "a broken Parquet file": ("a.parquet", b"PAR1 no"),
+}
+
+
+@pytest.mark.parametrize("what", ARCHIVES)
+def test_a_broken_archive_is_named(tmp_path, what):
+    name, content = ARCHIVES[what]
+    with pytest.raises(ContractError, match=rf"{name} cannot be read"):
+        run(tmp_path, {name: content}, {"files": [name]})
+    assert not list((tmp_path / "data").iterdir())
+
+
+DIALECTS = {
+    "byte order mark": (b"\xef\xbb\xbf" + rows().encode(), {}),
+    "CRLF": (rows().replace("\n", "\r\n"), {}),
+    "CR": (rows().replace("\n", "\r"), {}),
+    "no last end of line": (rows().rstrip("\n"), {}),
+    "comments before the header": ("# made by a tool\n# 2026\n" + rows(), {}),
+    "semicolons": (rows().replace(",", ";"), {}),
+    "tabs": (rows().replace(",", "\t"), {}),
+    "two colons": (rows().replace(",", "::"), {"delimiter": "::"}),
+    "quoted": ("\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in rows().splitlines()) + "\n", {}),
+    "spaces in the header": (rows().replace("user,item", "user, item ", 1), {}),
+    "Latin-1, told": (rows().encode("latin-1"), {"encoding": "latin-1"}),
+    "UTF-16, told": (rows().encode("utf-16"), {"encoding": "utf-16"}),
+    "names": (rows().split("\n", 1)[1], {"names": ["user", "item", "t", "clicked", "kind"]}),
+    "gzip of two members": ((gzip.compress(rows()[:300].encode()) + gzip.compress(rows()[300:].encode())), {"files": ["a.csv.gz"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DIALECTS)
+def test_a_dialect_is_read_as_it_is_written(tmp_path, what):
+    content, log = DIALECTS[what]
+    name = log.get("files", ["a.csv"])[0]
+    done = run(tmp_path, {name: content}, log)
+    assert (done.read, done.natural, done.ads, done.left_out, done.duplicates) == (40, 20, 20, 0, 0)
+    assert set(column(tmp_path, "user_id")) == {1, 2, 3}
+    assert sum(column(tmp_path, "click")) == 14
+
+
+def test_quotes_and_line_breaks_inside_of_values_are_kept(tmp_path):
+    titles = [f'one\nline "two", {i}\r\n; #' for i in range(40)]
+    lines = rows().splitlines()
+    quoted = ['"' + title.replace('"', '""') + '"' for title in titles]
+    text = "\n".join(
+        [lines[0] + ",title", *(f"{a},{b}" for a, b in zip(lines[1:], quoted, strict=True))]
+    )
+    run(tmp_path, {"a.csv": text + "\n"}, features={"title": "title"})
+    assert set(column(tmp_path, "title")) == set(titles)
+
+
+def test_other_compressions_are_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"a\.csv\.bz2: .*\.gz or \.zst"):
+        run(tmp_path, {"a.csv.bz2": bz2.compress(rows().encode())}, {"files": ["a.csv.bz2"]})
+    packed = pa.CompressedOutputStream(str(tmp_path / "logs" / "a.csv.zst"), "zstd")
+    packed.write(rows().encode())
+    packed.close()
+    assert run(tmp_path, {}, {"files": ["a.csv.zst"]}).read == 40
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_cut_or_damaged_archive_of_any_size_is_named(tmp_path, suffix):
+    text = rows(tuple(str(i) for i in range(5000)), n=60_000, start=START).encode()
+    whole = gzip.compress(text, 1) if suffix == ".gz" else pa.compress(text, "zstd", asbytes=True)
+    name = f"a.csv{suffix}"
+    for content in (
+        whole[: len(whole) * 8 // 10],
+        whole[:-6] + b"\0" * 6 if suffix == ".gz" else whole[:-9],
+    ):
+        with pytest.raises((ConfigError, ContractError), match=r"a\.csv"):
+            run(tmp_path, {name: content}, log={"files": [name]})
+        assert not list((tmp_path / "data").rglob("*.parquet"))
+
+
+def test_a_comment_ends_where_the_csv_says_so(tmp_path):
+    text = "# a\u2028# b\x0c# c\n" + rows()
+    assert run(tmp_path, {"a.csv": text}).read == 40
+
+
+def test_utf_16_with_the_big_end_first_is_refused_by_name(tmp_path):
+    text = b"\xfe\xff" + rows().encode("utf-16-be")
+    with pytest.raises(ContractError, match=r"a\.csv is UTF-16 with the big end first"):
+        run(tmp_path, {"a.csv": text}, log={"files": ["*.csv"], "encoding": "utf-16"})
+
+
+def test_names_of_files_are_names_before_they_are_patterns(tmp_path):
+    folder = tmp_path / "lo[g]s *?#%20"
+    folder.mkdir()
+    (tmp_path / "logs").mkdir()
+    (folder / "a[1].csv").write_text(rows())
+    (folder / "a1.csv").write_text("not,this\n")
+    mapping = Mapping(log={"files": ["a[1].csv"]}, **BASE)
+    assert import_log(mapping, folder, tmp_path / "d[0]").read == 40
+    below = tmp_path / "x.parquet"
+    below.mkdir()
+    (below / "a.csv").write_text(rows())
+    assert (
+        import_log(Mapping(log={"files": ["*.csv"]}, **BASE), below, tmp_path / "data").read == 40
+    )
+    with pytest.raises(ConfigError, match=r"x\.parquet is a folder, expected a file"):
+        import_log(Mapping(log={"files": ["*.parquet"]}, **BASE), tmp_path, tmp_path / "more")
+
+
+def test_without_a_header_every_line_is_a_row(tmp_path):
+    """Also one that starts like a comment."""
+    names = {"names": ["user", "item", "t", "clicked", "kind"]}
+    text = rows(["#1", "2", "3"]).split("\n", 1)[1]
+    assert run(tmp_path, {"a.csv": text}, names).read == 40
+    assert set(column(tmp_path, "user_id")) == {"#1", "2", "3"}
+    with pytest.raises(ContractError, match=r"a\.csv, line 1: Expected Number of Columns: 5"):
+        run(tmp_path / "more", {"a.csv": "# made by a tool\n" + text}, names | {"delimiter": ","})
+
+
+@pytest.mark.parametrize(("before", "delimiter"), [
+    ("\n", ","), ("  \n\t\n", ","), ("sep=;\n", ";"), ("SEP=,\r\n", ","), ("\nsep=\t\n# by a tool\n\n", "\t"), ("# a\n\n# b\n", "|"),
+])  # fmt: skip
+def test_blank_lines_comments_and_a_spreadsheets_separator_stand_before_a_header(
+    tmp_path, before, delimiter
+):
+    text = rows().replace(",", delimiter)
+    text = before + (text.replace("\n", "\r\n") if "\r" in before else text)
+    assert run(tmp_path, {"a.csv": text}).read == 40
+
+
+@pytest.mark.parametrize(
+    ("said", "delimiter"),
+    [(r"\x01", "\x01"), (r"\t", "\t"), (None, "\x01"), ("§", "§"), ("||", "||")],
+)
+def test_a_delimiter_can_be_a_control_character(tmp_path, said, delimiter):
+    """Hive's default, which no YAML can hold as it is."""
+    log = {"delimiter": said} if said else {}
+    assert run(tmp_path, {"a.csv": rows().replace(",", delimiter)}, log).read == 40
+
+
+@pytest.mark.parametrize("delimiter", ["", '"', "\n", "abcde", r"\x00"])
+def test_a_delimiter_that_cannot_be_is_refused_at_load(tmp_path, delimiter):
+    with pytest.raises(ValueError, match="expected one to four bytes"):
+        Mapping(log={"files": ["a.csv"], "delimiter": delimiter}, **BASE)
+
+
+def test_archives_may_be_named_in_capitals(tmp_path):
+    assert run(tmp_path, {"a.CSV.GZ": PACKED}, {"files": ["a.CSV.GZ"]}).read == 40
+    content = pa.compress(rows().encode(), "zstd", asbytes=True)
+    assert run(tmp_path / "z", {"a.csv.ZST": content}, {"files": ["a.csv.ZST"]}).read == 40
+
+
+def test_cells_of_any_length_are_read(tmp_path):
+    long = "x" * 300_000
+    text = rows().replace("user,", f"{long},", 1)
+    assert run(tmp_path, {"a.csv": text}, user_id=long).read == 40
+    names = {"names": ["user", "item", "t", "clicked", "kind"]}
+    text = rows([long, "b"]).split("\n", 1)[1]
+    assert run(tmp_path / "data", {"a.csv": text}, names).read == 40
+    assert {len(user) for user in column(tmp_path / "data", "user_id")} == {300_000, 1}
+
+
+def test_text_of_parquet_that_is_no_utf8_is_named_with_its_column(tmp_path):
+    n = 40
+    table = pa.table({
+        "user": pa.array([b"\xff"] * n).view(pa.string()), "item": list(range(n)), "t": [START + i for i in range(n)],
+        "clicked": [i % 2 for i in range(n)], "kind": ["ads"] * n,
+    })  # fmt: skip
+    (tmp_path / "logs").mkdir()
+    pq.write_table(table, tmp_path / "logs" / "a.parquet")
+    with pytest.raises(
+        ContractError, match=r"a\.parquet .*column user holds text that is no UTF-8"
+    ):
+        run(tmp_path, {}, {"files": ["a.parquet"]})
