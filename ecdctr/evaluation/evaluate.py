@@ -17,7 +17,7 @@ from ecdctr.errors import StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
-from ecdctr.examples.prepare import prepare
+from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files import durable
 from ecdctr.impressions.reading import one_reading
@@ -47,13 +47,23 @@ class Evaluation(NamedTuple):
     metrics: dict[str, dict[str, float]]
 
 
-def score(config: Config, store: Store, ref: Ref, domain: Domain, date: dt.date) -> Scored:
-    """Score a day's impressions with a version; raises StoreError if the version has read that day (leakage)."""
+def score(
+    config: Config,
+    store: Store,
+    ref: Ref,
+    domain: Domain,
+    date: dt.date,
+    held_out: Prepared | None = None,
+) -> Scored:
+    """Score a day's impressions with a version, or held-out ones of that day.
+
+    Raises StoreError if the version has read that day (leakage).
+    """
     if ref.date >= date:
         raise StoreError(
             f"{ref} has read data up to {ref.date}; evaluating it on {date} would be leakage."
         )
-    day = prepare(config, domain, [date])
+    day = [held_out] if held_out else prepare(config, domain, [date])
     if not day:
         raise StoreError(f"No {domain} impressions on {date} to evaluate {ref} on.")
     model, inputs, vocabularies = load_network(store, ref)

@@ -270,12 +270,16 @@ def build_examples(
     date: dt.date,
     target: Path,
     prior: float | None = None,
+    rows_of: Config | None = None,
 ) -> None:
-    """Write the examples of one day; `prior` stands in for the click-through rate of the days before."""
+    """Write the examples of one day; `prior` stands in for the click-through rate of the days before.
+
+    The day's rows are those of `rows_of`, where it is given, looking back on the impressions of `config`.
+    """
     data = config.data
     extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
     refuse_other_types([pair[0] for pair in extracts if pair])
-    day = day_view(connection, config, domain, date)
+    day = day_view(connection, rows_of or config, domain, date)
     click_files = [pair[0] for pair in extracts if pair]
     connection.execute(
         f"CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM {duck.parquet(click_files)}"

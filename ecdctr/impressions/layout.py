@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ecdctr.config import Domain
 
+HELD_OUT = "held_out"  # folder beside the domains: a simulated world's ads that nobody trains on
 DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
-from ecdctr.examples.prepare import prepare
+from ecdctr.evaluation.expected import expected_metrics, expected_users
+from ecdctr.examples.held_out import prepare_held_out
+from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files.duck import parquet
@@ -33,11 +35,15 @@ ROUNDS = 300  # of boosting; everything else as scikit-learn has it
 
 
 class Floor(NamedTuple):
-    """A floor on one day: metrics by cohort, and a table of users with their AUC."""
+    """A floor on one day: metrics by cohort, and a table of users with their AUC.
+
+    `expected` is such a table of held-out ads, judged by true probabilities; None where there are none.
+    """
 
     name: str
     metrics: dict[str, dict[str, float]]
     users: pa.Table
+    expected: pa.Table | None = None
 
 
 def require_boosting() -> None:
@@ -56,21 +62,32 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
     names = _inputs(config)
     past = _read(config, window(date, config.actr.window_days), names)
     day = _read(config, [date + dt.timedelta(days=1)], names)
-    rate = _item_rates(config, date, day)
+    held_out = prepare_held_out(config, date + dt.timedelta(days=1))
+    apart = _columns([held_out], names) if held_out else day.slice(0, 0)
+    rows = pa.concat_tables([day, apart], promote_options="permissive")
+    rate = _item_rates(config, date, rows)
     scores = {
         "item_rate": rate,
-        "counts": _clicks(config, day) + rate,  # rates are below 1: they decide among equal counts
-        "gbm": _boosted(config, _matrix(past, names), _labels(past), _matrix(day, names)),
+        "counts": _clicks(config, rows) + rate,  # rates are below 1: they decide among equal counts
+        "gbm": _boosted(config, _matrix(past, names), _labels(past), _matrix(rows, names)),
     }
-    found = []
-    for name, values in scores.items():
-        scored = _scored(day, values)
-        metrics = metrics_by_cohort(config, scored)
-        if name == "counts":  # a count is no probability
-            metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
-        metrics.pop("oracle", None)
-        found.append(Floor(name, metrics, users_table(scored)))
-    return found
+    count = day.num_rows
+    return [
+        _floor(config, name, _scored(day, values[:count]), _scored(apart, values[count:]))
+        for name, values in scores.items()
+    ]
+
+
+def _floor(config: Config, name: str, scored: Scored, apart: Scored) -> Floor:
+    """Judge a floor by the day's clicks, and by the true probabilities of held-out ads if there are any."""
+    metrics = metrics_by_cohort(config, scored)
+    if name == "counts":  # a count is no probability
+        metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
+    metrics.pop("oracle", None)
+    if not len(apart.users):
+        return Floor(name, metrics, users_table(scored))
+    metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
+    return Floor(name, metrics, users_table(scored), expected_users(apart))
 
 
 def _inputs(config: Config) -> list[str]:
@@ -82,6 +99,10 @@ def _read(config: Config, dates: list[dt.date], names: list[str]) -> pa.Table:
     days = prepare(config, "ads", dates)
     if not days:
         raise StoreError(f"No ads from {dates[0]} to {dates[-1]}; floors cannot be made.")
+    return _columns(days, names)
+
+
+def _columns(days: list[Prepared], names: list[str]) -> pa.Table:
     columns = ["user_id", "item_id", "click", "user_seen", "item_seen", "oracle_ctr", *names]
     tables = [pq.read_table(day.path, columns=columns, partitioning=None) for day in days]
     return pa.concat_tables(tables, promote_options="permissive")

@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 from ecdctr.config import DOMAINS, Simulation, Visits
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
-from ecdctr.impressions.layout import day_folder
+from ecdctr.impressions.layout import HELD_OUT, day_folder
 from ecdctr.worlds.daily import Daily
 from ecdctr.worlds.feed import Feed
 
-HELD_OUT = "held_out"  # folder of what nobody trains on, with domains and days of its own
 COLUMNS_OF_FEW_VALUES = ["age_band", "city", "category", "tags.list.element", "slot", "price"]
 
 

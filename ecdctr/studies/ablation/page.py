@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.rows import NAMES
+from ecdctr.studies.ablation.power import drawn, power_section
 from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def results_page(
         *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
         _quality(records, rows),
-        *(_differences(records, users, rows, origin.own_data) if "full" in rows else []),
+        *(_differences(records, drawn(users), rows, origin.own_data) if "full" in rows else []),
+        *power_section(records, users, NAMES),
         "## GAUC per cohort\n",
         _cohorts(records, rows),
         "## Training cost\n",

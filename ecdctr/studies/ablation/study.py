@@ -26,7 +26,10 @@ import pyarrow.parquet as pq
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.errors import ConfigError
+from ecdctr.evaluation.evaluate import score
+from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
+from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
@@ -284,7 +287,31 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
                 cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
                 records.append({**key, "row": name, "cohort": of, **values, **cost})
         users += _judged(found.users, {"seed": seed, "date": date, "row": row})
+        users += _expected(study, request, manifest.ref, records, {**key, "row": row})
     return records, users
+
+
+def _expected(
+    study: Study, request: Request, ref: Ref, records: list[Record], key: Record
+) -> list[Record]:
+    """Judge a version by the true probabilities of held-out ads, where the world has some.
+
+    Adds the metrics to the row's record (and to the oracle's), returns a record per user.
+    """
+    day = key["date"] + DAY
+    held_out = prepare_held_out(request.config, day)
+    if held_out is None:
+        return []
+    scored = score(request.config, request.store, ref, "ads", day, held_out)
+    for record in records:
+        if (record["date"], record["cohort"]) == (key["date"], "all"):
+            scores = scored.oracle if record["row"] == "oracle" else scored.scores
+            record.update(expected_metrics(scored.users, scored.oracle, scores))
+    return _judged(expected_users(scored), {**_of_user(key), "measure": "expected"})
+
+
+def _of_user(key: Record) -> Record:
+    return {name: key[name] for name in ("seed", "date", "row")}
 
 
 def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
@@ -297,13 +324,19 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
             for cohort, values in floor.metrics.items():
                 records.append({**key, "row": floor.name, "cohort": cohort, **values})
             users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
+            if floor.expected is not None:
+                of_floor = {"seed": seed, "date": date, "row": floor.name}
+                users += _judged(floor.expected, {**of_floor, "measure": "expected"})
     return records, users
 
 
 def _judged(users: pa.Table, key: Record) -> list[Record]:
-    """A record for each user with an AUC."""
+    """A record for each user with an AUC, by drawn clicks unless the key says otherwise."""
     judged = users.filter(pc.is_valid(users.column("auc")))
-    return [key | one for one in judged.select(["user", "auc", "impressions"]).to_pylist()]
+    return [
+        {"measure": "drawn"} | key | one
+        for one in judged.select(["user", "auc", "impressions"]).to_pylist()
+    ]
 
 
 def _code() -> str:
