@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import http.client
-import json
 import logging
 import os
-import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+
+import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from ecdctr.airflow.dates import EVALUATE, PREPARE, data_date, last_complete_day, load_settings
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.errors import EcdctrError
 
 log = logging.getLogger(__name__)
+TRIES, SECONDS = 3, 10  # of an alert, and how long each may take
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 REMEDIES = {
@@ -81,22 +81,30 @@ def tell(text: str) -> None:
     if not _may_be_told(url):
         log.error("airflow.alert_webhook_env: %s holds no https URL; the alert was not sent.", name)
         return
-    body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  # checked above
     try:
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            pass
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        log.error("The alert could not be sent to the webhook in %s: %s", name, error)
+        _send(url, text)
+    except httpx.HTTPError as error:
+        cause = str(error).replace(url, "its URL")  # which is a secret
+        log.error("The alert could not be sent to the webhook in %s: %s", name, cause)
+
+
+@retry(
+    retry=retry_if_exception_type(httpx.TransportError),
+    stop=stop_after_attempt(TRIES),
+    wait=wait_exponential_jitter(initial=0.2, max=2),
+    reraise=True,
+)
+def _send(url: str, text: str) -> None:
+    httpx.post(url, json={"text": text}, timeout=SECONDS).raise_for_status()
 
 
 def _may_be_told(url: str) -> bool:
     """Whether a webhook's URL keeps an alert from being read on the way: https, or this very machine."""
     try:
-        parts = urlsplit(url)
-        here = parts.scheme == "http" and parts.hostname in LOOPBACK
-        return bool(parts.hostname) and (parts.scheme == "https" or here)
-    except ValueError:
+        parts = httpx.URL(url)
+        here = parts.scheme == "http" and parts.host in LOOPBACK
+        return bool(parts.host) and (parts.scheme == "https" or here)
+    except httpx.InvalidURL:
         return False
 
 

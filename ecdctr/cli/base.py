@@ -15,7 +15,6 @@ import typer
 from ecdctr.config import Config, Level, load_config
 from ecdctr.config.section import MAX_SEED
 from ecdctr.console import log_to_stderr, terminal
-from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -86,16 +85,21 @@ def parse_number(text: str) -> int | None:
     return int(text)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds with commas between; raises ConfigError."""
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and len(part) <= 10 for part in parts) or any(
-        int(part) > MAX_SEED for part in parts
-    ):
-        raise ConfigError(
-            f"--seeds '{text}': expected whole numbers up to {MAX_SEED} with commas, for example 1,2,3."
-        )
-    return tuple(int(part) for part in parts)
+class Seeds(tuple[int, ...]):
+    """Seeds of a study; as text with commas between, as the command line takes them."""
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+def parse_seeds(value: str | Seeds) -> Seeds:
+    """Parse whole numbers with commas between; raises typer.BadParameter."""
+    parts = str(value).split(",")
+    if all(part.isascii() and part.isdigit() and int(part) <= MAX_SEED for part in parts):
+        return Seeds(map(int, parts))
+    raise typer.BadParameter(
+        f"'{value}': expected whole numbers up to {MAX_SEED} with commas, for example 1,2,3."
+    )
 
 
 DAY = {"parser": parse_date, "metavar": "YYYY-MM-DD"}

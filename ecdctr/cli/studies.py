@@ -15,6 +15,7 @@ from ecdctr.cli.base import (
     DateOption,
     ExperimentOption,
     ResultOption,
+    Seeds,
     SetOption,
     WorldOption,
     app,
@@ -33,7 +34,12 @@ from ecdctr.store.store import experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
 SeedsOption = Annotated[
-    str, typer.Option(help="comma-separated seeds; each gives its own world and weights")
+    Seeds,
+    typer.Option(
+        parser=parse_seeds,
+        metavar="1,2,…",
+        help="comma-separated seeds; each gives its own world and weights",
+    ),
 ]
 StudyOption = Annotated[
     str, typer.Option("--name", help="of the study in the store; an earlier one is replaced")
@@ -51,7 +57,7 @@ WorkersOption = Annotated[
 class AblationOptions:
     """What is compared, on which worlds and days."""
 
-    seeds: SeedsOption = "1,2,3"
+    seeds: SeedsOption = Seeds((1, 2, 3))
     rows: Annotated[
         str,
         typer.Option(
@@ -154,7 +160,7 @@ def ablation(
     study = Study(
         session_of(context).config_path,
         load_world(options.world, options.changes or ()),
-        parse_seeds(options.seeds),
+        options.seeds,
         _names(options.rows),
         options.eval_days,
         options.work,
@@ -210,7 +216,7 @@ def tune(
         str, typer.Option(help="comma-separated variants; 'full' is the whole method")
     ] = "ads_only,full",
     level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr",
-    seeds: SeedsOption = "21,22",
+    seeds: SeedsOption = Seeds((21, 22)),
     eval_days: Annotated[
         int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
     ] = 2,
@@ -238,7 +244,7 @@ def tune(
     study = Study(
         session_of(context).config_path,
         load_world(world, changes or ()),
-        parse_seeds(seeds),
+        seeds,
         _names(rows),
         eval_days,
         work,
@@ -260,7 +266,7 @@ def tune(
 @app.command()
 def forgetting(
     context: typer.Context,
-    seeds: SeedsOption = "1,2,3",
+    seeds: SeedsOption = Seeds((1, 2, 3)),
     rows: Annotated[
         str,
         typer.Option(
@@ -292,11 +298,11 @@ def forgetting(
     from ecdctr.studies.forgetting.study import run_forgetting
     from ecdctr.worlds.named import load_world
 
-    names, numbers = _names(rows), parse_seeds(seeds)
+    names = _names(rows)
     study = Study(
         session_of(context).config_path,
         load_world(world, changes or ()),
-        numbers,
+        seeds,
         names,
         days,
         work,
@@ -308,9 +314,9 @@ def forgetting(
         found = run_forgetting(study, workers, bars)
     finally:
         bars.close()
-    dates, recurrence = study.dates(numbers[0]), _recurrence(study.world.settings)
+    dates, recurrence = study.dates(seeds[0]), _recurrence(study.world.settings)
     where = f"the simulated world '{study.world.name}'"
-    about = About(name, where, dates, numbers, hold_out_every, recurrence)
+    about = About(name, where, dates, seeds, hold_out_every, recurrence)
     _write_study(context, about, found, result)
 
 
@@ -359,7 +365,7 @@ def matrix_report(
     variants: Annotated[
         str, typer.Option(help="comma-separated; the first is what the others are compared with")
     ],
-    seeds: SeedsOption = "1",
+    seeds: SeedsOption = Seeds((1,)),
     name: StudyOption = "forgetting",
     result: ResultOption = None,
 ) -> None:
@@ -368,9 +374,9 @@ def matrix_report(
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect
 
-    session, numbers, dates = session_of(context), parse_seeds(seeds), study_days(first, last)
+    session, dates = session_of(context), study_days(first, last)
     experiments = {
-        variant: [experiment_of(name, variant, seed) for seed in numbers]
+        variant: [experiment_of(name, variant, seed) for seed in seeds]
         for variant in _names(variants)
     }
     config = session.config()
@@ -379,7 +385,7 @@ def matrix_report(
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
             recurrence = json.loads((root / "world.json").read_text()).get("recurrence_days")
-        about = About(name, str(root), dates, numbers, hold_out_every, recurrence)
+        about = About(name, str(root), dates, seeds, hold_out_every, recurrence)
         _write_study(context, about, found, result)
 
 

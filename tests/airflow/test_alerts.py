@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
+from tenacity import wait_none
 
 from ecdctr.airflow import alerts
 from ecdctr.airflow.pipeline import STEPS
@@ -38,6 +40,11 @@ def webhook() -> Iterator[tuple[str, list[str]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/hook", texts
     server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts._send.retry, "wait", wait_none())
 
 
 @pytest.fixture(autouse=True)
@@ -119,18 +126,42 @@ def test_a_missed_deadline_is_told(webhook, monkeypatch):
 def test_a_webhook_that_cannot_be_used_is_logged_and_fails_nothing(monkeypatch, caplog, url):
     monkeypatch.setenv(WEBHOOK, url)
     asked = []
-    send = alerts.urllib.request.urlopen
+    send = alerts.httpx.post
     monkeypatch.setattr(
-        alerts.urllib.request,
-        "urlopen",
-        lambda request, **options: asked.append(request) or send(request, **options),
+        alerts.httpx, "post", lambda url, **options: asked.append(url) or send(url, **options)
     )
     with caplog.at_level(logging.ERROR):
         alerts.task_failed(failure("train", RuntimeError("killed")))
     assert "ECDCTR ALERT cpm 2026-03-04" in caplog.text
     closed = url.startswith("http://127.0.0.1:9/")
     assert ("could not be sent" if closed else "not sent") in caplog.text
-    assert len(asked) == closed, "nothing leaves in clear text"
+    assert len(asked) == closed * alerts.TRIES, "nothing leaves in clear text"
+
+
+def test_a_webhook_that_refuses_is_logged_without_its_url_and_not_asked_again(monkeypatch, caplog):
+    url = "https://hooks.example.org/secret"
+    answers = [httpx.Response(403, request=httpx.Request("POST", url))]
+    monkeypatch.setenv(WEBHOOK, url)
+    monkeypatch.setattr(alerts.httpx, "post", lambda *_, **__: answers.pop())
+    with caplog.at_level(logging.ERROR):
+        alerts.tell("late")
+    assert "could not be sent" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_an_alert_reaches_a_webhook_that_was_away_for_a_moment(webhook, monkeypatch):
+    url, texts = webhook
+    monkeypatch.setenv(WEBHOOK, url)
+    send, failures = alerts.httpx.post, [httpx.ConnectError("away")]
+
+    def post(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return send(*arguments, **options)
+
+    monkeypatch.setattr(alerts.httpx, "post", post)
+    alerts.tell("late")
+    assert texts == ["late"]
 
 
 def test_every_step_has_a_remedy():

@@ -174,7 +174,7 @@ def test_a_name_that_is_mistyped_is_a_refusal_with_the_name(tmp_path, capsys, ar
         (["store", "rollback", "--level", "all"], "is not one of"),
         (["traine"], "No such command 'traine'"),
         (["train", "--nope"], "No such option: --nope"),
-        (["ablation", "--seeds", "1,x"], "--seeds '1,x': expected whole numbers"),
+        (["ablation", "--seeds", "1,x"], "'--seeds': '1,x': expected whole numbers"),
         (["ablation", "--seeds", "1,99999999999"], "--seeds"),
     ],
 )
