@@ -2,7 +2,8 @@
 
 A version is judged once, on the days after it, as they come: as soon as the test's power suffices, or after
 `evaluation.gate_days` of them. Until then it waits, and what serves stays. When that is depends on the traffic and not
-on how good the version looks, so that looking every day does not let bad ones through.
+on how good the version looks, so that looking every day does not let bad ones through; nor does asking again: what the
+data said stands until the data, the champion or the rule is another.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
-from enum import StrEnum
-from typing import NamedTuple
 
-from ecdctr.config import LEVEL_DOMAIN, Config
+from ecdctr.config import LEVEL_DOMAIN, Config, digest
 from ecdctr.errors import EcdctrError, StoreError, TryAgain
-from ecdctr.evaluation.noninferiority import Bound, Result, noninferiority
+from ecdctr.evaluation.basis import basis_now
+from ecdctr.evaluation.noninferiority import Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, pair
-from ecdctr.impressions.impressions import open_impressions
+from ecdctr.evaluation.verdict import Outcome, Verdict, explain
+from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.reading import one_reading
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import AliasRecord, Kind, Store
@@ -25,45 +26,17 @@ from ecdctr.store.store import AliasRecord, Kind, Store
 ATTEMPTS = 5  # of judging, while others promote
 
 
-class Outcome(StrEnum):
-    """What becomes of a version."""
-
-    SERVES = "serves already"
-    FIRST = "first to serve"
-    PASSED = "passed"
-    REFUSED = "refused"
-    WAITING = "not judged yet"
-
-
-class Verdict(NamedTuple):
-    """What the gate decided and why, and what it rests on: the fingerprint of each day's examples."""
-
-    outcome: Outcome
-    reason: str
-    champion: Ref | None = None
-    examples: dict[str, str] | None = None
-    power: float | None = None  # how surely an equal version passes with this traffic
-    needed_days: float | None = (
-        None  # with how many days of such traffic the asked-for power is reached
-    )
-
-    @property
-    def passed(self) -> bool:
-        """Whether the version serves."""
-        return self.outcome in (Outcome.SERVES, Outcome.FIRST, Outcome.PASSED)
-
-
 @one_reading()
 def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     """Judge an evaluated version, and promote it to `serving` unless there is a reason against it.
 
-    Refused are: predictions that are all alike, calibration outside its bounds, parents that are too old, a champion
-    that cannot be evaluated on the same days any more, and a version that is not shown to be within the margins
-    (non-inferiority, docs/operations.md). While the version waits, older ones that waited are judged, newest first,
-    with the days that have come since; the first that passes serves. Every verdict is kept. Evaluations that do not
-    rest on the data and code as they are now are made anew. When another version is promoted meanwhile, as runs side by
-    side do, it is the champion, and all is judged again. Raises StoreError when the version was not evaluated on
-    `date`, TryAgain when others were faster each time.
+    Refused are: predictions that are all alike, calibration outside its bounds, parents that are too old, a version
+    that served before or is older than what serves, a champion that cannot be evaluated on the same days any more, and
+    a version that is not shown to be within the margins (non-inferiority, docs/operations.md). Where the version does
+    not serve, older ones that waited are judged, newest first, with the days that have come since; the first that
+    passes serves. Every verdict is kept, and what the data said stands. Evaluations that do not rest on the data and
+    code as they are now are made anew. When another version is promoted or a day delivered meanwhile, all is judged
+    again. Raises StoreError when the version was not evaluated on `date`, TryAgain when others were faster each time.
     """
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(TryAgain):
@@ -83,37 +56,37 @@ def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdi
                 f"run: ecdctr evaluate --date {date} --version {challenger}"
             )
         verdict = _settle(config, store, challenger, served, date)
-        if verdict.outcome == Outcome.WAITING:
-            for older in _waiting(config, store, challenger, champion, date):
-                if _settle(config, store, older, served, date).passed:
-                    text = (
-                        f"{verdict.reason}. {older}, which waited, has passed meanwhile and serves"
-                    )
-                    return verdict._replace(reason=text)
-        return verdict
+        if verdict.passed:
+            return verdict
+        notes = _judge_waiting(config, store, challenger, served, date)
+        return verdict._replace(reason=". ".join([verdict.reason, *notes]))
 
 
-def _settle(
+def _judge_waiting(
     config: Config, store: Store, challenger: Ref, served: AliasRecord | None, date: dt.date
-) -> Verdict:
-    """Judge a version, keep the verdict, and let it serve if it passed and nothing else was promoted meanwhile."""
-    verdict = _judge(config, store, challenger, served.ref if served else None, date)
-    if verdict.passed:  # first: a verdict that passed is kept only of what served
-        number = served.number if served else 0
-        store.set_alias("serving", challenger, verdict.reason, Kind.GATE, after=number)
-    store.add_verdict(challenger, {"date": date, "passed": verdict.passed, **verdict._asdict()})
-    return verdict
+) -> list[str]:
+    """Judge the versions that waited, until one serves; says which does, and which cannot be judged."""
+    notes = []
+    for older in _waiting(store, challenger, served.ref if served else None):
+        try:
+            passed = _settle(config, store, older, served, date).passed
+        except EcdctrError as error:  # its own trouble; the others are judged all the same
+            notes.append(f"{older}, which waits, cannot be judged: {error}")
+            continue
+        if passed:
+            return [*notes, f"{older}, which waited, has passed meanwhile and serves"]
+    return notes
 
 
-def _waiting(
-    config: Config, store: Store, challenger: Ref, champion: Ref | None, date: dt.date
-) -> list[Ref]:
-    """Older versions, newer than the champion, whose last verdict was to wait: of each date the newest, newest first."""
-    oldest = date - dt.timedelta(days=config.evaluation.gate_days)
+def _waiting(store: Store, challenger: Ref, champion: Ref | None) -> list[Ref]:
+    """Versions of earlier dates, newer than the champion, whose last verdict was to wait: newest first.
+
+    Of a date only the newest version: it was trained again in place of the others.
+    """
     newest = {
         ref.date: ref
         for ref in store.versions(challenger.experiment, challenger.level)
-        if oldest <= ref.date < challenger.date and (champion is None or ref.date > champion.date)
+        if ref.date < challenger.date and (champion is None or ref.age > champion.age)
     }
     waiting = []
     for _, ref in sorted(newest.items(), reverse=True):
@@ -123,24 +96,84 @@ def _waiting(
     return waiting
 
 
+def _settle(
+    config: Config, store: Store, challenger: Ref, served: AliasRecord | None, date: dt.date
+) -> Verdict:
+    """Judge a version, keep the verdict, and let it serve if it passed and nothing else was promoted meanwhile."""
+    champion = served.ref if served else None
+    standing = _standing(config, store, challenger, champion)
+    if standing:
+        return standing
+    verdict = _judge(config, store, challenger, champion, date)
+    if verdict.passed:  # first: a verdict that passed is kept only of what served
+        number = served.number if served else 0
+        store.set_alias("serving", challenger, verdict.reason, Kind.GATE, after=number)
+    store.add_verdict(challenger, {"date": date, "passed": verdict.passed, **verdict._asdict()})
+    return verdict
+
+
+def _standing(
+    config: Config, store: Store, challenger: Ref, champion: Ref | None
+) -> Verdict | None:
+    """The refusal that the data gave already, if data, champion and rule are what they were."""
+    verdicts = store.verdicts(challenger)
+    if not verdicts or champion is None:
+        return None
+    last = verdicts[-1]
+    same = last["champion"] == [str(part) for part in champion] and last.get("rule") == _rule(
+        config
+    )
+    if last["outcome"] != Outcome.REFUSED or not same:
+        return None
+    days = [dt.date.fromisoformat(day) for day in last["examples"]]
+    now = {str(day): basis_now(config, challenger, day).examples for day in days}
+    if now != last["examples"]:
+        return None
+    reason = f"{last['reason']} (so judged on {last['date']}; a version is judged once)"
+    return Verdict(
+        Outcome.REFUSED, reason, champion, now, last["power"], last["needed_days"], last["rule"]
+    )
+
+
+def _rule(config: Config) -> str:
+    settings = config.evaluation.model_dump(mode="json")
+    gate = {name: value for name, value in settings.items() if name.startswith("gate_")}
+    return digest([gate, config.evaluation.bootstrap_samples, config.seed])[:20]
+
+
 def _judge(
     config: Config, store: Store, challenger: Ref, champion: Ref | None, date: dt.date
 ) -> Verdict:
     ours = current(config, store, challenger, date)
     examples = {str(date): str(ours.content["examples"])}
-    against = _against_itself(config, ours) or _against_its_parents(config, store, challenger)
-    if champion and champion.date > challenger.date:
-        against = f"older than the serving {champion}; promote it by hand if it is meant"
+    against = _against_its_past(store, challenger, champion) or _against_its_parents(
+        config, store, challenger
+    )
     if against:
         return Verdict(Outcome.REFUSED, f"{challenger}: {against}", champion, examples)
+    against = _against_itself(config, ours)
+    if against:
+        reason = f"{challenger}: {against}"
+        return Verdict(Outcome.REFUSED, reason, champion, examples, rule=_rule(config))
     if champion is None:
         metrics = ours.content["metrics"]["all"]
         text = (
             f"first to serve, compared with nothing; calibration {metrics['calibration']:.2f} on "
             f"{metrics['impressions']:,.0f} impressions of {date}"
         )
-        return Verdict(Outcome.FIRST, text, None, examples)
+        return Verdict(Outcome.FIRST, text, None, examples, rule=_rule(config))
     return _compare(config, store, challenger, champion, date)
+
+
+def _against_its_past(store: Store, challenger: Ref, champion: Ref | None) -> str | None:
+    """Whether people have decided already: a version that was taken out of service, or a newer one that serves."""
+    by_hand = f"promote it by hand if it is meant: ecdctr store promote {challenger}"
+    if champion and champion.age > challenger.age:
+        return f"older than the serving {champion}; {by_hand}"
+    history = store.alias_history("serving", challenger.experiment, challenger.level)
+    if any(record.ref == challenger for record in history):
+        return f"served before and does not any more, since {history[-1].reason}; {by_hand}"
+    return None
 
 
 def _against_itself(config: Config, ours: Stored) -> str | None:
@@ -185,11 +218,15 @@ def _against_its_parents(config: Config, store: Store, challenger: Ref) -> str |
 def _compare(
     config: Config, store: Store, challenger: Ref, champion: Ref, date: dt.date
 ) -> Verdict:
-    """The test on the last days that neither version has read, as far as they were delivered."""
+    """The test on the last days that neither version has read, as far as they were delivered whole."""
     settings = config.evaluation
     domain = LEVEL_DOMAIN[challenger.level]  # type: ignore[index]
-    delivered = open_impressions(config.data.root).dates(domain)
-    days = [day for day in delivered if challenger.date < day <= date][-settings.gate_days :]
+    days = whole_days(config, domain, challenger.date, date, settings.gate_days)
+    if not days:
+        raise StoreError(
+            f"{challenger}: of the {domain} days after it up to {date} none is delivered whole "
+            f"(data.ready: {config.data.ready}); nothing can be compared."
+        )
     ours = [current(config, store, challenger, day) for day in days]
     examples = {str(one.date): str(one.content["examples"]) for one in ours}
     try:
@@ -200,6 +237,11 @@ def _compare(
             f"can be compared: {error} To let the challenger serve all the same: ecdctr store promote {challenger}"
         )
         return Verdict(Outcome.REFUSED, text, champion, examples)
+    if any(one.basis != other.basis for one, other in zip(ours, theirs, strict=True)):
+        raise TryAgain(
+            f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again while they were "
+            "compared. Run the command again."
+        )
     result = noninferiority(
         pair(list(zip(ours, theirs, strict=True))),
         settings.gate_max_gauc_drop,
@@ -211,11 +253,12 @@ def _compare(
     outcome = _outcome(config, result, len(days))
     return Verdict(
         outcome,
-        f"{challenger} {outcome}: {_explain(config, result, champion, days, outcome)}",
+        f"{challenger} {outcome}: {explain(config, result, champion, days, outcome)}",
         champion,
         examples,
         result.power,
         result.needed * len(days) if math.isfinite(result.needed) else None,
+        _rule(config),
     )
 
 
@@ -225,46 +268,3 @@ def _outcome(config: Config, result: Result, days: int) -> Outcome:
     if not (enough and result.power >= settings.gate_power) and days < settings.gate_days:
         return Outcome.WAITING
     return Outcome.PASSED if enough and result.holds else Outcome.REFUSED
-
-
-def _explain(
-    config: Config, result: Result, champion: Ref, days: list[dt.date], outcome: Outcome
-) -> str:
-    """Both bounds, what they rest on, and how much the test can see with this traffic."""
-    settings = config.evaluation
-    span = f"{days[0]}" if len(days) == 1 else f"{len(days)} days from {days[0]} to {days[-1]}"
-    parts = [
-        f"GAUC {_bound(result.gauc, 4)}; LogLoss {_bound(result.log_loss, 4)} (share, below 0 is worse) against "
-        f"{champion} on {span}",
-        f"{result.users:,} users with a click and a non-click",
-    ]
-    if result.users < settings.gate_min_users:
-        missing = settings.gate_min_users - result.users
-        parts[-1] += f", {missing:,} fewer than evaluation.gate_min_users"
-    parts.append(f"an equal version passes with {100 * result.power:.0f} %")
-    if result.power < settings.gate_power:
-        parts[-1] += f", {100 * settings.gate_power:.0f} % need {_needed(result, len(days))}"
-    if outcome == Outcome.WAITING:
-        parts.append(
-            f"{champion} serves on; the version is judged after {settings.gate_days} days at the latest "
-            "(evaluation.gate_days)"
-        )
-    elif outcome == Outcome.REFUSED and result.gauc.high >= 0 and result.log_loss.high >= 0:
-        parts.append(
-            "not shown to be good enough, which is not shown to be worse: the traffic is small"
-        )
-    return "; ".join(parts)
-
-
-def _bound(bound: Bound, digits: int) -> str:
-    return (
-        f"{bound.value:+.{digits}f}, at least {bound.low:+.{digits}f} "
-        f"(allowed {-bound.margin:+.{digits}f})"
-    )
-
-
-def _needed(result: Result, days: int) -> str:
-    if not math.isfinite(result.needed):
-        return "more than a million times this traffic"
-    users = math.ceil(result.users * result.needed)
-    return f"about {math.ceil(days * result.needed)} days of this traffic ({users:,} users)"

@@ -6,6 +6,7 @@ Reads no model and imports no torch, so that the gate starts fast.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.config import Config
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
 from ecdctr.evaluation.basis import Basis, basis_now
 from ecdctr.evaluation.noninferiority import Paired
 from ecdctr.store.manifest import Ref
@@ -37,11 +38,19 @@ class Stored(NamedTuple):
 
 
 def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
-    """A stored evaluation, whatever it rests on; None if there is none."""
-    content, folder = store.load_evaluation(ref, date), store.evaluation(ref, date)
-    if content is None or folder is None:
+    """A stored evaluation, whatever it rests on; None if there is none. Raises StoreError for a damaged one."""
+    folder = store.evaluation(ref, date)
+    if folder is None:
         return None
-    return Stored(ref, date, content, pq.read_table(folder / "users.parquet", partitioning=None))
+    try:
+        content = json.loads((folder / "evaluation.json").read_bytes())
+        users = pq.read_table(folder / "users.parquet", partitioning=None)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"The evaluation of {ref} on {date} cannot be read ({first_line(error)}); make it again: "
+            f"ecdctr evaluate --date {date} --version {ref}"
+        ) from None
+    return Stored(ref, date, content, users)
 
 
 def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:

@@ -208,6 +208,4 @@ def _manifest(
 def _conclude(store: Store, ref: Ref, progress: Progress) -> None:
     """Do what remains once a version is there; also when a run died right after publishing it."""
     progress.discard()
-    candidate = store.alias("candidate", ref.experiment, ref.level)
-    if candidate is None or (candidate.date, candidate.version) < (ref.date, ref.version):
-        store.set_alias("candidate", ref, "newest version trained", Kind.TRAIN)
+    store.advance("candidate", ref, "newest version trained", Kind.TRAIN)

@@ -28,6 +28,11 @@ class Ref(NamedTuple):
     def __str__(self) -> str:
         return f"{self.experiment}/{self.level}/{self.date}/{self.version}"
 
+    @property
+    def age(self) -> tuple[dt.date, int]:
+        """What orders the versions of a level: data date and number; v10000 comes after v9999."""
+        return self.date, int(self.version[1:])
+
     @classmethod
     def parse(cls, text: str) -> Ref:
         """Inverse of str(); raises StoreError on another form."""

@@ -329,6 +329,16 @@ class Store:
             )
         return AliasRecord(number, ref, at, reason, kind)
 
+    def advance(self, alias: str, ref: Ref, reason: str, kind: Kind) -> None:
+        """Point an alias at a version unless it points at a newer one, whoever else sets it meanwhile."""
+        while True:
+            history = self.alias_history(alias, ref.experiment, ref.level)
+            if history and history[-1].ref.age >= ref.age:
+                return
+            with contextlib.suppress(TryAgain):
+                self.set_alias(alias, ref, reason, kind, history[-1].number if history else 0)
+                return
+
     def alias_history(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> list[AliasRecord]:

@@ -1,5 +1,7 @@
 """Publish, promote, roll back, gate, gc, evaluate and deliver again, in any order and in the middle of each other.
 
+A day is delivered again also while its examples are prepared, by the code that keeps them.
+
 Whatever happens, no alias points at a version that is not there, and every verdict is what the data that it names says:
 it is computed again from that data alone. ECDCTR_INTERLEAVINGS=2000 runs as many on a folder and on a bucket; the
 default is few. Versions and evaluations are made up (a model would take seconds), what stores and judges them is real.
@@ -33,6 +35,7 @@ from ecdctr.evaluation.gate import Outcome, gate
 from ecdctr.evaluation.noninferiority import Paired, noninferiority
 from ecdctr.examples.prepare import Prepared
 from ecdctr.files import durable
+from ecdctr.impressions.reading import keep, settled
 from ecdctr.store import objects
 from ecdctr.store.local import LocalStorage
 from ecdctr.store.manifest import Ref
@@ -48,7 +51,18 @@ DATES = [FIRST + dt.timedelta(days=n) for n in range(1, DAYS + 2)]
 
 PART = st.tuples(
     st.sampled_from(
-        ["day", "day", "publish", "evaluate", "gate", "promote", "rollback", "gc", "deliver"]
+        [
+            "day",
+            "day",
+            "publish",
+            "evaluate",
+            "gate",
+            "promote",
+            "rollback",
+            "gc",
+            "deliver",
+            "deliver_late",
+        ]
     ),
     st.integers(0, DAYS - 1),
 )
@@ -70,9 +84,10 @@ def seen_by(ref: Ref, date: dt.date, delivery: int) -> tuple[np.ndarray, np.ndar
 class World:
     """Days that are delivered again, and processes that work on one store, one in the middle of another."""
 
-    def __init__(self, config: Config, open_store: Callable[[], Store]) -> None:
-        self.config, self.open = config, open_store
+    def __init__(self, config: Config, open_store: Callable[[], Store], prepared: Path) -> None:
+        self.config, self.open, self.prepared = config, open_store, prepared
         self.delivered = dict.fromkeys(DATES, 0)
+        self.late: list[dt.date] = []  # delivered again when they are next read
         self.numbers = 0
 
     def fingerprint(self, *where: Any) -> Prepared:
@@ -80,18 +95,35 @@ class World:
         date = where[2]
         return Prepared(date, Path("nowhere"), f"{date}#{self.delivered[date]}")
 
+    @settled
+    def examples(self, date: dt.date) -> tuple[str, int]:
+        """A day's examples, kept as preparation keeps them: their name, and the delivery that was read."""
+        name = self.fingerprint(None, None, date).fingerprint
+
+        def read(target: Path) -> None:
+            if date in self.late:
+                self.late.remove(date)
+                self.delivered[date] += 1
+            target.write_text(str(self.delivered[date]))
+
+        def still() -> bool:
+            return self.fingerprint(None, None, date).fingerprint == name
+
+        keep(self.prepared / name, read, still, str(date))
+        return name, int((self.prepared / name).read_text())
+
     def evaluate(self, config: Config, store: Store, ref: Ref, date: dt.date) -> None:
         """In place of a model on the day's examples; raises StoreError for a version that is not there."""
         if date <= ref.date:
             raise StoreError("leakage")
-        delivery = self.delivered[date]
+        name, delivery = self.examples(date)
         with store.in_use():
             store.manifest(ref)
             users, auc, loss = seen_by(ref, date, delivery)
             content = {
                 "ref": str(ref),
                 "date": str(date),
-                **basis.basis_of(config, f"{date}#{delivery}")._asdict(),
+                **basis.basis_of(config, name)._asdict(),
                 "metrics": {"all": {"calibration": 1.0, "impressions": 10.0 * USERS}},
                 "score_spread": 0.1,
             }
@@ -147,13 +179,14 @@ class World:
     def _deliver(self, _: Store, date: dt.date) -> None:
         self.delivered[date + dt.timedelta(days=1)] += 1
 
+    def _deliver_late(self, _: Store, date: dt.date) -> None:
+        """Delivered again when it is read the next time, after it was named."""
+        self.late.append(date + dt.timedelta(days=1))
 
-class Impressions:
-    """All days are there."""
 
-    def dates(self, _: str) -> list[dt.date]:
-        """The days of a domain."""
-        return DATES
+def all_days(_: Config, __: str, after: dt.date, until: dt.date, most: int) -> list[dt.date]:
+    """All days are there; in place of whole_days."""
+    return [date for date in DATES if after < date <= until][-most:]
 
 
 class Interrupted:
@@ -194,7 +227,9 @@ class Interrupted:
 
 
 def check(world: World, store: Store) -> None:
-    """No alias on a missing version; every verdict is what the data that it names says."""
+    """No alias on a missing version; examples, evaluations and verdicts are of the data that they name."""
+    for path in world.prepared.iterdir():
+        assert path.name.endswith(f"#{path.read_text()}")
     for record in store.alias_history("serving")[-1:]:
         store.manifest(record.ref)
         if record.kind == Kind.GATE:
@@ -207,6 +242,13 @@ def check(world: World, store: Store) -> None:
     for date, ref in store.evaluated("production"):
         found = store.load_evaluation(ref, date)
         assert found is not None
+        _, _, delivery = found["examples"].rpartition("#")
+        folder = store.evaluation(ref, date)
+        assert folder is not None
+        table = pq.read_table(folder / "users.parquet", partitioning=None)
+        users, auc, _ = seen_by(ref, date, int(delivery))
+        assert table["user"].to_pylist() == users.tolist()
+        assert table["auc"].to_pylist() == auc.tolist()
         if found["verdict"]:
             assert found["verdict"]["examples"][str(date)] == found["examples"]
 
@@ -220,7 +262,8 @@ def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:
         dt.date.fromisoformat(verdict["champion"][2]),
         verdict["champion"][3],
     )
-    if champion.date > ref.date or "cannot be evaluated" in verdict["reason"]:
+    by_hand = ("cannot be evaluated", "served before and does not any more")
+    if champion.age > ref.age or any(text in verdict["reason"] for text in by_hand):
         return Outcome.REFUSED
     sums: dict[int, np.ndarray] = {}
     for name in verdict["examples"].values():
@@ -246,13 +289,13 @@ def cheap(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A gate that needs few users; a disk that need not be waited for."""
     monkeypatch.setattr(durable, "sync", lambda _: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(gates, "open_impressions", lambda _: Impressions())
+    monkeypatch.setattr(gates, "whole_days", all_days)
     return changed(config, "evaluation", bootstrap_samples=50, gate_min_users=10, gate_days=2)
 
 
 def interleave(config: Config, open_store: Callable[[], Store], steps: list[Any]) -> None:
-    world = World(config, open_store)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as prepared:
+        world = World(config, open_store, Path(prepared))
         patch.setattr(basis, "example_path", world.fingerprint)
         patch.setattr(evaluating, "evaluate", world.evaluate)
         for (what, day), between in [(("day", 0), []), *steps]:

@@ -291,3 +291,24 @@ def test_ref_text_round_trip_and_refusal():
     assert Ref.parse(str(ref)) == ref
     with pytest.raises(StoreError, match="expected experiment/level"):
         Ref.parse("nonsense")
+
+
+def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, monkeypatch):
+    """Two trainings end together: the older one looks, the newer one sets, the older one writes."""
+    store = any_store
+    older, newer = (publish(store, dt.date(2026, 3, day), f"f{day}").ref for day in (1, 2))
+    look, calls = store.alias_history, [0]
+
+    def looked(*given):
+        found = look(*given)
+        calls[0] += 1
+        if calls[0] == 1:
+            store.set_alias("candidate", newer, "newest", Kind.TRAIN)
+        return found
+
+    monkeypatch.setattr(store, "alias_history", looked)
+    store.advance("candidate", older, "newest", Kind.TRAIN)
+    monkeypatch.undo()
+    assert store.alias("candidate", older.experiment, older.level) == newer
+    store.advance("candidate", newer, "again", Kind.TRAIN)
+    assert len(store.alias_history("candidate", newer.experiment, newer.level)) == 1
