@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from ecdctr.cli.base import app
 from tests.conftest import REPOSITORY
 from tests.make import write_config
+
+
+def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, store: Path):
+    config = write_config(tmp_path / "config.yaml", world)
+    options = ["--config", str(config), "--store", str(store), "doctor", "--data"]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "visits_per_month" in done.output
+    assert "map" in done.output or "Nearest measured world" in done.output
+    machine = CliRunner().invoke(app, ["--json", *options])
+    assert json.loads(machine.output)["statistics"]["days"] == 24
 
 
 def doctor(world: Path, tmp_path: Path, store: Path, **environment: str) -> dict[str, str]:

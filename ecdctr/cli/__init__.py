@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from ecdctr.cli import data, levels, serving, setup, store, studies  # noqa: F401  # each adds its commands
+from ecdctr.cli import data, levels, map, serving, setup, store, studies  # noqa: F401  # each adds its commands
 from ecdctr.cli.base import app
 from ecdctr.cli.net import run
 

@@ -13,6 +13,7 @@ from ecdctr.cli.base import (
     app,
     out,
     session_of,
+    show,
 )
 from ecdctr.config import Config
 
@@ -32,10 +33,37 @@ def schema(
     sys.stdout.write(json.dumps(made, indent=1) + "\n")
 
 
+def _measure(context: typer.Context) -> None:
+    """Print the log's statistics, and what was measured on the world most like it."""
+    from ecdctr.impressions.statistics import measure
+    from ecdctr.studies.map.place import advice, measured_cells, place
+
+    statistics = measure(session_of(context).config())
+    nearest = place(statistics, measured_cells())
+    if session_of(context).as_json:
+        told = nearest and {"cell": nearest.cell["name"], "distance": nearest.distance}
+        show(context, {"statistics": statistics._asdict(), "place": told})
+        return
+    show(context, {name: round(value, 4) for name, value in statistics._asdict().items()})
+    out.print(advice(nearest), soft_wrap=True)
+
+
 @app.command()
-def doctor(context: typer.Context) -> None:
+def doctor(
+    context: typer.Context,
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data", help="measure the impressions instead, and say where on the map they lie"
+        ),
+    ] = False,
+) -> None:
     """Check versions, disk, GPU, data and store, and say what to mend (exit code 1) or set up."""
     from ecdctr.doctor import examine
+
+    if data:
+        _measure(context)
+        return
 
     findings = examine(session_of(context).config_path, session_of(context).store_path)
     for finding in findings:

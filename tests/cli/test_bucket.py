@@ -122,6 +122,7 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
 
     studied = ["--world", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
     bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("map", "--minutes", "0", "--work", str(tmp_path / "map"))
     bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
     bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
 

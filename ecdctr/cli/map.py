@@ -1,0 +1,121 @@
+"""The command `map`: where each part pays, on a grid of worlds with visits."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecdctr.cli.base import ResultOption, SetOption, WorldOption, app, parse_seeds, session_of, show
+from ecdctr.files import durable
+
+
+@app.command("map")
+def map_(
+    context: typer.Context,
+    planes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plane",
+            help="two settings of the world and their values, like 'visits_per_month=0.5,4,60 ads_share=0.003,0.1'; "
+            "'period' is the days after which interests return, 0 for never; repeatable",
+        ),
+    ] = None,
+    world: WorldOption = "visits",
+    changes: SetOption = None,
+    impressions_a_day: Annotated[
+        int, typer.Option(min=100, help="of each cell; its users follow from it")
+    ] = 20_000,
+    seeds: Annotated[
+        str, typer.Option(help="comma-separated; worlds and weights of each cell")
+    ] = "1",
+    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days of each cell")] = 4,
+    chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 14,
+    work: Annotated[Path, typer.Option(help="results of cells; re-used when run again")] = Path(
+        "map"
+    ),
+    target: Annotated[
+        Path | None, typer.Option("--out", help="page to write, NAME.md, its pictures beside it")
+    ] = None,
+    cells_file: Annotated[
+        Path | None, typer.Option("--cells", help="also write what `doctor --data` reads")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="begin no cell after so many minutes; 0 writes the page alone"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes of a cell's study")] = 2,
+    result: ResultOption = None,
+) -> None:
+    """Measure where each part pays: floors, ads alone, CPM, TPM's vectors, memory and the paper's form on a grid.
+
+    A killed run goes on where it was. The page holds what is measured so far.
+    """
+    from ecdctr.console import Bars
+    from ecdctr.studies.map.grid import PLANES, cells, parse_plane
+    from ecdctr.studies.map.measure import MapStudy, run_map
+    from ecdctr.studies.map.page import map_page
+
+    spanned = [parse_plane(text) for text in planes or PLANES]
+    placed = [cells(plane, world, changes or (), impressions_a_day) for plane in spanned]
+    worlds = {one.name: one for on_plane in placed for one in on_plane.values()}
+    study = MapStudy(
+        session_of(context).config_path, parse_seeds(seeds), eval_days, chain_days, work
+    )
+    until = None if minutes is None else dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
+    bars = Bars()
+    try:
+        results = run_map(study, list(worlds.values()), workers, bars, until)
+    finally:
+        bars.close()
+    by_name = {one["name"]: one for one in results}
+    measured = [
+        (plane, {place: by_name[w.name] for place, w in on_plane.items() if w.name in by_name})
+        for plane, on_plane in zip(spanned, placed, strict=True)
+    ]
+    if cells_file:
+        _write(cells_file, json.dumps(results, indent=1))
+    if target:
+        pictures = _pictures(measured, target)
+        _write(target, map_page(measured, results, pictures, _command(context), len(worlds)))
+    show(
+        context, {"cells": len(worlds), "measured": len(results), "page": str(target or "")}, result
+    )
+
+
+def _pictures(measured: list[tuple[Any, dict[Any, Any]]], target: Path) -> dict[int, str]:
+    """Draw the planes that have a cell beside the page; returns the names by number."""
+    from ecdctr.report.figures import save_png
+    from ecdctr.studies.map.figure import heat_maps
+
+    names = {}
+    for number, (plane, inside) in enumerate(measured):
+        if inside:
+            picture = target.with_name(f"{target.stem}-{plane.x.name}-{plane.y.name}.png")
+            durable.make_dir(picture.parent)
+            with durable.replacing(picture) as temporary:
+                save_png(heat_maps(plane, inside), temporary)
+            names[number] = picture.name
+    return names
+
+
+def _command(context: typer.Context) -> str:
+    """The command as it was given, without places."""
+    told = {"planes": "--plane", "world": "--world", "changes": "--set", "seeds": "--seeds",
+            "impressions_a_day": "--impressions-a-day", "eval_days": "--eval-days", "chain_days": "--chain-days"}  # fmt: skip
+    parts = ["ecdctr --config configs/map.yaml map"]
+    for name, option in told.items():
+        value = context.params.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                parts.append(f"{option} '{one}'" if " " in str(one) else f"{option} {one}")
+    return " ".join(parts)
+
+
+def _write(path: Path, text: str) -> None:
+    durable.make_dir(path.parent)
+    with durable.replacing(path) as temporary:
+        temporary.write_text(text)

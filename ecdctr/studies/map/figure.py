@@ -1,0 +1,52 @@
+"""Heat maps of a plane: what each part is worth in expected GAUC, blue where it helps, red where it harms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecdctr.report.figures import GREY, grey, new_figure
+from ecdctr.studies.map.grid import Plane
+from ecdctr.studies.map.measure import WORTH
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LIMIT = 0.05  # of the colours
+Result = dict[str, Any]
+
+
+def heat_maps(plane: Plane, results: dict[tuple[float, float], Result]) -> Figure:
+    """A panel per part; a cell without a result is empty. A difference within its 95 % interval stands in brackets."""
+    width = 1.6 + 0.95 * len(plane.x.values)
+    figure = new_figure(3 * width, 2 * (1.2 + 0.55 * len(plane.y.values)))
+    panels = figure.subplots(2, 3)
+    for axes, part in zip(panels.flat, WORTH, strict=True):
+        _panel(axes, plane, results, part)
+    grey(list(panels.flat))
+    figure.tight_layout()
+    return figure
+
+
+def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result], part: str) -> None:
+    values = np.full((len(plane.y.values), len(plane.x.values)), np.nan)
+    for column, x in enumerate(plane.x.values):
+        for row, y in enumerate(plane.y.values):
+            if (x, y) in results:
+                worth = results[x, y]["worth"][part]
+                values[row, column] = worth["difference"]
+                axes.text(column, row, said(worth), ha="center", va="center", fontsize=7)
+    axes.imshow(values, cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, origin="lower", aspect="auto")
+    axes.set_xticks(range(len(plane.x.values)), [f"{v:g}" for v in plane.x.values])
+    axes.set_yticks(range(len(plane.y.values)), [f"{v:g}" for v in plane.y.values])
+    axes.set_xlabel(plane.x.name.replace("_", " "), fontsize=8)
+    axes.set_ylabel(plane.y.name.replace("_", " "), fontsize=8)
+    axes.set_title(part, fontsize=9, color=GREY)
+
+
+def said(worth: dict[str, float]) -> str:
+    """A difference in thousandths of GAUC, in brackets where its 95 % interval holds 0."""
+    text = f"{1000 * worth['difference']:+.0f}"
+    return text if abs(worth["difference"]) > 1.96 * worth["error"] else f"({text})"

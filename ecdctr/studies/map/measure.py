@@ -1,0 +1,123 @@
+"""Measure the cells of a map one after another: every row, floors included, by true probabilities of held-out ads.
+
+A cell's result is a small file; worlds, prepared data and weights of a cell are removed when it is written. A killed map
+goes on with the first cell that has no result, and inside it where the study was.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ecdctr.config import digest
+from ecdctr.files import durable
+from ecdctr.impressions.statistics import measure as measure_log
+from ecdctr.levels.request import Reporter
+from ecdctr.studies.ablation.page import per_seed
+from ecdctr.studies.ablation.power import ahead
+from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.worlds.named import NamedWorld
+
+ROWS = ("ads_only", "no_tpm", "memory", "vectors", "full", "paper")
+# What each part is worth: the row with it, the row without; `floor` is the best of the floors.
+WORTH = {
+    "CPM": ("no_tpm", "ads_only"),
+    "TPM's vectors": ("vectors", "no_tpm"),
+    "memory": ("memory", "no_tpm"),
+    "vectors and memory": ("full", "no_tpm"),
+    "full over the best floor": ("full", "floor"),
+    "full over the paper's form": ("full", "paper"),
+}
+FLOORS = ("item_rate", "counts", "gbm")
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MapStudy:
+    """How every cell is measured; `work` keeps the results."""
+
+    config_path: Path
+    seeds: tuple[int, ...]
+    eval_days: int
+    chain_days: int
+    work: Path
+
+    def result_path(self, world: NamedWorld) -> Path:
+        """Where a cell's result lies: its name says the world, the settings and the design."""
+        design = digest(
+            [self.seeds, self.eval_days, self.chain_days, ROWS, self.config_path.read_text()]
+        )
+        return self.work / "cells" / f"{world.name}-{design[:8]}.json"
+
+    def study(self, world: NamedWorld) -> Study:
+        """The ablation of a cell."""
+        folder = self.work / world.name
+        return Study(
+            self.config_path, world, self.seeds, ROWS, self.eval_days, folder, self.chain_days
+        )
+
+
+def run_map(
+    study: MapStudy,
+    worlds: list[NamedWorld],
+    workers: int,
+    reporter: Reporter,
+    until: dt.datetime | None = None,
+    on_cell: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Measure the cells that have no result yet; returns all results that there are, in their order.
+
+    No cell begins after `until`.
+    """
+    for world in worlds:
+        path = study.result_path(world)
+        if path.exists() or (until and dt.datetime.now(dt.UTC) > until):
+            continue
+        result = _measure(study, world, workers, reporter)
+        durable.make_dir(path.parent)
+        with durable.replacing(path) as temporary:
+            temporary.write_text(json.dumps(result, indent=1))
+        shutil.rmtree(study.study(world).work)
+        if on_cell:
+            on_cell(result)
+    return load_results([study.result_path(world) for world in worlds])
+
+
+def load_results(paths: list[Path]) -> list[Result]:
+    """The results that there are."""
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def _measure(study: MapStudy, world: NamedWorld, workers: int, reporter: Reporter) -> Result:
+    ablation = study.study(world)
+    records, users = run_study(ablation, workers, reporter)
+    judged = [record for record in records if record.get("expected_gauc") is not None]
+    names = list(dict.fromkeys(record["row"] for record in judged))
+    metrics = ("expected_gauc", "expected_log_loss", "gauc", "daily_samples")
+    rows = {
+        row: {metric: float(per_seed(judged, row, metric).mean()) for metric in metrics}
+        for row in names
+    }
+    best_floor = max(FLOORS, key=lambda row: rows[row]["expected_gauc"])
+    worth = {}
+    for part, (first, second) in WORTH.items():
+        one = ahead(users, first, best_floor if second == "floor" else second)
+        worth[part] = {"difference": one.difference, "error": one.error}
+    drawn = {r["date"] for r in judged}
+    return {
+        "name": world.name,
+        "world": world.settings.model_dump(mode="json"),
+        "statistics": measure_log(ablation.config(study.seeds[0]))._asdict(),
+        "seeds": list(study.seeds),
+        "days": len(drawn),
+        "held_out": sum(r["expected_impressions"] for r in judged if r["row"] == names[0]),
+        "code": judged[0]["code"],
+        "best_floor": best_floor,
+        "rows": rows,
+        "worth": worth,
+    }

@@ -1,0 +1,122 @@
+"""docs/map.md: where each part pays, by how much, at what cost; nothing but what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ecdctr.report.rows import NAMES
+from ecdctr.studies.map.figure import said
+from ecdctr.studies.map.grid import Plane
+from ecdctr.studies.map.measure import WORTH
+
+Result = dict[str, Any]
+COORDINATES = (
+    "period", "visits_per_month", "ads_share", "domain_correlation", "returning_interest", "repetition",
+)  # fmt: skip
+INTRODUCTION = """# Where each part pays
+
+Worlds with visits on a grid (`ecdctr schema --world` explains each setting), every row judged by the true probabilities of
+held-out ads that it never trained on. `ecdctr doctor --data` says where on this map a log of your own lies.
+"""
+
+
+def map_page(
+    planes: list[tuple[Plane, dict[tuple[float, float], Result]]],
+    results: list[Result],
+    pictures: dict[int, str],
+    command: str,
+    wanted: int,
+) -> str:
+    """The whole page, Markdown; each plane with what is measured of it by place, `pictures` are names of figures by the number of their plane."""
+    if not results:
+        return f"{INTRODUCTION}\nNothing is measured yet. Written by `{command}`.\n"
+    seeds = sorted({seed for result in results for seed in result["seeds"]})
+    parts = [
+        INTRODUCTION,
+        f"**{len(results)} of {wanted} cells are measured**, each with {len(seeds)} seed"
+        f"{'s' if len(seeds) > 1 else ''} (world and weights) and {results[0]['days']} days of "
+        f"{_mean_held_out(results):,.0f} held-out ads. Differences are expected GAUC in thousandths; in brackets "
+        "where the 95 % interval over users holds 0. An interval says what other users of the same world would show; "
+        "other weights and worlds vary beyond it"
+        + (", and one seed says nothing of that.\n" if len(seeds) == 1 else ".\n"),
+        _power(results),
+        f"Written by `{command}`.\n",
+    ]
+    for number, (plane, inside) in enumerate(planes):
+        title = f"## {plane.x.name.replace('_', ' ')} and {plane.y.name.replace('_', ' ')}\n"
+        if inside:
+            parts += [
+                title,
+                *([f"![Heat maps]({pictures[number]})\n"] if number in pictures else []),
+            ]
+            parts.append(_differences(plane, inside))
+    parts += ["## All cells\n", _all(results)]
+    return "\n".join(parts)
+
+
+def _mean_held_out(results: list[Result]) -> float:
+    return float(np.mean([result["held_out"] / result["days"] for result in results]))
+
+
+def _power(results: list[Result]) -> str:
+    """The smallest difference that shows, over all cells and parts."""
+    least = [
+        2.8 * worth["error"]
+        for result in results
+        for part, worth in result["worth"].items()
+        if part != "full over the best floor"
+    ]
+    return (
+        f"The smallest difference between rows of the method that a cell shows (four of five repetitions, users alone): "
+        f"median {np.median(least):.4f}, largest {max(least):.4f}.\n"
+    )
+
+
+def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> str:
+    header = [plane.x.name, plane.y.name, *WORTH, "leads"]
+    lines = [
+        [f"{x:g}", f"{y:g}", *(said(result["worth"][part]) for part in WORTH), _leader(result)]
+        for (x, y), result in results.items()
+    ]
+    return _table(header, lines)
+
+
+def _leader(result: Result) -> str:
+    """The best row."""
+    rows: dict[str, float] = {
+        row: v["expected_gauc"] for row, v in result["rows"].items() if row != "oracle"
+    }
+    best = max(rows, key=lambda row: rows[row])
+    return NAMES.get(best, best)
+
+
+def _all(results: list[Result]) -> str:
+    rows = list(results[0]["rows"])
+    header = [
+        *COORDINATES,
+        *(NAMES.get(row, row) for row in rows),
+        "samples a day, full / ads only",
+    ]
+    lines = []
+    for result in results:
+        world = result["world"]
+        places = [f"{world[name]:g}" for name in COORDINATES if name != "period"]
+        scores = [f"{result['rows'][row]['expected_gauc']:.4f}" for row in rows]
+        full, ads = (result["rows"][row]["daily_samples"] for row in ("full", "ads_only"))
+        lines.append([_period(world), *places, *scores, f"{full:,.0f} / {ads:,.0f}"])
+    return "Expected GAUC.\n\n" + _table([name.replace("_", " ") for name in header], lines)
+
+
+def _period(world: dict[str, Any]) -> str:
+    """Which periods users have: one, none, or the base's mixture."""
+    shares = world["period_shares"]
+    if not sum(shares):
+        return "never"
+    return f"{world['periods'][0]:g}" if len(shares) == 1 else "mixed"
+
+
+def _table(header: list[str], lines: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) + "\n"

@@ -1,0 +1,125 @@
+"""The map: cells that share what they share, results that are kept, a page of what was measured, a log's place."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from ecdctr.errors import ConfigError
+from ecdctr.impressions.statistics import Statistics
+from ecdctr.levels.request import Silent
+from ecdctr.studies.map.figure import heat_maps
+from ecdctr.studies.map.grid import PLANES, cells, parse_plane
+from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, run_map
+from ecdctr.studies.map.page import map_page
+from ecdctr.studies.map.place import advice, distance, place
+from tests.conftest import REPOSITORY
+
+BASE = ("days=24", "natural_items=200", "ad_items=60", "held_out_days=2", "ads_share=0.1")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> MapStudy:
+    raw = yaml.safe_load((REPOSITORY / "configs" / "map.yaml").read_text())
+    raw["data"] |= {"lookback_days": 7, "history_length": 10}
+    raw["memory"]["windows"] = [7]
+    raw["tpm"] |= {"window_days": 14, "embedding_dim": 8, "hidden": [16]}
+    raw["network"] = {"embedding_dim": 8, "hidden": [32, 16]}
+    raw["cpm"] |= {"first_window_days": 5, "window_days": 5}
+    raw["actr"]["window_days"] = 5
+    folder = tmp_path_factory.mktemp("map")
+    (folder / "map.yaml").write_text(yaml.safe_dump(raw))
+    return MapStudy(folder / "map.yaml", (1,), 1, 2, folder / "work")
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    plane = parse_plane("visits_per_month=10,20 repetition=0,0.2")
+    return cells(plane, "visits", BASE, 2000)
+
+
+@pytest.fixture(scope="module")
+def measured(study, worlds) -> list[dict[str, Any]]:
+    return run_map(study, list(worlds.values())[:1], 1, Silent())
+
+
+def test_every_cell_has_the_same_impressions_a_day(worlds):
+    for world in worlds.values():
+        sim = world.settings
+        assert sim.users * sim.visits_per_month / 30 * sim.per_visit == pytest.approx(
+            2000, rel=0.02
+        )
+
+
+def test_planes_that_cross_share_their_cells():
+    planes = [cells(parse_plane(text), "visits", (), 20_000) for text in PLANES]
+    names = [world.name for plane in planes for world in plane.values()]
+    assert len(set(names)) < len(names)
+    one = cells(parse_plane("ads_share=0.05,0.1 repetition=0,0.03"), "visits", (), 20_000)
+    other = cells(parse_plane("ads_share=0.05,0.2 domain_correlation=0.8,1"), "visits", (), 20_000)
+    assert one[0.05, 0.03] == other[0.05, 0.8]
+
+
+def test_a_period_is_that_of_every_user_or_of_none():
+    plane = cells(parse_plane("period=30,0 returning_interest=0.3,1.2"), "visits", (), 20_000)
+    assert plane[30, 0.3].settings.periods == (30.0,)
+    assert plane[30, 0.3].settings.period_shares == (1.0,)
+    assert set(plane[0, 1.2].settings.period_shares) == {0.0}
+
+
+@pytest.mark.parametrize(
+    "text", ["ads_share=0.1", "a=1 b=2 c=3", "ads_share=x repetition=0", "ads_share=0 repetition=0"]
+)
+def test_a_plane_that_is_none_is_refused_in_one_sentence(text):
+    with pytest.raises(ConfigError):
+        cells(parse_plane(text), "visits", (), 20_000)
+    with pytest.raises(ConfigError, match="no visits"):
+        cells(parse_plane("ads_share=0.1 repetition=0"), "tiny", (), 20_000)
+
+
+def test_a_cell_has_every_row_and_floor_and_what_each_part_is_worth(measured):
+    (result,) = measured
+    assert {*ROWS, "item_rate", "counts", "gbm", "oracle"} == set(result["rows"])
+    assert set(result["worth"]) == set(WORTH)
+    assert all(worth["error"] > 0 for worth in result["worth"].values())
+    assert set(result["statistics"]) == set(Statistics._fields)
+    assert result["statistics"]["visits_per_month"] == pytest.approx(10, rel=0.5)
+
+
+def test_a_measured_cell_is_not_measured_again_and_leaves_no_world_behind(study, worlds, measured):
+    first = next(iter(worlds.values()))
+    written = study.result_path(first).stat().st_mtime_ns
+    assert not study.study(first).work.exists()
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    assert run_map(study, list(worlds.values()), 1, Silent(), until=past) == measured
+    assert study.result_path(first).stat().st_mtime_ns == written
+
+
+def test_the_page_holds_what_was_measured_and_says_how_much_is_missing(measured, worlds):
+    plane = parse_plane("visits_per_month=10,20 repetition=0,0.2")
+    inside = {(10, 0): measured[0]}
+    page = map_page([(plane, inside)], measured, {0: "a.png"}, "ecdctr map", len(worlds))
+    assert "**1 of 4 cells are measured**, each with 1 seed" in page
+    assert "![Heat maps](a.png)" in page
+    assert "one seed says nothing of that" in page
+    assert len(heat_maps(plane, inside).axes) == len(WORTH)
+    assert "Nothing is measured yet" in map_page([(plane, {})], [], {}, "ecdctr map", 4)
+
+
+def test_a_log_is_placed_at_the_cell_that_is_like_it(measured):
+    near = measured[0]
+    far = json.loads(json.dumps(near))
+    far["name"], far["statistics"]["visits_per_month"] = "far", 100.0
+    statistics = Statistics(**near["statistics"])
+    found = place(statistics, [far, near])
+    assert found is not None
+    assert (found.cell["name"], found.distance) == (near["name"], 0.0)
+    assert found.ranking == sorted(found.ranking, key=lambda one: -one[1])
+    assert "Nearest measured world" in advice(found)
+    assert place(statistics, []) is None
+    assert "No cell of the map is measured" in advice(None)
+    assert distance(near["statistics"], far["statistics"]) > 1.5
