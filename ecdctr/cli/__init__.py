@@ -6,7 +6,16 @@ import contextlib
 import os
 import sys
 
-from ecdctr.cli import data, levels, map, serving, setup, store, studies  # noqa: F401  # each adds its commands
+from ecdctr.cli import (  # noqa: F401  # each adds its commands
+    ablation,
+    data,
+    forgetting,
+    levels,
+    map,
+    serving,
+    setup,
+    store,
+)
 from ecdctr.cli.base import app
 from ecdctr.cli.net import run
 

@@ -16,8 +16,9 @@ from ecdctr.config import Config, Level, load_config
 from ecdctr.config.section import MAX_SEED
 from ecdctr.console import log_to_stderr, terminal
 from ecdctr.files import durable
+from ecdctr.files.urls import looks_like_url
 from ecdctr.store.storage import absolute
-from ecdctr.store.store import Store
+from ecdctr.store.store import Store, check_name
 
 YEARS = range(1970, 2200)
 
@@ -102,6 +103,42 @@ def parse_seeds(value: str | Seeds) -> Seeds:
     )
 
 
+def parse_name(text: str) -> str:
+    """A name of an experiment or a study; raises StoreError before any work."""
+    check_name(text)
+    return text
+
+
+def file_to_write(text: str | Path) -> Path:
+    """A file that can be written when the work is done; raises typer.BadParameter where a folder stands there."""
+    path = _below_folders(Path(text))
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; name a file in it.")
+    return path
+
+
+def folder_to_write(text: str | Path) -> Path:
+    """A folder that can be made when the work is done; raises typer.BadParameter where a file stands there."""
+    path = Path(text)
+    if looks_like_url(text):
+        raise typer.BadParameter(f"{text} is a URL; name a local folder and upload it from there.")
+    _below_folders(path / "x")
+    return path
+
+
+def _below_folders(path: Path) -> Path:
+    try:
+        path.exists()  # raises for a name that is too long
+        above = next(place for place in path.parents if place.exists())
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}; name another.") from None
+    if not above.is_dir():
+        raise typer.BadParameter(f"{above} is a file, expected a folder; name another.")
+    return path
+
+
+FILE = {"parser": file_to_write, "metavar": "FILE"}
+FOLDER = {"parser": folder_to_write, "metavar": "FOLDER"}
 DAY = {"parser": parse_date, "metavar": "YYYY-MM-DD"}
 DateOption = Annotated[
     dt.date, typer.Option("--date", help="data date: the last day that is read", **DAY)
@@ -121,13 +158,18 @@ SetOption = Annotated[
 ]
 LevelOption = Annotated[Level, typer.Option(help="the level")]
 ExperimentOption = Annotated[
-    str, typer.Option(help="namespace of versions; resolves fall back to production")
+    str,
+    typer.Option(
+        help="namespace of versions; resolves fall back to production",
+        parser=parse_name,
+        metavar="NAME",
+    ),
 ]
 VariantOption = Annotated[
     str, typer.Option(help="named overlay from 'variants:' in the configuration")
 ]
 ResultOption = Annotated[
-    Path | None, typer.Option("--result", help="also write the result as JSON to this file")
+    Path | None, typer.Option("--result", help="also write the result as JSON to this file", **FILE)
 ]
 
 

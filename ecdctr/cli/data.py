@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ import typer
 
 from ecdctr.cli.base import (
     DAY,
+    FOLDER,
     DateOption,
     LevelOption,
     ResultOption,
@@ -18,6 +18,7 @@ from ecdctr.cli.base import (
     VariantOption,
     WorldOption,
     app,
+    folder_to_write,
     import_app,
     session_of,
     show,
@@ -35,7 +36,7 @@ def simulate(
     changes: SetOption = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="of the world")] = 1,
     root: Annotated[
-        Path | None, typer.Option("--out", help="data root; default: data.root")
+        Path | None, typer.Option("--out", help="data root; default: data.root", **FOLDER)
     ] = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
@@ -177,7 +178,7 @@ SourceOption = Annotated[
     Path, typer.Option("--from", exists=True, file_okay=False, help="folder with the source files")
 ]
 RootOption = Annotated[
-    Path | None, typer.Option("--out", help="data root to fill; default: data.root")
+    Path | None, typer.Option("--out", help="data root to fill; default: data.root", **FOLDER)
 ]
 
 
@@ -252,10 +253,8 @@ def _local_root(context: typer.Context) -> Path:
 
 
 def _target(context: typer.Context, root: Path | None) -> Path:
-    """Where an import writes: --out, which must be a folder, or data.root."""
-    if root and re.match(r"[a-z][a-z0-9+.-]+:/", str(root)):
-        raise ConfigError(f"--out {root} is a URL; name a local folder and upload it from there.")
-    return root or _local_root(context)
+    """Where an import writes: --out or data.root."""
+    return root or folder_to_write(_local_root(context))
 
 
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ecdctr.cli.base import (
+    FILE,
     DateOption,
     EvaluationDateOption,
     ExperimentOption,
@@ -259,7 +260,9 @@ def _about(ref: Ref) -> dict[str, Any]:
 @app.command()
 def report(
     context: typer.Context,
-    target: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
+    target: Annotated[Path, typer.Option("--out", help="HTML file to write", **FILE)] = Path(
+        "report.html"
+    ),
     experiments: Annotated[
         str, typer.Option(help="comma-separated, 'production' is the full method")
     ] = "ads_only,no_tpm,production",

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ecdctr.cli.base import ResultOption, SetOption, WorldOption, app, parse_seeds, session_of, show
+from ecdctr.cli.base import (
+    FILE,
+    FOLDER,
+    ResultOption,
+    SetOption,
+    WorldOption,
+    app,
+    parse_seeds,
+    session_of,
+    show,
+)
 from ecdctr.files import durable
 
 
@@ -34,14 +44,15 @@ def map_(
     ] = "1",
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days of each cell")] = 4,
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 14,
-    work: Annotated[Path, typer.Option(help="results of cells; re-used when run again")] = Path(
-        "map"
-    ),
+    work: Annotated[
+        Path, typer.Option(help="results of cells; re-used when run again", **FOLDER)
+    ] = Path("map"),
     target: Annotated[
-        Path | None, typer.Option("--out", help="page to write, NAME.md, its pictures beside it")
+        Path | None,
+        typer.Option("--out", help="page to write, NAME.md, its pictures beside it", **FILE),
     ] = None,
     cells_file: Annotated[
-        Path | None, typer.Option("--cells", help="also write what `doctor --data` reads")
+        Path | None, typer.Option("--cells", help="also write what `doctor --data` reads", **FILE)
     ] = None,
     minutes: Annotated[
         float | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import sys
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ecdctr.cli.base import (
+    FILE,
+    FOLDER,
     ExperimentOption,
     app,
     session_of,
@@ -22,6 +25,8 @@ from ecdctr.config import PRODUCTION
 from ecdctr.console import Bars, log
 from ecdctr.errors import ConfigError
 from ecdctr.store.manifest import Ref
+
+MAX_THREADS = 1024
 
 if TYPE_CHECKING:
     from ecdctr.serving.scorer import Scorer
@@ -41,7 +46,7 @@ def _extra() -> Iterator[None]:
 @app.command("export")
 def export_version(
     context: typer.Context,
-    target: Annotated[Path, typer.Option("--out", help="folder to make")],
+    target: Annotated[Path, typer.Option("--out", help="folder to make", **FOLDER)],
     version: Annotated[
         str | None, typer.Option(help="an A-CTR version; default: the serving one")
     ] = None,
@@ -77,9 +82,9 @@ def score(
         ),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--out", help="Parquet file to write, with --examples")
+        Path | None, typer.Option("--out", help="Parquet file to write, with --examples", **FILE)
     ] = None,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS)] = 1,
 ) -> None:
     """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
     with _extra():
@@ -138,24 +143,37 @@ def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
         sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
 
 
+def _address(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("expected an address, such as 127.0.0.1, or 0.0.0.0 for all.")
+    return text
+
+
 @app.command()
 def serve(
     context: typer.Context,
     bundle: Annotated[
         Path | None, typer.Option(help="score with this bundle; default: follow the store")
     ] = None,
-    bundles: Annotated[Path, typer.Option(help="where exported versions are kept")] = Path(
-        "demo/bundles"
-    ),
+    bundles: Annotated[
+        Path, typer.Option(help="where exported versions are kept", **FOLDER)
+    ] = Path("demo/bundles"),
     experiment: ExperimentOption = PRODUCTION,
     shadow: Annotated[
         bool, typer.Option(help="also score with the newest candidate, and tell the difference")
     ] = False,
     host: Annotated[
-        str, typer.Option(help="address to listen on; there is no login")
+        str,
+        typer.Option(
+            help="address to listen on, also of IPv6; there is no login",
+            parser=_address,
+            metavar="ADDRESS",
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
-    threads: Annotated[int, typer.Option(min=1, help="of one pass through the network")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="of one pass through the network")
+    ] = 1,
     poll_seconds: Annotated[
         float, typer.Option(min=0.05, help="how often to look for a promoted version")
     ] = 5.0,
@@ -185,14 +203,35 @@ def serve(
     settings = uvicorn.Config(
         build_app(service, list(followers)), log_level="warning", access_log=False
     )
-    with socket.socket() as listener:
+    with _listening(host, port) as listener:
+        log(f"listening on http://{_shown(host)}:{listener.getsockname()[1]}")
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens; raises ConfigError that says which of --host and --port to change."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+        except (socket.gaierror, UnicodeError) as error:
+            raise ConfigError(_not_here(host, error)) from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigError(_not_here(host, error)) from None
             raise ConfigError(
-                f"Cannot listen on {host}:{port} ({error.strerror}); choose another --port."
+                f"Cannot listen on {_shown(host)}:{port} ({error.strerror}); choose another --port."
             ) from None
         listener.listen(2048)
-        log(f"listening on http://{host}:{listener.getsockname()[1]}")
-        uvicorn.Server(settings).run(sockets=[listener])
+        yield listener
+
+
+def _not_here(host: str, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return f"--host '{host}' is no address of this machine ({reason}); name one, such as 127.0.0.1, or 0.0.0.0 for all."
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

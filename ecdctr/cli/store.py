@@ -12,6 +12,7 @@ from ecdctr.cli.base import (
     LevelOption,
     ResultOption,
     out,
+    parse_name,
     session_of,
     show,
     store_app,
@@ -55,7 +56,15 @@ def store_gc(
 
 
 @store_app.command("list")
-def store_list(context: typer.Context, experiment: ExperimentOption = "") -> None:
+def store_list(
+    context: typer.Context,
+    experiment: Annotated[
+        str,
+        typer.Option(
+            help="default: all", parser=lambda text: text and parse_name(text), metavar="NAME"
+        ),
+    ] = "",
+) -> None:
     """All versions, with the aliases that point at them."""
     store = session_of(context).store
     found = []

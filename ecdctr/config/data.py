@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
+from ecdctr.files.urls import lacks_a_slash, looks_like_url
 
 
 class Feature(Section):
@@ -106,7 +107,7 @@ class Data(Section):
             raise ValueError(
                 "expected a URL with a scheme and a place, like s3://bucket/impressions"
             )
-        if not mark and re.match(r"[a-z][a-z0-9+.-]+:/", value):
+        if not mark and lacks_a_slash(value):
             raise ValueError(
                 "expected a folder, or a URL with two slashes like s3://bucket/impressions"
             )
@@ -115,7 +116,7 @@ class Data(Section):
     @field_validator("prepared")
     @classmethod
     def _local(cls, value: Path) -> Path:
-        if re.match(r"^[a-z0-9+.-]+:/", str(value)) or str(value) == ".":
+        if looks_like_url(value) or str(value) == ".":
             raise ValueError("expected a folder of its own on this machine")
         return value
 

@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 from ecdctr.errors import ContractError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.files import durable
+from ecdctr.serving.request import Kind
 from ecdctr.serving.scorer import Scorer
 
+Expected = tuple[str, Callable[[pa.DataType], bool]]  # in words, and whether a type is so
+NUMBER: Expected = (
+    "numbers",
+    lambda kind: bool(pa.types.is_floating(kind) or pa.types.is_integer(kind)),
+)
 IDENTITY = ("user_id", "item_id", "ts")
 ROWS = 65_536
 
@@ -40,6 +46,7 @@ def score_parquet(
                 f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files that "
                 "'ecdctr prepare' made with the configuration of this version."
             )
+        _refuse_odd_types(scorer, source, file.schema_arrow)
         kept = [file.schema_arrow.field(name) for name in IDENTITY]
         schema = pa.schema(
             [*kept, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version}
@@ -64,6 +71,43 @@ def score_parquet(
                 if on_rows:
                     on_rows(batch.num_rows)
         return int(file.metadata.num_rows)
+
+
+def _refuse_odd_types(scorer: Scorer, source: Path, schema: pa.Schema) -> None:
+    """Raise ContractError with the first column of a type that `ecdctr prepare` never writes."""
+    d = scorer.description
+    lists = {"history": "item_id"} | {name: name for name, _ in d["multi"]}
+    expected = {name: _ids(scorer, name) for name in d["fields"]}
+    expected |= {name: _lists(_ids(scorer, kind)) for name, kind in lists.items()}
+    expected |= dict.fromkeys(d["numeric"], NUMBER) | {"history_gap": _lists(NUMBER)}
+    for name, (words, fits) in expected.items():
+        if not fits(found := schema.field(name).type):
+            raise ContractError(
+                f"{source}: column {name}: expected {words}, found {found}; score files that 'ecdctr prepare' made "
+                f"with the configuration of {scorer.version}."
+            )
+
+
+def _ids(scorer: Scorer, name: str) -> Expected:
+    """What the ids of a vocabulary may be; anything where training saw none, as they are all unknown then."""
+    kinds: dict[Kind, tuple[str, Callable[[pa.DataType], bool]]] = {
+        "string": ("text", pa.types.is_string),
+        "boolean": ("true and false", pa.types.is_boolean),
+        "integer": (
+            "integers of 64 bits",
+            lambda kind: pa.types.is_integer(kind) and kind != pa.uint64(),
+        ),
+    }
+    words, fits = kinds.get(scorer.kinds[name], ("text, integers or booleans", lambda _: True))
+    return (
+        words,
+        lambda kind: bool(pa.types.is_null(kind) or fits(kind)) and not pa.types.is_nested(kind),
+    )
+
+
+def _lists(one: Expected) -> Expected:
+    words, fits = one
+    return f"lists of {words}", lambda kind: bool(pa.types.is_list(kind)) and fits(kind.value_type)
 
 
 def rows_of(source: Path) -> int:
@@ -95,7 +139,7 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
         "multi": np.concatenate(multi, axis=1),
         "numeric": np.stack(
             [batch.column(name).to_numpy(zero_copy_only=False) for name in d["numeric"]], axis=1
-        ),
+        ).astype(np.float32, copy=False),
         "history": pad(
             _lookup(scorer, "item_id", clicks.flatten()), _lengths(clicks), d["history_length"]
         ),
@@ -112,13 +156,6 @@ def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
     kind, table = scorer.kinds[name], scorer.tables[name]
     if kind == "any" or pa.types.is_null(values.type):
         return np.zeros(len(values), np.int32)
-    fits = {
-        "string": pa.types.is_string,
-        "boolean": pa.types.is_boolean,
-        "integer": pa.types.is_integer,
-    }
-    if not fits[kind](values.type):
-        raise ContractError(f"{name}: {scorer.version} knows {kind}s, found {values.type}.")
     if kind != "integer":
         return table.lookup(values.to_pylist())
     numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64)

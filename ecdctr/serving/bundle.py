@@ -15,12 +15,8 @@ from numpy.typing import NDArray
 from ecdctr.errors import EcdctrError, first_line
 from ecdctr.serving.request import Kind
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 READ = ("model.onnx", "vocabularies.npz", "selftest.json")  # by the scorer, beside bundle.json
-KEYS: dict[str, type | tuple[type, ...]] = {  # of bundle.json, as far as the scorer reads it
-    "version": str, "fields": list, "multi": list, "numeric": dict, "history_length": int, "lookback_days": int,
-    "prior_ctr": (int, float), "kinds": dict, "user_side": list, "item_side": list, "context_side": list,
-}  # fmt: skip
 
 
 class Table(NamedTuple):
@@ -92,6 +88,15 @@ def checksums(folder: Path) -> dict[str, str]:
     return {name: _sha256(folder / name) for name in (*READ, *arrays)}
 
 
+def sealed(description: dict[str, Any]) -> bytes:
+    """The content of bundle.json: a description with its own digest."""
+    return json.dumps({**description, "digest": _digest(description)}, indent=1).encode()
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -112,11 +117,8 @@ class Bundle:
                 f"{description.get('schema_version')}; export it again with this release."
             )
         with self._damage("bundle.json"):
-            wrong = [
-                key for key, kind in KEYS.items() if not isinstance(description.get(key), kind)
-            ]
-            if wrong:
-                raise ValueError(f"{wrong[0]} is missing or of another type")
+            if description.pop("digest", None) != _digest(description):
+                raise ValueError("it was changed since it was exported")
         self.description: dict[str, Any] = description
 
     @property

@@ -22,7 +22,7 @@ from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
-from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed
+from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed, sealed
 from ecdctr.serving.memory import remembering_tpm, write_memory, write_tables
 from ecdctr.serving.request import Kind, Shape
 from ecdctr.serving.schema import request_schema
@@ -111,7 +111,7 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
         _write_graphs(probability, batch, folder)
         _write_self_test(probability, batch, cases.requests, vocabularies["user_id"], folder)
         description["files"] = checksums(folder)
-        (folder / "bundle.json").write_text(json.dumps(description, indent=1))
+        (folder / "bundle.json").write_bytes(sealed(description))
         Scorer(folder)
         os.rename(folder, target)
     return description

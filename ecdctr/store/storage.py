@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from ecdctr.errors import StoreError
+from ecdctr.files.urls import lacks_a_slash
 from ecdctr.store.local import LocalStorage
 
 URL = "://"
@@ -107,16 +107,27 @@ class Storage(Protocol):
 
 
 def absolute(root: Path | str) -> Path | str:
-    """A path made absolute, a URL as it is; file:// and local:// are paths, gcs:// is fsspec's other word for gs://."""
+    """A path made absolute, a URL as it is; file:// and local:// are paths, gcs:// is fsspec's other word for gs://.
+
+    Raises StoreError for what is neither, and for a path at which, or above which, a file stands.
+    """
     text = str(root).removeprefix("file://").removeprefix("local://")
-    if not text.strip() or re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", text):
+    if not text.strip() or lacks_a_slash(text):
         raise StoreError(
             f"The store '{root}' is neither a folder nor a URL; name one like demo/store or "
             "s3://bucket/ecdctr."
         )
     if text.startswith("gcs://"):
         text = f"gs://{text.removeprefix('gcs://')}"
-    return text if URL in text else Path(text).resolve()
+    if URL in text:
+        return text
+    path = Path(text).resolve()
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise StoreError(
+                f"The store {root}: {place} is a file, expected a folder; name another."
+            )
+    return path
 
 
 @lru_cache(maxsize=16)

@@ -62,7 +62,7 @@ class Store:
 
         Raises StoreError for a bad name, or when it exists with another parent.
         """
-        _check_name(name)
+        check_name(name)
         if name == PRODUCTION or self.storage.add_experiment(
             name, json.dumps({"parent": parent}).encode()
         ):
@@ -77,7 +77,7 @@ class Store:
         """The experiment where a resolve goes on, None at production."""
         if experiment == PRODUCTION:
             return None
-        _check_name(experiment)
+        check_name(experiment)
         content = self.storage.read(f"{experiment}/experiment.json")
         return str(json.loads(content)["parent"]) if content else PRODUCTION
 
@@ -104,7 +104,7 @@ class Store:
         Two writers never share a number. A finished version with the same fingerprint wins over the new one unless
         `force`.
         """
-        _check_name(manifest.experiment)
+        check_name(manifest.experiment)
         entries = {
             name: FileEntry(sha256=digest, bytes=(folder / name).stat().st_size)
             for name, digest in durable.digests(folder).items()
@@ -283,12 +283,12 @@ class Store:
 
     def save_study(self, folder: Path, name: str) -> None:
         """Keep a staged folder as a study's results, in place of earlier ones; raises StoreError for a bad name."""
-        _check_name(name)
+        check_name(name)
         self.storage.replace(folder, STUDIES, name)
 
     def study(self, name: str) -> Path:
         """The folder of a study's results on this machine; raises StoreError for a bad name."""
-        _check_name(name)
+        check_name(name)
         return self.storage.folder(STUDIES, name)
 
     def studies(self) -> list[str]:
@@ -495,12 +495,13 @@ def _matrix_row(ref: Ref, basis: str) -> str:
 
 def _group(experiment: str, name: str) -> str:
     """A group of an experiment; names come from params and command lines and must not lead out of the store."""
-    _check_name(experiment)
-    _check_name(name)
+    check_name(experiment)
+    check_name(name)
     return f"{experiment}/{name}"
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise StoreError for a name that an experiment or a study cannot have."""
     if not NAME.match(name):
         raise StoreError(
             f"'{name}' cannot be a name here; use lower-case letters, digits, '_', '-' or '.', at most 63 characters."

@@ -30,6 +30,7 @@ from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.batch import score_parquet
+from ecdctr.serving.bundle import Bundle, sealed
 from ecdctr.serving.export import INPUTS, export_bundle
 from ecdctr.serving.request import RequestError
 from ecdctr.serving.scorer import Scorer
@@ -110,12 +111,55 @@ def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, 
         table.schema.get_field_index("user_id"), "user_id", pa.array(["a"] * len(table))
     )
     pq.write_table(named, source)
-    with pytest.raises(ContractError, match=r"user_id: .* knows integers, found string"):
+    with pytest.raises(
+        ContractError, match=r"column user_id: expected integers of 64 bits, found string"
+    ):
         score_parquet(scorer, source, target)
     source.write_bytes(b"no parquet")
     with pytest.raises(ContractError, match="cannot be read as Parquet"):
         score_parquet(scorer, source, target)
     assert list(tmp_path.iterdir()) == [source]
+
+
+ODD = {  # a column of examples by a type that preparation never writes
+    "user_id": (pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.uint64(), pa.float64(), pa.bool_()),
+    "slot": (pa.binary(), pa.timestamp("us"), pa.decimal128(10, 2)),
+    "tags": (pa.string(), pa.int64(), pa.list_(pa.list_(pa.int64())), pa.list_(pa.float64()), pa.map_(pa.string(), pa.int64())),
+    "price": (pa.string(), pa.list_(pa.float64()), pa.decimal128(10, 2), pa.timestamp("us"), pa.null()),
+    "history": (pa.int64(), pa.list_(pa.string()), pa.large_list(pa.int64())),
+    "history_gap": (pa.float32(), pa.list_(pa.string()), pa.null()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, kinds in ODD.items() for kind in kinds], ids=str
+)
+def test_columns_of_types_that_preparation_never_writes_are_refused(
+    config, exported, tmp_path, name, kind
+):
+    table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
+    odd = pa.nulls(len(table), kind)
+    table = table.set_column(table.schema.get_field_index(name), name, odd)
+    source, target = tmp_path / "examples.parquet", tmp_path / "scores.parquet"
+    pq.write_table(table, source)
+    with pytest.raises(
+        ContractError, match=rf"examples\.parquet: column {name}: expected .*, found"
+    ):
+        score_parquet(Scorer(exported[0]), source, target)
+    assert not target.exists()
+
+
+def test_numbers_of_examples_may_be_of_any_width(config, exported, tmp_path):
+    table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
+    scorer, scores = Scorer(exported[0]), []
+    for kind in (pa.float32(), pa.float64()):
+        place = table.schema.get_field_index("price")
+        pq.write_table(
+            table.set_column(place, "price", table["price"].cast(kind)), tmp_path / "e.parquet"
+        )
+        score_parquet(scorer, tmp_path / "e.parquet", tmp_path / "s.parquet")
+        scores.append(pq.read_table(tmp_path / "s.parquet")["probability"].to_pylist())
+    assert scores[0] == scores[1]
 
 
 def test_candidates_of_one_request_score_as_one_by_one(config, exported, requests):
@@ -265,9 +309,9 @@ def test_a_changed_bundle_fails_its_self_test(exported, tmp_path, change):
     bundle, _, _ = exported
     for path in bundle.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    described = json.loads((tmp_path / "bundle.json").read_text())
+    described = Bundle(tmp_path).description
     change(described)
-    (tmp_path / "bundle.json").write_text(json.dumps(described))
+    (tmp_path / "bundle.json").write_bytes(sealed(described))
     with pytest.raises(EcdctrError, match="self-test fails"):
         Scorer(tmp_path)
 
@@ -348,11 +392,34 @@ def test_a_damaged_bundle_is_named_with_its_file(exported, tmp_path, name, chang
 def test_a_damaged_file_is_named_without_its_checksum_too(exported, tmp_path, name, change):
     folder = tmp_path / "copy"
     shutil.copytree(exported[0], folder)
-    described = json.loads((folder / "bundle.json").read_text())
+    described = Bundle(folder).description
     del described["files"]
-    (folder / "bundle.json").write_text(json.dumps(described))
+    (folder / "bundle.json").write_bytes(sealed(described))
     (folder / name).write_bytes(change((folder / name).read_bytes()))
     with pytest.raises(EcdctrError, match=f"copy is damaged: {name} cannot be used"):
+        Scorer(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["kinds"].update(user_id="string"),
+        lambda d: d.update(fields=["hour", "nothing"]),
+        lambda d: d.update(numeric=["price"]),
+        lambda d: d.update(multi="ab"),
+        lambda d: d.update(version=d["version"] + "1"),
+        lambda d: d.update(more=1),
+        lambda d: d.pop("digest"),
+    ],
+)
+def test_a_description_that_was_edited_by_hand_is_not_loaded(exported, tmp_path, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    described = json.loads((folder / "bundle.json").read_text())
+    change(described)
+    (folder / "bundle.json").write_text(json.dumps(described, indent=1))
+    words = r"copy is damaged: bundle.json cannot be used \(it was changed since it was exported\)"
+    with pytest.raises(EcdctrError, match=words):
         Scorer(folder)
 
 

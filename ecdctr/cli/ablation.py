@@ -1,0 +1,246 @@
+"""Commands that compare variants on simulated worlds or own data: ablation, tune."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecdctr.cli.base import (
+    DAY,
+    FOLDER,
+    ResultOption,
+    Seeds,
+    SetOption,
+    WorldOption,
+    app,
+    session_of,
+)
+from ecdctr.cli.options import grouped
+from ecdctr.cli.studies import (
+    PageOption,
+    SeedsOption,
+    WorkersOption,
+    json_of,
+    names_in,
+    text_of,
+    write_or_print,
+)
+from ecdctr.config import Level
+from ecdctr.config.section import MAX_DAYS
+from ecdctr.files import durable
+
+
+@dataclass(frozen=True)
+class AblationOptions:
+    """What is compared, on which worlds and days."""
+
+    seeds: SeedsOption = Seeds((1, 2, 3))
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly"
+        ),
+    ] = "ads_only,tpm_only,no_tpm,full"
+    eval_days: Annotated[
+        int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
+    ] = 4
+    chain_days: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_DAYS,
+            help="days that what goes on day by day has lived before the first evaluation",
+        ),
+    ] = 30
+    base: Annotated[
+        str,
+        typer.Option(
+            help="variant that every row lies on top of; 'full' is then this variant itself"
+        ),
+    ] = "default"
+    world: WorldOption = "demo"
+    changes: SetOption = None
+    work: Annotated[
+        Path,
+        typer.Option(
+            help="worlds, prepared data and stores of the study; re-used when run again", **FOLDER
+        ),
+    ] = Path("results")
+    own_data: Annotated[
+        bool,
+        typer.Option(
+            "--own-data",
+            help="study the impressions under data.root instead of simulated worlds; seeds are "
+            "those of the weights",
+        ),
+    ] = False
+    until: Annotated[
+        dt.date | None,
+        typer.Option(help="last evaluated day; default: the last one there is", **DAY),
+    ] = None
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same."""
+        told = {
+            "--world": (self.world, "demo"),
+            "--base": (self.base, "default"),
+            "--chain-days": (self.chain_days, 30),
+            "--until": (self.until, None),
+        }
+        others = " --own-data" if self.own_data else ""
+        others += "".join(f" --set {change}" for change in self.changes or ())
+        others += "".join(
+            f" {name} {value}" for name, (value, default) in told.items() if value != default
+        )
+        return (
+            f"ecdctr ablation --seeds {self.seeds} --eval-days {self.eval_days}{others} "
+            f"--rows {self.rows}"
+        )
+
+
+@app.command()
+@grouped
+def ablation(
+    context: typer.Context,
+    options: AblationOptions,
+    target: PageOption = None,
+    workers: WorkersOption = 2,
+    about: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Markdown about the data, shown at the top of the page",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=0, help="also time each level and the preparation this often, alone on the machine"
+        ),
+    ] = 0,
+    demo: Annotated[
+        Path | None,
+        typer.Option(help="timings.json of a demo, to be shown beside where there is one"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="also keep the page in the store, under this name")
+    ] = None,
+    result: ResultOption = None,
+) -> None:
+    """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
+    from ecdctr.console import Bars
+    from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+    from ecdctr.studies.ablation.speed import measure
+    from ecdctr.studies.ablation.study import Study, run_study
+    from ecdctr.worlds.named import load_world
+
+    study = Study(
+        session_of(context).config_path,
+        load_world(options.world, options.changes or ()),
+        options.seeds,
+        names_in(options.rows),
+        options.eval_days,
+        options.work,
+        options.chain_days,
+        base=options.base,
+        own_data=options.own_data,
+        until=options.until,
+    )
+    bars = Bars()
+    try:
+        records, users = run_study(study, workers, bars)
+        speeds = measure(study, repeats, bars) if repeats else []
+    finally:
+        bars.close()
+    origin = Origin(
+        study.world.name,
+        options.command,
+        options.base,
+        options.own_data,
+        text_of(about) if about else None,
+    )
+    steps = json_of(demo) if demo and demo.exists() else None
+
+    def page(picture: str | None) -> str:
+        return results_page(records, users, origin, speeds, steps, picture)
+
+    payload: dict[str, Any] = {"gauc": mean_gauc(records)}
+    if name:
+        from ecdctr.studies.ablation.stored import save_ablation
+
+        folder = save_ablation(session_of(context).store, name, study.world.name, records, page)
+        payload |= {"study": str(folder), "name": name}
+    text = page(_picture(records, target) if target else None)
+    write_or_print(context, text, target, result, payload)
+
+
+def _picture(records: list[dict[str, Any]], target: Path) -> str:
+    """Draw quality against cost beside the page; returns the picture's name."""
+    from ecdctr.report.figures import save_png
+    from ecdctr.studies.ablation.figure import quality_and_cost
+
+    picture = target.with_suffix(".png")
+    durable.make_dir(picture.parent)
+    with durable.replacing(picture) as temporary:
+        save_png(quality_and_cost(records), temporary)
+    return picture.name
+
+
+@app.command()
+def tune(
+    context: typer.Context,
+    rows: Annotated[
+        str, typer.Option(help="comma-separated variants; 'full' is the whole method")
+    ] = "ads_only,full",
+    level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr",
+    seeds: SeedsOption = Seeds((21, 22)),
+    eval_days: Annotated[
+        int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
+    ] = 2,
+    chain_days: Annotated[
+        int, typer.Option(min=0, max=MAX_DAYS, help="as in `ecdctr ablation`")
+    ] = 30,
+    world: WorldOption = "demo",
+    changes: SetOption = None,
+    work: Annotated[
+        Path, typer.Option(help="worlds, prepared data and stores of the search", **FOLDER)
+    ] = Path("tuning"),
+    target: PageOption = None,
+    workers: WorkersOption = 2,
+    result: ResultOption = None,
+) -> None:
+    """Try the same number of settings for each row and say which was best; use other seeds than those of results.
+
+    What is tried stands under 'tuning' in the configuration. A killed run goes on where it was.
+    """
+    from ecdctr.console import Bars
+    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.tuning import best, run_tuning, tuning_page
+    from ecdctr.worlds.named import load_world
+
+    study = Study(
+        session_of(context).config_path,
+        load_world(world, changes or ()),
+        seeds,
+        names_in(rows),
+        eval_days,
+        work,
+        chain_days,
+    )
+    bars = Bars()
+    try:
+        trials = run_tuning(study, level, workers, bars)
+    finally:
+        bars.close()
+    text = tuning_page(
+        trials, f"ecdctr tune --level {level} --seeds {seeds} --eval-days {eval_days} --rows {rows}"
+    )
+    write_or_print(
+        context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()}
+    )

@@ -1,0 +1,182 @@
+"""Commands about forgetting: the study on simulated worlds, and matrices of what Airflow's backfills trained."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ecdctr.cli.base import (
+    DAY,
+    FOLDER,
+    DateOption,
+    ExperimentOption,
+    ResultOption,
+    Seeds,
+    SetOption,
+    WorldOption,
+    app,
+    matrix_app,
+    out,
+    session_of,
+    show,
+)
+from ecdctr.cli.studies import (
+    SeedsOption,
+    StudyOption,
+    WorkersOption,
+    names_in,
+)
+from ecdctr.config.section import MAX_DAYS
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.store.store import experiment_of
+from ecdctr.studies.forgetting.days import study_days
+
+
+@app.command()
+def forgetting(
+    context: typer.Context,
+    seeds: SeedsOption = Seeds((1, 2, 3)),
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="comma-separated variants; the first is what the others are compared with"
+        ),
+    ] = "continue_no_tpm,continue,full",
+    days: Annotated[
+        int, typer.Option(min=3, max=MAX_DAYS, help="data dates, the last ones of the world")
+    ] = 40,
+    hold_out_every: Annotated[
+        int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
+    ] = 5,
+    world: WorldOption = "demo",
+    changes: SetOption = None,
+    work: Annotated[
+        Path, typer.Option(help="worlds, prepared data and stores of the study", **FOLDER)
+    ] = Path("forgetting"),
+    name: StudyOption = "forgetting",
+    workers: WorkersOption = 2,
+    result: ResultOption = None,
+) -> None:
+    """Train variants day by day on simulated worlds, evaluate each day's model on held-out ads of all days.
+
+    A killed run goes on where it was. The results go into the store, where the pages in Airflow's UI show them.
+    """
+    from ecdctr.console import Bars
+    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.forgetting.page import About
+    from ecdctr.studies.forgetting.study import run_forgetting
+    from ecdctr.worlds.named import load_world
+
+    names = names_in(rows)
+    study = Study(
+        session_of(context).config_path,
+        load_world(world, changes or ()),
+        seeds,
+        names,
+        days,
+        work,
+        chain_days=0,
+        hold_out_every=hold_out_every,
+    )
+    bars = Bars()
+    try:
+        found = run_forgetting(study, workers, bars)
+    finally:
+        bars.close()
+    dates, recurrence = study.dates(seeds[0]), _recurrence(study.world.settings)
+    where = f"the simulated world '{study.world.name}'"
+    about = About(name, where, dates, seeds, hold_out_every, recurrence)
+    _write_study(context, about, found, result)
+
+
+FromOption = Annotated[dt.date, typer.Option("--from", help="first day of the matrix", **DAY)]
+ToOption = Annotated[dt.date, typer.Option("--to", help="last day of the matrix", **DAY)]
+HoldOutOption = Annotated[
+    int, typer.Option("--hold-out-every", min=2, help="as in training: actr.hold_out_every")
+]
+
+
+@matrix_app.command("row")
+def matrix_row(
+    context: typer.Context,
+    date: DateOption,
+    experiment: ExperimentOption,
+    first: FromOption,
+    last: ToOption,
+    hold_out_every: HoldOutOption,
+    result: ResultOption = None,
+) -> None:
+    """Evaluate an experiment's A-CTR of one date on the held-out ads of all days; the row is kept beside it."""
+    from ecdctr.studies.forgetting.matrix import held_out_ads, stored_row
+
+    session = session_of(context)
+    ref = session.store.require("actr", date, experiment)
+    if (ref.experiment, ref.date) != (experiment, date):
+        raise StoreError(f"Experiment '{experiment}' has no A-CTR of {date}; train it first.")
+    found = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
+    if found != hold_out_every:
+        raise ConfigError(
+            f"{ref} was trained with actr.hold_out_every {found}, the matrix holds out {hold_out_every}: it would be "
+            "judged on impressions that it has learned. Train it with the same value."
+        )
+    with session.store.in_use():
+        held_out = held_out_ads(session.config(), study_days(first, last), hold_out_every)
+        row = stored_row(session.config(), session.store, ref, held_out)
+    show(context, {"version": str(ref), "days": len(held_out.dates), "cells": row.num_rows}, result)
+
+
+@matrix_app.command("report")
+def matrix_report(
+    context: typer.Context,
+    first: FromOption,
+    last: ToOption,
+    hold_out_every: HoldOutOption,
+    variants: Annotated[
+        str, typer.Option(help="comma-separated; the first is what the others are compared with")
+    ],
+    seeds: SeedsOption = Seeds((1,)),
+    name: StudyOption = "forgetting",
+    result: ResultOption = None,
+) -> None:
+    """Measures, heat maps and advice from the rows of a study's experiments; variants without all rows are named."""
+    from ecdctr.studies.forgetting.basis import row_basis_now
+    from ecdctr.studies.forgetting.page import About
+    from ecdctr.studies.forgetting.study import collect
+
+    session, dates = session_of(context), study_days(first, last)
+    experiments = {
+        variant: [experiment_of(name, variant, seed) for seed in seeds]
+        for variant in names_in(variants)
+    }
+    config = session.config()
+    with session.store.in_use():
+        found = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
+        root, recurrence = config.data.root, None
+        if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
+            recurrence = json.loads((root / "world.json").read_text()).get("recurrence_days")
+        about = About(name, str(root), dates, seeds, hold_out_every, recurrence)
+        _write_study(context, about, found, result)
+
+
+def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:
+    """Write, print, and end with exit code 1 if a variant failed."""
+    from ecdctr.studies.forgetting.page import write_study
+
+    matrices, failed = found
+    folder, markdown = write_study(session_of(context).store, about, matrices, failed)
+    if session_of(context).as_json or result:
+        show(context, {"study": str(folder), "name": about.name, "failed": failed}, result)
+    else:
+        out.print(markdown, soft_wrap=True)
+        out.print(f"Heat maps and curves: {folder}/study.html", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _recurrence(settings: Any) -> int | None:
+    """After how many days interests return, if it is one number for all users."""
+    return getattr(settings, "recurrence_days", None)

@@ -1,0 +1,118 @@
+"""What a command line names for its results is looked at before any work: a file, a folder, a name, an address."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ecdctr.cli import app, net, serving
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.files.urls import lacks_a_slash, looks_like_url
+from ecdctr.store.storage import absolute
+
+TRAIN = [
+    "--config",
+    "configs/tiny.yaml",
+    "--store",
+    "STORE",
+    "train",
+    "tpm",
+    "--date",
+    "2026-01-05",
+]
+
+
+def refused(capsys, arguments: list[str]) -> str:
+    """The one sentence of a command that refuses, in which no work was done."""
+    assert net.run(app, arguments) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("arguments", [
+    [*TRAIN, "--result", "NAME"],
+    ["validate", "--result", "NAME"],
+    ["report", "--out", "NAME"],
+    ["ablation", "--out", "NAME"],
+    ["map", "--cells", "NAME"],
+    ["score", "--bundle", "b", "--out", "NAME"],
+], ids=lambda words: " ".join(words[-2:] + words[:1]))  # fmt: skip
+@pytest.mark.parametrize(("name", "words"), [("folder", "folder is a folder; name a file in it"), ("file/below", "file is a file, expected a folder"),
+                                             ("file/x/y", "file is a file"), ("n" * 300, "File name too long")])  # fmt: skip
+def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, arguments, name, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    named = [
+        word.replace("NAME", f"{tmp_path}/{name}").replace("STORE", f"{tmp_path}/s")
+        for word in arguments
+    ]
+    assert words in refused(capsys, named)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+
+
+@pytest.mark.parametrize("arguments", [
+    ["export", "--out", "NAME"], ["simulate", "--out", "NAME"], ["serve", "--bundles", "NAME"],
+    ["import", "log", "--mapping", "m.yaml", "--out", "NAME"],
+], ids=lambda words: " ".join(words[:2]))  # fmt: skip
+@pytest.mark.parametrize(("name", "words"), [("ROOT/file", "file is a file, expected a folder"), ("ROOT/file/below", "file is a file"),
+                                             ("s3://bucket/x", "is a URL"), ("s3:/bucket", "is a URL")])  # fmt: skip
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, capsys, arguments, name, words):
+    (tmp_path / "file").touch()
+    target = name.replace("ROOT", str(tmp_path))
+    assert words in refused(capsys, [word.replace("NAME", target) for word in arguments])
+
+
+@pytest.mark.parametrize("below", ["", "/x", "/x/y"])
+def test_a_store_is_never_a_file_nor_below_one(tmp_path, capsys, below):
+    (tmp_path / "file").touch()
+    said = refused(capsys, ["--store", f"{tmp_path}/file{below}", "store", "list"])
+    assert f"{tmp_path}/file is a file, expected a folder" in said
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "Ä", "x" * 64, ".hidden"])
+@pytest.mark.parametrize("command", [["train", "tpm", "--date", "2026-01-05"], ["evaluate", "--date", "2026-01-05"], ["serve"],
+                                     ["store", "list"]], ids=" ".join)  # fmt: skip
+def test_an_experiment_that_cannot_be_is_refused_before_any_work(capsys, command, name):
+    if command == ["store", "list"] and not name:
+        pytest.skip("empty is all of them there")
+    assert f"'{name}' cannot be a name here" in refused(capsys, [*command, "--experiment", name])
+
+
+@pytest.mark.parametrize(("host", "words"), [
+    ("no.such.host.invalid", "--host 'no.such.host.invalid' is no address of this machine"), ("192.0.2.1", "--host '192.0.2.1' is no address"),
+    ("a" * 70, "is no address of this machine"), ("127.0.0.1", "Cannot listen on 127.0.0.1:"), ("ff::1::2", "--host 'ff::1::2'"),
+])  # fmt: skip
+def test_where_it_cannot_listen_is_said_with_what_to_change(host, words):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with (
+            pytest.raises(ConfigError, match=words),
+            serving._listening(host, taken.getsockname()[1]),
+        ):
+            pass
+
+
+def test_it_listens_on_addresses_of_both_kinds():
+    for host in ("127.0.0.1", *(["::1"] if socket.has_ipv6 else [])):
+        with serving._listening(host, 0) as listener:
+            assert listener.getsockname()[1] > 0
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--host", ""], ["score", "--bundle", "b", "--threads", "999999999"],
+                                       ["serve", "--threads", "999999999"]], ids=" ".join)  # fmt: skip
+def test_an_option_that_no_machine_has_is_refused_by_its_name(capsys, arguments):
+    assert arguments[-2] in refused(capsys, arguments)
+
+
+@pytest.mark.parametrize(("text", "url", "short"), [
+    ("s3://b/x", True, False), ("s3:/b", True, True), ("S3:/b", True, True), ("a+b.c-d:/x", True, True), ("folder", False, False),
+    ("C:/x", False, False), ("a::b", False, False), ("s3:b", False, False), ("./s3:/x", False, False), ("", False, False),
+])  # fmt: skip
+def test_a_url_is_told_from_a_folder_in_one_way(text, url, short):
+    assert (looks_like_url(text), lacks_a_slash(text)) == (url, short)
+    if short:
+        with pytest.raises(StoreError, match="neither a folder nor a URL"):
+            absolute(text)
