@@ -35,16 +35,18 @@ def normal(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
 
 
 class Weighted:
-    """Draws of candidates with weights through a table of quantiles: one gather a draw, 2^16 steps."""
+    """Draws of candidates with weights through a table of quantiles: one gather a draw.
 
-    STEPS = 1 << 16
+    The table has 2^16 steps, or at least eight for each candidate, so that the tail is not cut off.
+    """
 
     def __init__(self, candidates: NDArray[np.int32], weights: NDArray[np.float64]) -> None:
         cumulative = np.cumsum(weights)
-        steps = (np.arange(self.STEPS) + 0.5) * (cumulative[-1] / self.STEPS)
+        self.steps = 1 << max(16, min(24, (8 * len(candidates)).bit_length()))
+        steps = (np.arange(self.steps) + 0.5) * (cumulative[-1] / self.steps)
         self.table = candidates[np.searchsorted(cumulative, steps)].astype(np.int32)
 
     def of(self, quantiles: NDArray[np.floating]) -> NDArray[np.int32]:
         """The candidates at numbers of [0, 1)."""
-        drawn: NDArray[np.int32] = self.table[(quantiles * self.STEPS).astype(np.int32)]
+        drawn: NDArray[np.int32] = self.table[(quantiles * self.steps).astype(np.int32)]
         return drawn

@@ -11,6 +11,7 @@ import pytest
 from ecdctr.config import DOMAINS, Visits, load_config
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.contract import validate
+from ecdctr.worlds.draws import Weighted
 from ecdctr.worlds.feed import Feed
 from ecdctr.worlds.habits import Habits
 from ecdctr.worlds.interests import Interests
@@ -131,6 +132,13 @@ def test_popularity_has_a_long_tail():
     counts = np.sort(np.bincount(day["item_id"].to_numpy()))[::-1]
     assert counts[:100].sum() > 0.25 * counts.sum()
     assert (counts > 0).sum() > 800
+
+
+def test_no_item_of_a_long_tail_is_cut_off():
+    count = 50_000
+    drawn = Weighted(np.arange(count, dtype=np.int32), np.power(10.0 + np.arange(count), -0.8))
+    found = drawn.of(np.random.default_rng(1).random(10**6, dtype=np.float32))
+    assert np.unique(found[found > count // 2]).size > 0.85 * count / 2
 
 
 def test_an_interest_returns_after_the_users_own_period_or_never():
