@@ -19,7 +19,7 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.parents import load_snapshots
-from ecdctr.levels.request import Request
+from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.levels.restore import load_network
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
@@ -78,8 +78,8 @@ def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrN
     """The same CPM with its K tables and its aggregator, with one merged table, and 200 rows to score."""
     merged, inputs, vocabularies = load_network(store, ref)
     rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-    snapshots = [Ref.parse(text) for text in store.manifest(ref).parents["tpm"]]
-    request = Request(config, store, day)
+    refs = tuple(Ref.parse(text) for text in store.manifest(ref).parents["tpm"])
+    snapshots, request = SnapshotSets((refs,)), Request(config, store, day)
     model = CtrNet(
         config, inputs, rows, config.seed, load_snapshots(request, snapshots, vocabularies)
     ).eval()
@@ -93,7 +93,8 @@ def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrN
 def bundled() -> tuple[Path, Config, dt.date]:
     """The bundle of an A-CTR with two snapshots, and what it was trained with."""
     config, day = settings()
-    snapshots = config.snapshots.model_copy(update={"lag_days": 6, "stride_days": 7, "count": 2})
+    update = {"point_in_time": False, "stride_days": 7, "count": 2}
+    snapshots = config.snapshots.model_copy(update=update)
     config = config.model_copy(update={"snapshots": snapshots})
     store, ref = trained(config, day)
     bundle = RESULTS / "bundle"

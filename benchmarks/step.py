@@ -59,8 +59,8 @@ def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapsh
         return None
     settings = Snapshots(count=count)
     shapes = {
-        "user": (rows["user_id"], count, Tpm().embedding_dim),
-        "item": (rows["item_id"], count, Tpm().embedding_dim),
+        "user": (count, rows["user_id"], Tpm().embedding_dim),
+        "item": (count, rows["item_id"], Tpm().embedding_dim),
     }
     return {
         side: EntitySnapshots(torch.randn(shape), torch.ones(shape[:2], dtype=torch.bool), settings)

@@ -216,7 +216,7 @@ def above_of(config: Config, level: Level, date: dt.date) -> dict[Level, dt.date
     """The levels that a level cannot do without, and the day as of which it resolves each."""
     snapshots: dict[Level, dt.date] = {}
     if config.snapshots.count:
-        snapshots["tpm"] = config.snapshots.as_of(date)[0]
+        snapshots["tpm"] = config.snapshots.needed(date)
     if level == "cpm":
         return snapshots
     if level == "actr":

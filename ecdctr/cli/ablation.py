@@ -82,6 +82,14 @@ class AblationOptions:
         dt.date | None,
         typer.Option(help="last evaluated day; default: the last one there is", **DAY),
     ] = None
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_DAYS,
+            help="evaluate each n-th day alone; CPM and TPM are trained on all days between",
+        ),
+    ] = 1
 
     @property
     def command(self) -> str:
@@ -91,6 +99,7 @@ class AblationOptions:
             "--base": (self.base, "default"),
             "--chain-days": (self.chain_days, 30),
             "--until": (self.until, None),
+            "--eval-every": (self.eval_every, 1),
         }
         others = " --own-data" if self.own_data else ""
         others += "".join(f" --set {change}" for change in self.changes or ())
@@ -151,6 +160,7 @@ def ablation(
         base=options.base,
         own_data=options.own_data,
         until=options.until,
+        eval_every=options.eval_every,
     )
     bars = Bars()
     try:

@@ -36,8 +36,7 @@ def store_gc(
     """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
     from ecdctr.store.retention import removable, remove
 
-    wanted = session_of(context).config().snapshots
-    span = wanted.lag_days + wanted.count * wanted.stride_days
+    span = session_of(context).config().snapshot_days
     store, freed = session_of(context).store, 0
     if delete:
         found, freed = remove(store, keep, span, f"store gc --keep {keep}")

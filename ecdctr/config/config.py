@@ -125,6 +125,13 @@ class Config(Section):
             )
         return ("item_id", *named)
 
+    @property
+    def snapshot_days(self) -> int:
+        """How many days back from a data date the next training may look for TPM versions."""
+        span = self.snapshots.count * self.snapshots.stride_days
+        windows = (self.cpm.first_days, self.actr.window_days, self.actr.natural_days)
+        return span + (max(windows) if self.snapshots.point_in_time else 0)
+
     def training(self, level: Level) -> Training:
         """The optimisation settings of a level."""
         return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]

@@ -55,9 +55,7 @@ class Evaluation(Section):
     gate_max_cpm_age: Days = Field(
         3, description="days by which CPM may be older than an A-CTR that starts from it"
     )
-    gate_max_tpm_age: Days = Field(
-        21, description="the same for the newest TPM snapshot, beyond snapshots.lag_days"
-    )
+    gate_max_tpm_age: Days = Field(21, description="the same for the newest TPM snapshot")
 
     @field_validator("gate_calibration")
     @classmethod

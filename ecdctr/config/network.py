@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ecdctr.config.section import MAX_DAYS, Days, Section, Width
+from ecdctr.config.section import MAX_DAYS, Section, Width
 
 
 class Snapshots(Section):
@@ -20,11 +20,10 @@ class Snapshots(Section):
         le=MAX_DAYS,
         description="days between the dates that the K snapshots are taken at",
     )
-    lag_days: Days = Field(
-        1,
-        description="take the newest snapshot as of this many days before the data date, so that no snapshot has "
-        "trained on the impressions that CPM learns from: 1 where CPM goes on with each day, cpm.window_days where it "
-        "starts anew; 0 is the paper's form",
+    point_in_time: bool = Field(
+        True,
+        description="train an impression of day t with the snapshots that were known on day t - 1, as serving would; "
+        "false, the paper's form: all days with those of the data date, which have seen their labels",
     )
     aggregation: Literal[
         "self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"
@@ -44,11 +43,12 @@ class Snapshots(Section):
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
 
     def as_of(self, date: dt.date) -> list[dt.date]:
-        """The K dates that a consumer at a data date resolves TPM at, newest first."""
-        return [
-            date - dt.timedelta(days=self.lag_days + k * self.stride_days)
-            for k in range(self.count)
-        ]
+        """The K dates at which TPM is resolved for what is known on `date`, newest first."""
+        return [date - dt.timedelta(days=k * self.stride_days) for k in range(self.count)]
+
+    def needed(self, date: dt.date) -> dt.date:
+        """The date at which a training for a data date must find a TPM, or it learns nothing of its vectors."""
+        return date - dt.timedelta(days=self.point_in_time)
 
 
 class Network(Section):

@@ -57,7 +57,7 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
     runs: list[Run] = []
     snapshots: tuple[str, ...] = ()
-    for date in reversed(wanted.as_of(dates[0])):
+    for date in reversed(wanted.as_of(wanted.needed(dates[0]))):
         runs.append(Run("tpm", "production", "default", date, snapshots))
         snapshots = (runs[-1].key,)
     actr_before: dict[str, tuple[str, ...]] = {}

@@ -201,7 +201,7 @@ def _against_its_parents(config: Config, store: Store, challenger: Ref) -> str |
     settings = config.evaluation
     allowed = {
         "cpm": settings.gate_max_cpm_age,
-        "tpm": settings.gate_max_tpm_age + config.snapshots.lag_days,
+        "tpm": settings.gate_max_tpm_age,
     }
     for level, days in allowed.items():
         newest_first = [Ref.parse(text) for text in parents.get(level, [])]

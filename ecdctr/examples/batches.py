@@ -23,6 +23,7 @@ from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.memory.columns import input_names
 
 CPU = torch.device("cpu")
+OF_PART = {"domain": pa.int8(), "snapshots": pa.int16()}  # columns that all rows of a part share
 
 
 class Shard(NamedTuple):
@@ -43,7 +44,7 @@ class Part(NamedTuple):
     """One day's examples of a domain, or some of them.
 
     `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the others are read, or
-    with `held_out` only those.
+    with `held_out` only those. `snapshots` is the number of the set of TPM snapshots that its rows are given.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Part(NamedTuple):
     share: float = 1.0
     hold_out_every: int = 0
     held_out: bool = False
+    snapshots: int = 0
 
     @property
     def rows(self) -> int:
@@ -114,6 +116,7 @@ class Batch:
     history: torch.Tensor  # int32 [B, H] item rows, newest first, 0 pads
     gaps: torch.Tensor  # uint8 [B, H] log2 bucket of the seconds since each click, 0 pads
     domain: torch.Tensor  # int64 [B], 0 natural content, 1 ads
+    snapshots: torch.Tensor  # int64 [B], number of the set of snapshots, 0 is what serves
     label: torch.Tensor  # float32 [B]
 
     def __len__(self) -> int:
@@ -122,7 +125,9 @@ class Batch:
     @classmethod
     def empty(cls, part: Part, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
         """No rows, of the shapes that a part's rows would have."""
-        schema = pq.read_schema(part.path).append(pa.field("domain", pa.int8()))
+        schema = pq.read_schema(part.path)
+        for name, kind in OF_PART.items():
+            schema = schema.append(pa.field(name, kind))
         return encode(schema.empty_table(), inputs, vocabularies)
 
     @classmethod
@@ -173,7 +178,8 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
         gaps = pad(bucket, lengths, inputs.history_length)
     label = table.column("click").to_numpy().astype(np.float32)
     domain = table.column("domain").to_numpy().astype(np.int64)
-    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, label)
+    known = table.column("snapshots").to_numpy().astype(np.int64)
+    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, known, label)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -191,7 +197,7 @@ def read_chunks(
     seed: int = 0,
     shard: Shard = WHOLE,
 ) -> Iterator[pa.Table]:
-    """Tables of about `chunk_rows` rows in the order of the parts, with a column `domain`.
+    """Tables of about `chunk_rows` rows in the order of the parts, with the columns OF_PART.
 
     A share of a part is drawn by the seed, the part's position and the shard.
     """
@@ -209,10 +215,11 @@ def read_chunks(
             if part.share < 1:
                 keep &= draw.random(batch.num_rows) < part.share
             kept = batch if keep.all() else batch.filter(pa.array(keep))
-            code = np.full(kept.num_rows, DOMAINS.index(part.domain), dtype=np.int8)
-            arrays = [*kept.columns, pa.array(code)]
+            added = zip((DOMAINS.index(part.domain), part.snapshots), OF_PART.values(), strict=True)
+            same = [pa.repeat(pa.scalar(value, kind), kept.num_rows) for value, kind in added]
+            arrays = [*kept.columns, *same]
             # by names: one day's file says that a column has no nulls, another's does not
-            waiting.append(pa.record_batch(arrays, names=[*kept.schema.names, "domain"]))
+            waiting.append(pa.record_batch(arrays, names=[*kept.schema.names, *OF_PART]))
             rows += kept.num_rows
             if rows >= chunk_rows:
                 yield _joined(waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ from ecdctr.examples.batches import Batch, Inputs, Part, training_batches
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
-from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
-from ecdctr.levels.restore import load_ctr_network
+from ecdctr.levels.parents import load_snapshots, load_teacher, resolve_snapshots, start_from
+from ecdctr.levels.request import Outcome, Plan, Request, SnapshotSets, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
@@ -34,17 +34,10 @@ def train_actr(request: Request) -> Outcome:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where A-CTR starts, the snapshots that go with it, newest first, and a network that only teaches (KEEP, CTNet)."""
+    """Where A-CTR starts, or a network that only teaches it (KEEP, CTNet)."""
 
     parent: Ref | None
-    snapshots: list[Ref]
     teacher: Ref | None = None
-
-    @property
-    def parents(self) -> dict[str, list[Ref]]:
-        """By level, as a manifest lists them."""
-        networks = {ref.level: [ref] for ref in (self.parent, self.teacher) if ref}
-        return networks | ({"tpm": self.snapshots} if self.snapshots else {})
 
     @property
     def continues(self) -> bool:
@@ -57,7 +50,7 @@ class Actr:
     """Fine-tune CPM on the window of ads, or go on from yesterday's A-CTR with the new day."""
 
     request: Request
-    algorithm: ClassVar[int] = 1
+    algorithm: ClassVar[int] = 2
 
     @cached_property
     def origin(self) -> Origin:
@@ -72,15 +65,19 @@ class Actr:
             dates = [date for date in dates if date > origin.parent.date]
         natural = window(request.date, settings.natural_days) if settings.natural_days else []
         grow_from = origin.parent or origin.teacher
-        return Plan("actr", origin.parents, dates, tuple(natural), grow_from)
+        snapshots = self._snapshots([*dates, *natural])
+        parents = {ref.level: [ref] for ref in (origin.parent, origin.teacher) if ref}
+        if snapshots.sets:
+            parents["tpm"] = snapshots.refs
+        return Plan("actr", parents, dates, tuple(natural), grow_from, snapshots=snapshots)
 
     def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
         """Make the network with CPM's weights, its aggregator frozen and merged."""
         request, config, origin = self.request, self.request.config, self.origin
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        teacher = load_ctr_network(request.store, origin.teacher) if origin.teacher else None
-        snapshots = load_snapshots(request, origin.snapshots, vocabularies)
-        model = CtrNet(config, inputs, rows, config.seed, snapshots, teacher)
+        taught = origin.teacher and load_teacher(request, origin.teacher, plan.snapshots)
+        snapshots = load_snapshots(request, plan.snapshots, vocabularies)
+        model = CtrNet(config, inputs, rows, config.seed, snapshots, taught)
         if not origin.parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(origin.parent))
@@ -92,14 +89,23 @@ class Actr:
             model.merge_snapshots()
         if not config.actr.ewc:
             return start
-        batches = _old_task(request, origin.parent, inputs, vocabularies)
+        batches = _old_task(request, origin.parent, plan.snapshots, inputs, vocabularies)
         penalty = elastic_weight_consolidation(model, batches, config.actr.ewc)
         return Start(model, start.optimizer, penalty)
 
     def finish(self, model: CtrNet, vocabularies: Vocabularies, folder: Path) -> None:
-        """Merge the K snapshots into one table, unless that was done before training."""
-        if not model.merged:
-            model.merge_snapshots()
+        """Keep one merged table: that of the snapshots that serve."""
+        model.merge_snapshots(serving_only=True)
+
+    def _snapshots(self, days: list[dt.date]) -> SnapshotSets:
+        """Those that each day knew; of the paper's form the same K that the parent took (E-CDCTR)."""
+        request, parent = self.request, self.origin.parent
+        if parent and not request.config.snapshots.point_in_time:
+            refs = _snapshots_of(request, parent)
+            return SnapshotSets((tuple(refs),)) if refs else SnapshotSets()
+        if parent and request.config.actr.ewc:
+            days = [*days, request.store.manifest(parent).window_end]  # see _old_task
+        return resolve_snapshots(request, days)
 
 
 def _origin(request: Request) -> Origin:
@@ -108,23 +114,36 @@ def _origin(request: Request) -> Origin:
         yesterday = store.newest(request.experiment, "actr", request.before)
         if yesterday:
             _refuse_gap(request, yesterday)
-            return Origin(yesterday, _snapshots_of(request, yesterday))
+            return Origin(yesterday)
     if config.actr.init == "none":
         teacher = (
             None
             if config.actr.source == "none"
             else store.require("cpm", request.date, request.experiment, request.variant)
         )
-        return Origin(None, resolve_snapshots(request), teacher)
+        return Origin(None, teacher)
     cpm = store.require("cpm", request.date, request.experiment, request.variant)
-    snapshots = _snapshots_of(request, cpm)
-    if bool(snapshots) != bool(config.snapshots.count):
-        raise ConfigError(
-            f"CPM {cpm} was trained with {len(snapshots)} snapshots, but snapshots.count is "
-            f"{config.snapshots.count}; train cpm with the same variant first: ecdctr train cpm "
-            f"--date {request.date} --experiment {request.experiment} --variant {request.variant}"
+    _refuse_other_inputs(request, cpm)
+    return Origin(cpm)
+
+
+def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
+    """Refuse a CPM that was trained without snapshots where A-CTR has some, the other way round, or on others."""
+    taken, settings = len(_snapshots_of(request, cpm)), request.config.snapshots
+    trained = request.store.manifest(cpm).config["snapshots"]["point_in_time"]
+    if bool(taken) != bool(settings.count):
+        problem = f"{taken} snapshots, but snapshots.count is {settings.count}"
+    elif taken and trained != settings.point_in_time:
+        problem = (
+            f"snapshots.point_in_time: {str(trained).lower()}, but the configuration says "
+            f"{str(settings.point_in_time).lower()}"
         )
-    return Origin(cpm, snapshots)
+    else:
+        return
+    raise ConfigError(
+        f"CPM {cpm} was trained with {problem}; train cpm with the same variant first: ecdctr train "
+        f"cpm --date {request.date} --experiment {request.experiment} --variant {request.variant}"
+    )
 
 
 def _refuse_gap(request: Request, newest: Ref) -> None:
@@ -140,19 +159,24 @@ def _refuse_gap(request: Request, newest: Ref) -> None:
 
 
 def _snapshots_of(request: Request, ref: Ref) -> list[Ref]:
-    """Name the same K snapshots that the parent took (E-CDCTR)."""
+    """Name the snapshots that the parent took, newest first."""
     return [Ref.parse(text) for text in request.store.manifest(ref).parents.get("tpm", [])]
 
 
 def _old_task(
-    request: Request, parent: Ref, inputs: Inputs, vocabularies: Vocabularies
+    request: Request,
+    parent: Ref,
+    snapshots: SnapshotSets,
+    inputs: Inputs,
+    vocabularies: Vocabularies,
 ) -> Iterator[Batch]:
     """Read batches of what the parent learned last: where EWC measures what matters to it."""
     config, manifest = request.config, request.store.manifest(parent)
     domain = LEVEL_DOMAIN[manifest.level]
     days = prepare(config, domain, [manifest.window_end])
+    known = snapshots.of_day.get(manifest.window_end, 0)
     batches = training_batches(
-        [Part(day.path, domain) for day in days],
+        [Part(day.path, domain, snapshots=known) for day in days],
         inputs,
         vocabularies,
         config.actr.batch_size,

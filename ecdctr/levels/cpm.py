@@ -26,31 +26,31 @@ def train_cpm(request: Request) -> Outcome:
 class Cpm:
     """From scratch on its window (E-CDCTR), or with `refresh: incremental` from the version before.
 
-    The latter reads the days since that version, given the snapshots of this data date.
+    The latter reads the days since that version, each with the snapshots that were known the day before.
     """
 
     request: Request
-    algorithm: ClassVar[int] = 1
+    algorithm: ClassVar[int] = 2
 
     def plan(self) -> Plan:
         """Resolve snapshots, and the version to go on from: of the experiment itself, a chain of its own."""
         request, settings = self.request, self.request.config.cpm
-        snapshots = resolve_snapshots(request)
         parent = self._parent()
         if parent:
             dates, skipped = days_since(request, parent, settings, "cpm")
         else:
             dates, skipped = window(request.date, settings.first_days), ()
-        parents = {"tpm": snapshots} if snapshots else {}
+        snapshots = resolve_snapshots(request, dates)
+        parents = {"tpm": snapshots.refs} if snapshots.sets else {}
         if parent:
             parents["cpm"] = [parent]
-        return Plan("cpm", parents, dates, grow_from=parent, skipped=skipped)
+        return Plan("cpm", parents, dates, grow_from=parent, skipped=skipped, snapshots=snapshots)
 
     def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
         """Make the network over the snapshots, with the weights of the version before."""
         request, config, parent = self.request, self.request.config, plan.grow_from
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        snapshots = load_snapshots(request, plan.parents.get("tpm", []), vocabularies)
+        snapshots = load_snapshots(request, plan.snapshots, vocabularies)
         model = CtrNet(config, inputs, rows, config.seed, snapshots)
         if not parent:
             return Start(model)
@@ -58,8 +58,8 @@ class Cpm:
         return start_from(model, parent, saved, config.cpm.carry_optimizer)
 
     def finish(self, model: CtrNet, vocabularies: Vocabularies, folder: Path) -> None:
-        """Merge the K snapshots into one table, so that the version can be scored."""
-        model.merge_snapshots()
+        """Merge the K snapshots that serve into one table, so that the version can be scored."""
+        model.merge_snapshots(serving_only=True)
 
     def _parent(self) -> Ref | None:
         request = self.request

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,10 +13,12 @@ from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import EMPTY, distinct
 from ecdctr.impressions import contract
-from ecdctr.levels.request import Network, Plan, Request, Start, Vocabularies
+from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
+from ecdctr.levels.restore import load_network
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
-from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.models.network import CtrNet
+from ecdctr.models.snapshots import ABSENT, EntitySnapshots
 from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Ref
 
@@ -55,47 +59,82 @@ def _load_tables(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint) ->
         embeddings.load_prefix(name, table)
 
 
-def resolve_snapshots(request: Request) -> list[Ref]:
-    """Resolve the K TPM versions as of d - lag, d - lag - stride, d - lag - 2 stride, …, newest first, each once.
+def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets:
+    """Resolve the K TPM versions of what serves, and of each day of training those known the day before.
 
-    With a lag of CPM's window the vectors are out of sample where CPM trains. Without it the newest
-    TPM has seen the very labels that CPM learns from, and CPM trusts its vectors more than they are
-    worth on the next day.
+    A TPM that has read a day remembers its labels: a network that trains with it trusts its vectors more than they
+    are worth on the next day. With `snapshots.point_in_time: false` all days take those of the data date (the paper).
 
-    Raises StoreError if there is none, or fewer than K and `snapshots.require_all` is set.
+    Raises StoreError if there is none that the newest day may know, or fewer than K and `snapshots.require_all` is set.
     """
     settings = request.config.snapshots
-    snapshots: list[Ref] = []
-    for as_of in settings.as_of(request.date):
-        ref = request.store.resolve("tpm", as_of, request.experiment)
-        if ref and ref not in snapshots:
-            snapshots.append(ref)
-    if settings.count and not snapshots:
-        first = settings.as_of(request.date)[0]
-        request.store.require("tpm", first, request.experiment, request.variant)
-    if settings.require_all and len(snapshots) < settings.count:
+    if not settings.count:
+        return SnapshotSets()
+    request.store.require("tpm", settings.needed(request.date), request.experiment, request.variant)
+    found: dict[dt.date, tuple[Ref, ...]] = {}
+    serving = _known_on(request, request.date)
+    if settings.require_all and len(serving) < settings.count:
         raise StoreError(
             f"{request.date}: {settings.count} TPM snapshots {settings.stride_days} days apart are "
-            f"required, found {len(snapshots)} ({', '.join(map(str, snapshots))}); train the "
+            f"required, found {len(serving)} ({', '.join(map(str, serving))}); train the "
             "missing ones, or set snapshots.require_all: false."
         )
-    return snapshots
+    if settings.point_in_time:
+        found = {day: _known_on(request, day - dt.timedelta(days=1)) for day in sorted(days)}
+    sets = list(dict.fromkeys((serving, *found.values())))
+    return SnapshotSets(tuple(sets), {day: sets.index(known) for day, known in found.items()})
+
+
+def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
+    """The newest TPM versions as of the K dates, newest first, each once."""
+    resolved = (
+        request.store.resolve("tpm", as_of, request.experiment)
+        for as_of in request.config.snapshots.as_of(date)
+    )
+    return tuple(dict.fromkeys(ref for ref in resolved if ref))
 
 
 def load_snapshots(
-    request: Request, refs: list[Ref], vocabularies: Vocabularies
+    request: Request, snapshots: SnapshotSets, vocabularies: Vocabularies
 ) -> dict[str, EntitySnapshots] | None:
-    """Read the snapshots of users and items over the rows of a model's vocabularies; None without snapshots."""
+    """Read the snapshots of users and items over the rows of a model's vocabularies; None without snapshots.
+
+    A version that several sets share is held once.
+    """
+    refs, count = snapshots.refs, request.config.snapshots.count
     if not refs:
         return None
     folders = [request.store.path(ref) for ref in refs]
+    places = {ref: place for place, ref in enumerate(refs)}
+    sets = torch.full((len(snapshots.sets), count), ABSENT)
+    for number, known in enumerate(snapshots.sets):
+        sets[number, : len(known)] = torch.tensor([places[ref] for ref in known])
     torch.manual_seed(request.config.seed)
     return {
         side: EntitySnapshots(
-            *checkpoint.align_snapshots(folders, side, vocabularies[name]), request.config.snapshots
+            *checkpoint.align_snapshots(folders, side, vocabularies[name]),
+            request.config.snapshots,
+            sets,
         )
         for side, name in checkpoint.SIDES.items()
     }
+
+
+def load_teacher(request: Request, ref: Ref, snapshots: SnapshotSets) -> CtrNet:
+    """Read the CPM of KEEP and CTNet; it is asked about an impression with the snapshots of the impression's day.
+
+    Raises StoreError for a TPM, or damaged files.
+    """
+    network, _, vocabularies = load_network(request.store, ref)
+    if not isinstance(network, CtrNet):
+        raise StoreError(f"{ref}: expected a CPM or an A-CTR, found a {ref.level}.")
+    entities = load_snapshots(request, snapshots, vocabularies)
+    if network.snapshots and entities:
+        network.snapshots = nn.ModuleDict(entities)
+        dense = checkpoint.load(request.store.path(ref)).dense
+        load_dense(network, dense)
+        network.merge_snapshots()
+    return network.eval()
 
 
 def grow_vocabularies(

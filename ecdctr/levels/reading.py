@@ -12,7 +12,7 @@ from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Part
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.impressions.days import window
-from ecdctr.levels.request import Plan, Request
+from ecdctr.levels.request import Plan, Request, SnapshotSets
 from ecdctr.store.manifest import Ref
 
 Days = dict[tuple[Domain, dt.date], Prepared]
@@ -85,8 +85,11 @@ def _has_clicks(path: Path) -> bool:
     return any(found is None or not found.has_min_max or found.max > 0 for found in statistics)
 
 
-def training_parts(config: Config, days: Days) -> list[Part]:
-    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window."""
+def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[Part]:
+    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window.
+
+    Each day comes with the number of the set of snapshots that was known the day before.
+    """
     per_domain: dict[Domain, list[Prepared]] = {}
     for (domain, _), day in sorted(days.items(), key=lambda item: item[0][1]):
         per_domain.setdefault(domain, []).append(day)
@@ -94,7 +97,9 @@ def training_parts(config: Config, days: Days) -> list[Part]:
     placed = []
     for domain, found in per_domain.items():
         for i, day in enumerate(found):
-            ads = Part(day.path, domain, hold_out_every=config.actr.hold_out_every)
-            part = ads if domain == "ads" else Part(day.path, domain, share)
+            known = snapshots.of_day.get(day.date, 0)
+            every = config.actr.hold_out_every
+            ads = Part(day.path, domain, hold_out_every=every, snapshots=known)
+            part = ads if domain == "ads" else Part(day.path, domain, share, snapshots=known)
             placed.append(((i + 0.5) / len(found), part))
     return [part for _, part in sorted(placed, key=lambda item: item[0])]

@@ -69,6 +69,24 @@ class Request:
 
 
 @dataclass(frozen=True)
+class SnapshotSets:
+    """Which TPM versions an impression is given: sets of up to K, newest version first.
+
+    Set 0 is what serves. `of_day` gives the number of the set that was known the day before; days that it does not name
+    take set 0.
+    """
+
+    sets: tuple[tuple[Ref, ...], ...] = ()
+    of_day: dict[dt.date, int] = field(default_factory=dict)
+
+    @property
+    def refs(self) -> list[Ref]:
+        """Every version of any set, once, the newest first."""
+        distinct = {ref for found in self.sets for ref in found}
+        return sorted(distinct, key=lambda ref: (ref.date, ref.version), reverse=True)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides the result: what is read, from which parents, on which days."""
 
@@ -78,6 +96,7 @@ class Plan:
     natural_dates: tuple[dt.date, ...] = ()  # A-CTR only: natural content beside the ads
     grow_from: Ref | None = None  # the parent whose vocabularies are extended
     skipped: tuple[dt.date, ...] = ()  # days since the parent that the window does not reach
+    snapshots: SnapshotSets = SnapshotSets()
 
 
 class Outcome(NamedTuple):

@@ -144,7 +144,7 @@ def _fit(
 ) -> FitResult:
     level = gathered.plan.level
     settings = request.config.training(level)
-    parts = training_parts(request.config, gathered.days)
+    parts = training_parts(request.config, gathered.days, gathered.plan.snapshots)
     request.reporter.start(f"train {level}", sum(part.rows for part in parts) * settings.epochs)
     job = Job(
         built.start.model,

@@ -58,7 +58,7 @@ def save(
     for side in SIDES:
         snapshots = getattr(model, "snapshots", None)
         if snapshots is not None and side in snapshots and snapshots[side].merged is not None:
-            merged[side] = snapshots[side].merged.contiguous()
+            merged[side] = snapshots[side].merged[0].contiguous()
     if merged:
         _save_tensors(merged, folder / "merged.safetensors")
     if optimizer:
@@ -119,7 +119,7 @@ def snapshot_ids(folder: Path, side: str) -> pa.Array:
 def align_snapshots(
     folders: list[Path], side: str, vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """K snapshots as tensors over the rows of a vocabulary: vectors [rows, K, d] and presence [rows, K].
+    """Snapshots as tensors over the rows of a vocabulary: vectors [versions, rows, d] and presence [versions, rows].
 
     An id that a snapshot lacks has zeros and presence false; so has row 0.
     """
@@ -133,4 +133,4 @@ def align_snapshots(
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
         layers.append(torch.from_numpy(padded[rows]))
         presence.append(torch.from_numpy(rows > 0))
-    return torch.stack(layers, dim=1), torch.stack(presence, dim=1)
+    return torch.stack(layers), torch.stack(presence)

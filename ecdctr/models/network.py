@@ -98,8 +98,8 @@ class CtrNet(nn.Module):
         long_user = long_item = None
         if self.snapshots:
             long_user, long_item = (
-                self.snapshots["user"](batch.ids[:, 0]),
-                self.snapshots["item"](batch.ids[:, 1]),
+                self.snapshots["user"](batch.ids[:, 0], batch.snapshots),
+                self.snapshots["item"](batch.ids[:, 1], batch.snapshots),
             )
         if self.settings.history != "none":
             interest = self._interest(batch, item, clicks, long_item)
@@ -141,22 +141,21 @@ class CtrNet(nn.Module):
         mask = batch.history > 0
         if long_item is not None and hasattr(self, "long_term"):
             item = item + self.long_term(long_item)
-            clicks = clicks + self.long_term(self.snapshots["item"](batch.history))
+            known = self.snapshots["item"](batch.history, batch.snapshots)
+            clicks = clicks + self.long_term(known)
         if self.settings.history == "target_attention":
             interest: torch.Tensor = self.attention(item, clicks, batch.gaps, mask)
             return interest
         return (clicks * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
-    def merge_snapshots(self) -> None:
-        """Replace the K snapshot tables by one merged table per entity (E-CDCTR: freeze and merge)."""
+    def merge_snapshots(self, serving_only: bool = False) -> None:
+        """Replace the K snapshot tables of a set by one merged table per entity (E-CDCTR: freeze and merge).
+
+        `serving_only` keeps the set that serves and forgets those of the days of training.
+        """
         for entity in self.snapshots.values():
             assert isinstance(entity, EntitySnapshots)  # noqa: S101
-            entity.merge()
-
-    @property
-    def merged(self) -> bool:
-        """Whether a lookup of a snapshot reads one row."""
-        return all(entity.merged is not None for entity in self.snapshots.values())
+            entity.merge(serving_only)
 
     def freeze_aggregator(self) -> None:
         """Stop the aggregators from learning."""

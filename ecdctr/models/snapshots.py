@@ -1,4 +1,4 @@
-"""Historical TPM vectors of all users, or of all items: aggregated per lookup, or merged into one table."""
+"""Historical TPM vectors of all users, or of all items: aggregated per lookup, or merged into one table per set."""
 
 from __future__ import annotations
 
@@ -8,29 +8,43 @@ from torch import nn
 from ecdctr.config import Snapshots
 from ecdctr.models.aggregations import Aggregation, build_aggregation
 
+ABSENT = -1  # in the place of a version that a set lacks
+MERGED_AT_ONCE = 65_536  # rows
+
 
 class EntitySnapshots(nn.Module):
     """The snapshots of all users, or of all items, aligned with the rows of the model's vocabulary.
 
-    Unmerged, a lookup gathers K vectors and aggregates them, so that the aggregator learns. Merged, the aggregated
-    vectors of all rows stand in one table: with a frozen aggregator both give the same numbers.
+    Impressions of different days know different versions: each lookup names a set of them, 0 is what serves. Unmerged,
+    a lookup gathers the K vectors of its set and aggregates them, so that the aggregator learns. Merged, the aggregated
+    vectors of all rows stand in one table per set: with a frozen aggregator both give the same numbers.
     """
 
     vectors: torch.Tensor
     present: torch.Tensor
+    sets: torch.Tensor
     merged: torch.Tensor | None
 
-    def __init__(self, vectors: torch.Tensor, present: torch.Tensor, settings: Snapshots) -> None:
-        """Vectors [rows, K, d], present [rows, K] bool, newest snapshot first.
+    def __init__(
+        self,
+        vectors: torch.Tensor,
+        present: torch.Tensor,
+        settings: Snapshots,
+        sets: torch.Tensor | None = None,
+    ) -> None:
+        """Vectors [versions, rows, d], present [versions, rows] bool.
 
-        Kept as [K, rows, d], so that the sums over K run along the batch.
+        sets [S, K] int64 are places of versions, newest first, or ABSENT; by default one set of all versions.
         """
         super().__init__()
-        aggregator = build_aggregation(vectors.shape[1], vectors.shape[2], settings)
+        if sets is None:
+            sets = torch.arange(len(vectors))[None]
+        aggregator = build_aggregation(sets.shape[1], vectors.shape[2], settings)
         self.aggregator: Aggregation | None = aggregator
         self.out_dim = aggregator.out_dim
-        self.register_buffer("vectors", vectors.transpose(0, 1).contiguous(), persistent=False)
-        self.register_buffer("present", present.T.contiguous(), persistent=False)
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("merged", None, persistent=False)
 
     @classmethod
@@ -39,30 +53,42 @@ class EntitySnapshots(nn.Module):
         snapshots = cls.__new__(cls)
         nn.Module.__init__(snapshots)
         snapshots.aggregator, snapshots.out_dim = None, table.shape[1]
-        snapshots.register_buffer("merged", table, persistent=False)
+        snapshots.register_buffer("merged", table[None], persistent=False)
         return snapshots
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows [...] → aggregated vectors [..., out_dim]."""
+    def forward(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+        """Look up rows [B] or [B, H] in the sets [B] of their impressions → aggregated vectors [..., out_dim]."""
+        if self.merged is not None and len(self.merged) == 1:
+            return nn.functional.embedding(rows, self.merged[0])
+        total = self.present.shape[1] if self.merged is None else self.merged.shape[1]
+        place = sets.view(-1, *[1] * (rows.dim() - 1)) * total + rows
         if self.merged is not None:
-            return nn.functional.embedding(rows, self.merged)
+            return nn.functional.embedding(place, self.merged.flatten(0, 1))
         if rows.dim() == 1:
-            return self._aggregate(rows)
-        unique, inverse = rows.unique(return_inverse=True)  # a history repeats its items
-        return self._aggregate(unique)[inverse]
+            return self._aggregate(rows, sets)
+        unique, inverse = place.unique(return_inverse=True)  # a history repeats its items
+        return self._aggregate(unique % total, unique // total)[inverse]
 
-    def _aggregate(self, rows: torch.Tensor) -> torch.Tensor:
+    def _aggregate(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+        """Rows [n] in sets [n] → [n, out_dim]."""
         assert self.aggregator is not None  # noqa: S101
-        count, total = self.present.shape
-        index = rows + torch.arange(0, count * total, total, device=rows.device)[:, None]
+        versions = self.sets.index_select(0, sets).T  # [K, n]
+        index = versions.clamp(min=0) * self.present.shape[1] + rows
         vectors = nn.functional.embedding(index, self.vectors.flatten(0, 1))
-        aggregated: torch.Tensor = self.aggregator(vectors, self.present.flatten()[index])
+        present = self.present.flatten()[index] & (versions != ABSENT)
+        aggregated: torch.Tensor = self.aggregator(vectors, present)
         return aggregated
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Aggregate every row once; from then on a lookup reads one row."""
-        assert self.aggregator is not None  # noqa: S101
-        chunks = zip(self.vectors.split(65_536, 1), self.present.split(65_536, 1), strict=True)
-        self.merged = torch.cat([self.aggregator(vectors, present) for vectors, present in chunks])
-        self.vectors, self.present = self.vectors[:, :0], self.present[:, :0]
+    def merge(self, serving_only: bool = False) -> None:
+        """Aggregate every row once per set; from then on a lookup reads one row."""
+        count = 1 if serving_only else len(self.sets)
+        if self.merged is None:
+            self.merged = torch.stack([self._merge_set(number) for number in range(count)])
+            self.vectors, self.present = self.vectors.new_empty(0), self.present.new_empty(0)
+        self.merged, self.sets = self.merged[:count].clone(), self.sets[:count]
+
+    def _merge_set(self, number: int) -> torch.Tensor:
+        every = torch.arange(self.present.shape[1], device=self.present.device)
+        chunks = every.split(MERGED_AT_ONCE)
+        return torch.cat([self._aggregate(rows, torch.full_like(rows, number)) for rows in chunks])

@@ -13,7 +13,7 @@ NAMES = {
     "paper": "paper's form",
     "full_window": "full, CPM anew each day",
     "tpm_only": "TPM only (no CPM)",
-    "lag_0": "full, newest snapshot as of d (lag 0)",
+    "newest_snapshots": "full, all days with the snapshots of d",
     "production": "full E-CDCTR",
     "full": "full E-CDCTR",
     "oracle": "oracle (true probabilities)",

@@ -60,7 +60,7 @@ class Probability(nn.Module):
         """Click probabilities [B]."""
         ads = torch.ones_like(ids[:, 0])
         return torch.sigmoid(
-            self.network(Batch(ids, multi, numeric, history, gaps, ads, ads.float()))
+            self.network(Batch(ids, multi, numeric, history, gaps, ads, ads - 1, ads.float()))
         )
 
 

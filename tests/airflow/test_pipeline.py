@@ -236,7 +236,7 @@ def test_a_run_that_would_mix_other_models_into_production_is_refused_at_once(ow
 
 def test_the_demo_plan_has_every_parent_before_its_children():
     seen: set[str] = set()
-    for run in plan_runs(dt.date(2026, 4, 30), 3, Snapshots(lag_days=14)):
+    for run in plan_runs(dt.date(2026, 4, 30), 3, Snapshots()):
         assert set(run.after) <= seen
         seen.add(run.key)
     assert len(seen) == 18

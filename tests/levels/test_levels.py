@@ -112,14 +112,6 @@ def test_a_run_for_a_past_date_does_not_see_versions_made_later(config, trained)
     assert actr.parents["cpm"] == [str(manifest.ref)]
 
 
-def test_a_snapshot_lag_leaves_out_versions_that_saw_the_labels_of_cpm(config, trained):
-    store, refs = trained
-    lagged = changed(config, "snapshots", lag_days=5)
-    manifest = train_cpm(Request(lagged, store, DATE, experiment="lagged")).manifest
-    assert manifest.parents["tpm"] == [str(refs["old"])]
-    assert store.manifest(refs["old"]).window_end < manifest.window_start
-
-
 def test_order_of_runs_does_not_change_a_version_that_starts_anew(config, tmp_path):
     assert config.cpm.refresh == "window"
     early, late = DATE - dt.timedelta(days=7), DATE
@@ -204,10 +196,10 @@ def test_a_chain_that_missed_more_days_than_its_window_is_refused_or_says_what_i
 def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_it(
     config, tmp_path
 ):
-    """Defaults of CPM and of the snapshots' lag: CPM goes on from the version of the day before."""
+    """Defaults of CPM and of snapshots: it goes on from the day before, each day with what it knew."""
     shipped = config.model_copy(update={"snapshots": Snapshots(count=1, stride_days=7)})
     refresh = Cpm(batch_size=128)
-    assert (refresh.refresh, shipped.snapshots.lag_days) == ("incremental", 1)
+    assert (refresh.refresh, shipped.snapshots.point_in_time) == ("incremental", True)
     shipped = shipped.model_copy(update={"cpm": refresh})
     early, late = DATE - dt.timedelta(days=1), DATE
 

@@ -18,7 +18,7 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.parents import load_snapshots
-from ecdctr.levels.request import Request
+from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.levels.restore import load_network
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
@@ -73,11 +73,11 @@ def test_merged_and_unmerged_snapshots_give_the_same_scores(config, store, aggre
     day = prepare(config, "ads", [NEXT])[0]
     batch = encode(next(read_chunks([Part(day.path, "ads")], None, 10_000)), inputs, vocabularies)
     dense = load_file(store.path(ref) / "dense.safetensors")
-    tpm = [Ref.parse(text) for text in store.manifest(ref).parents["tpm"]]
+    tpm = tuple(Ref.parse(text) for text in store.manifest(ref).parents["tpm"])
     assert len(tpm) == 2
     with torch.no_grad():
         merged = model(batch)
-        entities = load_snapshots(Request(config, store, DATE), tpm, vocabularies)
+        entities = load_snapshots(Request(config, store, DATE), SnapshotSets((tpm,)), vocabularies)
         for side, entity in entities.items():
             prefix = f"snapshots.{side}.aggregator."
             state = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world
+from ecdctr.worlds.simulate import simulate
 from tests.conftest import REPOSITORY
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
@@ -240,3 +243,26 @@ def test_a_measure_of_zero_counts():
     records = [{"seed": n, "row": "full", "cohort": "all", **one} for n, one in enumerate(seeds)]
     assert per_seed(records, "full", "gauc").tolist()[:2] == [0.0, 0.5]
     assert np.isnan(per_seed(records, "full", "gauc")[2])
+
+
+def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_sparse_ones(tmp_path):
+    one = Study(
+        TINY,
+        load_world("tiny"),
+        (1,),
+        ("full", "incremental"),
+        2,
+        tmp_path,
+        chain_days=1,
+        eval_every=8,
+    )
+    simulate(load_world("tiny").settings, 1, one.folder(1) / "data", workers=1)
+    first, last = one.dates(1)
+    assert (last - first).days == 8
+    weeks = one.tpm_dates(1, "full")
+    assert {(b - a).days for a, b in itertools.pairwise(weeks)} == {7}
+    assert first - dt.timedelta(days=1) in weeks
+    assert 0 < (last - weeks[-1]).days <= 7
+    daily = one.cpm_dates(1, "incremental")
+    assert (daily[-1] - daily[0]).days + 1 == len(daily) == 10
+    assert one.cpm_dates(1, "full") == [first, last]

@@ -68,6 +68,9 @@ class Study:
     base: str = "default"  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions instead of simulated worlds
     until: dt.date | None = None  # the last evaluated day; the last one that is there by default
+    eval_every: int = (
+        1  # evaluate each n-th day alone; what goes on day by day is trained on all of them
+    )
 
     def folder(self, seed: int) -> Path:
         """Where everything of a seed lies."""
@@ -90,7 +93,8 @@ class Study:
         """The data dates of A-CTR: each has a next day to be evaluated on."""
         known = open_impressions(self.config(seed, row).data.root).dates("ads")
         days = [day for day in known if day - DAY in known and day <= (self.until or day)]
-        return [day - DAY for day in days[-self.eval_days :]]
+        newest_first = days[:: -self.eval_every][: self.eval_days]
+        return [day - DAY for day in newest_first[::-1]]
 
     def chain(self, seed: int, row: str) -> list[dt.date]:
         """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
@@ -106,9 +110,12 @@ class Study:
         config, every = self.config(seed, row), _split(row)[1]
         if config.actr.init == "none" and config.actr.source == "none":
             return []
-        dates = (self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed))[::every]
+        dates = self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed)
+        known = open_impressions(config.data.root).dates("natural")
         if config.chained("cpm"):
-            known = open_impressions(config.data.root).dates("natural")
+            dates = [date for date in known if dates[0] <= date <= dates[-1]]
+        dates = dates[::every]
+        if config.chained("cpm"):
             earliest = known[0] + dt.timedelta(days=config.cpm.first_days - 1)
             before = (
                 dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
@@ -122,15 +129,17 @@ class Study:
         return [dates] if self.config(seed, row).chained("cpm") else [[date] for date in dates]
 
     def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """The data dates of TPM, oldest first: weekly back from the first date, none where the row takes no snapshot.
+        """The data dates of TPM, oldest first: weekly, none where the row takes no snapshot.
 
-        The same weeks for all rows, whichever of the versions they take.
+        The same weeks for all rows, whichever of the versions they take: one ends the day before the first date, which
+        is the newest that an impression of that date may know.
         """
         config = self.config(seed, row)
         if not config.snapshots.count:
             return []
         earliest = open_impressions(config.data.root).dates("natural")[0] + FIRST_TPM
-        weeks = (self.dates(seed)[0] - WEEK * n for n in range(1000))
+        first, last = self.dates(seed)[0] - DAY, self.dates(seed)[-1] - DAY
+        weeks = (first + WEEK * ((last - first).days // 7 - n) for n in range(1000))
         return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
 
     def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:

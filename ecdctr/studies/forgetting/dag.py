@@ -125,10 +125,10 @@ class Wanted(NamedTuple):
             )
         snapshots = self.settings.config.with_variant(variant).snapshots
         if snapshots.count and not Store(self.settings.store_path).resolve(
-            "tpm", snapshots.as_of(self.dates[0])[0]
+            "tpm", snapshots.needed(self.dates[0])
         ):
             raise ConfigError(
-                f"Variant '{variant}' needs a TPM snapshot of {snapshots.as_of(self.dates[0])[0]} or before, "
+                f"Variant '{variant}' needs a TPM snapshot of {snapshots.needed(self.dates[0])} or before, "
                 "production has none; run ecdctr_tpm for such a date first, or choose later dates."
             )
 
