@@ -16,8 +16,9 @@ from ecdctr.examples.batches import Batch, Inputs, Part, training_batches
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.levels.parents import load_snapshots, load_teacher, resolve_snapshots, start_from
+from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
 from ecdctr.levels.request import Outcome, Plan, Request, SnapshotSets, Start, Vocabularies
+from ecdctr.levels.restore import load_teacher
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet

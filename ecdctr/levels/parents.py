@@ -14,10 +14,8 @@ from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import EMPTY, distinct
 from ecdctr.impressions import contract
 from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
-from ecdctr.levels.restore import load_network
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
-from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import ABSENT, EntitySnapshots
 from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Ref
@@ -118,23 +116,6 @@ def load_snapshots(
         )
         for side, name in checkpoint.SIDES.items()
     }
-
-
-def load_teacher(request: Request, ref: Ref, snapshots: SnapshotSets) -> CtrNet:
-    """Read the CPM of KEEP and CTNet; it is asked about an impression with the snapshots of the impression's day.
-
-    Raises StoreError for a TPM, or damaged files.
-    """
-    network, _, vocabularies = load_network(request.store, ref)
-    if not isinstance(network, CtrNet):
-        raise StoreError(f"{ref}: expected a CPM or an A-CTR, found a {ref.level}.")
-    entities = load_snapshots(request, snapshots, vocabularies)
-    if network.snapshots and entities:
-        network.snapshots = nn.ModuleDict(entities)
-        dense = checkpoint.load(request.store.path(ref)).dense
-        load_dense(network, dense)
-        network.merge_snapshots()
-    return network.eval()
 
 
 def grow_vocabularies(

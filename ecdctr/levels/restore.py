@@ -8,6 +8,8 @@ from ecdctr.config import Config
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.levels.parents import load_snapshots
+from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.network import CtrNet
@@ -44,6 +46,21 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
     for name, table in saved.tables.items():
         embeddings.load_prefix(name, table)
     return model.eval(), inputs, saved.vocabularies
+
+
+def load_teacher(request: Request, ref: Ref, snapshots: SnapshotSets) -> CtrNet:
+    """Read the CPM of KEEP and CTNet: it is asked about an impression with the snapshots of the impression's day.
+
+    Raises StoreError for a TPM, or damaged files.
+    """
+    network = load_ctr_network(request.store, ref)
+    saved = checkpoint.load(request.store.path(ref))
+    entities = load_snapshots(request, snapshots, saved.vocabularies)
+    if network.snapshots and entities:
+        network.snapshots = nn.ModuleDict(entities)
+        load_dense(network, saved.dense)
+        network.merge_snapshots()
+    return network.eval()
 
 
 def load_ctr_network(store: Store, ref: Ref) -> CtrNet:

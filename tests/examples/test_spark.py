@@ -21,6 +21,7 @@ from ecdctr.examples.prepare import prepare
 from tests.impressions import logs
 from tests.impressions.logs import cast, put
 from tests.make import changed
+from tests.memory import test_memory as remembered
 
 pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
@@ -101,6 +102,26 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, seed):
             assert found.schema == expected.schema
             assert found.to_pylist() == expected.to_pylist()
             assert first.path.read_bytes() == second.path.read_bytes()
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_spark_and_duckdb_remember_the_same(tmp_path, strings):
+    """A day on a weekly table and the days since it, one right after a table, one before the first table."""
+    remembered.write_log(tmp_path / "data", np.random.default_rng(5 + strings), strings)
+    days = [remembered.DAYS[n] for n in (1, 11, 20)]
+    for domain in ("natural", "ads"):
+        made = {}
+        for engine in ("duckdb", "spark"):
+            config = remembered.config_of(tmp_path)
+            config = changed(config, "data", engine=engine, prepared=tmp_path / engine)
+            made[engine] = prepare(config, domain, days)
+        for one, other in zip(*made.values(), strict=True):
+            assert one.fingerprint == other.fingerprint
+            expected, found = (pq.read_table(day.path, partitioning=None) for day in (one, other))
+            assert found.schema == expected.schema
+            assert found.to_pylist() == expected.to_pylist()
+            assert one.path.read_bytes() == other.path.read_bytes()
+        assert any(n.startswith("memory_") for n in expected.column_names)
 
 
 def test_a_day_that_spark_wrote_is_read_as_any_other(tmp_path):
