@@ -291,7 +291,8 @@ def _feature(config: Config, name: str) -> Column:
     if feature.kind == "multi_valued":
         return f.coalesce(f.slice(name, 1, feature.max_values), f.array()).alias(name)
     value = f.coalesce(f.col(name).cast("double"), f.lit(config.data.numeric_null))
-    return transforms.numeric(SPARK, feature.transform, value).cast("float").alias(name)
+    made: Column = transforms.numeric(SPARK, feature.transform, value).cast("float")
+    return made.alias(name)
 
 
 def _write(

@@ -9,6 +9,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, Level, digest
 from ecdctr.examples.remembered import Remembered
 from ecdctr.levels.reading import Days
+from ecdctr.levels.remembering import holds_memory
 from ecdctr.levels.request import Plan, Request
 
 # Where learning is defined. Preparation has fingerprints of its own, which enter as those of the
@@ -38,7 +39,7 @@ def fingerprint(request: Request, algorithm: int, plan: Plan, days: Days) -> str
     settings = request.config.relevant(plan.level)
     code = [algorithm, level_code(plan.level)]
     parts = [code, settings, str(request.date), parents, data, request.restart]
-    if plan.level == "tpm" and request.config.memory.enabled:  # its tables read longer windows
+    if holds_memory(request, plan):  # its tables read longer windows
         parts.append(Remembered(request.config).fingerprint(request.date + dt.timedelta(days=1)))
     return digest(parts)
 

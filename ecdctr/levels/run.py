@@ -18,6 +18,7 @@ from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
 from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_parts
+from ecdctr.levels.remembering import holds_memory, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.store.manifest import Manifest, Ref
@@ -116,6 +117,8 @@ def publish(
     store.create_experiment(request.experiment, store.parent_of(request.experiment) or PRODUCTION)
     with store.staging() as folder:
         steps.finish(built.start.model, built.vocabularies, folder)
+        if holds_memory(request, gathered.plan):
+            save_memory(request, folder / "memory")
         checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
         return store.publish(folder, _manifest(request, gathered, built, result), request.force)
 

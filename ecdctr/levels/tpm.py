@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.clean import raw_views
-from ecdctr.examples.remembered import Remembered
-from ecdctr.files.duck import literal, parquet
-from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import start_from
 from ecdctr.levels.reading import days_since
 from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
-from ecdctr.memory.table import newest_table
 from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
 
@@ -56,23 +50,5 @@ class Tpm:
         return start_from(model, parent, saved, config.tpm.carry_optimizer)
 
     def finish(self, model: TpmNet, vocabularies: Vocabularies, folder: Path) -> None:
-        """Write the historical-embedding tables of users and items, and the memory of users."""
+        """Write the historical-embedding tables of users and items."""
         checkpoint.save_snapshot(model, vocabularies, folder)
-        if self.request.config.memory.enabled:
-            _save_memory(self.request, folder / "memory")
-
-
-def _save_memory(request: Request, folder: Path) -> None:
-    """Write the newest weekly table of each key, of each user the pairs that readers take."""
-    config = request.config
-    folder.mkdir()
-    with contract.connect(config) as connection:
-        views = partial(raw_views, connection, config)
-        date = newest_table(config.memory, request.date)
-        for key, path in Remembered(config).tables(connection, views, date).items():
-            kept = f"SELECT * FROM {parquet([path])} WHERE place <= {config.memory.max_pairs}"  # noqa: S608
-            target = literal(folder / f"{key}.parquet")
-            connection.execute(
-                f"COPY ({kept} ORDER BY user_id, value) TO {target} "
-                "(FORMAT parquet, COMPRESSION zstd)"
-            )

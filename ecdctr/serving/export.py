@@ -23,7 +23,7 @@ from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
 from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed, sealed
-from ecdctr.serving.memory import remembering_tpm, write_memory, write_tables
+from ecdctr.serving.memory import remembering, write_memory, write_tables
 from ecdctr.serving.request import Kind, Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
@@ -82,7 +82,7 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             f"{ref} is of an earlier release, which did not store the click-through rate that counts are "
             "smoothed with; train it again (ecdctr train actr --force), then export."
         )
-    tpm = remembering_tpm(store, manifest)
+    holder = remembering(store, manifest)
     network, inputs, vocabularies = load_network(store, ref)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
@@ -92,8 +92,8 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
         )
         description = describe(own, manifest, inputs, vocabularies)
-        if tpm:
-            description["memory"] = write_memory(own, store, tpm, folder / "memory")
+        if holder:
+            description["memory"] = write_memory(own, store, holder, folder / "memory")
         shape = Shape(description, description["kinds"])
         (folder / "request.schema.json").write_text(
             json.dumps(request_schema(description, shape), indent=1)
@@ -103,7 +103,7 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
         cases = prepared_cases(
             own, vocabularies, manifest.data_date, description["prior_ctr"], Path(name)
         )
-        if tpm:
+        if holder:
             place = folder / "selftest_memory"
             description["selftest_memory"] = write_tables(own, cases.tables, cases.until, place)
         batch = encode(cases.examples, inputs, vocabularies)

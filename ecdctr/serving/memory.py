@@ -21,26 +21,28 @@ from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 
-def remembering_tpm(store: Store, manifest: Manifest) -> Manifest | None:
-    """The newest TPM behind a version that reads the memory of users; None behind any other."""
+def remembering(store: Store, manifest: Manifest) -> Manifest | None:
+    """The version that holds the memory which a version reads: the newest TPM behind it, or without one itself.
+
+    None for a version that reads no memory.
+    """
     if not manifest.config.get("memory"):
         return None
     refs = manifest.parents.get("tpm", [])
-    tpm = store.manifest(Ref.parse(refs[0])) if refs else None
-    if tpm is None or not any(name.startswith("memory/") for name in tpm.files):
-        lack = f"its TPM {tpm.ref} has none" if tpm else "no TPM is behind it (snapshots.count: 0)"
+    holder = store.manifest(Ref.parse(refs[0])) if refs else manifest
+    if not any(name.startswith("memory/") for name in holder.files):
         raise ConfigError(
-            f"{manifest.ref} reads the memory of users, but {lack}; train TPM and then the others "
-            "with memory.enabled: true."
+            f"{manifest.ref} reads the memory of users, but {holder.ref} has none; train TPM and "
+            "then the others with memory.enabled: true."
         )
-    return tpm
+    return holder
 
 
-def write_memory(config: Config, store: Store, tpm: Manifest, folder: Path) -> dict[str, Any]:
-    """Write the tables of a TPM version into a bundle; returns what bundle.json says of them."""
-    store.check(tpm.ref)
-    paths = (store.path(tpm.ref) / "memory").glob("*.parquet")
-    until = newest_table(config.memory, tpm.data_date)
+def write_memory(config: Config, store: Store, holder: Manifest, folder: Path) -> dict[str, Any]:
+    """Write the tables of the version that holds them into a bundle; returns what bundle.json says of them."""
+    store.check(holder.ref)
+    paths = (store.path(holder.ref) / "memory").glob("*.parquet")
+    until = newest_table(config.memory, holder.data_date)
     return write_tables(config, {path.stem: path for path in paths}, until, folder)
 
 

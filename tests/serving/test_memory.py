@@ -137,8 +137,29 @@ def test_a_missing_table_and_a_version_without_one_are_told(
     (damaged / "memory" / "item_id.counts.npy").unlink()
     with pytest.raises(EcdctrError, match=r"no whole bundle: memory/item_id.counts.npy is missing"):
         Scorer(damaged)
+
+
+def test_an_ads_model_without_tpm_brings_the_memory_itself(
+    remembering: Config, trained: tuple[Store, Ref], tmp_path: Path
+):
     store, _ = trained
     alone = remembering.with_overlay({"snapshots": {"count": 0}, "actr": {"init": "none"}}, "x")
     ref = train_actr(Request(alone, store, DATE, "alone", "x")).manifest.ref
-    with pytest.raises(ConfigError, match=r"no TPM is behind it \(snapshots.count: 0\)"):
+    export_bundle(store, ref, tmp_path / "bundle")
+    scorer = Scorer(tmp_path / "bundle")
+    (day,) = prepare(alone, "ads", [THREE_ON])
+    (examples,) = pq.read_table(day.path, partitioning=None).combine_chunks().to_batches()
+    expected = scorer.run(batch.encode(scorer, examples))
+    scores = [scorer.run(scorer.encode(one))[0] for one in logged_requests(alone, THREE_ON)[:100]]
+    assert scores == pytest.approx(expected[:100], abs=1e-5)
+
+
+def test_a_tpm_that_remembers_nothing_is_told(config: Config, remembering: Config, tmp_path: Path):
+    store = Store(tmp_path / "store")
+    train_tpm(Request(config, store, DATE))
+    own = remembering.with_overlay({"actr": {"init": "none"}}, "x")
+    ref = train_actr(Request(own, store, DATE, "own", "x")).manifest.ref
+    with pytest.raises(
+        ConfigError, match=r"reads the memory of users, but production/tpm/.* has none"
+    ):
         export_bundle(store, ref, tmp_path / "bundle")

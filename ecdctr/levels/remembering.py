@@ -1,0 +1,35 @@
+"""The memory of users as a version holds it: TPM's, or where no TPM stands behind it the ads model's own."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ecdctr.examples.clean import raw_views
+from ecdctr.examples.remembered import Remembered
+from ecdctr.files.duck import literal, parquet
+from ecdctr.impressions import contract
+from ecdctr.levels.request import Plan, Request
+from ecdctr.memory.table import newest_table
+
+
+def holds_memory(request: Request, plan: Plan) -> bool:
+    """Whether a version holds the tables of memory: TPM, and an ads model without snapshots."""
+    alone = plan.level == "actr" and not plan.snapshots.sets
+    return request.config.memory.enabled and (plan.level == "tpm" or alone)
+
+
+def save_memory(request: Request, folder: Path) -> None:
+    """Write the newest weekly table of each key, of each user the pairs that readers take."""
+    config = request.config
+    folder.mkdir()
+    with contract.connect(config) as connection:
+        views = partial(raw_views, connection, config)
+        date = newest_table(config.memory, request.date)
+        for key, path in Remembered(config).tables(connection, views, date).items():
+            kept = f"SELECT * FROM {parquet([path])} WHERE place <= {config.memory.max_pairs}"  # noqa: S608
+            target = literal(folder / f"{key}.parquet")
+            connection.execute(
+                f"COPY ({kept} ORDER BY user_id, value) TO {target} "
+                "(FORMAT parquet, COMPRESSION zstd)"
+            )
