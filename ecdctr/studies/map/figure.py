@@ -37,7 +37,9 @@ def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result],
             if (x, y) in results:
                 worth = results[x, y]["worth"][part]
                 values[row, column] = worth["difference"]
-                axes.text(column, row, said(worth), ha="center", va="center", fontsize=7)
+                ink = "white" if abs(worth["difference"]) > 0.7 * LIMIT else "black"
+                text = axes.text(column, row, said(worth), ha="center", va="center", color=ink)
+                text.set_fontsize(7)
     axes.imshow(values, cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, origin="lower", aspect="auto")
     axes.set_xticks(range(len(plane.x.values)), [f"{v:g}" for v in plane.x.values])
     axes.set_yticks(range(len(plane.y.values)), [f"{v:g}" for v in plane.y.values])
