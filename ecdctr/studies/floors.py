@@ -125,10 +125,9 @@ def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
 
 
 def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
-    """The smoothed click rate on ads of each row's item, over all days up to `date`."""
-    impressions = open_impressions(config.data.root)
-    dates = [one for one in impressions.dates("ads") if one <= date]
-    files = [path for one in dates for path in impressions.files("ads", one)]
+    """The smoothed click rate on ads of each row's item, over all days up to `date` as models read them."""
+    dates = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
+    files = [day.path for day in prepare(config, "ads", dates, basic=True)]
     query = f"SELECT item_id, sum(click)::BIGINT, count(*) FROM {parquet(files)} GROUP BY ALL"
     with contract.connect(config) as connection:
         rows = connection.execute(query).fetchall()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.config import Config
@@ -58,10 +60,6 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
 
 def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
     """With the clicks of the evaluated day turned round, the scores stay: labels are not read."""
-    import shutil
-
-    import pyarrow.parquet as pq
-
     copy = tmp_path / "data"
     shutil.copytree(config.data.root, copy)
     for path in open_impressions(copy).files("ads", NEXT):
@@ -72,6 +70,21 @@ def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
     for one, two in zip(floors(config, DATE), floors(other, DATE), strict=True):
         scored = [floor.metrics["all"]["gauc"] for floor in (one, two)]
         assert scored[0] == pytest.approx(1 - scored[1]), one.name
+
+
+def test_rows_that_quarantine_sets_aside_change_no_floor(config: Config, tmp_path):
+    """The log with each row of a past day doubled, without a click where there was one."""
+    copy = tmp_path / "data"
+    shutil.copytree(config.data.root, copy)
+    (path,) = open_impressions(copy).files("ads", DATE)
+    table = pq.read_table(path, partitioning=None)
+    nothing = pa.array([0] * table.num_rows, table.schema.field("click").type)
+    doubled = table.set_column(table.column_names.index("click"), "click", nothing)
+    pq.write_table(pa.concat_tables([table, doubled]), path)
+    clean = changed(config, "data", root=copy, prepared=tmp_path / "prepared", quarantine=True)
+    for one, two in zip(floors(config, DATE), floors(clean, DATE), strict=True):
+        assert one.users.equals(two.users), one.name
+        assert one.metrics["all"] == two.metrics["all"], one.name
 
 
 def test_without_scikit_learn_a_study_says_what_to_install_before_it_trains(tmp_path, monkeypatch):
