@@ -20,7 +20,7 @@ from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RefusedError, RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
-from ecdctr.config import DEFAULT, Config, Domain, Level
+from ecdctr.config import DEFAULT, PRODUCTION, Config, Domain, Level
 from ecdctr.errors import TRY_AGAIN
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import absolute
@@ -235,7 +235,7 @@ def _runs_of(dag_id: str) -> int:
 class WaitForYesterday(BaseOperator):
     """Keeps a chain in order: where a level goes on from the day before, waits until that day is done.
 
-    The run of the day before is that of the logical date before (backfills, schedules), or where the param data_date
+    The run of the day before is its experiment's of the logical date before (backfills, schedules), or where the param data_date
     names the day, the run whose name differs in the date only. While it is queued or runs, this one waits; if it
     failed, this one fails. With the param chain_start, the version of the day before is waited for even when nobody
     has started its run. Where the configuration makes no chain there is nothing to wait for.
@@ -288,7 +288,7 @@ class WaitForYesterday(BaseOperator):
             self.experiment,
             before,
             context["dag"].dag_id,
-            _run_before(context, self.date, before),
+            _run_before(context, self.date, before, self.experiment),
             start is not None,
             poke_seconds=config.airflow.poke_seconds,
             timeout_seconds=config.airflow.wait_hours * 3600,
@@ -322,9 +322,19 @@ class WaitForYesterday(BaseOperator):
             )
 
 
-def _run_before(context: Any, date: str, before: str) -> str:
-    """The run of the day before: its logical date, its run id, or nothing that is known."""
+def _run_before(context: Any, date: str, before: str, experiment: str) -> str:
+    """The experiment's run of the day before: its logical date, its run id, or nothing that is known.
+
+    Airflow has one run of a DAG per logical date, whatever its experiment; another experiment's is not waited for.
+    """
     run = context["dag_run"]
-    if run.logical_date and not context["params"].get("data_date"):
-        return str((run.logical_date - dt.timedelta(days=1)).isoformat())
-    return str(run.run_id).replace(date, before) if date in run.run_id else ""
+    if not run.logical_date or context["params"].get("data_date"):
+        return run.run_id.replace(date, before) if date in run.run_id else ""
+    then = run.logical_date - dt.timedelta(days=1)
+    found = context["ti"].get_previous_dagrun()
+    if found and found.logical_date == then:
+        conf = found.conf or {}
+        theirs = conf.get("experiment", PRODUCTION), conf.get("data_date") or before
+        if theirs != (experiment, before):
+            return ""
+    return str(then.isoformat())

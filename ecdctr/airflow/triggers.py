@@ -100,7 +100,7 @@ class YesterdayTrigger(PollTrigger):
 
     What comes after training there (evaluation waits for a further day of data) is not waited for.
 
-    `run_before` is the run of the day before: its logical date (backfills, schedules) or its run id, empty when
+    `run_before` is the experiment's run of the day before: its logical date (backfills, schedules) or its run id, empty when
     neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
     nobody has started its run yet.
     """

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ecdctr.airflow.operators import _run_before
 from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.airflow.triggers import YesterdayTrigger
 from ecdctr.config import DOMAINS, load_config
@@ -281,6 +283,45 @@ def test_what_the_day_before_means_for_a_chain(
     monkeypatch.setattr(trigger, "trained", lambda: trained)
     monkeypatch.setattr(trigger, "has_version", lambda: version)
     assert trigger.look() == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (None, True),  # it may come yet
+        ({"experiment": "mine"}, True),
+        ({"experiment": "mine", "data_date": str(DATE - dt.timedelta(days=1))}, True),
+        ({"experiment": "other"}, False),
+        ({}, False),  # a schedule's, in production
+        (
+            {"experiment": "mine", "data_date": "2026-01-02"},
+            False,
+        ),  # of that logical date, about another day
+    ],
+)
+def test_only_a_run_of_the_own_experiment_is_the_one_of_the_day_before(before, expected):
+    logical = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+    then = logical - dt.timedelta(days=1)
+    found = None if before is None else SimpleNamespace(logical_date=then, conf=before)
+    context = {
+        "dag_run": SimpleNamespace(logical_date=logical, run_id="backfill__x"),
+        "params": {"data_date": None},
+        "ti": SimpleNamespace(get_previous_dagrun=lambda: found),
+    }
+    named = _run_before(context, str(DATE), str(DATE - dt.timedelta(days=1)), "mine")
+    assert named == (then.isoformat() if expected else "")
+
+
+def test_an_earlier_run_than_that_of_the_day_before_says_nothing():
+    logical = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
+    last_week = SimpleNamespace(logical_date=logical - dt.timedelta(days=7), conf={})
+    context = {
+        "dag_run": SimpleNamespace(logical_date=logical, run_id="scheduled__x"),
+        "params": {"data_date": None},
+        "ti": SimpleNamespace(get_previous_dagrun=lambda: last_week),
+    }
+    named = _run_before(context, "2026-03-02", "2026-03-01", "mine")
+    assert named == (logical - dt.timedelta(days=1)).isoformat()
 
 
 def test_a_chain_continues_from_the_version_of_the_day_before_only(config, store):
