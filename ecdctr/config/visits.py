@@ -20,10 +20,14 @@ class Visits(Section):
         20_000,
         ge=10,
         le=10**8,
-        description="users, those that arrive later included; KuaiRand-27K has 27,285, the Complete Journey 2,469",
+        description="users, those that arrive later included; KuaiRand-27K has 27,285, the Complete Journey 2,469; "
+        "sane: 1,000 to 10 million",
     )
     new_user_share: float = Field(
-        0.15, ge=0, lt=1, description="users that arrive during the simulated days; sane: 0 to 0.5"
+        0.15,
+        ge=0,
+        lt=1,
+        description="users that arrive during the simulated days; an assumption; sane: 0 to 0.5",
     )
 
     # When they come: ecdctr/worlds/visits.py
@@ -55,7 +59,10 @@ class Visits(Section):
         description="rate at which users leave; an assumption, since churn is seldom published; sane: 0 to 0.3",
     )
     returning: float = Field(
-        0.5, ge=0, le=1, description="share of leavers that come back; an assumption"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of leavers that come back; an assumption; sane: 0.2 to 0.8",
     )
     away_days: float = Field(
         45.0,
@@ -75,7 +82,7 @@ class Visits(Section):
         0.8,
         ge=0,
         le=3,
-        description="standard deviation of the logarithm of the same; sane: 0 to 1.2",
+        description="standard deviation of the logarithm of the same; an assumption; sane: 0 to 1.2",
     )
     ads_share: float = Field(
         0.05,
@@ -86,10 +93,16 @@ class Visits(Section):
 
     # What there is to show: ecdctr/worlds/items.py
     natural_items: int = Field(
-        2000, ge=50, le=10**8, description="items of natural content alive at once"
+        2000,
+        ge=50,
+        le=10**8,
+        description="items of natural content alive at once; the Complete Journey has 2,225; sane: 500 to 1 million",
     )
     ad_items: int = Field(
-        400, ge=20, le=10**8, description="ads alive at once; 700 in the Complete Journey"
+        400,
+        ge=20,
+        le=10**8,
+        description="ads alive at once; 700 in the Complete Journey; sane: 50 to 100,000",
     )
     natural_life_days: float = Field(
         5.0,
@@ -105,7 +118,10 @@ class Visits(Section):
         description="median life of an ad; the mailers of the Complete Journey last a week; sane: 7 to 90",
     )
     life_spread: float = Field(
-        0.8, ge=0, le=3, description="standard deviation of the logarithm of both lives"
+        0.8,
+        ge=0,
+        le=3,
+        description="standard deviation of the logarithm of both lives; an assumption; sane: 0.3 to 1.5",
     )
     popularity_exponent: float = Field(
         0.8,
@@ -118,7 +134,8 @@ class Visits(Section):
         0.5,
         ge=0,
         le=1,
-        description="ads that are items of natural content; 698 of 700 in the Complete Journey",
+        description="ads that are items of natural content; 698 of 700 in the Complete Journey, "
+        "none where ads are no content; sane: 0 to 1",
     )
 
     # What is shown of it: ecdctr/worlds/ranker.py
@@ -126,45 +143,63 @@ class Visits(Section):
         4,
         ge=1,
         le=64,
-        description="items from which the earlier ranker takes one; 1 shows at random",
+        description="items from which the earlier ranker takes one; 1 shows at random; an assumption; "
+        "sane: 1 to 16",
     )
     ranker_skill: float = Field(
         0.5,
         ge=0,
         le=10,
-        description="how much the earlier ranker sees of a user's lasting taste; 0 ranks by chance",
+        description="how much the earlier ranker sees of a user's lasting taste; 0 ranks by chance; "
+        "an assumption; sane: 0 to 2",
     )
     position_effect: float = Field(
         0.25,
         ge=0,
         le=3,
-        description="fall of the logit with the logarithm of the position; position bias as in Craswell et al. 2008",
+        description="fall of the logit with the logarithm of the position; position bias as in "
+        "Craswell et al. 2008; the size is an assumption; sane: 0 to 0.6",
     )
 
     # What users like: ecdctr/worlds/interests.py
-    latent_dim: int = Field(8, ge=2, le=1024, description="numbers that an interest consists of")
+    latent_dim: int = Field(
+        8, ge=2, le=1024, description="numbers that an interest consists of; sane: 4 to 32"
+    )
     lasting: float = Field(
         0.7,
         ge=0,
         le=5,
-        description="strength of taste that never changes; GAUC of the oracle shows it",
+        description="strength of taste that never changes; with the next one it sets how far the "
+        "oracle is ahead; an assumption; sane: 0.3 to 1",
     )
     returning_interest: float = Field(
-        0.7, ge=0, le=5, description="strength of interests that come and go; sane: 0 to 1.5"
+        0.7,
+        ge=0,
+        le=5,
+        description="strength of interests that come and go; an assumption; sane: 0 to 1.5",
     )
     periods: tuple[float, ...] = Field(
         (7.0, 30.0, 91.0),
-        description="days after which interests return, a user has one of them: week, month, season",
+        description="days after which interests return, a user has one of them: week, month, season; "
+        "an assumption; sane: 7 to 365 each",
     )
     period_shares: tuple[float, ...] = Field(
         (0.2, 0.3, 0.2),
-        description="users with each period; the others' interests never return; an assumption",
+        description="users with each period; the others' interests never return; an assumption; "
+        "sane: a sum of 0 to 1",
     )
     renewal_days: float = Field(
-        60.0, gt=0, le=MAX_DAYS, description="in which an interest that never returns is replaced"
+        60.0,
+        gt=0,
+        le=MAX_DAYS,
+        description="in which an interest that never returns is replaced; an assumption; "
+        "sane: 14 to 180",
     )
     domain_correlation: float = Field(
-        0.8, ge=0, le=1, description="between natural and ads preference; sane: 0 to 1"
+        0.8,
+        ge=0,
+        le=1,
+        description="between natural and ads preference; an assumption; sane: 0 to 1",
     )
     natural_ctr: float = Field(
         0.2,
@@ -176,39 +211,58 @@ class Visits(Section):
         0.1,
         gt=0,
         lt=0.9,
-        description="clicks of ads; 0.169 in the Complete Journey, 0.17 in Avazu, 0.05 at Taobao, 0.04 in Ali-CCP",
+        description="clicks of ads; 0.169 in the Complete Journey, 0.17 in Avazu, 0.05 at Taobao, 0.04 in "
+        "Ali-CCP; sane: 0.01 to 0.2",
     )
 
     # What is clicked again: ecdctr/worlds/habits.py
     habits: int = Field(
-        4, ge=1, le=64, description="items at a time that a user clicks again and again"
+        4,
+        ge=1,
+        le=64,
+        description="items at a time that a user clicks again and again; an assumption; "
+        "sane: 1 to 20",
     )
     habit_days: float = Field(
-        28.0, ge=1, le=MAX_DAYS, description="for which an item stays a habit, if it lives so long"
+        28.0,
+        ge=1,
+        le=MAX_DAYS,
+        description="for which an item stays a habit, if it lives so long; an assumption; "
+        "sane: 14 to 365",
     )
     repetition: float = Field(
         0.03,
         ge=0,
         le=1,
         description="share of impressions that show a habit; 15 to 59 % of consumptions are new in the data of Benson "
-        "et al. 2016, 35 % of purchases by type in the last quarter of the Complete Journey; near 0 for news",
+        "et al. 2016, 35 % of purchases by type in the last quarter of the Complete Journey; "
+        "near 0 for news; sane: 0 to 0.4",
     )
     habit_strength: float = Field(
-        1.5, ge=0, le=10, description="by which a habit raises the logit of a click"
+        1.5,
+        ge=0,
+        le=10,
+        description="by which a habit raises the logit of a click; an assumption; sane: 0 to 3",
     )
     kind_strength: float = Field(
-        0.5, ge=0, le=10, description="the same for items of a user's two kinds (categories)"
+        0.5,
+        ge=0,
+        le=10,
+        description="the same for items of a user's two kinds (categories); an assumption; sane: 0 to 1",
     )
 
     # What is kept for evaluation
     held_out_days: int = Field(
-        14, ge=0, le=MAX_DAYS, description="last days that have held-out ads besides"
+        14,
+        ge=0,
+        le=MAX_DAYS,
+        description="last days that have held-out ads besides; sane: as many as are evaluated",
     )
     held_out_per_visit: int = Field(
         12,
         ge=1,
         le=10_000,
-        description="held-out ads of a visit on these days; never trained on; docs/map.md says what they can show",
+        description="held-out ads of a visit on these days; never trained on; a study says what they show; sane: 4 to 50",
     )
 
     @model_validator(mode="after")

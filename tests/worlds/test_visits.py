@@ -229,3 +229,12 @@ def test_a_stored_world_is_the_one_that_was_made(tmp_path: Path):
 def test_settings_out_of_range_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said):
         load_world("visits", changes)
+
+
+def test_every_setting_says_what_is_sane():
+    untold = [
+        name
+        for name, field in Visits.model_fields.items()
+        if name not in ("kind", "start") and "sane: " not in (field.description or "")
+    ]
+    assert not untold
