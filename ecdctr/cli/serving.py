@@ -127,7 +127,8 @@ def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
 
 def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
     """A line of probabilities for each request; raises ConfigError with the number of a line that is none."""
-    from ecdctr.serving.request import RequestError, parse_json
+    from ecdctr.serving.json_text import parse_json
+    from ecdctr.serving.rules import RequestError
 
     empty = 0  # the number of an empty line, which only the end may have
     for number, line in enumerate(lines, 1):
@@ -184,8 +185,9 @@ def serve(
         import uvicorn
 
         from ecdctr.serving.follow import Follower
+        from ecdctr.serving.routes import build_app
         from ecdctr.serving.scorer import Scorer
-        from ecdctr.serving.service import Limits, Service, build_app
+        from ecdctr.serving.service import Limits, Service
 
     service = Service(Limits(candidates=max_candidates))
     followers = []

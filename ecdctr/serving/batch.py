@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ecdctr.errors import ContractError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.files import durable
-from ecdctr.serving.request import Kind
+from ecdctr.serving.rules import Kind
 from ecdctr.serving.scorer import Scorer
 
 Expected = tuple[str, Callable[[pa.DataType], bool]]  # in words, and whether a type is so

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError, first_line
-from ecdctr.serving.request import Kind
+from ecdctr.serving.rules import Kind
 
 SCHEMA_VERSION = 4
 READ = ("model.onnx", "vocabularies.npz", "selftest.json")  # by the scorer, beside bundle.json

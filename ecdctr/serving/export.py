@@ -24,7 +24,8 @@ from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
 from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed, sealed
 from ecdctr.serving.memory import remembering, write_memory, write_tables
-from ecdctr.serving.request import Kind, Shape
+from ecdctr.serving.request import Shape
+from ecdctr.serving.rules import Kind
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import prepared_cases

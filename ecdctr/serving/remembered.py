@@ -13,7 +13,8 @@ from ecdctr.errors import EcdctrError
 from ecdctr.examples import transforms
 from ecdctr.memory.columns import DOMAINS, input_names, inputs, never
 from ecdctr.memory.lookup import NEVER, Facts, KeyTable
-from ecdctr.serving.request import Recent, RequestError
+from ecdctr.serving.request import Recent
+from ecdctr.serving.rules import RequestError
 
 EPOCH = dt.date(1970, 1, 1)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ecdctr.serving.request import LATEST, PRIOR, RECENT, RECENT_KEYS, Shape
+from ecdctr.serving.request import PRIOR, RECENT, RECENT_KEYS, Shape
+from ecdctr.serving.rules import LATEST
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {

@@ -19,7 +19,8 @@ from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import NUMPY
 from ecdctr.serving.bundle import Bundle
 from ecdctr.serving.remembered import Remembered
-from ecdctr.serving.request import RequestError, Shape
+from ecdctr.serving.request import Shape
+from ecdctr.serving.rules import RequestError
 
 TOLERANCE = 1e-5
 

@@ -1,44 +1,25 @@
-"""A scorer over HTTP: one user and their candidates per request, the promoted version behind it, without a restart.
+"""A service: requests that wait are scored together, by the current version, and by its shadow after they are answered.
 
-POST /score takes a request as the bundle's request.schema.json says and answers {"version": …, "probabilities": […]}.
-GET /health says that the process lives, /ready that it can score, /metrics speaks to Prometheus. Requests that arrive
-while others are being scored go through the network together. A new version takes over between two such batches, so no
-request is dropped; a shadow version scores the same requests after they are answered, and only the difference is kept.
+Requests that arrive while others are being scored go through the network together. A new version takes over between two
+such batches, so no request is dropped; of a shadow version's scores only the difference is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-)
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError
-from ecdctr.serving.request import NoJson, RequestError, parse_json
+from ecdctr.serving.metrics import Metrics
+from ecdctr.serving.rules import RequestError
 from ecdctr.serving.scorer import Scorer
 
-SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-DIFFERENCES = (1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SHADOW_LOG_EVERY = 1000
 
 
@@ -50,48 +31,6 @@ class Limits:
     bytes: int = 1 << 20
     waiting: int = 256  # requests; beyond that they are refused at once instead of piling up
     together: int = 2000  # candidates of several requests in one pass through the network
-
-
-@dataclass
-class Metrics:
-    """Prometheus series of one service."""
-
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-
-    def __post_init__(self) -> None:
-        registry = self.registry
-        self.requests = Counter(
-            "ecdctr_requests", "Requests to /score", ["status"], registry=registry
-        )
-        self.candidates = Counter("ecdctr_candidates", "Candidates scored", registry=registry)
-        self.seconds = Histogram(
-            "ecdctr_request_seconds", "Of /score, waiting too", buckets=SECONDS, registry=registry
-        )
-        self.together = Histogram(
-            "ecdctr_batch_requests",
-            "Requests per pass",
-            buckets=(1, 2, 4, 8, 16, 32, 64),
-            registry=registry,
-        )
-        self.version = Gauge(
-            "ecdctr_version_info",
-            "1 for the versions in use",
-            ["role", "version"],
-            registry=registry,
-        )
-        self.swaps = Counter("ecdctr_swaps", "Versions taken over", ["role"], registry=registry)
-        self.failures = Counter(
-            "ecdctr_swap_failures", "Versions that would not load", ["role"], registry=registry
-        )
-        self.difference = Histogram(
-            "ecdctr_shadow_difference",
-            "|shadow - serving| of a probability",
-            buckets=DIFFERENCES,
-            registry=registry,
-        )
-        self.unshadowed = Counter(
-            "ecdctr_shadow_skipped", "Requests the shadow had no time for", registry=registry
-        )
 
 
 class Waiting(NamedTuple):
@@ -239,92 +178,3 @@ def _finite(
         return scorer.finite(arrays, probabilities)
     except RequestError as error:
         return error
-
-
-Background = Callable[[Service], Awaitable[None]]
-
-
-def build_app(service: Service, background: list[Background]) -> Starlette:
-    """The routes, and what runs beside them: the worker, the shadow, and whatever looks for new versions."""
-
-    @contextlib.asynccontextmanager
-    async def running(_: Starlette) -> AsyncIterator[None]:
-        jobs = [service.work(), service.shadow(), *(job(service) for job in background)]
-        tasks = [asyncio.ensure_future(job) for job in jobs]
-        yield
-        for task in tasks:
-            task.cancel()
-
-    async def score(request: Request) -> Response:
-        began = time.perf_counter()
-        status, content = await _answer(service, request)
-        service.metrics.requests.labels(str(status)).inc()
-        service.metrics.seconds.observe(time.perf_counter() - began)
-        return JSONResponse(
-            content,
-            status,
-            {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None,
-        )
-
-    async def health(_: Request) -> Response:
-        return JSONResponse(
-            {"versions": {role: scorer.version for role, scorer in service.scorers.items()}}
-        )
-
-    async def ready(_: Request) -> Response:
-        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
-
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    routes = [
-        Route("/score", score, methods=["POST"]),
-        Route("/health", health),
-        Route("/ready", ready),
-        Route("/metrics", metrics),
-    ]
-    return Starlette(routes=routes, lifespan=running)
-
-
-async def _parts(request: Request) -> AsyncIterator[bytes]:
-    """What comes of the body; nothing more when the client goes away."""
-    with contextlib.suppress(ClientDisconnect):
-        async for part in request.stream():
-            yield part
-
-
-async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:
-    limits = service.limits
-    body = bytearray()
-    async for part in _parts(request):
-        body += part
-        if len(body) > limits.bytes:
-            return 413, {"error": f"The request is longer than {limits.bytes:,} bytes."}
-    try:
-        content = parse_json(bytes(body))
-    except NoJson as error:
-        return 400, {"error": f"The request is {error}."}
-    candidates = content.get("candidates") if isinstance(content, dict) else None
-    if not isinstance(candidates, list):
-        return 422, {
-            "error": "Expected an object with a list 'candidates'; see request.schema.json."
-        }
-    if len(candidates) > limits.candidates:
-        return 413, {
-            "error": f"{len(candidates):,} candidates; at most {limits.candidates:,} a request are scored."
-        }
-    if not service.ready:
-        return 503, {"error": "No version is loaded yet."}
-    try:
-        version, probabilities = await service.score(content)
-    except RequestError as error:
-        return 422, {"error": str(error)}
-    except asyncio.QueueFull:
-        return 503, {"error": f"{limits.waiting} requests wait already; try again."}
-    except EcdctrError as error:
-        return 500, {"error": str(error)}
-    service.metrics.candidates.inc(len(probabilities))
-    return 200, {
-        "version": version,
-        "probabilities": [round(float(value), 7) for value in probabilities],
-    }

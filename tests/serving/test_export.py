@@ -32,7 +32,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.bundle import Bundle, sealed
 from ecdctr.serving.export import INPUTS, export_bundle
-from ecdctr.serving.request import RequestError
+from ecdctr.serving.rules import RequestError
 from ecdctr.serving.scorer import Scorer
 from ecdctr.store.store import Store
 from tests.conftest import DATE

@@ -20,7 +20,7 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving import batch
 from ecdctr.serving.export import export_bundle
-from ecdctr.serving.request import RequestError
+from ecdctr.serving.rules import RequestError
 from ecdctr.serving.scorer import Scorer
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store

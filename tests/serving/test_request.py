@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ecdctr.serving.bundle import Table, packed, unpacked
-from ecdctr.serving.request import (
-    LATEST,
-    Kind,
-    NoJson,
-    RequestError,
-    Shape,
-    parse_json,
-    refuse_unknown,
-    shown,
-)
+from ecdctr.serving.json_text import NoJson, parse_json
+from ecdctr.serving.request import Shape, refuse_unknown
+from ecdctr.serving.rules import LATEST, Kind, RequestError, shown
 from ecdctr.serving.schema import request_schema
 from tests.serving.schemas import of_schema
 

@@ -26,8 +26,9 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower, bundle_name
+from ecdctr.serving.routes import build_app
 from ecdctr.serving.scorer import Scorer
-from ecdctr.serving.service import Limits, Service, build_app, score_together
+from ecdctr.serving.service import Limits, Service, score_together
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.make import changed, write_config

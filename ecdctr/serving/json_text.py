@@ -1,0 +1,59 @@
+"""JSON that says one thing: bytes that could be read in two ways are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from ecdctr.serving.rules import EXACT, RequestError
+
+
+class NoJson(RequestError):
+    """Bytes that are no JSON, or JSON that can be read in two ways."""
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse UTF-8 JSON strictly.
+
+    Raises NoJson for other encodings, keys given twice, NaN and infinities, lone surrogates, and JSON that is nested
+    too deeply. Whole numbers keep all their digits, also where they are written with a fraction or an exponent.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_exact
+        )
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise NoJson(f"no UTF-8: found the byte 0x{content[error.start]:02x}") from None
+    except UnicodeEncodeError:
+        raise NoJson("no JSON: half of a surrogate pair stands alone") from None
+    except RecursionError:
+        raise NoJson("no JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:
+        raise NoJson(f"no JSON: {error}") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r:.60} is given twice")
+    return made
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _exact(text: str) -> float | int:
+    value = float(text)
+    if abs(value) < EXACT or not math.isfinite(value):
+        return value
+    exact = Decimal(text)
+    return int(exact) if exact == exact.to_integral_value() else value

@@ -1,0 +1,112 @@
+"""A service over HTTP: POST /score answers a request, GET /health, /ready and /metrics say how it does.
+
+Any body gets 200, 400 (no JSON), 413 (too long) or 422 (JSON that is no request), 503 where too much waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ecdctr.errors import EcdctrError
+from ecdctr.serving.json_text import NoJson, parse_json
+from ecdctr.serving.rules import RequestError
+from ecdctr.serving.service import Service
+
+Background = Callable[[Service], Awaitable[None]]
+
+
+def build_app(service: Service, background: list[Background]) -> Starlette:
+    """The routes, and what runs beside them: the worker, the shadow, and whatever looks for new versions."""
+
+    @contextlib.asynccontextmanager
+    async def running(_: Starlette) -> AsyncIterator[None]:
+        jobs = [service.work(), service.shadow(), *(job(service) for job in background)]
+        tasks = [asyncio.ensure_future(job) for job in jobs]
+        yield
+        for task in tasks:
+            task.cancel()
+
+    async def score(request: Request) -> Response:
+        began = time.perf_counter()
+        status, content = await _answer(service, request)
+        service.metrics.requests.labels(str(status)).inc()
+        service.metrics.seconds.observe(time.perf_counter() - began)
+        return JSONResponse(
+            content,
+            status,
+            {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None,
+        )
+
+    async def health(_: Request) -> Response:
+        return JSONResponse(
+            {"versions": {role: scorer.version for role, scorer in service.scorers.items()}}
+        )
+
+    async def ready(_: Request) -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    routes = [
+        Route("/score", score, methods=["POST"]),
+        Route("/health", health),
+        Route("/ready", ready),
+        Route("/metrics", metrics),
+    ]
+    return Starlette(routes=routes, lifespan=running)
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    """What comes of the body; nothing more when the client goes away."""
+    with contextlib.suppress(ClientDisconnect):
+        async for part in request.stream():
+            yield part
+
+
+async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:
+    limits = service.limits
+    body = bytearray()
+    async for part in _parts(request):
+        body += part
+        if len(body) > limits.bytes:
+            return 413, {"error": f"The request is longer than {limits.bytes:,} bytes."}
+    try:
+        content = parse_json(bytes(body))
+    except NoJson as error:
+        return 400, {"error": f"The request is {error}."}
+    candidates = content.get("candidates") if isinstance(content, dict) else None
+    if not isinstance(candidates, list):
+        return 422, {
+            "error": "Expected an object with a list 'candidates'; see request.schema.json."
+        }
+    if len(candidates) > limits.candidates:
+        return 413, {
+            "error": f"{len(candidates):,} candidates; at most {limits.candidates:,} a request are scored."
+        }
+    if not service.ready:
+        return 503, {"error": "No version is loaded yet."}
+    try:
+        version, probabilities = await service.score(content)
+    except RequestError as error:
+        return 422, {"error": str(error)}
+    except asyncio.QueueFull:
+        return 503, {"error": f"{limits.waiting} requests wait already; try again."}
+    except EcdctrError as error:
+        return 500, {"error": str(error)}
+    service.metrics.candidates.inc(len(probabilities))
+    return 200, {
+        "version": version,
+        "probabilities": [round(float(value), 7) for value in probabilities],
+    }
