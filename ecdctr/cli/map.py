@@ -120,7 +120,7 @@ def _command(context: typer.Context) -> str:
     parts = ["ecdctr --config configs/map.yaml map"]
     for name, option in told.items():
         value = context.params.get(name)
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if isinstance(value, list | tuple) else [value]:
             if one is not None:
                 parts.append(f"{option} '{one}'" if " " in str(one) else f"{option} {one}")
     return " ".join(parts)

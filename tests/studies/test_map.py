@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ecdctr.cli.base import app
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.statistics import Statistics
 from ecdctr.levels.request import Silent
@@ -123,3 +126,13 @@ def test_a_log_is_placed_at_the_cell_that_is_like_it(measured):
     assert place(statistics, []) is None
     assert "No cell of the map is measured" in advice(None)
     assert distance(near["statistics"], far["statistics"]) > 1.5
+
+
+def test_the_command_on_the_page_is_the_one_that_was_given(tmp_path: Path):
+    plane = "visits_per_month=10,20 repetition=0,0.2"
+    options = ["--config", str(REPOSITORY / "configs" / "map.yaml"), "map", "--minutes", "0"]
+    options += ["--plane", plane, "--set", "days=30", "--work", str(tmp_path)]
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "map.md")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "map.md").read_text()
+    assert f"map --plane '{plane}' --world visits --set days=30 --seeds 1" in page
