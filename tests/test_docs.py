@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import load_config
+from ecdctr.config import LEVELS, load_config
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
@@ -110,10 +110,12 @@ def test_every_place_that_the_architecture_names_is_there():
         assert (REPOSITORY / "ecdctr" / place).exists(), place
 
 
-def test_every_row_that_run_asks_for_is_a_variant():
-    variants = {"full", *load_config(REPOSITORY / "configs" / "demo.yaml").variants}
+def test_every_table_that_run_asks_for_is_in_its_configuration():
+    demo = load_config(REPOSITORY / "configs" / "demo.yaml").tables
+    bought = load_config(REPOSITORY / "configs" / "completejourney.yaml").tables
     script = (REPOSITORY / "run").read_text()
-    lists = re.findall(r"(?:ROWS|OPTIONS|rows)=([a-z0-9_@,$A-Z]+)", script)
-    rows = {row.partition("@")[0] for text in lists for row in text.split(",") if "$" not in row}
-    assert len(rows) > 40
-    assert rows <= variants
+    asked = set(re.findall(r"--rows \"?([a-z_]+)", script))
+    assert asked == {"results", "options", "options_daily", "tune_"}
+    assert {"results"} == set(bought)
+    levels = {f"tune_{level}" for level in LEVELS}
+    assert (asked - {"tune_"}) | levels == set(demo)

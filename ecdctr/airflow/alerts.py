@@ -17,6 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 
 from ecdctr.airflow.dates import EVALUATE, PREPARE, data_date, last_complete_day, load_settings
 from ecdctr.airflow.refusals import RunRefused
+from ecdctr.config.terms import PRODUCTION
 from ecdctr.errors import EcdctrError
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ async def deadline_missed(context: Any, hours: float) -> None:
     conf = run.get("conf") or {}
     end = run.get("data_interval_end")
     date = conf.get("data_date") or (last_complete_day(_time(end)) if end else "without a date")
-    level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", "production")
+    level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", PRODUCTION)
     text = (
         f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run {run['dag_run_id']}). To do: "
         "see which task waits; a day that was not delivered, a full pool or a stopped scheduler are the usual causes."
@@ -119,4 +120,4 @@ def _run(context: Any) -> str:
     except EcdctrError:
         date = str(params.get("data_date") or "?")
     level = context["dag"].dag_id.removeprefix("ecdctr_")
-    return f"{level} {date} in {params.get('experiment', 'production')}"
+    return f"{level} {date} in {params.get('experiment', PRODUCTION)}"

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from ecdctr.airflow.refusals import RunRefused
 from ecdctr.config import PRODUCTION, Config, load_config
+from ecdctr.config.terms import DEFAULT
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.storage import absolute
 
 PREPARE, EVALUATE = "validate_and_prepare", "evaluate_and_gate"  # tasks that others look up by name
 # Params that make other models than the configuration says, with the values that do not
-PLAIN: dict[str, Any] = {"variant": "default", "seed": None, "hold_out_every": None}
+PLAIN: dict[str, Any] = {"variant": DEFAULT, "seed": None, "hold_out_every": None}
 
 
 class Settings(NamedTuple):

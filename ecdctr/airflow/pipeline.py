@@ -34,6 +34,7 @@ from ecdctr.airflow.forms import NAME
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
+from ecdctr.config.terms import DEFAULT, PRODUCTION
 
 DATE = "{{ data_date(params, dag_run) }}"
 NEXT = "{{ next_day(params, dag_run) }}"
@@ -213,7 +214,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             description="Last day of data to read; empty: the last day that was over when the run's data interval ended.",
         ),
         "experiment": Param(
-            "production",
+            PRODUCTION,
             type="string",
             pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
             expected=NAME,
@@ -222,9 +223,9 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             "tick 'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
         ),
         "variant": Param(
-            "default",
+            DEFAULT,
             type="string",
-            enum=["default", *variants],
+            enum=[DEFAULT, *variants],
             title="Variant",
             description="Named overlay on the configuration; needs an experiment other than production.",
         ),

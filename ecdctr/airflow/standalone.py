@@ -24,6 +24,7 @@ import psutil
 
 from ecdctr.airflow.api import ENDED, Api
 from ecdctr.airflow.postgres import missing, postgres, running_url
+from ecdctr.config.terms import LEVELS
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,7 +175,7 @@ class Airflow:
 
         Raises EcdctrError with the import errors when one does not appear.
         """
-        wanted = {f"ecdctr_{name}" for name in names or ("tpm", "cpm", "actr")}
+        wanted = {f"ecdctr_{name}" for name in names or LEVELS}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if wanted <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:

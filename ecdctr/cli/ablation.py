@@ -25,12 +25,12 @@ from ecdctr.cli.studies import (
     SeedsOption,
     WorkersOption,
     json_of,
-    names_in,
     text_of,
     write_or_print,
 )
 from ecdctr.config import Level
 from ecdctr.config.section import MAX_DAYS
+from ecdctr.config.terms import DEFAULT
 from ecdctr.files import durable
 
 
@@ -61,7 +61,7 @@ class AblationOptions:
         typer.Option(
             help="variant that every row lies on top of; 'full' is then this variant itself"
         ),
-    ] = "default"
+    ] = DEFAULT
     world: WorldOption = "demo"
     changes: SetOption = None
     work: Annotated[
@@ -96,7 +96,7 @@ class AblationOptions:
         """The command line that says the same."""
         told = {
             "--world": (self.world, "demo"),
-            "--base": (self.base, "default"),
+            "--base": (self.base, DEFAULT),
             "--chain-days": (self.chain_days, 30),
             "--until": (self.until, None),
             "--eval-every": (self.eval_every, 1),
@@ -153,7 +153,7 @@ def ablation(
         session_of(context).config_path,
         load_world(options.world, options.changes or ()),
         options.seeds,
-        names_in(options.rows),
+        session_of(context).config().rows(options.rows),
         options.eval_days,
         options.work,
         options.chain_days,
@@ -238,7 +238,7 @@ def tune(
         session_of(context).config_path,
         load_world(world, changes or ()),
         seeds,
-        names_in(rows),
+        session_of(context).config().rows(rows),
         eval_days,
         work,
         chain_days,

@@ -14,6 +14,7 @@ import typer
 
 from ecdctr.config import Config, Level, load_config
 from ecdctr.config.section import MAX_SEED
+from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log_to_stderr, terminal
 from ecdctr.files import durable
 from ecdctr.files.urls import looks_like_url
@@ -51,7 +52,7 @@ class Session:
     store_path: Path | str
     as_json: bool
 
-    def config(self, variant: str = "default") -> Config:
+    def config(self, variant: str = DEFAULT) -> Config:
         """The configuration with a variant applied."""
         return load_config(self.config_path).with_variant(variant)
 

@@ -25,6 +25,7 @@ from ecdctr.cli.base import (
 )
 from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, Domain
 from ecdctr.config.section import MAX_DAYS, MAX_SEED
+from ecdctr.config.terms import DEFAULT
 from ecdctr.console import labelled, terminal
 from ecdctr.errors import ConfigError
 
@@ -140,7 +141,7 @@ def prepare(
     context: typer.Context,
     date: DateOption,
     level: LevelOption = "actr",
-    variant: VariantOption = "default",
+    variant: VariantOption = DEFAULT,
     check: Annotated[
         bool, typer.Option("--validate", help="first check the window against the data contract")
     ] = False,

@@ -28,7 +28,6 @@ from ecdctr.cli.studies import (
     SeedsOption,
     StudyOption,
     WorkersOption,
-    names_in,
 )
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.errors import ConfigError, StoreError
@@ -71,7 +70,7 @@ def forgetting(
     from ecdctr.studies.forgetting.study import run_forgetting
     from ecdctr.worlds.named import load_world
 
-    names = names_in(rows)
+    names = session_of(context).config().rows(rows)
     study = Study(
         session_of(context).config_path,
         load_world(world, changes or ()),
@@ -150,7 +149,7 @@ def matrix_report(
     session, dates = session_of(context), study_days(first, last)
     experiments = {
         variant: [experiment_of(name, variant, seed) for seed in seeds]
-        for variant in names_in(variants)
+        for variant in session.config().rows(variants)
     }
     config = session.config()
     with session.store.in_use():

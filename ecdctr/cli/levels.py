@@ -30,6 +30,7 @@ from ecdctr.cli.base import (
 )
 from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
+from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log, table
 from ecdctr.errors import ConfigError
 from ecdctr.store.manifest import Ref
@@ -70,7 +71,7 @@ class TrainOptions:
     level: Annotated[Level, typer.Argument(help="what is trained")]
     date: DateOption
     experiment: ExperimentOption = PRODUCTION
-    variant: VariantOption = "default"
+    variant: VariantOption = DEFAULT
     force: Annotated[
         bool, typer.Option("--force/--no-force", help="train again even if the version exists")
     ] = False
@@ -183,7 +184,7 @@ def evaluate(
     version: Annotated[
         str | None, typer.Option(help="a version; default: the newest before the day")
     ] = None,
-    variant: VariantOption = "default",
+    variant: VariantOption = DEFAULT,
     then_gate: Annotated[
         bool, typer.Option("--gate", help="then let the gate decide whether the version serves")
     ] = False,
@@ -228,7 +229,7 @@ def gate(
     context: typer.Context,
     version: Annotated[str, typer.Option(help="the challenger")],
     date: EvaluationDateOption,
-    variant: VariantOption = "default",
+    variant: VariantOption = DEFAULT,
     result: ResultOption = None,
 ) -> None:
     """Promote an evaluated version to 'serving' if it is shown to be no worse; a refusal is reported, not an error."""

@@ -18,6 +18,7 @@ from ecdctr.cli.base import (
     store_app,
 )
 from ecdctr.config import PRODUCTION
+from ecdctr.config.terms import LEVELS
 from ecdctr.console import table
 from ecdctr.store.manifest import Ref
 
@@ -68,7 +69,7 @@ def store_list(
     store = session_of(context).store
     found = []
     for name in [experiment] if experiment else store.experiments():
-        for level in ("tpm", "cpm", "actr"):
+        for level in LEVELS:
             aliases = {alias: store.alias(alias, name, level) for alias in ("candidate", "serving")}
             for ref in store.versions(name, level):
                 manifest = store.manifest(ref)

@@ -82,8 +82,3 @@ def json_of(path: Path) -> Any:
         return json.loads(text_of(path))
     except ValueError as error:
         raise ConfigError(f"{path} is no JSON: {error}.") from None
-
-
-def names_in(rows: str) -> tuple[str, ...]:
-    """The names of a list with commas between."""
-    return tuple(name.strip() for name in rows.split(","))

@@ -15,7 +15,7 @@ from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
-from ecdctr.config.terms import DEFAULT, Level
+from ecdctr.config.terms import DEFAULT, FULL, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
@@ -49,6 +49,10 @@ class Config(Section):
     variants: dict[VariantName, dict[str, Any]] = Field(
         default_factory=dict, description="named overlays, e.g. no_tpm: {snapshots: {count: 0}}"
     )
+    tables: dict[VariantName, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="rows of studies under a name that --rows takes, e.g. results: [ads_only, full]",
+    )
 
     @field_validator("variants")
     @classmethod
@@ -58,7 +62,7 @@ class Config(Section):
                 f"'{DEFAULT}' is the configuration without an overlay; give the variant another name"
             )
         for name, overlay in variants.items():
-            for key in ("variants", "tuning"):
+            for key in ("variants", "tables", "tuning"):
                 if key in overlay:
                     raise ValueError(f"the overlay '{name}' cannot hold '{key}'; take it out")
         return variants
@@ -114,6 +118,22 @@ class Config(Section):
                     f"{', '.join(sorted(categorical)) or 'none, since none is declared'}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _tables_of_variants(self) -> Config:
+        for name, rows in self.tables.items():
+            if name in self.variants:
+                raise ValueError(f"tables.{name}: a variant has this name; give the table another")
+            for row in rows:
+                if row.partition("@")[0] not in (*self.variants, FULL):
+                    raise ValueError(
+                        f"tables.{name}: '{row}' is no variant; declare it, or take it out"
+                    )
+        return self
+
+    def rows(self, named: str) -> tuple[str, ...]:
+        """Return the rows of a table, or those that are named with commas between."""
+        return self.tables.get(named) or tuple(name.strip() for name in named.split(","))
 
     @property
     def memory_keys(self) -> tuple[str, ...]:
@@ -173,7 +193,7 @@ class Config(Section):
 
         Raises ConfigError for an unknown name or an overlay that does not validate.
         """
-        if not name or name == "default":
+        if not name or name == DEFAULT:
             return self
         if name not in self.variants:
             known = ", ".join(sorted(self.variants)) or "none are declared"
@@ -218,11 +238,11 @@ def _try_tuning(config: Config, path: Path) -> None:
     """Validate every value that `ecdctr tune` would try."""
     spaces = {"space": (config, config.tuning.space)}
     for row, space in config.tuning.own.items():
-        if row not in (*config.variants, "full"):
+        if row not in (*config.variants, FULL):
             raise ConfigError(
                 f"{path} is not valid. tuning.own.{row}: there is no variant of that name."
             )
-        spaces[f"own.{row}"] = (config.with_variant("" if row == "full" else row), space)
+        spaces[f"own.{row}"] = (config.with_variant("" if row == FULL else row), space)
     for name, (base, space) in spaces.items():
         for key, values in space.items():
             for value in values:

@@ -10,6 +10,7 @@ LEVELS: tuple[Level, ...] = ("tpm", "cpm", "actr")
 DOMAINS: tuple[Domain, ...] = ("natural", "ads")
 LEVEL_DOMAIN: dict[Level, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
 PRODUCTION = "production"  # the experiment that serves, and that the others fall back to
+FULL = "full"  # the row of a study that is the configuration as it stands
 DEFAULT = "default"  # the variant that is the configuration as it stands
 CONTRACT_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
 PREPARED_COLUMNS = {  # what preparation, the partitions and the counts of a request add

@@ -17,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
 from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
@@ -221,7 +222,7 @@ def _calibration_plot(rows: list[Row]) -> str:
 def _lineage_plot(store: Store, serving: Ref) -> str:
     lineage = store.lineage(serving)
     columns: dict[str, list[Ref]] = {
-        level: [r for r in lineage if r.level == level] for level in ("tpm", "cpm", "actr")
+        level: [r for r in lineage if r.level == level] for level in LEVELS
     }
     place: dict[str, tuple[float, float]] = {}
     for column, refs in enumerate(columns.values()):

@@ -21,13 +21,14 @@ from rich.console import Console
 from ecdctr.airflow.postgres import missing
 from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.config import Snapshots, load_config
+from ecdctr.config.terms import DEFAULT, PRODUCTION
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
 from ecdctr.impressions.impressions import open_impressions
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
-VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", "production": "default"}  # by experiment
+VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # by experiment
 FIRST_WINDOW_DAYS = 14
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
@@ -58,10 +59,10 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
     runs: list[Run] = []
     snapshots: tuple[str, ...] = ()
     for date in reversed(wanted.as_of(wanted.needed(dates[0]))):
-        runs.append(Run("tpm", "production", "default", date, snapshots))
+        runs.append(Run("tpm", PRODUCTION, DEFAULT, date, snapshots))
         snapshots = (runs[-1].key,)
     actr_before: dict[str, tuple[str, ...]] = {}
-    cpm_before = {"no_tpm": (), "production": snapshots}
+    cpm_before = {"no_tpm": (), PRODUCTION: snapshots}
     for date in dates:
         for experiment, variant in VARIANTS.items():
             after = actr_before.get(experiment, ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ecdctr.config.terms import FULL, PRODUCTION
+
 NAMES = {
     "item_rate": "floor: item's click rate",
     "counts": "floor: user's clicks on the item",
@@ -14,8 +16,8 @@ NAMES = {
     "full_window": "full, CPM anew each day",
     "tpm_only": "TPM only (no CPM)",
     "newest_snapshots": "full, all days with the snapshots of d",
-    "production": "full E-CDCTR",
-    "full": "full E-CDCTR",
+    PRODUCTION: "full E-CDCTR",
+    FULL: "full E-CDCTR",
     "oracle": "oracle (true probabilities)",
 }
 
@@ -23,7 +25,7 @@ COLOURS = {
     "ads_only": "#8a8f98",
     "no_tpm": "#d08a2e",
     "tpm_only": "#7a5bb5",
-    "production": "#1769aa",
+    PRODUCTION: "#1769aa",
     "oracle": "#2e8b57",
 }
 

@@ -6,8 +6,9 @@ import datetime as dt
 import json
 from typing import NamedTuple
 
+from ecdctr.config.terms import LEVELS
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import ALIASES, LEVELS, Store, served_before
+from ecdctr.store.store import ALIASES, Store, served_before
 
 ABANDONED = dt.timedelta(days=7)
 

@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from ecdctr.config.terms import DEFAULT
+from ecdctr.config.terms import DEFAULT, LEVELS, PRODUCTION
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, STUDIES, VERSION, FileEntry, Manifest, Ref
 from ecdctr.store.storage import open_storage
 
-PRODUCTION = "production"
 ALIASES = ("candidate", "serving")
-LEVELS = ("tpm", "cpm", "actr")
 
 
 class Kind(StrEnum):

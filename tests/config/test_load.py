@@ -116,6 +116,9 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("variants: {x: {variants: {y: {}}}}", "the overlay 'x' cannot hold 'variants'"),
         ("tuning: {space: {actr.lr: [1]}}", "tuning.space, actr.lr: 1 .*actr.lr: Extra"),
         ("tuning: {space: {actr.epochs: [1, 0]}}", "tuning.space, actr.epochs: 0 .*actr.epochs"),
+        ("tables: {t: [full, ghost]}", "tables.t: 'ghost' is no variant"),
+        ("variants: {t: {}}\ntables: {t: [full]}", "tables.t: a variant has this name"),
+        ("variants: {x: {tables: {}}}", "the overlay 'x' cannot hold 'tables'"),
         ("tuning: {own: {ghost: {actr.epochs: [1]}}}", "tuning.own.ghost: there is no variant"),
         ("actr: {epochs: 2}\ncpm: {}\nactr: {}", "line 3: the key 'actr' was given in line 1"),
         ("airflow: {kubernetes: {environment: {MY VAR: x}}}", "kubernetes.environment.MY VAR"),
@@ -142,6 +145,12 @@ def test_every_column_that_preparation_adds_is_reserved(config):
 def test_a_second_seed_on_the_command_line_is_checked_too():
     with pytest.raises(ConfigError, match=r"--seed .*seed: .*greater than or equal to 0"):
         Config().with_overrides(seed=-1)
+
+
+def test_rows_are_those_of_a_table_or_the_ones_named(tmp_path):
+    config = load(tmp_path, "variants: {a: {}}\ntables: {both: [a, full@7]}")
+    assert config.rows("both") == ("a", "full@7")
+    assert config.rows("full, a") == ("full", "a")
 
 
 def test_a_long_value_is_shortened_in_the_sentence(tmp_path):

@@ -15,13 +15,14 @@ from airflow.sdk import DAG, Param
 from ecdctr.airflow.dates import failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config
+from ecdctr.config.terms import DEFAULT, FULL
 
 DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
 
 It is one resumable command: a run with the same params goes on where the last one stopped, and nothing that it trains
 touches production. Its page stands under **E-CDCTR → Experiments**, and behind the task's button `Study`.
 """
-ROWS = ("ads_only", "no_tpm", "full")
+ROWS = ("ads_only", "no_tpm", FULL)
 
 
 def build_ablation_dag() -> DAG:
@@ -61,7 +62,7 @@ def _refuse_unknown(names: list[str], dag_run: Any) -> str:
 
 
 def _params(config: Config) -> dict[str, Param]:
-    known = ["full", *sorted(config.variants)]
+    known = [FULL, *sorted(config.variants)]
     return {
         "study": Param(
             "ablation",
@@ -80,9 +81,9 @@ def _params(config: Config) -> dict[str, Param]:
             description="Variants to compare; 'full' is the configuration as it stands.",
         ),
         "base": Param(
-            "default",
+            DEFAULT,
             type="string",
-            enum=["default", *sorted(config.variants)],
+            enum=[DEFAULT, *sorted(config.variants)],
             title="Base",
             description="Variant that every row lies on top of; 'full' is then this variant itself.",
         ),

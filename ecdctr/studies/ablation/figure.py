@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ecdctr.config.terms import FULL, PRODUCTION
 from ecdctr.report.figures import GREY, grey, new_figure
 from ecdctr.report.rows import COLOURS, short_name
 from ecdctr.studies.ablation.page import Records, per_seed
@@ -23,7 +24,7 @@ def quality_and_cost(records: Records) -> Figure:
     figure = new_figure(10, 0.8 + 0.26 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for y, row in enumerate(rows):
-        colour = COLOURS["production"] if row == "full" else GREY
+        colour = COLOURS[PRODUCTION] if row == FULL else GREY
         gauc = per_seed(records, row, "gauc")
         left.plot(gauc, [y] * len(gauc), ".", color=colour, alpha=0.45)
         left.plot([gauc.mean()], [y], "D", ms=6, color=colour)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.power import drawn, power_section
@@ -27,7 +28,7 @@ class Origin(NamedTuple):
 
     world: str = "demo"
     command: str = "ecdctr ablation"
-    base: str = "default"  # the variant that every row lies on top of
+    base: str = DEFAULT  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions, not a simulated world
     about: str | None = None  # Markdown about the data
 
@@ -60,13 +61,13 @@ def results_page(
         f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
         *(
             []
-            if origin.base == "default"
+            if origin.base == DEFAULT
             else [f"Every row lies on top of `{origin.base}`, which `full` is here.\n"]
         ),
         *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
         _quality(records, rows),
-        *(_differences(records, drawn(users), rows, origin.own_data) if "full" in rows else []),
+        *(_differences(records, drawn(users), rows, origin.own_data) if FULL in rows else []),
         *power_section(records, users, NAMES),
         "## GAUC per cohort\n",
         _cohorts(records, rows),
@@ -158,11 +159,11 @@ def _quality(records: Records, rows: list[str]) -> str:
 
 
 def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
-    others = [row for row in rows if row not in ("full", "oracle")]
-    found = [compare(users, "full", row, same_users=own_data) for row in others]
+    others = [row for row in rows if row not in (FULL, "oracle")]
+    found = [compare(users, FULL, row, same_users=own_data) for row in others]
     lines = []
     for row, one, adjusted in zip(others, found, holm([one.p for one in found]), strict=True):
-        each = per_seed(records, "full", "gauc") - per_seed(records, row, "gauc")
+        each = per_seed(records, FULL, "gauc") - per_seed(records, row, "gauc")
         seeds = ", ".join(f"{value:+.4f}" for value in each)
         name = NAMES.get(row, row)
         lines.append([name, str(one), f"{adjusted:.4f}", f"{one.detectable:.4f}", seeds])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ecdctr.config.terms import FULL
 from ecdctr.evaluation.expected import Gains, gains
 
 Records = list[dict[str, Any]]
@@ -44,20 +45,20 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
     if not judged:
         return []
     rows = list(dict.fromkeys(record["row"] for record in judged))
-    others = [row for row in rows if row not in ("full", "oracle")]
+    others = [row for row in rows if row not in (FULL, "oracle")]
     lines = ["| row | expected GAUC | expected LogLoss | full − row | detectable |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for row in rows:
         gauc, loss = (_mean(judged, row, f"expected_{name}") for name in ("gauc", "log_loss"))
         cells = [names.get(row, row), gauc, loss, "", ""]
-        if row in others and "full" in rows:
-            one = ahead(users, "full", row)
+        if row in others and FULL in rows:
+            one = ahead(users, FULL, row)
             cells[3:] = [f"{one.difference:+.4f} ± {1.96 * one.error:.4f}", f"{one.detectable:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     impressions = sum(r["expected_impressions"] for r in judged if r["row"] == rows[0])
     text = f"{impressions:,.0f} held-out ads that no row is trained on, judged by their true probabilities."
-    if others and "full" in rows:
-        least = smallest(users, others, "full")
+    if others and FULL in rows:
+        least = smallest(users, others, FULL)
         text += f" **The smallest difference to full that they show for every row: {least:.4f}.**"
     return [
         "## Held-out ads, by true probabilities\n",

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from ecdctr.config import LEVELS, Level
+from ecdctr.config.terms import FULL
 from ecdctr.errors import EcdctrError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.levels.request import Reporter
-from ecdctr.studies.ablation.study import FULL, Study
+from ecdctr.studies.ablation.study import Study
 
 PREPARED_DAYS = 4
 

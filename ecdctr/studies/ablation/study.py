@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
+from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.expected import expected_metrics, expected_users
@@ -43,7 +44,6 @@ from ecdctr.studies.floors import FLOORS, floors, require_boosting
 from ecdctr.worlds.named import NamedWorld
 from ecdctr.worlds.simulate import simulate
 
-FULL = "full"
 DAY = dt.timedelta(days=1)
 WEEK = dt.timedelta(days=7)
 FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
@@ -65,7 +65,7 @@ class Study:
         0  # each n-th ads impression that no row trains on, for the forgetting matrix
     )
     next_day: bool = True  # whether each day's model is evaluated on the next day
-    base: str = "default"  # the variant that every row lies on top of
+    base: str = DEFAULT  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions instead of simulated worlds
     until: dt.date | None = None  # the last evaluated day; the last one that is there by default
     eval_every: int = (

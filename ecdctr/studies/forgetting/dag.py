@@ -22,6 +22,7 @@ from airflow.sdk import DAG, Param, TriggerRule, task, task_group
 from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
+from ecdctr.config.terms import DEFAULT
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
@@ -272,7 +273,7 @@ def _takes_cpm(config: Config, first: bool) -> bool:
 
 
 def _params(config: Config) -> dict[str, Param]:
-    known = ["default", *sorted(config.variants)]
+    known = [DEFAULT, *sorted(config.variants)]
     likely: list[str] = [name for name in ("continue_no_tpm", "continue") if name in known]
     return {
         "study": Param(
@@ -286,7 +287,7 @@ def _params(config: Config) -> dict[str, Param]:
         "from_date": Param(type="string", format="date", title="First day"),
         "to_date": Param(type="string", format="date", title="Last day"),
         "variants": Param(
-            likely or ["default"],
+            likely or [DEFAULT],
             type="array",
             items={"type": "string", "enum": known},
             minItems=1,
