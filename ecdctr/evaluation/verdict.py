@@ -57,6 +57,7 @@ def explain(
     if result.users < settings.gate_min_users:
         missing = settings.gate_min_users - result.users
         parts[-1] += f", {missing:,} fewer than evaluation.gate_min_users"
+    parts.append(f"harm to fewer than 1 user in {1 / result.unseen:,.0f} may not show")
     parts.append(f"an equal version passes with {100 * result.power:.0f} %")
     if result.power < settings.gate_power:
         parts[-1] += f", {100 * settings.gate_power:.0f} % need {_needed(result, len(days))}"

@@ -129,6 +129,7 @@ def test_a_challenger_that_is_shown_to_be_as_good_serves(config, store, champion
     assert verdict.outcome == Outcome.PASSED
     assert verdict.power > 0.8
     assert f"an equal version passes with {100 * verdict.power:.0f} %" in verdict.reason
+    assert "harm to fewer than 1 user in 134 may not show" in verdict.reason
     assert store.alias("serving") == other
 
 
