@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,6 +31,14 @@ MAX_THREADS = 1024
 if TYPE_CHECKING:
     from ecdctr.serving.scorer import Scorer
 
+PrecisionOption = Annotated[
+    Literal["float32", "float16", "int8"],
+    typer.Option(help="of the vectors of ids; int8 has a scale per row"),
+]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify", help="first compare large tables with the export byte by byte")
+]
+
 
 @contextlib.contextmanager
 def _extra() -> Iterator[None]:
@@ -51,8 +59,9 @@ def export_version(
         str | None, typer.Option(help="an A-CTR version; default: the serving one")
     ] = None,
     experiment: ExperimentOption = PRODUCTION,
+    precision: PrecisionOption = "float32",
 ) -> None:
-    """Write a version as a bundle that scores without torch and Airflow: ONNX, vocabularies, schema, self-test."""
+    """Write a version as a bundle that scores without torch and Airflow: ONNX, tables, schema, self-test."""
     with _extra():
         from ecdctr.serving.export import export_bundle
 
@@ -63,9 +72,11 @@ def export_version(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."
         )
     with session.store.in_use():
-        description = export_bundle(session.store, ref, target)
-    size = sum(path.stat().st_size for path in target.iterdir())
-    show(context, {"bundle": str(target), "version": description["version"], "bytes": size})
+        description = export_bundle(session.store, ref, target, precision)
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    rounding = float(f"{description['tables']['rounding']:.1e}")
+    told = {"bundle": str(target), "version": description["version"], "bytes": size}
+    show(context, told | {"precision": precision, "largest_change_by_rounding": rounding})
 
 
 @app.command()
@@ -85,6 +96,7 @@ def score(
         Path | None, typer.Option("--out", help="Parquet file to write, with --examples", **FILE)
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS)] = 1,
+    verify: VerifyOption = False,
 ) -> None:
     """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
     with _extra():
@@ -94,7 +106,7 @@ def score(
         raise ConfigError(
             "Give --examples together with --out, or --requests, or requests on standard input."
         )
-    scorer = Scorer(bundle, threads)
+    scorer = Scorer(bundle, threads, verify=verify)
     if examples and target:
         from ecdctr.serving.batch import rows_of, score_parquet
 
@@ -179,6 +191,8 @@ def serve(
         float, typer.Option(min=0.05, help="how often to look for a promoted version")
     ] = 5.0,
     max_candidates: Annotated[int, typer.Option(min=1, help="of one request")] = 1000,
+    precision: PrecisionOption = "float32",
+    verify: VerifyOption = False,
 ) -> None:
     """Score over HTTP with the serving version; a newly promoted one takes over without a restart."""
     with _extra():
@@ -194,14 +208,15 @@ def serve(
     if bundle:
         if shadow:
             raise ConfigError("--shadow follows the store's candidate; leave --bundle out.")
-        service.swap("serving", Scorer(bundle, threads))
+        service.swap("serving", Scorer(bundle, threads, verify=verify))
     else:
         session = session_of(context)
         session.config()  # a version can only be exported with a configuration that is valid
         roles = [("serving", "serving"), *([("shadow", "candidate")] if shadow else [])]
         for role, alias in roles:
             where = (session.store, experiment, bundles, session.config_path)
-            followers.append(Follower(role, alias, *where, threads, poll_seconds))
+            options = (precision, threads, poll_seconds)
+            followers.append(Follower(role, alias, *where, *options))
     settings = uvicorn.Config(
         build_app(service, list(followers)), log_level="warning", access_log=False
     )

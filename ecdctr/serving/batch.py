@@ -124,7 +124,7 @@ def _open(source: Path) -> pq.ParquetFile:
 
 
 def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    """The graph's inputs for prepared examples, whose numbers are transformed already."""
+    """What the scorer's `run` takes, for prepared examples, whose numbers are transformed already."""
     d, rows = scorer.description, batch.num_rows
     ids = np.empty((rows, len(d["fields"])), np.int32)
     for column, name in enumerate(d["fields"]):
@@ -153,13 +153,13 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
 
 def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
     """Rows of a column's ids; 0 for unknown and null."""
-    kind, table = scorer.kinds[name], scorer.tables[name]
+    kind, ids = scorer.kinds[name], scorer.tables[name].ids
     if kind == "any" or pa.types.is_null(values.type):
         return np.zeros(len(values), np.int32)
     if kind != "integer":
-        return table.lookup(values.to_pylist())
+        return ids.lookup(values.to_pylist())
     numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    rows = table.lookup_numbers(numbers)
+    rows = ids.lookup_numbers(numbers)
     rows[pc.is_null(values).to_numpy(zero_copy_only=False)] = 0
     return rows
 

@@ -7,85 +7,21 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from ecdctr.errors import EcdctrError, first_line
 from ecdctr.serving.rules import Kind
+from ecdctr.serving.tables import Table
 
 SCHEMA_VERSION = 4
-READ = ("model.onnx", "vocabularies.npz", "selftest.json")  # by the scorer, beside bundle.json
+READ = ("model.onnx", "selftest.json")  # by the scorer, beside bundle.json and the tables
+HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is to be verified
 
 
-class Table(NamedTuple):
-    """Rows of one vocabulary's ids: sorted integers beside their rows, or text by id."""
-
-    numbers: NDArray[np.int64]
-    rows: NDArray[np.int32]
-    texts: dict[str, int]
-
-    def lookup(self, ids: list[Any]) -> NDArray[np.int32]:
-        """Rows of ids of the vocabulary's kind [n] → [n]; 0 for unknown and None."""
-        if self.texts:
-            get = self.texts.get
-            return np.fromiter((get(one, 0) for one in ids), np.int32, len(ids))
-        if not len(self.numbers):
-            return np.zeros(len(ids), np.int32)
-        if None in ids:
-            rows = np.zeros(len(ids), np.int32)
-            present = [i for i, one in enumerate(ids) if one is not None]
-            rows[present] = self.lookup([ids[i] for i in present])
-            return rows
-        return self.lookup_numbers(np.array(ids, np.int64))
-
-    def lookup_numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows of integers [n] → [n]; 0 for unknown ones."""
-        if not len(self.numbers):
-            return np.zeros(len(ids), np.int32)
-        place = np.minimum(np.searchsorted(self.numbers, ids), len(self.numbers) - 1)
-        return np.where(self.numbers[place] == ids, self.rows[place], 0).astype(np.int32)
-
-    def ids_by_row(self, wanted: set[int]) -> dict[int, Any]:
-        """The ids of some rows."""
-        if self.texts:
-            return {row: text for text, row in self.texts.items() if row in wanted}
-        chosen = np.isin(self.rows, list(wanted))
-        pairs = zip(self.rows[chosen].tolist(), self.numbers[chosen].tolist(), strict=True)
-        return dict(pairs)
-
-
-def packed(name: str, ids: list[Any]) -> dict[str, NDArray[Any]]:
-    """The arrays of vocabularies.npz for ids in the order of their rows, which begin with 1."""
-    if ids and isinstance(ids[0], str):
-        parts = [text.encode() for text in ids]
-        text = np.frombuffer(b"".join(parts), np.uint8)
-        return {
-            f"{name}.text": text,
-            f"{name}.bytes": np.array([len(part) for part in parts], np.int64),
-        }
-    numbers = np.array(ids, np.int64)
-    order = np.argsort(numbers, kind="stable")
-    return {f"{name}.ids": numbers[order], f"{name}.rows": (order + 1).astype(np.int32)}
-
-
-def unpacked(arrays: Any, name: str) -> Table:
-    """Undo `packed`."""
-    if f"{name}.text" not in arrays:
-        return Table(arrays[f"{name}.ids"], arrays[f"{name}.rows"], {})
-    text, ends = arrays[f"{name}.text"].tobytes(), np.cumsum(arrays[f"{name}.bytes"]).tolist()
-    if ends[-1] != len(text):
-        raise ValueError(f"the ids of {name} are {len(text)} bytes instead of {ends[-1]}")
-    parts = zip([0, *ends[:-1]], ends, strict=True)
-    texts = {text[begin:end].decode(): row for row, (begin, end) in enumerate(parts, 1)}
-    return Table(np.zeros(0, np.int64), np.zeros(0, np.int32), texts)
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that a scorer reads, the arrays of a memory among them, for bundle.json."""
-    arrays = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*.npy"))]
-    return {name: _sha256(folder / name) for name in (*READ, *arrays)}
+def checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the files that a scorer reads, for bundle.json."""
+    paths = [*(folder / name for name in READ), *sorted(folder.glob("*/*.npy"))]
+    return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
 
 
 def sealed(description: dict[str, Any]) -> bytes:
@@ -97,9 +33,10 @@ def _digest(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _checksum(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 class Bundle:
@@ -126,39 +63,43 @@ class Bundle:
         """What the ids of each vocabulary are."""
         return dict(self.description["kinds"])
 
+    def check(self, whole: bool) -> None:
+        """Compare every file with what the export wrote; raises EcdctrError that names a damaged one.
+
+        Large files are compared by their size alone, unless `whole`.
+        """
+        for name, expected in self.description["files"].items():
+            with self._damage(name):
+                size = (self.folder / name).stat().st_size
+                if size != expected["bytes"]:
+                    raise ValueError(f"expected {expected['bytes']:,} bytes, found {size:,}")
+                if not whole and size > HASHED_ON_LOADING:
+                    continue
+                digest = _checksum(self.folder / name)["sha256"]
+                if digest != expected["sha256"]:
+                    raise ValueError(
+                        f"expected the SHA-256 {expected['sha256'][:12]}…, found {digest[:12]}… of "
+                        f"{size:,} bytes"
+                    )
+
     def content(self, name: str) -> bytes:
-        """A file's bytes, compared with what the export wrote."""
-        self.check(name)
+        """A file's bytes."""
         with self._damage(name):
             return (self.folder / name).read_bytes()
 
-    def check(self, name: str) -> None:
-        """Compare a file with what the export wrote; reads it piece by piece."""
-        with self._damage(name):
-            expected, found = (
-                self.description.get("files", {}).get(name),
-                _sha256(self.folder / name),
-            )
-            if expected not in (None, found):
-                size = (self.folder / name).stat().st_size
-                raise ValueError(
-                    f"expected the SHA-256 {expected[:12]}…, found {found[:12]}… of {size:,} bytes"
-                )
-
-    def check_folder(self, name: str) -> None:
-        """Compare the files of a subfolder, such as the arrays of a memory, with what the export wrote."""
-        for file in sorted(self.description.get("files", {})):
-            if file.startswith(f"{name}/"):
-                self.check(file)
-
     def tables(self) -> dict[str, Table]:
-        """Every vocabulary."""
-        self.content("vocabularies.npz")
-        with (
-            self._damage("vocabularies.npz"),
-            np.load(self.folder / "vocabularies.npz", allow_pickle=False) as arrays,
-        ):
-            return {name: unpacked(arrays, name) for name in self.kinds}
+        """Every vocabulary with its vectors, mapped into memory."""
+        described, tables = self.description["tables"], {}
+        for name, kind in self.kinds.items():
+            with self._damage(f"tables/{name}"):
+                tables[name] = Table(
+                    self.folder / "tables",
+                    name,
+                    kind,
+                    described["parts"],
+                    described["precision"],
+                )
+        return tables
 
     def self_test(self) -> list[dict[str, Any]]:
         """Requests with the probabilities that they must have."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from numpy.typing import NDArray
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, EcdctrError
@@ -22,17 +22,19 @@ from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.restore import load_network
-from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, packed, sealed
+from ecdctr.models.network import CtrNet
+from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, sealed
+from ecdctr.serving.graph import INPUTS, Probability, Rows
 from ecdctr.serving.memory import remembering, write_memory, write_tables
 from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import Kind
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import prepared_cases
+from ecdctr.serving.tables import Precision, Table, compact, write_ids, write_vectors
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
-INPUTS = ("ids", "multi", "numeric", "history", "gaps")
 SETTINGS = (
     "data",
     "features",
@@ -43,33 +45,15 @@ SETTINGS = (
 OPSET = 20
 
 
-class Probability(nn.Module):
-    """The network as a server calls it: ads, probabilities instead of logits."""
+def export_bundle(
+    store: Store, ref: Ref, target: Path, precision: Precision = "float32"
+) -> dict[str, Any]:
+    """Write the bundle of a version, prove it with its self-test, then put it in place.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self,
-        ids: torch.Tensor,
-        multi: torch.Tensor,
-        numeric: torch.Tensor,
-        history: torch.Tensor,
-        gaps: torch.Tensor,
-    ) -> torch.Tensor:
-        """Click probabilities [B]."""
-        ads = torch.ones_like(ids[:, 0])
-        return torch.sigmoid(
-            self.network(Batch(ids, multi, numeric, history, gaps, ads, ads - 1, ads.float()))
-        )
-
-
-def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
-    """Write the bundle of a version, prove it with its self-test, then put it in place; returns its description.
-
-    The self-test is made up (ecdctr/serving/selftest.py) and compares with preparation. Raises ConfigError if the
-    target exists or the version cannot be served, EcdctrError if the exported graph scores otherwise.
+    Returns its description. precision: of the vectors of ids; training keeps float32. The self-test
+    is made up (ecdctr/serving/selftest.py) and compares with preparation. Raises ConfigError if the
+    target exists or the version cannot be served, EcdctrError if the exported graph scores
+    otherwise.
     """
     if ref.level != "actr":
         raise ConfigError(f"{ref} is no ads model; export an A-CTR version.")
@@ -85,6 +69,7 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
         )
     holder = remembering(store, manifest)
     network, inputs, vocabularies = load_network(store, ref)
+    assert isinstance(network, CtrNet)  # noqa: S101
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         folder = Path(name) / "bundle"
@@ -99,7 +84,6 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
         (folder / "request.schema.json").write_text(
             json.dumps(request_schema(description, shape), indent=1)
         )
-        np.savez_compressed(folder / "vocabularies.npz", **_arrays(vocabularies))  # type: ignore[arg-type]
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         cases = prepared_cases(
             own, vocabularies, manifest.data_date, description["prior_ctr"], Path(name)
@@ -108,12 +92,21 @@ def export_bundle(store: Store, ref: Ref, target: Path) -> dict[str, Any]:
             place = folder / "selftest_memory"
             description["selftest_memory"] = write_tables(own, cases.tables, cases.until, place)
         batch = encode(cases.examples, inputs, vocabularies)
-        probability = Probability(network).eval()
-        _write_graphs(probability, batch, folder)
-        _write_self_test(probability, batch, cases.requests, vocabularies["user_id"], folder)
+        with torch.inference_mode():
+            trained = torch.sigmoid(network(batch))
+        rows = Rows(network)
+        tables = _write_tables(rows, vocabularies, description["kinds"], folder, precision)
+        description["tables"] = {"precision": precision, "parts": rows.parts}
+        graph = Probability(network).eval()
+        arrays = _arguments(batch, tables, inputs, vocabularies, rows.width)
+        with torch.inference_mode():
+            served = graph(*arrays)
+        description["tables"]["rounding"] = _rounding(trained, served, precision)
+        _write_graphs(graph, arrays, folder)
+        _write_self_test(served, cases.requests, tables["user_id"], folder)
         description["files"] = checksums(folder)
         (folder / "bundle.json").write_bytes(sealed(description))
-        Scorer(folder)
+        Scorer(folder, verify=True)
         os.rename(folder, target)
     return description
 
@@ -148,11 +141,68 @@ def describe(
     }
 
 
-def _arrays(vocabularies: dict[str, Vocabulary]) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
+def _write_tables(
+    rows: Rows,
+    vocabularies: dict[str, Vocabulary],
+    kinds: dict[str, Kind],
+    folder: Path,
+    precision: Precision,
+) -> dict[str, Table]:
+    """Write ids and vectors of every vocabulary; the network needs its own tables no longer."""
+    place, tables = folder / "tables", {}
+    place.mkdir()
     for name, vocabulary in vocabularies.items():
-        arrays |= packed(name, vocabulary.values.to_pylist())
-    return arrays
+        order = write_ids(place, name, _ids(vocabulary))
+        write_vectors(place, name, order, rows.of(name), precision)
+        tables[name] = Table(place, name, kinds[name], rows.parts, precision)
+    return tables
+
+
+def _ids(vocabulary: Vocabulary) -> NDArray[np.int64] | list[str]:
+    """The ids in the order of their rows."""
+    if pa.types.is_string(vocabulary.values.type):
+        return list(vocabulary.values.to_pylist())
+    numbers: NDArray[np.int64] = vocabulary.values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _arguments(
+    batch: Batch,
+    tables: dict[str, Table],
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    width: int,
+) -> tuple[torch.Tensor, ...]:
+    """What the graph is called with for a batch of the trainer, whose rows are in another order."""
+    arrays = {name: getattr(batch, name).numpy() for name in INPUTS[:-1]}
+    places = {name: _places(tables[name], vocabulary) for name, vocabulary in vocabularies.items()}
+    columns = zip(inputs.fields, arrays["ids"].T, strict=True)
+    arrays["ids"] = np.stack([places[name][rows] for name, rows in columns], axis=1)
+    multi = [name for name, width in inputs.multi for _ in range(width)]
+    if multi:
+        columns = zip(multi, arrays["multi"].T, strict=True)
+        arrays["multi"] = np.stack([places[name][rows] for name, rows in columns], axis=1)
+    arrays["history"] = places["item_id"][arrays["history"]]
+    made = compact(arrays, tables, inputs.fields, inputs.multi, width)
+    return tuple(torch.from_numpy(np.ascontiguousarray(made[name])) for name in INPUTS)
+
+
+def _places(table: Table, vocabulary: Vocabulary) -> NDArray[np.int32]:
+    """The bundle's row of each row of the vocabulary [rows]."""
+    return np.concatenate([np.zeros(1, np.int32), table.ids.lookup(vocabulary.values.to_pylist())])
+
+
+def _rounding(trained: torch.Tensor, served: torch.Tensor, precision: Precision) -> float:
+    """The largest change of a probability by what the tables are stored as.
+
+    Raises EcdctrError when tables that are not rounded change one.
+    """
+    worst = float((trained - served).abs().max())
+    if not worst <= (TOLERANCE if precision == "float32" else 1.0):
+        raise EcdctrError(
+            f"The exported graph differs from the network by {worst:.1e}; nothing was written."
+        )
+    return worst
 
 
 def _kind(vocabulary: Vocabulary) -> Kind:
@@ -165,14 +215,13 @@ def _kind(vocabulary: Vocabulary) -> Kind:
     return "boolean" if pa.types.is_boolean(kind) else "integer"
 
 
-def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
+def _write_graphs(graph: Probability, arguments: tuple[torch.Tensor, ...], folder: Path) -> None:
     """model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program."""
-    arguments = tuple(getattr(batch, name) for name in INPUTS)
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        exported = torch.export.export(probability, arguments, dynamic_shapes=shapes)
-        worst = float((exported.module()(*arguments) - probability(*arguments)).abs().max())
+        exported = torch.export.export(graph, arguments, dynamic_shapes=shapes)
+        worst = float((exported.module()(*arguments) - graph(*arguments)).abs().max())
         if not worst <= TOLERANCE:
             raise EcdctrError(
                 f"The exported graph differs from the network by {worst:.1e}; nothing was written."
@@ -191,18 +240,12 @@ def _write_graphs(probability: nn.Module, batch: Batch, folder: Path) -> None:
 
 
 def _write_self_test(
-    probability: nn.Module,
-    batch: Batch,
-    requests: list[dict[str, Any]],
-    users: Vocabulary,
-    folder: Path,
+    served: torch.Tensor, requests: list[dict[str, Any]], users: Table, folder: Path
 ) -> None:
     """What the scorer must answer; users of the vocabulary are named by their row, not by their id."""
-    with torch.inference_mode():
-        expected = probability(*(getattr(batch, name) for name in INPUTS)).tolist()
-    rows = users.lookup(pa.array([request["user_id"] for request in requests], users.values.type))
+    rows = users.ids.lookup([request["user_id"] for request in requests]).tolist()
     cases = []
-    for request, row, value in zip(requests, rows.tolist(), expected, strict=True):
+    for request, row, value in zip(requests, rows, served.tolist(), strict=True):
         named = request | ({"user_id": None} if row else {})
         cases.append({"request": named, "user_row": row, "probabilities": [value]})
     (folder / "selftest.json").write_text(json.dumps(cases))

@@ -13,15 +13,16 @@ from ecdctr.errors import EcdctrError
 from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Service
+from ecdctr.serving.tables import Precision
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
 RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
 
 
-def bundle_name(ref: Ref) -> str:
+def bundle_name(ref: Ref, precision: Precision) -> str:
     """The folder of a version's bundle: another one with each schema, so that a new release exports anew."""
-    return f"{str(ref).replace('/', '_')}.schema-{SCHEMA_VERSION}"
+    return f"{str(ref).replace('/', '_')}.schema-{SCHEMA_VERSION}.{precision}"
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Follower:
     experiment: str
     bundles: Path
     config: Path
+    precision: Precision = "float32"
     threads: int = 1
     seconds: float = 5.0
     _used: Ref | None = None
@@ -61,7 +63,7 @@ class Follower:
         if self._failed and self._failed[0] == ref and time.monotonic() < self._failed[1]:
             return
         self._failed = ref, time.monotonic() + RETRY_SECONDS
-        folder = self.bundles / bundle_name(ref)
+        folder = self.bundles / bundle_name(ref, self.precision)
         if not folder.exists():
             await self._export(ref, folder)
         service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))
@@ -79,6 +81,7 @@ class Follower:
         ]
         process = await asyncio.create_subprocess_exec(
             *command, "export", "--version", str(ref), "--out", str(folder),
+            "--precision", self.precision,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         _, said = await process.communicate()

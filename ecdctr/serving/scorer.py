@@ -21,6 +21,7 @@ from ecdctr.serving.bundle import Bundle
 from ecdctr.serving.remembered import Remembered
 from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import RequestError
+from ecdctr.serving.tables import compact
 
 TOLERANCE = 1e-5
 
@@ -28,10 +29,16 @@ TOLERANCE = 1e-5
 class Scorer:
     """A loaded bundle. Thread-safe: every call has arrays of its own."""
 
-    def __init__(self, folder: Path, threads: int = 1, self_test: bool = True) -> None:
-        """Load a bundle and prove it by its self-test; raises EcdctrError when it is not what was exported."""
+    def __init__(
+        self, folder: Path, threads: int = 1, self_test: bool = True, verify: bool = False
+    ) -> None:
+        """Load a bundle and prove it by its self-test; raises EcdctrError when it is not what was exported.
+
+        verify: read the large tables whole and compare them with the export, too.
+        """
         self.folder = folder
         bundle = Bundle(folder)
+        bundle.check(whole=verify)
         self.description = bundle.description
         self.kinds = bundle.kinds
         self.tables = bundle.tables()
@@ -71,7 +78,10 @@ class Scorer:
 
     def run(self, arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Click probabilities of what `encode` made, of one request or of several joined, [rows]."""
-        result: NDArray[np.float32] = self._session.run(None, arrays)[0]
+        d = self.description
+        width = sum(d["tables"]["parts"])
+        inputs = compact(arrays, self.tables, d["fields"], d["multi"], width)
+        result: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return result
 
     def finite(
@@ -89,7 +99,7 @@ class Scorer:
         )
 
     def encode(self, request: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        """The graph's inputs for a request: rows of the embedding tables and numbers."""
+        """Rows of the tables, and numbers, for a request: what `run` takes."""
         d = self.description
         checked = self.shape.check(request)
         moment = _microseconds(checked.ts)
@@ -98,7 +108,7 @@ class Scorer:
         count = checked.candidates
         ids = np.empty((count, len(d["fields"])), np.int32)
         for column, name in enumerate(d["fields"]):
-            ids[:, column] = self.tables[name].lookup(values[name])
+            ids[:, column] = self.tables[name].ids.lookup(values[name])
         multi = np.zeros((count, sum(width for _, width in d["multi"])), np.int32)
         start = 0
         for name, width in d["multi"]:
@@ -126,13 +136,12 @@ class Scorer:
         described = self.description.get(name)
         if not described:
             return None
-        bundle.check_folder(name)
         return Remembered(self.folder / name, described)
 
     def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
         """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""
         kept = [(values or [])[:width] for values in lists]
-        rows = self.tables[name].lookup([value for values in kept for value in values])
+        rows = self.tables[name].ids.lookup([value for values in kept for value in values])
         return pad(rows, np.array([len(values) for values in kept]), width)
 
     def _transformed(self, name: str, values: list[Any]) -> NDArray[np.float32]:
@@ -167,17 +176,17 @@ class Scorer:
         rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
         told = [(_microseconds(ts), item) for ts, item in clicks]
         kept = transforms.newest_clicks(told, moment, d["lookback_days"], length)
-        rows[: len(kept)] = self.tables["item_id"].lookup([item for _, item in kept])
+        rows[: len(kept)] = self.tables["item_id"].ids.lookup([item for _, item in kept])
         seconds = np.array([transforms.gap(moment, then) for then, _ in kept], np.float32)
         gaps[: len(kept)] = gap_buckets(seconds)
         return rows, gaps
 
     def _prove(self, cases: list[dict[str, Any]]) -> None:
-        users = self.tables["user_id"].ids_by_row({case["user_row"] for case in cases})
+        users = self.tables["user_id"].ids
         for i, case in enumerate(cases):
             request, expected = case["request"], case["probabilities"]
             if case["user_row"]:  # an id of the vocabulary, which stays out of the self-test
-                request["user_id"] = users.get(case["user_row"])
+                request["user_id"] = users.id_of(case["user_row"])
             try:
                 scores = self.score(request)
             except RequestError as error:

@@ -29,11 +29,14 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
+from ecdctr.serving import bundle
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.bundle import Bundle, sealed
-from ecdctr.serving.export import INPUTS, export_bundle
+from ecdctr.serving.export import export_bundle
+from ecdctr.serving.graph import INPUTS
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.scorer import Scorer
+from ecdctr.serving.tables import compact
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.serving.logged import logged_requests, read_log
@@ -254,7 +257,9 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, export
     program = torch.export.load(exported[0] / "model.pt2").module()
     for request in requests[:5]:
         arrays = scorer.encode(request)
-        found = program(*(torch.tensor(arrays[name]) for name in INPUTS)).detach()
+        d = scorer.description
+        made = compact(arrays, scorer.tables, d["fields"], d["multi"], sum(d["tables"]["parts"]))
+        found = program(*(torch.tensor(made[name]) for name in INPUTS)).detach()
         assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
 
@@ -307,8 +312,7 @@ def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(
 )
 def test_a_changed_bundle_fails_its_self_test(exported, tmp_path, change):
     bundle, _, _ = exported
-    for path in bundle.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(bundle, tmp_path, dirs_exist_ok=True)
     described = Bundle(tmp_path).description
     change(described)
     (tmp_path / "bundle.json").write_bytes(sealed(described))
@@ -376,7 +380,16 @@ def flipped(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "change", [cut, flipped, lambda _: b"", lambda _: b"{}", lambda _: b"null"]
 )
-@pytest.mark.parametrize("name", ["model.onnx", "vocabularies.npz", "selftest.json", "bundle.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.onnx",
+        "tables/item_id.keys.npy",
+        "tables/item_id.vectors.npy",
+        "selftest.json",
+        "bundle.json",
+    ],
+)
 def test_a_damaged_bundle_is_named_with_its_file(exported, tmp_path, name, change):
     folder = tmp_path / "copy"
     shutil.copytree(exported[0], folder)
@@ -388,15 +401,16 @@ def test_a_damaged_bundle_is_named_with_its_file(exported, tmp_path, name, chang
 
 
 @pytest.mark.parametrize("change", [cut, lambda _: b"", lambda _: b"null", lambda _: b"[1, {}]"])
-@pytest.mark.parametrize("name", ["model.onnx", "vocabularies.npz", "selftest.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "tables/item_id.vectors.npy", "selftest.json"])
 def test_a_damaged_file_is_named_without_its_checksum_too(exported, tmp_path, name, change):
     folder = tmp_path / "copy"
     shutil.copytree(exported[0], folder)
     described = Bundle(folder).description
-    del described["files"]
+    del described["files"][name]
     (folder / "bundle.json").write_bytes(sealed(described))
     (folder / name).write_bytes(change((folder / name).read_bytes()))
-    with pytest.raises(EcdctrError, match=f"copy is damaged: {name} cannot be used"):
+    place = name.removesuffix(".vectors.npy")
+    with pytest.raises(EcdctrError, match=f"copy is damaged: {place} cannot be used"):
         Scorer(folder)
 
 
@@ -421,6 +435,59 @@ def test_a_description_that_was_edited_by_hand_is_not_loaded(exported, tmp_path,
     words = r"copy is damaged: bundle.json cannot be used \(it was changed since it was exported\)"
     with pytest.raises(EcdctrError, match=words):
         Scorer(folder)
+
+
+def test_a_large_table_is_compared_by_its_size_and_whole_when_asked(
+    exported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bundle, "HASHED_ON_LOADING", 0)
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    path = folder / "tables" / "item_id.vectors.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")  # of an item that the self-test may not have
+    Scorer(folder, self_test=False)
+    with pytest.raises(EcdctrError, match=r"damaged: tables/item_id.vectors.npy cannot be used"):
+        Scorer(folder, verify=True)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        EcdctrError, match=r"item_id.vectors.npy cannot be used \(expected .* bytes"
+    ):
+        Scorer(folder)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("float16", 0.51), ("int8", 0.34)])
+def test_smaller_tables_score_almost_the_same(exported, requests, tmp_path, precision, share):
+    whole, store, ref = exported
+    described = export_bundle(store, ref, tmp_path / "small", precision)
+    scorer, exact = Scorer(tmp_path / "small"), Scorer(whole)
+    changes = [np.abs(scorer.score(one) - exact.score(one)).max() for one in requests[:100]]
+    assert 0 < max(changes) < 0.01
+    assert 0 < described["tables"]["rounding"] < 0.01
+    sizes = [
+        sum(
+            path.stat().st_size - 128  # the header
+            for part in ("vectors", "scales")
+            for path in (folder / "tables").glob(f"*.{part}.npy")
+        )
+        for folder in (tmp_path / "small", whole)
+    ]
+    assert sizes[0] < share * sizes[1]
+
+
+@pytest.mark.parametrize("kind", ["keep", "ctnet"])
+def test_a_version_that_a_cpm_teaches_scores_as_the_trainer_does(
+    config, exported, requests, tmp_path, kind
+):
+    """Its CPM knows fewer ids than it does: what it does not know stays hidden from it."""
+    _, store, _ = exported
+    settings = config.actr.model_copy(update={"init": "none", "source": kind})
+    taught = config.model_copy(update={"actr": settings})
+    ref = train_actr(Request(taught, store, DATE, experiment=kind)).manifest.ref
+    export_bundle(store, ref, tmp_path / "bundle")
+    scorer = Scorer(tmp_path / "bundle")
+    expected = score(taught, store, ref, "ads", NEXT).scores
+    found = np.array([scorer.score(request)[0] for request in requests])
+    assert np.abs(found - expected).max() < 1e-5
 
 
 def test_a_folder_that_is_no_bundle_and_one_that_lacks_a_file(exported, tmp_path):

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from ecdctr.serving.bundle import Table, packed, unpacked
 from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.request import Shape, refuse_unknown
 from ecdctr.serving.rules import LATEST, Kind, RequestError, shown
@@ -216,31 +215,3 @@ def test_whatever_is_shown_fits_a_line_and_an_answer(value):
 def test_a_name_that_no_answer_can_carry_is_shown_escaped():
     with pytest.raises(RequestError, match=r"no feature '\\ud800'"):
         refuse_unknown("user", {"\ud800": 1}, ["city"])
-
-
-@given(
-    st.lists(st.text(max_size=4) | st.sampled_from(["a\0", "a", "\0", "", "é\0\0"]), unique=True)
-)
-def test_a_vocabulary_of_text_is_exact_also_where_ids_end_in_nul(ids):
-    arrays = packed("x", ids)
-    table = unpacked(arrays, "x")
-    assert table.lookup([*ids, "a\0\0\0", None]).tolist() == [
-        *range(1, len(ids) + 1),
-        ids.index("a\0\0\0") + 1 if "a\0\0\0" in ids else 0,
-        0,
-    ]
-    assert table.ids_by_row({1, 2}) == dict(enumerate(ids[:2], 1))
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3), unique=True, max_size=20))
-def test_a_vocabulary_of_numbers_is_exact(ids):
-    table: Table = unpacked(packed("x", ids), "x")
-    asked = [*ids, None, 4]
-    expected = [*range(1, len(ids) + 1), 0, ids.index(4) + 1 if 4 in ids else 0]
-    assert table.lookup(asked).tolist() == expected
-    assert table.ids_by_row({1, 2}) == dict(enumerate(ids[:2], 1))
-
-
-def test_a_vocabulary_of_truth_values():
-    table = unpacked(packed("x", [True, False]), "x")
-    assert table.lookup([False, True, None]).tolist() == [2, 1, 0]

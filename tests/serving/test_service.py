@@ -258,8 +258,8 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         until(lambda: call(port, "GET", "/ready")[0] == 200)
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
 
-        broken = tmp_path / "bundles" / bundle_name(second)
-        shutil.copytree(tmp_path / "bundles" / bundle_name(first), broken)
+        broken = tmp_path / "bundles" / bundle_name(second, "float32")
+        shutil.copytree(tmp_path / "bundles" / bundle_name(first, "float32"), broken)
         (broken / "selftest.json").write_text(
             json.dumps([{"request": requests[0], "user_row": 0, "probabilities": [2.0]}])
         )

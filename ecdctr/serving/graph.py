@@ -1,0 +1,160 @@
+"""The network as a server calls it: what it reads of ids comes with the batch, not from tables of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ecdctr.examples.batches import Batch
+from ecdctr.models.checkpoint import SIDES
+from ecdctr.models.network import CtrNet
+from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.models.source import FrozenSource
+from ecdctr.serving import tables
+
+INPUTS = ("ids", "multi", "numeric", "history", "gaps", "rows")
+NO_LIMIT = 2**31 - 1
+
+
+class Rows:
+    """What a network reads of an id, side by side: its own vector, its teacher's, merged snapshots.
+
+    `parts` are their widths. A vocabulary that is neither of users nor of items has no snapshots,
+    which therefore stand last.
+    """
+
+    def __init__(self, network: CtrNet) -> None:
+        self.networks = [network]
+        if network.source is not None:
+            self.networks.append(cast(CtrNet, network.source.network))
+        self.parts: list[int] = []
+        for one in self.networks:
+            self.parts.append(one.embeddings.table.embedding_dim)
+        self.parts += [1] * (len(self.networks) - 1)  # whether the teacher knows the id
+        for one in self.networks:
+            if one.snapshots:
+                self.parts.append(max(_merged(one, side).shape[1] for side in SIDES))
+
+    @property
+    def width(self) -> int:
+        """Numbers of an id."""
+        return sum(self.parts)
+
+    def of(self, name: str) -> tables.Rows:
+        """The parts of a vocabulary's rows."""
+        side = {name: side for side, name in SIDES.items()}.get(name)
+        parts = [one.embeddings.field(name) for one in self.networks]
+        for teacher in self.networks[1:]:
+            known = torch.ones(teacher.embeddings.rows[name], 1)
+            known[0] = 0
+            parts.append(known)
+        if side:
+            parts += [
+                nn.functional.pad(table, (0, width - table.shape[1]))
+                for table, width in self._snapshots(side)
+            ]
+
+        def rows(numbers: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+            index = torch.from_numpy(numbers)
+            # a child's vocabulary extends its teacher's: what lies beyond is unknown to that one
+            return [
+                part.detach()[torch.where(index < len(part), index, 0)].numpy() for part in parts
+            ]
+
+        return rows
+
+    def _snapshots(self, side: str) -> list[tuple[torch.Tensor, int]]:
+        found = [_merged(one, side) for one in self.networks if one.snapshots]
+        return list(zip(found, self.parts[len(self.parts) - len(found) :], strict=True))
+
+
+class Probability(nn.Module):
+    """Ads, probabilities instead of logits, and the rows of ids from the batch."""
+
+    def __init__(self, network: CtrNet) -> None:
+        """Take a network over; its tables are dropped."""
+        super().__init__()
+        self.slices = _slices(Rows(network), network)
+        if network.source is not None:
+            network.source = _LocalSource(network.source)
+            _drop_tables(cast(CtrNet, network.source.network))
+        _drop_tables(network)
+        self.network = network
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        multi: torch.Tensor,
+        numeric: torch.Tensor,
+        history: torch.Tensor,
+        gaps: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> torch.Tensor:
+        """Click probabilities [B]; ids, multi and history are places in rows [U, width]."""
+        ads = torch.ones_like(ids[:, 0])
+        batch = Batch(ids, multi, numeric, history, gaps, ads, ads - 1, ads.float())
+        parts = {name: rows[:, start:end] for name, (start, end) in self.slices.items()}
+        parts |= {name: part[None] for name, part in parts.items() if name.endswith(".merged")}
+        return torch.sigmoid(torch.func.functional_call(self.network, parts, (batch,)))
+
+
+class _LocalSource(FrozenSource):
+    """A teacher whose ids are places in the batch's rows: it does not see the clicks that it does not know."""
+
+    known: torch.Tensor
+
+    def __init__(self, source: FrozenSource) -> None:
+        super().__init__(source.network)
+        self.register_buffer("known", torch.zeros(1, 1))
+
+    def forward(self, batch: Batch) -> list[torch.Tensor]:
+        """Return the outputs of the hidden layers, [B, h] each."""
+        multi, history = self._known(batch.multi), self._known(batch.history)
+        return super().forward(replace(batch, multi=multi, history=history))
+
+    def _known(self, rows: torch.Tensor) -> torch.Tensor:
+        """Keep the places of ids that the teacher knows; the others become 0, which pads."""
+        known = nn.functional.embedding(rows, self.known)[..., 0].round().to(rows.dtype)
+        return rows * known
+
+
+def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:
+    """Which numbers of a row stand for which tensor of the network."""
+    ends = np.cumsum(rows.parts).tolist()
+    spans = iter(zip([0, *ends[:-1]], ends, strict=True))
+    names = ["", *(["source.network."] if network.source is not None else [])]
+    slices = {f"{name}embeddings.table.weight": next(spans) for name in names}
+    if network.source is not None:
+        slices["source.known"] = next(spans)
+    for name, one in zip(names, rows.networks, strict=True):
+        if not one.snapshots:
+            continue
+        start, _ = next(spans)
+        for side in SIDES:
+            width = _merged(one, side).shape[1]
+            slices[f"{name}snapshots.{side}.merged"] = (start, start + width)
+    return slices
+
+
+def _merged(network: CtrNet, side: str) -> torch.Tensor:
+    entity = cast(EntitySnapshots, network.snapshots[side])
+    assert entity.merged is not None  # noqa: S101
+    return entity.merged[0]  # of a stored version there is one set, that which serves
+
+
+def _drop_tables(network: CtrNet) -> None:
+    """Leave a network without tables and offsets: ids are places in one small table."""
+    embeddings = network.embeddings
+    embeddings.table = nn.Embedding(1, embeddings.table.embedding_dim).requires_grad_(False)
+    embeddings.rows = dict.fromkeys(embeddings.rows, NO_LIMIT)
+    network.field_offsets.zero_()
+    network.multi_offsets.zero_()
+    network.item_offset = 0
+    for side in network.snapshots:
+        entity = cast(EntitySnapshots, network.snapshots[side])
+        entity.merged = torch.zeros(1, 1, _merged(network, side).shape[1])
