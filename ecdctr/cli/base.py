@@ -150,7 +150,7 @@ EvaluationDateOption = Annotated[
 WorldOption = Annotated[
     str,
     typer.Option(
-        help="the simulated world: tiny, demo, large, visits, or a YAML file of its settings"
+        help="the simulated world: tiny, demo, large, visits, purchases, or a YAML file of its settings"
     ),
 ]
 SetOption = Annotated[

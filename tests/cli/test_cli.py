@@ -90,7 +90,10 @@ def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
         (["train", "cpm", "--date", "2026-01-18", "--variant", "nope"], "known variants: ads_only"),
         (["train", "cpm", "--date", "2026-01-18", "--variant", "no_tpm"], "name an experiment"),
         (["store", "show", "nonsense"], "expected experiment/level/YYYY-MM-DD"),
-        (["simulate", "--world", "huge"], "No world 'huge'; expected one of demo, large, tiny"),
+        (
+            ["simulate", "--world", "huge"],
+            "No world 'huge'; expected one of demo, large, purchases",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_one_or_two(options, arguments, words):

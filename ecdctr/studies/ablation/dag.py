@@ -100,7 +100,7 @@ def _params(config: Config) -> dict[str, Param]:
             type="string",
             pattern=r"^[A-Za-z0-9_./-]+$",
             title="World",
-            description="tiny, demo, large, visits, or a YAML file where the task runs.",
+            description="tiny, demo, large, visits, purchases, or a YAML file where the task runs.",
         ),
         "workers": Param(2, type="integer", minimum=1, title="Processes"),
         "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
