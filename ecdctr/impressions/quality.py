@@ -21,9 +21,14 @@ from ecdctr.impressions.contract import connect
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
 from ecdctr.impressions.schema import read_schema
-from ecdctr.impressions.shift import Sample, population_stability_index
+from ecdctr.impressions.shift import (
+    Distinct,
+    Sample,
+    population_stability_index,
+    unseen_share,
+)
 
-TOP_VALUES = 1000
+TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3
 USUAL = (
     1.5  # a change is told when it is this many times that of the same days of earlier rotations
@@ -32,12 +37,16 @@ ROTATIONS = 3  # of which so many are looked at
 
 
 class Profile(NamedTuple):
-    """What is kept of a day: sizes, nulls per feature, counts of each categorical feature's most frequent values."""
+    """What is kept of a day: sizes, nulls per feature, and of each categorical feature the counts of some values.
+
+    `values` are the most frequent ones, `hashed` those with the lowest hashes, by hash.
+    """
 
     rows: int
     clicks: int
     nulls: dict[str, int]
     values: dict[str, dict[str, int]]
+    hashed: dict[str, dict[str, int]]
 
     @property
     def ctr(self) -> float:
@@ -47,6 +56,11 @@ class Profile(NamedTuple):
     def sample(self, name: str) -> Sample:
         """The values of a categorical feature."""
         return Sample(self.values.get(name, {}), self.rows - self.nulls.get(name, 0))
+
+    def distinct(self, name: str) -> Distinct:
+        """Which values of a categorical feature there are."""
+        counts = {int(text): n for text, n in self.hashed.get(name, {}).items()}
+        return Distinct.lowest(counts, self.rows - self.nulls.get(name, 0), HASHED_VALUES)
 
 
 class Finding(NamedTuple):
@@ -133,9 +147,7 @@ def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[
 class Change(NamedTuple):
     """How a categorical feature of a day differs from the days before it."""
 
-    unseen: (
-        float  # share of values that none of them has; 0 where their values are too many to be kept
-    )
+    unseen: float  # share of values that none of them has, less what sampling makes
     shift: float  # population stability index, the smallest of several comparisons
 
 
@@ -150,14 +162,13 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
     rotation = date - dt.timedelta(days=q.rotation_days)
     single += [days.profile(rotation)] if rotation in days.dates else []
     changes = {}
-    for name, counts in today.values.items():
+    for name in today.values:
         sample = today.sample(name)
         trailing = Sample.pooled(profile.sample(name) for profile in past)
-        whole = all(len(profile.values.get(name, {})) < TOP_VALUES for profile in past)
-        unseen = sum(n for value, n in counts.items() if value not in trailing.counts)
+        known = Distinct.pooled(profile.distinct(name) for profile in past)
         references = [trailing, *(profile.sample(name) for profile in single)]
         changes[name] = Change(
-            unseen / max(sample.total, 1) if whole else 0.0,
+            unseen_share(known, today.distinct(name)),
             min(population_stability_index(reference, sample) for reference in references),
         )
     return changes
@@ -222,17 +233,20 @@ def _measure(
 ) -> Profile:
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
     row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
-    values = {}
+    values, hashed = {}, {}
     for name, kind in features:
         if kind == "categorical":
-            query = (
-                f'SELECT "{name}"::VARCHAR, count(*) AS n FROM {source} WHERE "{name}" IS NOT NULL '
-                f"GROUP BY 1 ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
+            counts = (
+                f'SELECT "{name}"::VARCHAR AS value, count(*) AS n FROM {source} '
+                f'WHERE "{name}" IS NOT NULL GROUP BY 1'
             )
+            query = f"{counts} ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             values[name] = dict(connection.execute(query).fetchall())
+            query = f"SELECT md5_number_lower(value), n FROM ({counts}) ORDER BY 1 LIMIT {HASHED_VALUES}"
+            hashed[name] = {str(of): n for of, n in connection.execute(query).fetchall()}
     names = [name for name, _ in features]
     return Profile(
-        int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values
+        int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values, hashed
     )
 
 

@@ -4,6 +4,10 @@ The plain index adds up a term per value, and values that are rare differ betwee
 2,000 draws from one long-tailed distribution it is above 1. So values too rare to be compared are pooled, and what is
 left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a chi-square statistic
 over n and m; Yurdakul and Naranjo, "Statistical properties of the population stability index", 2020), is taken off.
+
+Of many rare values the index sees nothing. So the share of values that are new is looked at apart, less what sampling
+makes of it (Good 1953: about the share of values that were seen once), on those values whose hash is lowest: they are the
+same ones on every day, so that whether one is new is known without keeping all (coordinated sampling; Cohen 2016).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 
 FEWEST = 10  # impressions of a value that the smaller sample should hold, else the value is pooled
 MOST_BINS = 50
+HASHES = 2**64
 PSEUDO_COUNT = 0.5  # so that a value that one sample lacks has a finite term
 
 
@@ -34,6 +39,44 @@ class Sample(NamedTuple):
             for value, count in sample.counts.items():
                 counts[value] = counts.get(value, 0) + count
         return cls(counts, total)
+
+
+class Distinct(NamedTuple):
+    """Counts of the values whose hash lies below `limit`, by hash, and the number of all values that are not null."""
+
+    counts: dict[int, int]
+    total: int
+    limit: int
+
+    @classmethod
+    def lowest(cls, counts: dict[int, int], total: int, most: int) -> Distinct:
+        """Of counts of the `most` values with the lowest hashes, or of all values if there are fewer."""
+        return cls(counts, total, max(counts) + 1 if len(counts) >= most else HASHES)
+
+    @classmethod
+    def pooled(cls, samples: Iterable[Distinct]) -> Distinct:
+        """All of them as one, as far down as the hashes of each are known."""
+        samples = list(samples)
+        limit = min((sample.limit for sample in samples), default=HASHES)
+        counts: dict[int, int] = {}
+        for sample in samples:
+            for value, count in sample.counts.items():
+                if value < limit:
+                    counts[value] = counts.get(value, 0) + count
+        return cls(counts, sum(sample.total for sample in samples), limit)
+
+
+def unseen_share(expected: Distinct, found: Distinct) -> float:
+    """The share of `found` whose values `expected` lacks, less what two samples of one distribution show, in [0, 1]."""
+    if not expected.total or not found.total:
+        return 0.0
+    limit = min(expected.limit, found.limit)
+    new = sum(
+        n for value, n in found.counts.items() if value < limit and value not in expected.counts
+    )
+    once = sum(value < limit and n == 1 for value, n in expected.counts.items())
+    part = limit / HASHES  # of all values
+    return max(0.0, min(1.0, new / part / found.total) - once / part / expected.total)
 
 
 def population_stability_index(expected: Sample, found: Sample) -> float:

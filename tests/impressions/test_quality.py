@@ -18,8 +18,14 @@ from hypothesis import strategies as st
 from ecdctr.config import Config, Quality
 from ecdctr.errors import ContractError
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.quality import TOP_VALUES, check_day
-from ecdctr.impressions.shift import Sample, population_stability_index
+from ecdctr.impressions.quality import HASHED_VALUES, TOP_VALUES, check_day
+from ecdctr.impressions.shift import (
+    HASHES,
+    Distinct,
+    Sample,
+    population_stability_index,
+    unseen_share,
+)
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from tests.conftest import DATE
@@ -174,6 +180,66 @@ def test_days_of_one_distribution_raise_no_alarm(rows, values, power):
         rng = np.random.default_rng([seed, rows, values])
         past = Sample.pooled(drawn(rng, rows, chance) for _ in range(7))
         assert population_stability_index(past, drawn(rng, rows, chance)) < limit
+
+
+def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
+    """The values of a day as its profile keeps them; the i-th value has the same hash on every day."""
+    of_value = np.random.default_rng(7).integers(0, HASHES - 1, len(chance), np.uint64).tolist()
+    found = rng.multinomial(rows, chance / chance.sum())
+    lowest = sorted((of_value[i], int(n)) for i, n in enumerate(found) if n)[:HASHED_VALUES]
+    return Distinct.lowest(dict(lowest), rows, HASHED_VALUES)
+
+
+@pytest.mark.parametrize("rows", [300, 2_000, 10_000])
+@pytest.mark.parametrize(("values", "power"), [(3, 0), (20, 1), (5_000, 1), (5_000, 0)])
+def test_days_of_one_distribution_have_no_new_values(rows, values, power):
+    """The plain share of values that seven days lack is 0.25 for 300 rows of 5,000 even values."""
+    chance, found = np.arange(1, values + 1.0) ** -power, []
+    for seed in range(50):
+        rng = np.random.default_rng([seed, rows, values])
+        past = Distinct.pooled(hashed(rng, rows, chance) for _ in range(7))
+        found.append(unseen_share(past, hashed(rng, rows, chance)))
+    assert max(found) < Quality().max_unseen_share
+    assert np.mean(found) < 0.05
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("values", [20, 900, 5_000, 30_000])
+def test_the_share_of_new_values_is_known_of_many_as_of_few(values, share):
+    old, new = np.ones(2 * values), np.ones(2 * values)
+    old[values:], new[:values] = 0, 1 - share
+    new[values:] = share
+    for seed in range(10):
+        rng = np.random.default_rng([seed, values])
+        past = Distinct.pooled(hashed(rng, 10 * values, old) for _ in range(7))
+        assert unseen_share(past, hashed(rng, 10 * values, new)) == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize("values", [300, 5_000])
+def test_a_day_whose_many_values_are_all_new_is_told(config, tmp_path, values):
+    """5,000 creatives a day, each of which is rare, and one day others: no value is frequent enough for the index."""
+    rng = np.random.default_rng(3)
+    root = tmp_path / "data"
+    days = [DATE + dt.timedelta(days=n) for n in range(5)]
+    for date in days:
+        folder = root / "domain=ads" / f"date={date}"
+        folder.mkdir(parents=True)
+        rows, first = 6 * values, 10**6 if date == days[-1] else 0
+        moment = dt.datetime.combine(date, dt.time(1), dt.UTC)
+        table = {
+            "user_id": pa.array(np.arange(rows)),
+            "item_id": pa.array(np.arange(rows)),
+            "ts": pa.array([moment] * rows, pa.timestamp("us", tz="UTC")),
+            "click": pa.array((rng.random(rows) < 0.2).astype(np.int8)),
+            "category": pa.array(first + rng.integers(0, values, rows)),
+        }
+        pq.write_table(pa.table(table), folder / "part-0.parquet")
+    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
+    features = tuple(feature for feature in config.features if feature.name == "category")
+    log = config.model_copy(update={"data": data, "features": features})
+    assert check_day(log, "ads", days[3]) == []
+    (finding,) = check_day(log, "ads", days[4])
+    assert (finding.measure, finding.found) == ("values of category never seen before", "100.0%")
 
 
 def test_what_sampling_alone_makes_is_taken_off():
