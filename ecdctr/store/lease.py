@@ -1,8 +1,10 @@
-"""Leases on a store in a bucket: who uses it, said in one object that changes by compare-and-swap, and for how long.
+"""Leases on a store in a bucket.
 
-A lease is renewed by a thread of the process that holds it, every RENEWAL, and ends LEASE after the last renewal: a
-process that died is forgotten within minutes, one that trains for days is not. Machines' clocks must agree within
-LEASE - RENEWAL. A process that stood still for longer (suspended, cut off) finds its lease gone and must not publish.
+Who uses it, said in one object that changes by compare-and-swap, and for how long. A lease is
+renewed by a thread of the process that holds it, every RENEWAL, and ends LEASE after the last
+renewal: a process that died is forgotten within minutes, one that trains for days is not. Machines'
+clocks must agree within LEASE - RENEWAL. A process that stood still for longer (suspended, cut off)
+finds its lease gone and must not publish.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ Swap = Callable[[Callable[[Locks], Any]], Any]
 
 
 def utc_now() -> dt.datetime:
-    """The time, of which a test may give another."""
+    """Return the time, of which a test may give another."""
     return dt.datetime.now(dt.UTC)
 
 
 class Leases:
-    """The leases that this process holds on a store; `swap` changes the object that all processes see."""
+    """The leases that this process holds on a store.
+
+    `swap` changes the object that all processes see.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,10 @@ class Leases:
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        """The only lease; raises BlockingIOError, with who it is and until when, if there is another."""
+        """Hold the only lease.
+
+        Raises BlockingIOError, with who it is and until when, if there is another.
+        """
         own = uuid.uuid4().hex
         taken: list[str] = []
 
@@ -69,7 +77,10 @@ class Leases:
             if "remover" in locks and locks["remover"]["own"] != own:
                 others.append(locks["remover"])
             taken[:] = [
-                f"{one['host']} uses it since {one['since']}; try later, or after {one['until']} if that died"
+                (
+                    f"{one['host']} uses it since {one['since']}; try later, or after "
+                    f"{one['until']} if that died"
+                )
                 for one in others
             ]
             if not others:
@@ -96,20 +107,23 @@ class Leases:
                     self._lost.add(own)
 
     def check(self) -> None:
-        """Raise TryAgain if a lease was lost, so that others may have removed what this process builds on."""
+        """Raise TryAgain if a lease was lost: others may have removed versions meanwhile."""
         with self._mutex:
             if any(until <= self.now() for until in self._until.values()):
                 self.renew()
             if self._lost:
                 minutes = int(LEASE.total_seconds() // 60)
                 raise TryAgain(
-                    f"{self.root}: this process did not renew its lease for {minutes} minutes (suspended, or cut off "
-                    "from the store), and versions may have been removed meanwhile; nothing was published. Run the "
-                    "same command again."
+                    f"{self.root}: this process did not renew its lease for {minutes} minutes "
+                    "(suspended, or cut off from the store), and versions may have been removed "
+                    "meanwhile; nothing was published. Run the same command again."
                 )
 
     def _use(self) -> bool:
-        """Count one more use, with a new lease if it is the first; False while versions are removed."""
+        """Count one more use, with a new lease if it is the first.
+
+        False while versions are removed.
+        """
         with self._mutex:
             if not self._users:
                 own = uuid.uuid4().hex

@@ -1,4 +1,7 @@
-"""A store in a local folder: renames and links make things appear whole, locks of the kernel keep processes apart."""
+"""A store in a local folder.
+
+Renames and links make things appear whole, locks of the kernel keep processes apart.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,20 @@ TRIES = 100  # to get the next number of a log, against others who want it too
 
 
 class LocalStorage:
-    """Folders lie at <root>/<group>/<name>, documents at <root>/<key>; what starts with a dot is no experiment."""
+    """Folders lie at <root>/<group>/<name>, documents at <root>/<key>.
+
+    What starts with a dot is no experiment.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.local = root
 
     def check(self) -> None:
-        """Publishing rests on hard links and atomic renames; where the root is not made yet, its parent is asked."""
+        """Refuse a folder without hard links and atomic renames.
+
+        Where the root is not made yet, its parent is asked.
+        """
         folder = next(path for path in (self.root, *self.root.parents) if path.exists())
         first, second = (folder / f".{uuid.uuid4().hex}" for _ in range(2))
         try:
@@ -43,30 +52,33 @@ class LocalStorage:
                     path.unlink()
 
     def experiments(self) -> list[str]:
-        """Folders with a name that an experiment may have."""
+        """Return folders with a name that an experiment may have."""
         if not self.root.exists():
             return []
         return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.match(p.name))
 
     def add_experiment(self, name: str, content: bytes) -> bool:
-        """A folder with experiment.json."""
+        """Return a folder with experiment.json."""
         return self.create(f"{name}/experiment.json", content)
 
     def read(self, key: str) -> bytes | None:
-        """The file's content."""
+        """Return the file's content."""
         try:
             return (self.root / key).read_bytes()
         except FileNotFoundError:
             return None
 
     def create(self, key: str, content: bytes) -> bool:
-        """A hard link takes the name."""
+        """Create a document: a hard link takes the name."""
         path = self.root / key
         durable.make_dir(path.parent)
         return durable.create_exclusive(path, content)
 
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
-        """A log is a folder of numbered files; who creates the next number's file has it."""
+        """Append to a log.
+
+        It is a folder of numbered files; who creates the next number's file has it.
+        """
         for _ in range(TRIES):
             records = self.records(log)
             known = [number for number, found in records if found == content]
@@ -82,14 +94,14 @@ class LocalStorage:
         )
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
-        """The numbered files."""
+        """Return the numbered files."""
         return [
             (int(path.stem), path.read_bytes())
             for path in sorted((self.root / log).glob("[0-9]*.json"))
         ]
 
     def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """Date folders and what lies in them; without dates, the folders themselves."""
+        """Yield date folders and what lies in them; without dates, the folders themselves."""
         for day in _subfolders(self.root / group):
             if dated:
                 yield from (f"{day}/{name}" for name in _subfolders(self.root / group / day))
@@ -97,11 +109,11 @@ class LocalStorage:
                 yield day
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
-        """The file's content."""
+        """Return the file's content."""
         return self.read(f"{group}/{name}/{file}")
 
     def folder(self, group: str, name: str) -> Path:
-        """The folder itself."""
+        """Return the folder itself."""
         return self.root / group / name
 
     def add(
@@ -112,7 +124,7 @@ class LocalStorage:
         seal: Callable[[str], None],
         finished: Callable[[], bool],
     ) -> str | None:
-        """The rename takes the number, so two writers never share one."""
+        """Make a folder a version: the rename takes the number, so no two writers share one."""
         parent = self.root / group / date
         durable.make_dir(parent)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -133,7 +145,7 @@ class LocalStorage:
                 number += 1
 
     def replace(self, folder: Path, group: str, name: str) -> None:
-        """A link that changes by one rename, under a lock."""
+        """Point a link elsewhere by one rename, under a lock."""
         target = self.root / group / name
         durable.make_dir(target.parent)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -144,7 +156,7 @@ class LocalStorage:
             durable.replace_dir(folder, target)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
-        """A rename into the trash; a small file stays in its place."""
+        """Rename a folder into the trash; a small file stays in its place."""
         folder = self.root / group / name
         trash = self.root / ".trash" / uuid.uuid4().hex
         durable.make_dir(trash.parent)
@@ -152,11 +164,11 @@ class LocalStorage:
         return durable.rename_dir(folder, trash)
 
     def removed(self, group: str, name: str) -> bool:
-        """Whether the small file stands in its place."""
+        """Tell whether the small file stands in its place."""
         return (self.root / group / f"{name}.removed").exists()
 
     def clean(self, older_than_seconds: float) -> int:
-        """Abandoned trainings, half-built versions, what replaced folders were before, and the trash."""
+        """Remove abandoned trainings, half-built versions, replaced folders and the trash."""
         freed = 0
         for path in (self.root / ".progress").glob("*"):
             if path.stat().st_mtime < time.time() - older_than_seconds:
@@ -174,13 +186,13 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """A shared lock."""
+        """Hold a shared lock."""
         with durable.locked(self.root / ".locks" / "in-use", shared=True):
             yield
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        """The same lock, not shared."""
+        """Hold the same lock, not shared."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(durable.locked(self.root / ".locks" / "in-use", wait=False))
@@ -190,7 +202,10 @@ class LocalStorage:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Their names, newest first, without those that are being replaced; numbers as numbers: v10000 is above v9999."""
+    """Their names, newest first, without those that are being replaced.
+
+    Numbers as numbers: v10000 is above v9999.
+    """
     try:
         with os.scandir(folder) as entries:
             found = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]

@@ -1,8 +1,9 @@
-"""A store on object storage (S3 and what speaks its protocol, GCS, Azure): conditional writes decide what is there.
+"""A store on object storage (S3 and what speaks its protocol, GCS, Azure).
 
-Each group has an index, one small object that lists its folders. A folder is there when the index names it, and the
-index changes by compare-and-swap only. Nothing that is resolved rests on listing a bucket, so a listing that lags
-behind misleads nobody. Objects are written once; what was uploaded and never entered an index is invisible.
+Conditional writes decide what is there. Each group has an index, one small object that lists its
+folders. A folder is there when the index names it, and the index changes by compare-and-swap only.
+Nothing that is resolved rests on listing a bucket, so a listing that lags behind misleads nobody.
+Objects are written once; what was uploaded and never entered an index is invisible.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ Swap = Callable[[dict[str, Any]], Any]
 
 
 class ObjectStorage:
-    """A bucket and a prefix. Credentials and the endpoint come from the environment (AWS_…, GOOGLE_…, AZURE_…)."""
+    """A bucket and a prefix.
+
+    Credentials and the endpoint come from the environment (AWS_…, GOOGLE_…, AZURE_…).
+    """
 
     def __init__(self, url: str) -> None:
         self.root = url.rstrip("/")
@@ -46,7 +50,7 @@ class ObjectStorage:
         self.leases = Leases(self.root, lambda change: self._swap(".locks/in-use.json", change))
 
     def check(self) -> None:
-        """Asked once, before the first write: a probe of conditional writes, which leaves nothing behind."""
+        """Ask once, before the first write: a probe of conditional writes that leaves nothing."""
         if self._checked:
             return
         self._checked = True
@@ -58,7 +62,8 @@ class ObjectStorage:
         except FileNotFoundError:  # of something that is to be created: its bucket
             self._checked = False
             raise StoreError(
-                f"The store {self.root} cannot be written: there is no such bucket; create it, or mend the address."
+                f"The store {self.root} cannot be written: there is no such bucket; create it, or "
+                "mend the address."
             ) from None
         except (StoreError, NotImplementedError) as error:
             self._checked = False
@@ -71,33 +76,40 @@ class ObjectStorage:
             self._checked = False
             missing = "If-None-Match" if again else "If-Match"
             raise StoreError(
-                f"The store {self.root} cannot be written: its endpoint ignores conditional writes ({missing}), so two "
-                "writers would overwrite each other. Use S3 itself or a server that has them."
+                f"The store {self.root} cannot be written: its endpoint ignores conditional writes "
+                f"({missing}), so two writers would overwrite each other. Use S3 itself or a "
+                "server that has them."
             )
 
-    # -- documents and logs ----------------------------------------------------------------------------------------
+    # -- documents and logs ------------------------------------------------------------------------
 
     def experiments(self) -> list[str]:
         """From an index of their own."""
         return sorted(self._read_json("experiments.json")[0].get("experiments", []))
 
     def add_experiment(self, name: str, content: bytes) -> bool:
-        """The document, then its name in the index; a crash between leaves a document that the next call enlists."""
+        """Write the document, then its name in the index.
+
+        A crash between leaves a document that the next call enlists.
+        """
         made = self.create(f"{name}/experiment.json", content)
         self._enlist(name)
         return made
 
     def read(self, key: str) -> bytes | None:
-        """One GET."""
+        """Read with one GET."""
         return self._get(key)[0]
 
     def create(self, key: str, content: bytes) -> bool:
-        """One PUT with If-None-Match."""
+        """Create with one PUT with If-None-Match."""
         self.check()
         return self._put(key, content, "create")
 
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
-        """A log is one object that is swapped; whether it has the record decides, not the answer to the swap."""
+        """Append to a log, one object that is swapped.
+
+        Whether it has the record decides, not the answer to the swap.
+        """
         text = content.decode()
 
         def add(log: dict[str, Any]) -> int | None:
@@ -114,14 +126,14 @@ class ObjectStorage:
         return number
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
-        """One GET."""
+        """Read with one GET."""
         found = self._read_json(f"{log}.json")[0].get("records", [])
         return [(number, text.encode()) for number, text in enumerate(found, 1)]
 
-    # -- folders ---------------------------------------------------------------------------------------------------
+    # -- folders -----------------------------------------------------------------------------------
 
     def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """The index, sorted."""
+        """Read the index, sorted."""
         index = self._read_json(f"{group}/index.json")[0].get("folders", {})
         yield from sorted(index, key=_by_age, reverse=True)
 
@@ -136,7 +148,10 @@ class ObjectStorage:
         return self.read(f"{place}/{file}")
 
     def folder(self, group: str, name: str) -> Path:
-        """A copy in the cache; each file is compared with its SHA-256 after it was copied, and when first used again.
+        """Return a copy in the cache.
+
+        Each file is compared with its SHA-256 after it was copied, and when first used again.
+
 
         Raises StoreError when the objects themselves are damaged or missing.
         """
@@ -169,9 +184,13 @@ class ObjectStorage:
         seal: Callable[[str], None],
         finished: Callable[[], bool],
     ) -> str | None:
-        """The manifest's object takes the number, the index makes the version visible, last of all.
+        """Publish a version.
 
-        Whoever loses the swap looks again whether it is still needed, so that two writers of the same make one.
+        The manifest's object takes the number, the index makes the version visible, last of all.
+
+
+        Whoever loses the swap looks again whether it is still needed, so that two writers of the
+        same make one.
         """
         self.check()
         self.leases.check()
@@ -197,7 +216,10 @@ class ObjectStorage:
         raise self._contended(key)
 
     def replace(self, folder: Path, group: str, name: str) -> None:
-        """Under a new name in the bucket; the index then points there, and the old objects go."""
+        """Replace a folder: under a new name in the bucket.
+
+        The index then points there, and the old objects go.
+        """
         self.check()
         self._enlist(group.partition("/")[0])
         place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
@@ -232,11 +254,11 @@ class ObjectStorage:
         return bool(places)
 
     def removed(self, group: str, name: str) -> bool:
-        """Whether the index says so."""
+        """Tell whether the index says so."""
         return name in self._read_json(f"{group}/index.json")[0].get("removed", {})
 
     def clean(self, older_than_seconds: float) -> int:
-        """Objects of versions and evaluations that no index names, and local files of abandoned trainings.
+        """Remove what no index names, and local files of abandoned trainings.
 
         What is being built lies on this machine; nobody builds while the only lease is held.
         """
@@ -261,26 +283,26 @@ class ObjectStorage:
                         freed += found["size"]
         return freed
 
-    # -- who uses the store ----------------------------------------------------------------------------------------
+    # -- who uses the store ------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """A lease, renewed while it is held; while versions are removed, waits."""
+        """Hold a lease, renewed meanwhile; while versions are removed, wait."""
         with self.leases.in_use():
             self._ask_anew()
             yield
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
-        """The only lease."""
+        """Hold the only lease."""
         return self.leases.exclusively()
 
-    # -- requests --------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def _swap(self, key: str, change: Swap) -> Any:
         """Read a JSON object, change it, write it back if nobody else did meanwhile, else again.
 
-        `change` may be called on an object that it has changed already, when the answer to the swap was lost. Raises
-        TryAgain when others are faster every time.
+        `change` may be called on an object that it has changed already, when the answer to the swap
+        was lost. Raises TryAgain when others are faster every time.
         """
         self.check()
         for attempt in range(TRIES):
@@ -298,7 +320,7 @@ class ObjectStorage:
         )
 
     def _read_json(self, key: str) -> tuple[dict[str, Any], str]:
-        """An object and its tag; an empty one, to be created, where there is none."""
+        """Return an object and its tag; an empty one, to be created, where there is none."""
         content, tag = self._get(key)
         return ({}, "create") if content is None else (json.loads(content), tag)
 
@@ -315,7 +337,10 @@ class ObjectStorage:
                 return None, "create"
 
     def _put(self, key: str, content: bytes | Path, tag: str) -> bool:
-        """Write if nothing is there (tag 'create') or if what is there has this tag; False if another was faster."""
+        """Write if nothing is there (tag 'create') or if what is there has this tag.
+
+        False if another was faster.
+        """
         mode: Any = "create" if tag == "create" else {"e_tag": tag}
         with self._explained():
             try:
@@ -349,7 +374,10 @@ class ObjectStorage:
         seal: Callable[[str], None],
         index: dict[str, Any],
     ) -> str:
-        """The next free number: who creates the manifest's object has it, whatever becomes of the version."""
+        """Claim the next free number.
+
+        Who creates the manifest's object has it, whatever becomes of the version.
+        """
         names = [*index.get("folders", {}), *index.get("removed", {})]
         taken = [int(name.rpartition("/v")[2]) for name in names if name.startswith(f"{date}/v")]
         number = 1 + max(taken, default=0)
@@ -365,7 +393,7 @@ class ObjectStorage:
             number += 1
 
     def _delete(self, place: str) -> None:
-        """The objects of a folder; what a crash leaves of them is for `clean`."""
+        """Delete the objects of a folder; what a crash leaves of them is for `clean`."""
         content = self.read(f"{place}/{CONTENTS}")
         with self._explained():
             for name in json.loads(content) if content else ["manifest.json"]:
@@ -375,7 +403,10 @@ class ObjectStorage:
                 obstore.delete(self.bucket, f"{place}/{CONTENTS}")
 
     def _place(self, group: str, name: str) -> str | None:
-        """Where a folder's objects lie. A version's place never changes, so it is asked for once."""
+        """Return where a folder's objects lie.
+
+        A version's place never changes, so it is asked for once.
+        """
         if f"{group}/{name}" in self._known:
             return f"{group}/{name}"
         place: str | None = self._read_json(f"{group}/index.json")[0].get("folders", {}).get(name)
@@ -384,7 +415,10 @@ class ObjectStorage:
         return place
 
     def _ask_anew(self) -> None:
-        """Forget which folders are there: one that was seen before the lease may have been removed since."""
+        """Forget which folders are there.
+
+        One that was seen before the lease may have been removed since.
+        """
         self._known = {name for name in self._known if name.endswith("/")}
 
     def _enlist(self, experiment: str) -> None:
@@ -398,7 +432,7 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of the endpoint as one sentence."""
+        """Yield errors of the endpoint as one sentence."""
         try:
             yield
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
@@ -408,7 +442,10 @@ class ObjectStorage:
 
 
 def _wait(attempt: int) -> None:
-    """Longer each time, up to a second, and at random, so that those who collided do not collide again."""
+    """Wait longer each time, up to a second, and at random.
+
+    So those who collided do not collide again.
+    """
     time.sleep(random.uniform(0, min(0.05 * 1.5**attempt, 1.0)))  # noqa: S311  # no secret
 
 
@@ -418,7 +455,10 @@ def _by_age(name: str) -> tuple[str, int, str]:
 
 
 def _split(path: str) -> tuple[str | None, str]:
-    """The group and the place that an object belongs to; no group for documents, logs and indexes."""
+    """Return the group and the place that an object belongs to.
+
+    No group for documents, logs and indexes.
+    """
     match path.split("/"):
         case [experiment, "evaluations", level, day, version, *_]:
             group = f"{experiment}/evaluations/{level}"

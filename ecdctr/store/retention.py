@@ -1,4 +1,7 @@
-"""Which versions may go, and taking them away so that no reader, rollback or later number is misled."""
+"""Which versions may go, and how they are taken away.
+
+No reader, rollback or later number is misled.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,13 @@ class Removable(NamedTuple):
 
 
 def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
-    """What retention would remove, oldest first.
+    """Return what retention would remove, oldest first.
 
-    Kept are: of each experiment and level the newest `keep` versions; what an alias points at, what it
-    pointed at before, and what a rollback would lead to; TPM versions of the last `snapshot_days` before the newest and the
-    one before them, which the next consumers resolve; and everything that these descend from. Of a chain, in which each
-    version goes on from the one before it, that is the version before and no further: else nothing would ever go.
+    Kept are: of each experiment and level the newest `keep` versions; what an alias points at, what
+    it pointed at before, and what a rollback would lead to; TPM versions of the last
+    `snapshot_days` before the newest and the one before them, which the next consumers resolve; and
+    everything that these descend from. Of a chain, in which each version goes on from the one
+    before it, that is the version before and no further: else nothing would ever go.
     """
     manifests = _manifests(store)
     kept: set[Ref] = set()
@@ -62,10 +66,11 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
 def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[list[Removable], int]:
     """Take away what retention would remove, children first; returns what went and the bytes freed.
 
-    Looked for and taken while nothing else uses the store, so that an alias set in between, or a version that goes on
-    from another, is seen. A version disappears whole, and its number is never given again. What killed processes left
-    behind goes, too: half-built versions, and trainings that nobody took up for a week. Raises StoreError while
-    something reads, trains or sets an alias in this store.
+    Looked for and taken while nothing else uses the store, so that an alias set in between, or a
+    version that goes on from another, is seen. A version disappears whole, and its number is never
+    given again. What killed processes left behind goes, too: half-built versions, and trainings
+    that nobody took up for a week. Raises StoreError while something reads, trains or sets an alias
+    in this store.
     """
     freed = 0
     with store.exclusively("remove versions"):
@@ -82,7 +87,7 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
 
 
 def _manifests(store: Store) -> dict[Ref, Manifest]:
-    """All versions by experiment, level, date and number."""
+    """Return all versions by experiment, level, date and number."""
     return {
         ref: store.manifest(ref)
         for experiment in store.experiments()

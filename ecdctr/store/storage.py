@@ -1,4 +1,7 @@
-"""What a store needs of the place where it lies, and which places there are: a local folder, or object storage."""
+"""What a store needs of the place where it lies, and which places there are.
+
+A local folder, or object storage.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,9 @@ CONDITIONAL = {
 class Storage(Protocol):
     """Documents, logs and folders under a root.
 
-    A document is a small file. A log is a list of documents that only grows. A folder of a group ("production/actr")
-    has a name ("2026-03-01/v0001") and files that never change; it is there as a whole or not at all.
+    A document is a small file. A log is a list of documents that only grows. A folder of a group
+    ("production/actr") has a name ("2026-03-01/v0001") and files that never change; it is there as
+    a whole or not at all.
     """
 
     @property
@@ -41,16 +45,19 @@ class Storage(Protocol):
     local: Path  # on this machine: what is being built, how far trainings are
 
     def check(self) -> None:
-        """Leaves nothing behind; raises StoreError, with the mend, if the place cannot be written as needed."""
+        """Try to write, and leave nothing behind.
+
+        Raises StoreError, with the mend, if the place cannot be written as needed.
+        """
 
     def experiments(self) -> list[str]:
-        """Names that hold something, sorted."""
+        """Return the names of experiments that hold something, sorted."""
 
     def add_experiment(self, name: str, content: bytes) -> bool:
         """Create an experiment's document; False if it exists already."""
 
     def read(self, key: str) -> bytes | None:
-        """A document, None if there is none."""
+        """Return a document, None if there is none."""
 
     def create(self, key: str, content: bytes) -> bool:
         """Create a document, whole; False if it exists already."""
@@ -58,21 +65,29 @@ class Storage(Protocol):
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Add to a log; returns the number that the record got, 1 being the first.
 
-        Idempotent: content that the log has already is not added again, so that each record needs something of its own.
-        With `after`, None if the log's last number is another one (0: the log is empty); nothing is added then.
+        Idempotent: content that the log has already is not added again, so that each record
+            needs something of its own.
+        With `after`, None if the log's last number is another one (0: the log is empty);
+            nothing is added then.
         """
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
-        """A log's records with their numbers, oldest first."""
+        """Return a log's records with their numbers, oldest first."""
 
     def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """The folders of a group, newest date and highest number first; `dated` groups have names like DATE/NAME."""
+        """Return the folders of a group, newest date and highest number first.
+
+        `dated` groups have names like DATE/NAME.
+        """
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
-        """One file of a folder, None if there is none."""
+        """Return one file of a folder, None if there is none."""
 
     def folder(self, group: str, name: str) -> Path:
-        """A folder on this machine, to read its files; it may not exist if the folder does not."""
+        """Return a folder on this machine, to read its files.
+
+        It may not exist if the folder does not.
+        """
 
     def add(
         self,
@@ -82,9 +97,10 @@ class Storage(Protocol):
         seal: Callable[[str], None],
         finished: Callable[[], bool],
     ) -> str | None:
-        """Make a local folder the next version of a date, all or nothing; None if `finished` says that it need not be.
+        """Make a local folder the next version of a date, all or nothing.
 
-        `seal` is told the version before anybody can see it, to write it into the folder.
+        None if `finished` says that it need not be. `seal` is told the version before anybody can
+        see it, to write it into the folder.
         """
 
     def replace(self, folder: Path, group: str, name: str) -> None:
@@ -94,22 +110,29 @@ class Storage(Protocol):
         """Take a folder away, whole at once; its version is never given again."""
 
     def removed(self, group: str, name: str) -> bool:
-        """Whether a folder was taken away on purpose."""
+        """Tell whether a folder was taken away on purpose."""
 
     def clean(self, older_than_seconds: float) -> int:
-        """Remove what killed processes left and nobody took up for so long; returns the bytes freed."""
+        """Remove what killed processes left and nobody took up for so long.
+
+        Returns the bytes freed.
+        """
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """While held, nothing is removed."""
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
-        """While held, nobody uses the store; raises BlockingIOError, with the reason, if somebody does."""
+        """Keep everybody else from the store.
+
+        Raises BlockingIOError, with the reason, if somebody uses it.
+        """
 
 
 def absolute(root: Path | str) -> Path | str:
-    """A path made absolute, a URL as it is; file:// and local:// are paths, gcs:// is fsspec's other word for gs://.
+    """Return a path made absolute, a URL as it is.
 
-    Raises StoreError for what is neither, and for a path at which, or above which, a file stands.
+    File:// and local:// are paths, gcs:// is fsspec's other word for gs://. Raises StoreError for
+    what is neither, and for a path at which, or above which, a file stands.
     """
     text = str(root).removeprefix("file://").removeprefix("local://")
     if not text.strip() or lacks_a_slash(text):
@@ -132,20 +155,21 @@ def absolute(root: Path | str) -> Path | str:
 
 @lru_cache(maxsize=16)
 def open_storage(root: Path | str) -> Storage:
-    """The storage of a path or URL; raises StoreError for a URL that cannot hold one."""
+    """Return the storage of a path or URL; raises StoreError for a URL that cannot hold one."""
     root = absolute(root)
     if isinstance(root, Path):
         return LocalStorage(root)
     scheme = root.partition(URL)[0]
     if scheme not in CONDITIONAL:
         raise StoreError(
-            f"The store {root}: {scheme}:// has no conditional writes, without which two writers could publish one "
-            "version; use a folder, or a URL of s3://, gs:// or az://."
+            f"The store {root}: {scheme}:// has no conditional writes, without which two writers "
+            "could publish one version; use a folder, or a URL of s3://, gs:// or az://."
         )
     try:
         from ecdctr.store.objects import ObjectStorage
     except ImportError:
         raise StoreError(
-            f"The store {root} lies on object storage, which needs the extra 'objects': pip install 'ecdctr[objects]'"
+            f"The store {root} lies on object storage, which needs the extra 'objects': pip "
+            "install 'ecdctr[objects]'"
         ) from None
     return ObjectStorage(root)

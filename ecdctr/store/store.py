@@ -1,4 +1,4 @@
-"""Publish, resolve as of a date, aliases, lineage and verification of versions, wherever the store lies."""
+"""Versions: publish, resolve as of a date, aliases, lineage and verification."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class AliasRecord(NamedTuple):
 
 
 class Store:
-    """Versions under a root, a folder or a URL: <root>/<experiment>/<level>/<data date>/<version>/."""
+    """Versions under a root, which is a folder or a URL.
+
+    They lie at <root>/<experiment>/<level>/<data date>/<version>/.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self.storage = open_storage(root)
@@ -53,7 +56,7 @@ class Store:
         """Where the store lies: a path, or a URL as text."""
         return self.storage.root
 
-    # -- experiments ---------------------------------------------------------------------------------------------
+    # -- experiments -------------------------------------------------------------------------------
 
     def create_experiment(self, name: str, parent: str = PRODUCTION) -> None:
         """Declare an experiment whose resolves fall back to its parent; production has none.
@@ -72,7 +75,7 @@ class Store:
             )
 
     def parent_of(self, experiment: str) -> str | None:
-        """The experiment where a resolve goes on, None at production."""
+        """Return the experiment where a resolve goes on, None at production."""
         if experiment == PRODUCTION:
             return None
         check_name(experiment)
@@ -80,14 +83,17 @@ class Store:
         return str(json.loads(content)["parent"]) if content else PRODUCTION
 
     def experiments(self) -> list[str]:
-        """Names of all experiments that hold something, sorted."""
+        """Return names of all experiments that hold something, sorted."""
         return self.storage.experiments()
 
-    # -- publishing ----------------------------------------------------------------------------------------------
+    # -- publishing --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """A private folder to build a version in; removed if it was not published. Nothing is removed meanwhile."""
+        """Make a private folder to build a version in; removed if it was not published.
+
+        Nothing is removed meanwhile.
+        """
         folder = self.storage.local / ".staging" / uuid.uuid4().hex
         with self.in_use():
             durable.make_dir(folder)
@@ -99,8 +105,8 @@ class Store:
     def publish(self, folder: Path, manifest: Manifest, force: bool = False) -> Manifest:
         """Make a staged folder a version, all or nothing; returns the manifest as stored.
 
-        Two writers never share a number. A finished version with the same fingerprint wins over the new one unless
-        `force`.
+        Two writers never share a number. A finished version with the same fingerprint wins over the
+        new one unless `force`.
         """
         check_name(manifest.experiment)
         entries = {
@@ -131,13 +137,13 @@ class Store:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """For the time of whatever reads versions or writes: nothing is removed from under it. May be nested."""
+        """Keep what reads or writes from removals; may be nested."""
         with self.storage.in_use():
             yield
 
     @contextlib.contextmanager
     def exclusively(self, what: str) -> Iterator[None]:
-        """Nothing trains or evaluates meanwhile; raises StoreError if something does now."""
+        """Keep everything from training and evaluating; raises StoreError if something does now."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self.storage.exclusively())
@@ -145,18 +151,21 @@ class Store:
                 raise StoreError(f"Cannot {what} in {self.root}: {error}.") from None
             yield
 
-    # -- reading -------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def path(self, ref: Ref) -> Path:
-        """The folder of a version on this machine."""
+        """Return the folder of a version on this machine."""
         return self.storage.folder(*_place(ref))
 
     def progress(self, fingerprint: str) -> Path:
-        """Where a training with this fingerprint saves how far it is."""
+        """Return where a training with this fingerprint saves how far it is."""
         return self.storage.local / ".progress" / f"{fingerprint}.safetensors"
 
     def manifest(self, ref: Ref) -> Manifest:
-        """Read a version's manifest; raises StoreError if it is missing, unreadable, or another version's."""
+        """Read a version's manifest.
+
+        Raises StoreError if it is missing, unreadable, or another version's.
+        """
         where = f"{self.root}/{ref}/manifest.json"
         content = self.storage.file(*_place(ref), "manifest.json")
         if content is None:
@@ -165,18 +174,22 @@ class Store:
             manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
             raise StoreError(
-                f"{where} cannot be read: {error.error_count()} problems, first: {error.errors()[0]['msg']}."
+                f"{where} cannot be read: {error.error_count()} problems, first: "
+                f"{error.errors()[0]['msg']}."
             ) from None
         if manifest.ref != ref:
             raise StoreError(f"{where} cannot be read: it says that it is {manifest.ref}.")
         return manifest
 
     def versions(self, experiment: str, level: str) -> list[Ref]:
-        """All versions of a level, oldest data date and number first."""
+        """Return all versions of a level, oldest data date and number first."""
         return list(self._newest_first(experiment, level))[::-1]
 
     def newest(self, experiment: str, level: str, as_of: dt.date = dt.date.max) -> Ref | None:
-        """The version with the newest data date, up to `as_of`, in an experiment itself, without reading the others."""
+        """Return the version with the newest data date, up to `as_of`.
+
+        Of the experiment itself; the manifests of the others are not read.
+        """
         return next(
             (ref for ref in self._newest_first(experiment, level) if ref.date <= as_of), None
         )
@@ -189,7 +202,7 @@ class Store:
                     yield Ref(experiment, level, dt.date.fromisoformat(date), version)
 
     def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
-        """The newest finished version of that date with that fingerprint."""
+        """Return the newest finished version of that date with that fingerprint."""
         for ref in self._newest_first(experiment, level):
             if ref.date < date:
                 break
@@ -198,7 +211,10 @@ class Store:
         return None
 
     def resolve(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref | None:
-        """The newest version whose data ends on or before `as_of`, here or else in the parent experiment."""
+        """Return the newest version whose data ends on or before `as_of`.
+
+        In this experiment, or else in its parent.
+        """
         current: str | None = experiment
         while current:
             known = self.newest(current, level, as_of)
@@ -228,25 +244,26 @@ class Store:
             )
         return ref
 
-    # -- results beside the versions -------------------------------------------------------------------------------
+    # -- results beside the versions ---------------------------------------------------------------
 
     def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
-        """Keep a staged folder as the evaluation of a version on a day, in place of an earlier one."""
+        """Keep a staged folder as a version's evaluation on a day, in place of an earlier one."""
         self.storage.replace(
             folder, _evaluations(ref.experiment, ref.level), _evaluation(ref, date)
         )
 
     def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
-        """The folder of an evaluation on this machine, None if there is none."""
+        """Return the folder of an evaluation on this machine, None if there is none."""
         folder = self.storage.folder(
             _evaluations(ref.experiment, ref.level), _evaluation(ref, date)
         )
         return folder.resolve() if folder.exists() else None  # not what replaces it meanwhile
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
-        """The metrics of a version on a day; None if it was not evaluated.
+        """Return the metrics of a version on a day; None if it was not evaluated.
 
-        Under 'verdict' lies the gate's newest verdict of that day, None if there is none on these very examples.
+        Under 'verdict' lies the gate's newest verdict of that day, None if there is none on these
+        very examples.
         """
         folder = self.evaluation(ref, date)
         if folder is None:
@@ -261,16 +278,19 @@ class Store:
         return content | {"verdict": verdicts[-1] if verdicts else None}
 
     def add_verdict(self, ref: Ref, verdict: dict[str, Any]) -> None:
-        """Keep what the gate found: at least its date, and under 'examples' the data of each day that it rests on."""
+        """Keep what the gate found.
+
+        At least its date, and under 'examples' the data of each day that it rests on.
+        """
         content = json.dumps({"id": uuid.uuid4().hex, **verdict}, default=str).encode()
         self.storage.append(_verdicts(ref), content)
 
     def verdicts(self, ref: Ref) -> list[dict[str, Any]]:
-        """All verdicts on a version, oldest first."""
+        """Return all verdicts on a version, oldest first."""
         return [json.loads(content) for _, content in self.storage.records(_verdicts(ref))]
 
     def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
-        """Which version was evaluated on which day: newest day first, of a day's versions the newest first."""
+        """Yield which version was evaluated on which day, newest day and version first."""
         for name in self.storage.names(_evaluations(experiment, level)):
             day, _, version = name.partition("/")
             date, _, number = version.partition(".")
@@ -280,36 +300,46 @@ class Store:
             )
 
     def save_study(self, folder: Path, name: str) -> None:
-        """Keep a staged folder as a study's results, in place of earlier ones; raises StoreError for a bad name."""
+        """Keep a staged folder as a study's results, in place of earlier ones.
+
+        Raises StoreError for a bad name.
+        """
         check_name(name)
         self.storage.replace(folder, STUDIES, name)
 
     def study(self, name: str) -> Path:
-        """The folder of a study's results on this machine; raises StoreError for a bad name."""
+        """Return the folder of a study's results on this machine.
+
+        Raises StoreError for a bad name.
+        """
         check_name(name)
         return self.storage.folder(STUDIES, name)
 
     def studies(self) -> list[str]:
-        """Names of the studies that have results, sorted."""
+        """Return names of the studies that have results, sorted."""
         return sorted(name for name in self.storage.names(STUDIES, dated=False))
 
     def save_matrix_row(self, ref: Ref, basis: str, content: bytes) -> None:
-        """Keep a version's row of a forgetting matrix, a Parquet file; `basis` names what it rests on, the first stays."""
+        """Keep a version's row of a forgetting matrix, a Parquet file.
+
+        `basis` names what it rests on, the first stays.
+        """
         self.storage.create(_matrix_row(ref, basis), content)
 
     def matrix_row(self, ref: Ref, basis: str) -> bytes | None:
-        """What save_matrix_row kept."""
+        """Return what save_matrix_row kept."""
         return self.storage.read(_matrix_row(ref, basis))
 
-    # -- aliases -------------------------------------------------------------------------------------------------
+    # -- aliases -----------------------------------------------------------------------------------
 
     def set_alias(
         self, alias: str, ref: Ref, reason: str, kind: Kind = Kind.PROMOTE, after: int | None = None
     ) -> AliasRecord:
         """Point an alias of the version's experiment and level at it; the history is kept.
 
-        With `after`, only if the alias's newest record still has that number (0: there is none). Raises StoreError for
-        an unknown alias or a version that is not there, TryAgain for a record that came in between.
+        With `after`, only if the alias's newest record still has that number (0: there is none).
+        Raises StoreError for an unknown alias or a version that is not there, TryAgain for a record
+        that came in between.
         """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
@@ -322,13 +352,16 @@ class Store:
         if number is None:
             found = self.alias_history(alias, ref.experiment, ref.level)[-1]
             raise TryAgain(
-                f"'{alias}' of {ref.experiment}/{ref.level} was set to {found.ref} meanwhile ({found.reason}); "
-                f"{ref} was not set. Run the command again."
+                f"'{alias}' of {ref.experiment}/{ref.level} was set to {found.ref} meanwhile "
+                f"({found.reason}); {ref} was not set. Run the command again."
             )
         return AliasRecord(number, ref, at, reason, kind)
 
     def advance(self, alias: str, ref: Ref, reason: str, kind: Kind) -> None:
-        """Point an alias at a version unless it points at a newer one, whoever else sets it meanwhile."""
+        """Point an alias at a version unless it points at a newer one.
+
+        Whoever else sets it meanwhile.
+        """
         while True:
             history = self.alias_history(alias, ref.experiment, ref.level)
             if history and history[-1].ref.age >= ref.age:
@@ -340,25 +373,25 @@ class Store:
     def alias_history(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> list[AliasRecord]:
-        """All records of an alias, oldest first."""
+        """Return all records of an alias, oldest first."""
         found = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
         return [_alias_record(number, json.loads(content)) for number, content in found]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
-        """The version an alias points at, None if it was never set."""
+        """Return the version an alias points at, None if it was never set."""
         history = self.alias_history(alias, experiment, level)
         return history[-1].ref if history else None
 
     def serving(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord | None:
-        """The newest record of `serving`, None if nothing ever served."""
+        """Return the newest record of `serving`, None if nothing ever served."""
         history = self.alias_history("serving", experiment, level)
         return history[-1] if history else None
 
     def rollback(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord:
         """Point `serving` back at the version that served before the present one.
 
-        A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if nothing is left, TryAgain
-        when `serving` was set meanwhile.
+        A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if
+        nothing is left, TryAgain when `serving` was set meanwhile.
         """
         history = self.alias_history("serving", experiment, level)
         stack = served_before(history)
@@ -369,10 +402,10 @@ class Store:
         reason = f"rollback from {stack[-1]}"
         return self.set_alias("serving", stack[-2], reason, Kind.ROLLBACK, history[-1].number)
 
-    # -- lineage and verification ----------------------------------------------------------------------------------
+    # -- lineage and verification ------------------------------------------------------------------
 
     def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
-        """The version and everything it descends from that retention has left, nearest first."""
+        """Return the version and all it descends from that retention has left, nearest first."""
         found: dict[Ref, Manifest] = {}
         queue = [ref]
         while queue:
@@ -387,7 +420,7 @@ class Store:
         return found
 
     def removed(self, ref: Ref) -> bool:
-        """Whether retention has taken a version away."""
+        """Tell whether retention has taken a version away."""
         return self.storage.removed(*_place(ref))
 
     def verify(self) -> list[str]:
@@ -400,13 +433,19 @@ class Store:
         return problems
 
     def check(self, ref: Ref) -> None:
-        """Re-hash a version's files before something is built on them; raises StoreError that names the damaged one."""
+        """Re-hash a version's files before something is built on them.
+
+        Raises StoreError that names the damaged one.
+        """
         problems = self._damages(ref)
         if problems:
             raise StoreError(" ".join(problems))
 
     def _damages(self, ref: Ref) -> list[str]:
-        mend = f"train it again: ecdctr train {ref.level} --date {ref.date} --experiment {ref.experiment} --force."
+        mend = (
+            f"train it again: ecdctr train {ref.level} --date {ref.date} --experiment "
+            f"{ref.experiment} --force."
+        )
         try:
             manifest = self.manifest(ref)
         except StoreError as error:
@@ -444,7 +483,10 @@ class Store:
 
 
 def served_before(history: list[AliasRecord]) -> list[Ref]:
-    """What a rollback walks back through, the present version last: promotions push, a rollback pops."""
+    """Return what a rollback walks back through, the present version last.
+
+    Promotions push, a rollback pops.
+    """
     stack: list[Ref] = []
     for record in history:
         if record.kind == Kind.ROLLBACK and record.ref in stack:
@@ -456,7 +498,10 @@ def served_before(history: list[AliasRecord]) -> list[Ref]:
 
 
 def _alias_record(number: int, raw: dict[str, str]) -> AliasRecord:
-    """A record as stored; records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'."""
+    """Return a record as stored.
+
+    Records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'.
+    """
     kind = raw.get("kind")
     if kind is None:
         before = raw["reason"].removeprefix("rollback from ")
@@ -466,12 +511,12 @@ def _alias_record(number: int, raw: dict[str, str]) -> AliasRecord:
 
 
 def experiment_of(study: str, variant: str, seed: int) -> str:
-    """The experiment of a study's variant and seed."""
+    """Return the experiment of a study's variant and seed."""
     return f"{study}.{variant}.s{seed}"
 
 
 def _place(ref: Ref) -> tuple[str, str]:
-    """The group and the name of a version's folder."""
+    """Return the group and the name of a version's folder."""
     return _group(ref.experiment, ref.level), f"{ref.date}/{ref.version}"
 
 
@@ -492,7 +537,10 @@ def _matrix_row(ref: Ref, basis: str) -> str:
 
 
 def _group(experiment: str, name: str) -> str:
-    """A group of an experiment; names come from params and command lines and must not lead out of the store."""
+    """Return a group of an experiment.
+
+    Names come from params and command lines and must not lead out of the store.
+    """
     check_name(experiment)
     check_name(name)
     return f"{experiment}/{name}"
@@ -502,5 +550,6 @@ def check_name(name: str) -> None:
     """Raise StoreError for a name that an experiment or a study cannot have."""
     if not NAME.match(name):
         raise StoreError(
-            f"'{name}' cannot be a name here; use lower-case letters, digits, '_', '-' or '.', at most 63 characters."
+            f"'{name}' cannot be a name here; use lower-case letters, digits, '_', '-' or '.', at "
+            "most 63 characters."
         )
