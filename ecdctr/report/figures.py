@@ -1,4 +1,7 @@
-"""What the figures of studies share: a grey that is legible on light and on dark pages, PNG without a background."""
+"""What the figures of studies share.
+
+A grey that is legible on light and on dark pages, PNG without a background.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ GREY = "#7d8894"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure without a window behind it; sizes in inches."""
+    """Return a figure without a window behind it; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height))
 
 
 def grey(all_axes: list[Axes]) -> None:
-    """Ticks, labels, titles and frames in grey."""
+    """Draw ticks, labels, titles and frames in grey."""
     for axes in all_axes:
         axes.tick_params(colors=GREY)
         for text in (axes.xaxis.label, axes.yaxis.label, axes.title):

@@ -18,7 +18,10 @@ def rendered(markdown: str) -> str:
 
 
 def as_html(markdown: str, folder: Path) -> str:
-    """The page; pictures that it names are read from `folder`. HTML inside the Markdown is shown as text."""
+    """Return the page; pictures that it names are read from `folder`.
+
+    HTML inside the Markdown is shown as text.
+    """
 
     def inlined(found: re.Match[str]) -> str:
         return f'src="data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")}"'
