@@ -1,4 +1,7 @@
-"""Folders copied to this machine: bounded in size, used by many processes at once, checked when they are first used."""
+"""Folders copied to this machine.
+
+Bounded in size, used by many processes at once, checked when they are first used.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ DEFAULT_GB = 50.0
 
 
 class Cache:
-    """Copies under a root. A process that uses one holds a lock on it to its end, so that it is not thrown out."""
+    """Copies under a root.
+
+    A process that uses one holds a lock on it to its end, so that it is not thrown out.
+    """
 
     def __init__(self, root: Path, limit_bytes: float) -> None:
         self.root, self.limit = root, limit_bytes
@@ -26,7 +32,10 @@ class Cache:
 
     @classmethod
     def of(cls, url: str) -> Cache:
-        """The cache of a URL: under ECDCTR_CACHE, at most ECDCTR_CACHE_GB; raises ConfigError for another value."""
+        """Return the cache of a URL: under ECDCTR_CACHE, at most ECDCTR_CACHE_GB.
+
+        Raises ConfigError for another value.
+        """
         root = Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "ecdctr")
         text = os.environ.get(LIMIT, str(DEFAULT_GB))
         try:
@@ -38,9 +47,11 @@ class Cache:
         return cls(root / hashlib.sha256(url.encode()).hexdigest()[:16], limit)
 
     def folder(self, key: str, fill: Callable[[Path], None], valid: Callable[[Path], bool]) -> Path:
-        """The copy of a key. `fill` makes it where there is none, or where `valid` finds that it is damaged.
+        """Return the copy of a key.
 
-        What `fill` raises leaves nothing behind. Others are thrown out for it, those not used for longest first.
+        `fill` makes it where there is none, or where `valid` finds that it is damaged. What `fill`
+        raises leaves nothing behind. Others are thrown out for it, those not used for longest
+        first.
         """
         target = self.root / "folders" / key
         if key in self._held:

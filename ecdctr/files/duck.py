@@ -1,4 +1,7 @@
-"""DuckDB as the whole project uses it: bounded, in UTC, and with paths that are names, never patterns."""
+"""DuckDB as the whole project uses it.
+
+Bounded, in UTC, and with paths that are names, never patterns.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from ecdctr.files import durable
 
 
 def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """Open a connection in memory with these bounds (DuckDB's own where None), e.g. '2GB', in UTC."""
+    """Open a connection in memory, in UTC, with these bounds, e.g. '2GB'.
+
+    None is DuckDB's own.
+    """
     connection = duckdb.connect()
     if memory:
         connection.execute(f"SET memory_limit = {literal(memory)}")
@@ -36,8 +42,8 @@ def identifier(name: str) -> str:
 def parquet(paths: Iterable[Path | str]) -> str:
     """Write the table function that reads exactly these Parquet files.
 
-    DuckDB takes every name for a glob pattern: `[`, `*` and `?` stand in brackets so that each means itself. Columns
-    come from the files alone, never from folders named key=value.
+    DuckDB takes every name for a glob pattern: `[`, `*` and `?` stand in brackets so that each
+    means itself. Columns come from the files alone, never from folders named key=value.
     """
     names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", str(path))) for path in paths)
     return f"read_parquet([{names}], hive_partitioning = false)"
@@ -46,8 +52,8 @@ def parquet(paths: Iterable[Path | str]) -> str:
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
     """Write a query's result as Parquet, whole or not at all; the same bytes for the same rows.
 
-    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and writes that down; so it
-    does not look at them here.
+    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and
+    writes that down; so it does not look at them here.
     """
     durable.make_dir(target.parent)
     with durable.replacing(target) as temporary:

@@ -1,4 +1,7 @@
-"""The file operations that everything durable is made of, each one step that can crash; tests crash between them."""
+"""The file operations that everything durable is made of, each one step that can crash.
+
+Tests crash between them.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def create_exclusive(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write; it takes its place when the block ends well, else it goes away."""
+    """Write a temporary file beside `path` that takes its place when the block ends well."""
     temporary = path.parent / f".{uuid.uuid4().hex}"
     try:
         yield temporary
@@ -70,11 +73,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_dir(source: Path, target: Path) -> None:
-    """Put a finished directory in place of an older one of the same name; at every moment one of the two is there.
+    """Put a finished directory in place of an older one of the same name.
 
-    The name is a symbolic link to a hidden directory beside it, and changes by one rename. What the link pointed at
-    before stays until the next time, for those who are reading it. For one writer at a time; a plain directory of that
-    name, as older versions made them, is taken over (dying in that moment hides it).
+    At every moment one of the two is there. The name is a symbolic link to a hidden directory
+    beside it, and changes by one rename. What the link pointed at before stays until the next time,
+    for those who are reading it. For one writer at a time; a plain directory of that name, as older
+    versions made them, is taken over (dying in that moment hides it).
     """
     place = target.parent / f".{target.name}~{uuid.uuid4().hex}"
     before = target.parent / os.readlink(target) if target.is_symlink() else None
@@ -93,19 +97,19 @@ def replace_dir(source: Path, target: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder, by its path inside."""
+    """Return SHA-256 of every file of a folder, by its path inside."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
 
 
 def has_files(folder: Path, expected: dict[str, str]) -> bool:
-    """Whether a folder has all of these files with these digests."""
+    """Tell whether a folder has all of these files with these digests."""
     return all(
         (folder / name).exists() and sha256(folder / name) == digest
         for name, digest in expected.items()
@@ -116,7 +120,8 @@ def has_files(folder: Path, expected: dict[str, str]) -> bool:
 def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold an advisory lock for the block; released by the kernel when the process dies.
 
-    Any number of shared holders, or one exclusive one. Without `wait`, raises BlockingIOError if it is taken.
+    Any number of shared holders, or one exclusive one. Without `wait`, raises BlockingIOError if it
+    is taken.
     """
     make_dir(path.parent)
     with path.open("a") as file:

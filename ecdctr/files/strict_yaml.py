@@ -1,8 +1,9 @@
-"""Reads YAML that people write: the core schema of YAML 1.2, and nothing that is silently something else.
+"""Reads YAML that people write.
 
-YAML 1.1, which PyYAML reads by default, takes the last of two equal keys, `no` for false, 010 for
-eight, 1:30 for ninety and 1e-3 for a text. Here a key given twice is refused, a date stays text (its
-field knows what a date is), and numbers are what they look like; what begins with a zero too many is text.
+The core schema of YAML 1.2, and nothing that is silently something else. YAML 1.1, which PyYAML
+reads by default, takes the last of two equal keys, `no` for false, 010 for eight, 1:30 for ninety
+and 1e-3 for a text. Here a key given twice is refused, a date stays text (its field knows what a
+date is), and numbers are what they look like; what begins with a zero too many is text.
 """
 
 from __future__ import annotations

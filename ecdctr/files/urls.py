@@ -1,4 +1,7 @@
-"""What looks like a URL: whoever takes a folder refuses it, whoever takes both wants it with two slashes."""
+"""What looks like a URL.
+
+Whoever takes a folder refuses it, whoever takes both wants it with two slashes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ SCHEME = re.compile(
 
 
 def looks_like_url(text: object) -> bool:
-    """Say whether a text starts like a URL, also with one slash, to which pathlib shortens two: s3:/bucket."""
+    """Say whether a text starts like a URL, also with one slash, to which pathlib shortens two.
+
+    S3:/bucket.
+    """
     return SCHEME.match(str(text)) is not None
 
 
