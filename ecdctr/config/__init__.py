@@ -1,4 +1,7 @@
-"""The configuration: `config` is the whole, `terms` the shared words, every other file a section."""
+"""The configuration.
+
+`config` is the whole, `terms` the shared words, every other file a section.
+"""
 
 from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.config import Config, digest, load_config, merged

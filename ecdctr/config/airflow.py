@@ -29,8 +29,10 @@ class AirflowSettings(Section):
     )
     daily_cron: str = Field(
         "0 0 * * *",
-        description="of CPM and A-CTR, UTC; '0 3 * * *' leaves late data three hours and reads the day that ended "
-        "at midnight",
+        description=(
+            "of CPM and A-CTR, UTC; '0 3 * * *' leaves late data three hours and reads "
+            "the day that ended at midnight"
+        ),
     )
     pool: str = Field(
         "gpu", pattern=r"^[A-Za-z0-9_.-]{1,250}$", description="Airflow pool that bounds trainings"
@@ -44,8 +46,11 @@ class AirflowSettings(Section):
         0,
         ge=0,
         le=10_080,
-        description="how long no file of a day may have come or changed before a run reads it; without a marker "
-        "(data.ready: files) longer than the longest pause between two files of one delivery",
+        description=(
+            "how long no file of a day may have come or changed before a run reads it; "
+            "without a marker (data.ready: files) longer than the longest pause between "
+            "two files of one delivery"
+        ),
     )
     poke_seconds: float = Field(
         60, gt=0, le=86_400, description="how often a waiting run looks for the day"
@@ -54,13 +59,18 @@ class AirflowSettings(Section):
         None,
         gt=0,
         le=8760,
-        description="after which a run that is not done is reported. Airflow 3.3.2 cannot clear a failed run before "
-        "this time is up, hence none by default; a failed task is reported anyway, also one whose day did not arrive",
+        description=(
+            "after which a run that is not done is reported. Airflow 3.3.2 cannot clear a "
+            "failed run before this time is up, hence none by default; a failed task is "
+            "reported anyway, also one whose day did not arrive"
+        ),
     )
     alert_webhook_env: str | None = Field(
         None,
         pattern=ENVIRONMENT_NAME,
-        description="environment variable that holds the URL of a webhook for alerts; none: the log alone",
+        description=(
+            "environment variable that holds the URL of a webhook for alerts; none: the log alone"
+        ),
     )
     kubernetes: Kubernetes = Field(
         Kubernetes(), description="the pods, where execution is kubernetes"

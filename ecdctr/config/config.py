@@ -59,7 +59,8 @@ class Config(Section):
     def _overlays(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if DEFAULT in variants:
             raise ValueError(
-                f"'{DEFAULT}' is the configuration without an overlay; give the variant another name"
+                f"'{DEFAULT}' is the configuration without an overlay; give the variant another "
+                "name"
             )
         for name, overlay in variants.items():
             for key in ("variants", "tables", "tuning"):
@@ -95,7 +96,8 @@ class Config(Section):
         pods = self.airflow.kubernetes
         if pods.spark and self.data.engine != "spark":
             raise ValueError(
-                "airflow.kubernetes.spark is set, but DuckDB prepares; set data.engine: spark, or remove it"
+                "airflow.kubernetes.spark is set, but DuckDB prepares; set data.engine: spark, or "
+                "remove it"
             )
         if (
             pods.spark
@@ -103,19 +105,21 @@ class Config(Section):
             and "ECDCTR_CACHE" not in pods.environment
         ):
             raise ValueError(
-                f"airflow.kubernetes.spark: executors read the driver's copies of {self.data.root}; set "
-                f"airflow.kubernetes.environment.ECDCTR_CACHE to a folder on the volume, like {pods.mount_path}/cache"
+                "airflow.kubernetes.spark: executors read the driver's copies of "
+                f"{self.data.root}; set airflow.kubernetes.environment.ECDCTR_CACHE to a folder on "
+                f"the volume, like {pods.mount_path}/cache"
             )
         if self.snapshots.history and self.network.history == "none":
             raise ValueError(
-                "snapshots.history needs the click history; set network.history: target_attention or mean"
+                "snapshots.history needs the click history; set network.history: target_attention "
+                "or mean"
             )
         categorical = {f.name for f in self.features if (f.side, f.kind) == ("item", "categorical")}
         for name in self.memory.features or ():
             if name not in categorical:
                 raise ValueError(
-                    f"memory.features: '{name}' is no categorical feature of items; expected some of "
-                    f"{', '.join(sorted(categorical)) or 'none, since none is declared'}"
+                    f"memory.features: '{name}' is no categorical feature of items; expected some "
+                    f"of {', '.join(sorted(categorical)) or 'none, since none is declared'}"
                 )
         return self
 
@@ -153,11 +157,11 @@ class Config(Section):
         return span + (max(windows) if self.snapshots.point_in_time else 0)
 
     def training(self, level: Level) -> Training:
-        """The optimisation settings of a level."""
+        """Return the optimisation settings of a level."""
         return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]
 
     def chained(self, level: Level) -> bool:
-        """Whether each day's version goes on from that of the day before."""
+        """Tell whether each day's version goes on from that of the day before."""
         return {
             "tpm": False,  # weekly, and each version from the one before it, whichever that is
             "cpm": self.cpm.refresh == "incremental",
@@ -165,7 +169,10 @@ class Config(Section):
         }[level]
 
     def relevant(self, level: Level) -> dict[str, Any]:
-        """The settings that can change a level's result; their digest enters the fingerprint."""
+        """Return the settings that can change a level's result.
+
+        Their digest enters the fingerprint.
+        """
         data_keys = {
             "history_length",
             "lookback_days",
@@ -189,7 +196,7 @@ class Config(Section):
         return parts
 
     def with_variant(self, name: str | None) -> Config:
-        """This configuration with the named overlay applied.
+        """Return this configuration with the named overlay applied.
 
         Raises ConfigError for an unknown name or an overlay that does not validate.
         """
@@ -203,11 +210,17 @@ class Config(Section):
         return self.with_overlay(self.variants[name], f"variant '{name}'")
 
     def with_overlay(self, overlay: dict[str, Any], where: str) -> Config:
-        """This configuration with some keys changed; raises ConfigError that names `where` if it does not validate."""
+        """Return this configuration with some keys changed.
+
+        Raises ConfigError that names `where` if it does not validate.
+        """
         return validated(Config, merged(self.model_dump(mode="json"), overlay), where)
 
     def with_overrides(self, seed: int | None, hold_out_every: int | None = None) -> Config:
-        """This configuration with another seed, or with ads held out; None leaves what stands."""
+        """Return this configuration with another seed, or with ads held out.
+
+        None leaves what stands.
+        """
         changed: dict[str, Any] = {} if seed is None else {"seed": seed}
         if hold_out_every is not None:
             changed["actr"] = {"hold_out_every": hold_out_every}
@@ -250,14 +263,14 @@ def _try_tuning(config: Config, path: Path) -> None:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON-serialisable value in canonical form."""
+    """Return SHA-256 of a JSON-serialisable value in canonical form."""
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """A dotted key as nested sections."""
+    """Return a dotted key as nested sections."""
     for name in reversed(key.split(".")):
         value = {name: value}
     return cast("dict[str, Any]", value)

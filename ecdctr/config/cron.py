@@ -1,4 +1,7 @@
-"""Whether a text is a schedule that cron can keep; no library, since a configuration loads without Airflow."""
+"""Whether a text is a schedule that cron can keep.
+
+No library, since a configuration loads without Airflow.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def cron_problem(text: str) -> str | None:
 
 
 def _values(field: str, low: int, high: int, names: tuple[str, ...]) -> set[int]:
-    """The numbers that a field stands for; none if a part of it cannot be read."""
+    """Return the numbers that a field stands for; none if a part of it cannot be read."""
     values: set[int] = set()
     for part in field.split(","):
         match = PART.fullmatch(part)
@@ -58,7 +61,7 @@ def _values(field: str, low: int, high: int, names: tuple[str, ...]) -> set[int]
 
 
 def _number(text: str, low: int, names: tuple[str, ...]) -> int:
-    """A number or a name as a number; -1 for anything else."""
+    """Return a number or a name as a number; -1 for anything else."""
     if text.lower() in names:
         return names.index(text.lower()) + (low if low else 0)
     return int(text) if text.isdigit() and len(text) < 3 else -1

@@ -37,8 +37,8 @@ class Feature(Section):
     def _check(self) -> Feature:
         if self.name in RESERVED_COLUMNS:
             raise ValueError(
-                f"'{self.name}' is a column of the contract itself, or one that preparation makes, and "
-                "cannot be declared as a feature; give the feature another name"
+                f"'{self.name}' is a column of the contract itself, or one that preparation makes, "
+                "and cannot be declared as a feature; give the feature another name"
             )
         if self.tpm and self.kind != "categorical":
             raise ValueError(
@@ -60,13 +60,18 @@ class Data(Section):
     )
     ready: Literal["files", "marker", "rows"] = Field(
         "files",
-        description="when a day is delivered: with its first file, with the marker beside its files, or when these "
-        "have as many rows as the marker says",
+        description=(
+            "when a day is delivered: with its first file, with the marker beside its "
+            "files, or when these have as many rows as the marker says"
+        ),
     )
     marker: str = Field(
         "_SUCCESS",
         pattern=r"^[A-Za-z0-9_.-]{1,100}$",
-        description="file in a day's folder, written after the others; for ready: rows its text is their number",
+        description=(
+            "file in a day's folder, written after the others; for ready: rows its text "
+            "is their number"
+        ),
     )
     allowed_missing_days: Days = Field(0, description="days of a window that may be missing")
     quarantine: bool = Field(
@@ -74,7 +79,9 @@ class Data(Section):
     )
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb",
-        description="what prepares examples with history and counts; both give the same (extra: spark)",
+        description=(
+            "what prepares examples with history and counts; both give the same (extra: spark)"
+        ),
     )
     duckdb_memory: str = Field(
         "2GB",
@@ -128,14 +135,17 @@ class Data(Section):
             )
         if self.quarantine and isinstance(self.root, str):
             raise ValueError(
-                f"data.quarantine writes bad rows beside the impressions, but data.root is the URL {self.root}; "
-                "set it to false, or copy the impressions into a folder"
+                "data.quarantine writes bad rows beside the impressions, but data.root is the URL "
+                f"{self.root}; set it to false, or copy the impressions into a folder"
             )
         return self
 
 
 class Quality(Section):
-    """When a day is too unlike the days before it; checked by `ecdctr validate` for the data date."""
+    """When a day is too unlike the days before it.
+
+    Checked by `ecdctr validate` for the data date.
+    """
 
     action: Literal["warn", "stop", "off"] = Field(
         "warn", description="what an unlike day does: a warning, an error, or nothing is checked"
@@ -157,13 +167,17 @@ class Quality(Section):
     max_psi: float = Field(
         0.25,
         gt=0,
-        description="population stability index of each categorical feature, less what sampling makes, rare values "
-        "pooled",
+        description=(
+            "population stability index of each categorical feature, less what sampling "
+            "makes, rare values pooled"
+        ),
     )
     rotation_days: int = Field(
         7,
         ge=1,
         le=MAX_DAYS,
-        description="days after which the mix of ads is renewed or repeats; a day is also compared with the one so "
-        "many days before, and with what that one showed",
+        description=(
+            "days after which the mix of ads is renewed or repeats; a day is also "
+            "compared with the one so many days before, and with what that one showed"
+        ),
     )

@@ -28,7 +28,9 @@ class Evaluation(Section):
         0.01,
         gt=0,
         le=1,
-        description="margin of the non-inferiority test: GAUC below the champion's that still serves",
+        description=(
+            "margin of the non-inferiority test: GAUC below the champion's that still serves"
+        ),
     )
     gate_max_log_loss_rise: float = Field(
         0.01, gt=0, le=1, description="the same for LogLoss, as a share of the champion's"
@@ -43,11 +45,15 @@ class Evaluation(Section):
         0.8,
         gt=0.05,
         lt=1,
-        description="a version is judged as soon as an equal one passes so surely, or after gate_days",
+        description=(
+            "a version is judged as soon as an equal one passes so surely, or after gate_days"
+        ),
     )
     gate_calibration: tuple[float, float] = Field(
         (0.5, 2.0),
-        description="lowest and highest ratio of predicted to observed clicks that the gate lets pass",
+        description=(
+            "lowest and highest ratio of predicted to observed clicks that the gate lets pass"
+        ),
     )
     gate_min_score_spread: float = Field(
         1e-4, ge=0, le=1, description="standard deviation of the predictions, at least"
@@ -66,7 +72,10 @@ class Evaluation(Section):
 
 
 class Tuning(Section):
-    """What `ecdctr tune` searches: the same number of trials for every row, from the same values."""
+    """What `ecdctr tune` searches.
+
+    The same number of trials for every row, from the same values.
+    """
 
     trials: int = Field(
         6,

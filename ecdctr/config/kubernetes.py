@@ -83,7 +83,9 @@ class Kubernetes(Section):
     tolerations: tuple[Toleration, ...] = Field((), description="of training pods")
     service: str = Field(
         "ecdctr",
-        description="headless service by which pods that train together find each other; LEVEL.shards",
+        description=(
+            "headless service by which pods that train together find each other; LEVEL.shards"
+        ),
     )
     port: int = Field(29400, ge=1, le=65535, description="at which they meet")
     service_account: str | None = Field(
@@ -104,5 +106,8 @@ class Kubernetes(Section):
     )
     spark: SparkPods | None = Field(
         None,
-        description="prepare CPM's and A-CTR's examples with executors in pods of their own; needs data.engine: spark",
+        description=(
+            "prepare CPM's and A-CTR's examples with executors in pods of their own; "
+            "needs data.engine: spark"
+        ),
     )

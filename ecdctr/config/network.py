@@ -22,8 +22,11 @@ class Snapshots(Section):
     )
     point_in_time: bool = Field(
         True,
-        description="train an impression of day t with the snapshots that were known on day t - 1, as serving would; "
-        "false, the paper's form: all days with those of the data date, which have seen their labels",
+        description=(
+            "train an impression of day t with the snapshots that were known on day t - "
+            "1, as serving would; false, the paper's form: all days with those of the "
+            "data date, which have seen their labels"
+        ),
     )
     aggregation: Literal[
         "self_attention", "newest", "mean", "concat", "gated", "time_decayed", "time_attention"
@@ -43,11 +46,14 @@ class Snapshots(Section):
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
 
     def as_of(self, date: dt.date) -> list[dt.date]:
-        """The K dates at which TPM is resolved for what is known on `date`, newest first."""
+        """Return the K dates at which TPM is resolved for what is known on `date`, newest first."""
         return [date - dt.timedelta(days=k * self.stride_days) for k in range(self.count)]
 
     def needed(self, date: dt.date) -> dt.date:
-        """The date at which a training for a data date must find a TPM, or it learns nothing of its vectors."""
+        """Return the date at which a training for a data date must find a TPM.
+
+        Or it learns nothing of its vectors.
+        """
         return date - dt.timedelta(days=self.point_in_time)
 
 
@@ -76,6 +82,7 @@ class Network(Section):
     def _check(self) -> Network:
         if self.embedding_dim % self.attention_heads:
             raise ValueError(
-                f"embedding_dim {self.embedding_dim} is not a multiple of attention_heads {self.attention_heads}"
+                f"embedding_dim {self.embedding_dim} is not a multiple of attention_heads "
+                f"{self.attention_heads}"
             )
         return self

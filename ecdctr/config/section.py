@@ -13,6 +13,9 @@ Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, numbers are finite, values never change after load."""
+    """Base of every section.
+
+    Unknown keys are errors, numbers are finite, values never change after load.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

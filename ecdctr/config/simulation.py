@@ -11,7 +11,10 @@ from ecdctr.config.section import MAX_DAYS, Section
 
 
 class Simulation(Section):
-    """A world that draws each impression's user anew; ecdctr/worlds/simulate.py has the model behind the numbers."""
+    """A world that draws each impression's user anew.
+
+    ecdctr/worlds/simulate.py has the model behind the numbers.
+    """
 
     kind: Literal["daily"] = Field("daily", description="each impression has a user drawn anew")
     start: dt.date = Field(dt.date(2026, 1, 1), description="first day")

@@ -32,17 +32,25 @@ class Training(Section):
         1,
         ge=1,
         le=4096,
-        description="parts that each day is read in, side by side; as many processes may train together "
-        "(ecdctr train --processes), and fewer give the same result. Part of the result's identity",
+        description=(
+            "parts that each day is read in, side by side; as many processes may train "
+            "together (ecdctr train --processes), and fewer give the same result. Part of "
+            "the result's identity"
+        ),
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of matrix products; bfloat16 trains faster where the processor has it (AVX512-BF16, AMX, GPUs)",
+        description=(
+            "of matrix products; bfloat16 trains faster where the processor has it "
+            "(AVX512-BF16, AMX, GPUs)"
+        ),
     )
     compile: bool = Field(
         False,
-        description="let torch.compile fuse the network: needs a C++ compiler and half a minute, and pays from some "
-        "ten million samples on",
+        description=(
+            "let torch.compile fuse the network: needs a C++ compiler and half a minute, "
+            "and pays from some ten million samples on"
+        ),
     )
     checkpoint_seconds: float = Field(
         60,
@@ -61,7 +69,8 @@ class Training(Section):
     def _even(self) -> Self:
         if self.batch_size % self.shards:
             raise ValueError(
-                f"shards {self.shards} do not divide batch_size {self.batch_size}; change one of them"
+                f"shards {self.shards} do not divide batch_size {self.batch_size}; change one of "
+                "them"
             )
         return self
 
@@ -72,8 +81,8 @@ class Training(Section):
 
 
 SKIP_MISSED_DAYS = (
-    "where a version goes on from the one before: leave out days since it that are further back than "
-    "window_days, and say so, instead of refusing"
+    "where a version goes on from the one before: leave out days since it that are further back "
+    "than window_days, and say so, instead of refusing"
 )
 
 
@@ -108,7 +117,10 @@ class Cpm(Training):
     )
     refresh: Literal["incremental", "window"] = Field(
         "incremental",
-        description="the version before goes on with the days since it, or from scratch on the whole window (paper)",
+        description=(
+            "the version before goes on with the days since it, or from scratch on the "
+            "whole window (paper)"
+        ),
     )
     first_window_days: int | None = Field(
         None,
@@ -124,7 +136,8 @@ class Cpm(Training):
     def _check(self) -> Cpm:
         if self.refresh == "window" and self.carry_optimizer:
             raise ValueError(
-                "carry_optimizer: CPM starts from scratch, there are no moments to carry; set refresh: incremental"
+                "carry_optimizer: CPM starts from scratch, there are no moments to carry; set "
+                "refresh: incremental"
             )
         if self.refresh == "window" and self.first_window_days:
             raise ValueError(
@@ -148,7 +161,9 @@ class Actr(Training):
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm",
-        description="start each day from the newest CPM, or continue yesterday's A-CTR with the new day",
+        description=(
+            "start each day from the newest CPM, or continue yesterday's A-CTR with the new day"
+        ),
     )
     batch_norm: Literal["keep", "reset_all"] = Field(
         "keep",
@@ -156,7 +171,9 @@ class Actr(Training):
     )
     freeze_aggregator: bool = Field(
         True,
-        description="keep CPM's snapshot aggregator as it is, so that its tables can be merged into one",
+        description=(
+            "keep CPM's snapshot aggregator as it is, so that its tables can be merged into one"
+        ),
     )
     lr_aggregator: float | None = Field(
         None, gt=0, le=10, description="of an aggregator that is not frozen"
@@ -169,13 +186,18 @@ class Actr(Training):
     )
     source: Literal["none", "keep", "ctnet"] = Field(
         "none",
-        description="take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), instead of weights",
+        description=(
+            "take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), "
+            "instead of weights"
+        ),
     )
     hold_out_every: int = Field(
         0,
         ge=0,
         le=10**9,
-        description="keep each n-th impression of ads out of training, for the forgetting matrix; 0: none",
+        description=(
+            "keep each n-th impression of ads out of training, for the forgetting matrix; 0: none"
+        ),
     )
     ewc: float = Field(
         0, ge=0, le=1e12, description="strength of elastic weight consolidation towards the parent"
@@ -189,11 +211,13 @@ class Actr(Training):
             )
         if self.natural_share < 1 and not self.natural_days:
             raise ValueError(
-                "natural_share is set, but natural_days is 0: no natural content is read; set natural_days"
+                "natural_share is set, but natural_days is 0: no natural content is read; set "
+                "natural_days"
             )
         if self.source != "none" and (self.init != "none" or self.policy != "from_cpm"):
             raise ValueError(
-                f"source: {self.source} takes no weights from CPM; set init: none and policy: from_cpm"
+                f"source: {self.source} takes no weights from CPM; set init: none and policy: "
+                "from_cpm"
             )
         if self.ewc and self.init == "none":
             raise ValueError("ewc needs a parent to stay near; set init: cpm")

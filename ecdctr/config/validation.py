@@ -37,7 +37,7 @@ def _within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
 
 
 def _problem(item: ErrorDetails) -> str:
-    """One problem of pydantic's list: key, what is expected, what was found (shortened)."""
+    """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
     key = ".".join(str(part) for part in item["loc"] if part not in PARTS_OF_UNIONS) or "file"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     found = repr(item["input"])

@@ -1,4 +1,7 @@
-"""A simulated world in which users come in visits; each default names the public statistic behind it."""
+"""A simulated world in which users come in visits.
+
+Each default names the public statistic behind it.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ class Visits(Section):
         20_000,
         ge=10,
         le=10**8,
-        description="users, those that arrive later included; KuaiRand-27K has 27,285, the Complete Journey 2,469; "
-        "sane: 1,000 to 10 million",
+        description=(
+            "users, those that arrive later included; KuaiRand-27K has 27,285, the "
+            "Complete Journey 2,469; sane: 1,000 to 10 million"
+        ),
     )
     new_user_share: float = Field(
         0.15,
@@ -35,28 +40,38 @@ class Visits(Section):
         4.0,
         gt=0,
         le=3000,
-        description="of a user who has not left, on average; the Complete Journey has 5.3 trips, short video apps "
-        "several a day; sane: 0.5 to 60",
+        description=(
+            "of a user who has not left, on average; the Complete Journey has 5.3 trips, "
+            "short video apps several a day; sane: 0.5 to 60"
+        ),
     )
     activity_spread: float = Field(
         1.0,
         ge=0,
         le=3,
-        description="standard deviation of the logarithm of users' rates of visits; 1.13 in the Complete Journey; "
-        "sane: 0.5 to 1.5",
+        description=(
+            "standard deviation of the logarithm of users' rates of visits; 1.13 in the "
+            "Complete Journey; sane: 0.5 to 1.5"
+        ),
     )
     gap_spread: float = Field(
         1.1,
         ge=0.05,
         le=3,
-        description="standard deviation of the logarithm of a user's gaps between visits; log-normal between sessions "
-        "in Halfaker et al. 2015, 1.08 within households in the Complete Journey; sane: 0.5 to 2",
+        description=(
+            "standard deviation of the logarithm of a user's gaps between visits; "
+            "log-normal between sessions in Halfaker et al. 2015, 1.08 within households "
+            "in the Complete Journey; sane: 0.5 to 2"
+        ),
     )
     leaving_per_month: float = Field(
         0.1,
         ge=0,
         le=10,
-        description="rate at which users leave; an assumption, since churn is seldom published; sane: 0 to 0.3",
+        description=(
+            "rate at which users leave; an assumption, since churn is seldom published; "
+            "sane: 0 to 0.3"
+        ),
     )
     returning: float = Field(
         0.5,
@@ -76,7 +91,10 @@ class Visits(Section):
         16.0,
         ge=1,
         le=1000,
-        description="impressions of a visit, on average; the Complete Journey has 9.4 purchases a trip; sane: 4 to 100",
+        description=(
+            "impressions of a visit, on average; the Complete Journey has 9.4 purchases a "
+            "trip; sane: 4 to 100"
+        ),
     )
     per_visit_spread: float = Field(
         0.8,
@@ -88,7 +106,9 @@ class Visits(Section):
         0.05,
         gt=0,
         lt=1,
-        description="of impressions; 0.22 in the Complete Journey as converted here; sane: 0.003 to 0.25",
+        description=(
+            "of impressions; 0.22 in the Complete Journey as converted here; sane: 0.003 to 0.25"
+        ),
     )
 
     # What there is to show: ecdctr/worlds/items.py
@@ -96,7 +116,10 @@ class Visits(Section):
         2000,
         ge=50,
         le=10**8,
-        description="items of natural content alive at once; the Complete Journey has 2,225; sane: 500 to 1 million",
+        description=(
+            "items of natural content alive at once; the Complete Journey has 2,225; "
+            "sane: 500 to 1 million"
+        ),
     )
     ad_items: int = Field(
         400,
@@ -108,27 +131,35 @@ class Visits(Section):
         5.0,
         gt=0,
         le=10**6,
-        description="median life of natural content; MIND (Wu et al. 2020) reports that most news are gone after two "
-        "days, shops keep products for years; sane: 1 to 1000",
+        description=(
+            "median life of natural content; MIND (Wu et al. 2020) reports that most news "
+            "are gone after two days, shops keep products for years; sane: 1 to 1000"
+        ),
     )
     ad_life_days: float = Field(
         21.0,
         gt=0,
         le=10**6,
-        description="median life of an ad; the mailers of the Complete Journey last a week; sane: 7 to 90",
+        description=(
+            "median life of an ad; the mailers of the Complete Journey last a week; sane: 7 to 90"
+        ),
     )
     life_spread: float = Field(
         0.8,
         ge=0,
         le=3,
-        description="standard deviation of the logarithm of both lives; an assumption; sane: 0.3 to 1.5",
+        description=(
+            "standard deviation of the logarithm of both lives; an assumption; sane: 0.3 to 1.5"
+        ),
     )
     popularity_exponent: float = Field(
         0.8,
         ge=0,
         le=2,
-        description="of the Zipf law of what is drawn; 0.64 to 0.83 in Breslau et al. 1999, 1.16 for the types of the "
-        "Complete Journey; sane: 0.6 to 1.2",
+        description=(
+            "of the Zipf law of what is drawn; 0.64 to 0.83 in Breslau et al. 1999, 1.16 "
+            "for the types of the Complete Journey; sane: 0.6 to 1.2"
+        ),
     )
     promoted_share: float = Field(
         0.5,
@@ -143,15 +174,19 @@ class Visits(Section):
         4,
         ge=1,
         le=64,
-        description="items from which the earlier ranker takes one; 1 shows at random; an assumption; "
-        "sane: 1 to 16",
+        description=(
+            "items from which the earlier ranker takes one; 1 shows at random; an "
+            "assumption; sane: 1 to 16"
+        ),
     )
     ranker_skill: float = Field(
         0.5,
         ge=0,
         le=10,
-        description="how much the earlier ranker sees of a user's lasting taste; 0 ranks by chance; "
-        "an assumption; sane: 0 to 2",
+        description=(
+            "how much the earlier ranker sees of a user's lasting taste; 0 ranks by "
+            "chance; an assumption; sane: 0 to 2"
+        ),
     )
     position_effect: float = Field(
         0.25,
@@ -180,8 +215,10 @@ class Visits(Section):
     )
     periods: tuple[float, ...] = Field(
         (7.0, 30.0, 91.0),
-        description="days after which interests return, a user has one of them: week, month, season; "
-        "an assumption; sane: 7 to 365 each",
+        description=(
+            "days after which interests return, a user has one of them: week, month, "
+            "season; an assumption; sane: 7 to 365 each"
+        ),
     )
     period_shares: tuple[float, ...] = Field(
         (0.2, 0.3, 0.2),
@@ -211,8 +248,10 @@ class Visits(Section):
         0.1,
         gt=0,
         lt=0.9,
-        description="clicks of ads; 0.169 in the Complete Journey, 0.17 in Avazu, 0.05 at Taobao, 0.04 in "
-        "Ali-CCP; sane: 0.01 to 0.2",
+        description=(
+            "clicks of ads; 0.169 in the Complete Journey, 0.17 in Avazu, 0.05 at Taobao, "
+            "0.04 in Ali-CCP; sane: 0.01 to 0.2"
+        ),
     )
 
     # What is clicked again: ecdctr/worlds/habits.py
@@ -234,9 +273,11 @@ class Visits(Section):
         0.03,
         ge=0,
         le=1,
-        description="share of impressions that show a habit; 15 to 59 % of consumptions are new in the data of Benson "
-        "et al. 2016, 35 % of purchases by type in the last quarter of the Complete Journey; "
-        "near 0 for news; sane: 0 to 0.4",
+        description=(
+            "share of impressions that show a habit; 15 to 59 % of consumptions are new "
+            "in the data of Benson et al. 2016, 35 % of purchases by type in the last "
+            "quarter of the Complete Journey; near 0 for news; sane: 0 to 0.4"
+        ),
     )
     habit_strength: float = Field(
         1.5,
@@ -248,7 +289,9 @@ class Visits(Section):
         0.5,
         ge=0,
         le=10,
-        description="the same for items of a user's two kinds (categories); an assumption; sane: 0 to 1",
+        description=(
+            "the same for items of a user's two kinds (categories); an assumption; sane: 0 to 1"
+        ),
     )
 
     # What is kept for evaluation
@@ -262,7 +305,10 @@ class Visits(Section):
         12,
         ge=1,
         le=10_000,
-        description="held-out ads of a visit on these days; never trained on; a study says what they show; sane: 4 to 50",
+        description=(
+            "held-out ads of a visit on these days; never trained on; a study says what "
+            "they show; sane: 4 to 50"
+        ),
     )
 
     @model_validator(mode="after")
