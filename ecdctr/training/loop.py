@@ -1,4 +1,7 @@
-"""The training loop: one pass over shuffled batches, Adam on the rows that a batch reads, fused Adam on the rest."""
+"""The training loop: one pass over shuffled batches.
+
+Adam on the rows that a batch reads, fused Adam on the rest.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ CHECK_EVERY = 20
 
 
 class FitResult(NamedTuple):
-    """What training says of itself; loss is the mean over the last epoch. `optimizer` is set if it is to be saved."""
+    """What training says of itself; loss is the mean over the last epoch.
+
+    `optimizer` is set if it is to be saved.
+    """
 
     samples: int
     seconds: float
@@ -40,7 +46,10 @@ OnStep = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `optimizer` is the state to start from, `penalty` is added to each batch's loss."""
+    """One training.
+
+    `optimizer` is the state to start from, `penalty` is added to each batch's loss.
+    """
 
     model: nn.Module
     settings: Training
@@ -127,7 +136,10 @@ class _Learner:
 
 
 class _Account:
-    """What an epoch has seen: samples and the sum of their losses, told and saved every few steps."""
+    """What an epoch has seen.
+
+    Samples and the sum of their losses, told and saved every few steps.
+    """
 
     def __init__(
         self, job: Job, epoch: int, before: int, started: float, samples: int, loss_sum: float
@@ -201,10 +213,13 @@ def _compiled(whole: nn.Module) -> nn.Module:
 def _together(
     streams: list[Iterator[Batch]], empty: Batch, workers: Workers
 ) -> Iterator[tuple[Batch, int]]:
-    """This process's shards side by side as its part of each batch, and the size of the whole batch.
+    """Yield this process's part of each batch and the size of the whole.
 
-    It ends for all processes at once: who has nothing left takes part with an empty batch, since BatchNorm and the
-    tables are common to all.
+    The part is its shards side by side.
+
+
+    It ends for all processes at once: who has nothing left takes part with an empty batch, since
+    BatchNorm and the tables are common to all.
     """
     while True:
         found = [batch for batch in (next(stream, None) for stream in streams) if batch is not None]

@@ -1,4 +1,7 @@
-"""Adam for the two kinds of parameters: lazily on the rows that a batch touches, fused on everything dense."""
+"""Adam for the two kinds of parameters.
+
+Lazily on the rows that a batch touches, fused on everything dense.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ EPSILON = 1e-8
 
 
 class RowAdam:
-    """Adam on the rows that a batch touches: the numbers of torch.optim.SparseAdam, without its sparse tensors."""
+    """Adam on the rows that a batch touches.
+
+    The numbers of torch.optim.SparseAdam, without its sparse tensors.
+    """
 
     def __init__(
         self, embeddings: FieldEmbeddings, lr: float, betas: tuple[float, float] = BETAS
@@ -28,7 +34,7 @@ class RowAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of the rows of the last batch."""
+        """Update the rows of the last batch once."""
         assert self.embeddings.block is not None  # noqa: S101
         rows, vectors = self.embeddings.block
         gradient = vectors.grad
@@ -66,7 +72,7 @@ class DenseAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of the parameters that have a gradient."""
+        """Update the parameters that have a gradient once."""
         for parameters, lr in self.groups:
             learned: list[torch.Tensor] = [p for p in parameters if p.grad is not None]
             states = [self._state_of(parameter) for parameter in learned]
@@ -96,7 +102,10 @@ class DenseAdam:
 
 
 class Optimizers:
-    """RowAdam for the embedding tables, Adam for the rest, the aggregator with a learning rate of its own."""
+    """RowAdam for the embedding tables, Adam for the rest.
+
+    The aggregator has a learning rate of its own.
+    """
 
     def __init__(self, model: nn.Module, settings: Training) -> None:
         embeddings = model.embeddings
@@ -116,16 +125,17 @@ class Optimizers:
         self.rows = RowAdam(embeddings, settings.lr_embedding)
 
     def step(self, loss: torch.Tensor) -> None:
-        """One update of all parameters."""
+        """Update all parameters once."""
         self.dense.zero_grad()
         loss.backward()
         self.rows.step()
         self.dense.step()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Adam's moments on the CPU: per field for the tables, per name for the dense parameters.
+        """Return Adam's moments on the CPU.
 
-        Of several processes, all have to call it, and only the first one gets the tables'.
+        Per field for the tables, per name for the dense parameters. Of several processes, all have
+        to call it, and only the first one gets the tables'.
         """
         saved: dict[str, torch.Tensor] = {}
         for name, parameter in self.named.items():
@@ -141,7 +151,10 @@ class Optimizers:
 
     @torch.no_grad()
     def load(self, saved: dict[str, torch.Tensor]) -> None:
-        """Start from a parent's moments. Rows and parameters that the parent lacks start from zero."""
+        """Start from a parent's moments.
+
+        Rows and parameters that the parent lacks start from zero.
+        """
         for name, parameter in self.named.items():
             keys = [f"dense/{name}/{key}" for key in (*MOMENTS, "step")]
             if all(key in saved for key in keys):

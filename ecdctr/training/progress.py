@@ -1,4 +1,7 @@
-"""An interrupted training goes on where it was: weights, moments and the exact position in the data, in one file."""
+"""An interrupted training goes on where it was.
+
+Weights, moments and the exact position in the data, in one file.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,20 @@ class Position(NamedTuple):
 
 
 class Progress:
-    """The file of one training, named by its fingerprint, so that only the very same training goes on from it."""
+    """The file of one training, named by its fingerprint.
+
+    Only the very same training goes on from it.
+    """
 
     def __init__(self, path: Path, every_seconds: float, workers: Workers = ALONE) -> None:
         self.path, self.wait, self.workers = path, every_seconds, workers
         self.saved_at = time.monotonic()
 
     def resume(self, model: nn.Module, optimizers: Optimizers) -> Position:
-        """Take up what was saved, if anything; a damaged file counts as nothing, and training begins anew.
+        """Take up what was saved, if anything.
 
-        Several processes go on if all of them see the file.
+        A damaged file counts as nothing, and training begins anew. Several processes go on if all
+        of them see the file.
         """
         tensors: dict[str, torch.Tensor] = {}
         position = Position()
@@ -60,7 +67,10 @@ class Progress:
         return position
 
     def save(self, model: nn.Module, optimizers: Optimizers, position: Position) -> None:
-        """Save if it is time to; whole or not at all. The first of several processes writes, the others help."""
+        """Save if it is time to; whole or not at all.
+
+        The first of several processes writes, the others help.
+        """
         began = time.monotonic()
         if not self.workers.agree(began - self.saved_at >= self.wait):
             return
@@ -76,7 +86,7 @@ class Progress:
         self.wait = max(self.wait, SHARE_OF_TIME * (self.saved_at - began))
 
     def discard(self) -> None:
-        """The training has ended."""
+        """Forget the progress: the training has ended."""
         self.path.unlink(missing_ok=True)
 
 

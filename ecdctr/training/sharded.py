@@ -1,8 +1,9 @@
-"""One model over several processes: each holds a block of rows of the embedding tables, all hold the dense layers.
+"""One model over several processes.
 
-TorchRec shards the rows, sends ids to the process that has them and vectors back, and gradients the same way. Its own
-kernels give way to the project's, since on CPUs they have neither Adam nor single rows; so the numbers are the same on
-one process and on many.
+Each holds a block of rows of the embedding tables, all hold the dense layers. TorchRec shards the
+rows, sends ids to the process that has them and vectors back, and gradients the same way. Its own
+kernels give way to the project's, since on CPUs they have neither Adam nor single rows; so the
+numbers are the same on one process and on many.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from ecdctr.training.workers import Workers
 
 
 class ShardedEmbeddings(FieldEmbeddings):
-    """The tables of FieldEmbeddings, of which this process has one block of rows; used in training only."""
+    """The tables of FieldEmbeddings, of which this process has one block of rows.
+
+    Used in training only.
+    """
 
     def __init__(self, whole: FieldEmbeddings, workers: Workers) -> None:
         nn.Module.__init__(self)
@@ -48,12 +52,15 @@ class ShardedEmbeddings(FieldEmbeddings):
         return vectors
 
     def _lookup(self, features: Any) -> torch.Tensor:
-        """The vectors of rows of this block that all processes ask for [n] → [n, dim]; RowAdam learns them."""
+        """Return the vectors of rows of this block that all processes ask for [n] → [n, dim].
+
+        RowAdam learns them.
+        """
         distinct, places = distinct_rows(features.values().long(), self.own_position)
         return super().take(distinct).index_select(0, places)
 
     def own(self, whole: torch.Tensor) -> torch.Tensor:
-        """This process's block of something with a row for each of the tables'."""
+        """Return this process's block of something with a row for each of the tables'."""
         start = self.workers.rank * self.height
         part = whole[start : start + self.height]
         missing = self.height - len(part)
@@ -63,7 +70,10 @@ class ShardedEmbeddings(FieldEmbeddings):
 
     @torch.no_grad()
     def whole(self, own: torch.Tensor) -> torch.Tensor:
-        """All blocks together on the first process, nothing on the others; all have to call it."""
+        """Return all blocks together on the first process, nothing on the others.
+
+        All have to call it.
+        """
         blocks = (
             [torch.empty_like(own) for _ in range(self.workers.world)]
             if self.workers.first
@@ -86,7 +96,7 @@ class _Lookup(nn.Module):
 
 
 def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
-    """TorchRec's exchange of ids and vectors over a table that is sharded by rows."""
+    """Return TorchRec's exchange of ids and vectors over a table that is sharded by rows."""
     for name in ("torchrec.distributed", "torch.fx"):  # they warn of what is meant
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -127,7 +137,7 @@ class CrossBatchNorm(nn.BatchNorm1d):
     """BatchNorm over the samples of all processes; torch's SyncBatchNorm does it on GPUs only."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Values [B, F] → [B, F]; B may differ between processes and be 0."""
+        """Compute values [B, F] → [B, F]; B may differ between processes and be 0."""
         from torch.distributed.nn.functional import all_reduce
 
         assert self.num_batches_tracked is not None  # noqa: S101
@@ -150,9 +160,10 @@ class CrossBatchNorm(nn.BatchNorm1d):
 
 
 def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
-    """Shard a model's tables in place and let its BatchNorms see all samples; returns what to call in training.
+    """Shard a model's tables in place and let its BatchNorms see all samples.
 
-    torch's DistributedDataParallel averages the gradients of everything dense.
+    Returns what to call in training. torch's DistributedDataParallel averages the gradients of
+    everything dense.
     """
     model.embeddings = ShardedEmbeddings(model.embeddings, workers)  # type: ignore[arg-type]
     for module in list(model.modules()):
@@ -166,7 +177,7 @@ def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
 
 @torch.no_grad()
 def onto_one_process(model: nn.Module, whole: FieldEmbeddings) -> None:
-    """Undo across_processes: the first process gets its whole tables back, with what was learned in them."""
+    """Undo across_processes: the first process gets its whole tables back, as learned."""
     sharded = model.embeddings
     assert isinstance(sharded, ShardedEmbeddings)  # noqa: S101
     table = sharded.whole(sharded.table.weight)

@@ -1,7 +1,10 @@
-"""Processes that train one model together: who they are, what they agree on, how they are started on one machine.
+"""Processes that train one model together.
 
-The environment is torchrun's (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whoever sets it: torchrun, `ecdctr train
---processes`, or an indexed Kubernetes job. Without it there is one process, and nothing here costs anything.
+Who they are, what they agree on, how they are started on one machine.
+
+The environment is torchrun's (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), whoever sets it:
+torchrun, `ecdctr train --processes`, or an indexed Kubernetes job. Without it there is one process,
+and nothing here costs anything.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ PATIENCE = dt.timedelta(minutes=1)  # of one look at whether the first process h
 
 
 class Workers(NamedTuple):
-    """This process among those that train together; `board` is what they can write notes on for each other."""
+    """This process among those that train together.
+
+    `board` is what they can write notes on for each other.
+    """
 
     rank: int = 0
     world: int = 1
@@ -48,7 +54,7 @@ class Workers(NamedTuple):
         )
 
     def total(self, *values: float) -> list[float]:
-        """The sums over all processes."""
+        """Return the sums over all processes."""
         if self.world == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -56,19 +62,20 @@ class Workers(NamedTuple):
         return sums.tolist()
 
     def agree(self, flag: bool) -> bool:
-        """What the first process says."""
+        """Return what the first process says."""
         return bool(self.total(flag and self.first)[0])
 
     def all(self, flag: bool) -> bool:
-        """Whether it is so everywhere."""
+        """Tell whether it is so everywhere."""
         return self.total(flag)[0] == self.world
 
     @contextlib.contextmanager
     def first_alone(self, what: str) -> Iterator[None]:
         """Let the first process do the block before the others do it, however long it takes.
 
-        No barrier: those end after a time that nobody knows beforehand. When the first process dies, its notes are
-        gone, and the others end with that error. `what` names this piece of work among others.
+        No barrier: those end after a time that nobody knows beforehand. When the first process
+        dies, its notes are gone, and the others end with that error. `what` names this piece of
+        work among others.
         """
         if self.world > 1 and not self.first:
             while not self._noted(what):
@@ -95,7 +102,10 @@ ALONE = Workers()
 
 @lru_cache(maxsize=1)
 def join() -> Workers:
-    """Meet the other processes that the environment speaks of; raises ConfigError for one that says half."""
+    """Meet the other processes that the environment speaks of.
+
+    Raises ConfigError for one that says half.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
@@ -118,24 +128,26 @@ def join() -> Workers:
 
 
 def check_shards(workers: Workers, level: Level, settings: Training) -> None:
-    """Raises ConfigError if the shards of the data cannot be dealt out evenly."""
+    """Raise ConfigError if the shards of the data cannot be dealt out evenly."""
     if settings.shards % workers.world:
         raise ConfigError(
-            f"{level}.shards is {settings.shards}, but {workers.world} processes train together, and each takes as "
-            f"many shards as the others; set {level}.shards to a multiple of {workers.world}, or start fewer processes."
+            f"{level}.shards is {settings.shards}, but {workers.world} processes train together, "
+            f"and each takes as many shards as the others; set {level}.shards to a multiple of "
+            f"{workers.world}, or start fewer processes."
         )
 
 
 def shards_of(workers: Workers, settings: Training) -> range:
-    """The shards of the data that this process reads."""
+    """Return the shards of the data that this process reads."""
     each = settings.shards // workers.world
     return range(workers.rank * each, (workers.rank + 1) * each)
 
 
 def launch(processes: int, arguments: list[str]) -> int:
-    """Run `ecdctr` with these arguments in several processes on this machine; returns the exit code.
+    """Run `ecdctr` with these arguments in several processes on this machine.
 
-    When one fails the others are stopped, and its own words stand last on stderr.
+    Returns the exit code. When one fails the others are stopped, and its own words stand last on
+    stderr.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
