@@ -1,4 +1,7 @@
-"""Parquet examples → batches of tensors: read in chunks, mapped to rows, shuffled inside a chunk, one chunk ahead."""
+"""Parquet examples → batches of tensors.
+
+Read in chunks, mapped to rows, shuffled inside a chunk, one chunk ahead.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,16 @@ OF_PART = {"domain": pa.int8(), "snapshots": pa.int16()}  # columns that all row
 
 
 class Shard(NamedTuple):
-    """One of several consecutive pieces of every part: no row is in two of them, none in neither."""
+    """One of several consecutive pieces of every part.
+
+    No row is in two of them, none in neither.
+    """
 
     number: int = 0
     of: int = 1
 
     def rows(self, total: int) -> tuple[int, int]:
-        """First row and the one after the last."""
+        """Return the first row and the one after the last."""
         return total * self.number // self.of, total * (self.number + 1) // self.of
 
 
@@ -43,8 +49,9 @@ WHOLE = Shard()
 class Part(NamedTuple):
     """One day's examples of a domain, or some of them.
 
-    `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the others are read, or
-    with `held_out` only those. `snapshots` is the number of the set of TPM snapshots that its rows are given.
+    `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the
+    others are read, or with `held_out` only those. `snapshots` is the number of the set of TPM
+    snapshots that its rows are given.
     """
 
     path: Path
@@ -74,7 +81,10 @@ class Inputs:
 
     @classmethod
     def of(cls, config: Config, level: Level) -> Inputs:
-        """The inputs of a level: TPM's few, or everything declared, the hour, the counts and the click history."""
+        """Return the inputs of a level.
+
+        TPM's few, or everything declared, the hour, the counts and the click history.
+        """
         if level == "tpm":
             return cls(
                 ("user_id", "item_id", *(f.name for f in config.features if f.tpm)), (), (), 0
@@ -108,7 +118,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of embedding tables and numbers. B batch, F fields, M values of all multi-valued fields, H history."""
+    """Rows of embedding tables and numbers.
+
+    B batch, F fields, M values of all multi-valued fields, H history.
+    """
 
     ids: torch.Tensor  # int32 [B, F]
     multi: torch.Tensor  # int32 [B, M], 0 pads
@@ -124,7 +137,7 @@ class Batch:
 
     @classmethod
     def empty(cls, part: Part, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
-        """No rows, of the shapes that a part's rows would have."""
+        """Return a batch of no rows, of the shapes that a part's rows would have."""
         schema = pq.read_schema(part.path)
         for name, kind in OF_PART.items():
             schema = schema.append(pa.field(name, kind))
@@ -132,17 +145,17 @@ class Batch:
 
     @classmethod
     def concat(cls, batches: list[Batch]) -> Batch:
-        """One after another."""
+        """Join batches one after another."""
         if len(batches) == 1:
             return batches[0]
         return cls(*(torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
 
     def take(self, index: torch.Tensor | slice) -> Batch:
-        """The chosen rows."""
+        """Return the chosen rows."""
         return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; to a GPU it goes through pinned memory."""
+        """Return the batch on a device; to a GPU it goes through pinned memory."""
         tensors = [getattr(self, f.name) for f in fields(self)]
         if device.type == "cuda":
             tensors = [tensor.pin_memory() for tensor in tensors]
@@ -150,7 +163,10 @@ class Batch:
 
 
 def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
-    """Map a table from read_chunks to rows and numbers; raises ContractError for a number that is not finite."""
+    """Map a table from read_chunks to rows and numbers.
+
+    Raises ContractError for a number that is not finite.
+    """
     rows = table.num_rows
     ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
     for i, name in enumerate(inputs.fields):
@@ -167,7 +183,8 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
         if not np.isfinite(numeric[:, i]).all():
             bad = int((~np.isfinite(numeric[:, i])).sum())
             raise ContractError(
-                f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} rows."
+                f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} "
+                "rows."
             )
     history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
     if inputs.history_length:
@@ -197,7 +214,7 @@ def read_chunks(
     seed: int = 0,
     shard: Shard = WHOLE,
 ) -> Iterator[pa.Table]:
-    """Tables of about `chunk_rows` rows in the order of the parts, with the columns OF_PART.
+    """Yield tables of about `chunk_rows` rows in the order of the parts, with the columns OF_PART.
 
     A share of a part is drawn by the seed, the part's position and the shard.
     """
@@ -229,7 +246,10 @@ def read_chunks(
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
-    """One table; a column that is null throughout a day (of type null) takes the type of the other days."""
+    """Return one table.
+
+    A column that is null throughout a day (of type null) takes the type of the other days.
+    """
     tables = [pa.Table.from_batches([batch]) for batch in batches]
     return pa.concat_tables(tables, promote_options="permissive")
 
@@ -237,7 +257,10 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
 def _read_rows(
     path: Path, columns: list[str] | None, chunk_rows: int, shard: Shard
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of a shard of a file with the number of the first; row groups without any are not read."""
+    """Yield the rows of a shard of a file with the number of the first.
+
+    Row groups without any are not read.
+    """
     with pq.ParquetFile(path) as file:
         first, end = shard.rows(file.metadata.num_rows)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
@@ -267,12 +290,13 @@ def training_batches(
     device: torch.device = CPU,
     shard: Shard = WHOLE,
 ) -> Iterator[Batch]:
-    """Shuffled batches over the parts, chunk by chunk in their order. The same seed gives the same batches.
+    """Yield shuffled batches over the parts, chunk by chunk in their order.
 
-    Chunks are read, encoded and brought to the device one ahead, and batches are cut from them there.
+    The same seed gives the same batches. Chunks are read, encoded and brought to the device one
+    ahead, and batches are cut from them there.
 
-    A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip` leaves the first
-    batches out: of them, whole chunks are read but not encoded.
+    A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip`
+    leaves the first batches out: of them, whole chunks are read but not encoded.
     """
     generator = torch.Generator().manual_seed(
         seed + 500 * shard.number
@@ -281,7 +305,7 @@ def training_batches(
     least = 2 if shard.of == 1 else 1
 
     def next_chunk() -> tuple[int, Batch | None, int] | None:
-        """Rows, the batch unless it is skipped, and the first row of the shuffled ones that is wanted."""
+        """Return rows, the batch unless it is skipped, and the first row to take of it."""
         nonlocal skip
         table = next(chunks, None)
         if table is None:

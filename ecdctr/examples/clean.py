@@ -1,4 +1,7 @@
-"""A day's valid, typed rows as DuckDB views; with quarantine on, without its bad rows, which are written aside."""
+"""A day's valid, typed rows as DuckDB views.
+
+With quarantine on, without its bad rows, which are written aside.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ from ecdctr.impressions.schema import DaySchema
 def raw_views(
     connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
 ) -> dict[str, str]:
-    """A view per domain that has a day, of its typed impressions; raises ContractError for a broken day."""
+    """Return a view per domain that has a day, of its typed impressions.
+
+    Raises ContractError for a broken day.
+    """
     impressions = open_impressions(config.data.root)
     views: dict[str, str] = {}
     types = contract.LogTypes()
@@ -35,9 +41,13 @@ def raw_views(
 def clean_view(
     connection: duckdb.DuckDBPyConnection, config: Config, report: contract.DayReport, view: str
 ) -> None:
-    """A view of a day's typed rows; with quarantine on, without its bad rows, which are written aside.
+    """Make a view of a day's typed rows.
 
-    Of several good rows with one key, a click stays before none, then the least by all columns in their order.
+    With quarantine on, without its bad rows, which are written aside.
+
+
+    Of several good rows with one key, a click stays before none, then the least by all columns in
+    their order.
     """
     day = report.schema
     assert day is not None  # noqa: S101  # raise_for refuses a day that cannot be read
@@ -47,8 +57,8 @@ def clean_view(
         return
     good = contract.good_rows(day, report.date)
     marked = (
-        f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {', '.join(day.key)}, ({good}) "
-        f"ORDER BY {day.preference}) AS _n FROM ({day.select()})"
+        f"SELECT *, ({good}) AS _good, row_number() OVER (PARTITION BY {', '.join(day.key)}, "
+        f"({good}) ORDER BY {day.preference}) AS _n FROM ({day.select()})"
     )
     keep = f"SELECT * EXCLUDE (_misfit, _good, _n) FROM ({marked}) WHERE _good AND _n = 1"
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {keep}")
@@ -64,7 +74,7 @@ def clean_view(
 def day_view(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
 ) -> DaySchema:
-    """The view `day` of a valid day's rows; raises ContractError for another."""
+    """Return the view `day` of a valid day's rows; raises ContractError for another."""
     report = validate_day(connection, config, domain, date)
     contract.raise_for(report, config)
     clean_view(connection, config, report, "day")

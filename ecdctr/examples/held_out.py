@@ -1,4 +1,7 @@
-"""Examples of a simulated world's held-out ads: rows that nobody trains on, looking back on the world itself."""
+"""Examples of a simulated world's held-out ads.
+
+Rows that nobody trains on, looking back on the world itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from ecdctr.impressions.layout import HELD_OUT
 def prepare_held_out(config: Config, date: dt.date) -> Prepared | None:
     """Prepare the held-out ads of a day; None where the impressions have none.
 
-    History, counts and memory are those of the world's own impressions: a held-out click is seen by nobody.
+    History, counts and memory are those of the world's own impressions: a held-out click is seen by
+    nobody.
     """
     root = config.data.root
     if not isinstance(root, Path) or not open_impressions(root / HELD_OUT).has("ads", date):

@@ -1,8 +1,9 @@
-"""Preparation in DuckDB: impressions become examples, one Parquet file per day and domain, named by fingerprint.
+"""Preparation in DuckDB: impressions become examples, one Parquet file per day and domain.
 
-Two steps. `extract` reduces a day of impressions to its clicks and its counts per entity; `build_examples` joins a day
-with the extracts of the days before it. A day therefore costs the day plus `lookback_days` small extracts, however
-much history lies behind, and days can be prepared in any order.
+Named by fingerprint. Two steps. `extract` reduces a day of impressions to its clicks and its counts
+per entity; `build_examples` joins a day with the extracts of the days before it. A day therefore
+costs the day plus `lookback_days` small extracts, however much history lies behind, and days can be
+prepared in any order.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ def prepare(
 ) -> list[Prepared]:
     """Prepare those of `dates` that are not prepared yet; returns all of them, oldest first.
 
-    `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history or counts.
-    With data.engine 'spark' examples are made by ecdctr/examples/spark.py, basic ones always here. Raises ContractError
-    for a missing or broken day, before anything is written for it. A day that is delivered again meanwhile is prepared
-    again; DeliveredAnew if that never ends.
+    `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history
+    or counts. With data.engine 'spark' examples are made by ecdctr/examples/spark.py, basic ones
+    always here. Raises ContractError for a missing or broken day, before anything is written for
+    it. A day that is delivered again meanwhile is prepared again; DeliveredAnew if that never ends.
     """
     prepared = []
     with contextlib.ExitStack() as stack:
@@ -104,18 +105,21 @@ def prepare(
 
 
 def _build(build: Build, date: dt.date, target: Path, where: str) -> None:
-    """Build a day; what a file turns out not to hold only when all of it is read is told as ContractError."""
+    """Build a day.
+
+    What a file turns out not to hold only when all of it is read is told as ContractError.
+    """
     try:
         build(date, target)
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
         raise ContractError(
-            f"{where}: cannot be prepared, {first_line(error)}. Deliver the day's files, or those of the days that it "
-            "looks back on, again."
+            f"{where}: cannot be prepared, {first_line(error)}. Deliver the day's files, or those "
+            "of the days that it looks back on, again."
         ) from None
 
 
 def refuse_other_types(paths: list[Path]) -> None:
-    """Raise ContractError when a column has another type in one of these files than in those before it.
+    """Raise ContractError when a column has another type in one file than in those before.
 
     A column that holds nothing on a day has Arrow's type null there, which agrees with any other.
     """
@@ -128,19 +132,23 @@ def refuse_other_types(paths: list[Path]) -> None:
                 types[field.name] = (kind, path)
             elif kind != before and not pa.types.is_null(kind):
                 raise ContractError(
-                    f"Column {field.name} changes its type: {before} on {_day_of(where)}, {kind} on "
-                    f"{_day_of(path)}. A column has one type in the whole log; deliver one of the days anew."
+                    f"Column {field.name} changes its type: {before} on {_day_of(where)}, {kind} "
+                    f"on {_day_of(path)}. A column has one type in the whole log; deliver one of "
+                    "the days anew."
                 )
 
 
 def _day_of(path: Path) -> str:
-    """The folders that name a prepared day, e.g. domain=ads/date=2026-01-06."""
+    """Return the folders that name a prepared day, e.g. domain=ads/date=2026-01-06."""
     return "/".join(part for part in path.parts if part.startswith(("domain=", "date=")))
 
 
 @contextlib.contextmanager
 def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
-    """What writes the examples of a day to a path; an engine starts with the first day that needs it."""
+    """Yield what writes the examples of a day to a path.
+
+    An engine starts with the first day that needs it.
+    """
     with contract.connect(config) as connection:
         if basic or config.data.engine == "duckdb":
             yield partial(_build_basic if basic else build_examples, connection, config, domain)
@@ -161,7 +169,7 @@ def example_path(
     basic: bool = False,
     remembered: Remembered | None = None,
 ) -> Prepared:
-    """Where the examples of a day lie, once they are prepared."""
+    """Return where the examples of a day lie, once they are prepared."""
     fingerprint = example_fingerprint(config, domain, date, basic, remembered)
     kind = "basic" if basic else "examples"
     folder = config.data.prepared / kind / f"domain={domain}" / f"date={date}"
@@ -175,7 +183,10 @@ def example_fingerprint(
     basic: bool = False,
     remembered: Remembered | None = None,
 ) -> str:
-    """Names the examples of a day: code, settings, and the content of the day and of the days it looks back on."""
+    """Name the examples of a day.
+
+    By code, settings, and the content of the day and of the days it looks back on.
+    """
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]
         day = open_impressions(config.data.root).digest(domain, date)
@@ -210,7 +221,7 @@ def _code_digest() -> str:
 def _extract(
     connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
 ) -> tuple[Path, Path] | None:
-    """Clicks and counts of one day over both domains; None if neither domain has the day."""
+    """Extract clicks and counts of one day over both domains; None if neither has the day."""
     impressions = open_impressions(config.data.root)
     folder = config.data.prepared / "daily" / f"date={date}"
 
@@ -272,9 +283,10 @@ def build_examples(
     prior: float | None = None,
     rows_of: Config | None = None,
 ) -> None:
-    """Write the examples of one day; `prior` stands in for the click-through rate of the days before.
+    """Write the examples of one day.
 
-    The day's rows are those of `rows_of`, where it is given, looking back on the impressions of `config`.
+    `prior` stands in for the click-through rate of the days before. The day's rows are those of
+    `rows_of`, where it is given, looking back on the impressions of `config`.
     """
     data = config.data
     extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
@@ -292,7 +304,7 @@ def build_examples(
 
 
 def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date) -> None:
-    """`memory_0` and so on: per key of the configuration what the users of the day remember."""
+    """Make `memory_0` and so on: per key what the users of the day remember."""
     sources = Remembered(config).sources(connection, partial(raw_views, connection, config), date)
     for n, key in enumerate(config.memory_keys):
         relation = memory_relation(config.memory, key, sources[key])
@@ -300,7 +312,7 @@ def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: d
 
 
 def _counts_view(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
-    """`recent_counts`: side, domain, id, impressions, clicks of the days in these extracts."""
+    """Make `recent_counts`: side, domain, id, impressions, clicks of these extracts' days."""
     if files:
         counts = f"SELECT * FROM {duck.parquet(files)}"
     else:  # the very first day: nothing lies before it
@@ -334,8 +346,9 @@ def _examples_sql(
     horizon = transforms.horizon(int(midnight.timestamp()) * transforms.SECOND, data.lookback_days)
     moment = Sql("epoch_us(d.ts)")
     kept = f"[greatest(p.n - {data.history_length - 1}, 1):p.n]"
-    # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly before an impression
-    # (of clicks at one instant, the last), and the history is the slice of the user's list that ends there.
+    # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly
+    # before an impression (of clicks at one instant, the last), and the history is the slice of the
+    # user's list that ends there.
     remembered, joins = "", ""
     for n, key in enumerate(config.memory_keys if config.memory.enabled else ()):
         remembered += ", " + _memory_sql(config, key, date, f"m{n}")
@@ -392,7 +405,7 @@ def _count_sql(side: str, alias: str, prior: float) -> str:
 
 
 def _memory_sql(config: Config, key: str, date: dt.date, of: str) -> str:
-    """What is remembered by a key; null where the impression has no value of it."""
+    """Return what is remembered by a key; null where the impression has no value of it."""
 
     def gap(domain: str) -> Sql:
         days = f"DATE '{date}' - {of}.{domain}_last"

@@ -1,4 +1,7 @@
-"""Lists of different lengths as rectangles, and seconds as buckets; needs numpy alone, for the scorer's sake."""
+"""Lists of different lengths as rectangles, and seconds as buckets.
+
+Needs numpy alone, for the scorer's sake.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ GAP_BUCKETS = 34
 
 
 def pad(values: NDArray[Any], lengths: NDArray[np.int64], width: int) -> NDArray[Any]:
-    """Ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads; no list is longer."""
+    """Return ragged values [sum of lengths] → [rows, width] of the same type, left-aligned, 0 pads.
+
+    No list is longer.
+    """
     padded = np.zeros((len(lengths), width), dtype=values.dtype)
     padded[np.arange(width) < lengths[:, None]] = values
     return padded
 
 
 def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
+    """Return seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
     bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
     buckets: NDArray[np.uint8] = np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
     return buckets

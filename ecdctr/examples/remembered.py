@@ -1,6 +1,7 @@
-"""Where memory lies on this machine: the days' extracts and the weekly tables, made when first needed.
+"""Where memory lies on this machine.
 
-Everything is named by the content of the days behind it, so days can be prepared in any order.
+The days' extracts and the weekly tables, made when first needed. Everything is named by the content
+of the days behind it, so days can be prepared in any order.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Remembered:
         self._names: dict[dt.date, str] = {}
 
     def fingerprint(self, date: dt.date) -> str:
-        """Names what is remembered the day before `date`."""
+        """Name what is remembered the day before `date`."""
         before = date - dt.timedelta(days=1)
         newest = newest_table(self.memory, before)
         since = {str(day): self._content(day) for day in days_since(newest, before)}
@@ -43,7 +44,7 @@ class Remembered:
     def sources(
         self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date
     ) -> dict[str, Source]:
-        """Per key the weekly table and the extracts since it, up to the day before `date`."""
+        """Return per key the weekly table and the extracts since, up to the day before `date`."""
         before = date - dt.timedelta(days=1)
         newest = newest_table(self.memory, before)
         tables = self.tables(connection, views, newest)
@@ -57,7 +58,7 @@ class Remembered:
     def tables(
         self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date
     ) -> dict[str, Path]:
-        """The weekly tables as of `date`, by key; none where the log begins later."""
+        """Return the weekly tables as of `date`, by key; none where the log begins later."""
         if not any(map(self._content, window(date, self.memory.longest))):
             return {}
         found = {}
@@ -73,7 +74,7 @@ class Remembered:
     def _extract(
         self, connection: duckdb.DuckDBPyConnection, views: Views, key: str, date: dt.date
     ) -> Path | None:
-        """A day's extract by a key; None if neither domain has the day."""
+        """Extract a day by a key; None if neither domain has the day."""
         content = self._content(date)
         if not content:
             return None
@@ -108,7 +109,7 @@ class Remembered:
 
 
 def _content(config: Config, date: dt.date) -> dict[Domain, str]:
-    """The digest of a day of each domain that has it."""
+    """Return the digest of a day of each domain that has it."""
     impressions = open_impressions(config.data.root)
     return {
         domain: impressions.digest(domain, date)

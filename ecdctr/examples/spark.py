@@ -1,6 +1,7 @@
-"""Preparation on Spark: the same examples as ecdctr/examples/prepare.py makes in DuckDB, row for row, of the same name.
+"""Preparation on Spark: the same examples as ecdctr/examples/prepare.py makes in DuckDB.
 
-A day that either has prepared is prepared for both. tests/examples/test_spark.py holds the two equal on random impressions.
+Row for row, of the same name. A day that either has prepared is prepared for both.
+tests/examples/test_spark.py holds the two equal on random impressions.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class SparkBuilder:
         self.schemas: dict[tuple[Domain, dt.date], DaySchema] = {}
 
     def __call__(self, date: dt.date, target: Path) -> None:
-        """One day; raises ContractError for a broken one among those that it is made of."""
+        """Build one day; raises ContractError for a broken one among those that it is made of."""
         days, types = _days(self.config, date), contract.LogTypes()
         for day in days:
             if day not in self.schemas:
@@ -84,7 +85,10 @@ class SparkBuilder:
 
 
 def start_spark() -> SparkSession:
-    """The session; what spark-defaults.conf or spark-submit say stands, else this machine's cores on loopback."""
+    """Return the session; what spark-defaults.conf or spark-submit say stands.
+
+    Else this machine's cores on loopback.
+    """
     try:
         SparkContext._ensure_initialized()  # starts Java: before that a SparkConf knows no defaults
         conf = SparkConf().setAppName("ecdctr prepare").set("spark.sql.session.timeZone", "UTC")
@@ -113,7 +117,10 @@ def examples(
     schemas: dict[tuple[Domain, dt.date], DaySchema],
     sources: dict[str, Source],
 ) -> DataFrame:
-    """The examples of a day, in order of time; `sources` says where the memory of each key lies."""
+    """Return the examples of a day, in order of time.
+
+    `sources` says where the memory of each key lies.
+    """
     data = config.data
     day = _read(session, schemas[domain, date]).withColumn("_us", f.unix_micros("ts"))
     recent = _recent(session, schemas)
@@ -172,7 +179,7 @@ def examples(
 
 
 def _read(session: SparkSession, day: DaySchema) -> DataFrame:
-    """The typed rows of a day, as DaySchema.select reads them in DuckDB."""
+    """Return the typed rows of a day, as DaySchema.select reads them in DuckDB."""
     parts = []
     for group in day.groups:
         # files by name, without their folders: these would come as columns 'domain' and 'date'
@@ -197,7 +204,10 @@ def _cast(column: RawColumn, kind: ColumnType, declared: pa.DataType | None) -> 
 
 
 def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySchema]) -> DataFrame:
-    """Both domains of the lookback and of the day itself: domain, date, user_id, item_id, ts, click."""
+    """Return both domains of the lookback and of the day itself.
+
+    Domain, date, user_id, item_id, ts, click.
+    """
     days = [
         _read(session, schema).select(
             f.lit(domain).alias("domain"),
@@ -213,14 +223,17 @@ def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySche
 
 
 def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
-    """What the examples of a day are made of: itself and the days of the lookback, of both domains."""
+    """Return what the examples of a day are made of.
+
+    Itself and the days of the lookback, of both domains.
+    """
     days = window(date, config.data.lookback_days + 1)
     impressions = open_impressions(config.data.root)
     return [(domain, day) for domain in DOMAINS for day in days if impressions.has(domain, day)]
 
 
 def _click_lists(recent: DataFrame) -> DataFrame:
-    """Each user's clicks, oldest first: user_id, clicks."""
+    """Return each user's clicks, oldest first: user_id, clicks."""
     one = f.struct(f.unix_micros("ts").alias("us"), "item_id")
     return (
         recent.where("click = 1")
@@ -230,7 +243,10 @@ def _click_lists(recent: DataFrame) -> DataFrame:
 
 
 def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """Of the days before: impressions and clicks in the domain and impressions in both, by user and by item; CTR."""
+    """Count the days before, by user and by item.
+
+    Impressions and clicks in the domain, impressions in both, CTR.
+    """
     own = f.col("domain") == domain
     shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
 
@@ -252,7 +268,7 @@ def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, Da
 def _remembered(
     session: SparkSession, memory: Memory, key: str, source: Source
 ) -> DataFrame | None:
-    """Per user and value of a key the counts of the weekly table and the days since it."""
+    """Return per user and value of a key the counts of the weekly table and the days since it."""
     parts = []
     if source.table:
         table = session.read.option(LITERAL_PATHS, "false").parquet(f"file://{source.table}")
@@ -270,7 +286,7 @@ def _remembered(
 
 
 def _memory_columns(memory: Memory, key: str, date: dt.date, joined: bool) -> list[Column]:
-    """What is remembered by a key; null where the impression has no value of it."""
+    """Return what is remembered by a key; null where the impression has no value of it."""
 
     def value(name: str) -> Column:
         found = f.col(f"`{key}.{name}`") if joined else f.lit(None)
@@ -298,7 +314,10 @@ def _feature(config: Config, name: str) -> Column:
 def _write(
     connection: duckdb.DuckDBPyConnection, made: DataFrame, day: DaySchema, target: Path
 ) -> None:
-    """One Parquet file, whole or not at all; DuckDB writes it, so that it is the same to the byte."""
+    """Write one Parquet file, whole or not at all.
+
+    DuckDB writes it, so that it is the same to the byte.
+    """
     durable.make_dir(target.parent)
     nothing = {
         column.name: "[]" if kind.many else "NULL"

@@ -1,7 +1,10 @@
-"""What preparation computes of impressions and counts, defined once for DuckDB, Spark and the scorer's numpy.
+"""What preparation computes of impressions and counts, each defined once.
 
-A formula is a function of an engine's `Functions` and of values that know `+`, `*` and `/`: arrays, Spark's columns, or
-`Sql`, whose operators write SQL. Needs numpy alone, for the scorer's sake.
+For DuckDB, Spark and the scorer's numpy.
+
+
+A formula is a function of an engine's `Functions` and of values that know `+`, `*` and `/`: arrays,
+Spark's columns, or `Sql`, whose operators write SQL. Needs numpy alone, for the scorer's sake.
 """
 
 from __future__ import annotations
@@ -68,41 +71,50 @@ DUCKDB = Functions(
 
 
 def literal(number: float) -> Sql:
-    """A double in SQL, exactly: DuckDB reads 0.1 as a decimal."""
+    """Return a double in SQL, exactly: DuckDB reads 0.1 as a decimal."""
     return Sql(f"'{float(number)!r}'::DOUBLE")
 
 
 def hour(engine: Functions, moment: Any) -> Any:
-    """Hour of the day, UTC, of microseconds since 1970."""
+    """Return hour of the day, UTC, of microseconds since 1970."""
     return engine.floor_divide(moment, HOUR) % 24
 
 
 def gap(moment: Any, click: Any) -> Any:
-    """Seconds from a click to an impression, both in microseconds."""
+    """Return seconds from a click to an impression, both in microseconds."""
     return (moment - click) / SECOND
 
 
 def horizon(moment: int, lookback_days: int) -> int:
-    """The first microsecond that an impression's history may see: midnight, `lookback_days` before its day."""
+    """Return the first microsecond that an impression's history may see.
+
+    Midnight, `lookback_days` before its day.
+    """
     return (moment // DAY - lookback_days) * DAY
 
 
 def numeric(engine: Functions, transform: str, value: Any) -> Any:
-    """A numeric feature, nulls replaced, under its declared transform."""
+    """Return a numeric feature, nulls replaced, under its declared transform."""
     if transform == "log1p":
         return engine.ln(1 + engine.greatest(value, 0.0))
     return value
 
 
 def prior_ctr(clicks: int, impressions: int) -> float:
-    """What unseen users and items are taken for: the click-through rate of all impressions in the lookback."""
+    """Return what unseen users and items are taken for.
+
+    The click-through rate of all impressions in the lookback.
+    """
     return clicks / impressions if impressions else NO_PRIOR
 
 
 def count_features(
     engine: Functions, side: str, impressions: Any, clicks: Any, prior: Any
 ) -> dict[str, Any]:
-    """A user's or an item's counts in the domain and the lookback, up to the day before, as models read them.
+    """Return a user's or an item's counts as models read them.
+
+    In the domain and the lookback, up to the day before.
+
 
     The rate is smoothed as if `PRIOR_WEIGHT` impressions at the prior had come first.
     """
@@ -113,10 +125,13 @@ def count_features(
 def newest_clicks(
     clicks: Iterable[tuple[int, Any]], moment: int, lookback_days: int, length: int
 ) -> list[tuple[int, Any]]:
-    """The clicks (microseconds, item id) that an impression's history holds, newest first, at most `length`.
+    """Return the clicks (microseconds, item id) of an impression's history, newest first.
 
-    Strictly before the moment and not before the horizon; of one instant the larger id comes first. The query in
-    prepare.py says the same with an ASOF join.
+    At most `length`.
+
+
+    Strictly before the moment and not before the horizon; of one instant the larger id comes first.
+    The query in prepare.py says the same with an ASOF join.
     """
     first = horizon(moment, lookback_days)
     return sorted((one for one in clicks if first <= one[0] < moment), reverse=True)[:length]

@@ -1,4 +1,7 @@
-"""Raw id → embedding row. Row 0 stands for every id that is not known; rows are only ever appended."""
+"""Raw id → embedding row. Row 0 stands for every id that is not known.
+
+Rows are only ever appended.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ class Vocabulary:
         return len(self.values) + 1
 
     def extended(self, candidates: pa.Array) -> Vocabulary:
-        """A vocabulary with the unknown ones among `candidates` appended in sorted order; known rows stay."""
+        """Return a vocabulary with the unknown ones among `candidates` appended in sorted order.
+
+        Known rows stay.
+        """
         candidates = normalized(candidates).drop_null().unique()
         if len(self.values) == 0:
             return Vocabulary(candidates.sort())
@@ -56,7 +62,7 @@ class Vocabulary:
         return Vocabulary(pa.concat_arrays([self.values, new.sort()]))
 
     def lookup(self, ids: pa.Array) -> NDArray[np.int32]:
-        """Rows of ids [n] → [n]; 0 for unknown and null."""
+        """Return rows of ids [n] → [n]; 0 for unknown and null."""
         ids = normalized(ids)
         if len(self.values) == 0 or ids.null_count == len(ids):
             return np.zeros(len(ids), dtype=np.int32)
@@ -75,8 +81,8 @@ class Vocabulary:
     def _refuse_other_type(self, ids: pa.Array) -> None:
         if ids.type != self.values.type:
             raise StoreError(
-                f"Ids changed their type: the version has {self.values.type}, the data has {ids.type}. "
-                "Deliver the ids as before, or train the version again."
+                f"Ids changed their type: the version has {self.values.type}, the data has "
+                f"{ids.type}. Deliver the ids as before, or train the version again."
             )
 
     def _lookup_distinct(self, ids: pa.Array) -> NDArray[np.int32]:
@@ -103,7 +109,7 @@ EMPTY = Vocabulary(pa.array([], type=pa.int64()))
 
 
 def normalized(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Ids as one array of int64, string, bool, or null where there are none."""
+    """Return ids as one array of int64, string, bool, or null where there are none."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
     if pa.types.is_integer(ids.type):
@@ -119,9 +125,9 @@ def _numbers(ids: pa.Array) -> NDArray[np.int64]:
 def distinct(
     connection: duckdb.DuckDBPyConnection, files: list[Path], column: str, multi_valued: bool
 ) -> pa.Array:
-    """The distinct non-null values of a column over many prepared days; of type null where there are none.
+    """Return the distinct non-null values of a column over many prepared days.
 
-    Read within the connection's bounds.
+    Of type null where there are none. Read within the connection's bounds.
     """
     value = f'unnest("{column}")' if multi_valued else f'"{column}"'
     parts = [path for path in files if not _holds_nothing(path, column)]
