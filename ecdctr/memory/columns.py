@@ -15,7 +15,7 @@ PRIOR_CLICKS, PRIOR_SHOWN = 1.0, 10.0  # of the smoothed rate: (clicks + 1) / (i
 
 
 def counts(windows: Sequence[int]) -> list[str]:
-    """The columns of a table that are summed, per domain and window."""
+    """Return the columns of a table that are summed, per domain and window."""
     return [
         f"{domain}_{what}_{window}"
         for domain in DOMAINS
@@ -25,7 +25,10 @@ def counts(windows: Sequence[int]) -> list[str]:
 
 
 def input_names(keys: Sequence[str], windows: Sequence[int]) -> list[str]:
-    """What a model reads, in order: per key and domain clicks and impressions, rate and gap."""
+    """Return what a model reads, in order.
+
+    Per key and domain clicks and impressions, rate and gap.
+    """
     names = []
     for key in keys:
         for domain in DOMAINS:
@@ -37,14 +40,17 @@ def input_names(keys: Sequence[str], windows: Sequence[int]) -> list[str]:
 
 
 def never(longest: int) -> float:
-    """The days since the last click of who never clicked: beyond the longest window."""
+    """Return the days since the last click of who never clicked: beyond the longest window."""
     return 2.0 * longest
 
 
 def inputs(
     ln: Callable[[Any], Any], clicks: Sequence[Any], shown: Sequence[Any], days: Any
 ) -> list[Any]:
-    """Of one key and domain: counts per window, shortest first, and days since the last click.
+    """Return the inputs of one key and domain.
+
+    Counts per window, shortest first, and days since the last click.
+
 
     The formulas are the same for DuckDB, Spark and numpy: `ln` and the values are an engine's own.
     Returns the inputs in the order of `input_names`.

@@ -21,7 +21,7 @@ class Source(NamedTuple):
 
 
 def memory_relation(memory: Memory, key: str, source: Source) -> str:
-    """A query: one row per user of the relation `day` and value, with a table's counts."""
+    """Return a query: one row per user of the relation `day` and value, with a table's counts."""
     users = "SEMI JOIN day USING (user_id)"
     parts = [f'SELECT user_id, "{key}" AS value FROM day WHERE false']  # types of ids
     if source.table:
@@ -42,7 +42,7 @@ def memory_columns(
     gap: Callable[[str], Any],
     ln: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """A key's inputs by name, in an engine's expressions.
+    """Return a key's inputs by name, in an engine's expressions.
 
     `values` gives a column of counts, `gap` a domain's days since the last click.
     """

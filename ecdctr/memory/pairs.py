@@ -9,7 +9,7 @@ from ecdctr.memory.columns import DOMAINS
 
 
 def pairs_sql(views: dict[str, str], key: str, date: dt.date) -> str:
-    """A query over a day's impressions, of which `views` names one relation per domain.
+    """Return a query over a day's impressions, of which `views` names one relation per domain.
 
     Columns: user_id, value, day, and per domain shown and clicks; rows without a value left out.
     """
@@ -30,7 +30,7 @@ def pairs_sql(views: dict[str, str], key: str, date: dt.date) -> str:
 
 
 def as_counts(windows: Sequence[int], sign: int = 1) -> str:
-    """A day's columns as those of a table: the same counts for every window given."""
+    """Return a day's columns as those of a table: the same counts for every window given."""
     columns = [
         f"{'-' if sign < 0 else ''}{domain}_{what} AS {domain}_{what}_{window}"
         for domain in DOMAINS

@@ -25,12 +25,12 @@ Daily = Callable[[dt.date], Path | None]  # the extract of a day, None if there 
 
 
 def newest_table(memory: Memory, date: dt.date) -> dt.date:
-    """The date of the newest weekly table that knows nothing after `date`."""
+    """Return the date of the newest weekly table that knows nothing after `date`."""
     return date - dt.timedelta(days=(date.weekday() - memory.weekday) % 7)
 
 
 def days_since(table: dt.date, date: dt.date) -> list[dt.date]:
-    """The days after a table up to and with `date`."""
+    """Return the days after a table up to and with `date`."""
     return [table + dt.timedelta(days=n) for n in range(1, (date - table).days + 1)]
 
 
@@ -85,7 +85,7 @@ def build_table(
 
 
 def sums(memory: Memory, parts: list[str]) -> str:
-    """One row per user and value of several relations with (some of) a table's columns."""
+    """Return one row per user and value of several relations with (some of) a table's columns."""
     added = [f"coalesce(sum({name}), 0)::INTEGER AS {name}" for name in counts(memory.windows)]
     added += [f"max({domain}_last) AS {domain}_last" for domain in DOMAINS]
     every = [*parts, f"SELECT {', '.join(_facts(memory))} WHERE false"]
