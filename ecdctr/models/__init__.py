@@ -1,1 +1,4 @@
-"""Networks: embeddings, target attention, snapshot aggregation, TPM, and the one network of CPM and A-CTR."""
+"""The networks.
+
+Embeddings, target attention, snapshot aggregation, TPM, and the one network of CPM and A-CTR.
+"""

@@ -1,4 +1,7 @@
-"""Target attention over the click history: scaled dot product (Vaswani et al. 2017) with the target item as query."""
+"""Target attention over the click history.
+
+Scaled dot product (Vaswani et al. 2017) with the target item as query.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,17 @@ from ecdctr.examples.ragged import GAP_BUCKETS
 
 
 class TargetAttention(nn.Module):
-    """What of the history speaks for this item (DIN, Zhou et al. 2018), with the time gap of each click as input.
+    """What of the history speaks for this item (DIN, Zhou et al. 2018).
 
-    A click is its item's vector plus a vector of its gap. Keys and values are linear in it, so neither is computed per
-    click: q · (W c) = (Wᵀ q) · c, and a weighted mean of V c is V of the weighted mean. What remains per click are two
-    products of a vector with the click's own; the gap's share is looked up among GAP_BUCKETS numbers per impression.
+    The time gap of each click is an input.
+
+
+    A click is its item's vector plus a vector of its gap. Keys and values are linear in it, so
+        neither is computed per
+    click: q · (W c) = (Wᵀ q) · c, and a weighted mean of V c is V of the weighted mean. What
+        remains per click are two
+    products of a vector with the click's own; the gap's share is looked up among GAP_BUCKETS
+        numbers per impression.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -28,7 +37,10 @@ class TargetAttention(nn.Module):
     def forward(
         self, target: torch.Tensor, history: torch.Tensor, gaps: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Target [B, d], history [B, H, d], gaps [B, H], mask [B, H] true where there is a click → [B, d]."""
+        """Attend from target [B, d] over history [B, H, d] with gaps [B, H] → [B, d].
+
+        The mask [B, H] is true where there is a click.
+        """
         (batch, dim), heads = target.shape, self.heads
         size = dim // heads
         query = self.query(target).view(batch, heads, size) / size**0.5

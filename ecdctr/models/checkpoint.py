@@ -1,4 +1,7 @@
-"""A model on disk: safetensors for weights, Parquet for vocabularies and snapshot tables. Nothing is unpickled."""
+"""A model on disk: safetensors for weights, Parquet for vocabularies and snapshot tables.
+
+Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ SIDES = {"user": "user_id", "item": "item_id"}
 
 
 class Checkpoint(NamedTuple):
-    """What a version holds: vocabularies, one embedding table per field, dense tensors, merged snapshot tables."""
+    """What a version holds.
+
+    Vocabularies, one embedding table per field, dense tensors, merged snapshot tables.
+    """
 
     vocabularies: dict[str, Vocabulary]
     tables: dict[str, torch.Tensor]
@@ -66,7 +72,10 @@ def save(
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Safetensors makes files that only their owner may read: let those read it who may read the folder."""
+    """Safetensors makes files that only their owner may read.
+
+    Let those read it who may read the folder.
+    """
     save_file(tensors, path)
     path.chmod(path.parent.stat().st_mode & 0o666)
 
@@ -95,7 +104,10 @@ def _load(folder: Path) -> Checkpoint:
 
 
 def save_snapshot(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
-    """Write TPM's user and item vectors keyed by raw id: the historical-embedding table handed to CPM and A-CTR."""
+    """Write TPM's user and item vectors keyed by raw id.
+
+    The historical-embedding table handed to CPM and A-CTR.
+    """
     embeddings = model.embeddings
     assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
     (folder / "snapshot").mkdir()
@@ -108,7 +120,7 @@ def save_snapshot(model: nn.Module, vocabularies: dict[str, Vocabulary], folder:
 
 
 def snapshot_ids(folder: Path, side: str) -> pa.Array:
-    """The raw ids that a snapshot knows."""
+    """Return the raw ids that a snapshot knows."""
     return (
         pq.read_table(folder / "snapshot" / f"{side}.parquet", columns=["id"])
         .column("id")
@@ -119,7 +131,10 @@ def snapshot_ids(folder: Path, side: str) -> pa.Array:
 def align_snapshots(
     folders: list[Path], side: str, vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Snapshots as tensors over the rows of a vocabulary: vectors [versions, rows, d] and presence [versions, rows].
+    """Load snapshots as tensors over the rows of a vocabulary.
+
+    Vectors [versions, rows, d] and presence [versions, rows].
+
 
     An id that a snapshot lacks has zeros and presence false; so has row 0.
     """

@@ -18,8 +18,9 @@ class Block(NamedTuple):
 class FieldEmbeddings(nn.Module):
     """Tables of several fields, concatenated.
 
-    In training a batch gets a block of the rows that it reads, each once, and gradients go to this block: a step costs
-    the rows it touches, however large the tables, and the optimizer has nothing to merge.
+    In training a batch gets a block of the rows that it reads, each once, and gradients go to this
+    block: a step costs the rows it touches, however large the tables, and the optimizer has nothing
+    to merge.
     """
 
     def __init__(self, rows: dict[str, int], dim: int, seed: int) -> None:
@@ -48,7 +49,10 @@ class FieldEmbeddings(nn.Module):
         return embeddings
 
     def forward(self, *rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Several tensors of global rows [...], each → its vectors [..., dim]. Once per training step."""
+        """Look several tensors of global rows up: each [...] → its vectors [..., dim].
+
+        Once per training step.
+        """
         if not self.training:
             return tuple(self.table(part) for part in rows)
         if len(self.position) == 0:
@@ -66,35 +70,44 @@ class FieldEmbeddings(nn.Module):
         )
 
     def take(self, distinct: torch.Tensor) -> torch.Tensor:
-        """The vectors of distinct rows [U] → [U, dim], the block of this step."""
+        """Return the vectors of distinct rows [U] → [U, dim], the block of this step."""
         vectors = self.table.weight.index_select(0, distinct).requires_grad_()
         self.block = Block(distinct, vectors)
         return vectors
 
     def field(self, name: str) -> torch.Tensor:
-        """A view of one field's table [rows, dim]."""
+        """Return a view of one field's table [rows, dim]."""
         start = self.offsets[name]
         return self.table.weight[start : start + self.rows[name]]
 
     def own(self, whole: torch.Tensor) -> torch.Tensor:
-        """Of something with a row for each of the tables' what this process holds: all of it (models/sharded.py)."""
+        """Return what this process holds of something with a row for each of the tables'.
+
+        All of it, unless sharded (models/sharded.py).
+        """
         return whole
 
     def whole(self, own: torch.Tensor) -> torch.Tensor:
-        """The inverse of `own`."""
+        """Join what `own` took apart."""
         return own
 
     @torch.no_grad()
     def load_prefix(self, name: str, table: torch.Tensor) -> None:
-        """Carry a parent's rows over. A child's vocabulary extends its parent's, so they are its first rows."""
+        """Carry a parent's rows over.
+
+        A child's vocabulary extends its parent's, so they are its first rows.
+        """
         self.field(name)[: len(table)] = table.to(self.table.weight.device)
 
 
 def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct values of rows [n] and each row's place among them [n], as torch.unique, but without a sort.
+    """Return the distinct values of rows [n] and each row's place among them [n].
 
-    `position` [rows of the table] is scratch memory. Every occurrence writes its own place under its row and reads back
-    whose stayed: those that find their own speak for the row.
+    As torch.unique, but without a sort.
+
+
+    `position` [rows of the table] is scratch memory. Every occurrence writes its own place under
+    its row and reads back whose stayed: those that find their own speak for the row.
     """
     places = torch.arange(len(rows), device=rows.device)
     position.index_copy_(0, rows, places)

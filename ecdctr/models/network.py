@@ -1,4 +1,7 @@
-"""The one network of CPM and A-CTR: all features, click history, aggregated snapshots, and a backbone over them."""
+"""The one network of CPM and A-CTR.
+
+All features, click history, aggregated snapshots, and a backbone over them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ class CtrNet(nn.Module):
         snapshots: dict[str, EntitySnapshots] | None = None,
         source: CtrNet | None = None,
     ) -> None:
-        """snapshots: of 'user' and 'item', None for K = 0. source: a pre-trained network for KEEP or CTNet."""
+        """snapshots: of 'user' and 'item', None for K = 0.
+
+        Source: a pre-trained network for KEEP or CTNet.
+        """
         super().__init__()
         self.inputs, self.settings = inputs, config.network
         dim = config.network.embedding_dim
@@ -69,7 +75,7 @@ class CtrNet(nn.Module):
             self.adapters = Adapters(self.backbone, config.network.hidden)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         features = self.features(batch)
         logits: torch.Tensor
         if self.source is None:
@@ -82,7 +88,7 @@ class CtrNet(nn.Module):
         return logits
 
     def features(self, batch: Batch) -> Features:
-        """What the backbone reads."""
+        """Return what the backbone reads."""
         single, multi, clicks = self.embeddings(
             batch.ids + self.field_offsets,
             batch.multi + self.multi_offsets,
@@ -112,7 +118,10 @@ class CtrNet(nn.Module):
         return Features(parts, rest, batch.domain)
 
     def _numbers(self, batch: Batch) -> torch.Tensor:
-        """The numeric features [B, N]; what is unknown of memory counts as its mean so far."""
+        """Return the numeric features [B, N].
+
+        What is unknown of memory counts as its mean so far.
+        """
         if not self.inputs.memory:
             return batch.numeric
         mean = self.numeric_norm.running_mean
@@ -120,7 +129,10 @@ class CtrNet(nn.Module):
         return torch.where(batch.numeric.isnan(), mean, batch.numeric)
 
     def knowledge(self, batch: Batch) -> list[torch.Tensor]:
-        """Return the outputs of the hidden layers [B, h] each, for a child that is taught (KEEP, CTNet).
+        """Return the outputs of the hidden layers [B, h] each, for a child that is taught.
+
+        KEEP, CTNet.
+
 
         A child's vocabulary extends its parent's: rows beyond the parent's become its unknown row.
         Raises TypeError for a backbone without hidden layers of its own.
@@ -149,7 +161,10 @@ class CtrNet(nn.Module):
         return (clicks * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
     def merge_snapshots(self, serving_only: bool = False) -> None:
-        """Replace the K snapshot tables of a set by one merged table per entity (E-CDCTR: freeze and merge).
+        """Replace the K snapshot tables of a set by one merged table per entity.
+
+        E-CDCTR: freeze and merge.
+
 
         `serving_only` keeps the set that serves and forgets those of the days of training.
         """

@@ -1,4 +1,7 @@
-"""Historical TPM vectors of all users, or of all items: aggregated per lookup, or merged into one table per set."""
+"""Historical TPM vectors of all users, or of all items.
+
+Aggregated per lookup, or merged into one table per set.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ MERGED_AT_ONCE = 65_536  # rows
 class EntitySnapshots(nn.Module):
     """The snapshots of all users, or of all items, aligned with the rows of the model's vocabulary.
 
-    Impressions of different days know different versions: each lookup names a set of them, 0 is what serves. Unmerged,
-    a lookup gathers the K vectors of its set and aggregates them, so that the aggregator learns. Merged, the aggregated
-    vectors of all rows stand in one table per set: with a frozen aggregator both give the same numbers.
+    Impressions of different days know different versions: each lookup names a set of them, 0 is
+    what serves. Unmerged, a lookup gathers the K vectors of its set and aggregates them, so that
+    the aggregator learns. Merged, the aggregated vectors of all rows stand in one table per set:
+    with a frozen aggregator both give the same numbers.
     """
 
     vectors: torch.Tensor
@@ -34,7 +38,8 @@ class EntitySnapshots(nn.Module):
     ) -> None:
         """Vectors [versions, rows, d], present [versions, rows] bool.
 
-        sets [S, K] int64 are places of versions, newest first, or ABSENT; by default one set of all versions.
+        sets [S, K] int64 are places of versions, newest first, or ABSENT; by default one set of all
+        versions.
         """
         super().__init__()
         if sets is None:
@@ -57,7 +62,10 @@ class EntitySnapshots(nn.Module):
         return snapshots
 
     def forward(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
-        """Look up rows [B] or [B, H] in the sets [B] of their impressions → aggregated vectors [..., out_dim]."""
+        """Look rows [B] or [B, H] up → aggregated vectors [..., out_dim].
+
+        In the sets [B] of their impressions.
+        """
         if self.merged is not None and len(self.merged) == 1:
             return nn.functional.embedding(rows, self.merged[0])
         total = self.present.shape[1] if self.merged is None else self.merged.shape[1]
@@ -70,7 +78,7 @@ class EntitySnapshots(nn.Module):
         return self._aggregate(unique % total, unique // total)[inverse]
 
     def _aggregate(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
-        """Rows [n] in sets [n] → [n, out_dim]."""
+        """Aggregate rows [n] in sets [n] → [n, out_dim]."""
         assert self.aggregator is not None  # noqa: S101
         versions = self.sets.index_select(0, sets).T  # [K, n]
         index = versions.clamp(min=0) * self.present.shape[1] + rows

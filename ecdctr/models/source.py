@@ -1,4 +1,7 @@
-"""A pre-trained network that teaches another one without being trained: KEEP-like and CTNet-like transfer."""
+"""A pre-trained network that teaches another one without being trained.
+
+KEEP-like and CTNet-like transfer.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +42,10 @@ class FrozenSource(nn.Module):
 
 
 class Adapters(nn.Module):
-    """CTNet (Liu et al. 2022, arXiv 2208.05728): each hidden layer receives a mapped copy of the source's.
+    """CTNet (Liu et al. 2022, arXiv 2208.05728).
 
-    Here: h ← layer(h) + A(source h), A linear and zero at first.
+    Each hidden layer receives a mapped copy of the source's. Here: h ← layer(h) + A(source h), A
+    linear and zero at first.
     """
 
     def __init__(self, backbone: Mlp, hidden: Sequence[int]) -> None:
@@ -54,7 +58,7 @@ class Adapters(nn.Module):
     def forward(
         self, backbone: Mlp, features: Features, knowledge: list[torch.Tensor]
     ) -> torch.Tensor:
-        """Logits [B] of the backbone with the source's hidden layers mixed in."""
+        """Compute logits [B] of the backbone with the source's hidden layers mixed in."""
         value: Any = features.flat()
         for i, (layer, known) in enumerate(zip(self.maps, knowledge, strict=True)):
             value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(known)

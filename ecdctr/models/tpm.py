@@ -31,7 +31,7 @@ class TpmNet(nn.Module):
         self.mlp = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         (vectors,) = self.embeddings(batch.ids + self.field_offsets)
         user, item, *_ = vectors.unbind(1)
         product = user * item

@@ -1,4 +1,7 @@
-"""What moves from a parent to its child: dense layers, BatchNorm by policy, and what holds the child near (EWC)."""
+"""What moves from a parent to its child.
+
+Dense layers, BatchNorm by policy, and what holds the child near (EWC).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from ecdctr.models.network import CtrNet
 
 
 def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Copy everything but the embedding tables; raises RuntimeError if a tensor is missing or has another shape."""
+    """Copy everything but the embedding tables.
+
+    Raises RuntimeError if a tensor is missing or has another shape.
+    """
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith(("embeddings.", "source."))]
     if missing or unexpected:
@@ -24,7 +30,8 @@ def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
     """keep: carry all over; reset_all: forget running mean and variance, weights and biases.
 
-    Running statistics alone are no policy: training never reads them, and has replaced them when it ends.
+    Running statistics alone are no policy: training never reads them, and has replaced them when it
+    ends.
     """
     if policy == "reset_all":
         for module in model.modules():
@@ -35,10 +42,14 @@ def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
 def elastic_weight_consolidation(
     model: nn.Module, batches: Iterable[Batch], strength: float
 ) -> Callable[[], torch.Tensor]:
-    """The penalty strength / 2 · Σ F (θ − θ₀)² on dense parameters (EWC, Kirkpatrick et al. 2017, equation 3).
+    """Return the penalty strength / 2 · Σ F (θ − θ₀)² on dense parameters.
 
-    F is the diagonal Fisher information at θ₀, from `batches` of the old task; here the squared gradients of batch
-    means times the batch size, instead of single samples'. Embedding tables are free: most rows see no ads at all.
+    EWC, Kirkpatrick et al. 2017, equation 3.
+
+
+    F is the diagonal Fisher information at θ₀, from `batches` of the old task; here the squared
+    gradients of batch means times the batch size, instead of single samples'. Embedding tables are
+    free: most rows see no ads at all.
     """
     parameters = [
         p

@@ -1,4 +1,7 @@
-"""What every aggregation is: K vectors of an entity → one; snapshots that lack the entity have no say."""
+"""What every aggregation is: K vectors of an entity → one.
+
+Snapshots that lack the entity have no say.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ class SelfAttention(Aggregation):
         present: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Attend with keys [K, n, d] to vectors [K, n, d], the K results averaged by weights [K, n].
+        """Attend with keys [K, n, d] to vectors [K, n, d].
+
+        The K results are averaged by weights [K, n].
+
 
         The value of the mean is the mean of the values, as it is linear, and K times cheaper.
         """
@@ -44,7 +47,7 @@ class SelfAttention(Aggregation):
         return mixed
 
     def _scores(self, keys: torch.Tensor) -> torch.Tensor:
-        """Scaled products of all pairs of an entity's snapshots, [K, K, n].
+        """Return scaled products of all pairs of an entity's snapshots, [K, K, n].
 
         (Wq k + b) · Wk k' = (Wkᵀ Wq k + Wkᵀ b) · k'
         """

@@ -1,4 +1,7 @@
-"""What turns the network's features into a logit; each backbone is one small file that names its paper."""
+"""What turns the network's features into a logit.
+
+Each backbone is one small file that names its paper.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = ["Features", "Shape", "build_backbone"]
 
 
 def build_backbone(shape: Shape, settings: Network) -> nn.Module:
-    """The configured backbone: Features → logits [B]."""
+    """Return the configured backbone: Features → logits [B]."""
     match settings.backbone:
         case "mlp":
             return Mlp(shape, settings.hidden)

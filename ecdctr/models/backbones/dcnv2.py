@@ -23,7 +23,7 @@ class DcnV2(nn.Module):
         self.out = nn.Linear(shape.width + hidden[-1], 1)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         flat = features.flat()
         start = crossed = self.norm(flat)
         for layer in self.cross:

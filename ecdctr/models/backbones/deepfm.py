@@ -1,4 +1,7 @@
-"""DeepFM (Guo et al. 2017, arXiv 1703.04247): a linear term, pairwise products of all fields, and an MLP."""
+"""DeepFM (Guo et al. 2017, arXiv 1703.04247).
+
+A linear term, pairwise products of all fields, and an MLP.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from ecdctr.models.backbones.mlp import Mlp
 
 
 class DeepFm(nn.Module):
-    """First order on the shared vectors (the paper: weights of their own), second order as a factorization machine."""
+    """First order on the shared vectors, second order as a factorization machine.
+
+    The paper has weights of their own for the first order.
+    """
 
     def __init__(self, shape: Shape, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -21,7 +27,7 @@ class DeepFm(nn.Module):
         self.deep = Mlp(shape, hidden)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         vectors = [part.view(len(part), -1, self.dim) for part in features.fields]
         total = torch.stack([part.sum(1) for part in vectors]).sum(0)
         squares = torch.stack([part.square().sum((1, 2)) for part in vectors]).sum(0)

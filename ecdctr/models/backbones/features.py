@@ -10,7 +10,10 @@ from torch import nn
 
 
 class Features(NamedTuple):
-    """One batch in parts, which are joined once: embedding vectors, everything else, and the domain of each row."""
+    """One batch in parts, which are joined once.
+
+    Embedding vectors, everything else, and the domain of each row.
+    """
 
     fields: list[
         torch.Tensor
@@ -19,7 +22,10 @@ class Features(NamedTuple):
     domain: torch.Tensor  # int64 [B]
 
     def flat(self) -> torch.Tensor:
-        """Everything in one vector: [B, F·d + R], under autocast in its type, so that no layer converts it again."""
+        """Return everything in one vector.
+
+        [B, F·d + R], under autocast in its type, so that no layer converts it again.
+        """
         flat = torch.cat([*self.fields, *self.rest], dim=1)
         device = flat.device.type
         return (
@@ -50,6 +56,6 @@ def tower(width: int, hidden: Sequence[int]) -> nn.Sequential:
 
 
 def by_domain(values: list[torch.Tensor], domain: torch.Tensor) -> torch.Tensor:
-    """Of one tensor [B, …] per domain, each row from its own domain's."""
+    """Take of one tensor [B, …] per domain each row from its own domain's."""
     first, second = values
     return torch.where((domain == 0).view(-1, *[1] * (first.dim() - 1)), first, second)

@@ -1,4 +1,7 @@
-"""MaskNet (Wang et al. 2021, arXiv 2102.07619), parallel form: masks made from all features multiply the features."""
+"""MaskNet (Wang et al. 2021, arXiv 2102.07619), parallel form.
+
+Masks made from all features multiply the features.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ REDUCTION = 0.25  # width of the mask's middle layer; the paper widens it, which
 
 
 class MaskBlock(nn.Module):
-    """Instance-guided mask on the normalized features, then a layer with LayerNorm: equations 8 to 11."""
+    """Instance-guided mask on the normalized features, then a layer with LayerNorm.
+
+    Equations 8 to 11.
+    """
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
@@ -23,7 +29,7 @@ class MaskBlock(nn.Module):
         self.out = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size), nn.ReLU())
 
     def forward(self, flat: torch.Tensor, normalized: torch.Tensor) -> torch.Tensor:
-        """Raw and normalized features [B, W] → [B, size]."""
+        """Map raw and normalized features [B, W] → [B, size]."""
         masked: torch.Tensor = self.out(self.mask(flat) * normalized)
         return masked
 
@@ -39,7 +45,7 @@ class MaskNet(nn.Module):
         self.out = nn.Linear(hidden[-1], 1)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         flat = features.flat()
         normalized = self.norm(flat)
         masked = torch.cat([block(flat, normalized) for block in self.blocks], dim=1)

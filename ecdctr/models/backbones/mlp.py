@@ -1,4 +1,7 @@
-"""MLP over everything; with target attention over the click history it is DIN (Zhou et al. 2018, arXiv 1706.06978)."""
+"""MLP over everything.
+
+With target attention over the click history it is DIN (Zhou et al. 2018, arXiv 1706.06978).
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,19 @@ class Mlp(nn.Module):
         self.out = nn.Linear(hidden[-1], 1)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         return self.logits(features.flat())
 
     def logits(self, flat: torch.Tensor) -> torch.Tensor:
-        """Of the flat vector [B, W]: [B]."""
+        """Return logits [B] of the flat vector [B, W]."""
         logits: torch.Tensor = self.out(self.hidden(flat)).squeeze(1)
         return logits
 
     def layers(self, features: Features) -> list[torch.Tensor]:
-        """The outputs of the hidden layers, [B, h] each: what a pre-trained network hands to another one."""
+        """Return the outputs of the hidden layers, [B, h] each.
+
+        What a pre-trained network hands to another one.
+        """
         outputs, value = [], features.flat()
         for start in range(0, len(self.hidden), 3):
             value = self.hidden[start : start + 3](value)

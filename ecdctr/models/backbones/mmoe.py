@@ -1,4 +1,7 @@
-"""MMoE (Ma et al. 2018): experts shared by all domains, mixed by a gate per domain, a head per domain."""
+"""MMoE (Ma et al. 2018).
+
+Experts shared by all domains, mixed by a gate per domain, a head per domain.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from ecdctr.models.backbones.features import Features, Shape, by_domain, tower
 
 
 class Mmoe(nn.Module):
-    """Multi-gate mixture of experts, https://doi.org/10.1145/3219819.3220007; the tasks are the two domains."""
+    """Multi-gate mixture of experts, https://doi.org/10.1145/3219819.3220007.
+
+    The tasks are the two domains.
+    """
 
     def __init__(self, shape: Shape, hidden: Sequence[int], experts: int) -> None:
         super().__init__()
@@ -24,7 +30,7 @@ class Mmoe(nn.Module):
         )
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         flat = features.flat()
         outputs = torch.stack([expert(flat) for expert in self.experts], dim=1)
         weights = by_domain(

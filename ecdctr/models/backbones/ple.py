@@ -12,7 +12,10 @@ from ecdctr.models.backbones.features import Features, Shape, by_domain, tower
 
 
 class Ple(nn.Module):
-    """Progressive layered extraction with one level (CGC), https://doi.org/10.1145/3383313.3412236."""
+    """Progressive layered extraction with one level (CGC).
+
+    https://doi.org/10.1145/3383313.3412236
+    """
 
     def __init__(self, shape: Shape, hidden: Sequence[int], experts: int) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ class Ple(nn.Module):
         )
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]."""
+        """Compute logits [B]."""
         flat = features.flat()
         shared = [expert(flat) for expert in self.shared]
         logits = []

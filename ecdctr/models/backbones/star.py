@@ -1,4 +1,7 @@
-"""STAR (Sheng et al. 2021, arXiv 2101.11427): every layer's weights are shared weights times the domain's own."""
+"""STAR (Sheng et al. 2021, arXiv 2101.11427).
+
+Every layer's weights are shared weights times the domain's own.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ class Star(nn.Module):
         nn.init.zeros_(self.auxiliary.weight)
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Logits [B]. Normalization has scale and shift per domain, statistics of both (paper: of each)."""
+        """Compute logits [B].
+
+        Normalization has scale and shift per domain, statistics of both (paper: of each).
+        """
         value, domain = features.flat(), features.domain
         for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             value = norm(layer(value, domain))
