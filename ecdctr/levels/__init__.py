@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 def train(level: Level, request: Request) -> Outcome:
-    """Train a level for a data date and publish the version; one with the same fingerprint is re-used.
+    """Train a level for a data date and publish the version.
 
-    Raises ContractError for broken impressions, StoreError for missing or damaged parents, ConfigError for
-    settings that do not fit the parents, TrainingError for a loss that is no finite number.
+    One with the same fingerprint is re-used. Raises ContractError for broken impressions,
+    StoreError for missing or damaged parents, ConfigError for settings that do not fit the parents,
+    TrainingError for a loss that is no finite number.
     """
     from ecdctr.levels.actr import train_actr
     from ecdctr.levels.cpm import train_cpm

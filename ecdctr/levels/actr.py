@@ -1,4 +1,7 @@
-"""A-CTR: the ads model of the day, from CPM or from yesterday's A-CTR, with the snapshots' frozen aggregate."""
+"""A-CTR: the ads model of the day.
+
+From CPM or from yesterday's A-CTR, with the snapshots' frozen aggregate.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,10 @@ class Actr:
         model.merge_snapshots(serving_only=True)
 
     def _snapshots(self, days: list[dt.date]) -> SnapshotSets:
-        """Those that each day knew; of the paper's form the same K that the parent took (E-CDCTR)."""
+        """Return the snapshots that each day knew.
+
+        Of the paper's form the same K that the parent took (E-CDCTR).
+        """
         request, parent = self.request, self.origin.parent
         if parent and not request.config.snapshots.point_in_time:
             refs = _snapshots_of(request, parent)
@@ -129,7 +135,7 @@ def _origin(request: Request) -> Origin:
 
 
 def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
-    """Refuse a CPM that was trained without snapshots where A-CTR has some, the other way round, or on others."""
+    """Refuse a CPM that was trained without A-CTR's snapshots, or on others."""
     taken, settings = len(_snapshots_of(request, cpm)), request.config.snapshots
     trained = request.store.manifest(cpm).config["snapshots"]["point_in_time"]
     if bool(taken) != bool(settings.count):
@@ -142,13 +148,17 @@ def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
     else:
         return
     raise ConfigError(
-        f"CPM {cpm} was trained with {problem}; train cpm with the same variant first: ecdctr train "
-        f"cpm --date {request.date} --experiment {request.experiment} --variant {request.variant}"
+        f"CPM {cpm} was trained with {problem}; train cpm with the same variant first: ecdctr "
+        f"train cpm --date {request.date} --experiment {request.experiment} --variant "
+        f"{request.variant}"
     )
 
 
 def _refuse_gap(request: Request, newest: Ref) -> None:
-    """Refuse a chain that skipped a day with ads: it would not be what the same days in order give."""
+    """Refuse a chain that skipped a day with ads.
+
+    It would not be what the same days in order give.
+    """
     days = open_impressions(request.config.data.root).dates("ads")
     skipped = [str(date) for date in days if newest.date < date < request.date]
     if skipped:

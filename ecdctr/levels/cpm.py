@@ -26,14 +26,18 @@ def train_cpm(request: Request) -> Outcome:
 class Cpm:
     """From scratch on its window (E-CDCTR), or with `refresh: incremental` from the version before.
 
-    The latter reads the days since that version, each with the snapshots that were known the day before.
+    The latter reads the days since that version, each with the snapshots that were known the day
+    before.
     """
 
     request: Request
     algorithm: ClassVar[int] = 2
 
     def plan(self) -> Plan:
-        """Resolve snapshots, and the version to go on from: of the experiment itself, a chain of its own."""
+        """Resolve snapshots, and the version to go on from.
+
+        Of the experiment itself, a chain of its own.
+        """
         request, settings = self.request, self.request.config.cpm
         parent = self._parent()
         if parent:

@@ -1,4 +1,7 @@
-"""What names a result: algorithm and code, settings, data, parents and seed. The same name, the same weights."""
+"""What names a result: algorithm and code, settings, data, parents and seed.
+
+The same name, the same weights.
+"""
 
 from __future__ import annotations
 

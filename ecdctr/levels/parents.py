@@ -24,9 +24,10 @@ from ecdctr.store.manifest import Ref
 def start_from(
     model: Network, parent: Ref, saved: checkpoint.Checkpoint, carry_optimizer: bool
 ) -> Start[Network]:
-    """Give a network its parent's weights: embedding rows by raw id, dense layers, Adam's moments if asked for.
+    """Give a network its parent's weights.
 
-    Raises ConfigError when the parent's network is another one, or has saved no moments.
+    Embedding rows by raw id, dense layers, Adam's moments if asked for. Raises ConfigError when the
+    parent's network is another one, or has saved no moments.
     """
     _load_tables(model, parent, saved)
     try:
@@ -58,12 +59,17 @@ def _load_tables(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint) ->
 
 
 def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets:
-    """Resolve the K TPM versions of what serves, and of each day of training those known the day before.
+    """Resolve the K TPM versions of what serves, and of each day of training.
 
-    A TPM that has read a day remembers its labels: a network that trains with it trusts its vectors more than they
-    are worth on the next day. With `snapshots.point_in_time: false` all days take those of the data date (the paper).
+    For the latter those known the day before.
 
-    Raises StoreError if there is none that the newest day may know, or fewer than K and `snapshots.require_all` is set.
+
+    A TPM that has read a day remembers its labels: a network that trains with it trusts its vectors
+    more than they are worth on the next day. With `snapshots.point_in_time: false` all days take
+    those of the data date (the paper).
+
+    Raises StoreError if there is none that the newest day may know, or fewer than K and
+    `snapshots.require_all` is set.
     """
     settings = request.config.snapshots
     if not settings.count:
@@ -84,7 +90,7 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
 
 
 def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
-    """The newest TPM versions as of the K dates, newest first, each once."""
+    """Return the newest TPM versions as of the K dates, newest first, each once."""
     resolved = (
         request.store.resolve("tpm", as_of, request.experiment)
         for as_of in request.config.snapshots.as_of(date)
@@ -95,9 +101,9 @@ def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
 def load_snapshots(
     request: Request, snapshots: SnapshotSets, vocabularies: Vocabularies
 ) -> dict[str, EntitySnapshots] | None:
-    """Read the snapshots of users and items over the rows of a model's vocabularies; None without snapshots.
+    """Read the snapshots of users and items over the rows of a model's vocabularies.
 
-    A version that several sets share is held once.
+    None without snapshots. A version that several sets share is held once.
     """
     refs, count = snapshots.refs, request.config.snapshots.count
     if not refs:
@@ -121,7 +127,10 @@ def load_snapshots(
 def grow_vocabularies(
     request: Request, plan: Plan, inputs: Inputs, files: list[Path]
 ) -> Vocabularies:
-    """Extend the vocabularies of `plan.grow_from` by the ids of the examples, and of the snapshots where they are used."""
+    """Extend the vocabularies of `plan.grow_from` by the ids of the examples.
+
+    And of the snapshots where they are used.
+    """
     base = (
         checkpoint.load(request.store.path(plan.grow_from)).vocabularies if plan.grow_from else {}
     )

@@ -1,4 +1,7 @@
-"""The days that a level reads: prepared, checked for something to learn, and in the order of training."""
+"""The days that a level reads.
+
+Prepared, checked for something to learn, and in the order of training.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +24,27 @@ Days = dict[tuple[Domain, dt.date], Prepared]
 def days_since(
     request: Request, parent: Ref, settings: Tpm | Cpm, level: Level
 ) -> tuple[list[dt.date], tuple[dt.date, ...]]:
-    """The days after a parent's that its successor reads, and those that lie further back than the window.
+    """Return the days after a parent's that its successor reads.
 
-    Raises StoreError for the latter, unless `skip_missed_days` allows to go on without them.
+    And those that lie further back than the window. Raises StoreError for the latter, unless
+    `skip_missed_days` allows to go on without them.
     """
     since = window(request.date, (request.date - parent.date).days)
     missed, dates = since[: -settings.window_days], since[-settings.window_days :]
     if missed and not settings.skip_missed_days:
         anew = "" if level == "tpm" else "start anew with --restart, "
         raise StoreError(
-            f"{level} {request.date} goes on from {parent}, but {len(missed)} of the {len(since)} days since "
-            f"({missed[0]} to {missed[-1]}) lie further back than {level}.window_days: {settings.window_days} and "
-            f"would never be learned. Train the missing days oldest first, raise {level}.window_days, {anew}"
-            f"or set {level}.skip_missed_days: true to go on without them."
+            f"{level} {request.date} goes on from {parent}, but {len(missed)} of the {len(since)} "
+            f"days since ({missed[0]} to {missed[-1]}) lie further back than {level}.window_days: "
+            f"{settings.window_days} and would never be learned. Train the missing days oldest "
+            f"first, raise {level}.window_days, {anew}or set {level}.skip_missed_days: true to go "
+            "on without them."
         )
     return dates, tuple(missed)
 
 
 def prepare_days(request: Request, plan: Plan) -> Days:
-    """The examples of all domains and days that a plan reads; raises StoreError when there are none."""
+    """Prepare all domains and days that a plan reads; raises StoreError for none."""
     wanted: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
     if plan.natural_dates:
         wanted.append(("natural", list(plan.natural_dates)))
@@ -55,19 +60,24 @@ def prepare_days(request: Request, plan: Plan) -> Days:
         )
         if not found:
             raise StoreError(
-                f"{plan.level} {request.date}: no day of {domain} impressions in its window; nothing to train on."
+                f"{plan.level} {request.date}: no day of {domain} impressions in its window; "
+                "nothing to train on."
             )
         days |= {(domain, day.date): day for day in found}
         if not any(_has_clicks(day.path) for day in found):
             raise StoreError(
-                f"{plan.level} {request.date}: expected clicks among the {domain} impressions of {found[0].date} to "
-                f"{found[-1].date}, found none; nothing can be learned. Check the label 'click' of these days."
+                f"{plan.level} {request.date}: expected clicks among the {domain} impressions of "
+                f"{found[0].date} to {found[-1].date}, found none; nothing can be learned. Check "
+                "the label 'click' of these days."
             )
     return days
 
 
 def last_prior_ctr(days: Days) -> float | None:
-    """The click-through rate that counts of the newest day of ads are smoothed with; None without ads."""
+    """Return the click-through rate that counts of the newest day of ads are smoothed with.
+
+    None without ads.
+    """
     ads = [date for domain, date in days if domain == "ads"]
     if not ads:
         return None
@@ -86,7 +96,10 @@ def _has_clicks(path: Path) -> bool:
 
 
 def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[Part]:
-    """Training order: oldest first; of two domains evenly mixed, each by its position in its own window.
+    """Order parts for training: oldest first.
+
+    Of two domains evenly mixed, each by its position in its own window.
+
 
     Each day comes with the number of the set of snapshots that was known the day before.
     """

@@ -1,4 +1,7 @@
-"""The memory of users as a version holds it: TPM's, or where no TPM stands behind it the ads model's own."""
+"""The memory of users as a version holds it.
+
+TPM's, or where no TPM stands behind it the ads model's own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from ecdctr.memory.table import newest_table
 
 
 def holds_memory(request: Request, plan: Plan) -> bool:
-    """Whether a version holds the tables of memory: TPM, and an ads model without snapshots."""
+    """Tell whether a version holds the tables of memory.
+
+    TPM, and an ads model without snapshots.
+    """
     alone = plan.level == "actr" and not plan.snapshots.sets
     return request.config.memory.enabled and (plan.level == "tpm" or alone)
 

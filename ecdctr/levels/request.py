@@ -1,4 +1,4 @@
-"""What a level is asked for, how it plans, what it hands from step to step, and what it gives back."""
+"""What a level is asked for, plans, hands from step to step, and gives back."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class Request:
 class SnapshotSets:
     """Which TPM versions an impression is given: sets of up to K, newest version first.
 
-    Set 0 is what serves. `of_day` gives the number of the set that was known the day before; days that it does not name
-    take set 0.
+    Set 0 is what serves. `of_day` gives the number of the set that was known the day before; days
+    that it does not name take set 0.
     """
 
     sets: tuple[tuple[Ref, ...], ...] = ()

@@ -23,7 +23,8 @@ from ecdctr.store.store import Store
 def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, Vocabulary]]:
     """Read a version's network from its own files, and from its CPM's where that one teaches it.
 
-    The shape comes from the manifest, not from today's configuration. Raises StoreError for damaged files.
+    The shape comes from the manifest, not from today's configuration. Raises StoreError for damaged
+    files.
     """
     store.check(ref)
     manifest = store.manifest(ref)
@@ -49,9 +50,10 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
 
 
 def load_teacher(request: Request, ref: Ref, snapshots: SnapshotSets) -> CtrNet:
-    """Read the CPM of KEEP and CTNet: it is asked about an impression with the snapshots of the impression's day.
+    """Read the CPM of KEEP and CTNet.
 
-    Raises StoreError for a TPM, or damaged files.
+    It is asked about an impression with the snapshots of the impression's day. Raises StoreError
+    for a TPM, or damaged files.
     """
     network = load_ctr_network(request.store, ref)
     saved = checkpoint.load(request.store.path(ref))

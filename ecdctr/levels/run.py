@@ -43,7 +43,10 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Built(Generic[Network]):
-    """A network that is ready to be trained, and in what the data date is unlike the days before it."""
+    """A network that is ready to be trained.
+
+    And in what the data date is unlike the days before it.
+    """
 
     start: Start[Network]
     inputs: Inputs
@@ -53,7 +56,10 @@ class Built(Generic[Network]):
 
 @one_reading()
 def run(steps: Steps[Network]) -> Outcome:
-    """Train a level as asked and publish the version, unless one with the same fingerprint is there.
+    """Train a level as asked and publish the version.
+
+    Unless one with the same fingerprint is there.
+
 
     Raises ContractError when the data date is too unlike the days before it and quality.action is
     'stop', StoreError when a parent is missing or damaged.
@@ -124,7 +130,10 @@ def publish(
 
 
 def _finished(request: Request, gathered: Gathered, workers: Workers) -> Manifest | None:
-    """Find the version with this fingerprint, if all processes see it and it is not to be trained again."""
+    """Find the version with this fingerprint.
+
+    If all processes see it and it is not to be trained again.
+    """
     level = gathered.plan.level
     version = request.store.find(request.experiment, level, request.date, gathered.fingerprint)
     return version if workers.all(version is not None and not request.force) else None

@@ -1,4 +1,7 @@
-"""TPM: the tiny model over the long window of natural content, continued from its previous version."""
+"""TPM: the tiny model over the long window of natural content.
+
+Continued from its previous version.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def train_tpm(request: Request) -> Outcome:
 
 @dataclass(frozen=True)
 class Tpm:
-    """Every version starts from the one before it, so that all snapshots live in one embedding space."""
+    """Every version starts from the one before it.
+
+    So all snapshots live in one embedding space.
+    """
 
     request: Request
     algorithm: ClassVar[int] = 1
