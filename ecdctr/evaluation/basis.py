@@ -1,4 +1,7 @@
-"""What an evaluation rests on besides the version: the day's examples and the code that evaluates."""
+"""What an evaluation rests on besides the version.
+
+The day's examples and the code that evaluates.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ EVALUATING = (
 
 
 class Basis(NamedTuple):
-    """What an evaluation rests on besides the version: results with another basis are never compared."""
+    """What an evaluation rests on besides the version.
+
+    Results with another basis are never compared.
+    """
 
     examples: str  # fingerprint of the day's examples: the day, what it looks back on, and how it is prepared
     code: str  # digest of the code that evaluates
@@ -37,11 +43,14 @@ def evaluating_code() -> str:
 
 
 def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:
-    """What an evaluation made now would rest on; reads the days' files to know what is in them."""
+    """Return what an evaluation made now would rest on.
+
+    Reads the days' files to know what is in them.
+    """
     domain = LEVEL_DOMAIN[ref.level]  # type: ignore[index]
     return basis_of(config, example_path(config, domain, date).fingerprint)
 
 
 def basis_of(config: Config, examples: str) -> Basis:
-    """What an evaluation on examples with this fingerprint rests on."""
+    """Return what an evaluation on examples with this fingerprint rests on."""
     return Basis(examples, evaluating_code(), config.evaluation.low_activity_below)

@@ -25,7 +25,10 @@ class Comparison(NamedTuple):
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that such data show in four of five repetitions.
+        """Return the smallest true difference that such data show in four of five repetitions.
+
+        At a level of 5 %.
+
 
         At a level of 5 %: 1.96 + 0.84 standard errors, which the interval is 3.92 of.
         """
@@ -33,7 +36,7 @@ class Comparison(NamedTuple):
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of a table's rows, adjusted so that 5 % bounds the chance of any false one.
+    """Return p-values of a table's rows, adjusted so that 5 % bounds the chance of any false one.
 
     Step down from the smallest (Holm 1979, "A Simple Sequentially Rejective Multiple Test
     Procedure").
@@ -49,7 +52,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(
     users: list[dict[str, Any]], first: str, second: str, seed: int = 1, same_users: bool = False
 ) -> Comparison:
-    """GAUC(first) - GAUC(second), the mean over a study's seeds, by a bootstrap over users.
+    """Return GAUC(first) - GAUC(second), the mean over a study's seeds, by a bootstrap over users.
 
     `users` has one record per seed, row, day and user with its AUC and impressions. A user is drawn
     with all of its days, since they are not independent; with `same_users` with all seeds, too,

@@ -1,4 +1,7 @@
-"""Progressive validation: a version that read days ≤ d, scored on a later day, whole and per cohort."""
+"""Progressive validation.
+
+A version that read days ≤ d is scored on a later day, whole and per cohort.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ from ecdctr.store.store import Store
 
 
 class Scored(NamedTuple):
-    """Examples of an evaluation day with predictions [rows]; `users` are positions in `ids`, the raw ids [users]."""
+    """Examples of an evaluation day with predictions [rows].
+
+    `users` are positions in `ids`, the raw ids [users].
+    """
 
     examples: str  # fingerprint of what was read
     ids: pa.Array
@@ -98,7 +104,10 @@ def score(
 
 @one_reading()
 def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluation:
-    """Evaluate a version on a day and store the result beside the versions; an earlier result is replaced."""
+    """Evaluate a version on a day and store the result beside the versions.
+
+    An earlier result is replaced.
+    """
     with store.in_use():
         scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)  # type: ignore[index]
         result = Evaluation(ref, date, metrics_by_cohort(config, scored))
@@ -124,9 +133,10 @@ def metrics_by_cohort(config: Config, scored: Scored) -> dict[str, dict[str, flo
 
 
 def users_table(scored: Scored) -> pa.Table:
-    """What each user adds to GAUC and LogLoss: user (raw id), impressions, clicks, auc (null without both labels), loss.
+    """Return what each user adds to GAUC and LogLoss.
 
-    `loss` is the sum over the user's impressions, in nats.
+    User (raw id), impressions, clicks, auc (null without both labels), loss. `loss` is the sum over
+    the user's impressions, in nats.
     """
     users, count = scored.users, len(scored.ids)
     judged = user_auc(users, scored.labels, scored.scores)
@@ -146,7 +156,7 @@ def users_table(scored: Scored) -> pa.Table:
 def calibration_curve(
     labels: NDArray[np.float32], scores: NDArray[np.float32], bins: int = 10
 ) -> list[list[float]]:
-    """Mean prediction and observed CTR in bins of equal size, lowest predictions first."""
+    """Return mean prediction and observed CTR in bins of equal size, lowest predictions first."""
     groups = np.array_split(np.argsort(scores, kind="stable"), bins)
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 

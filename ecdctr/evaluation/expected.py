@@ -1,7 +1,9 @@
-"""Metrics against true probabilities: what drawn clicks would give on average, so that only users and items are noise.
+"""Metrics against true probabilities.
 
-Each impression counts as a click with its true probability p and as none with 1 - p. The expected GAUC is the chance that
-of two different impressions of a user, one clicked and one not, the clicked one has the higher score.
+What drawn clicks would give on average, so that only users and items are noise. Each impression
+counts as a click with its true probability p and as none with 1 - p. The expected GAUC is the
+chance that of two different impressions of a user, one clicked and one not, the clicked one has the
+higher score.
 """
 
 from __future__ import annotations
@@ -18,21 +20,27 @@ from ecdctr.evaluation.metrics import UserAuc, losses
 
 
 class Gains(NamedTuple):
-    """What one model has ahead of another: the difference, its standard error, the smallest one that shows."""
+    """What one model has ahead of another.
+
+    The difference, its standard error, the smallest one that shows.
+    """
 
     difference: float
     error: float
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that such data show in four of five repetitions at a level of 5 %."""
+        """Return the smallest true difference that such data show in four of five repetitions.
+
+        At a level of 5 %.
+        """
         return (1.96 + 0.84) * self.error
 
 
 def expected_user_auc(
     users: NDArray[np.int64], chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
 ) -> UserAuc:
-    """Expected AUC per user, ties counted half; users [n] integer codes, chances [n] in (0, 1), scores [n].
+    """Return the expected AUC per user, ties counted half.
 
     One sort and sums. Users with one impression are left out.
     """
@@ -61,7 +69,7 @@ def expected_user_auc(
 def expected_metrics(
     users: NDArray[np.int64], chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
-    """Expected GAUC and LogLoss (nats), and the sizes behind them; no LogLoss for scores that are no probabilities."""
+    """Return expected GAUC and LogLoss (nats), and the sizes behind them."""
     judged = expected_user_auc(users, chances, scores)
     found = {
         "expected_impressions": float(len(users)),
@@ -74,16 +82,17 @@ def expected_metrics(
 
 
 def expected_users(scored: Scored) -> pa.Table:
-    """The users behind the expected GAUC: user (raw id), impressions, auc."""
+    """Return the users behind the expected GAUC: user (raw id), impressions, auc."""
     judged = expected_user_auc(scored.users, scored.oracle, scored.scores)
     ids = scored.ids.take(pa.array(judged.users))
     return pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
 
 
 def gains(first: dict[Any, tuple[float, int]], second: dict[Any, tuple[float, int]]) -> Gains:
-    """GAUC of the first minus the second, with an error over users; each is user: (sum of AUC x impressions, impressions).
+    """Return GAUC of the first minus the second, with an error over users.
 
-    A user stands for all of its days: they are not independent. The error is that of a ratio of sums (linearised).
+    Each is user: (sum of AUC x impressions, impressions). A user stands for all of its days: they
+    are not independent. The error is that of a ratio of sums (linearised).
     """
     common = sorted(set(first) & set(second))
     if len(common) < 2:

@@ -1,9 +1,10 @@
 """The promotion gate: the newest version that is shown to be no worse than the champion serves.
 
-A version is judged once, on the days after it, as they come: as soon as the test's power suffices, or after
-`evaluation.gate_days` of them. Until then it waits, and what serves stays. When that is depends on the traffic and not
-on how good the version looks, so that looking every day does not let bad ones through; nor does asking again: what the
-data said stands until the data, the champion or the rule is another.
+A version is judged once, on the days after it, as they come: as soon as the test's power suffices,
+or after `evaluation.gate_days` of them. Until then it waits, and what serves stays. When that is
+depends on the traffic and not on how good the version looks, so that looking every day does not let
+bad ones through; nor does asking again: what the data said stands until the data, the champion or
+the rule is another.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ ATTEMPTS = 5  # of judging, while others promote
 def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     """Judge an evaluated version, and promote it to `serving` unless there is a reason against it.
 
-    Refused are: predictions that are all alike, calibration outside its bounds, parents that are too old, a version
-    that served before or is older than what serves, a champion that cannot be evaluated on the same days any more, and
-    a version that is not shown to be within the margins (non-inferiority, docs/operations.md). Where the version does
-    not serve, older ones that waited are judged, newest first, with the days that have come since; the first that
-    passes serves. Every verdict is kept, and what the data said stands. Evaluations that do not rest on the data and
-    code as they are now are made anew. When another version is promoted or a day delivered meanwhile, all is judged
-    again. Raises StoreError when the version was not evaluated on `date`, TryAgain when others were faster each time.
+    Refused are: predictions that are all alike, calibration outside its bounds, parents that are
+    too old, a version that served before or is older than what serves, a champion that cannot be
+    evaluated on the same days any more, and a version that is not shown to be within the margins
+    (non-inferiority, docs/operations.md). Where the version does not serve, older ones that waited
+    are judged, newest first, with the days that have come since; the first that passes serves.
+    Every verdict is kept, and what the data said stands. Evaluations that do not rest on the data
+    and code as they are now are made anew. When another version is promoted or a day delivered
+    meanwhile, all is judged again. Raises StoreError when the version was not evaluated on `date`,
+    TryAgain when others were faster each time.
     """
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(TryAgain):
@@ -65,7 +68,10 @@ def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdi
 def _judge_waiting(
     config: Config, store: Store, challenger: Ref, served: AliasRecord | None, date: dt.date
 ) -> list[str]:
-    """Judge the versions that waited, until one serves; says which does, and which cannot be judged."""
+    """Judge the versions that waited, until one serves.
+
+    Says which does, and which cannot be judged.
+    """
     notes = []
     for older in _waiting(store, challenger, served.ref if served else None):
         try:
@@ -79,9 +85,9 @@ def _judge_waiting(
 
 
 def _waiting(store: Store, challenger: Ref, champion: Ref | None) -> list[Ref]:
-    """Versions of earlier dates, newer than the champion, whose last verdict was to wait: newest first.
+    """Versions of earlier dates, newer than the champion, whose last verdict was to wait.
 
-    Of a date only the newest version: it was trained again in place of the others.
+    Newest first. Of a date only the newest version: it was trained again in place of the others.
     """
     newest = {
         ref.date: ref
@@ -99,7 +105,10 @@ def _waiting(store: Store, challenger: Ref, champion: Ref | None) -> list[Ref]:
 def _settle(
     config: Config, store: Store, challenger: Ref, served: AliasRecord | None, date: dt.date
 ) -> Verdict:
-    """Judge a version, keep the verdict, and let it serve if it passed and nothing else was promoted meanwhile."""
+    """Judge a version, keep the verdict, and let it serve if it passed.
+
+    Unless another was promoted meanwhile.
+    """
     champion = served.ref if served else None
     standing = _standing(config, store, challenger, champion)
     if standing:
@@ -115,7 +124,10 @@ def _settle(
 def _standing(
     config: Config, store: Store, challenger: Ref, champion: Ref | None
 ) -> Verdict | None:
-    """The refusal that the data gave already, if data, champion and rule are what they were."""
+    """Return the refusal that the data gave already, if data.
+
+    Champion and rule are what they were.
+    """
     verdicts = store.verdicts(challenger)
     if not verdicts or champion is None:
         return None
@@ -166,7 +178,10 @@ def _judge(
 
 
 def _against_its_past(store: Store, challenger: Ref, champion: Ref | None) -> str | None:
-    """Whether people have decided already: a version that was taken out of service, or a newer one that serves."""
+    """Tell whether people have decided already.
+
+    A version that was taken out of service, or a newer one that serves.
+    """
     by_hand = f"promote it by hand if it is meant: ecdctr store promote {challenger}"
     if champion and champion.age > challenger.age:
         return f"older than the serving {champion}; {by_hand}"
@@ -177,7 +192,10 @@ def _against_its_past(store: Store, challenger: Ref, champion: Ref | None) -> st
 
 
 def _against_itself(config: Config, ours: Stored) -> str | None:
-    """What an evaluation alone says against a version; a figure that is missing or not a number does."""
+    """Return what an evaluation alone says against a version.
+
+    A figure that is missing or not a number does.
+    """
     settings, metrics = config.evaluation, ours.content["metrics"]["all"]
     spread = ours.content["score_spread"]
     if not spread >= settings.gate_min_score_spread:
@@ -194,7 +212,10 @@ def _against_itself(config: Config, ours: Stored) -> str | None:
 
 
 def _against_its_parents(config: Config, store: Store, challenger: Ref) -> str | None:
-    """Whether what an A-CTR started from was stale; a chain keeps its first day's parents by intention."""
+    """Say whether what an A-CTR started from was stale.
+
+    A chain keeps its first day's parents by intention.
+    """
     parents = store.manifest(challenger).parents
     if challenger.level != "actr" or "actr" in parents:
         return None
@@ -218,7 +239,7 @@ def _against_its_parents(config: Config, store: Store, challenger: Ref) -> str |
 def _compare(
     config: Config, store: Store, challenger: Ref, champion: Ref, date: dt.date
 ) -> Verdict:
-    """The test on the last days that neither version has read, as far as they were delivered whole."""
+    """Test on the last days that neither version has read and that were delivered."""
     settings = config.evaluation
     domain = LEVEL_DOMAIN[challenger.level]  # type: ignore[index]
     days = whole_days(config, domain, challenger.date, date, settings.gate_days)
@@ -233,14 +254,15 @@ def _compare(
         theirs = [current(config, store, champion, day) for day in days]
     except EcdctrError as error:
         text = (
-            f"{challenger}: the serving {champion} cannot be evaluated on {days[0]} to {days[-1]}, so that nothing "
-            f"can be compared: {error} To let the challenger serve all the same: ecdctr store promote {challenger}"
+            f"{challenger}: the serving {champion} cannot be evaluated on {days[0]} to {days[-1]}, "
+            f"so that nothing can be compared: {error} To let the challenger serve all the same: "
+            f"ecdctr store promote {challenger}"
         )
         return Verdict(Outcome.REFUSED, text, champion, examples)
     if any(one.basis != other.basis for one, other in zip(ours, theirs, strict=True)):
         raise TryAgain(
-            f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again while they were "
-            "compared. Run the command again."
+            f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again "
+            "while they were compared. Run the command again."
         )
     result = noninferiority(
         pair(list(zip(ours, theirs, strict=True))),

@@ -26,9 +26,10 @@ class UserAuc(NamedTuple):
 def user_auc(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> UserAuc:
-    """Exact AUC per user, ties counted half: one sort, then rank sums (Mann-Whitney).
+    """Return exact AUC per user, ties counted half: one sort, then rank sums (Mann-Whitney).
 
-    users [n] integer codes, labels [n] in {0, 1}, scores [n] → arrays over the users that have both labels.
+    users [n] integer codes, labels [n] in {0, 1}, scores [n] → arrays over the users that have both
+    labels.
     """
     order = np.lexsort((scores, users))
     users, labels, scores = users[order], labels[order].astype(np.float64), scores[order]
@@ -57,23 +58,32 @@ def user_auc(
 def gauc(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> float:
-    """AUC within users, weighted by their impressions (Zhu et al. 2017, "Optimized Cost per Click"); NaN if none."""
+    """Return AUC within users, weighted by their impressions; NaN if none.
+
+    Zhu et al. 2017, "Optimized Cost per Click".
+    """
     return user_auc(users, labels, scores).mean
 
 
 def auc(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
-    """Area under the ROC curve over all impressions, ties counted half; NaN with one label only."""
+    """Return area under the ROC curve over all impressions, ties counted half.
+
+    NaN with one label only.
+    """
     result = user_auc(np.zeros(len(labels), np.int64), labels, scores)
     return float(result.auc[0]) if len(result.auc) else float("nan")
 
 
 def log_loss(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
-    """Mean negative log likelihood in nats; probabilities are clipped at 1e-7."""
+    """Return mean negative log likelihood in nats; probabilities are clipped at 1e-7."""
     return float(np.mean(losses(labels, scores)))
 
 
 def losses(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Negative log likelihood of each impression in nats [n]; probabilities are clipped at 1e-7."""
+    """Return negative log likelihood of each impression in nats [n].
+
+    Probabilities are clipped at 1e-7.
+    """
     p = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
     result: NDArray[np.float64] = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
     return result
@@ -82,10 +92,13 @@ def losses(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArra
 def all_metrics(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> dict[str, float]:
-    """GAUC, AUC, LogLoss, normalized entropy (He et al. 2014), calibration (predicted over observed CTR), sizes.
+    """Return GAUC, AUC, LogLoss, normalized entropy, calibration and sizes.
 
-    `gauc_users` is the number of users behind GAUC, those with a click and a non-click: a GAUC of two users says
-    nothing. A figure that the data cannot give (no clicks, say) is left out.
+    Entropy as He et al. 2014, calibration as predicted over observed CTR.
+
+
+    `gauc_users` is the number of users behind GAUC, those with a click and a non-click: a GAUC of
+    two users says nothing. A figure that the data cannot give (no clicks, say) is left out.
     """
     if len(labels) == 0:
         return {"impressions": 0.0, "gauc_users": 0.0}

@@ -1,12 +1,17 @@
-"""Is a challenger no worse than the champion by more than a margin? A test that shows it, or does not.
+"""Is a challenger no worse than the champion by more than a margin?
 
-Non-inferiority turns the burden of proof around: not "surely worse" refuses, but "not shown to be good enough". A
-challenger that is truly worse by the margin passes in LEVEL of the cases where the difference is spread over many users
-(tests/evaluation/test_noninferiority.py measures it, also where it is not). Users are drawn with all their days, since
-days of one user are not independent (cluster bootstrap, Field and Welsh 2007). The bounds are those of the studentised
-bootstrap (Hall 1988; the ratio's standard error by linearisation): where few users carry the harm, the symmetric interval
-lets twice as many through. No test holds its level for every distribution (Bahadur and Savage 1956): harm to so few users
-that none of them is in the sample is not seen, which `unseen` puts a number to.
+A test that shows it, or does not.
+
+
+Non-inferiority turns the burden of proof around: not "surely worse" refuses, but "not shown to be
+good enough". A challenger that is truly worse by the margin passes in LEVEL of the cases where the
+difference is spread over many users (tests/evaluation/test_noninferiority.py measures it, also
+where it is not). Users are drawn with all their days, since days of one user are not independent
+(cluster bootstrap, Field and Welsh 2007). The bounds are those of the studentised bootstrap (Hall
+1988; the ratio's standard error by linearisation): where few users carry the harm, the symmetric
+interval lets twice as many through. No test holds its level for every distribution (Bahadur and
+Savage 1956): harm to so few users that none of them is in the sample is not seen, which `unseen`
+puts a number to.
 """
 
 from __future__ import annotations
@@ -27,8 +32,9 @@ Array = NDArray[np.float64]
 class Paired(NamedTuple):
     """What two versions did on the same impressions, summed over days: one entry per user [users].
 
-    `auc_difference` is the sum over days of impressions times (challenger's AUC - champion's), `auc_weight` that of
-    impressions, both over the days on which the user has a click and a non-click. Losses are in nats.
+    `auc_difference` is the sum over days of impressions times (challenger's AUC - champion's),
+    `auc_weight` that of impressions, both over the days on which the user has a click and a
+    non-click. Losses are in nats.
     """
 
     auc_difference: Array
@@ -43,7 +49,10 @@ class Paired(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """How far the challenger lies above (below 0: under) the champion, with its 90 % interval, and what is allowed."""
+    """How far the challenger lies above (below 0: under) the champion.
+
+    With its 90 % interval, and what is allowed.
+    """
 
     value: float
     low: float
@@ -57,7 +66,10 @@ class Bound(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Both metrics (larger is better in both: LogLoss as the share by which it falls), and the test's own quality."""
+    """Both metrics and the test's own quality.
+
+    Larger is better in both: LogLoss as the share by which it falls.
+    """
 
     gauc: Bound
     log_loss: Bound
@@ -84,8 +96,8 @@ def noninferiority(
 ) -> Result:
     """Test both metrics; `power` in (LEVEL, 1) is what `needed` aims at.
 
-    Power is that of each metric's test for equal models by the normal approximation, and of both together at least
-    1 minus the sum of what each misses (Bonferroni).
+    Power is that of each metric's test for equal models by the normal approximation, and of both
+    together at least 1 minus the sum of what each misses (Bonferroni).
     """
     ratios = [
         Ratio(paired.auc_difference, paired.auc_weight),
@@ -101,7 +113,10 @@ def noninferiority(
 
 
 class Ratio(NamedTuple):
-    """A metric's difference as a ratio of sums over users, sum of `gains` to sum of `weights` [users]."""
+    """A metric's difference as a ratio of sums over users.
+
+    Sum of `gains` to sum of `weights` [users].
+    """
 
     gains: Array
     weights: Array
@@ -123,7 +138,7 @@ def _estimates(sums: Array) -> tuple[Array, Array]:
 
 
 def _drawn_sums(sums: Array, samples: int, seed: int) -> Array:
-    """Sums over users [samples, columns] that are each drawn Poisson(1) times (the bootstrap of large samples)."""
+    """Return sums over users [samples, columns] that are each drawn Poisson(1) times (the bootstrap of large samples)."""
     rng = np.random.default_rng(seed)
     step = max(DRAWN_AT_ONCE // max(len(sums), 1), 1)
     parts = [
@@ -150,13 +165,16 @@ def _bound(ratio: Ratio, drawn: Array, margin: float) -> Bound:
 
 
 def _effective(weight: Array) -> float:
-    """How many users of equal weight say as much (Kish 1965)."""
+    """Return how many users of equal weight say as much (Kish 1965)."""
     squares = float((weight**2).sum())
     return float(weight.sum()) ** 2 / squares if squares else 0.0
 
 
 def _power(errors: list[tuple[float, float]], traffic: float) -> float:
-    """How surely an equal challenger passes with so many times the traffic: halves of intervals and margins given."""
+    """Return how surely an equal challenger passes with so many times the traffic.
+
+    Halves of intervals and margins given.
+    """
     z, missed = NormalDist().inv_cdf(1 - LEVEL), 0.0
     for half, margin in errors:
         if not math.isfinite(half):
@@ -167,7 +185,10 @@ def _power(errors: list[tuple[float, float]], traffic: float) -> float:
 
 
 def _needed(errors: list[tuple[float, float]], power: float) -> float:
-    """The multiple of the traffic with which the power is reached, found by halving; infinite beyond a million."""
+    """Return the multiple of the traffic with which the power is reached, found by halving.
+
+    Infinite beyond a million.
+    """
     low, high = 0.0, 1e6
     if _power(errors, high) < power:
         return math.inf

@@ -1,4 +1,7 @@
-"""Stored evaluations: what they say, which data and code they rest on, and whether that is what lies there now.
+"""Stored evaluations.
+
+What they say, which data and code they rest on, and whether that is what lies there now.
+
 
 Reads no model and imports no torch, so that the gate starts fast.
 """
@@ -22,7 +25,10 @@ from ecdctr.store.store import Store
 
 
 class Stored(NamedTuple):
-    """A stored evaluation; `users` has the columns user, impressions, clicks, auc (null without both labels), loss."""
+    """A stored evaluation.
+
+    `users` has the columns user, impressions, clicks, auc (null without both labels), loss.
+    """
 
     ref: Ref
     date: dt.date
@@ -38,7 +44,10 @@ class Stored(NamedTuple):
 
 
 def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
-    """A stored evaluation, whatever it rests on; None if there is none. Raises StoreError for a damaged one."""
+    """Return a stored evaluation, whatever it rests on; None if there is none.
+
+    Raises StoreError for a damaged one.
+    """
     folder = store.evaluation(ref, date)
     if folder is None:
         return None
@@ -47,14 +56,17 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
         users = pq.read_table(folder / "users.parquet", partitioning=None)
     except (ValueError, OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"The evaluation of {ref} on {date} cannot be read ({first_line(error)}); make it again: "
-            f"ecdctr evaluate --date {date} --version {ref}"
+            f"The evaluation of {ref} on {date} cannot be read ({first_line(error)}); make it "
+            f"again: ecdctr evaluate --date {date} --version {ref}"
         ) from None
     return Stored(ref, date, content, users)
 
 
 def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:
-    """A version's evaluation on the day as it lies there now: the stored one if it rests on that, else made anew."""
+    """Return a version's evaluation on the day as it lies there now.
+
+    The stored one if it rests on that, else made anew.
+    """
     found = load(store, ref, date)
     if found is None or found.basis != basis_now(config, ref, date):
         from ecdctr.evaluation.evaluate import evaluate  # reads the model, hence torch
@@ -66,15 +78,19 @@ def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:
 
 
 def pair(days: list[tuple[Stored, Stored]]) -> Paired:
-    """Evaluations of two versions on the same days, by user; raises StoreError when they do not rest on the same."""
+    """Pair evaluations of two versions on the same days, by user.
+
+    Raises StoreError when they do not rest on the same.
+    """
     users: list[pa.Array] = []
     columns: list[np.ndarray] = []
     for ours, theirs in days:
         same = ours.basis is not None and ours.basis == theirs.basis and ours.date == theirs.date
         if not same or not ours.users.column("user").equals(theirs.users.column("user")):
             raise StoreError(
-                f"{ours.ref} on {ours.date} and {theirs.ref} on {theirs.date} were not evaluated on the same examples "
-                f"by the same code; run: ecdctr evaluate --date {ours.date} --version VERSION for both."
+                f"{ours.ref} on {ours.date} and {theirs.ref} on {theirs.date} were not evaluated "
+                f"on the same examples by the same code; run: ecdctr evaluate --date {ours.date} "
+                "--version VERSION for both."
             )
         (first, second), weight = (
             [_numbers(one.users, "auc") for one in (ours, theirs)],

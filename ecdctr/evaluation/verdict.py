@@ -1,4 +1,7 @@
-"""What the gate says of a version: what becomes of it, why, and how much the test can see with this traffic."""
+"""What the gate says of a version.
+
+What becomes of it, why, and how much the test can see with this traffic.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class Outcome(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What the gate decided and why, and what it rests on: the fingerprint of each day's examples."""
+    """What the gate decided and why, and what it rests on.
+
+    The fingerprint of each day's examples.
+    """
 
     outcome: Outcome
     reason: str
@@ -46,12 +52,12 @@ class Verdict(NamedTuple):
 def explain(
     config: Config, result: Result, champion: Ref, days: list[dt.date], outcome: Outcome
 ) -> str:
-    """Both bounds, what they rest on, and how much the test can see with this traffic."""
+    """Return both bounds, what they rest on, and how much the test can see with this traffic."""
     settings = config.evaluation
     span = f"{days[0]}" if len(days) == 1 else f"{len(days)} days from {days[0]} to {days[-1]}"
     parts = [
-        f"GAUC {_bound(result.gauc, 4)}; LogLoss {_bound(result.log_loss, 4)} (share, below 0 is worse) against "
-        f"{champion} on {span}",
+        f"GAUC {_bound(result.gauc, 4)}; LogLoss {_bound(result.log_loss, 4)} (share, below 0 is "
+        f"worse) against {champion} on {span}",
         f"{result.users:,} users with a click and a non-click",
     ]
     if result.users < settings.gate_min_users:
@@ -63,8 +69,8 @@ def explain(
         parts[-1] += f", {100 * settings.gate_power:.0f} % need {_needed(result, len(days))}"
     if outcome == Outcome.WAITING:
         parts.append(
-            f"{champion} serves on; the version is judged after {settings.gate_days} days at the latest "
-            "(evaluation.gate_days)"
+            f"{champion} serves on; the version is judged after {settings.gate_days} days at the "
+            "latest (evaluation.gate_days)"
         )
     elif outcome == Outcome.REFUSED and result.gauc.high >= 0 and result.log_loss.high >= 0:
         parts.append(
