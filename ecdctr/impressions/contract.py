@@ -1,4 +1,7 @@
-"""The data contract: which columns and types impressions have, checked file by file and row by row."""
+"""The data contract: which columns and types impressions have.
+
+Checked file by file and row by row.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,10 @@ def connect(config: Config) -> duckdb.DuckDBPyConnection:
 
 
 def row_rules(schema: DaySchema) -> dict[str, tuple[str, str]]:
-    """List the rules of a day's rows: condition of a good one, what a bad one breaks. `_misfit` is asked apart."""
+    """List the rules of a day's rows: condition of a good one, what a bad one breaks.
+
+    `_misfit` is asked apart.
+    """
     has_id = "impression_id" in schema.names
     return ROW_RULES | ({"null_key": NO_NULL_KEY} if has_id else {})
 
@@ -102,15 +108,15 @@ def validate_day(
 def _of_unread(names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return (
-        f"expected *.parquet files alone, found {names[0]}{more}; give it such a name in this folder, move it away, or "
-        "hide it by a dot or an underscore"
+        f"expected *.parquet files alone, found {names[0]}{more}; give it such a name in this "
+        "folder, move it away, or hide it by a dot or an underscore"
     )
 
 
 def _unreadable(
     connection: duckdb.DuckDBPyConnection, schema: DaySchema, error: duckdb.Error
 ) -> Violation:
-    """Which file cannot be read, and the column where it holds text that is no UTF-8."""
+    """Return which file cannot be read, and the column where it holds text that is no UTF-8."""
     files = [path for group in schema.groups for path in group.files]
     columns = ", ".join(map(duck.identifier, schema.names))
     for path in files:
@@ -131,10 +137,11 @@ def validate(
     on_day: Callable[[DayReport], None] | None = None,
     types: LogTypes | None = None,
 ) -> list[DayReport]:
-    """Check many days one after another; without `dates`, every day from the first to the last one found.
+    """Check many days one after another.
 
-    Then as many of them may be missing as data.allowed_missing_days says. A column must have one type on all of them,
-    and as in the days that `types` has seen.
+    Without `dates`, every day from the first to the last one found. Then as many of them may be
+    missing as data.allowed_missing_days says. A column must have one type on all of them, and as in
+    the days that `types` has seen.
     """
     reports = []
     types = types or LogTypes()
@@ -173,7 +180,10 @@ class LogTypes:
 
 
 def raise_for(report: DayReport, config: Config) -> None:
-    """Raise ContractError with every violation of a day; bad rows pass when they are to be quarantined."""
+    """Raise ContractError with every violation of a day.
+
+    Bad rows pass when they are to be quarantined.
+    """
     fatal = [v for v in report.violations if not (config.data.quarantine and v.bad_rows)]
     if fatal:
         hint = ""
@@ -204,15 +214,19 @@ def _check_rows(
     )
     key = ", ".join(schema.key)
     keyed = f"count(*) FILTER ({' AND '.join(f'{name} IS NOT NULL' for name in schema.key)})"
-    unique = f"count(DISTINCT CASE WHEN {' AND '.join(f'{name} IS NOT NULL' for name in schema.key)} THEN ({key}) END)"
-    # text is looked at, so that bytes that are no UTF-8 and damaged pages are told here and not in training
+    unique = (
+        "count(DISTINCT CASE WHEN "
+        f"{' AND '.join(f'{name} IS NOT NULL' for name in schema.key)} THEN ({key}) END)"
+    )
+    # text is looked at, so that bytes that are no UTF-8 and damaged pages are told here and not in
+    # training
     texts = [
         c.name for c, kind in zip(schema.columns, schema.types, strict=True) if kind.name == "text"
     ]
     looked_at = "".join(f", bit_xor(hash({duck.identifier(name)}))" for name in texts)
     sql = (
-        f"SELECT count(*), coalesce(sum(click), 0), {keyed} - {unique}, histogram(_misfit), {counts}{looked_at} "
-        f"FROM ({schema.select()})"
+        f"SELECT count(*), coalesce(sum(click), 0), {keyed} - {unique}, histogram(_misfit), "
+        f"{counts}{looked_at} FROM ({schema.select()})"
     )
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
     row = connection.execute(sql, {"day": start}).fetchone()

@@ -1,7 +1,7 @@
-"""A CSV file as it is written: its dialect, and a copy of it as text in Parquet; or one sentence with file and line.
+"""A CSV file as it is written: its dialect, and a copy of it as text in Parquet.
 
-CSV is read strictly (RFC 4180). Before a header may stand blank lines, comments (`#`) and a spreadsheet's `sep=;`; in a file
-without a header every line is a row.
+Or one sentence with file and line. CSV is read strictly (RFC 4180). Before a header may stand blank
+lines, comments (`#`) and a spreadsheet's `sep=;`; in a file without a header every line is a row.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class Opening(NamedTuple):
 
 
 def delimiter_of(text: str) -> str:
-    r"""A delimiter as it is written in YAML, where `\t` and `\x01` stand for what they name; raises ValueError."""
+    r"""Return a delimiter as it is written in YAML, where `\t` and `\x01` stand for what they name.
+
+    Raises ValueError.
+    """
     value = ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
     if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n\0'):
         raise ValueError(
@@ -69,7 +72,8 @@ def delimiter_of(text: str) -> str:
 def look(path: Path, dialect: Dialect) -> Opening | None:
     """Look at the start of a CSV file; None if it holds nothing.
 
-    Raises ContractError with the file for another encoding, an archive that is cut or damaged, an open quote.
+    Raises ContractError with the file for another encoding, an archive that is cut or damaged, an
+    open quote.
     """
     lines = LINE_END.split(_start(path, dialect.encoding))
     skip, separator = _before_the_rows(lines, dialect.has_header)
@@ -85,25 +89,29 @@ def look(path: Path, dialect: Dialect) -> Opening | None:
 
 
 def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Path) -> int:
-    """Copy a CSV file as text into a Parquet file; returns its rows. Raises ContractError with file and line."""
+    """Copy a CSV file as text into a Parquet file; returns its rows.
+
+    Raises ContractError with file and line.
+    """
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in opening.names)
     options = (
         f"auto_detect = false, columns = {{{columns}}}, delim = {literal(opening.delimiter)}, "
-        f"header = {str(opening.header).lower()}, skip = {opening.skip}, quote = '\"', escape = '\"', "
-        f"strict_mode = true, encoding = '{opening.encoding}', max_line_size = {LONGEST_LINE}, "
-        f"compression = '{COMPRESSIONS.get(path.suffix.lower(), 'none')}'"
+        f"header = {str(opening.header).lower()}, skip = {opening.skip}, quote = '\"', escape = "
+        f"'\"', strict_mode = true, encoding = '{opening.encoding}', max_line_size = "
+        f"{LONGEST_LINE}, compression = '{COMPRESSIONS.get(path.suffix.lower(), 'none')}'"
     )
     name = re.sub(r"[\[*?]", r"[\g<0>]", str(path))
     with explained(path):
         row = db.execute(
-            f"COPY (SELECT * FROM read_csv({literal(name)}, {options})) TO {literal(target)} (FORMAT parquet)"
+            f"COPY (SELECT * FROM read_csv({literal(name)}, {options})) TO {literal(target)} "
+            "(FORMAT parquet)"
         ).fetchone()
     return int(row[0]) if row else 0
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Whatever a reader says, as one sentence with the file and, where it is known, the line."""
+    """Say whatever a reader says as one sentence with the file and, where known, the line."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, EOFError, OSError, zlib.error) as error:
@@ -112,13 +120,13 @@ def explained(path: Path) -> Iterator[None]:
         if line is None:
             raise ContractError(f"{path}{_unplaced(path, text, error)}") from None
         raise ContractError(
-            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or describe the file in the mapping "
-            "(delimiter, header, names, encoding)."
+            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or describe the file in the "
+            "mapping (delimiter, header, names, encoding)."
         ) from None
 
 
 def _reason(text: str) -> str:
-    """What DuckDB says of a line, out of all that it says."""
+    """Return what DuckDB says of a line, out of all that it says."""
     reasons = [part.strip() for part in text.splitlines()[1:] if part.strip()]
     known = [part for part in reasons if "Expected Number" in part or "unterminated" in part or "Invalid unicode" in part]  # fmt: skip
     others = [part for part in reasons if not part.startswith("Original Line")]
@@ -135,7 +143,7 @@ def _unplaced(path: Path, text: str, error: Exception) -> str:
 
 
 def _other_end(path: Path) -> int | None:
-    """The first line whose end is unlike that of the first, ends inside of quotes left out."""
+    """Return the first line whose end is unlike the first one's, outside of quotes."""
     first, open_quote = "", False
     for number, line in enumerate(_all_lines(path), 1):
         open_quote ^= line.count('"') % 2 == 1
@@ -163,7 +171,10 @@ def _all_lines(path: Path) -> Iterator[str]:
 
 
 def _start(path: Path, encoding: Encoding) -> str:
-    """The start of a file as text; an archive is read to its end, since DuckDB does not see that one was cut."""
+    """Return the start of a file as text.
+
+    An archive is read to its end, since DuckDB does not see that one was cut.
+    """
     with explained(path), _opened(path) as file:
         mark = file.read(4)
         if encoding != "utf-16" and mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -187,7 +198,7 @@ def _opened(path: Path) -> AbstractContextManager[Any]:
 
 
 def _before_the_rows(lines: list[str], header: bool) -> tuple[int, str | None]:
-    """How many lines stand before the header or the first row, and the delimiter that one of them names."""
+    """Count the lines before the header or the first row; the delimiter one of them names."""
     skip, separator = 0, None
     for line in lines:
         told = SEPARATOR.fullmatch(line) if header else None
@@ -200,7 +211,10 @@ def _before_the_rows(lines: list[str], header: bool) -> tuple[int, str | None]:
 
 
 def _delimiter(lines: list[str], names: tuple[str, ...] | None) -> str:
-    """The delimiter that makes as many cells as there are names, or most cells of the first line."""
+    """Return the delimiter that makes as many cells as there are names.
+
+    Without names, the most cells of the first line.
+    """
     with _long_cells():
         counts = {one: len(next(csv.reader(lines[:1], delimiter=one))) for one in DELIMITERS}
     fitting = [one for one, count in counts.items() if names and count == len(names)]
@@ -208,7 +222,7 @@ def _delimiter(lines: list[str], names: tuple[str, ...] | None) -> str:
 
 
 def _cells(lines: list[str], delimiter: str, where: str) -> list[str]:
-    """The cells of the first record; raises ContractError where a quote in it stays open."""
+    """Return the cells of the first record; raises ContractError where a quote in it stays open."""
     if len(delimiter) > 1:
         return lines[0].rstrip("\r\n").split(delimiter)
     try:
@@ -216,8 +230,8 @@ def _cells(lines: list[str], delimiter: str, where: str) -> list[str]:
             return next(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise ContractError(
-            f"{where}: {error}; a quote may be open. Mend the line, or describe the file in the mapping "
-            "(delimiter, header, names, encoding)."
+            f"{where}: {error}; a quote may be open. Mend the line, or describe the file in the "
+            "mapping (delimiter, header, names, encoding)."
         ) from None
 
 

@@ -15,14 +15,15 @@ NAMED = 10  # missing days in a message
 
 
 def window(end: dt.date, days: int) -> list[dt.date]:
-    """The `days` dates that end with `end`, oldest first."""
+    """Return the `days` dates that end with `end`, oldest first."""
     return [end - dt.timedelta(days=back) for back in range(days - 1, -1, -1)]
 
 
 def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> list[dt.date]:
-    """Those of `dates` that exist; raises ContractError when more are missing than the configuration tolerates.
+    """Return those of `dates` that exist.
 
-    Days before the domain's first day are not missing: the log starts there, and a long window is cut.
+    Raises ContractError when more are missing than the configuration tolerates. Days before the
+    domain's first day are not missing: the log starts there, and a long window is cut.
     """
     dates = list(dates)
     present = set(open_impressions(config.data.root).dates(domain))
@@ -34,8 +35,8 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
         names += " …" if len(missing) > NAMED else ""
         raise ContractError(
             f"{config.data.root}/domain={domain}: {len(missing)} of {len(dates)} days are missing "
-            f"({dates[0]} to {dates[-1]}): {names}. Deliver them, or raise data.allowed_missing_days "
-            f"(now {config.data.allowed_missing_days})."
+            f"({dates[0]} to {dates[-1]}): {names}. Deliver them, or raise "
+            f"data.allowed_missing_days (now {config.data.allowed_missing_days})."
         )
     return [date for date in dates if date in present]
 
@@ -43,7 +44,7 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
 def whole_days(
     config: Config, domain: Domain, after: dt.date, until: dt.date, most: int
 ) -> list[dt.date]:
-    """The last days after one and up to another that were delivered whole, as data.ready says: `most` at most."""
+    """Return the last `most` days between two that were delivered whole, as data.ready says."""
     delivery = Delivery.of(config.data)
     dates = open_impressions(config.data.root).dates(domain)
     newest_first = (date for date in reversed(dates) if after < date <= until)
@@ -52,6 +53,6 @@ def whole_days(
 
 
 def _named(config: Config, domain: Domain, date: dt.date) -> str:
-    """A missing day, with what lies in its folder instead of *.parquet files."""
+    """Return a missing day, with what lies in its folder instead of *.parquet files."""
     unread = open_impressions(config.data.root).unread(domain, date)
     return f"{date} (no *.parquet file, but {unread[0]})" if unread else str(date)

@@ -1,4 +1,7 @@
-"""What a declared type of Arrow is read as: the one type of a column, the SQL that casts to it, and what does not fit."""
+"""What a declared type of Arrow is read as.
+
+The one type of a column, the SQL that casts to it, and what does not fit.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,10 @@ EXPECTED: dict[Role, str] = {
     "key": "an integer or text",
 }
 MEND: dict[Role, str] = {
-    "instant": "; write it in microseconds and UTC (DuckDB: TIMESTAMPTZ; pyarrow: timestamp('us', 'UTC'); "
-    "Spark: spark.sql.parquet.outputTimestampType TIMESTAMP_MICROS)",
+    "instant": (
+        "; write it in microseconds and UTC (DuckDB: TIMESTAMPTZ; pyarrow: timestamp('us', "
+        "'UTC'); Spark: spark.sql.parquet.outputTimestampType TIMESTAMP_MICROS)"
+    ),
     "label": "; write it so (DuckDB: click::TINYINT; Spark: cast('tinyint'))",
 }
 WHOLE = {16: 2048, 32: 2**24, 64: 2**53}  # up to here floats of these bits hold every whole number
@@ -95,7 +100,10 @@ def _category(kind: pa.DataType) -> Name | None:
 
 
 def _key(kind: pa.DataType) -> Name | None:
-    """Ids of impressions: numbers up to int64 as such, what is wider or something else as text."""
+    """Return ids of impressions.
+
+    Numbers up to int64 as such, what is wider or something else as text.
+    """
     if pa.types.is_integer(kind) and kind != pa.uint64():
         return "integer"
     if pa.types.is_nested(kind) or pa.types.is_floating(kind):
@@ -116,7 +124,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def cast_sql(raw: str, kind: ColumnType, declared: pa.DataType | None) -> str:
-    """SQL of a column's typed values."""
+    """Return SQL of a column's typed values."""
     if kind.name == "nothing" or declared is None:
         return "NULL" if kind.name == "nothing" else f"NULL::{SQL[kind.name]}"
     if kind.many:
@@ -134,7 +142,10 @@ def cast_sql(raw: str, kind: ColumnType, declared: pa.DataType | None) -> str:
 
 
 def misfit_sql(raw: str, kind: ColumnType, declared: pa.DataType) -> str | None:
-    """SQL of the condition that a value does not fit its column's type; None where every value does."""
+    """Return SQL of the condition that a value does not fit its column's type.
+
+    None where every value does.
+    """
     if pa.types.is_dictionary(declared):
         declared = declared.value_type
     if pa.types.is_null(declared):
@@ -156,7 +167,10 @@ def misfit_sql(raw: str, kind: ColumnType, declared: pa.DataType) -> str | None:
 
 
 def undecodable(connection: duckdb.DuckDBPyConnection, source: str) -> str | None:
-    """The first column of `source` (SQL for FROM) whose text is no UTF-8; None if all of it can be read."""
+    """Return the first column of `source` (SQL for FROM) whose text is no UTF-8.
+
+    None if all of it can be read.
+    """
     described = connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
     for name, kind, *_ in described:
         if kind.startswith(("VARCHAR", "ENUM")):

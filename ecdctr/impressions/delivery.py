@@ -1,4 +1,7 @@
-"""Whether a day has been delivered whole: by its files alone, by a marker beside them, or by the rows that it promises."""
+"""Whether a day has been delivered whole.
+
+By its files alone, by a marker beside them, or by the rows that it promises.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ MARKER_BYTES = 1000
 
 
 class Delivery(NamedTuple):
-    """How days are delivered under a root; `ready` and `marker` as in the configuration's section data."""
+    """How days are delivered under a root.
+
+    `ready` and `marker` as in the configuration's section data.
+    """
 
     root: Path | str
     ready: str
@@ -26,11 +32,11 @@ class Delivery(NamedTuple):
         return cls(data.root, data.ready, data.marker)
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
-        """The names and bytes of what lies in the day's folder."""
+        """Return the names and bytes of what lies in the day's folder."""
         return open_impressions(self.root).entries(domain, date)
 
     def lacks(self, domain: Domain, date: dt.date) -> str | None:
-        """What the day lacks to be whole, in words; None if it is."""
+        """Return what the day lacks to be whole, in words; None if it is."""
         entries = self.entries(domain, date)
         if not any(map(is_part, entries)):
             return "no .parquet file is there"

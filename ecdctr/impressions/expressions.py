@@ -1,8 +1,9 @@
-"""The expressions of a mapping, checked before a row is read: each fits the log's columns and gives one value per row.
+"""The expressions of a mapping, checked before a row is read.
 
-An expression sees one row and nothing else, so that a log gives the same impressions however it is cut into files. Where
-DuckDB would compare text with a number by rounding the text, or make text of a number that was written otherwise, the
-expression is refused.
+Each fits the log's columns and gives one value per row. An expression sees one row and nothing
+else, so that a log gives the same impressions however it is cut into files. Where DuckDB would
+compare text with a number by rounding the text, or make text of a number that was written
+otherwise, the expression is refused.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Tables(NamedTuple):
         return ", ".join(identifier(name) for name in self.columns)
 
     def find(self, reference: list[str]) -> tuple[str, str] | None:
-        """The table and column that an expression names; None for a parameter of a lambda."""
+        """Return the table and column that an expression names.
+
+        None for a parameter of a lambda.
+        """
         first, *rest = reference
         by_table = {table.lower(): table for table in self.columns}
         tables = [by_table[first.lower()]] if rest and first.lower() in by_table else self.columns
@@ -53,7 +57,7 @@ class Tables(NamedTuple):
         return None
 
     def used(self, tree: Node) -> list[tuple[str, str]]:
-        """The tables and columns that an expression reads."""
+        """Return the tables and columns that an expression reads."""
         return [found for reference in references(tree) if (found := self.find(reference))]
 
     def type_of(self, *expressions: str) -> list[str]:
@@ -66,7 +70,7 @@ class Tables(NamedTuple):
 
 
 def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """The columns of a table or view with DuckDB's types."""
+    """Return the columns of a table or view with DuckDB's types."""
     return {row[0]: row[1] for row in db.execute(f"DESCRIBE {identifier(table)}").fetchall()}
 
 
@@ -87,7 +91,10 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
 
 
 def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
-    """Sentences about columns that look like numbers and are text, of those that features and rules use."""
+    """Return sentences about columns that look like numbers and are text.
+
+    Those that features and rules use.
+    """
     said = {}
     for key, text in mapping.expressions().items():
         if key in IDS:
@@ -99,7 +106,7 @@ def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
 
 
 def nodes(tree: Any) -> Iterator[Node]:
-    """Every node of an expression that DuckDB parsed."""
+    """Yield every node of an expression that DuckDB parsed."""
     if isinstance(tree, dict):
         yield tree
         for value in tree.values():
@@ -110,12 +117,15 @@ def nodes(tree: Any) -> Iterator[Node]:
 
 
 def references(tree: Node) -> list[list[str]]:
-    """The names that an expression writes for columns, parameters of lambdas among them."""
+    """Return the names that an expression writes for columns, parameters of lambdas among them."""
     return [node["column_names"] for node in nodes(tree) if node.get("class") == "COLUMN_REF"]
 
 
 def scalar_kind(kind: str) -> str | None:
-    """How a type of DuckDB is written: as int64, by its values, as text, or as it is; None: it cannot be."""
+    """Return how a type of DuckDB is written: as int64, by its values, as text, or as it is.
+
+    None: it cannot be.
+    """
     if kind in WHOLE:
         return "whole"
     if kind in WIDE or re.fullmatch(r"DECIMAL\(\d+,0\)", kind):
@@ -131,7 +141,8 @@ def _bound(tables: Tables, key: str, text: str) -> str:
     except duckdb.Error as error:
         listed = ", ".join(_shown(tables, name) for name in tables.columns["log"])
         raise ConfigError(
-            f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. The log's columns: {listed}."
+            f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. The log's "
+            f"columns: {listed}."
         ) from None
     if len(kinds) != 1:
         raise ConfigError(f"mapping {key}: '{text}' is not one expression.")
@@ -144,27 +155,33 @@ def _shown(tables: Tables, column: str) -> str:
 
 
 def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
-    """The syntax of an expression that is known to bind."""
+    """Return the syntax of an expression that is known to bind."""
     (made,) = db.execute("SELECT json_serialize_sql(?)", [f"SELECT ({text})"]).fetchone() or ("{}",)
     document: Node = json.loads(made)
     return document
 
 
 def _refuse_other_rows(tables: Tables, key: str, text: str, tree: Node) -> None:
-    """Raise ConfigError for aggregates, windows, unnest and subqueries: what is not one value of one row."""
+    """Raise ConfigError for aggregates, windows, unnest and subqueries.
+
+    What is not one value of one row.
+    """
     try:
         if any(node.get("class") == "SUBQUERY" for node in nodes(tree)):
             raise duckdb.BinderException("a subquery")
         tables.db.execute(f"EXPLAIN SELECT 1 FROM {tables.source} WHERE ({text}) IS NULL")
     except duckdb.Error:
         raise ConfigError(
-            f"mapping {key}: '{text}' does not give one value for each row; write it without aggregates, window "
-            "functions, unnest and subqueries."
+            f"mapping {key}: '{text}' does not give one value for each row; write it without "
+            "aggregates, window functions, unnest and subqueries."
         ) from None
 
 
 def _refuse_chance(tables: Tables, key: str, text: str, tree: Node) -> None:
-    """Raise ConfigError for functions whose value is another one each time, such as random() and now()."""
+    """Raise ConfigError for functions whose value is another one each time.
+
+    Such as random() and now().
+    """
     names = {node["function_name"] for node in nodes(tree) if node.get("function_name")}
     names |= {one[0].lower() for one in references(tree) if not tables.find(one)}  # current_date
     listed = ", ".join(map(literal, ["", *sorted(names)]))
@@ -174,19 +191,23 @@ def _refuse_chance(tables: Tables, key: str, text: str, tree: Node) -> None:
     ).fetchone()
     if row and row[0]:
         raise ConfigError(
-            f"mapping {key}: '{text}': {row[0]}() gives another value each time; take what the rows say, for example "
-            "hash(user) % 2."
+            f"mapping {key}: '{text}': {row[0]}() gives another value each time; take what the "
+            "rows say, for example hash(user) % 2."
         )
 
 
 def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
-    """Raise ConfigError for text compared with a number: DuckDB rounds the text to the number's type."""
+    """Raise ConfigError for text compared with a number.
+
+    DuckDB rounds the text to the number's type.
+    """
     for node in nodes(tree):
         kinds = {kind for part in _compared(node) for kind in _types_of(tables, tree, part)}
         if "VARCHAR" in kinds and any(_is_number(kind) for kind in kinds):
             raise ConfigError(
-                f"mapping {key}: '{text}' compares text with a number; write the number in quotes, or make a number of "
-                f"the text (column::DOUBLE, or types: {{column: DOUBLE}} for a CSV)."
+                f"mapping {key}: '{text}' compares text with a number; write the number in quotes, "
+                "or make a number of the text (column::DOUBLE, or types: {column: DOUBLE} for a "
+                "CSV)."
             )
 
 
@@ -197,7 +218,7 @@ def _compared(node: Node) -> list[Node]:
 
 
 def _types_of(tables: Tables, tree: Node, part: Node) -> list[str]:
-    """The type of a part of an expression; none where it names a parameter of a lambda."""
+    """Return the type of a part of an expression; none where it names a parameter of a lambda."""
     (statement,) = tree["statements"]
     alone = {**statement, "node": {**statement["node"], "select_list": [part]}}
     row = tables.db.execute(
@@ -214,12 +235,15 @@ def _is_number(kind: str) -> bool:
 
 
 def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
-    """Raise ConfigError where an id comes of a CSV's column of fractions: as text it would lose 1.10's last digit."""
+    """Raise ConfigError where an id comes of a CSV's column of fractions.
+
+    As text it would lose 1.10's last digit.
+    """
     for table, column in tables.used(tree):
         if table in tables.csv and tables.columns[table][column] in FRACTIONS:
             raise ConfigError(
-                f"mapping {key}: column {column} holds numbers with fractions or exponents, and an id keeps its digits; "
-                f"write types: {{{column}: VARCHAR}} under '{table}'."
+                f"mapping {key}: column {column} holds numbers with fractions or exponents, and an "
+                f"id keeps its digits; write types: {{{column}: VARCHAR}} under '{table}'."
             )
 
 
@@ -230,23 +254,28 @@ def _refuse_type(tables: Tables, key: str, text: str, kind: str) -> None:
     scalar = scalar_kind(element)
     if key in IDS and (many or not (scalar in ("whole", "wide", "text") or kind == '"NULL"')):
         raise ConfigError(
-            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; write the log's ids so."
+            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; write the log's "
+            "ids so."
         )
     if key == "ts" and not (kind.startswith("TIMESTAMP") or kind in ("DATE", "VARCHAR", '"NULL"')):
         raise ConfigError(
-            f"mapping ts: '{text}' gives {kind}, expected a timestamp: to_timestamp({text}) for seconds since 1970, "
-            f"epoch_ms({text}) for milliseconds, make_timestamp({text}) for microseconds."
+            f"mapping ts: '{text}' gives {kind}, expected a timestamp: to_timestamp({text}) for "
+            f"seconds since 1970, epoch_ms({text}) for milliseconds, make_timestamp({text}) for "
+            "microseconds."
         )
     fraction = many and element.startswith("DECIMAL(") and scalar != "wide"
     if key.startswith("features.") and (not scalar or fraction):
         raise ConfigError(
-            f"mapping {key}: '{text}' gives {kind}, which is no feature; expected a number, text, boolean, date or "
-            "a list of integers, text, booleans or dates."
+            f"mapping {key}: '{text}' gives {kind}, which is no feature; expected a number, text, "
+            "boolean, date or a list of integers, text, booleans or dates."
         )
 
 
 def check_joins(tables: Tables, mapping: Mapping) -> None:
-    """Raise where a join's key is in neither table, is given twice, or finds no row of the log at all."""
+    """Raise where a join's key is in neither table, is given twice.
+
+    Or finds no row of the log at all.
+    """
     db = tables.db
     for name, join in mapping.joins.items():
         for table, where in (
@@ -264,16 +293,21 @@ def check_joins(tables: Tables, mapping: Mapping) -> None:
         if not _one(db, "SELECT count(*) FROM (FROM log LIMIT 1)"):
             continue
         same = same_key(tables, name, join.key)
-        if not _one(db, f"SELECT count(*) FROM (SELECT 1 FROM log SEMI JOIN {identifier(name)} ON {same} LIMIT 1)"):  # fmt: skip
+        if not _one(db, f"SELECT count(*) FROM (SELECT 1 FROM log SEMI JOIN {identifier(name)} ON "
+                        f"{same} LIMIT 1)"):  # fmt: skip
             ours, theirs = (_one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}") for table in ("log", name))  # fmt: skip
             raise ContractError(
-                f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has '{ours}', "
-                f"its files have '{theirs}'); write both alike, or declare types: {{{join.key}: …}} for both."
+                f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has "
+                f"'{ours}', its files have '{theirs}'); write both alike, or declare types: "
+                f"{{{join.key}: …}} for both."
             )
 
 
 def same_key(tables: Tables, name: str, key: str) -> str:
-    """Equality of a join's key with the log's, SQL: numbers of other types as whole numbers, beside text as text."""
+    """Return equality of a join's key with the log's, SQL.
+
+    Numbers of other types as whole numbers, beside text as text.
+    """
     kinds = [tables.columns[table][key] for table in ("log", name)]
     columns = [f"{identifier(table)}.{identifier(key)}" for table in ("log", name)]
     if kinds[0] != kinds[1]:

@@ -1,4 +1,7 @@
-"""What of an imported log cannot be an impression: refused with the file, the number of rows and what to do."""
+"""What of an imported log cannot be an impression.
+
+Refused with the file, the number of rows and what to do.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Staged(NamedTuple):
 
 
 def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    """Raise ContractError when rows of a domain cannot be impressions; rows of neither may be anything."""
+    """Raise ContractError when rows of a domain cannot be impressions.
+
+    Rows of neither may be anything.
+    """
     _refuse_nulls(db, mapping, staged)
     _refuse_values(db, mapping, staged)
     _refuse_times(db, mapping, staged)
@@ -56,13 +62,14 @@ def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     if no_label:
         rule = f"coalesce({mapping.click}, 0)" if label is None else f"({mapping.click}) >= 1"
         raise ContractError(
-            f"{staged.path}: click of {no_label:,} of {rows:,} rows is {'null' if label is None else label}, expected "
-            f"0 or 1, true or false; write a rule in the mapping, such as click: {rule}."
+            f"{staged.path}: click of {no_label:,} of {rows:,} rows is "
+            f"{'null' if label is None else label}, expected 0 or 1, true or false; write a rule "
+            f"in the mapping, such as click: {rule}."
         )
 
 
 def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    """Values of features that the contract would not take, by the contract's own rules."""
+    """Count values of features that the contract would not take, by its own rules."""
     schema = pq.read_schema(staged.stored)
     for name in mapping.features:
         declared = schema.field(name).type
@@ -81,12 +88,16 @@ def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stag
                 else "lists of whole numbers that int64 holds"
             )
             raise ContractError(
-                f"{staged.path}: features.{name} does not fit in {count:,} of {rows:,} rows; expected {expected}, or null."
+                f"{staged.path}: features.{name} does not fit in {count:,} of {rows:,} rows; "
+                f"expected {expected}, or null."
             )
 
 
 def _role(declared: str) -> Role:
-    """What a feature of this type of Arrow can be: fractions are numbers, lists are categories."""
+    """Return what a feature of this type of Arrow can be.
+
+    Fractions are numbers, lists are categories.
+    """
     if declared.startswith("list"):
         return "categories"
     return (
@@ -97,7 +108,10 @@ def _role(declared: str) -> Role:
 
 
 def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    """Raise ContractError for times before `earliest` or after `latest`, with the unit that they seem to be in."""
+    """Raise ContractError for times before `earliest` or after `latest`.
+
+    With the unit that they seem to be in.
+    """
     row = db.execute(
         f"SELECT min(ts)::VARCHAR, max(ts)::VARCHAR, {_seconds('min(ts)')}, {_seconds('max(ts)')} "
         f"FROM {staged.rows} WHERE {DOMAINS}"
@@ -120,12 +134,13 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
     raise ContractError(
         f"{staged.path}: ts lies between {first} and {last}, expected between {expected} "
-        f"(mapping ts: {mapping.ts}).{hint} Other times that are right: set earliest or latest in the mapping."
+        f"(mapping ts: {mapping.ts}).{hint} Other times that are right: set earliest or latest in "
+        "the mapping."
     )
 
 
 def _seconds(moment: str) -> str:
-    """SQL of the seconds since 1970; infinity of an infinite time."""
+    """Return SQL of the seconds since 1970; infinity of an infinite time."""
     infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
     return f"coalesce(epoch({moment}), {infinite})"
 

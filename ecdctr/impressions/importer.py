@@ -1,7 +1,8 @@
 """The import of a log: rows as a mapping says, one ordered file per domain and day, run by DuckDB.
 
-Every row of the log is kept, or counted under the reason for which it is left out; what cannot be an impression (an id
-that is null, a label that is no label, a time that cannot be) stops the import with the file and the number of rows.
+Every row of the log is kept, or counted under the reason for which it is left out; what cannot be
+an impression (an id that is null, a label that is no label, a time that cannot be) stops the import
+with the file and the number of rows.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ def import_log(
     threads: int = 2,
     on_file: Callable[[str], None] | None = None,
 ) -> Imported:
-    """Stream a log into `root` as impressions; one file per domain and day, in order of time, doubles removed.
+    """Stream a log into `root` as impressions.
 
-    Nothing appears under `root` until everything is written. `on_file` hears of each log file. Of doubles (same user,
-    item and time) a click stays before none, then the least by all columns. Raises ConfigError for an expression that
-    does not fit the columns, ContractError for files that cannot be read, rows that cannot be impressions, or a domain
-    without clicks.
+    One file per domain and day, in order of time, doubles removed. Nothing appears under `root`
+    until everything is written. `on_file` hears of each log file. Of doubles (same user, item and
+    time) a click stays before none, then the least by all columns. Raises ConfigError for an
+    expression that does not fit the columns, ContractError for files that cannot be read, rows that
+    cannot be impressions, or a domain without clicks.
     """
     _refuse_taken(root)
     refuse_names(mapping)
@@ -121,7 +123,7 @@ def _connect(folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBP
 
 
 def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
-    """The log as a view of all its files, joins as tables."""
+    """Make the log a view of all its files, joins tables."""
     for name, table in opened.items():
         query = " UNION ALL ".join(file.query for file in table.files)
         db.execute(f"CREATE {'VIEW' if name == 'log' else 'TABLE'} {identifier(name)} AS {query}")
@@ -141,7 +143,10 @@ def _stage(
     types: dict[str, str],
     target: Path,
 ) -> None:
-    """Map one log file and split it by domain and day, every row of it; raises ContractError for bad rows."""
+    """Map one log file and split it by domain and day, every row of it.
+
+    Raises ContractError for bad rows.
+    """
     db.execute(f"CREATE OR REPLACE VIEW log AS {file.query}")
     stored = target.with_suffix(".parquet")
     rows = f"""(SELECT * EXCLUDE (_domain_text), {CLICK} AS click, ts::DATE AS _date,
@@ -176,13 +181,13 @@ def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
 
 
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
-    """What DuckDB says, with the column where text is no UTF-8."""
+    """Return what DuckDB says, with the column where text is no UTF-8."""
     column = undecodable(db, f"({file.query})")
     return f"column {column} holds text that is no UTF-8" if column else first_line(error)
 
 
 def _typed(text: str, kind: str) -> str:
-    """An expression in the type that it is staged as; `_finish` narrows what is wide."""
+    """Return an expression in the type that it is staged as; `_finish` narrows what is wide."""
     lists = "[]" if kind.endswith("[]") else ""
     # wide as text: DuckDB writes HUGEINT to Parquet as DOUBLE, which merges ids above 2^53
     targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}
@@ -197,7 +202,10 @@ def _finish(
     scratch: Path,
     read: int,
 ) -> Imported:
-    """One ordered file per domain and day without doubles; every row that was read is in one of the counts."""
+    """Write one ordered file per domain and day without doubles.
+
+    Every row that was read is in one of the counts.
+    """
     narrow = _narrow(db, mapping, types, scratch)
     counts = {str(domain): [0, 0, 0] for domain in DOMAINS}  # rows, clicks, doubles
     partitions = {
@@ -216,8 +224,8 @@ def _finish(
         others = "".join(f", {identifier(name)}" for name in mapping.features)
         db.execute(
             f"COPY (SELECT DISTINCT ON (ts, user_id, item_id) user_id, item_id, ts, click{others} "
-            f"FROM (SELECT * {narrow} FROM {rows}) ORDER BY ts, user_id, item_id, click DESC{others}) "
-            f"TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+            f"FROM (SELECT * {narrow} FROM {rows}) ORDER BY ts, user_id, item_id, click "
+            f"DESC{others}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
         )
         before = _one(db, f"SELECT count(*) FROM {rows}")[0]
         kept, clicks = _one(
@@ -246,7 +254,10 @@ def _narrow(
         column = identifier(name)
         many = names[name].endswith("[]")
         values = f"unnest({column})" if many else column
-        fits = f"SELECT bool_and(TRY_CAST(v AS BIGINT) IS NOT NULL OR v IS NULL) FROM (SELECT {values} AS v FROM {parquet(staged)})"
+        fits = (
+            "SELECT bool_and(TRY_CAST(v AS BIGINT) IS NOT NULL OR v IS NULL) FROM (SELECT "
+            f"{values} AS v FROM {parquet(staged)})"
+        )
         target = "BIGINT" if _one(db, fits)[0] is not False else "VARCHAR"
         replaced.append(f"{column}::{target}{'[]' if many else ''} AS {column}")
     return f"REPLACE ({', '.join(replaced)})" if replaced else ""

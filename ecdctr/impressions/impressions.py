@@ -26,15 +26,24 @@ class Impressions(Protocol):
         ...
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
-        """List the names and bytes of all files right in a day's folder, read or not; empty if there is none."""
+        """List the names and bytes of all files right in a day's folder, read or not.
+
+        Empty if there is none.
+        """
         ...
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
-        """Read a small file of a day's folder, such as a marker; what is no text becomes marks of replacement."""
+        """Read a small file of a day's folder, such as a marker.
+
+        What is no text becomes marks of replacement.
+        """
         ...
 
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
-        """List the Parquet files of a day on this machine, sorted by name; empty if the day is missing."""
+        """List the Parquet files of a day on this machine, sorted by name.
+
+        Empty if the day is missing.
+        """
         ...
 
     def digest(self, domain: Domain, date: dt.date) -> str:
@@ -46,11 +55,17 @@ class Impressions(Protocol):
         ...
 
     def other_folders(self, domain: Domain) -> list[str]:
-        """List what lies beside the days and is none: date=2026-01-06.bak, a day without a part; it is never read."""
+        """List what lies beside the days and is none: date=2026-01-06.bak, a day without a part.
+
+        It is never read.
+        """
         ...
 
     def unread(self, domain: Domain, date: dt.date) -> list[str]:
-        """List what lies in a day's folder and is neither a part nor hidden, such as part-0.PARQUET and hour=01/…."""
+        """List what lies in a day's folder and is neither a part nor hidden.
+
+        Such as part-0.PARQUET and hour=01/….
+        """
         ...
 
 

@@ -1,4 +1,7 @@
-"""KuaiRand (Gao et al., CIKM 2022): the official files of its Pure, 1K and 27K editions as a mapping."""
+"""KuaiRand (Gao et al., CIKM 2022).
+
+The official files of its Pure, 1K and 27K editions as a mapping.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,11 @@ USER_FEATURES = (
 
 
 def kuairand_mapping(source: Path, edition: str, with_random: bool = False) -> Mapping:
-    """The mapping for a folder with an edition's files.
+    """Return the mapping for a folder with an edition's files.
 
-    Natural content is what video_type calls NORMAL, ads are AD, anything else is left out. `with_random` adds the
-    impressions of randomly exposed videos. Raises ConfigError for an unknown edition or a missing file.
+    Natural content is what video_type calls NORMAL, ads are AD, anything else is left out.
+    `with_random` adds the impressions of randomly exposed videos. Raises ConfigError for an unknown
+    edition or a missing file.
     """
     if edition not in EDITIONS:
         raise ConfigError(
@@ -40,8 +44,9 @@ def kuairand_mapping(source: Path, edition: str, with_random: bool = False) -> M
     for pattern in needed:
         if not list(source.glob(pattern)):
             raise ConfigError(
-                f"No '{pattern}' in {source}. KuaiRand-{edition.upper() if edition != 'pure' else 'Pure'} is Zenodo "
-                "record 10439422; unpack it and name the folder that holds its CSV files."
+                f"No '{pattern}' in {source}. "
+                f"KuaiRand-{edition.upper() if edition != 'pure' else 'Pure'} is Zenodo record "
+                "10439422; unpack it and name the folder that holds its CSV files."
             )
     return Mapping(
         log=Table(files=tuple(logs), header=True),

@@ -1,4 +1,7 @@
-"""How the folders and files of impressions are named: domain=<domain>/date=<YYYY-MM-DD>/*.parquet."""
+"""How the folders and files of impressions are named.
+
+domain=<domain>/date=<YYYY-MM-DD>/*.parquet.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,24 @@ def date_of(folder: str) -> dt.date | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a name is hidden by a dot or an underscore, as writers name what is not to be read."""
+    """Say whether a name is hidden by a dot or an underscore.
+
+    As writers name what is not to be read.
+    """
     return name.startswith((".", "_"))
 
 
 def is_part(name: str) -> bool:
-    """Say whether a file of a day's folder holds impressions: *.parquet in the folder itself, not hidden."""
+    """Say whether a file of a day's folder holds impressions.
+
+    *.parquet in the folder itself, not hidden.
+    """
     return name.endswith(".parquet") and "/" not in name and not is_hidden(name)
 
 
 def is_unread(name: str) -> bool:
-    """Say whether what lies in a day's folder is neither read nor hidden: part-0.PARQUET, 000000_0, hour=01/…."""
+    """Say whether what lies in a day's folder is neither read nor hidden.
+
+    part-0.PARQUET, 000000_0, hour=01/….
+    """
     return not is_part(name) and not any(map(is_hidden, name.split("/")))

@@ -1,4 +1,7 @@
-"""A mapping: how a log of any shape becomes impressions, SQL expressions over the columns of CSV or Parquet files."""
+"""A mapping: how a log of any shape becomes impressions.
+
+SQL expressions over the columns of CSV or Parquet files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class Join(Table):
 
 
 class Mapping(Section):
-    """How a log becomes impressions; every value on the right is a DuckDB SQL expression over its columns."""
+    """How a log becomes impressions.
+
+    Every value on the right is a DuckDB SQL expression over its columns.
+    """
 
     log: Table
     joins: dict[str, Join] = Field(default_factory=dict)
@@ -41,7 +47,7 @@ class Mapping(Section):
     latest: dt.date | None = Field(None, description="last day that can be; default: tomorrow")
 
     def expressions(self) -> dict[str, str]:
-        """Every expression by its key in the mapping."""
+        """Return every expression by its key in the mapping."""
         names = ("user_id", "item_id", "ts", "click", "domain")
         columns = {name: str(getattr(self, name)) for name in names}
         return columns | {f"features.{name}": text for name, text in self.features.items()}
@@ -65,12 +71,13 @@ def refuse_names(mapping: Mapping) -> None:
     for name in sorted(mapping.features):
         if name in RESERVED_COLUMNS:
             raise ConfigError(
-                f"mapping features.{name}: the contract itself, or preparation, has a column of that name; "
-                "choose another."
+                f"mapping features.{name}: the contract itself, or preparation, has a column of "
+                "that name; choose another."
             )
         if not FEATURE_NAME.fullmatch(name):
             raise ConfigError(
-                f"mapping features.{name}: expected a name of a-z, 0-9 and _ that starts with a letter."
+                f"mapping features.{name}: expected a name of a-z, 0-9 and _ that starts with a "
+                "letter."
             )
     for name in sorted({"log", "impressions"} & set(mapping.joins)):
         raise ConfigError(

@@ -1,7 +1,11 @@
-"""Is a day like the days before it? Counts, click-through rate, nulls and distributions against a trailing window.
+"""Is a day like the days before it?
 
-The contract says what a row must be; a day can keep it and still be wrong: half delivered, labels flipped, a feature
-gone, a category flood. Each finding names the measure, what was expected and what was found.
+Counts, click-through rate, nulls and distributions against a trailing window.
+
+
+The contract says what a row must be; a day can keep it and still be wrong: half delivered, labels
+flipped, a feature gone, a category flood. Each finding names the measure, what was expected and
+what was found.
 """
 
 from __future__ import annotations
@@ -37,7 +41,10 @@ ROTATIONS = 3  # of which so many are looked at
 
 
 class Profile(NamedTuple):
-    """What is kept of a day: sizes, nulls per feature, and of each categorical feature the counts of some values.
+    """What is kept of a day.
+
+    Sizes, nulls per feature, counts of each categorical feature's most frequent values.
+
 
     `values` are the most frequent ones, `hashed` those with the lowest hashes, by hash.
     """
@@ -54,11 +61,11 @@ class Profile(NamedTuple):
         return self.clicks / max(self.rows, 1)
 
     def sample(self, name: str) -> Sample:
-        """The values of a categorical feature."""
+        """Return the sample of a categorical feature's values."""
         return Sample(self.values.get(name, {}), self.rows - self.nulls.get(name, 0))
 
     def distinct(self, name: str) -> Distinct:
-        """Which values of a categorical feature there are."""
+        """Return which values of a categorical feature there are."""
         counts = {int(text): n for text, n in self.hashed.get(name, {}).items()}
         return Distinct.lowest(counts, self.rows - self.nulls.get(name, 0), HASHED_VALUES)
 
@@ -73,14 +80,18 @@ class Finding(NamedTuple):
     found: str
 
     def __str__(self) -> str:
-        return f"{self.domain} {self.date}: {self.measure}: expected {self.expected}, found {self.found}"
+        return (
+            f"{self.domain} {self.date}: {self.measure}: expected {self.expected}, found "
+            f"{self.found}"
+        )
 
 
 @settled
 def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
-    """Compare a day with the `quality.trailing_days` before it; nothing is said with fewer than three days there.
+    """Compare a day with the `quality.trailing_days` before it.
 
-    Raises ContractError with all findings when `quality.action` is 'stop'.
+    Nothing is said with fewer than three days there. Raises ContractError with all findings when
+    `quality.action` is 'stop'.
     """
     wanted = config.quality
     if wanted.action == "off":
@@ -113,11 +124,11 @@ class Days:
         self._profiles: dict[dt.date, Profile] = {}
 
     def before(self, date: dt.date) -> list[dt.date]:
-        """The trailing days of a date."""
+        """Return the trailing days of a date."""
         return [day for day in self.dates if day < date][-self.config.quality.trailing_days :]
 
     def profile(self, date: dt.date) -> Profile:
-        """Of one day."""
+        """Return the profile of one day."""
         if date not in self._profiles:
             self._profiles[date] = _profile(self.connection, self.config, self.domain, date)
         return self._profiles[date]
@@ -152,9 +163,13 @@ class Change(NamedTuple):
 
 
 def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
-    """Of each categorical feature, against the trailing days, the day before, and the day one rotation earlier.
+    """Compare each categorical feature with the days before.
 
-    A mix that rotates is unlike the trailing days all week; it is like yesterday, or like this weekday a week ago.
+    The trailing days, the day before, and the day one rotation earlier.
+
+
+    A mix that rotates is unlike the trailing days all week; it is like yesterday, or like this
+    weekday a week ago.
     """
     q = config.quality
     today, past = days.profile(date), [days.profile(day) for day in days.before(date)]
@@ -175,7 +190,7 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
 
 
 def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
-    """The largest of what the same days of the rotations before showed."""
+    """Return the largest of what the same days of the rotations before showed."""
     usual: dict[str, Change] = {}
     for n in range(1, ROTATIONS + 1):
         then = date - dt.timedelta(days=n * config.quality.rotation_days)
@@ -189,7 +204,10 @@ def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Chang
 def _compare_values(
     config: Config, now: dict[str, Change], usual: dict[str, Change]
 ) -> list[tuple[str, str, str]]:
-    """`usual` is what days one rotation earlier and more showed: a rotation's turn is unlike any day before it."""
+    """`usual` is what days one rotation earlier and more showed.
+
+    A rotation's turn is unlike any day before it.
+    """
     q, found = config.quality, []
     for name, change in now.items():
         then = usual.get(name, Change(0, 0))
@@ -207,7 +225,7 @@ def _compare_values(
 def _profile(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
 ) -> Profile:
-    """A day's profile, kept beside the prepared examples under the digest of its content."""
+    """Return a day's profile, kept beside the prepared examples under the digest of its content."""
     features = [(feature.name, feature.kind) for feature in config.features]
     impressions = open_impressions(config.data.root)
     folder = config.data.prepared / "profiles" / f"domain={domain}" / f"date={date}"
@@ -242,7 +260,10 @@ def _measure(
             )
             query = f"{counts} ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             values[name] = dict(connection.execute(query).fetchall())
-            query = f"SELECT md5_number_lower(value), n FROM ({counts}) ORDER BY 1 LIMIT {HASHED_VALUES}"
+            query = (
+                f"SELECT md5_number_lower(value), n FROM ({counts}) ORDER BY 1 LIMIT "
+                f"{HASHED_VALUES}"
+            )
             hashed[name] = {str(of): n for of, n in connection.execute(query).fetchall()}
     names = [name for name, _ in features]
     return Profile(

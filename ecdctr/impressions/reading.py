@@ -1,7 +1,8 @@
 """One reading of the impressions: what a command sees of them is of one moment, or it begins anew.
 
-Days are delivered again at any time, also while they are read. So a domain at a URL is listed once per command, and what
-is kept under a name that says what it is made of gets that name only if this is still so when it is written.
+Days are delivered again at any time, also while they are read. So a domain at a URL is listed once
+per command, and what is kept under a name that says what it is made of gets that name only if this
+is still so when it is written.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ class DeliveredAnew(TryAgain):
 
     def __init__(self, where: str) -> None:
         super().__init__(
-            f"{where} was delivered again while it was read; nothing was kept of it. Run the command again."
+            f"{where} was delivered again while it was read; nothing was kept of it. Run the "
+            "command again."
         )
 
 
 @contextlib.contextmanager
 def one_reading() -> Iterator[None]:
-    """A block, such as a command, in which each domain at a URL is listed once; blocks inside share its listings.
+    """Hold one listing of each domain at a URL for a block, such as a command.
+
+    Blocks inside share its listings.
+
 
     Outside any, whoever asks gets what lies there now.
     """
@@ -49,14 +54,15 @@ def one_reading() -> Iterator[None]:
 
 
 def listings() -> dict[tuple[str, str], Files] | None:
-    """The listings of this reading by root and domain folder; None outside of any."""
+    """Return the listings of this reading by root and domain folder; None outside of any."""
     return _LISTINGS.get()
 
 
 def settled(work: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function work in one reading, and again in another one where days were delivered meanwhile.
+    """Let a function work in one reading.
 
-    Raises DeliveredAnew when they are each time.
+    And again in another one where days were delivered meanwhile. Raises DeliveredAnew when they are
+    each time.
     """
 
     @functools.wraps(work)
@@ -76,8 +82,8 @@ def keep(
 ) -> None:
     """Write a file that is named by what it is made of, unless it is there.
 
-    `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps nothing, if not;
-    also for what `write` raises then: files that go away are no damage.
+    `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps
+    nothing, if not; also for what `write` raises then: files that go away are no damage.
     """
     if target.exists():
         return

@@ -1,7 +1,9 @@
-"""Impressions at a URL: any that fsspec opens. A day is copied to this machine when it is read, and kept for a while.
+"""Impressions at a URL: any that fsspec opens.
 
-On S3, GCS and Azure obstore does the work, as for the store. The copy of a day is named by what its listing says (its
-names, sizes, tags), so that a day that is delivered anew is copied anew; what is copied is what was listed.
+A day is copied to this machine when it is read, and kept for a while. On S3, GCS and Azure obstore
+does the work, as for the store. The copy of a day is named by what its listing says (its names,
+sizes, tags), so that a day that is delivered anew is copied anew; what is copied is what was
+listed.
 """
 
 from __future__ import annotations
@@ -40,7 +42,10 @@ SAYS = (
 
 
 class RemoteImpressions:
-    """Days under a URL; see Impressions for what each method says. A day's files are copied here when they are read."""
+    """Days under a URL; see Impressions for what each method says.
+
+    A day's files are copied here when they are read.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -132,10 +137,13 @@ def _listing(root: str, domain: Domain, date: dt.date) -> Files:
 
 
 def _list(root: str, folder: str, below: int = 0) -> Files:
-    """What lies in a domain's folder or in a day's, and so many folders below: what the listing says of its content.
+    """Return what lies in a domain's or a day's folder, and so many folders below.
 
-    From a listing of the whole domain, which a command keeps: whoever looks for a window of days asks for each of them
-    many times, and a listing is a request.
+    With what the listing says of its content.
+
+
+    From a listing of the whole domain, which a command keeps: whoever looks for a window of days
+    asks for each of them many times, and a listing is a request.
     """
     held = listings()
     if held is None:
@@ -154,7 +162,7 @@ def _list(root: str, folder: str, below: int = 0) -> Files:
 
 
 def _ask(root: str, folder: str) -> Files:
-    """What lies under a folder now; on object storage one request per 1,000 objects."""
+    """Return what lies under a folder now; on object storage one request per 1,000 objects."""
     filesystem, path = _open(root)
     with _explained(root):
         if not _by_obstore(root):
@@ -169,7 +177,10 @@ def _ask(root: str, folder: str) -> Files:
 
 
 def _copied(root: str, path: str, target: Path) -> dict[str, Any] | None:
-    """Copy a file, and return what a listing would say of the content that was copied; None if it is gone."""
+    """Copy a file, and return what a listing would say of the content that was copied.
+
+    None if it is gone.
+    """
     try:
         return _copy(root, path, target)
     except FileNotFoundError:
@@ -193,7 +204,10 @@ def _copy(root: str, path: str, target: Path) -> dict[str, Any]:
 
 
 def _said(info: dict[str, Any]) -> dict[str, Any]:
-    """What of a file's description changes with its content: its tag, and where it has none the times."""
+    """Return what of a file's description changes with its content.
+
+    Its tag, and where it has none the times.
+    """
     tag = str(info.get("e_tag") or "").strip('"')
     if tag:
         return {"size": info["size"], "e_tag": tag}
@@ -215,7 +229,10 @@ def _bucket(root: str, bucket: str) -> Any:
 
 @lru_cache(maxsize=16)
 def _cache(root: str) -> Cache:
-    """One per process and URL: it remembers which copies it has checked, and keeps them from being thrown out."""
+    """Return one per process and URL.
+
+    It remembers which copies it has checked, and keeps them from being thrown out.
+    """
     return Cache.of(root)
 
 
@@ -237,7 +254,7 @@ def _open(root: str) -> tuple[Any, str]:
 
 @contextmanager
 def _explained(root: str) -> Iterator[None]:
-    """Whatever a file system says, as one sentence."""
+    """Say whatever a file system says as one sentence."""
     try:
         yield
     except ContractError:

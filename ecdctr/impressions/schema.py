@@ -1,9 +1,10 @@
 """One typed reading of impressions: the type of a column is the same in every file, day and engine.
 
-The type follows from what a file declares alone, so it depends on no other day: integers of any width are `integer`
-(int64), text, dictionaries of text and dates `text`, and so on; a file whose column holds nothing at all (Arrow's type
-null) fits every type. Files that disagree are refused. Values that do not fit their type, such as an unsigned number
-beyond int64, are bad rows (`misfit`) that the contract counts.
+The type follows from what a file declares alone, so it depends on no other day: integers of any
+width are `integer` (int64), text, dictionaries of text and dates `text`, and so on; a file whose
+column holds nothing at all (Arrow's type null) fits every type. Files that disagree are refused.
+Values that do not fit their type, such as an unsigned number beyond int64, are bad rows (`misfit`)
+that the contract counts.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ class DaySchema(NamedTuple):
 
     @property
     def preference(self) -> str:
-        """Which of several rows with one key stays, SQL for ORDER BY: a click, then the least by all columns."""
+        """Which of several rows with one key stays, SQL for ORDER BY.
+
+        A click, then the least by all columns.
+        """
         rest = (identifier(name) for name in self.names if name != "click")
         return ", ".join(("click DESC", *rest))
 
@@ -111,10 +115,16 @@ class DaySchema(NamedTuple):
         limits = (
             "whole numbers" if "float" in declared[0] or "double" in declared[0] else "integers"
         )
-        return f"expected {limits} that int64 holds, declared as {', '.join(declared)}; write others as text"
+        return (
+            f"expected {limits} that int64 holds, declared as {', '.join(declared)}; write "
+            "others as text"
+        )
 
     def select(self) -> str:
-        """Write the query of the day's typed rows; `_misfit` names the first column whose value does not fit."""
+        """Write the query of the day's typed rows.
+
+        `_misfit` names the first column whose value does not fit.
+        """
         return " UNION ALL ".join(self._select(group) for group in self.groups)
 
     def _select(self, group: Group) -> str:
@@ -129,7 +139,10 @@ class DaySchema(NamedTuple):
 
 
 def columns_of(features: Iterable[Feature]) -> tuple[Column, ...]:
-    """List what is read of impressions: the contract's columns, the declared features, the optional ones."""
+    """List what is read of impressions.
+
+    The contract's columns, the declared features, the optional ones.
+    """
     roles: dict[str, Role] = {
         "categorical": "category",
         "multi_valued": "categories",
@@ -149,9 +162,10 @@ def columns_of(features: Iterable[Feature]) -> tuple[Column, ...]:
 def read_schema(
     files: list[Path], features: Iterable[Feature]
 ) -> tuple[DaySchema | None, list[Violation]]:
-    """Read the footers of a day's files; the schema, None when there is a violation, and the violations.
+    """Read the footers of a day's files.
 
-    Files without rows are left out, whatever they declare.
+    The schema, None when there is a violation, and the violations. Files without rows are left out,
+    whatever they declare.
     """
     columns = columns_of(features)
     violations: list[Violation] = []
@@ -209,7 +223,7 @@ def _footer(path: str, size: int, mtime_ns: int) -> Footer:
 def _declared(
     path: Path, schema: pa.Schema, columns: tuple[Column, ...]
 ) -> tuple[tuple[pa.DataType | None, ...], list[Violation]]:
-    """What a file declares for each column, by exact name, and what is wrong with it."""
+    """Return what a file declares for each column, by exact name, and what is wrong with it."""
     kinds: list[pa.DataType | None] = []
     violations = []
     by_lower: dict[str, list[str]] = {}
@@ -219,8 +233,9 @@ def _declared(
         alike = by_lower.get(column.name.lower(), [])
         problem = None
         if len(alike) > 1:
-            problem = ("ambiguous_column", f"expected once, found {' and '.join(alike)}; names must differ by more "
-                       "than upper and lower case")  # fmt: skip
+            problem = ("ambiguous_column", "expected once, found "
+                                           f"{' and '.join(alike)}; names must "
+                                           "differ by more than upper and lower case")  # fmt: skip
         elif column.name not in alike:
             kinds.append(None)
             if not column.optional:
@@ -253,7 +268,10 @@ def _missing(path: Path, column: Column, schema: pa.Schema, alike: list[str]) ->
 def _agree(
     columns: tuple[Column, ...], declared: dict[Path, tuple[pa.DataType | None, ...]]
 ) -> tuple[list[ColumnType | None], list[Violation]]:
-    """One type per column over all files, None where none has it, and the files that disagree with those before."""
+    """Return one type per column over all files, None where none has it.
+
+    And the files that disagree with those before.
+    """
     types: list[ColumnType | None] = []
     violations = []
     for i, column in enumerate(columns):
@@ -274,9 +292,10 @@ def _agree(
 
 
 def disagreement(name: str, path: Path, own: str, other: Path, others: str) -> Violation:
-    """Word that a column has a type in one file and another in a file before it."""
+    """Return word that a column has a type in one file and another in a file before it."""
     return Violation(
         "wrong_type",
         str(path),
-        f"column {name}: expected {others} as in {other}, found {own}; a column has one type in the whole log",
+        f"column {name}: expected {others} as in {other}, found {own}; a column has one type in "
+        "the whole log",
     )

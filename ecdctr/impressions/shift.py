@@ -1,13 +1,16 @@
-"""How far two samples of a categorical feature are apart: the population stability index, less what sampling alone makes.
+"""How far two samples of a categorical feature are apart.
 
-The plain index adds up a term per value, and values that are rare differ between any two samples: of two samples of
-2,000 draws from one long-tailed distribution it is above 1. So values too rare to be compared are pooled, and what is
-left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a chi-square statistic
-over n and m; Yurdakul and Naranjo, "Statistical properties of the population stability index", 2020), is taken off.
+The population stability index, less what sampling alone makes. The plain index adds up a term per
+value, and values that are rare differ between any two samples: of two samples of 2,000 draws from
+one long-tailed distribution it is above 1. So values too rare to be compared are pooled, and what
+is left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a
+chi-square statistic over n and m; Yurdakul and Naranjo, "Statistical properties of the population
+stability index", 2020), is taken off.
 
-Of many rare values the index sees nothing. So the share of values that are new is looked at apart, less what sampling
-makes of it (Good 1953: about the share of values that were seen once), on those values whose hash is lowest: they are the
-same ones on every day, so that whether one is new is known without keeping all (coordinated sampling; Cohen 2016).
+Of many rare values the index sees nothing. So the share of values that are new is looked at apart,
+less what sampling makes of it (Good 1953: about the share of values that were seen once), on those
+values whose hash is lowest: they are the same ones on every day, so that whether one is new is
+known without keeping all (coordinated sampling; Cohen 2016).
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ PSEUDO_COUNT = 0.5  # so that a value that one sample lacks has a finite term
 
 
 class Sample(NamedTuple):
-    """Counts of a feature's most frequent values, and the number of all values that are not null."""
+    """Counts of a feature's most frequent values, and of all values that are not null."""
 
     counts: dict[str, int]
     total: int
 
     @classmethod
     def pooled(cls, samples: Iterable[Sample]) -> Sample:
-        """All of them as one."""
+        """Pool samples as one."""
         counts: dict[str, int] = {}
         total = 0
         for sample in samples:
@@ -42,7 +45,10 @@ class Sample(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """Counts of the values whose hash lies below `limit`, by hash, and the number of all values that are not null."""
+    """Counts of the values whose hash lies below `limit`, by hash.
+
+    And the number of all values that are not null.
+    """
 
     counts: dict[int, int]
     total: int
@@ -50,12 +56,15 @@ class Distinct(NamedTuple):
 
     @classmethod
     def lowest(cls, counts: dict[int, int], total: int, most: int) -> Distinct:
-        """Of counts of the `most` values with the lowest hashes, or of all values if there are fewer."""
+        """Return of counts of the `most` values with the lowest hashes.
+
+        Or of all values if there are fewer.
+        """
         return cls(counts, total, max(counts) + 1 if len(counts) >= most else HASHES)
 
     @classmethod
     def pooled(cls, samples: Iterable[Distinct]) -> Distinct:
-        """All of them as one, as far down as the hashes of each are known."""
+        """Pool samples as one."""
         samples = list(samples)
         limit = min((sample.limit for sample in samples), default=HASHES)
         counts: dict[int, int] = {}
@@ -67,7 +76,10 @@ class Distinct(NamedTuple):
 
 
 def unseen_share(expected: Distinct, found: Distinct) -> float:
-    """The share of `found` whose values `expected` lacks, less what two samples of one distribution show, in [0, 1]."""
+    """Return the share of `found` whose values `expected` lacks.
+
+    Less what two samples of one distribution show, in [0, 1].
+    """
     if not expected.total or not found.total:
         return 0.0
     limit = min(expected.limit, found.limit)
@@ -80,9 +92,13 @@ def unseen_share(expected: Distinct, found: Distinct) -> float:
 
 
 def population_stability_index(expected: Sample, found: Sample) -> float:
-    """Σ (q - p) ln(q / p) over bins, less its mean for two samples of one distribution, at least 0.
+    """Return Σ (q - p) ln(q / p) over bins, at least 0.
 
-    Shares p and q; a bin is a value that is frequent enough, or all others together. Above 0.25 is a big shift.
+    Less its mean for two samples of one distribution.
+
+
+    Shares p and q; a bin is a value that is frequent enough, or all others together. Above 0.25 is
+    a big shift.
     """
     if not expected.total or not found.total:
         return 0.0
@@ -98,7 +114,10 @@ def population_stability_index(expected: Sample, found: Sample) -> float:
 
 
 def _bins(expected: Sample, found: Sample) -> list[str]:
-    """Values of which the smaller sample holds FEWEST or more, by their mean share; the most frequent ones."""
+    """Return the values of which the smaller sample holds FEWEST or more.
+
+    By their mean share, the most frequent ones.
+    """
     smaller = min(expected.total, found.total)
     shares = {
         value: (

@@ -1,7 +1,8 @@
-"""Statistics of a log that decide what pays: how often users come, how sparse ads are, what is clicked again.
+"""Statistics of a log that decide what pays.
 
-Measured on a sample of users with all of their impressions, on real logs and simulated ones alike, so that a log can be
-placed among worlds (docs/map.md).
+How often users come, how sparse ads are, what is clicked again. Measured on a sample of users with
+all of their impressions, on real logs and simulated ones alike, so that a log can be placed among
+worlds (docs/map.md).
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ WINDOWS = {"week": (1, 7), "month": (22, 35), "season": (77, 98)}  # days before
 
 
 class Statistics(NamedTuple):
-    """One log; nan where it is too short to say. A kind is a value of the items' first categorical feature."""
+    """One log; nan where it is too short to say.
+
+    A kind is a value of the items' first categorical feature.
+    """
 
     days: float
     users: float  # about
@@ -69,8 +73,9 @@ def measure(config: Config) -> Statistics:
                 ([*config.memory_keys, "item_id"])[1]
             )  # the item where no feature is declared
             selects.append(
-                f"SELECT '{domain}' AS domain, user_id::VARCHAR AS u, item_id::VARCHAR AS item, ts::TIMESTAMP AS ts, "
-                f"click::INTEGER AS click, {kind}::VARCHAR AS kind FROM {duck.parquet(files)}"
+                f"SELECT '{domain}' AS domain, user_id::VARCHAR AS u, item_id::VARCHAR AS item, "
+                f"ts::TIMESTAMP AS ts, click::INTEGER AS click, {kind}::VARCHAR AS kind FROM "
+                f"{duck.parquet(files)}"
             )
         connection.execute(f"CREATE TEMP VIEW log AS {' UNION ALL '.join(selects)}")
         return _measure(connection, (last - first).days + 1)
@@ -109,9 +114,10 @@ WHERE domain = 'ads' AND ts > (SELECT max(ts) FROM part) - INTERVAL {JUDGED_DAYS
 
 
 def _lift(connection: duckdb.DuckDBPyConnection, domain: str, near: int, far: int) -> float:
-    """Click rate of a domain's last impressions whose kind the user clicked in natural content, over that of others.
+    """Click rate of a domain's last impressions whose kind the user clicked in natural content.
 
-    Clicked so many days before. Only users with any click in these days are asked, nan without a log that long.
+    Over that of others. Clicked so many days before. Only users with any click in these days are
+    asked, nan without a log that long.
     """
     query = f"""
     WITH judged AS (

@@ -1,4 +1,7 @@
-"""CSV and Parquet files of any shape as typed rows in DuckDB: read as they are written, or refused by file and line."""
+"""CSV and Parquet files of any shape as typed rows in DuckDB.
+
+Read as they are written, or refused by file and line.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class Table(Section):
     encoding: csv_text.Encoding = Field("utf-8", description="CSV only")
     types: dict[str, TextType] = Field(
         default_factory=dict,
-        description="CSV only: types of columns, in place of those that follow from all their values",
+        description=(
+            "CSV only: types of columns, in place of those that follow from all their values"
+        ),
     )
 
     @field_validator("delimiter")
@@ -77,8 +82,8 @@ def open_table(
 ) -> Opened:
     """Read the files of a table; CSV is copied into the folder `scratch`.
 
-    Raises ConfigError for a pattern without a file or a type of no column, ContractError for what cannot be read or
-    does not fit `types`.
+    Raises ConfigError for a pattern without a file or a type of no column, ContractError for what
+    cannot be read or does not fit `types`.
     """
     paths = matches(table, source)
     kinds = {path.suffix.lower() in PARQUET for path in paths}
@@ -108,7 +113,10 @@ def open_table(
 
 
 def matches(table: Table, source: Path) -> list[Path]:
-    """List the files of a table: a name that is there, else a pattern under the folder `source`, which is a name."""
+    """List the files of a table.
+
+    A name that is there, else a pattern under the folder `source`, which is a name.
+    """
     paths: list[Path] = []
     for pattern in table.files:
         if (source / pattern).is_file():
@@ -144,7 +152,8 @@ def _refuse_of_csv(table: Table) -> None:
     """Raise ConfigError for settings that say how to read CSV where the files are Parquet."""
     if given := sorted(OF_CSV & table.model_fields_set):
         raise ConfigError(
-            f"{', '.join(table.files)}: {given[0]} describes CSV, but the files are Parquet; leave it out."
+            f"{', '.join(table.files)}: {given[0]} describes CSV, but the files are Parquet; leave "
+            "it out."
         )
 
 
@@ -158,7 +167,7 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
 
 
 def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
-    """A CSV file as a Parquet file of text; one of 0 bytes has no columns."""
+    """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
     dialect = csv_text.Dialect(table.delimiter, table.header, table.names, table.encoding)
     opening = csv_text.look(path, dialect)
     if opening is None:
