@@ -1,10 +1,13 @@
 """A two-domain world that draws the user of each impression anew, with known click probabilities.
 
-User u on day t has the latent interest
-    x_u(t) = b_u + recurring * (cos(w t) p_u + sin(w t) q_u) + drift * sin(2 pi t / 180 + phase_u) r_u,
-with w = 2 pi / recurrence_days. Natural clicks follow x_u(t) . y_i for item factors y_i around category centres; ads
-clicks follow (rho x_u(t) + sqrt(1 - rho^2) s_u) . y_i with the user's own shift s_u and rho = domain_correlation.
-A day is a closed-form function of (seed, day): days are written one by one, in any order, and memory does not grow.
+User u on day t has the latent interest x_u(t) = b_u + recurring * (cos(w t) p_u + sin(w t) q_u)
+    + drift * sin(2 pi t / 180 + phase_u) r_u,
+with w = 2 pi / recurrence_days. Natural clicks follow x_u(t) . y_i for item factors y_i around
+    category centres; ads
+clicks follow (rho x_u(t) + sqrt(1 - rho^2) s_u) . y_i with the user's own shift s_u and rho =
+    domain_correlation.
+A day is a closed-form function of (seed, day): days are written one by one, in any order, and
+    memory does not grow.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ SLOT_EFFECT = np.array([0.35, 0.1, -0.1, -0.3], dtype=np.float32)
 
 @dataclass(frozen=True)
 class World:
-    """Everything that does not change from day to day. Factors are [users or items, latent_dim] float32."""
+    """Everything that does not change from day to day.
+
+    Factors are [users or items, latent_dim] float32.
+    """
 
     base: NDArray[np.float32]
     cosine: NDArray[np.float32]
@@ -70,7 +76,8 @@ def make_world(sim: Simulation, seed: int) -> World:
 
     newcomers = rng.random(users) < sim.new_user_share
     user_arrival = np.where(newcomers, rng.integers(1, max(2, sim.days), users), 0).astype(np.int32)
-    # Half of the items are there from the beginning; the rest arrive through the days and stay for eight weeks or more.
+    # Half of the items are there from the beginning; the rest arrive through the days and stay for
+    # eight weeks or more.
     item_arrival = np.where(
         rng.random(items) < 0.5, 0, rng.integers(1, max(2, sim.days), items)
     ).astype(np.int32)
@@ -98,7 +105,7 @@ def make_world(sim: Simulation, seed: int) -> World:
 
 
 def make_day(sim: Simulation, world: World, seed: int, day: int, domain: Domain) -> pa.Table:
-    """The impressions of one day of one domain, in order of time."""
+    """Return the impressions of one day of one domain, in order of time."""
     rng = np.random.default_rng([seed, 1 + day, DOMAINS.index(domain)])
     rows = sim.natural_per_day if domain == "natural" else sim.ads_per_day
     date = sim.start + dt.timedelta(days=day)
@@ -153,7 +160,10 @@ def make_day(sim: Simulation, world: World, seed: int, day: int, domain: Domain)
 def _draw(
     rng: np.random.Generator, candidates: NDArray[np.int64], weights: NDArray[np.float64], rows: int
 ) -> NDArray[np.int64]:
-    """Draw candidates with the given weights through a table of quantiles (one gather a row, 2^20 steps)."""
+    """Draw candidates with the given weights through a table of quantiles.
+
+    One gather a row, 2^20 steps.
+    """
     cumulative = np.cumsum(weights[candidates])
     steps = (np.arange(1 << 20) + 0.5) * (cumulative[-1] / (1 << 20))
     table = candidates[np.searchsorted(cumulative, steps)].astype(np.int32)
@@ -164,7 +174,7 @@ def _draw(
 
 
 def _times_of_day(rng: np.random.Generator, rows: int) -> NDArray[np.float64]:
-    """Sorted seconds of the day with a quiet night and a busy evening."""
+    """Return sorted seconds of the day with a quiet night and a busy evening."""
     hours = 1.0 + 0.7 * np.sin((np.arange(24) - 13) * 2 * np.pi / 24)
     counts = rng.multinomial(rows, hours / hours.sum())
     seconds = np.repeat(np.arange(24) * 3600.0, counts) + rng.random(rows) * 3599.99
@@ -180,5 +190,5 @@ class Daily:
         self.world = make_world(sim, seed)
 
     def tables(self, day: int) -> dict[str, pa.Table]:
-        """Impressions of a day by domain."""
+        """Return impressions of a day by domain."""
         return {name: make_day(self.sim, self.world, self.seed, day, name) for name in DOMAINS}

@@ -1,4 +1,7 @@
-"""Random numbers that depend on their keys alone, so that nobody need draw them in an order (counter-based, splitmix64)."""
+"""Random numbers that depend on their keys alone.
+
+So that nobody need draw them in an order (counter-based, splitmix64).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,20 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators": the finaliser of SplitMix64."""
+    """Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators".
+
+    The finaliser of SplitMix64.
+    """
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
 
 
 def uniform(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
-    """Numbers in (0, 1) for keys that are broadcast against each other; equal keys give equal numbers."""
+    """Return numbers in (0, 1) for keys that are broadcast against each other.
+
+    Equal keys give equal numbers.
+    """
     bits = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
@@ -28,7 +37,7 @@ def uniform(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
 
 
 def normal(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
-    """Standard normal numbers for keys (Box-Muller)."""
+    """Draw standard normal numbers for keys (Box-Muller)."""
     radius = np.sqrt(-2 * np.log(uniform(0, *keys)))
     numbers: NDArray[np.float64] = radius * np.cos(2 * np.pi * uniform(1, *keys))
     return numbers
@@ -47,6 +56,6 @@ class Weighted:
         self.table = candidates[np.searchsorted(cumulative, steps)].astype(np.int32)
 
     def of(self, quantiles: NDArray[np.floating]) -> NDArray[np.int32]:
-        """The candidates at numbers of [0, 1)."""
+        """Return the candidates at numbers of [0, 1)."""
         drawn: NDArray[np.int32] = self.table[(quantiles * self.steps).astype(np.int32)]
         return drawn

@@ -1,7 +1,8 @@
-"""A world with visits: each visit holds natural content and ads, shown by an earlier ranker, clicked by known chances.
+"""A world with visits: each visit holds natural content and ads, shown by an earlier ranker.
 
-Mechanisms, one file each: visits (when users come), items (what there is), interests (what users like), habits (what is
-clicked again), ranker (what is shown, and where). A day's draws depend on (seed, day) and the day's visits alone.
+Clicked by known chances. Mechanisms, one file each: visits (when users come), items (what there
+is), interests (what users like), habits (what is clicked again), ranker (what is shown, and where).
+A day's draws depend on (seed, day) and the day's visits alone.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Feed:
             self.bias[domain] = self._calibrated(domain, ctr)  # type: ignore[arg-type]
 
     def tables(self, day: int) -> dict[str, pa.Table]:
-        """Impressions of a day by domain, and `held_out` ads on the last days."""
+        """Return impressions of a day by domain, and `held_out` ads on the last days."""
         visits = self.arrivals.day(day)
         rng = np.random.default_rng([self.seed, 3, day])
         sizes = self._sizes(day, visits)
@@ -80,7 +81,7 @@ class Feed:
         return found
 
     def _sizes(self, day: int, visits: DayVisits) -> NDArray[np.int64]:
-        """Impressions of each visit [V], at least one."""
+        """Return impressions of each visit [V], at least one."""
         spread = self.sim.per_visit_spread
         minutes = np.round(visits.times * 1440)
         drawn = np.exp(spread * normal(self.seed, SIZE, visits.users, minutes) - spread**2 / 2)
@@ -116,7 +117,7 @@ class Feed:
         return Shown(visitors[rows.visit], items, logit.astype(np.float32))
 
     def _calibrated(self, domain: Domain, ctr: float) -> float:
-        """The bias with which users would click as often as is set, on the middle day."""
+        """Return the bias with which users would click as often as is set, on the middle day."""
         visitors = np.arange(min(self.sim.users, CALIBRATION_VISITS))
         positions = np.arange(round(self.sim.per_visit))
         rows = Rows(

@@ -1,9 +1,13 @@
-"""What users like: a lasting taste, and interests that come back after a period of each user's own, or never.
+"""What users like: a lasting taste, and interests that come back after a period of each user's own.
 
-On day t user u likes x = lasting * b + returning_interest * m(t), both with b and m of length about 1, and
-    m(t) = cos(2 pi t / P) p + sin(2 pi t / P) q   for the user's period P (a week, a month, a season), or
-    m(t) = cos(a) v_k + sin(a) v_(k+1)              for users whose interests never return: a goes from 0 to pi / 2 during
-the k-th renewal, towards a direction that was never there. Ads see rho x + sqrt(1 - rho^2) s with the user's own shift s.
+Or never.
+
+On day t user u likes x = lasting * b + returning_interest * m(t), both with b and m of length
+    about 1, and m(t) = cos(2 pi t / P) p + sin(2 pi t / P) q   for the user's period P (a week, a
+    month, a season), or m(t) = cos(a) v_k + sin(a) v_(k+1)              for users whose interests
+    never return: a goes from 0 to pi / 2 during
+the k-th renewal, towards a direction that was never there. Ads see rho x + sqrt(1 - rho^2) s
+    with the user's own shift s.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ PERIOD, OFFSET, DIRECTION = range(100, 103)  # what is drawn
 
 
 class Interests:
-    """Latent interests; every array of users is indexed by user, factors are [users, latent_dim] float32."""
+    """Latent interests; every array of users is indexed by user.
+
+    Factors are [users, latent_dim] float32.
+    """
 
     def __init__(self, sim: Visits, seed: int) -> None:
         self.sim, self.seed = sim, seed
@@ -39,7 +46,7 @@ class Interests:
         self.offset = uniform(seed, OFFSET, np.arange(sim.users)) * sim.renewal_days
 
     def _periods(self) -> NDArray[np.float64]:
-        """Each user's period in days, infinite where interests never return."""
+        """Return each user's period in days, infinite where interests never return."""
         bounds = np.cumsum(self.sim.period_shares)
         drawn = uniform(self.seed, PERIOD, np.arange(self.sim.users))
         kind = np.searchsorted(bounds, drawn, side="right")
@@ -47,7 +54,7 @@ class Interests:
         return periods
 
     def on(self, day: int, users: NDArray[np.int64], domain: Domain) -> NDArray[np.float32]:
-        """What these users like on a day [users, latent_dim]."""
+        """Return what these users like on a day [users, latent_dim]."""
         angle = (2 * np.pi * day / self.period[users]).astype(np.float32)[:, None]
         moving = np.cos(angle) * self.cosine[users] + np.sin(angle) * self.sine[users]
         never = np.flatnonzero(np.isinf(self.period[users]))

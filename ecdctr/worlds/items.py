@@ -1,6 +1,7 @@
-"""What there is to show: items that are born, live and die; natural content for days, ads for weeks.
+"""What there is to show: items that are born, live and die.
 
-Ids never come again. Some ads are items of natural content, with the same id and factors in both domains.
+Natural content for days, ads for weeks. Ids never come again. Some ads are items of natural
+content, with the same id and factors in both domains.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ TAGS = 60
 
 
 class Lives(NamedTuple):
-    """A domain's entries by birth: item ids, first day and the day after the last, weight in draws; each [N]."""
+    """A domain's entries by birth: item ids, first day and the day after the last, weight in draws.
+
+    Each [N].
+    """
 
     items: NDArray[np.int32]
     born: NDArray[np.float64]
@@ -80,7 +84,10 @@ class Items:
 def _lives(
     rng: np.random.Generator, alive: int, median: float, sim: Visits
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Birth, end and weight of as many items as keep about `alive` of them alive on every day, oldest first."""
+    """Birth, end and weight of as many items as keep about `alive` of them alive on every day.
+
+    Oldest first.
+    """
     mean = median * np.exp(sim.life_spread**2 / 2)
     before = 4 * mean  # older ones are dead, all but a few
     count = round(alive * (before + sim.days) / mean)

@@ -26,15 +26,15 @@ class NamedWorld(NamedTuple):
 
 
 def packaged() -> list[str]:
-    """Names of the worlds that come with the package."""
+    """Return names of the worlds that come with the package."""
     return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
 
 
 def load_world(world: str, changes: Iterable[str] = ()) -> NamedWorld:
     """Read a packaged world by name, or a file; `changes` are texts KEY=VALUE of single settings.
 
-    With changes its name ends in their digest, so that two worlds never share a study's folder. Raises ConfigError for
-    an unknown name, a missing file, an unknown key or a value out of range.
+    With changes its name ends in their digest, so that two worlds never share a study's folder.
+    Raises ConfigError for an unknown name, a missing file, an unknown key or a value out of range.
     """
     path = _path(world)
     settings = validated(SETTINGS, read_yaml(path, "world"), str(path))

@@ -1,7 +1,7 @@
 """What is shown of it, and where: an earlier ranker that sees a user's lasting taste through noise.
 
-Each impression is the best of a few candidates by lasting taste, quality and noise; habits are candidates that always win.
-Within a visit the better ones stand higher.
+Each impression is the best of a few candidates by lasting taste, quality and noise; habits are
+candidates that always win. Within a visit the better ones stand higher.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Ranker:
         visit: NDArray[np.int64],
         habits: NDArray[np.int32],
     ) -> NDArray[np.int32]:
-        """Items of rows [R] whose `visit` [R] ascends; `users` [V] and `habits` [V, habits] are those of the visits.
+        """Items of rows [R] whose `visit` [R] ascends.
 
-        Rows of one visit come in the order of their positions, and get the better items first.
+        `users` [V] and `habits` [V, habits] are those of the visits. Rows of one visit come in the
+        order of their positions, and get the better items first.
         """
         rows, count = len(visit), self.sim.candidates
         alive = self.items.alive(domain, day)

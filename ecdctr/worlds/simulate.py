@@ -1,4 +1,7 @@
-"""Write a simulated world, day by day, by several processes; the same bytes for a seed whatever their number."""
+"""Write a simulated world, day by day, by several processes.
+
+The same bytes for a seed whatever their number.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ COLUMNS_OF_FEW_VALUES = ["age_band", "city", "category", "tags.list.element", "s
 
 
 def open_world(sim: Simulation | Visits, seed: int) -> Daily | Feed:
-    """The world of these settings; days are made on demand."""
+    """Return the world of these settings; days are made on demand."""
     return Feed(sim, seed) if isinstance(sim, Visits) else Daily(sim, seed)
 
 
@@ -33,9 +36,10 @@ def simulate(
     workers: int = 2,
     on_day: Callable[[int], None] | None = None,
 ) -> int:
-    """Write all days under `root`; returns the impressions written. Days already there are left as they are.
+    """Write all days under `root`; returns the impressions written.
 
-    Same settings and seed give the same bytes, whatever the number of workers.
+    Days already there are left as they are. Same settings and seed give the same bytes, whatever
+    the number of workers.
     """
     _claim_root(sim, seed, root)
     total = 0
@@ -57,7 +61,8 @@ def _claim_root(sim: Simulation | Visits, seed: int, root: Path) -> None:
     if path.exists():
         if json.loads(path.read_text()) != described:
             raise ConfigError(
-                f"{root} holds another simulated world (see {path}); name another --out, or delete it."
+                f"{root} holds another simulated world (see {path}); name another --out, or delete "
+                "it."
             )
     elif any(root.glob("domain=*")):
         raise ConfigError(f"{root} holds impressions that were not simulated; name another --out.")

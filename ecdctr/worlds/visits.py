@@ -1,8 +1,9 @@
 """When users come: visits with heavy-tailed gaps, users that arrive, leave and return.
 
-A user's gaps are log-normal around a mean of the user's own. After each gap the user may have left: for good, or for an
-absence. The n-th gap of a user depends on (seed, user, n) alone, so that the state is two numbers a user, days can be
-skipped, and nothing depends on how many days are made at once.
+A user's gaps are log-normal around a mean of the user's own. After each gap the user may have left:
+for good, or for an absence. The n-th gap of a user depends on (seed, user, n) alone, so that the
+state is two numbers a user, days can be skipped, and nothing depends on how many days are made at
+once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ MONTH = 30.0
 
 
 class DayVisits(NamedTuple):
-    """Visits of a day in order of time: users [V], days since the world began, with fractions [V]."""
+    """Visits of a day in order of time.
+
+    Users [V], days since the world began, with fractions [V].
+    """
 
     users: NDArray[np.int64]
     times: NDArray[np.float64]
@@ -38,7 +42,10 @@ class Arrivals:
         self._start()
 
     def _start(self) -> None:
-        """Put users somewhere into a gap, longer ones more likely; newcomers arrive with their first visit."""
+        """Put users somewhere into a gap, longer ones more likely.
+
+        Newcomers arrive with their first visit.
+        """
         sim, users = self.sim, np.arange(self.sim.users)
         spread = sim.gap_spread
         longer = np.exp(spread * normal(self.seed, FIRST, users) + spread**2 / 2)
@@ -49,7 +56,7 @@ class Arrivals:
         self.done = 0  # days
 
     def day(self, day: int) -> DayVisits:
-        """The visits of a day."""
+        """Return the visits of a day."""
         if day < self.done:
             self._start()
         self._before(float(day))
@@ -59,7 +66,7 @@ class Arrivals:
         return DayVisits(users[order], times[order])
 
     def _before(self, end: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """All visits up to a time, each user's next one set behind it."""
+        """Return all visits up to a time, each user's next one set behind it."""
         found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         due = np.flatnonzero(self.next < end)
         while len(due):
@@ -72,7 +79,10 @@ class Arrivals:
         return np.concatenate([users for users, _ in found]), np.concatenate([t for _, t in found])
 
     def _gaps(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Days until the next visit of each of these users, infinite for those that left for good."""
+        """Return days until the next visit of each of these users.
+
+        Infinite for those that left for good.
+        """
         sim, keys = self.sim, (users, self.number[users])
         spread = sim.gap_spread
         gaps = np.exp(spread * normal(self.seed, GAP, *keys) - spread**2 / 2)
@@ -86,7 +96,10 @@ class Arrivals:
 
 
 def time_of_day(fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spread even fractions of a day over its hours: a quiet night and a busy evening; order stays."""
+    """Spread even fractions of a day over its hours: a quiet night and a busy evening.
+
+    Order stays.
+    """
     hours = 1.0 + 0.7 * np.sin((np.arange(24) - 13) * 2 * np.pi / 24)
     cumulative = np.concatenate([[0.0], np.cumsum(hours)]) / hours.sum()
     spread: NDArray[np.float64] = np.interp(fractions, cumulative, np.arange(25) / 24)
