@@ -1,4 +1,7 @@
-"""Scores prepared examples with a bundle: Parquet in, Parquet out, piece by piece, in memory that does not grow."""
+"""Scores prepared examples with a bundle.
+
+Parquet in, Parquet out, piece by piece, in memory that does not grow.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,9 @@ def score_parquet(
 ) -> int:
     """Score what `ecdctr prepare` wrote; returns the rows. The target is there whole or not at all.
 
-    It has user_id, item_id, ts and probability, in the order of the source, and the version in its metadata. Raises
-    ContractError when a column that the model reads is missing, or the file is no Parquet.
+    It has user_id, item_id, ts and probability, in the order of the source, and the version in its
+    metadata. Raises ContractError when a column that the model reads is missing, or the file is no
+    Parquet.
     """
     if source.resolve() == target.resolve():
         raise ContractError(
@@ -43,8 +47,8 @@ def score_parquet(
         missing = sorted({*scorer.columns, *IDENTITY} - set(file.schema_arrow.names))
         if missing:
             raise ContractError(
-                f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files that "
-                "'ecdctr prepare' made with the configuration of this version."
+                f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files "
+                "that 'ecdctr prepare' made with the configuration of this version."
             )
         _refuse_odd_types(scorer, source, file.schema_arrow)
         kept = [file.schema_arrow.field(name) for name in IDENTITY]
@@ -83,13 +87,16 @@ def _refuse_odd_types(scorer: Scorer, source: Path, schema: pa.Schema) -> None:
     for name, (words, fits) in expected.items():
         if not fits(found := schema.field(name).type):
             raise ContractError(
-                f"{source}: column {name}: expected {words}, found {found}; score files that 'ecdctr prepare' made "
-                f"with the configuration of {scorer.version}."
+                f"{source}: column {name}: expected {words}, found {found}; score files that "
+                f"'ecdctr prepare' made with the configuration of {scorer.version}."
             )
 
 
 def _ids(scorer: Scorer, name: str) -> Expected:
-    """What the ids of a vocabulary may be; anything where training saw none, as they are all unknown then."""
+    """Return what the ids of a vocabulary may be.
+
+    Anything where training saw none, as they are all unknown then.
+    """
     kinds: dict[Kind, tuple[str, Callable[[pa.DataType], bool]]] = {
         "string": ("text", pa.types.is_string),
         "boolean": ("true and false", pa.types.is_boolean),
@@ -111,7 +118,7 @@ def _lists(one: Expected) -> Expected:
 
 
 def rows_of(source: Path) -> int:
-    """Rows of a Parquet file; raises ContractError if it is none."""
+    """Return rows of a Parquet file; raises ContractError if it is none."""
     with _open(source) as file:
         return int(file.metadata.num_rows)
 
@@ -124,7 +131,10 @@ def _open(source: Path) -> pq.ParquetFile:
 
 
 def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    """What the scorer's `run` takes, for prepared examples, whose numbers are transformed already."""
+    """Return what the scorer's `run` takes, for prepared examples.
+
+    Whose numbers are transformed already.
+    """
     d, rows = scorer.description, batch.num_rows
     ids = np.empty((rows, len(d["fields"])), np.int32)
     for column, name in enumerate(d["fields"]):
@@ -152,7 +162,7 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
 
 
 def _lookup(scorer: Scorer, name: str, values: pa.Array) -> NDArray[np.int32]:
-    """Rows of a column's ids; 0 for unknown and null."""
+    """Return rows of a column's ids; 0 for unknown and null."""
     kind, ids = scorer.kinds[name], scorer.tables[name].ids
     if kind == "any" or pa.types.is_null(values.type):
         return np.zeros(len(values), np.int32)

@@ -1,4 +1,7 @@
-"""The files of an exported bundle: what they hold, each read once; one that is damaged is named. Needs numpy alone."""
+"""The files of an exported bundle: what they hold, each read once; one that is damaged is named.
+
+Needs numpy alone.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def sealed(description: dict[str, Any]) -> bytes:
-    """The content of bundle.json: a description with its own digest."""
+    """Return the content of bundle.json: a description with its own digest."""
     return json.dumps({**description, "digest": _digest(description)}, indent=1).encode()
 
 
@@ -64,9 +67,10 @@ class Bundle:
         return dict(self.description["kinds"])
 
     def check(self, whole: bool) -> None:
-        """Compare every file with what the export wrote; raises EcdctrError that names a damaged one.
+        """Compare every file with what the export wrote.
 
-        Large files are compared by their size alone, unless `whole`.
+        Raises EcdctrError that names a damaged one. Large files are compared by their size alone,
+        unless `whole`.
         """
         for name, expected in self.description["files"].items():
             with self._damage(name):
@@ -83,12 +87,12 @@ class Bundle:
                     )
 
     def content(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Return a file's bytes."""
         with self._damage(name):
             return (self.folder / name).read_bytes()
 
     def tables(self) -> dict[str, Table]:
-        """Every vocabulary with its vectors, mapped into memory."""
+        """Return every vocabulary with its vectors, mapped into memory."""
         described, tables = self.description["tables"], {}
         for name, kind in self.kinds.items():
             with self._damage(f"tables/{name}"):
@@ -102,7 +106,7 @@ class Bundle:
         return tables
 
     def self_test(self) -> list[dict[str, Any]]:
-        """Requests with the probabilities that they must have."""
+        """Return requests with the probabilities that they must have."""
         content = self.content("selftest.json")
         with self._damage("selftest.json"):
             cases = json.loads(content)
@@ -114,7 +118,7 @@ class Bundle:
 
     @contextmanager
     def _damage(self, name: str) -> Iterator[None]:
-        """Whatever goes wrong with a file, the sentence names it."""
+        """Name the file in whatever goes wrong with it."""
         try:
             yield
         except FileNotFoundError:
@@ -127,6 +131,6 @@ class Bundle:
             raise
         except Exception as error:
             raise EcdctrError(
-                f"The bundle {self.folder} is damaged: {name} cannot be used ({first_line(error)}). "
-                "Copy it again, or export it again."
+                f"The bundle {self.folder} is damaged: {name} cannot be used "
+                f"({first_line(error)}). Copy it again, or export it again."
             ) from None

@@ -1,4 +1,7 @@
-"""A stored A-CTR version as a bundle: ONNX graph with merged tables, vocabularies, transforms, schema, self-test."""
+"""A stored A-CTR version as a bundle.
+
+ONNX graph with merged tables, vocabularies, transforms, schema, self-test.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,8 @@ def export_bundle(
     manifest = store.manifest(ref)
     if manifest.prior_ctr is None:
         raise ConfigError(
-            f"{ref} is of an earlier release, which did not store the click-through rate that counts are "
-            "smoothed with; train it again (ecdctr train actr --force), then export."
+            f"{ref} is of an earlier release, which did not store the click-through rate that "
+            "counts are smoothed with; train it again (ecdctr train actr --force), then export."
         )
     holder = remembering(store, manifest)
     network, inputs, vocabularies = load_network(store, ref)
@@ -159,7 +162,7 @@ def _write_tables(
 
 
 def _ids(vocabulary: Vocabulary) -> NDArray[np.int64] | list[str]:
-    """The ids in the order of their rows."""
+    """Return the ids in the order of their rows."""
     if pa.types.is_string(vocabulary.values.type):
         return list(vocabulary.values.to_pylist())
     numbers: NDArray[np.int64] = vocabulary.values.cast(pa.int64()).to_numpy(zero_copy_only=False)
@@ -173,7 +176,10 @@ def _arguments(
     vocabularies: dict[str, Vocabulary],
     width: int,
 ) -> tuple[torch.Tensor, ...]:
-    """What the graph is called with for a batch of the trainer, whose rows are in another order."""
+    """Return what the graph is called with for a batch of the trainer.
+
+    Whose rows are in another order.
+    """
     arrays = {name: getattr(batch, name).numpy() for name in INPUTS[:-1]}
     places = {name: _places(tables[name], vocabulary) for name, vocabulary in vocabularies.items()}
     columns = zip(inputs.fields, arrays["ids"].T, strict=True)
@@ -188,12 +194,12 @@ def _arguments(
 
 
 def _places(table: Table, vocabulary: Vocabulary) -> NDArray[np.int32]:
-    """The bundle's row of each row of the vocabulary [rows]."""
+    """Return the bundle's row of each row of the vocabulary [rows]."""
     return np.concatenate([np.zeros(1, np.int32), table.ids.lookup(vocabulary.values.to_pylist())])
 
 
 def _rounding(trained: torch.Tensor, served: torch.Tensor, precision: Precision) -> float:
-    """The largest change of a probability by what the tables are stored as.
+    """Return the largest change of a probability by what the tables are stored as.
 
     Raises EcdctrError when tables that are not rounded change one.
     """
@@ -206,7 +212,7 @@ def _rounding(trained: torch.Tensor, served: torch.Tensor, precision: Precision)
 
 
 def _kind(vocabulary: Vocabulary) -> Kind:
-    """What a request writes for these ids; anything where training saw none."""
+    """Return what a request writes for these ids; anything where training saw none."""
     kind = vocabulary.values.type
     if not len(vocabulary.values):
         return "any"
@@ -242,7 +248,10 @@ def _write_graphs(graph: Probability, arguments: tuple[torch.Tensor, ...], folde
 def _write_self_test(
     served: torch.Tensor, requests: list[dict[str, Any]], users: Table, folder: Path
 ) -> None:
-    """What the scorer must answer; users of the vocabulary are named by their row, not by their id."""
+    """Write what the scorer must answer.
+
+    Users of the vocabulary are named by their row, not by their id.
+    """
     rows = users.ids.lookup([request["user_id"] for request in requests]).tolist()
     cases = []
     for request, row, value in zip(requests, rows, served.tolist(), strict=True):

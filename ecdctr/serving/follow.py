@@ -1,4 +1,7 @@
-"""Which version to score with: a fixed bundle, or whatever an alias of the store names, exported when it is new."""
+"""Which version to score with.
+
+A fixed bundle, or whatever an alias of the store names, exported when it is new.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
 
 
 def bundle_name(ref: Ref, precision: Precision) -> str:
-    """The folder of a version's bundle: another one with each schema, so that a new release exports anew."""
+    """Return the folder of a version's bundle.
+
+    Another one with each schema, so that a new release exports anew.
+    """
     return f"{str(ref).replace('/', '_')}.schema-{SCHEMA_VERSION}.{precision}"
 
 
@@ -29,8 +35,8 @@ def bundle_name(ref: Ref, precision: Precision) -> str:
 class Follower:
     """Looks at an alias every few seconds and hands the service the scorer of the version it names.
 
-    Exporting needs torch, so it happens in a process of its own. While a version cannot be exported or fails its
-    self-test, the one before it goes on serving.
+    Exporting needs torch, so it happens in a process of its own. While a version cannot be exported
+    or fails its self-test, the one before it goes on serving.
     """
 
     role: str  # serving or shadow
@@ -56,7 +62,10 @@ class Follower:
             await asyncio.sleep(self.seconds)
 
     async def look(self, service: Service) -> None:
-        """Take over the alias's version if it is another one; raises EcdctrError when it cannot be used."""
+        """Take over the alias's version if it is another one.
+
+        Raises EcdctrError when it cannot be used.
+        """
         ref = await asyncio.to_thread(self.store.alias, self.alias, self.experiment)
         if ref is None or ref == self._used:
             return

@@ -1,4 +1,7 @@
-"""The network as a server calls it: what it reads of ids comes with the batch, not from tables of its own."""
+"""The network as a server calls it.
+
+What it reads of ids comes with the batch, not from tables of its own.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Rows:
         return sum(self.parts)
 
     def of(self, name: str) -> tables.Rows:
-        """The parts of a vocabulary's rows."""
+        """Return the parts of a vocabulary's rows."""
         side = {name: side for side, name in SIDES.items()}.get(name)
         parts = [one.embeddings.field(name) for one in self.networks]
         for teacher in self.networks[1:]:
@@ -104,7 +107,10 @@ class Probability(nn.Module):
 
 
 class _LocalSource(FrozenSource):
-    """A teacher whose ids are places in the batch's rows: it does not see the clicks that it does not know."""
+    """A teacher whose ids are places in the batch's rows.
+
+    It does not see the clicks that it does not know.
+    """
 
     known: torch.Tensor
 
@@ -124,7 +130,7 @@ class _LocalSource(FrozenSource):
 
 
 def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:
-    """Which numbers of a row stand for which tensor of the network."""
+    """Return which numbers of a row stand for which tensor of the network."""
     ends = np.cumsum(rows.parts).tolist()
     spans = iter(zip([0, *ends[:-1]], ends, strict=True))
     names = ["", *(["source.network."] if network.source is not None else [])]

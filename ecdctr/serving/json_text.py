@@ -17,8 +17,9 @@ class NoJson(RequestError):
 def parse_json(content: bytes) -> Any:
     """Parse UTF-8 JSON strictly.
 
-    Raises NoJson for other encodings, keys given twice, NaN and infinities, lone surrogates, and JSON that is nested
-    too deeply. Whole numbers keep all their digits, also where they are written with a fraction or an exponent.
+    Raises NoJson for other encodings, keys given twice, NaN and infinities, lone surrogates, and
+    JSON that is nested too deeply. Whole numbers keep all their digits, also where they are written
+    with a fraction or an exponent.
     """
     try:
         text = content.decode("utf-8-sig")

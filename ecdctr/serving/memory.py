@@ -22,9 +22,9 @@ from ecdctr.store.store import Store
 
 
 def remembering(store: Store, manifest: Manifest) -> Manifest | None:
-    """The version that holds the memory which a version reads: the newest TPM behind it, or without one itself.
+    """Return the version that holds the memory which a version reads.
 
-    None for a version that reads no memory.
+    The newest TPM behind it, or without one itself. None for a version that reads no memory.
     """
     if not manifest.config.get("memory"):
         return None
@@ -39,7 +39,10 @@ def remembering(store: Store, manifest: Manifest) -> Manifest | None:
 
 
 def write_memory(config: Config, store: Store, holder: Manifest, folder: Path) -> dict[str, Any]:
-    """Write the tables of the version that holds them into a bundle; returns what bundle.json says of them."""
+    """Write the tables of the version that holds them into a bundle.
+
+    Returns what bundle.json says of them.
+    """
     store.check(holder.ref)
     paths = (store.path(holder.ref) / "memory").glob("*.parquet")
     until = newest_table(config.memory, holder.data_date)

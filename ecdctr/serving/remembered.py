@@ -63,7 +63,7 @@ class Remembered:
         events: list[tuple[int, Recent]],
         day: int,
     ) -> NDArray[np.float32]:
-        """The inputs of values that are known [n, inputs of a key], on a day since 1970."""
+        """Return the inputs of values that are known [n, inputs of a key], on a day since 1970."""
         shape = (len(values), len(DOMAINS), len(self.windows), 2)
         counts, last = facts.counts.reshape(shape).astype(np.int64), facts.last
         for when, event in events:
@@ -83,7 +83,7 @@ class Remembered:
         return np.stack(made, axis=1).astype(np.float32)
 
     def _events(self, recent: list[Recent], moment: int) -> list[tuple[int, Recent]]:
-        """The day since 1970 of each impression, and the impression."""
+        """Return the day since 1970 of each impression, and the impression."""
         events = []
         for i, event in enumerate(recent):
             then = round(event.ts * transforms.SECOND)

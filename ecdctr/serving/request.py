@@ -1,6 +1,7 @@
-"""What a request may hold: the parts of a bundle's requests, each value by its rule, which request.schema.json states.
+"""What a request may hold: the parts of a bundle's requests, each value by its rule.
 
-The rules make the schema and check the requests, so that what is valid by the schema is scored and nothing else is.
+Which request.schema.json states. The rules make the schema and check the requests, so that what is
+valid by the schema is scored and nothing else is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class Recent(NamedTuple):
 
 @dataclass(frozen=True)
 class Checked:
-    """A request that fits: each feature's values, one of the user's and the context's, one per candidate of the items'."""
+    """A request that fits.
+
+    Each feature's values, one of the user's and the context's, one per candidate of the items'.
+    """
 
     ts: float
     candidates: int
@@ -61,7 +65,8 @@ class Shape:
         """Take a request apart; raises RequestError with the place of what does not fit."""
         if not isinstance(request, dict):
             raise RequestError(
-                f"expected an object with a list 'candidates', found {shown(request)}; see request.schema.json."
+                f"expected an object with a list 'candidates', found {shown(request)}; see "
+                "request.schema.json."
             )
         unknown = sorted(set(request).difference(self.keys), key=str)
         if unknown:

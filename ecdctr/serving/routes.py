@@ -1,6 +1,7 @@
-"""A service over HTTP: POST /score answers a request, GET /health, /ready and /metrics say how it does.
+"""A service over HTTP: POST /score answers a request, GET /health.
 
-Any body gets 200, 400 (no JSON), 413 (too long) or 422 (JSON that is no request), 503 where too much waits.
+/ready and /metrics say how it does. Any body gets 200, 400 (no JSON), 413 (too long) or 422 (JSON
+that is no request), 503 where too much waits.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ Background = Callable[[Service], Awaitable[None]]
 
 
 def build_app(service: Service, background: list[Background]) -> Starlette:
-    """The routes, and what runs beside them: the worker, the shadow, and whatever looks for new versions."""
+    """Return the routes, and what runs beside them.
+
+    The worker, the shadow, and whatever looks for new versions.
+    """
 
     @contextlib.asynccontextmanager
     async def running(_: Starlette) -> AsyncIterator[None]:
@@ -69,7 +73,7 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
 
 
 async def _parts(request: Request) -> AsyncIterator[bytes]:
-    """What comes of the body; nothing more when the client goes away."""
+    """Yield what comes of the body; nothing more when the client goes away."""
     with contextlib.suppress(ClientDisconnect):
         async for part in request.stream():
             yield part
@@ -93,7 +97,10 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
         }
     if len(candidates) > limits.candidates:
         return 413, {
-            "error": f"{len(candidates):,} candidates; at most {limits.candidates:,} a request are scored."
+            "error": (
+                f"{len(candidates):,} candidates; at most {limits.candidates:,} a request "
+                "are scored."
+            )
         }
     if not service.ready:
         return 503, {"error": "No version is loaded yet."}

@@ -1,4 +1,7 @@
-"""What one value of a request may be: the rules that make request.schema.json and check requests by it."""
+"""What one value of a request may be.
+
+The rules that make request.schema.json and check requests by it.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ class Rule:
     high: float | None = None
 
     def schema(self) -> dict[str, Any]:
-        """The rule as JSON Schema."""
+        """Return the rule as JSON Schema."""
         null = ["null"] if self.nullable else []
         single = {"type": _one_or_many(JSON_TYPES[self.kind] + ([] if self.many else null))}
         low, high = self.limits
@@ -73,7 +76,10 @@ class Rule:
         return self.low, self.high
 
     def checked(self, values: list[Any], place: Callable[[int], str]) -> list[Any]:
-        """The values as they are looked up; raises RequestError with the place of the first wrong one."""
+        """Return the values as they are looked up.
+
+        Raises RequestError with the place of the first wrong one.
+        """
         if self.many:
             return [self._checked_list(value, place(i)) for i, value in enumerate(values)]
         types = set(map(type, values))
@@ -84,7 +90,7 @@ class Rule:
         return [self._checked_one(value, place, i) for i, value in enumerate(values)]
 
     def _within(self, values: list[Any], types: set[type]) -> bool:
-        """Whether all values of these types keep to the limits."""
+        """Tell whether all values of these types keep to the limits."""
         low, high = self.limits
         if low is None or high is None or not types & {int, float}:
             return True
@@ -100,7 +106,7 @@ class Rule:
         return single.checked(value, lambda i: f"{place}[{i}]")
 
     def _checked_one(self, value: Any, place: Callable[[int], str], i: int) -> Any:
-        """A value that the fast way did not take."""
+        """Return a value that the fast way did not take."""
         if value is None and self.nullable:
             return None
         fits: Callable[[Any], bool] = {
@@ -129,7 +135,10 @@ class Rule:
 
 
 def moment(value: Any, place: str) -> float:
-    """Seconds since 1970; raises RequestError, which says so where the value looks like milliseconds."""
+    """Return seconds since 1970.
+
+    Raises RequestError, which says so where the value looks like milliseconds.
+    """
     if not is_number(value):
         raise RequestError(f"{place}: expected seconds since 1970 (UTC), found {shown(value)}.")
     if not 0 <= value <= LATEST:
@@ -167,7 +176,7 @@ def _one_or_many(types: list[str]) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, and without what a terminal or an answer cannot carry."""
+    """Return a value in a message: short, and without what a terminal or an answer cannot carry."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     if value is None:

@@ -16,7 +16,7 @@ COUNTED = {
 
 
 def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    """Of the bundle with this description: the rules that its requests are checked by, as JSON Schema."""
+    """Return the rules that requests of a bundle are checked by, as JSON Schema."""
 
     def value(name: str) -> dict[str, Any]:
         about = COUNTED.get(name, "").format(days=description["lookback_days"])
@@ -42,17 +42,19 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     length = description["history_length"]
     days = description["lookback_days"]
     about = (
-        f"the user's clicks on either domain, in any order; the newest {length} before ts are read, "
-        f"none from before the day that lies {days} days before that of ts"
+        f"the user's clicks on either domain, in any order; the newest {length} before ts are "
+        f"read, none from before the day that lies {days} days before that of ts"
     )
     prior = (
-        "the click-through rate of all ads in the same days, which counts are smoothed with; left out: "
-        f"that of {description['data_date']}"
+        "the click-through rate of all ads in the same days, which counts are smoothed with; left "
+        f"out: that of {description['data_date']}"
     )
     return {
         "$schema": DIALECT,
         "title": f"A request to {description['version']}",
-        "description": "Whatever is left out, null, or was never seen in training counts as unknown.",
+        "description": (
+            "Whatever is left out, null, or was never seen in training counts as unknown."
+        ),
         "type": "object",
         "required": ["ts", "candidates"],
         "additionalProperties": False,
@@ -70,7 +72,7 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
 
 
 def _recent(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
-    """The user's impressions since the bundle's memory."""
+    """Return the user's impressions since the bundle's memory."""
     until = description["memory"]["until"]
     properties = {key: shape.rules[key].schema() for key in shape.remembered} | {
         "item_id": shape.clicked.schema(),

@@ -1,7 +1,8 @@
-"""Scores candidates with an exported bundle. Needs numpy and onnxruntime, neither torch nor Airflow.
+"""Scores candidates with an exported bundle.
 
-scorer = Scorer(Path("bundle"))
-scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates": [{"item_id": 11}, …]})
+Needs numpy and onnxruntime, neither torch nor Airflow. scorer = Scorer(Path("bundle"))
+scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates": [{"item_id": 11},
+…]})
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class Scorer:
     def __init__(
         self, folder: Path, threads: int = 1, self_test: bool = True, verify: bool = False
     ) -> None:
-        """Load a bundle and prove it by its self-test; raises EcdctrError when it is not what was exported.
+        """Load a bundle and prove it by its self-test.
 
-        verify: read the large tables whole and compare them with the export, too.
+        Raises EcdctrError when it is not what was exported. verify: read the large tables whole and
+        compare them with the export, too.
         """
         self.folder = folder
         bundle = Bundle(folder)
@@ -57,9 +59,9 @@ class Scorer:
     def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
         """Click probabilities of a request's candidates, [candidates].
 
-        Ids and categories that training never saw, and features left out, score as unknown; a user or item without
-        counts as preparation has one that was never shown. Raises RequestError for a feature that the model does not
-        have, or a value of the wrong type.
+        Ids and categories that training never saw, and features left out, score as unknown; a user
+        or item without counts as preparation has one that was never shown. Raises RequestError for
+        a feature that the model does not have, or a value of the wrong type.
         """
         arrays = self.encode(request)
         return self.finite(arrays, self.run(arrays))
@@ -77,7 +79,7 @@ class Scorer:
         ]
 
     def run(self, arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Click probabilities of what `encode` made, of one request or of several joined, [rows]."""
+        """Score what `encode` made, of one request or of several joined → [rows]."""
         d = self.description
         width = sum(d["tables"]["parts"])
         inputs = compact(arrays, self.tables, d["fields"], d["multi"], width)
@@ -87,7 +89,10 @@ class Scorer:
     def finite(
         self, arrays: dict[str, NDArray[Any]], probabilities: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """The probabilities of a request; raises RequestError where a number was too much for the network."""
+        """Return the probabilities of a request.
+
+        Raises RequestError where a number was too much for the network.
+        """
         if np.isfinite(probabilities).all():
             return probabilities
         names, numbers = list(self.description["numeric"]), np.abs(arrays["numeric"])
@@ -99,7 +104,7 @@ class Scorer:
         )
 
     def encode(self, request: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        """Rows of the tables, and numbers, for a request: what `run` takes."""
+        """Return rows of the tables, and numbers, for a request: what `run` takes."""
         d = self.description
         checked = self.shape.check(request)
         moment = _microseconds(checked.ts)
@@ -139,13 +144,13 @@ class Scorer:
         return Remembered(self.folder / name, described)
 
     def _padded_rows(self, name: str, lists: list[Any], width: int) -> NDArray[np.int32]:
-        """Rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""
+        """Return rows of a multi-valued feature [lists, width], 0 pads; None counts as empty."""
         kept = [(values or [])[:width] for values in lists]
         rows = self.tables[name].ids.lookup([value for values in kept for value in values])
         return pad(rows, np.array([len(values) for values in kept]), width)
 
     def _transformed(self, name: str, values: list[Any]) -> NDArray[np.float32]:
-        """A declared numeric feature as preparation makes it."""
+        """Return a declared numeric feature as preparation makes it."""
         declared = self.description["numeric"][name]
         numbers = _numbers(values, declared["null"])
         return np.asarray(
@@ -155,7 +160,10 @@ class Scorer:
     def _counts(
         self, side: str, values: dict[str, list[Any]], prior: float
     ) -> dict[str, NDArray[np.float32]]:
-        """What the network reads of the counts of the user, or of each candidate; left out is 0."""
+        """Return what the network reads of the counts of the user, or of each candidate.
+
+        Left out is 0.
+        """
         shown, clicked = transforms.COUNTS[side]
         impressions, clicks = _numbers(values[shown], 0.0), _numbers(values[clicked], 0.0)
         if (clicks > impressions).any():
@@ -170,7 +178,10 @@ class Scorer:
     def _history(
         self, clicks: list[tuple[float, Any]], moment: int
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """The clicks that the history holds: rows and buckets of the seconds since, 0 pads."""
+        """Return the clicks that the history holds.
+
+        Rows and buckets of the seconds since, 0 pads.
+        """
         d = self.description
         length = d["history_length"]
         rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
@@ -191,19 +202,20 @@ class Scorer:
                 scores = self.score(request)
             except RequestError as error:
                 raise EcdctrError(
-                    f"{self.folder}: the self-test's request {i} is refused ({error}) Do not serve this bundle; "
-                    "export it again."
+                    f"{self.folder}: the self-test's request {i} is refused ({error}) Do not serve "
+                    "this bundle; export it again."
                 ) from None
             worst = float(np.abs(scores - np.array(expected)).max())
             if not worst <= TOLERANCE:
                 raise EcdctrError(
-                    f"{self.folder}: the self-test fails at request {i}: expected {expected[:3]}…, found "
-                    f"{scores[:3].tolist()}…, {worst:.1e} apart. Do not serve this bundle; export it again."
+                    f"{self.folder}: the self-test fails at request {i}: expected {expected[:3]}…, "
+                    f"found {scores[:3].tolist()}…, {worst:.1e} apart. Do not serve this bundle; "
+                    "export it again."
                 )
 
 
 def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
-    """The graph; raises EcdctrError when the runtime cannot read it."""
+    """Return the graph; raises EcdctrError when the runtime cannot read it."""
     content = bundle.content("model.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -211,13 +223,13 @@ def _session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors have no base of their own
         raise EcdctrError(
-            f"The bundle {bundle.folder} is damaged: model.onnx cannot be used ({first_line(error)}). "
-            "Copy it again, or export it again."
+            f"The bundle {bundle.folder} is damaged: model.onnx cannot be used "
+            f"({first_line(error)}). Copy it again, or export it again."
         ) from None
 
 
 def _microseconds(seconds: float) -> int:
-    """A time of a request."""
+    """Return a time of a request."""
     return round(seconds * transforms.SECOND)
 
 

@@ -1,7 +1,9 @@
-"""The self-test of a bundle: a made-up log goes through preparation and the network, and its raw values through the scorer.
+"""The self-test of a bundle.
 
-Nothing in it was logged. Users are drawn from the vocabulary or invented, and every click, count and feature is drawn at
-random, with the cases in which serving most easily differs from training put in on purpose.
+A made-up log goes through preparation and the network, and its raw values through the scorer.
+Nothing in it was logged. Users are drawn from the vocabulary or invented, and every click, count
+and feature is drawn at random, with the cases in which serving most easily differs from training
+put in on purpose.
 """
 
 from __future__ import annotations
@@ -70,7 +72,10 @@ def prepared_cases(
 def request_of(
     config: Config, log: Impressions, row: dict[str, Any], date: dt.date
 ) -> dict[str, Any]:
-    """What a server sends for an ads impression of that day: raw values, every click that was logged, counts of the days before."""
+    """Return what a server sends for an ads impression of that day.
+
+    Raw values, every click that was logged, counts of the days before.
+    """
 
     def features(side: str) -> dict[str, Any]:
         named = [feature.name for feature in config.features if feature.side == side]
@@ -115,7 +120,7 @@ def request_of(
 
 
 def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impressions:
-    """Impressions of both domains on that day, in its lookback and on the day before it."""
+    """Return impressions of both domains on that day, in its lookback and on the day before it."""
     rng = np.random.default_rng(0)
     users = _ids(rng, vocabularies["user_id"], USERS)
     items = _ids(rng, vocabularies["item_id"], ITEMS)
@@ -163,7 +168,7 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
 
 
 def write(config: Config, vocabularies: Vocabularies, log: Impressions) -> None:
-    """The log as files under data.root, as the contract says."""
+    """Write the log as files under data.root, as the contract says."""
     types: dict[str, pa.DataType] = {"ts": pa.timestamp("us", tz="UTC"), "click": pa.int8()}
     types |= {name: vocabularies[name].values.type for name in ("user_id", "item_id")}
     for feature in config.features:
@@ -189,7 +194,7 @@ def _midnight(date: dt.date) -> int:
 
 
 def _ids(rng: np.random.Generator, vocabulary: Vocabulary, count: int) -> list[Any]:
-    """Ids, half of them in the vocabulary where it has so many, mixed."""
+    """Return ids, half of them in the vocabulary where it has so many, mixed."""
     size = len(vocabulary.values)
     rows = rng.choice(size, min(count // 2, size), replace=False)
     ids = [vocabulary.values[int(row)].as_py() for row in rows]
@@ -198,7 +203,7 @@ def _ids(rng: np.random.Generator, vocabulary: Vocabulary, count: int) -> list[A
 
 
 def _unseen(rng: np.random.Generator, vocabulary: Vocabulary) -> Any:
-    """A value that the vocabulary lacks; None where it lacks none, or has no type."""
+    """Return a value that the vocabulary lacks; None where it lacks none, or has no type."""
     kind = vocabulary.values.type
     if pa.types.is_null(kind):
         return None
@@ -215,7 +220,10 @@ def _unseen(rng: np.random.Generator, vocabulary: Vocabulary) -> Any:
 def _features(
     rng: np.random.Generator, config: Config, vocabularies: Vocabularies
 ) -> dict[str, Any]:
-    """A value of every declared feature: one that training saw, or one that it did not, or none."""
+    """Return a value of every declared feature.
+
+    One that training saw, or one that it did not, or none.
+    """
     values: dict[str, Any] = {}
     for feature in config.features:
         drawn: Any

@@ -1,7 +1,8 @@
-"""A service: requests that wait are scored together, by the current version, and by its shadow after they are answered.
+"""A service: requests that wait are scored together, by the current version.
 
-Requests that arrive while others are being scored go through the network together. A new version takes over between two
-such batches, so no request is dropped; of a shadow version's scores only the difference is kept.
+And by its shadow after they are answered. Requests that arrive while others are being scored go
+through the network together. A new version takes over between two such batches, so no request is
+dropped; of a shadow version's scores only the difference is kept.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Waiting(NamedTuple):
 
 
 class Service:
-    """Scores requests with the current scorer, several at once, in one thread beside the event loop."""
+    """Scores requests with the current scorer, several at once.
+
+    In one thread beside the event loop.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.metrics = limits, Metrics()
@@ -69,7 +73,10 @@ class Service:
         log(f"{role}: {scorer.version}" + (f" instead of {old.version}" if old else ""))
 
     async def score(self, request: dict[str, Any]) -> tuple[str, NDArray[np.float32]]:
-        """The version and its probabilities; raises RequestError, or QueueFull when too many requests wait."""
+        """Return the version and its probabilities.
+
+        Raises RequestError, or QueueFull when too many requests wait.
+        """
         answer: asyncio.Future[tuple[str, NDArray[np.float32]]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -139,7 +146,8 @@ class Service:
                 serving = self.scorers["serving"].version
                 p50, p99 = np.quantile(self._differences, [0.5, 0.99])
                 log(
-                    f"shadow {shadow.version} against {serving}: differs by {p50:.2g} (p99 {p99:.2g})"
+                    f"shadow {shadow.version} against {serving}: differs by {p50:.2g} (p99 "
+                    f"{p99:.2g})"
                 )
                 self._differences = []
 
@@ -147,7 +155,10 @@ class Service:
 def score_together(
     scorer: Scorer, requests: list[dict[str, Any]]
 ) -> list[NDArray[np.float32] | Exception]:
-    """One pass through the network for several requests; a request that does not fit fails alone."""
+    """Return one pass through the network for several requests.
+
+    A request that does not fit fails alone.
+    """
     encoded: list[dict[str, NDArray[Any]] | Exception] = []
     for request in requests:
         try:

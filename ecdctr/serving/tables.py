@@ -43,7 +43,7 @@ class Ids:
         return len(self.keys)
 
     def lookup(self, ids: Sequence[Any]) -> NDArray[np.int32]:
-        """Rows of ids of the vocabulary's kind [n] → [n]; 0 for unknown and None."""
+        """Return rows of ids of the vocabulary's kind [n] → [n]; 0 for unknown and None."""
         rows = np.zeros(len(ids), np.int32)
         if not len(self.keys):
             return rows
@@ -56,14 +56,14 @@ class Ids:
         return rows
 
     def lookup_numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows of integers [n] → [n]; 0 for unknown ones."""
+        """Return rows of integers [n] → [n]; 0 for unknown ones."""
         if not len(self.keys):
             return np.zeros(len(ids), np.int32)
         place = np.minimum(np.searchsorted(self.keys, ids), len(self.keys) - 1)
         return np.where(self.keys[place] == ids, place + 1, 0).astype(np.int32)
 
     def id_of(self, row: int) -> Any:
-        """The id of a row."""
+        """Return the id of a row."""
         if self.text is not None:
             return self._text(row - 1).decode()
         number = int(self.keys[row - 1])
@@ -136,7 +136,10 @@ class Table:
 
 
 def mapped(folder: Path, name: str, part: str, dimensions: int) -> NDArray[Any]:
-    """An array of a file's pages; raises OSError or ValueError when it is missing or damaged."""
+    """Return an array of a file's pages.
+
+    Raises OSError or ValueError when it is missing or damaged.
+    """
     array = np.load(folder / file_name(name, part), mmap_mode="r", allow_pickle=False)
     if array.ndim != dimensions:
         raise ValueError(f"expected {dimensions} dimensions, found {array.ndim}")
@@ -145,7 +148,7 @@ def mapped(folder: Path, name: str, part: str, dimensions: int) -> NDArray[Any]:
 
 
 def file_name(name: str, part: str) -> str:
-    """The file of one array of a vocabulary."""
+    """Return the file of one array of a vocabulary."""
     return f"{name}.{part}.npy"
 
 
@@ -258,7 +261,7 @@ def _gathered(
 
 
 def _distinct(rows: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Rows to take, and the place of each of `rows` [n] among them."""
+    """Return rows to take, and the place of each of `rows` [n] among them."""
     if len(rows) and (rows == rows[0]).all():
         return rows[:1], np.zeros(len(rows), np.int32)
     if len(rows) <= FEW:
@@ -270,7 +273,7 @@ def _distinct(rows: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.in
 def _distinct_of_lists(
     lists: NDArray[np.int32],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The same of lists [n, width]; those of one request's candidates are all the same."""
+    """Return the same of lists [n, width]; those of one request's candidates are all the same."""
     if len(lists) and (lists == lists[0]).all():
         places = np.arange(lists.shape[1], dtype=np.int32)
         return lists[0], np.broadcast_to(places, lists.shape)
@@ -283,7 +286,7 @@ def _created(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap[Any, A
 
 
 def _prefix(parts: Sequence[int], width: int) -> list[int]:
-    """The first parts that fill a width; raises ValueError when none do."""
+    """Return the first parts that fill a width; raises ValueError when none do."""
     sums = np.cumsum(parts).tolist()
     if width not in sums:
         raise ValueError(
