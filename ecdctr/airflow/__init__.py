@@ -1,1 +1,4 @@
-"""How Airflow runs the levels: pipelines, operators, triggers, alerts. Nothing heavy is imported here."""
+"""How Airflow runs the levels: pipelines, operators, triggers, alerts.
+
+Nothing heavy is imported here.
+"""

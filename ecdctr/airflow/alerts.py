@@ -1,7 +1,8 @@
-"""What an operator is told when a run fails or is late: level, date, cause and remedy in one message.
+"""What an operator is told when a run fails or is late.
 
-It goes to Airflow's log, and to a webhook (Slack, Teams, Mattermost and the like take {"text": …}) where
-airflow.alert_webhook_env names the environment variable that holds its URL.
+Level, date, cause and remedy in one message. It goes to Airflow's log, and to a webhook (Slack,
+Teams, Mattermost and the like take {"text": …}) where airflow.alert_webhook_env names the
+environment variable that holds its URL.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 REMEDIES = {
     "wait_for_data": "deliver the day's impressions, then clear this task",
-    "wait_for_next_day": "deliver the next day's ads, then clear this task; the version is stored already",
+    "wait_for_next_day": (
+        "deliver the next day's ads, then clear this task; the version is stored already"
+    ),
     "wait_for_yesterday": "mend the run of the day before, then clear this run",
-    PREPARE: "mend the cause (broken files: deliver them again), then clear this task; days that are prepared stay",
+    PREPARE: (
+        "mend the cause (broken files: deliver them again), then clear this task; days that "
+        "are prepared stay"
+    ),
     "train": "mend the cause, then clear this task; training goes on where it was",
-    EVALUATE: "mend the cause, then clear this task; the version is stored, what served before still serves",
+    EVALUATE: (
+        "mend the cause, then clear this task; the version is stored, what served before "
+        "still serves"
+    ),
 }
 
 
 def task_failed(context: Any) -> None:
-    """A DAG's on_failure_callback: says what failed and what to do."""
+    """Say what failed and what to do: a DAG's on_failure_callback."""
     task = context["ti"].task_id
     cause = str(context.get("exception") or "unknown").strip().splitlines()
     if isinstance(context.get("exception"), RunRefused):
@@ -46,34 +55,39 @@ def task_failed(context: Any) -> None:
 
 
 def days_skipped(context: Any) -> None:
-    """A DAG's on_success_callback: says when a training went on without days that it had missed."""
+    """Say when a training left out days that it had missed: a DAG's on_success_callback."""
     if context["ti"].task_id != "train":
         return
     skipped = (context["ti"].xcom_pull(task_ids="train") or {}).get("skipped_days", [])
     if skipped:
         level = context["dag"].dag_id.removeprefix("ecdctr_")
         tell(
-            f"{_run(context)}: trained without {len(skipped)} days since the version before ({skipped[0]} to "
-            f"{skipped[-1]}), as {level}.skip_missed_days allows. To do: train them oldest first, if they count."
+            f"{_run(context)}: trained without {len(skipped)} days since the version before "
+            f"({skipped[0]} to {skipped[-1]}), as {level}.skip_missed_days allows. To do: train "
+            "them oldest first, if they count."
         )
 
 
 async def deadline_missed(context: Any, hours: float) -> None:
-    """The callback of a DAG's deadline, run by the triggerer."""
+    """Say that a run is late: the callback of a DAG's deadline, run by the triggerer."""
     run = context["dag_run"]
     conf = run.get("conf") or {}
     end = run.get("data_interval_end")
     date = conf.get("data_date") or (last_complete_day(_time(end)) if end else "without a date")
     level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", PRODUCTION)
     text = (
-        f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run {run['dag_run_id']}). To do: "
-        "see which task waits; a day that was not delivered, a full pool or a stopped scheduler are the usual causes."
+        f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run "
+        f"{run['dag_run_id']}). To do: see which task waits; a day that was not delivered, a full "
+        "pool or a stopped scheduler are the usual causes."
     )
     await asyncio.to_thread(tell, text)
 
 
 def tell(text: str) -> None:
-    """Log a message and send it to the webhook; one that cannot be reached is logged, too, and never fails a task."""
+    """Log a message and send it to the webhook.
+
+    One that cannot be reached is logged, too, and never fails a task.
+    """
     log.error("ECDCTR ALERT %s", text)
     name = load_settings().config.airflow.alert_webhook_env
     if not name:
@@ -100,7 +114,10 @@ def _send(url: str, text: str) -> None:
 
 
 def _may_be_told(url: str) -> bool:
-    """Whether a webhook's URL keeps an alert from being read on the way: https, or this very machine."""
+    """Tell whether a webhook's URL keeps an alert from being read on the way.
+
+    Https, or this very machine.
+    """
     try:
         parts = httpx.URL(url)
         here = parts.scheme == "http" and parts.host in LOOPBACK

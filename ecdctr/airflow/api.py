@@ -1,4 +1,7 @@
-"""Airflow's REST API, asked with patience: what may be retried is; the end is an answer or one sentence."""
+"""Airflow's REST API, asked with patience: what may be retried is.
+
+The end is an answer or one sentence.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +59,18 @@ class Api:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request and return the decoded answer.
 
-        Raises RefusedError with what Airflow says to a wrong request, EcdctrError when it does not answer.
+        Raises RefusedError with what Airflow says to a wrong request, EcdctrError when it does not
+        answer.
         """
         answer = self._patiently(method, path, body)
         return answer.json() if answer.content else None
 
     def text(self, path: str) -> str:
-        """A page as text."""
+        """Return a page as text."""
         return self._patiently("GET", path, None).text
 
     def all(self, path: str, key: str) -> list[dict[str, Any]]:
-        """Every entry of a collection, page by page."""
+        """Return every entry of a collection, page by page."""
         found: list[dict[str, Any]] = []
         mark = "&" if "?" in path else "?"
         while True:
@@ -76,7 +80,10 @@ class Api:
                 return found
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
-        """Start a run; one of this name and conf that exists already is the one that was asked for."""
+        """Start a run.
+
+        One of this name and conf that exists already is the one that was asked for.
+        """
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         self._create(
             f"/api/v2/dags/{dag_id}/dagRuns",
@@ -92,13 +99,13 @@ class Api:
         )
 
     def runs(self, dag_id: str) -> dict[str, dict[str, Any]]:
-        """Every run of a DAG by its id."""
+        """Return every run of a DAG by its id."""
         return {
             run["dag_run_id"]: run for run in self.all(f"/api/v2/dags/{dag_id}/dagRuns", "dag_runs")
         }
 
     def states(self) -> dict[str, str]:
-        """The state of every run of all DAGs, by its id."""
+        """Return the state of every run of all DAGs, by its id."""
         runs = self.all("/api/v2/dags/~/dagRuns", "dag_runs")
         return {run["dag_run_id"]: run["state"] for run in runs}
 

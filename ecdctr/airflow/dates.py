@@ -40,29 +40,31 @@ def load_settings() -> Settings:
 
 
 def refuse_unknown(dag_run: Any, params: Iterable[str]) -> str:
-    """Raise ConfigError if the conf of a run has a key that is no param of its DAG; else '' (used in templates).
+    """Raise ConfigError if the conf of a run has a key that is no param of its DAG.
 
-    Airflow validates the values of params and passes every other key by: a typo would run with the default.
+    Else '' (used in templates). Airflow validates the values of params and passes every other key
+    by: a typo would run with the default.
     """
     names = sorted(params)
     unknown = sorted(set(getattr(dag_run, "conf", None) or {}) - set(names))
     if unknown:
         raise ConfigError(
-            f"The run's conf has the key '{unknown[0]}', which is no param of this DAG; its params are "
-            f"{', '.join(names)}. Trigger it again with one of these."
+            f"The run's conf has the key '{unknown[0]}', which is no param of this DAG; its params "
+            f"are {', '.join(names)}. Trigger it again with one of these."
         )
     return ""
 
 
 def last_complete_day(moment: dt.datetime) -> dt.date:
-    """The last day, UTC, that was over at a moment."""
+    """Return the last day, UTC, that was over at a moment."""
     return moment.astimezone(dt.UTC).date() - dt.timedelta(days=1)
 
 
 def data_date(params: dict[str, Any], dag_run: Any) -> str:
-    """The data date of a run: the param, else the last whole day before its data interval ends (used in templates).
+    """Return the data date of a run.
 
-    The first task renders it, so params that contradict each other are refused here: raises ConfigError.
+    The param, else the last whole day before its data interval ends (used in templates). The first
+    task renders it, so params that contradict each other are refused here: raises ConfigError.
     """
     own = [
         f"{name}={params[name]}"
@@ -71,7 +73,8 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
     ]
     if own and params.get("experiment") == PRODUCTION:
         raise ConfigError(
-            f"{', '.join(own)} cannot run in '{PRODUCTION}', whose versions would mix; set the param experiment."
+            f"{', '.join(own)} cannot run in '{PRODUCTION}', whose versions would mix; set the "
+            "param experiment."
         )
     if getattr(dag_run, "run_type", None) == "backfill" and not dag_run.conf:
         raise ConfigError(
@@ -88,12 +91,15 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
 
 
 def next_day(params: dict[str, Any], dag_run: Any) -> str:
-    """The evaluation day of a run: the day after its data date (used in templates)."""
+    """Return the evaluation day of a run: the day after its data date (used in templates)."""
     return (dt.date.fromisoformat(data_date(params, dag_run)) + dt.timedelta(days=1)).isoformat()
 
 
 def macros(params: Iterable[str]) -> dict[str, Callable[..., str]]:
-    """`data_date` and `next_day` for the templates of a DAG with these params; what they refuse fails at once."""
+    """`data_date` and `next_day` for the templates of a DAG with these params.
+
+    What they refuse fails at once.
+    """
     names = frozenset(params)
 
     def checked(day: Callable[[dict[str, Any], Any], str]) -> Callable[[dict[str, Any], Any], str]:
@@ -109,7 +115,7 @@ def macros(params: Iterable[str]) -> dict[str, Callable[..., str]]:
 
 @contextlib.contextmanager
 def failing_at_once() -> Iterator[None]:
-    """A refusal inside fails Airflow's task without a retry."""
+    """Fail Airflow's task without a retry where something inside is refused."""
     try:
         yield
     except EcdctrError as error:

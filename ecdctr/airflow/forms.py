@@ -1,4 +1,7 @@
-"""What a form of Airflow says of a param that it refuses: one sentence instead of a dump of the schema."""
+"""What a form of Airflow says of a param that it refuses.
+
+One sentence instead of a dump of the schema.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ NAME = "lower-case letters, digits, dots, hyphens"
 
 
 class OneSentence:
-    """A middleware of Airflow's API server that shortens refused params; all else passes as it is."""
+    """A middleware of Airflow's API server that shortens refused params.
+
+    All else passes as it is.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,7 +1,10 @@
-"""What models and trainings measure, as gauges of Airflow's own metrics (StatsD or OpenTelemetry, where switched on).
+"""What models and trainings measure, as gauges of Airflow's own metrics.
 
-Production only, named ecdctr.LEVEL.MEASURE: gauc, log_loss and calibration of the next day, samples_per_second and
-train_seconds, quality_warnings, promoted (1 or 0).
+StatsD or OpenTelemetry, where switched on.
+
+
+Production only, named ecdctr.LEVEL.MEASURE: gauc, log_loss and calibration of the next day,
+samples_per_second and train_seconds, quality_warnings, promoted (1 or 0).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ EVALUATION = ("gauc", "auc", "log_loss", "calibration", "ctr")
 
 
 def task_succeeded(context: Any) -> None:
-    """A DAG's on_success_callback: sends the gauges of the task's result."""
+    """Send the gauges of the task's result: a DAG's on_success_callback."""
     from airflow.sdk.observability import stats
 
     if context["params"].get("experiment") != PRODUCTION:
@@ -29,7 +32,7 @@ def task_succeeded(context: Any) -> None:
 
 
 def gauges(task: str, result: dict[str, Any]) -> dict[str, float]:
-    """The figures of a task's result that are worth watching."""
+    """Return the figures of a task's result that are worth watching."""
     if task == "train" and not result.get("reused"):
         found = {name: float(result[name]) for name in TRAINING if name in result}
         return found | {"quality_warnings": float(len(result.get("quality", [])))}

@@ -14,7 +14,7 @@ class VersionLink(BaseOperatorLink):
     name = "Version"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page of the version, empty when the task made none."""
+        """Return the page of the version, empty when the task made none."""
         result = XCom.get_value(ti_key=ti_key, key="return_value")
         version = result.get("version") if isinstance(result, dict) else None
         return f"/ecdctr/version/{version}" if version else ""
@@ -26,7 +26,7 @@ class StudyLink(BaseOperatorLink):
     name = "Study"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The page of the study, empty when the task made none."""
+        """Return the page of the study, empty when the task made none."""
         result = XCom.get_value(ti_key=ti_key, key="return_value")
         name = result.get("name") if isinstance(result, dict) and "study" in result else None
         return f"/ecdctr/study/{name}" if name else ""

@@ -1,4 +1,7 @@
-"""A step as an Airflow task: the same `ecdctr` command as a local process or as a Kubernetes pod."""
+"""A step as an Airflow task.
+
+The same `ecdctr` command as a local process or as a Kubernetes pod.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +43,12 @@ def command_task(
     spark: bool = False,
     **options: Any,
 ) -> BaseOperator:
-    """One step of a level. `arguments` may hold templates; the command's JSON result is the task's return value.
+    """Return one step of a level.
 
-    Several `processes` work on it together: on this machine, or as pods of a job. A step with `gpu` takes a slot of the
-    configured pool, and in a pod the configured GPUs. With `spark` it is an application of the Spark operator.
-    `options` are Airflow's.
+    `arguments` may hold templates; the command's JSON result is the task's return value. Several
+    `processes` work on it together: on this machine, or as pods of a job. A step with `gpu` takes a
+    slot of the configured pool, and in a pod the configured GPUs. With `spark` it is an application
+    of the Spark operator. `options` are Airflow's.
     """
     airflow = settings.config.airflow
     common: dict[str, Any] = {"task_id": task_id, "retries": airflow.retries, **options}
@@ -77,7 +81,10 @@ class ProcessOperator(BaseOperator):
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Run, stream the log, return the result; a refusal of the command fails the task with its sentence."""
+        """Run, stream the log, return the result.
+
+        A refusal of the command fails the task with its sentence.
+        """
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
             command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
@@ -97,7 +104,8 @@ class ProcessOperator(BaseOperator):
             code = self._process.wait()
             if code < 0 or code == KILLED:
                 raise RuntimeError(
-                    f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be retried."
+                    f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be "
+                    "retried."
                 )
             if code == TRY_AGAIN:
                 raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
@@ -165,7 +173,10 @@ class WaitForDay(BaseOperator):
         self.defer(trigger=trigger, method_name="arrived")
 
     def look_above(self, level: Level) -> None:
-        """Refuse at once what `train` would refuse after preparing, unless the other level runs just now."""
+        """Refuse at once what `train` would refuse after preparing.
+
+        Unless the other level runs just now.
+        """
         settings = load_settings()
         config = settings.config.with_variant(self.variant)
         date, store = dt.date.fromisoformat(self.date), Store(settings.store_path)
@@ -175,8 +186,8 @@ class WaitForDay(BaseOperator):
             if store.resolve(above, as_of, self.experiment):
                 continue
             text = (
-                f"{level} of {date} starts from {above}, of which experiment '{self.experiment}' has "
-                f"no version with data up to {as_of}"
+                f"{level} of {date} starts from {above}, of which experiment '{self.experiment}' "
+                f"has no version with data up to {as_of}"
             )
             if _runs_of(f"ecdctr_{above}"):
                 self.log.warning("%s yet; a run of ecdctr_%s is under way.", text, above)
@@ -189,7 +200,10 @@ class WaitForDay(BaseOperator):
             )
 
     def outlook(self, now: dt.datetime) -> str:
-        """What is waited for, what is there, and until when; raises RunRefused if it is in vain."""
+        """Return what is waited for, what is there, and until when.
+
+        Raises RunRefused if it is in vain.
+        """
         date, until = dt.date.fromisoformat(self.date), now + dt.timedelta(hours=self.wait_hours)
         dates = open_impressions(absolute(self.root)).dates(self.domain)
         there = f"delivered are {dates[0]} to {dates[-1]}" if dates else "none are delivered yet"
@@ -198,22 +212,23 @@ class WaitForDay(BaseOperator):
             raise RunRefused(f"There are no {what}: {there}. Choose a data date in this range.")
         if date > until.date():
             raise RunRefused(
-                f"There are no {what}, and the day lies ahead: {there}, and after airflow.wait_hours "
-                f"({self.wait_hours:g} h) nobody would wait any more. Choose an earlier data date."
+                f"There are no {what}, and the day lies ahead: {there}, and after "
+                f"airflow.wait_hours ({self.wait_hours:g} h) nobody would wait any more. Choose an "
+                "earlier data date."
             )
         return f"Waiting for {what}: {there}. The task fails at {until:%Y-%m-%d %H:%M} UTC."
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
-        """Called by the triggerer's event."""
+        """Go on after the triggerer's event."""
         if event["outcome"] != "ready":
             raise RefusedError(
-                f"No {self.domain} impressions of {self.date} under {self.root} after {self.wait_hours} h; "
-                "deliver them and clear this task."
+                f"No {self.domain} impressions of {self.date} under {self.root} after "
+                f"{self.wait_hours} h; deliver them and clear this task."
             )
 
 
 def above_of(config: Config, level: Level, date: dt.date) -> dict[Level, dt.date]:
-    """The levels that a level cannot do without, and the day as of which it resolves each."""
+    """Return the levels that a level cannot do without, and as of when it resolves each."""
     snapshots: dict[Level, dt.date] = {}
     if config.snapshots.count:
         snapshots["tpm"] = config.snapshots.needed(date)
@@ -226,19 +241,23 @@ def above_of(config: Config, level: Level, date: dt.date) -> dict[Level, dt.date
 
 
 def _runs_of(dag_id: str) -> int:
-    """How many runs of a DAG are queued or under way."""
+    """Return how many runs of a DAG are queued or under way."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     return RuntimeTaskInstance.get_dr_count(dag_id=dag_id, states=["queued", "running"])
 
 
 class WaitForYesterday(BaseOperator):
-    """Keeps a chain in order: where a level goes on from the day before, waits until that day is done.
+    """Keeps a chain in order.
 
-    The run of the day before is its experiment's of the logical date before (backfills, schedules), or where the param data_date
-    names the day, the run whose name differs in the date only. While it is queued or runs, this one waits; if it
-    failed, this one fails. With the param chain_start, the version of the day before is waited for even when nobody
-    has started its run. Where the configuration makes no chain there is nothing to wait for.
+    Where a level goes on from the day before, waits until that day is done.
+
+
+    The run of the day before is its experiment's of the logical date before (backfills, schedules),
+    or where the param data_date names the day, the run whose name differs in the date only. While
+    it is queued or runs, this one waits; if it failed, this one fails. With the param chain_start,
+    the version of the day before is waited for even when nobody has started its run. Where the
+    configuration makes no chain there is nothing to wait for.
     """
 
     template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
@@ -269,8 +288,9 @@ class WaitForYesterday(BaseOperator):
         if not config.chained(self.level):
             if self.chain_start:
                 raise RefusedError(
-                    f"chain_start is set, but in variant '{self.variant}' {self.level} does not go on from the day "
-                    f"before; leave chain_start empty, or choose a variant with {CHAIN[self.level]}."
+                    f"chain_start is set, but in variant '{self.variant}' {self.level} does not go "
+                    "on from the day before; leave chain_start empty, or choose a variant with "
+                    f"{CHAIN[self.level]}."
                 )
             return
         date = dt.date.fromisoformat(self.date)
@@ -299,8 +319,9 @@ class WaitForYesterday(BaseOperator):
             and not trigger.has_version()
         ):
             raise RefusedError(
-                f"This backfill runs backwards: the run of {before} is queued behind that of {date}, but variant "
-                f"'{self.variant}' continues each day from the one before. Create it again without --run-backwards."
+                f"This backfill runs backwards: the run of {before} is queued behind that of "
+                f"{date}, but variant '{self.variant}' continues each day from the one before. "
+                "Create it again without --run-backwards."
             )
         outcome = trigger.look()
         if outcome == "waiting":
@@ -311,21 +332,23 @@ class WaitForYesterday(BaseOperator):
         self.arrived(context, {"outcome": outcome})
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
-        """Called by the triggerer's event, or at once."""
+        """Go on after the triggerer's event."""
         if event["outcome"] != "ready":
             reason = (
                 "its run failed" if event["outcome"] == "failed" else "it did not appear in time"
             )
             raise RefusedError(
-                f"{self.level} of the day before {self.date} is missing in experiment '{self.experiment}' ({reason}), "
-                "and each day of this variant continues from the day before. Mend that day, then clear this run."
+                f"{self.level} of the day before {self.date} is missing in experiment "
+                f"'{self.experiment}' ({reason}), and each day of this variant continues from the "
+                "day before. Mend that day, then clear this run."
             )
 
 
 def _run_before(context: Any, date: str, before: str, experiment: str) -> str:
-    """The experiment's run of the day before: its logical date, its run id, or nothing that is known.
+    """Return the experiment's run of the day before.
 
-    Airflow has one run of a DAG per logical date, whatever its experiment; another experiment's is not waited for.
+    Its logical date, its run id, or nothing that is known. Airflow has one run of a DAG per logical
+    date, whatever its experiment; another experiment's is not waited for.
     """
     run = context["dag_run"]
     if not run.logical_date or context["params"].get("data_date"):

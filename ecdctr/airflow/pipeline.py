@@ -3,10 +3,11 @@
     wait_for_data → validate_and_prepare → train → publish
                                              └──→ wait_for_next_day → evaluate_and_gate
 
-`train` stores the version, whole or not at all, so the next level can resolve it from then on; `publish` tells Airflow
-by an asset event. CPM and A-CTR have one step more before `train`, `wait_for_yesterday`, for chains of days.
-Evaluation needs the day after the data date (progressive validation), which a live run awaits without a worker slot,
-and which Spark prepares in a step of its own; the gate then decides which version serves.
+`train` stores the version, whole or not at all, so the next level can resolve it from then on;
+`publish` tells Airflow by an asset event. CPM and A-CTR have one step more before `train`,
+`wait_for_yesterday`, for chains of days. Evaluation needs the day after the data date (progressive
+validation), which a live run awaits without a worker slot, and which Spark prepares in a step of
+its own; the gate then decides which version serves.
 """
 
 from __future__ import annotations
@@ -50,14 +51,21 @@ TITLE = {
     "actr": "Advertisement CTR model",
 }
 ABOUT = {
-    "tpm": "learns a vector per user and item from a long window of natural impressions with few features, going on "
-    "from its version before; CPM and A-CTR take its snapshots.",
-    "cpm": "learns the whole network from natural impressions and from snapshots of TPM; A-CTR starts from it.",
+    "tpm": (
+        "learns a vector per user and item from a long window of natural impressions with few "
+        "features, going on from its version before; CPM and A-CTR take its snapshots."
+    ),
+    "cpm": (
+        "learns the whole network from natural impressions and from snapshots of TPM; A-CTR "
+        "starts from it."
+    ),
     "actr": "starts from CPM, is fine-tuned on ads, and serves if it passes the gate.",
 }
 STEPS = {
     "wait_for_data": "until the day's impressions are there (deferred)",
-    "validate_and_prepare": "the window against the data contract, then its examples, once per day of data",
+    "validate_and_prepare": (
+        "the window against the data contract, then its examples, once per day of data"
+    ),
     "wait_for_yesterday": "where each day goes on from the day before",
     "train": "stores the version, whole or not at all",
     "publish": "tells Airflow by an asset event",
@@ -67,13 +75,14 @@ STEPS = {
 
 
 def doc_of(level: Level) -> str:
-    """What the DAG's page says, as Markdown."""
+    """Return what the DAG's page says, as Markdown."""
     steps = [name for name in STEPS if level != "tpm" or name != "wait_for_yesterday"]
     lines = [f"**{TITLE[level]}** {ABOUT[level]}", "", "| step | |", "|---|---|"]
     lines += [f"| `{name}` | {STEPS[name]} |" for name in steps]
     lines += [
         "",
-        "A run is about its *data date*: the last whole day of its interval, or the param `data_date`.",
+        "A run is about its *data date*: the last whole day of its interval, or the param "
+        "`data_date`.",
     ]
     return "\n".join(lines)
 
@@ -92,7 +101,8 @@ def build_dag(level: Level) -> DAG:
         ),
         start_date=_midnight(airflow.start_date),
         catchup=False,
-        # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past date.
+        # Not 1: a scheduled run that waits for its day's data must not hold up a run for a past
+        # date.
         max_active_runs=8,
         params=params,
         default_args={
@@ -211,7 +221,10 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Data date",
-            description="Last day of data to read; empty: the last day that was over when the run's data interval ended.",
+            description=(
+                "Last day of data to read; empty: the last day that was over when the "
+                "run's data interval ended."
+            ),
         ),
         "experiment": Param(
             PRODUCTION,
@@ -219,15 +232,20 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
             expected=NAME,
             title="Experiment",
-            description="Namespace of the versions; what it lacks is resolved from production. In the backfill form "
-            "tick 'Override parameters on existing runs', else Airflow leaves out all of these parameters.",
+            description=(
+                "Namespace of the versions; what it lacks is resolved from production. In "
+                "the backfill form tick 'Override parameters on existing runs', else "
+                "Airflow leaves out all of these parameters."
+            ),
         ),
         "variant": Param(
             DEFAULT,
             type="string",
             enum=[DEFAULT, *variants],
             title="Variant",
-            description="Named overlay on the configuration; needs an experiment other than production.",
+            description=(
+                "Named overlay on the configuration; needs an experiment other than production."
+            ),
         ),
         "seed": Param(
             None,
@@ -247,14 +265,19 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             False,
             type="boolean",
             title="Restart",
-            description="Start anew, A-CTR from CPM, where each day would go on from the day before.",
+            description=(
+                "Start anew, A-CTR from CPM, where each day would go on from the day before."
+            ),
         )
         params["chain_start"] = Param(
             None,
             type=["null", "string"],
             format="date",
             title="Chain start",
-            description="Where each day goes on from the day before: this day starts anew, every later one waits.",
+            description=(
+                "Where each day goes on from the day before: this day starts anew, every "
+                "later one waits."
+            ),
         )
     if level == "actr":
         params["hold_out_every"] = Param(

@@ -1,8 +1,9 @@
 """A step as a Kubernetes pod: the same `ecdctr` command as a local process, in the project's image.
 
-Configuration, data and store lie on a shared volume claim; a store on object storage is used where it is. A step that
-trains also gets the GPUs, the node selector and the tolerations. Secrets come by reference, as environment variables. A
-pod template may override what is not set here. A level with `shards` trains in as many pods as an indexed job.
+Configuration, data and store lie on a shared volume claim; a store on object storage is used where
+it is. A step that trains also gets the GPUs, the node selector and the tolerations. Secrets come by
+reference, as environment variables. A pod template may override what is not set here. A level with
+`shards` trains in as many pods as an indexed job.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ USER = 1000  # the user of the Dockerfile
 def pod_task(
     settings: Settings, arguments: list[str], gpu: bool, run_variable: str, common: dict[str, Any]
 ) -> KubernetesPodOperator:
-    """The operator of one step; `common` are Airflow's own options."""
+    """Return the operator of one step; `common` are Airflow's own options."""
     return KubernetesPodOperator(
         **_options(settings, arguments, gpu, run_variable, common),
         termination_grace_period=30,
@@ -45,7 +46,10 @@ def job_task(
     run_variable: str,
     common: dict[str, Any],
 ) -> TrainingJob:
-    """The operator of a training in several pods, which meet at the first one of an indexed job."""
+    """Return the operator of a training in several pods.
+
+    They meet at the first one of an indexed job.
+    """
     pod = settings.config.airflow.kubernetes
     return TrainingJob(
         **_options(settings, arguments, True, run_variable, common),
@@ -63,19 +67,22 @@ def job_task(
 
 
 class TrainingJob(KubernetesJobOperator):
-    """Pods with torchrun's environment: rank by index, the first one's name in the headless service as the address."""
+    """Pods with torchrun's environment.
+
+    Rank by index, the first one's name in the headless service as the address.
+    """
 
     def __init__(self, *, service: str, port: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.service, self.port = service, port
 
     def execute(self, context: Any) -> Any:
-        """All pods give the same result; one will do."""
+        """Run the job; all pods give the same result, one will do."""
         found = super().execute(context)
         return next((result for result in found if result), None)
 
     def build_job_request_obj(self, context: Any = None) -> k8s.V1Job:
-        """The job, with what a pod needs to find the others."""
+        """Return the job, with what a pod needs to find the others."""
         job = super().build_job_request_obj(context)
         spec = job.spec.template.spec
         spec.subdomain = self.service
@@ -92,9 +99,10 @@ class TrainingJob(KubernetesJobOperator):
         return job
 
     def get_pods(self, pod_request_obj: k8s.V1Pod, context: Any, **_: Any) -> list[k8s.V1Pod]:
-        """All pods, once they have a node and their image; raises AirflowException when that takes too long.
+        """Return all pods, once they have a node and their image.
 
-        The provider asks a few times without a pause and then goes on with fewer pods.
+        Raises AirflowException when that takes too long. The provider asks a few times without a
+        pause and then goes on with fewer pods.
         """
         labels = self._build_find_pod_label_selector(context, exclude_checked=True)
         deadline = time.monotonic() + self.startup_timeout_seconds
@@ -109,8 +117,9 @@ class TrainingJob(KubernetesJobOperator):
                 self.on_kill()
                 raise AirflowException(
                     f"{len(started)} of {self.parallelism} training pods started within "
-                    f"{self.startup_timeout_seconds} s (kubernetes.startup_timeout_seconds); the job was deleted. Look "
-                    "for free nodes with the GPUs, and whether the image can be pulled."
+                    f"{self.startup_timeout_seconds} s (kubernetes.startup_timeout_seconds); the "
+                    "job was deleted. Look for free nodes with the GPUs, and whether the image can "
+                    "be pulled."
                 )
             time.sleep(1)
 
@@ -118,7 +127,7 @@ class TrainingJob(KubernetesJobOperator):
 def _options(
     settings: Settings, arguments: list[str], gpu: bool, run_variable: str, common: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a pod of its own and the pods of a job have in common."""
+    """Return what a pod of its own and the pods of a job have in common."""
     pod = settings.config.airflow.kubernetes
     store = (
         settings.store_path if isinstance(settings.store_path, str) else f"{pod.mount_path}/store"
@@ -151,12 +160,15 @@ def _options(
 
 
 def name_of(common: dict[str, Any]) -> str:
-    """What a step's pods are called; the provider adds what makes it unique."""
+    """Return what a step's pods are called; the provider adds what makes it unique."""
     return f"ecdctr-{common['task_id'].replace('_', '-')}"
 
 
 def environment(pod: Kubernetes, run_variable: str) -> dict[str, Any]:
-    """What all pods run in, Spark's too: labels, variables, secrets, the volume and the user."""
+    """Return what all pods run in, Spark's too.
+
+    Labels, variables, secrets, the volume and the user.
+    """
     return {
         "labels": {"app": "ecdctr", **pod.labels},
         "env_vars": {run_variable: "{{ dag.dag_id }}/{{ run_id }}", **pod.environment},

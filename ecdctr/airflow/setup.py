@@ -1,7 +1,8 @@
-"""One-time set-up of an Airflow for ecdctr: metadata database, the pool that bounds training, the admin's password.
+"""One-time set-up of an Airflow for ecdctr.
 
-Safe to run at every start. ADMIN_PASSWORD is read from the environment and written to the file that Airflow's simple
-auth manager is configured with, readable by its owner only.
+Metadata database, the pool that bounds training, the admin's password. Safe to run at every start.
+ADMIN_PASSWORD is read from the environment and written to the file that Airflow's simple auth
+manager is configured with, readable by its owner only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def _airflow(*arguments: str) -> None:
     done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
     if done.returncode:
         raise EcdctrError(
-            f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"
+            f"'airflow {' '.join(arguments)}' failed: "
+            f"{(done.stderr or done.stdout).strip()[-2000:]}"
         )
 
 

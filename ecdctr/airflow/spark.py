@@ -1,7 +1,9 @@
-"""Preparation as a SparkApplication: the same `ecdctr` command as its driver, executors in pods of their own.
+"""Preparation as a SparkApplication.
 
-The Kubeflow Spark operator makes the driver's pod, and the driver those of the executors. All of them mount the volume
-with impressions and prepared examples. A driver has no sidecar, so the step has no return value; nothing reads one.
+The same `ecdctr` command as its driver, executors in pods of their own. The Kubeflow Spark operator
+makes the driver's pod, and the driver those of the executors. All of them mount the volume with
+impressions and prepared examples. A driver has no sidecar, so the step has no return value; nothing
+reads one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ MAIN = "local:///opt/ecdctr/ecdctr/cli/__main__.py"  # where the Dockerfile puts
 
 
 class SparkApplication(SparkKubernetesOperator):
-    """Takes the path of the configuration for what it is, not for a template to be read on Airflow's side."""
+    """Takes the path of the configuration for what it is, no template of Airflow's."""
 
     template_ext = ()  # type: ignore[assignment]
 
@@ -27,7 +29,10 @@ class SparkApplication(SparkKubernetesOperator):
 def spark_task(
     settings: Settings, arguments: list[str], run_variable: str, common: dict[str, Any]
 ) -> SparkApplication:
-    """The operator of a step that Spark does, where kubernetes.spark is set; `common` are Airflow's own options."""
+    """Return the operator of a step that Spark does, where kubernetes.spark is set.
+
+    `common` are Airflow's own options.
+    """
     pod = settings.config.airflow.kubernetes
     assert pod.spark is not None  # noqa: S101
     return SparkApplication(
@@ -42,7 +47,7 @@ def spark_task(
 def _application(
     pod: Kubernetes, spark: SparkPods, arguments: list[str], run_variable: str
 ) -> dict[str, Any]:
-    """The object of the Spark operator's API, sparkoperator.k8s.io/v1beta2."""
+    """Return the object of the Spark operator's API, sparkoperator.k8s.io/v1beta2."""
     as_json = ApiClient().sanitize_for_serialization
     shared = environment(pod, run_variable)
     variables = {

@@ -1,8 +1,9 @@
-"""A local Airflow with the project's DAGs, for `./run demo`, `./run ui` and the tests: started, driven, ended.
+"""A local Airflow with the project's DAGs, for `./run demo`, `./run ui` and the tests.
 
-Its metadata is a PostgreSQL from a wheel. On SQLite, which has one writer at a time, Airflow's own parts block each
-other ("database is locked", an API that is silent for a minute, schedulers that end); it is left for `airflow dags
-test`, which has one process, and for machines without a wheel.
+Started, driven, ended. Its metadata is a PostgreSQL from a wheel. On SQLite, which has one writer
+at a time, Airflow's own parts block each other ("database is locked", an API that is silent for a
+minute, schedulers that end); it is left for `airflow dags test`, which has one process, and for
+machines without a wheel.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Airflow:
                 "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
                 "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": str(scheduled),
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # 5: as long does a task that is done hold its slot
-                # on a busy machine the API answers late: a task waits instead of failing (5 s, 5 times)
+                # on a busy machine the API answers late: a task waits instead of failing (5 s, 5
+                # times)
                 "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
                 "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
                 "ECDCTR_CONFIG": str(config),
@@ -95,7 +97,8 @@ class Airflow:
         )
         if done.returncode:
             raise EcdctrError(
-                f"'airflow {' '.join(arguments)}' failed: {(done.stderr or done.stdout).strip()[-2000:]}"
+                f"'airflow {' '.join(arguments)}' failed: "
+                f"{(done.stderr or done.stdout).strip()[-2000:]}"
             )
 
     def call(self, arguments: list[str]) -> int:
@@ -106,13 +109,19 @@ class Airflow:
         ).returncode  # a list, no shell
 
     def migrate(self) -> None:
-        """Make the metadata database, or bring it up to date; on SQLite unless the Airflow is running."""
+        """Make the metadata database, or bring it up to date.
+
+        On SQLite unless the Airflow is running.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
         self.command("db", "migrate")
 
     @contextlib.contextmanager
     def database(self) -> Iterator[None]:
-        """Have the metadata database at hand for `command`: that of a running Airflow, or one started here."""
+        """Have the metadata database at hand for `command`.
+
+        That of a running Airflow, or one started here.
+        """
         data = self.home / "postgres"
         with contextlib.ExitStack() as stack:
             if missing() is None:
@@ -122,9 +131,10 @@ class Airflow:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Start database and components, wait until they are healthy; at the end stop all they have started.
+        """Start database and components, wait until they are healthy.
 
-        Raises EcdctrError when the port is taken, or with the end of the log when something does not come up.
+        At the end stop all they have started. Raises EcdctrError when the port is taken, or with
+        the end of the log when something does not come up.
         """
         _refuse_taken(self.port)
         self.home.mkdir(parents=True, exist_ok=True)
@@ -151,7 +161,10 @@ class Airflow:
                 stack.close()
 
     def stop(self, patience: float = 5) -> None:
-        """End every process of this Airflow, also those in sessions of their own; kill what does not listen."""
+        """End every process of this Airflow, also those in sessions of their own.
+
+        Kill what does not listen.
+        """
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.terminate()
@@ -159,7 +172,7 @@ class Airflow:
         self.kill()
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this Airflow, by the mark in its environment."""
+        """Return every living process of this Airflow, by the mark in its environment."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
@@ -171,7 +184,10 @@ class Airflow:
         return found
 
     def wait_for_dags(self, *names: str) -> None:
-        """Wait until these DAGs (those of the levels unless named) are parsed, then let them run when triggered.
+        """Wait until these DAGs are parsed, then let them run when triggered.
+
+        Those of the levels unless named.
+
 
         Raises EcdctrError with the import errors when one does not appear.
         """
@@ -207,8 +223,8 @@ class Airflow:
         for name, process in self._parts.items():
             if process.poll() is not None:
                 raise EcdctrError(
-                    f"Airflow's {name} has ended (exit code {process.returncode}); the end of {self.log}:\n"
-                    + self.log.read_text(errors="replace")[-1500:]
+                    f"Airflow's {name} has ended (exit code {process.returncode}); the end of "
+                    f"{self.log}:\n" + self.log.read_text(errors="replace")[-1500:]
                 )
 
     def kill(self) -> None:
@@ -263,7 +279,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody uses now."""
+    """Return a port on loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -276,12 +292,13 @@ def _refuse_taken(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise EcdctrError(
-                f"Port {port} is taken by another program; stop it, or choose another: ./run ui --port 8081"
+                f"Port {port} is taken by another program; stop it, or choose another: ./run ui "
+                "--port 8081"
             ) from None
 
 
 def _ending_with_us() -> list[str]:
-    """What makes a child end when this process is killed, where the system can."""
+    """Return what makes a child end when this process is killed, where the system can."""
     return ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
 
 

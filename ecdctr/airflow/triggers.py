@@ -33,18 +33,19 @@ class PollTrigger(BaseTrigger):
         self.poke_seconds, self.timeout_seconds = poke_seconds, timeout_seconds
 
     def look(self) -> Outcome:
-        """How it stands with what is waited for."""
+        """Return how it stands with what is waited for."""
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """How the triggerer makes this trigger again."""
+        """Return how the triggerer makes this trigger again."""
         names = (*self.names, "poke_seconds", "timeout_seconds")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, sleep, look again."""
         deadline = time.monotonic() + self.timeout_seconds
-        # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this event loop
+        # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this
+        # event loop
         while (outcome := await sync_to_async(self.look)()) == "waiting":
             if time.monotonic() > deadline:
                 yield TriggerEvent({"outcome": "timeout"})
@@ -54,9 +55,10 @@ class PollTrigger(BaseTrigger):
 
 
 class DayTrigger(PollTrigger):
-    """Waits for a day of a domain to be delivered: as data.ready says, and unchanged for some seconds.
+    """Waits for a day of a domain to be delivered.
 
-    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle.
+    As data.ready says, and unchanged for some seconds. A day that ended more than `SETTLED_DAYS`
+    ago is not waited for to settle.
     """
 
     names = ("root", "domain", "date", "ready", "marker", "settle_seconds")
@@ -77,11 +79,14 @@ class DayTrigger(PollTrigger):
         self._seen: tuple[dict[str, int], float] = {}, 0.0
 
     def look(self) -> Outcome:
-        """Whether the day is there, and as it was."""
+        """Tell whether the day is there, and as it was."""
         return "ready" if self.lacks(time.monotonic()) is None else "waiting"
 
     def lacks(self, now: float) -> str | None:
-        """What is awaited, in words; None if nothing is. `now` in seconds, of a clock that only goes forward."""
+        """Return what is awaited, in words; None if nothing is.
+
+        `now` in seconds, of a clock that only goes forward.
+        """
         delivery = Delivery(absolute(self.root), self.ready, self.marker)
         date = dt.date.fromisoformat(self.date)
         lacking = delivery.lacks(self.domain, date)
@@ -96,13 +101,14 @@ class DayTrigger(PollTrigger):
 
 
 class YesterdayTrigger(PollTrigger):
-    """Waits for a level's version of the day before: while its run has yet to train, and for its version.
+    """Waits for a level's version of the day before.
 
-    What comes after training there (evaluation waits for a further day of data) is not waited for.
+    While its run has yet to train, and for its version. What comes after training there (evaluation
+    waits for a further day of data) is not waited for.
 
-    `run_before` is the experiment's run of the day before: its logical date (backfills, schedules) or its run id, empty when
-    neither is known. `must_exist` says that a chain began before that day, so that its version is waited for even when
-    nobody has started its run yet.
+    `run_before` is the experiment's run of the day before: its logical date (backfills, schedules)
+    or its run id, empty when neither is known. `must_exist` says that a chain began before that
+    day, so that its version is waited for even when nobody has started its run yet.
     """
 
     names = ("store", "level", "experiment", "date", "dag_id", "run_before", "must_exist")
@@ -123,7 +129,7 @@ class YesterdayTrigger(PollTrigger):
         self.dag_id, self.run_before, self.must_exist = dag_id, run_before, must_exist
 
     def look(self) -> Outcome:
-        """Whether the day before is done."""
+        """Tell whether the day before is done."""
         if self.runs("queued", "running") and not self.trained():
             return "waiting"
         if self.has_version():
@@ -133,14 +139,14 @@ class YesterdayTrigger(PollTrigger):
         return "waiting" if self.must_exist else "ready"
 
     def has_version(self) -> bool:
-        """Whether the experiment itself has a version of that day."""
+        """Tell whether the experiment itself has a version of that day."""
         ref = Store(self.store).newest(
             self.experiment, self.level, dt.date.fromisoformat(self.date)
         )
         return ref is not None and str(ref.date) == self.date
 
     def runs(self, *states: str) -> int:
-        """How many runs of the day before are in one of these states: 0 or 1."""
+        """Return how many runs of the day before are in one of these states: 0 or 1."""
         if not self.run_before:
             return 0
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -150,7 +156,7 @@ class YesterdayTrigger(PollTrigger):
         )
 
     def trained(self) -> bool:
-        """Whether the run of the day before has trained; a cleared run has not."""
+        """Tell whether the run of the day before has trained; a cleared run has not."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         done = RuntimeTaskInstance.get_ti_count(
@@ -159,7 +165,7 @@ class YesterdayTrigger(PollTrigger):
         return done > 0
 
     def _which(self) -> dict[str, Any]:
-        """How Airflow is told the run of the day before."""
+        """Return how Airflow is told the run of the day before."""
         try:
             return {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
         except ValueError:

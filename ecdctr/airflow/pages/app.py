@@ -49,10 +49,11 @@ def build_app(
     login: Login,
     scheduled: Callable[[], Collection[str]] = tuple,
 ) -> FastAPI:
-    """Build the pages over a store. `login` is a FastAPI dependency that refuses who is not logged in.
+    """Build the pages over a store.
 
-    The store is opened per request, so a page shows what is there now. `scheduled` names the levels
-    whose DAGs run by their schedules.
+    `login` is a FastAPI dependency that refuses who is not logged in. The store is opened per
+    request, so a page shows what is there now. `scheduled` names the levels whose DAGs run by their
+    schedules.
     """
     app = FastAPI(
         title="E-CDCTR",
@@ -135,7 +136,7 @@ class Pages:
         return self._page(request, "version.html", ref=ref, manifest=manifest, evaluated=evaluated)
 
     def experiments(self, request: Request) -> HTMLResponse:
-        """Show next-day GAUC of all experiments, their means over the days that they share, and studies."""
+        """Show next-day GAUC of all experiments, their means over shared days, and studies."""
         store = self.open_store()
         curves = views.curves(store, views.experiments_of(store))
         common = common_days(curves)
@@ -194,5 +195,5 @@ class Pages:
 
 
 def _base(request: Request) -> str:
-    """Where Airflow has mounted the pages."""
+    """Return where Airflow has mounted the pages."""
     return str(request.scope.get("root_path", ""))

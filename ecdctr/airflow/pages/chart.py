@@ -15,7 +15,10 @@ DAY_TICKS = 8
 
 
 class Mark(NamedTuple):
-    """A point: where it is drawn, what it says when pointed at, its value if there is room for it."""
+    """A point of a curve.
+
+    Where it is drawn, what it says when pointed at, its value if there is room for it.
+    """
 
     x: float
     y: float
@@ -44,7 +47,10 @@ def chart(
     oracle: list[Point] | None = None,
     champions: Collection[dt.date] = (),
 ) -> Chart:
-    """Lay out curves by name, at least one with a point, on round ticks; `champions` are drawn large."""
+    """Lay out curves by name, at least one with a point, on round ticks.
+
+    `champions` are drawn large.
+    """
     drawn = {**curves, "oracle": oracle} if oracle else curves
     points = [point for line in drawn.values() for point in line]
     values, dates = [value for _, value in points], sorted({date for date, _ in points})
@@ -85,6 +91,6 @@ def chart(
 
 
 def common_days(curves: dict[str, list[Point]]) -> list[dt.date]:
-    """The days that every curve has: means over other days would compare different days."""
+    """Return the days that every curve has: means over other days would compare different days."""
     sets = [{date for date, _ in points} for points in curves.values()]
     return sorted(set.intersection(*sets)) if sets else []

@@ -64,7 +64,10 @@ class Lineage(NamedTuple):
 def level_states(
     store: Store, experiment: str, today: dt.date, scheduled: Collection[str]
 ) -> list[LevelState]:
-    """Newest version of each level; late when it is scheduled and more than two refreshes old."""
+    """Return the newest version of each level.
+
+    Late when it is scheduled and more than two refreshes old.
+    """
     states = []
     for level in LEVELS:
         ref = store.newest(experiment, level)
@@ -84,7 +87,10 @@ def level_states(
 
 
 def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[Evaluated]:
-    """Next-day evaluations of A-CTR on the newest days, oldest first; of a day's versions the newest."""
+    """Return next-day evaluations of A-CTR on the newest days, oldest first.
+
+    Of a day's versions the newest.
+    """
     champions = {record.ref for record in store.alias_history("serving", experiment)}
     found: dict[dt.date, Evaluated] = {}
     seen: set[dt.date] = set()
@@ -101,7 +107,7 @@ def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[E
 
 
 def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
-    """Next-day GAUC over days, a curve per experiment that has one."""
+    """Return next-day GAUC over days, a curve per experiment that has one."""
     found = {}
     for experiment in experiments:
         points = [
@@ -115,7 +121,10 @@ def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
 
 
 def lineage(store: Store, ref: Ref) -> Lineage:
-    """The versions behind one, in columns TPM, CPM, A-CTR, oldest on top, earlier ones of a chain as one box."""
+    """Return the versions behind one, in columns TPM, CPM, A-CTR, oldest on top.
+
+    Earlier ones of a chain are one box.
+    """
     width, height, box_width, box_height = 300, 84, 220, 58
     manifests = store.lineage(ref)
     in_front = _in_front(manifests, ref)
@@ -155,7 +164,7 @@ def lineage(store: Store, ref: Ref) -> Lineage:
 
 
 def _in_front(manifests: dict[Ref, Manifest], ref: Ref) -> set[Ref]:
-    """The version itself and what it rests on directly, without the days before of any chain."""
+    """Return the version itself and what it rests on, without earlier days of any chain."""
     in_front, ahead = {ref}, [ref]
     while ahead:
         manifest = manifests[ahead.pop()]
@@ -170,13 +179,13 @@ def _parents(manifest: Manifest) -> list[Ref]:
 
 
 def studies(store: Store) -> list[dict[str, Any]]:
-    """The studies, forgetting and ablations, newest first."""
+    """Return the studies, forgetting and ablations, newest first."""
     found = [study(store, name) for name in store.studies()]
     return sorted((one for one in found if one), key=lambda one: one["written_at"], reverse=True)
 
 
 def study(store: Store, name: str) -> dict[str, Any] | None:
-    """What a study found (ecdctr/studies: forgetting/page.py, ablation/stored.py); None if there is none of that name."""
+    """Return a study's results (studies/forgetting/page.py), None if there are none."""
     if name not in store.studies():
         return None
     content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text())
@@ -184,24 +193,24 @@ def study(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def measure_names(found: dict[str, Any]) -> list[str]:
-    """The measures of a study's table."""
+    """Return the measures of a study's table."""
     return list(next(iter(found["measures"].values())))
 
 
 def variant_of(store: Store, experiment: str) -> str:
-    """The variant of an experiment's newest A-CTR."""
+    """Return the variant of an experiment's newest A-CTR."""
     ref = store.newest(experiment, "actr")
     return store.manifest(ref).variant if ref else ""
 
 
 def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
-    """All evaluations of a version, whichever day, oldest first."""
+    """Return all evaluations of a version, whichever day, oldest first."""
     days = [date for date, own in store.evaluated(ref.experiment, ref.level) if own == ref]
     return [found for date in reversed(days) if (found := store.load_evaluation(ref, date))]
 
 
 def experiments_of(store: Store) -> list[str]:
-    """Experiments that hold versions, production first."""
+    """Return experiments that hold versions, production first."""
     names = [
         name for name in store.experiments() if any(store.newest(name, level) for level in LEVELS)
     ]
