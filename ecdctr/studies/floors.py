@@ -37,7 +37,8 @@ ROUNDS = 300  # of boosting; everything else as scikit-learn has it
 class Floor(NamedTuple):
     """A floor on one day: metrics by cohort, and a table of users with their AUC.
 
-    `expected` is such a table of held-out ads, judged by true probabilities; None where there are none.
+    `expected` is such a table of held-out ads, judged by true probabilities; None where there are
+    none.
     """
 
     name: str
@@ -79,7 +80,10 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
 
 
 def _floor(config: Config, name: str, scored: Scored, apart: Scored) -> Floor:
-    """Judge a floor by the day's clicks, and by the true probabilities of held-out ads if there are any."""
+    """Judge a floor by the day's clicks.
+
+    And by the true probabilities of held-out ads if there are any.
+    """
     metrics = metrics_by_cohort(config, scored)
     if name == "counts":  # a count is no probability
         metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
@@ -117,7 +121,7 @@ def _labels(table: pa.Table) -> NDArray[np.float32]:
 
 
 def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
-    """The user's clicks on the item in the longest window, of both domains."""
+    """Return the user's clicks on the item in the longest window, of both domains."""
     longest = config.memory.longest
     logs = [day[f"memory_item_id_{domain}_clicks_{longest}"].to_numpy() for domain in DOMAINS]
     counts: NDArray[np.float64] = np.round(np.expm1(np.asarray(logs, np.float64))).sum(axis=0)
@@ -125,7 +129,10 @@ def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
 
 
 def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
-    """The smoothed click rate on ads of each row's item, over all days up to `date` as models read them."""
+    """Return the smoothed click rate on ads of each row's item.
+
+    Over all days up to `date` as models read them.
+    """
     dates = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
     files = [day.path for day in prepare(config, "ads", dates, basic=True)]
     query = f"SELECT item_id, sum(click)::BIGINT, count(*) FROM {parquet(files)} GROUP BY ALL"

@@ -1,7 +1,8 @@
-"""The same effort for every row: as many settings tried, from the same values, on worlds that no result is read from.
+"""The same effort for every row.
 
-A trial is a variant of the configuration like any other, so that an ablation trains and evaluates it: trials of a row
-share its CPM, and a killed search goes on where it was.
+As many settings tried, from the same values, on worlds that no result is read from. A trial is a
+variant of the configuration like any other, so that an ablation trains and evaluates it: trials of
+a row share its CPM, and a killed search goes on where it was.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Trial(NamedTuple):
 
 
 def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> list[Trial]:
-    """Try settings of a level for all rows; returns the trials, row by row, and writes them as Parquet.
+    """Try settings of a level for all rows.
 
-    Raises ConfigError for an unknown row, or a value that a row cannot have, before anything is trained.
+    Returns the trials, row by row, and writes them as Parquet. Raises ConfigError for an unknown
+    row, or a value that a row cannot have, before anything is trained.
     """
     config = load_config(study.config_path)
     trials = {
@@ -73,10 +75,10 @@ def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> 
 
 
 def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
-    """A row's settings as they are, then draws from the space without repetition; the same draws for every row.
+    """Return a row's settings as they are, then draws from the space without repetition.
 
-    What only this row has is searched together with A-CTR's settings. Raises ConfigError for an unknown row, or when a
-    value is not allowed.
+    The same draws for every row. What only this row has is searched together with A-CTR's settings.
+    Raises ConfigError for an unknown row, or when a value is not allowed.
     """
     own = of_row(config, row)
     space = {
@@ -95,13 +97,13 @@ def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
 
 
 def best(trials: list[Trial]) -> dict[str, Trial]:
-    """Of each row the trial with the highest mean; the first one wins a tie."""
+    """Return each row's trial with the highest mean; the first one wins a tie."""
     rows = dict.fromkeys(trial.row for trial in trials)
     return {row: max((t for t in trials if t.row == row), key=lambda t: t.mean) for row in rows}
 
 
 def overlay(settings: Settings) -> dict[str, Any]:
-    """Dotted keys as nested sections, the form that a variant has."""
+    """Return dotted keys as nested sections, the form that a variant has."""
     sections: dict[str, Any] = {}
     for key, value in settings.items():
         *path, last = key.split(".")
@@ -113,14 +115,15 @@ def overlay(settings: Settings) -> dict[str, Any]:
 
 
 def tuning_page(trials: list[Trial], command: str) -> str:
-    """Markdown: the best settings of each row, all trials, and what to write into the configuration."""
+    """Return the best settings of each row, all trials, and what to configure, as Markdown."""
     winners = best(trials)
     count = max(trial.number for trial in trials) + 1
     lines = [
         "# What each row was tuned to\n",
-        f"Up to {count} settings of each row, drawn from the same values (`tuning` in the configuration), the first "
-        f"being what it had before. GAUC of next-day ads, the mean over {len(trials[0].gauc)} evaluations, on worlds "
-        f"that no result is read from. Written by `{command}`.\n",
+        f"Up to {count} settings of each row, drawn from the same values (`tuning` in the "
+        "configuration), the first being what it had before. GAUC of next-day ads, the mean over "
+        f"{len(trials[0].gauc)} evaluations, on worlds that no result is read from. Written by "
+        f"`{command}`.\n",
         "| row | as it was | best | its settings |",
         "| --- | --- | --- | --- |",
     ]
@@ -138,7 +141,7 @@ def tuning_page(trials: list[Trial], command: str) -> str:
 
 
 def _draws(space: dict[str, tuple[Any, ...]], seed: int, count: int) -> list[Settings]:
-    """Of all combinations `count` different ones at random; all of them if there are no more."""
+    """Draw `count` different ones of all combinations; all of them if there are no more."""
     combinations = [
         dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
     ]
@@ -157,7 +160,7 @@ def _variant(row: str) -> str:
 
 
 def _name(row: str, number: int) -> str:
-    """The row of a trial: NAME@7 becomes NAME_t3@7."""
+    """Return the row of a trial: NAME@7 becomes NAME_t3@7."""
     name, at, days = row.partition("@")
     return f"{name}_t{number}{at}{days}"
 

@@ -1,1 +1,4 @@
-"""Rows × seeds on simulated worlds."""
+"""Compare rows × seeds on simulated worlds with progressive validation.
+
+A killed run goes on where it was.
+"""

@@ -1,7 +1,8 @@
-"""The DAG `ecdctr_ablation`: what each part of the method brings, rows × seeds on simulated worlds, started by hand.
+"""The DAG `ecdctr_ablation`.
 
-It is one resumable command behind a form: a run with the same params goes on where the last one stopped, and nothing
-that it trains touches production.
+What each part of the method brings, rows × seeds on simulated worlds, started by hand. It is one
+resumable command behind a form: a run with the same params goes on where the last one stopped, and
+nothing that it trains touches production.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROWS = ("ads_only", "no_tpm", FULL)
 
 
 def build_ablation_dag() -> DAG:
-    """The DAG; its params are the command's options."""
+    """Return the DAG; its params are the command's options."""
     settings = load_settings()
     airflow = settings.config.airflow
     pod = airflow.execution == "kubernetes"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def quality_and_cost(records: Records) -> Figure:
-    """Rows from top to bottom: GAUC of each seed and their mean on the left, samples a day on the right.
+    """Return rows from top to bottom.
 
-    The oracle is a line, since no row can pass it.
+    GAUC of each seed and their mean on the left, samples a day on the right. The oracle is a line,
+    since no row can pass it.
     """
     rows = [row for row in dict.fromkeys(record["row"] for record in records) if row != "oracle"]
     costs = {row: float(per_seed(records, row, "daily_samples").mean()) for row in rows}

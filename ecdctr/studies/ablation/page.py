@@ -41,9 +41,10 @@ def results_page(
     demo: dict[str, float] | None = None,
     figure: str | None = None,
 ) -> str:
-    """The whole page, Markdown; numbers are mean ± standard deviation over seeds of each seed's mean over days.
+    """Return the whole page, Markdown.
 
-    `figure` is the name of the picture to show (ecdctr/studies/ablation/figure.py).
+    Numbers are mean ± standard deviation over seeds of each seed's mean over days. `figure` is the
+    name of the picture to show (ecdctr/studies/ablation/figure.py).
     """
     seeds = sorted({record["seed"] for record in records})
     days = len({record["date"] for record in records})
@@ -57,7 +58,8 @@ def results_page(
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
         f"each with {'weights' if origin.own_data else 'a world and weights'} of its own; "
         f"{days} evaluation day{'s' if days > 1 else ''} per seed. "
-        "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same ads days.\n",
+        "A version with data date d is evaluated on the ads of day d + 1. Every row reads the same "
+        "ads days.\n",
         f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
         *(
             []
@@ -90,7 +92,7 @@ def results_page(
 
 
 def _against_floors(records: Records, rows: list[str]) -> str:
-    """Which rows of the method are below what an afternoon's work reaches."""
+    """Return which rows of the method are below what an afternoon's work reaches."""
     means = mean_gauc(records)
     reached = {row: means[row] for row in FLOORS if row in means}
     if not reached:
@@ -107,13 +109,13 @@ def _against_floors(records: Records, rows: list[str]) -> str:
 
 
 def mean_gauc(records: Records) -> dict[str, float]:
-    """GAUC of each row, the mean over seeds."""
+    """Return GAUC of each row, the mean over seeds."""
     rows = dict.fromkeys(record["row"] for record in records)
     return {row: float(per_seed(records, row, "gauc").mean()) for row in rows}
 
 
 def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
-    """One value per seed, nan where a seed has none: [seeds]."""
+    """Return one value per seed, nan where a seed has none: [seeds]."""
     values = []
     for seed in sorted({record["seed"] for record in records}):
         found = [
@@ -171,9 +173,11 @@ def _differences(records: Records, users: Records, rows: list[str], own_data: bo
     return [
         "## Full E-CDCTR minus each row, in GAUC\n",
         _table(header, lines)
-        + "\nPaired bootstrap within each seed over users, each drawn with all of its days. By Holm: p over "
-        "all rows of this table. Detectable: the smallest difference that such data show in four "
-        "of five repetitions.\n",
+        + (
+            "\nPaired bootstrap within each seed over users, each drawn with all of its days. By "
+            "Holm: p over all rows of this table. Detectable: the smallest difference that such "
+            "data show in four of five repetitions.\n"
+        ),
     ]
 
 
@@ -189,7 +193,8 @@ def _costs(records: Records, rows: list[str]) -> str:
                 [NAMES.get(row, row), f"{samples:,.0f}", f"{seconds:.1f} s", f"{size / 1e6:.1f} MB"]
             )
     return _table(("row", "samples a day", "training a day", "stored a day"), lines) + (
-        "\nAll levels together, each divided by the days between its refreshes. Times are of runs beside each other.\n"
+        "\nAll levels together, each divided by the days between its refreshes. Times are of runs "
+        "beside each other.\n"
     )
 
 
@@ -223,15 +228,17 @@ def _cohorts(records: Records, rows: list[str]) -> str:
     lines.append(["users behind GAUC, all seeds and days", *(f"{count:,.0f}" for count in judges)])
     return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
         "\nNew users and items were not seen in the lookback, low-activity users less often than "
-        "`evaluation.low_activity_below`. GAUC rests on the users with a click and a non-click; of few it says little.\n"
+        "`evaluation.low_activity_below`. GAUC rests on the users with a click and a non-click; of "
+        "few it says little.\n"
     )
 
 
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}. "
-        "Each level in a process of its own, nothing else running; median of the repeats and range.\n"
+        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB; Python "
+        f"{platform.python_version()}. Each level in a process of its own, nothing else running; "
+        "median of the repeats and range.\n"
     )
 
 

@@ -1,4 +1,7 @@
-"""Rows judged by true probabilities of held-out ads: what they show, and the smallest difference that they can show."""
+"""Rows judged by true probabilities of held-out ads.
+
+What they show, and the smallest difference that they can show.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ Records = list[dict[str, Any]]
 
 
 def drawn(users: Records) -> Records:
-    """The records that rest on drawn clicks."""
+    """Return the records that rest on drawn clicks."""
     return [record for record in users if record.get("measure", "drawn") == "drawn"]
 
 
 def sums(users: Records, row: str) -> dict[Any, tuple[float, int]]:
-    """A row's users on held-out ads: (seed, user): sum of AUC x impressions over days, impressions."""
+    """Return a row's users on held-out ads: (seed, user).
+
+    Sum of AUC x impressions over days, impressions.
+    """
     found: dict[Any, tuple[float, int]] = {}
     for record in users:
         if record["row"] == row and record.get("measure") == "expected":
@@ -30,17 +36,17 @@ def sums(users: Records, row: str) -> dict[Any, tuple[float, int]]:
 
 
 def ahead(users: Records, first: str, second: str) -> Gains:
-    """Expected GAUC of the first row minus that of the second."""
+    """Return the expected GAUC of the first row minus that of the second."""
     return gains(sums(users, first), sums(users, second))
 
 
 def smallest(users: Records, rows: list[str], reference: str) -> float:
-    """The smallest difference to the reference that shows for every one of these rows."""
+    """Return the smallest difference to the reference that shows for every one of these rows."""
     return float(np.nanmax([ahead(users, reference, row).detectable for row in rows]))
 
 
 def power_section(records: Records, users: Records, names: dict[str, str]) -> list[str]:
-    """The section of a study's page; empty where the world has no held-out ads."""
+    """Return the section of a study's page; empty where the world has no held-out ads."""
     judged = [record for record in records if record.get("expected_gauc") is not None]
     if not judged:
         return []
@@ -56,7 +62,10 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
             cells[3:] = [f"{one.difference:+.4f} ± {1.96 * one.error:.4f}", f"{one.detectable:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     impressions = sum(r["expected_impressions"] for r in judged if r["row"] == rows[0])
-    text = f"{impressions:,.0f} held-out ads that no row is trained on, judged by their true probabilities."
+    text = (
+        f"{impressions:,.0f} held-out ads that no row is trained on, judged by their true "
+        "probabilities."
+    )
     if others and FULL in rows:
         least = smallest(users, others, FULL)
         text += f" **The smallest difference to full that they show for every row: {least:.4f}.**"
@@ -64,8 +73,8 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
         "## Held-out ads, by true probabilities\n",
         text + "\n",
         "\n".join(lines) + "\n",
-        "± is 1.96 standard errors over users, each with all of its days; seeds are worlds. Detectable: what shows in "
-        "four of five repetitions.\n",
+        "± is 1.96 standard errors over users, each with all of its days; seeds are worlds. "
+        "Detectable: what shows in four of five repetitions.\n",
     ]
 
 

@@ -1,4 +1,7 @@
-"""How fast each level trains and days are prepared, each in a process of its own, as Airflow runs them."""
+"""How fast each level trains and days are prepared.
+
+Each in a process of its own, as Airflow runs them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ PREPARED_DAYS = 4
 
 
 class Speed(NamedTuple):
-    """Median and range over the repeats; `peak_memory_mb` is the largest resident set of the training process."""
+    """Median and range over the repeats.
+
+    `peak_memory_mb` is the largest resident set of the training process.
+    """
 
     what: str
     samples: int
@@ -40,7 +46,7 @@ class Speed(NamedTuple):
 
 
 def measure(study: Study, repeats: int, reporter: Reporter) -> list[Speed]:
-    """Time the three levels and the preparation on the first seed's world, nothing else running beside."""
+    """Time the three levels and the preparation on the first seed's world, alone."""
     seed = study.seeds[0]
     reporter.start("speed", repeats * (len(LEVELS) + 1))
     with tempfile.TemporaryDirectory(dir=study.work) as folder:
@@ -96,7 +102,10 @@ def _train(config: Path, store: Path, level: str, experiment: str, date: dt.date
 
 
 def _prepare(study: Study, seed: int, date: dt.date) -> tuple[int, float]:
-    """Rows and seconds of further natural days when the days before them are prepared already."""
+    """Return rows and seconds of further natural days.
+
+    The days before them are prepared already.
+    """
     config = study.config(seed)
     with tempfile.TemporaryDirectory(dir=study.work) as folder:
         data = config.data.model_copy(update={"prepared": Path(folder)})

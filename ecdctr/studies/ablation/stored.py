@@ -24,10 +24,10 @@ PICTURE = "cost.png"
 def save_ablation(
     store: Store, name: str, world: str, records: Records, page: Callable[[str], str]
 ) -> Path:
-    """Write page, picture and figures of a study into the store, whole or not at all; return its folder.
+    """Write page, picture and figures of a study into the store, whole or not at all.
 
-    `page` makes the Markdown that shows the picture of the given name. An earlier study of the same
-    name is replaced. Raises StoreError for a bad name.
+    Return its folder. `page` makes the Markdown that shows the picture of the given name. An
+    earlier study of the same name is replaced. Raises StoreError for a bad name.
     """
     means = mean_gauc(records)
     content = {

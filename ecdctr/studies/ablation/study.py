@@ -1,11 +1,12 @@
 """Rows × seeds: what each part of the method brings, by next-day GAUC on simulated worlds.
 
-A row is a variant of the configuration, 'full' is the configuration as it stands; 'name@7' refreshes CPM every seven
-days instead of daily. With a base, itself a variant, every row lies on top of it and 'full' is the base. Each seed
-draws its own world and its own weights. All rows of a seed read the same ads days.
+A row is a variant of the configuration, 'full' is the configuration as it stands; 'name@7'
+refreshes CPM every seven days instead of daily. With a base, itself a variant, every row lies on
+top of it and 'full' is the base. Each seed draws its own world and its own weights. All rows of a
+seed read the same ads days.
 
-TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so that rows with the
-same CPM share it, and a killed study goes on where it was.
+TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so
+that rows with the same CPM share it, and a killed study goes on where it was.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """One study; a seed's world, prepared data and store lie in a folder of their own under `work`."""
+    """One study.
+
+    A seed's world, prepared data and store lie in a folder of their own under `work`.
+    """
 
     config_path: Path
     world: NamedWorld
@@ -73,15 +77,15 @@ class Study:
     )
 
     def folder(self, seed: int) -> Path:
-        """Where everything of a seed lies."""
+        """Return where everything of a seed lies."""
         return self.work.resolve() / f"{'own' if self.own_data else self.world.name}-{seed}"
 
     def store(self, seed: int) -> Store:
-        """The seed's store."""
+        """Return the seed's store."""
         return Store(self.folder(seed) / "store")
 
     def config(self, seed: int, row: str = FULL) -> Config:
-        """The configuration of a row on a seed's world."""
+        """Return the configuration of a row on a seed's world."""
         folder = self.folder(seed)
         own = of_row(load_config(self.config_path).with_variant(self.base), row)
         places = {"root": folder / "data", "prepared": folder / "prepared"}
@@ -90,14 +94,17 @@ class Study:
         return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
-        """The data dates of A-CTR: each has a next day to be evaluated on."""
+        """Return the data dates of A-CTR: each has a next day to be evaluated on."""
         known = open_impressions(self.config(seed, row).data.root).dates("ads")
         days = [day for day in known if day - DAY in known and day <= (self.until or day)]
         newest_first = days[:: -self.eval_every][: self.eval_days]
         return [day - DAY for day in newest_first[::-1]]
 
     def chain(self, seed: int, row: str) -> list[dt.date]:
-        """All data dates that A-CTR is trained for: a row that continues has days before the evaluated ones."""
+        """Return all data dates that A-CTR is trained for.
+
+        A row that continues has days before the evaluated ones.
+        """
         dates = self.dates(seed)
         if not self.config(seed, row).chained("actr"):
             return dates
@@ -106,7 +113,7 @@ class Study:
         return [date for date in known if first <= date <= dates[-1]]
 
     def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """The data dates of CPM, none where the row takes nothing from it."""
+        """Return the data dates of CPM, none where the row takes nothing from it."""
         config, every = self.config(seed, row), _split(row)[1]
         if config.actr.init == "none" and config.actr.source == "none":
             return []
@@ -124,15 +131,15 @@ class Study:
         return dates
 
     def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
-        """The same dates as what can be trained side by side: one by one, or one chain."""
+        """Return the same dates as what can be trained side by side: one by one, or one chain."""
         dates = self.cpm_dates(seed, row)
         return [dates] if self.config(seed, row).chained("cpm") else [[date] for date in dates]
 
     def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """The data dates of TPM, oldest first: weekly, none where the row takes no snapshot.
+        """Return the data dates of TPM, oldest first: weekly, none where the row takes no snapshot.
 
-        The same weeks for all rows, whichever of the versions they take: one ends the day before the first date, which
-        is the newest that an impression of that date may know.
+        The same weeks for all rows, whichever of the versions they take: one ends the day before
+        the first date, which is the newest that an impression of that date may know.
         """
         config = self.config(seed, row)
         if not config.snapshots.count:
@@ -143,7 +150,10 @@ class Study:
         return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
 
     def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:
-        """Training of one level of a row; its experiment falls back to that of the level before."""
+        """Request the training of one level of a row.
+
+        Its experiment falls back to that of the level before.
+        """
         config, store = self.config(seed, row), self.store(seed)
         cpm_dates = [str(date) for date in self.cpm_dates(seed, row)]
         tpm = digest([config.relevant("tpm"), [str(date) for date in self.tpm_dates(seed, row)]])[
@@ -162,8 +172,8 @@ class Study:
 def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Record], list[Record]]:
     """Train and evaluate everything.
 
-    Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are also written as
-    Parquet. Raises ConfigError for an unknown row before anything is made.
+    Returns one record per seed, row, day and cohort, and one per seed, row, day and user; both are
+    also written as Parquet. Raises ConfigError for an unknown row before anything is made.
     """
     if study.next_day:
         require_boosting()
@@ -216,17 +226,18 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
 
 
 def _split(row: str) -> tuple[str, int]:
-    """A row's variant, and every how many days its CPM is refreshed."""
+    """Return a row's variant, and every how many days its CPM is refreshed."""
     name, _, days = row.partition("@")
     if days and (not days.isdigit() or int(days) < 1):
         raise ConfigError(
-            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example full@7."
+            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example "
+            "full@7."
         )
     return name, int(days or 1)
 
 
 def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tuple[int, str]]:
-    """Of pairs that share a level's versions, the first."""
+    """Keep of pairs that share a level's versions the first."""
     found: dict[tuple[int, str], tuple[int, str]] = {}
     for seed, row in pairs:
         if level == "tpm" or study.cpm_dates(seed, row):
@@ -236,7 +247,7 @@ def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tu
 
 
 def _make_world(study: Study, seed: int) -> None:
-    """World and examples, so that later stages do not prepare the same days side by side."""
+    """Make a world and its examples, so that later stages prepare no day side by side."""
     data = study.config(seed).data
     if not study.own_data:
         simulate(study.world.settings, seed, study.folder(seed) / "data", workers=1)
@@ -271,7 +282,7 @@ def _train_cpms(study: Study, seed: int, row: str, dates: list[dt.date]) -> None
 
 
 def _run_row(study: Study, seed: int, row: str) -> tuple[list[Record], list[Record]]:
-    """A-CTR of all days of a row, evaluated on their next days' ads."""
+    """Train A-CTR of all days of a row and evaluate them on their next days' ads."""
     with study.store(seed).in_use():
         return _train_and_evaluate(study, seed, row)
 
@@ -324,7 +335,7 @@ def _of_user(key: Record) -> Record:
 
 
 def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
-    """The floors on the evaluated days of all rows."""
+    """Evaluate the floors on the evaluated days of all rows."""
     records: list[Record] = []
     users: list[Record] = []
     for date in study.dates(seed):
@@ -340,7 +351,7 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
 
 
 def _judged(users: pa.Table, key: Record) -> list[Record]:
-    """A record for each user with an AUC, by drawn clicks unless the key says otherwise."""
+    """Return a record for each user with an AUC, by drawn clicks unless the key says otherwise."""
     judged = users.filter(pc.is_valid(users.column("auc")))
     return [
         {"measure": "drawn"} | key | one
@@ -355,22 +366,32 @@ def _code() -> str:
 
 
 def of_row(config: Config, row: str) -> Config:
-    """The configuration with a row's variant applied; raises ConfigError for an unknown one."""
+    """Return the configuration with a row's variant applied.
+
+    Raises ConfigError for an unknown one.
+    """
     name, _ = _split(row)
     return config if name == FULL else config.with_variant(name)
 
 
 def refresh_days(tpm: Manifest) -> int:
-    """Days since the TPM before it, whatever window it reads; the first one counts with its window."""
+    """Return days since the TPM before it, whatever window it reads.
+
+    The first one counts with its window.
+    """
     for before in tpm.parents.get("tpm", []):
         return (tpm.data_date - Ref.parse(before).date).days
     return (tpm.window_end - tpm.window_start).days + 1
 
 
 def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]:
-    """Samples and seconds of training per day of operation, and the bytes that one day of all levels stores.
+    """Return samples and seconds of training per day of operation.
 
-    A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance of its versions.
+    And the bytes that one day of all levels stores.
+
+
+    A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance
+    of its versions.
     """
     store = study.store(seed)
     parts = [(actr, 1)]

@@ -18,7 +18,8 @@ MATRIX = "studies.forgetting.matrix"
 class RowBasis(NamedTuple):
     """Days, the share held out, and a digest of the days' examples and the evaluating code.
 
-    It is part of a stored row's name: a day delivered anew, or other code, never meets rows from before.
+    It is part of a stored row's name: a day delivered anew, or other code, never meets rows from
+    before.
     """
 
     dates: tuple[dt.date, ...]
@@ -32,13 +33,16 @@ class RowBasis(NamedTuple):
 
 
 def row_basis(dates: list[dt.date], every: int, fingerprints: list[str]) -> RowBasis:
-    """The basis of rows on examples with these fingerprints, a day each."""
+    """Return the basis of rows on examples with these fingerprints, a day each."""
     named = dict(zip(map(str, dates), fingerprints, strict=True))
     return RowBasis(tuple(dates), every, digest([named, every, code_digest([MATRIX], EVALUATING)]))
 
 
 def row_basis_now(config: Config, dates: list[dt.date], every: int) -> RowBasis:
-    """The basis that rows would have now; reads the days' files. Raises StoreError when a day is missing."""
+    """Return the basis that rows would have now; reads the days' files.
+
+    Raises StoreError when a day is missing.
+    """
     delivered = set(open_impressions(config.data.root).dates("ads"))
     missing = [str(date) for date in dates if date not in delivered]
     if missing:

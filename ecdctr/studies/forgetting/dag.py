@@ -1,14 +1,19 @@
-"""The DAG `ecdctr_forgetting`: variants backfilled side by side over a range of days, and who forgets what.
+"""The DAG `ecdctr_forgetting`.
 
-    plan_cpm → cpm (a run of ecdctr_cpm each) → plan_days → day: backfill (a run of ecdctr_actr) → row → report
+Variants backfilled side by side over a range of days, and who forgets what.
 
-It trains on the deployment's own data, in experiments named study.variant.sSEED that fall back to production for TPM's
-snapshots; production resolves nothing from them. Waiting for runs is deferred and holds no worker slot. Each day's row
-of the matrix is evaluated as soon as the day is trained. Started again, the study does what is missing. A variant with
-a failed day is reported as failed, the others finish.
+    plan_cpm → cpm (a run of ecdctr_cpm each) → plan_days → day: backfill (a run of ecdctr_actr) →
+    row → report
 
-Airflow allows one run per logical date and one active backfill per DAG, so that variants could not be backfilled side
-by side; these runs carry their day in the param data_date, and their run id names study, variant, seed and day.
+It trains on the deployment's own data, in experiments named study.variant.sSEED that fall back to
+production for TPM's snapshots; production resolves nothing from them. Waiting for runs is deferred
+and holds no worker slot. Each day's row of the matrix is evaluated as soon as the day is trained.
+Started again, the study does what is missing. A variant with a failed day is reported as failed,
+the others finish.
+
+Airflow allows one run per logical date and one active backfill per DAG, so that variants could not
+be backfilled side by side; these runs carry their day in the param data_date, and their run id
+names study, variant, seed and day.
 """
 
 from __future__ import annotations
@@ -59,7 +64,7 @@ class Planned(NamedTuple):
         return experiment_of(self.study, self.variant, self.seed)
 
     def version(self, store: Store) -> Ref | None:
-        """Its version, if it is there and was made with the configuration as it stands."""
+        """Return its version, if it is there and was made with the configuration as it stands."""
         own = [ref for ref in store.versions(self.experiment, self.level) if ref.date == self.date]
         if own and store.manifest(own[-1]).config_digest == digest(
             self.config.relevant(self.level)
@@ -68,7 +73,7 @@ class Planned(NamedTuple):
         return None
 
     def run(self, hold_out_every: int, chain_start: dt.date) -> dict[str, Any]:
-        """Arguments of the operator that starts its run."""
+        """Return the arguments of the operator that starts its run."""
         conf = {
             "data_date": str(self.date),
             "experiment": self.experiment,
@@ -94,7 +99,7 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Wanted:
-        """Raises ConfigError for days without ads, or variants whose TPM snapshots are missing."""
+        """Read the form; raises ConfigError for days without ads, or variants without snapshots."""
         settings = load_settings()
         first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
         dates = study_days(first, last)
@@ -102,8 +107,8 @@ class Wanted(NamedTuple):
         missing = [str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in known]
         if missing:
             raise ConfigError(
-                f"No ads of {', '.join(missing[:5])} under {settings.config.data.root}; a study needs its days and "
-                "the day after the last. Choose other dates."
+                f"No ads of {', '.join(missing[:5])} under {settings.config.data.root}; a study "
+                "needs its days and the day after the last. Choose other dates."
             )
         seeds = [int(seed) for seed in params["seeds"].split(",")]
         wanted = cls(
@@ -119,7 +124,7 @@ class Wanted(NamedTuple):
         return wanted
 
     def check(self, variant: str) -> None:
-        """A study never goes on with a snapshot or an experiment name that cannot be."""
+        """Refuse a snapshot or an experiment name that cannot be."""
         if not NAME.match(experiment_of(self.study, variant, max(self.seeds))):
             raise ConfigError(
                 f"Study '{self.study}' with variant '{variant}' is too long a name; shorten it."
@@ -129,12 +134,13 @@ class Wanted(NamedTuple):
             "tpm", snapshots.needed(self.dates[0])
         ):
             raise ConfigError(
-                f"Variant '{variant}' needs a TPM snapshot of {snapshots.needed(self.dates[0])} or before, "
-                "production has none; run ecdctr_tpm for such a date first, or choose later dates."
+                f"Variant '{variant}' needs a TPM snapshot of {snapshots.needed(self.dates[0])} or "
+                "before, production has none; run ecdctr_tpm for such a date first, or choose "
+                "later dates."
             )
 
     def models(self, level: Level) -> list[Planned]:
-        """The models of a level, all variants of a day before the next day."""
+        """Return the models of a level, all variants of a day before the next day."""
         planned = []
         for date in self.dates:
             for variant in self.variants:
@@ -148,12 +154,12 @@ class Wanted(NamedTuple):
         return planned
 
     def missing_cpm(self) -> list[Planned]:
-        """The CPMs that are not in the store yet."""
+        """Return the CPMs that are not in the store yet."""
         store = Store(self.settings.store_path)
         return [model for model in self.models("cpm") if not model.version(store)]
 
     def missing_days(self) -> list[Planned]:
-        """The days of A-CTR whose version or row of the matrix is not in the store yet."""
+        """Return the days of A-CTR whose version or row of the matrix is not in the store yet."""
         from ecdctr.studies.forgetting.basis import (
             row_basis_now,
         )  # reads data, hence not at parsing
@@ -168,7 +174,7 @@ class Wanted(NamedTuple):
 
 
 def build_forgetting_dag() -> DAG:
-    """The DAG; every task reads the form's params anew."""
+    """Return the DAG; every task reads the form's params anew."""
     settings = load_settings()
     poke = max(int(settings.config.airflow.poke_seconds), 1)
     matrix = ["--from", "{{ params.from_date }}", "--to", "{{ params.to_date }}"]
@@ -197,7 +203,8 @@ def build_forgetting_dag() -> DAG:
             lost = {model.experiment for model in wanted.missing_cpm()}
             for experiment in sorted(lost):
                 print(
-                    f"{experiment} is left out: the CPM that it needs is missing; see the runs of ecdctr_cpm."
+                    f"{experiment} is left out: the CPM that it needs is missing; see the runs of "
+                    "ecdctr_cpm."
                 )
             todo = []
             for model in wanted.missing_days():
@@ -248,7 +255,7 @@ def build_forgetting_dag() -> DAG:
 
 
 def _waiting(poke_seconds: int) -> dict[str, Any]:
-    """A run is started, or started again, and awaited without a worker slot."""
+    """Start a run, or start it again, and await it without a worker slot."""
     return {
         "logical_date": None,
         "reset_dag_run": True,
@@ -267,7 +274,7 @@ def _or_fail(params: dict[str, Any], dag_run: Any, config: Config) -> Wanted:
 
 
 def _takes_cpm(config: Config, first: bool) -> bool:
-    """Whether A-CTR of a day starts from a CPM: of every day, or of a chain's first one."""
+    """Tell whether A-CTR of a day starts from a CPM: of every day, or of a chain's first one."""
     actr = config.actr
     return (actr.init == "cpm" or actr.source != "none") and (actr.policy == "from_cpm" or first)
 
@@ -293,7 +300,10 @@ def _params(config: Config) -> dict[str, Param]:
             minItems=1,
             uniqueItems=True,
             title="Variants",
-            description="The first is what the others are compared with; 'default' is the configuration as it stands.",
+            description=(
+                "The first is what the others are compared with; 'default' is the "
+                "configuration as it stands."
+            ),
         ),
         "seeds": Param(
             "1",

@@ -1,4 +1,7 @@
-"""Many versions on many days: the rows of a forgetting matrix, reading each day once and scoring all days at once."""
+"""Many versions on many days.
+
+The rows of a forgetting matrix, reading each day once and scoring all days at once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from ecdctr.studies.forgetting.basis import RowBasis, row_basis
 
 
 class HeldOut(NamedTuple):
-    """The held-out ads of several days as one table; `group` [rows] numbers each pair of a day and a user."""
+    """The held-out ads of several days as one table.
+
+    `group` [rows] numbers each pair of a day and a user.
+    """
 
     basis: RowBasis
     table: pa.Table
@@ -39,9 +45,10 @@ class HeldOut(NamedTuple):
 
 
 def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
-    """Each `every`-th impression of the days' ads: what training with actr.hold_out_every does not learn from.
+    """Return each `every`-th impression of the days' ads.
 
-    Raises StoreError when a day is missing.
+    What training with actr.hold_out_every does not learn from. Raises StoreError when a day is
+    missing.
     """
     days = prepare(config, "ads", dates)
     if len(days) != len(dates):
@@ -62,9 +69,10 @@ def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
 
 
 def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
-    """A version's AUC of each user on each day: columns day, user (raw id), impressions, auc.
+    """Return a version's AUC of each user on each day.
 
-    All but auc are the same for every version on the same held-out ads.
+    Columns day, user (raw id), impressions, auc. All but auc are the same for every version on the
+    same held-out ads.
     """
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
@@ -86,7 +94,10 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
 
 def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
-    """A version's row on these very ads from the store, made and kept there if it is not there yet."""
+    """Return a version's row on these very ads from the store.
+
+    Made and kept there if it is not there yet.
+    """
     found = store.matrix_row(ref, held_out.basis.name)
     if found is not None:
         return pq.read_table(pa.BufferReader(found))
@@ -99,9 +110,13 @@ def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
 
 def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, pa.Table]:
-    """An experiment's stored rows on these very ads by model date, of each date's newest version.
+    """Return an experiment's stored rows on these very ads by model date.
 
-    Dates without one are left out: not trained, not evaluated, or evaluated on what has been delivered anew since.
+    Of each date's newest version.
+
+
+    Dates without one are left out: not trained, not evaluated, or evaluated on what has been
+    delivered anew since.
     """
     newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
     found = {

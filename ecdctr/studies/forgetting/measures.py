@@ -1,6 +1,7 @@
-"""What a forgetting matrix says: transfer, forgetting, retention; with intervals from a bootstrap over users.
+"""What a forgetting matrix says: transfer, forgetting, retention.
 
-R[i, j] is the GAUC of the model after day i on held-out ads of day j, both counted from the study's first day.
+With intervals from a bootstrap over users. R[i, j] is the GAUC of the model after day i on held-out
+ads of day j, both counted from the study's first day.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ class Measure(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """R [..., T, T] of one variant, and `samples` of it [..., samples, T, T] with the users drawn anew.
+    """R [..., T, T] of one variant.
 
-    `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a half has nobody.
-    One seed's matrix has no leading axis; several seeds are stacked along the first.
+    And `samples` of it [..., samples, T, T] with the users drawn anew.
+
+
+    `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a
+    half has nobody. One seed's matrix has no leading axis; several seeds are stacked along the
+    first.
     """
 
     r: Array
@@ -46,26 +51,31 @@ class Matrix(NamedTuple):
     def of_rows(
         cls, rows: list[pa.Table], days: list[Any], samples: int = SAMPLES, seed: int = 1
     ) -> Matrix:
-        """From the rows of the matrix, first model first, each with the columns day, user, impressions and auc.
+        """Make a matrix from its rows, first model first.
 
-        Raises EcdctrError for a day on which no user has both a click and a non-click, and for rows that are not of the
-        same users, days and impressions.
+        Each has the columns day, user, impressions and auc.
 
-        A user is drawn with all days, since days of one user are not independent (bootstrap over clusters). The same
-        seed and users give the same draws, so that variants are compared on the same users.
+
+        Raises EcdctrError for a day on which no user has both a click and a non-click, and for rows
+        that are not of the same users, days and impressions.
+
+        A user is drawn with all days, since days of one user are not independent (bootstrap over
+        clusters). The same seed and users give the same draws, so that variants are compared on the
+        same users.
         """
         of = [row.select(["day", "user", "impressions"]) for row in rows]
         if not all(other.equals(of[0]) for other in of):
             raise EcdctrError(
-                "The rows of the matrix are not of the same held-out ads: days, users and impressions differ; evaluate "
-                "them again (ecdctr matrix row, or start the study again)."
+                "The rows of the matrix are not of the same held-out ads: days, users and "
+                "impressions differ; evaluate them again (ecdctr matrix row, or start the study "
+                "again)."
             )
         found = rows[0].column("day").to_pylist()
         lacking = [str(date) for date in days if date not in set(found)]
         if lacking:
             raise EcdctrError(
-                f"No user has both a click and a non-click among the held-out ads of {', '.join(lacking[:5])}; hold "
-                "out more of them (a smaller hold_out_every)."
+                "No user has both a click and a non-click among the held-out ads of "
+                f"{', '.join(lacking[:5])}; hold out more of them (a smaller hold_out_every)."
             )
         position = {date: i for i, date in enumerate(days)}
         day = np.array([position[date] for date in found])
@@ -91,32 +101,45 @@ class Matrix(NamedTuple):
 
     @classmethod
     def stack(cls, seeds: list[Matrix]) -> Matrix:
-        """Several seeds as one, along a new first axis."""
+        """Return several seeds as one, along a new first axis."""
         return cls(*(np.stack(field) for field in zip(*seeds, strict=True)))
 
 
 def backward_transfer(r: Array) -> Array:
-    """Mean over days j of R[T, j] - R[j, j] (Lopez-Paz and Ranzato 2017, arXiv 1706.08840): below 0 is forgetting."""
+    """Return the mean over days j of R[T, j] - R[j, j]: below 0 is forgetting.
+
+    Lopez-Paz and Ranzato 2017, arXiv 1706.08840.
+    """
     last = r[..., -1, :-1]
     change: Array = (last - np.diagonal(r, axis1=-2, axis2=-1)[..., :-1]).mean(-1)
     return change
 
 
 def next_day(r: Array) -> Array:
-    """Mean over days j of R[j - 1, j]: what users would have seen. Minus 0.5 it is the forward transfer (as above)."""
+    """Return the mean over days j of R[j - 1, j]: what users would have seen.
+
+    Minus 0.5 it is the forward transfer (as above).
+    """
     mean: Array = np.diagonal(r, offset=1, axis1=-2, axis2=-1).mean(-1)
     return mean
 
 
 def forward_transfer(r: Array) -> Array:
-    """Mean over days j of R[j - 1, j] - 0.5 (as above): what is known of a day before it came, over chance."""
+    """Return the mean over days j of R[j - 1, j] - 0.5 (as above).
+
+    What is known of a day before it came, over chance.
+    """
     return next_day(r) - 0.5
 
 
 def largest_drop(r: Array) -> Array:
-    """Mean over days j of max over j <= i < T of R[i, j], minus R[T, j] (Chaudhry et al. 2018, arXiv 1801.10112).
+    """Return the mean over days j of max over j <= i < T of R[i, j], minus R[T, j].
 
-    The maximum over noisy cells picks noise: models that forget nothing have a large one, too. See `forgetting`.
+    Chaudhry et al. 2018, arXiv 1801.10112.
+
+
+    The maximum over noisy cells picks noise: models that forget nothing have a large one, too. See
+    `forgetting`.
     """
     days = r.shape[-1]
     learned = np.tril(np.ones((days, days), dtype=bool))
@@ -126,10 +149,11 @@ def largest_drop(r: Array) -> Array:
 
 
 def forgetting(halves: Array) -> Array:
-    """The same quantity without the noise of its maximum: halves [..., 2, T, T] → [...].
+    """Return the same quantity without the noise of its maximum: halves [..., 2, T, T] → [...].
 
-    Half of the users choose the best earlier model of each day, the other half say how much better it is than the last
-    one, and the other way round (cross-fitting, as for any maximum over estimates). 0 where nothing is forgotten.
+    Half of the users choose the best earlier model of each day, the other half say how much better
+    it is than the last one, and the other way round (cross-fitting, as for any maximum over
+    estimates). 0 where nothing is forgotten.
     """
     days = halves.shape[-1]
     learned = np.tril(np.ones((days, days), dtype=bool))[:-1, :-1]
@@ -143,7 +167,10 @@ def forgetting(halves: Array) -> Array:
 
 
 def recency_curve(r: Array) -> Array:
-    """GAUC on days that lie k days back, the mean over all such cells: [..., T], k = 0 first."""
+    """Return GAUC on days that lie k days back, the mean over all such cells.
+
+    [..., T], k = 0 first.
+    """
     return np.stack(
         [np.diagonal(r, offset=-k, axis1=-2, axis2=-1).mean(-1) for k in range(r.shape[-1])],
         axis=-1,
@@ -151,15 +178,19 @@ def recency_curve(r: Array) -> Array:
 
 
 def recency_area(r: Array, days: int | None = None) -> Array:
-    """Mean of the recency curve over the first `days` (default: half of them, where each k has many cells)."""
+    """Return the mean of the recency curve over the first `days`.
+
+    By default half of them, where each k has many cells.
+    """
     area: Array = recency_curve(r)[..., : days or max(r.shape[-1] // 2, 1)].mean(-1)
     return area
 
 
 def retention(r: Array) -> Array:
-    """Of what a day taught, the share that is left k days later: [..., T - 1].
+    """Return the share that is left k days later of what a day taught: [..., T - 1].
 
-    (R[j + k, j] - R[j - 1, j]) over (R[j, j] - R[j - 1, j]), numerator and denominator averaged over the same days j.
+    (R[j + k, j] - R[j - 1, j]) over (R[j, j] - R[j - 1, j]), numerator and denominator averaged
+    over the same days j.
     """
     days = r.shape[-1]
     own = np.diagonal(r, axis1=-2, axis2=-1)
@@ -177,7 +208,10 @@ def retention(r: Array) -> Array:
 
 
 def half_life(r: Array) -> Array:
-    """Days until retention first falls to one half, interpolated; infinite if it does not in half of the days."""
+    """Return days until retention first falls to one half, interpolated.
+
+    Infinite if it does not in half of the days.
+    """
     share = retention(r)[..., : max(r.shape[-1] // 2, 2)]
     flat = share.reshape(-1, share.shape[-1])
     found = np.full(len(flat), np.inf)
@@ -202,12 +236,12 @@ MEASURES: dict[str, Callable[[Array], Array]] = {
 
 
 def measure(matrix: Matrix) -> dict[str, Measure]:
-    """All measures of the mean over seeds, with intervals."""
+    """Return all measures of the mean over seeds, with intervals."""
     return {name: _measure(*values_of(name, matrix)) for name in MEASURES}
 
 
 def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
-    """A measure of each seed, and of each draw of users."""
+    """Return a measure of each seed, and of each draw of users."""
     function = MEASURES[name]
     if function is forgetting:
         return function(matrix.halves), function(matrix.drawn_halves)
@@ -215,20 +249,23 @@ def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
 
 
 def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
-    """A measure of one variant minus that of another, on the same draws of users."""
+    """Return a measure of one variant minus that of another, on the same draws of users."""
     (own, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
     return _measure(own - other, own_drawn - other_drawn)
 
 
 def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
-    """By which share one variant's forgetting lies below another's, the means over seeds compared."""
+    """Return by which share one variant's forgetting lies below another's.
+
+    The means over seeds are compared.
+    """
     (own, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
     low, high = np.nanquantile(1 - drawn.mean(0) / base.mean(0), [0.025, 0.975])
     return Measure(float(1 - own.mean() / other.mean()), float(low), float(high))
 
 
 def recommend(variants: dict[str, Matrix]) -> str:
-    """Which variant to deploy, or that this cannot be told.
+    """Return which variant to deploy, or that this cannot be told.
 
     The best on the next day; of those that cannot be told apart from it there, the one that surely
     forgets less than each of them. Where there is none nothing is recommended.
@@ -246,7 +283,10 @@ def recommend(variants: dict[str, Matrix]) -> str:
     own = measure(variants[choice])
     text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
     if rivals:
-        text += f" On the next day it cannot be told apart from {', '.join(rivals)}; it surely forgets less."
+        text += (
+            f" On the next day it cannot be told apart from {', '.join(rivals)}; it surely "
+            "forgets less."
+        )
     for name, matrix in variants.items():
         if name not in equal:
             ahead = difference("next-day GAUC", variants[choice], matrix)
@@ -259,10 +299,10 @@ def recommend(variants: dict[str, Matrix]) -> str:
 def _no_advice(
     variants: dict[str, Matrix], best: str, equal: list[str], leads: dict[str, Measure]
 ) -> str:
-    """What cannot be told, and how much more would have to be looked at.
+    """Return what cannot be told, and how much more would have to be looked at.
 
-    An interval narrows with the root of what it rests on, so that a difference that lies half as far
-    from zero as its interval reaches needs four times as much.
+    An interval narrows with the root of what it rests on, so that a difference that lies half as
+    far from zero as its interval reaches needs four times as much.
     """
     others = [name for name in equal if name != best]
     widest = max(others, key=lambda name: leads[name].value)
@@ -270,8 +310,8 @@ def _no_advice(
     seeds, days = variants[best].r.shape[:2]
     text = (
         f"No advice: {', '.join(equal)} can be told apart neither on the next day ({best} is "
-        f"{lead.value:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}] ahead of {widest}) nor surely by what "
-        f"they forget, from {days} days and {seeds} {'seed' if seeds == 1 else 'seeds'}."
+        f"{lead.value:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}] ahead of {widest}) nor surely by "
+        f"what they forget, from {days} days and {seeds} {'seed' if seeds == 1 else 'seeds'}."
     )
     reach = lead.value - lead.low
     if lead.value > 0 and reach > 0:

@@ -1,4 +1,7 @@
-"""A forgetting study as files: page, tables, figures, and the numbers behind them for the pages in Airflow's UI."""
+"""A forgetting study as files.
+
+Page, tables, figures, and the numbers behind them for the pages in Airflow's UI.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +48,10 @@ class About(NamedTuple):
 def write_study(
     store: Store, about: About, variants: dict[str, Matrix], failed: dict[str, str]
 ) -> tuple[Path, str]:
-    """Write all files of a study into the store, whole or not at all; returns the folder and the Markdown.
+    """Write all files of a study into the store, whole or not at all.
 
-    An earlier study of the same name is replaced. The first variant is what the others are compared with.
+    Returns the folder and the Markdown. An earlier study of the same name is replaced. The first
+    variant is what the others are compared with.
     """
     measures = {name: measure(matrix) for name, matrix in variants.items()}
     advice = recommend(variants)
@@ -90,8 +94,9 @@ def _markdown(
     days = about.days
     lines = [
         f"# Forgetting on {about.world}\n",
-        f"{len(days)} days ({days[0]} to {days[-1]}), seeds {', '.join(map(str, about.seeds))}, one "
-        f"in {about.hold_out_every} impressions of ads held out; 95 % intervals by bootstrap over users.\n",
+        f"{len(days)} days ({days[0]} to {days[-1]}), seeds {', '.join(map(str, about.seeds))}, "
+        f"one in {about.hold_out_every} impressions of ads held out; 95 % intervals by bootstrap "
+        "over users.\n",
         f"**{advice}**\n",
         "| variant | " + " | ".join(MEASURES) + " |",
         "|---" * (len(MEASURES) + 1) + "|",
@@ -121,7 +126,10 @@ def _markdown(
 def _against_the_first(
     variants: dict[str, Matrix], measures: dict[str, dict[str, Measure]]
 ) -> list[str]:
-    """Each variant's forgetting minus the first one's, and as a share where the first one surely forgets."""
+    """Return each variant's forgetting minus the first one's.
+
+    And as a share where the first one surely forgets.
+    """
     first, *others = variants
     forgets = measures[first]["forgetting"].low > 0
     lines = [
@@ -142,7 +150,8 @@ def _against_the_first(
         lines.append(f"| {name} | {each} | {' | '.join(cells)} |")
     if not forgets:
         lines.append(
-            f"\nWhat `{first}` forgets cannot be told from nothing, so that a share of it says nothing."
+            f"\nWhat `{first}` forgets cannot be told from nothing, so that a share of it says "
+            "nothing."
         )
     return lines
 
@@ -154,7 +163,7 @@ def _html(
     failed: dict[str, str],
     advice: str,
 ) -> str:
-    """One page with its figures inside, to be sent around."""
+    """Return one page with its figures inside, to be sent around."""
     templates = environment("ecdctr.studies.forgetting")
     figures = {
         name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
@@ -215,7 +224,10 @@ def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
 
 
 def _curves(variants: dict[str, Matrix]) -> Any:
-    """GAUC by the age of a day, and by how much each variant is ahead of the first one, on the same draws of users."""
+    """Draw GAUC by the age of a day.
+
+    And by how much each variant is ahead of the first one, on the same draws of users.
+    """
     figure = new_figure(11, 3.6)
     left, right = figure.subplots(1, 2)
     curves = {
@@ -246,7 +258,7 @@ def _curves(variants: dict[str, Matrix]) -> Any:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: a half-life beyond the study is null."""
+    """Replace infinity, which JSON lacks: a half-life beyond the study is null."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -1,8 +1,11 @@
-"""Who forgets what: every variant trained for every day of a range, each day's model evaluated on all the days.
+"""Who forgets what.
+
+Every variant trained for every day of a range, each day's model evaluated on all the days.
+
 
 Two ways lead to the same matrices. `run_forgetting` trains on simulated worlds, like an ablation
-(ecdctr/studies/ablation/study.py) with a share of the ads held out. `collect` reads what Airflow's backfills have trained
-on any data (ecdctr/studies/forgetting/dag.py). Neither touches production.
+(ecdctr/studies/ablation/study.py) with a share of the ads held out. `collect` reads what Airflow's
+backfills have trained on any data (ecdctr/studies/forgetting/dag.py). Neither touches production.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ Found = tuple[dict[str, Matrix], dict[str, str]]
 def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
     """Train and evaluate all variants on simulated worlds.
 
-    Returns the matrices of each variant, seeds stacked, and for each variant that failed the reason; the others finish.
-    Raises EcdctrError when nothing at all can be trained.
+    Returns the matrices of each variant, seeds stacked, and for each variant that failed the
+    reason; the others finish. Raises EcdctrError when nothing at all can be trained.
     """
     failed: dict[str, str] = {}
     for row in study.rows:
@@ -56,9 +59,10 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
 
 
 def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Found:
-    """The matrices of variants whose rows are in the store, an experiment per seed; and why the others have none.
+    """Return the matrices of variants whose rows are in the store, an experiment per seed.
 
-    `basis` is what all rows must rest on. Raises EcdctrError when no variant is complete.
+    And why the others have none. `basis` is what all rows must rest on. Raises EcdctrError when no
+    variant is complete.
     """
     dates = list(basis.dates)
     found: dict[str, Matrix] = {}
@@ -74,8 +78,8 @@ def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) ->
         if missing:
             rest = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
             failed[variant] = (
-                f"no matrix row on the ads as they are now for {', '.join(missing[:NAMED])}{rest}; see the runs of "
-                "these days, or start the study again"
+                f"no matrix row on the ads as they are now for {', '.join(missing[:NAMED])}{rest}; "
+                "see the runs of these days, or start the study again"
             )
         else:
             found[variant] = Matrix.stack(
@@ -87,7 +91,10 @@ def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) ->
 
 
 def _matrix(study: Study, seed: int, row: str) -> list[pa.Table]:
-    """One variant on one seed's world: every day's model on the held-out ads of every day."""
+    """Return one variant on one seed's world.
+
+    Every day's model on the held-out ads of every day.
+    """
     config, store, dates = study.config(seed, row), study.store(seed), study.dates(seed)
     with store.in_use():
         held_out = held_out_ads(config, dates, study.hold_out_every)

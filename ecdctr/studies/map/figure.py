@@ -1,4 +1,7 @@
-"""Heat maps of a plane: what each part is worth in expected GAUC, blue where it helps, red where it harms."""
+"""Heat maps of a plane: what each part is worth in expected GAUC, blue where it helps.
+
+Red where it harms.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ Result = dict[str, Any]
 
 
 def heat_maps(plane: Plane, results: dict[tuple[float, float], Result]) -> Figure:
-    """A panel per part; a cell without a result is empty. A difference within its 95 % interval stands in brackets."""
+    """Return a panel per part; a cell without a result is empty.
+
+    A difference within its 95 % interval stands in brackets.
+    """
     width = 1.6 + 0.95 * len(plane.x.values)
     figure = new_figure(3 * width, 2 * (1.2 + 0.55 * len(plane.y.values)))
     panels = figure.subplots(2, 3)
@@ -49,6 +55,6 @@ def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result],
 
 
 def said(worth: dict[str, float]) -> str:
-    """A difference in thousandths of GAUC, in brackets where its 95 % interval holds 0."""
+    """Return a difference in thousandths of GAUC, in brackets where its 95 % interval holds 0."""
     text = f"{1000 * worth['difference']:+.0f}"
     return text if abs(worth["difference"]) > 1.96 * worth["error"] else f"({text})"

@@ -1,4 +1,7 @@
-"""The cells of a map: settings of a world with visits, each cell with the same number of impressions a day."""
+"""The cells of a map: settings of a world with visits.
+
+Each cell with the same number of impressions a day.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +62,9 @@ def _values(name: str, text: str) -> tuple[float, ...]:
 def cells(
     plane: Plane, base: str, changes: Iterable[str], impressions_a_day: int
 ) -> dict[tuple[float, float], NamedWorld]:
-    """The worlds of a plane by their place on it; where planes cross, a world is the same on both.
+    """Return the worlds of a plane by their place on it.
 
-    Raises ConfigError for a setting out of range.
+    Where planes cross, a world is the same on both. Raises ConfigError for a setting out of range.
     """
     return {
         (x, y): _world({plane.x.name: x, plane.y.name: y}, base, list(changes), impressions_a_day)
@@ -72,9 +75,10 @@ def cells(
 def _world(
     point: dict[str, float], base: str, changes: list[str], impressions_a_day: int
 ) -> NamedWorld:
-    """The base with a point's settings, and as many users as make the wanted impressions a day.
+    """Return the base with a point's settings.
 
-    A setting that equals the base's is left out, so that planes that cross share the cell.
+    And as many users as make the wanted impressions a day. A setting that equals the base's is left
+    out, so that planes that cross share the cell.
     """
     before: Any = load_world(base, changes).settings
     if getattr(before, "kind", "") != "visits":

@@ -1,7 +1,8 @@
-"""Measure the cells of a map one after another: every row, floors included, by true probabilities of held-out ads.
+"""Measure the cells of a map one after another.
 
-A cell's result is a small file; worlds, prepared data and weights of a cell are removed when it is written. A killed map
-goes on with the first cell that has no result, and inside it where the study was.
+Every row, floors included, by true probabilities of held-out ads. A cell's result is a small file;
+worlds, prepared data and weights of a cell are removed when it is written. A killed map goes on
+with the first cell that has no result, and inside it where the study was.
 """
 
 from __future__ import annotations
@@ -48,14 +49,17 @@ class MapStudy:
     work: Path
 
     def result_path(self, world: NamedWorld) -> Path:
-        """Where a cell's result lies: its name says the world, the settings and the design."""
+        """Return where a cell's result lies.
+
+        Its name says the world, the settings and the design.
+        """
         design = digest(
             [self.seeds, self.eval_days, self.chain_days, ROWS, self.config_path.read_text()]
         )
         return self.work / "cells" / f"{world.name}-{design[:8]}.json"
 
     def study(self, world: NamedWorld) -> Study:
-        """The ablation of a cell."""
+        """Return the ablation of a cell."""
         folder = self.work / world.name
         return Study(
             self.config_path, world, self.seeds, ROWS, self.eval_days, folder, self.chain_days
@@ -70,9 +74,9 @@ def run_map(
     until: dt.datetime | None = None,
     on_cell: Callable[[Result], None] | None = None,
 ) -> list[Result]:
-    """Measure the cells that have no result yet; returns all results that there are, in their order.
+    """Measure the cells that have no result yet.
 
-    No cell begins after `until`.
+    Returns all results that there are, in their order. No cell begins after `until`.
     """
     for world in worlds:
         path = study.result_path(world)
@@ -89,7 +93,7 @@ def run_map(
 
 
 def load_results(paths: list[Path]) -> list[Result]:
-    """The results that there are."""
+    """Return the results that there are."""
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 

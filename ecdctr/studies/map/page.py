@@ -29,7 +29,11 @@ def map_page(
     command: str,
     wanted: int,
 ) -> str:
-    """The whole page, Markdown; each plane with what is measured of it by place, `pictures` are names of figures by the number of their plane."""
+    """Return the whole page, Markdown.
+
+    Each plane with what is measured of it by place, `pictures` are names of figures by the number
+    of their plane.
+    """
     if not results:
         return f"{INTRODUCTION}\nNothing is measured yet. Written by `{command}`.\n"
     seeds = sorted({seed for result in results for seed in result["seeds"]})
@@ -37,9 +41,9 @@ def map_page(
         INTRODUCTION,
         f"**{len(results)} of {wanted} cells are measured**, each with {len(seeds)} seed"
         f"{'s' if len(seeds) > 1 else ''} (world and weights) and {results[0]['days']} days of "
-        f"{_mean_held_out(results):,.0f} held-out ads. Differences are expected GAUC in thousandths; in brackets "
-        "where the 95 % interval over users holds 0. An interval says what other users of the same world would show; "
-        "other weights and worlds vary beyond it"
+        f"{_mean_held_out(results):,.0f} held-out ads. Differences are expected GAUC in "
+        "thousandths; in brackets where the 95 % interval over users holds 0. An interval says "
+        "what other users of the same world would show; other weights and worlds vary beyond it"
         + (", and one seed says nothing of that.\n" if len(seeds) == 1 else ".\n"),
         _power(results),
         f"Written by `{command}`.\n",
@@ -61,7 +65,7 @@ def _mean_held_out(results: list[Result]) -> float:
 
 
 def _power(results: list[Result]) -> str:
-    """The smallest difference that shows, over all cells and parts."""
+    """Return the smallest difference that shows, over all cells and parts."""
     least = [
         2.8 * worth["error"]
         for result in results
@@ -69,8 +73,8 @@ def _power(results: list[Result]) -> str:
         if part != "full over the best floor"
     ]
     return (
-        f"The smallest difference between rows of the method that a cell shows (four of five repetitions, users alone): "
-        f"median {np.median(least):.4f}, largest {max(least):.4f}.\n"
+        "The smallest difference between rows of the method that a cell shows (four of five "
+        f"repetitions, users alone): median {np.median(least):.4f}, largest {max(least):.4f}.\n"
     )
 
 
@@ -84,7 +88,7 @@ def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> st
 
 
 def _leader(result: Result) -> str:
-    """The best row."""
+    """Return the best row."""
     rows: dict[str, float] = {
         row: v["expected_gauc"] for row, v in result["rows"].items() if row != "oracle"
     }
@@ -110,7 +114,7 @@ def _all(results: list[Result]) -> str:
 
 
 def _period(world: dict[str, Any]) -> str:
-    """Which periods users have: one, none, or the base's mixture."""
+    """Return which periods users have: one, none, or the base's mixture."""
     shares = world["period_shares"]
     if not sum(shares):
         return "never"

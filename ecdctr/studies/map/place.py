@@ -24,7 +24,10 @@ SCALES: dict[str, float | None] = {
 
 
 class Place(NamedTuple):
-    """The nearest cell, its distance (1 is far: a factor of e in one statistic), the rows that lead there."""
+    """The nearest cell, its distance (1 is far: a factor of e in one statistic).
+
+    The rows that lead there.
+    """
 
     cell: dict[str, Any]
     distance: float
@@ -32,7 +35,7 @@ class Place(NamedTuple):
 
 
 def measured_cells() -> list[dict[str, Any]]:
-    """The cells of docs/map.md, as they come with the package."""
+    """Return the cells of docs/map.md, as they come with the package."""
     cells: list[dict[str, Any]] = json.loads(CELLS.read_text()) if CELLS.exists() else []
     return cells
 
@@ -62,14 +65,15 @@ def distance(first: dict[str, float], second: dict[str, float]) -> float:
 
 
 def advice(nearest: Place | None) -> str:
-    """What the map says of a log, in sentences."""
+    """Return what the map says of a log, in sentences."""
     if nearest is None:
         return "No cell of the map is measured yet; run: ecdctr --config configs/map.yaml map"
     world, rows = nearest.cell["world"], nearest.cell["rows"]
     lines = [
-        f"Nearest measured world, {nearest.distance:.1f} away (1 is a factor of e in one statistic): "
-        f"{world['visits_per_month']:g} visits a month, {world['ads_share']:g} of impressions ads, "
-        f"correlation {world['domain_correlation']:g}, repetition {world['repetition']:g}."
+        f"Nearest measured world, {nearest.distance:.1f} away (1 is a factor of e in one "
+        f"statistic): {world['visits_per_month']:g} visits a month, {world['ads_share']:g} of "
+        f"impressions ads, correlation {world['domain_correlation']:g}, repetition "
+        f"{world['repetition']:g}."
     ]
     best, score = nearest.ranking[0]
     lines.append(
