@@ -39,9 +39,9 @@ class Row(NamedTuple):
 
 
 def collect(store: Store, experiments: list[str]) -> list[Row]:
-    """The evaluations of next-day ads in the store; of several versions for a day, the newest counts.
+    """Return the evaluations of next-day ads in the store.
 
-    Raises StoreError if there is none.
+    Of several versions for a day, the newest counts. Raises StoreError if there is none.
     """
     newest: dict[tuple[str, str], Row] = {}
     for experiment in experiments:
@@ -65,7 +65,7 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 
 def print_table(rows: list[Row], console: Console) -> None:
-    """Next-day GAUC, one line per experiment, one column per day for the newest days."""
+    """Tabulate next-day GAUC: a line per experiment, a column for each of the newest days."""
     grouped = _by_experiment(rows)
     dates = sorted({row.date for row in rows})
     common = sorted(set.intersection(*(set(found) for found in grouped.values())))
@@ -99,7 +99,10 @@ def _gauc(metrics: dict[str, float]) -> str:
 
 
 def _means(metrics: list[dict[str, float]]) -> list[str]:
-    """GAUC, LogLoss and calibration, each the mean over days; a dash where no day is common to all."""
+    """Return GAUC, LogLoss and calibration, each the mean over days.
+
+    A dash where no day is common to all.
+    """
     shown = []
     for key in ("gauc", "log_loss", "calibration"):
         values = [one[key] for one in metrics if key in one]
@@ -108,7 +111,7 @@ def _means(metrics: list[dict[str, float]]) -> list[str]:
 
 
 def write_page(store: Store, rows: list[Row], target: Path) -> None:
-    """One HTML file, everything inside it, values escaped."""
+    """Write one HTML file with everything inside it, values escaped."""
     serving = store.alias("serving")
     lineage = []
     if serving:
@@ -243,7 +246,10 @@ def _lineage_plot(store: Store, serving: Ref) -> str:
                 "shrinkB": 30,
             }
             axes.annotate("", xy=(x, y), xytext=(px, py), arrowprops=style)
-        text = f"{ref.level.upper()} {ref.date} {ref.version}\nreads {manifest.window_start} to {manifest.window_end}"
+        text = (
+            f"{ref.level.upper()} {ref.date} {ref.version}\nreads {manifest.window_start} to "
+            f"{manifest.window_end}"
+        )
         box = {"boxstyle": "round,pad=0.5", "fc": "#eaf2fa", "ec": "#1769aa"}
         axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box)
     axes.set_xlim(-0.4, 2.4)

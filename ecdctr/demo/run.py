@@ -50,10 +50,11 @@ class Run(NamedTuple):
 
 
 def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
-    """Every run of the demo: three levels for the full method, A-CTR without TPM and without transfer.
+    """Return every run of the demo.
 
-    CPM's and A-CTR's runs come one day after the other: CPM goes on from the day before, and the
-    gate compares with the champion of the day before.
+    Three levels for the full method, A-CTR without TPM and without transfer. CPM's and A-CTR's runs
+    come one day after the other: CPM goes on from the day before, and the gate compares with the
+    champion of the day before.
     """
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
     runs: list[Run] = []
@@ -77,7 +78,10 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
 
 
 def trigger_all(airflow: Airflow, runs: list[Run]) -> None:
-    """Trigger each run as soon as those before it have trained; raises EcdctrError when one fails."""
+    """Trigger each run as soon as those before it have trained.
+
+    Raises EcdctrError when one fails.
+    """
     waiting = {run.key: run for run in runs}
     started: dict[str, Run] = {}
     trained: set[str] = set()
@@ -238,7 +242,10 @@ def main() -> None:
 
 @contextlib.contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """Hold the demo's folder for the block; raises EcdctrError when another ./run demo or ui is at work in it."""
+    """Hold the demo's folder for the block.
+
+    Raises EcdctrError when another ./run demo or ui is at work in it.
+    """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(home / ".lock", wait=False))
