@@ -26,7 +26,10 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """End the process at once: all work is written, and to take torch and DuckDB down takes a second."""
+    """End the process at once.
+
+    All work is written, and to take torch and DuckDB down takes a second.
+    """
     if "WORLD_SIZE" in os.environ:  # processes that train together take leave of each other
         sys.exit(code)
     with contextlib.suppress(OSError):  # whoever reads our output may be gone

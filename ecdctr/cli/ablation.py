@@ -142,7 +142,10 @@ def ablation(
     ] = None,
     result: ResultOption = None,
 ) -> None:
-    """Rows × seeds on simulated worlds with progressive validation; a killed run goes on where it was."""
+    """Compare rows × seeds on simulated worlds with progressive validation.
+
+    A killed run goes on where it was.
+    """
     from ecdctr.console import Bars
     from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
     from ecdctr.studies.ablation.speed import measure
@@ -225,9 +228,10 @@ def tune(
     workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
-    """Try the same number of settings for each row and say which was best; use other seeds than those of results.
+    """Try the same number of settings for each row and say which was best.
 
-    What is tried stands under 'tuning' in the configuration. A killed run goes on where it was.
+    Use other seeds than those of results. What is tried stands under 'tuning' in the configuration.
+    A killed run goes on where it was.
     """
     from ecdctr.console import Bars
     from ecdctr.studies.ablation.study import Study

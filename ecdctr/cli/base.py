@@ -53,7 +53,7 @@ class Session:
     as_json: bool
 
     def config(self, variant: str = DEFAULT) -> Config:
-        """The configuration with a variant applied."""
+        """Return the configuration with a variant applied."""
         return load_config(self.config_path).with_variant(variant)
 
     @property
@@ -63,7 +63,7 @@ class Session:
 
 
 def parse_date(text: str) -> dt.date:
-    """A day of the years 1970 to 2199; raises typer.BadParameter for anything else."""
+    """Return a day of the years 1970 to 2199; raises typer.BadParameter for anything else."""
     try:
         date = dt.datetime.strptime(text, "%Y-%m-%d").date()  # a day has no zone
     except ValueError:
@@ -74,12 +74,15 @@ def parse_date(text: str) -> dt.date:
 
 
 def parse_optional_date(text: str) -> dt.date | None:
-    """The same, None for an empty option, as a DAG's template gives it."""
+    """Return the same, None for an empty option, as a DAG's template gives it."""
     return parse_date(text) if text else None
 
 
 def parse_number(text: str) -> int | None:
-    """A whole number that is not below 0, None for an empty option; raises typer.BadParameter."""
+    """Return a whole number that is not below 0, None for an empty option.
+
+    Raises typer.BadParameter.
+    """
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and int(text) < 2**63):
@@ -105,13 +108,16 @@ def parse_seeds(value: str | Seeds) -> Seeds:
 
 
 def parse_name(text: str) -> str:
-    """A name of an experiment or a study; raises StoreError before any work."""
+    """Return a name of an experiment or a study; raises StoreError before any work."""
     check_name(text)
     return text
 
 
 def file_to_write(text: str | Path) -> Path:
-    """A file that can be written when the work is done; raises typer.BadParameter where a folder stands there."""
+    """Return a file that can be written when the work is done.
+
+    Raises typer.BadParameter where a folder stands there.
+    """
     path = _below_folders(Path(text))
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name a file in it.")
@@ -119,7 +125,10 @@ def file_to_write(text: str | Path) -> Path:
 
 
 def folder_to_write(text: str | Path) -> Path:
-    """A folder that can be made when the work is done; raises typer.BadParameter where a file stands there."""
+    """Return a folder that can be made when the work is done.
+
+    Raises typer.BadParameter where a file stands there.
+    """
     path = Path(text)
     if looks_like_url(text):
         raise typer.BadParameter(f"{text} is a URL; name a local folder and upload it from there.")
@@ -150,7 +159,10 @@ EvaluationDateOption = Annotated[
 WorldOption = Annotated[
     str,
     typer.Option(
-        help="the simulated world: tiny, demo, large, visits, purchases, or a YAML file of its settings"
+        help=(
+            "the simulated world: tiny, demo, large, visits, purchases, or a YAML file of its "
+            "settings"
+        )
     ),
 ]
 SetOption = Annotated[
@@ -194,7 +206,7 @@ def _global(
 
 
 def session_of(context: typer.Context) -> Session:
-    """What the global options of this command line say."""
+    """Return what the global options of this command line say."""
     session = context.find_object(Session)
     if session is None:
         raise RuntimeError("the global options were not read")
@@ -221,7 +233,10 @@ def write_result(payload: dict[str, Any], result: Path | None) -> None:
 
 
 def as_json(payload: dict[str, Any]) -> str:
-    """JSON that every parser reads: a number that is none, such as a mean of nothing, is null."""
+    """Return JSON that every parser reads.
+
+    A number that is none, such as a mean of nothing, is null.
+    """
     return json.dumps(_finite(payload), default=str, allow_nan=False)
 
 

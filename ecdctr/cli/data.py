@@ -79,7 +79,7 @@ def validate(
     domain: Annotated[Domain | None, typer.Option(help="default: both")] = None,
     result: ResultOption = None,
 ) -> None:
-    """Check impressions against the data contract, day by day, and the last day against the days before it."""
+    """Check impressions against the data contract, and the last day against those before."""
     domains = [domain] if domain else list(DOMAINS)
     show(context, _checked(session_of(context).config(), domains, date, days), result)
 
@@ -122,8 +122,8 @@ def _checked(
         log = (max(dates) - min(dates)).days + 1
         if config.memory.enabled and log < config.memory.longest:
             warnings.append(
-                f"memory.windows: {config.memory.longest} days, but the {name} log has {log} so far; "
-                "counts of this window are those of a shorter one until then."
+                f"memory.windows: {config.memory.longest} days, but the {name} log has {log} so "
+                "far; counts of this window are those of a shorter one until then."
             )
     for warning in warnings:
         console.print(labelled("unlike the days before", "yellow", warning), soft_wrap=True)
@@ -193,7 +193,7 @@ def import_kuairand(
     ] = False,
     root: RootOption = None,
 ) -> None:
-    """The official CSV files of KuaiRand: NORMAL videos are natural content, AD videos are ads."""
+    """Import the official CSV files of KuaiRand: NORMAL videos are natural, AD videos ads."""
     from ecdctr.impressions.kuairand import kuairand_mapping
 
     _import(context, kuairand_mapping(source, edition, with_random), source, root)
@@ -208,7 +208,10 @@ def import_completejourney(
     ] = 1,
     root: RootOption = None,
 ) -> None:
-    """The Complete Journey: a year of purchases; what the mailer shows in front is an ad."""
+    """Import The Complete Journey, a year of purchases.
+
+    What the mailer shows in front is an ad.
+    """
     from ecdctr.impressions.completejourney import convert
 
     data = session_of(context).config().data
@@ -238,7 +241,7 @@ def import_any_log(
     ] = None,
     root: RootOption = None,
 ) -> None:
-    """Any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
+    """Import any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
     from ecdctr.impressions.mapping import load_mapping
 
     _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
@@ -254,7 +257,7 @@ def _local_root(context: typer.Context) -> Path:
 
 
 def _target(context: typer.Context, root: Path | None) -> Path:
-    """Where an import writes: --out or data.root."""
+    """Return where an import writes: --out or data.root."""
     return root or folder_to_write(_local_root(context))
 
 

@@ -1,4 +1,7 @@
-"""Commands about forgetting: the study on simulated worlds, and matrices of what Airflow's backfills trained."""
+"""Commands about forgetting.
+
+The study on simulated worlds, and matrices of what Airflow's backfills trained.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,10 @@ def forgetting(
     workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
-    """Train variants day by day on simulated worlds, evaluate each day's model on held-out ads of all days.
+    """Train variants day by day and evaluate each day's model on held-out ads of all days.
 
-    A killed run goes on where it was. The results go into the store, where the pages in Airflow's UI show them.
+    A killed run goes on where it was. The results go into the store, where the pages in Airflow's
+    UI show them.
     """
     from ecdctr.console import Bars
     from ecdctr.studies.ablation.study import Study
@@ -109,7 +113,10 @@ def matrix_row(
     hold_out_every: HoldOutOption,
     result: ResultOption = None,
 ) -> None:
-    """Evaluate an experiment's A-CTR of one date on the held-out ads of all days; the row is kept beside it."""
+    """Evaluate an experiment's A-CTR of one date on the held-out ads of all days.
+
+    The row is kept beside it.
+    """
     from ecdctr.studies.forgetting.matrix import held_out_ads, stored_row
 
     session = session_of(context)
@@ -119,8 +126,9 @@ def matrix_row(
     found = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
     if found != hold_out_every:
         raise ConfigError(
-            f"{ref} was trained with actr.hold_out_every {found}, the matrix holds out {hold_out_every}: it would be "
-            "judged on impressions that it has learned. Train it with the same value."
+            f"{ref} was trained with actr.hold_out_every {found}, the matrix holds out "
+            f"{hold_out_every}: it would be judged on impressions that it has learned. Train it "
+            "with the same value."
         )
     with session.store.in_use():
         held_out = held_out_ads(session.config(), study_days(first, last), hold_out_every)
@@ -141,7 +149,10 @@ def matrix_report(
     name: StudyOption = "forgetting",
     result: ResultOption = None,
 ) -> None:
-    """Measures, heat maps and advice from the rows of a study's experiments; variants without all rows are named."""
+    """Write measures, heat maps and advice from the rows of a study's experiments.
+
+    Variants without all rows are named.
+    """
     from ecdctr.studies.forgetting.basis import row_basis_now
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect

@@ -95,8 +95,8 @@ class TrainOptions:
         """Raise ConfigError for options that do not go together."""
         if self.chain_start and self.date < self.chain_start:
             raise ConfigError(
-                f"Data date {self.date} lies before the chain's start {self.chain_start}; start the "
-                "chain earlier."
+                f"Data date {self.date} lies before the chain's start {self.chain_start}; start "
+                "the chain earlier."
             )
         changed = self.seed is not None or self.hold_out_every is not None
         if changed and self.experiment == PRODUCTION:
@@ -119,7 +119,10 @@ def train(
     ] = 1,
     result: ResultOption = None,
 ) -> None:
-    """Train one level for a data date and publish the version; a finished one with the same fingerprint is re-used."""
+    """Train one level for a data date and publish the version.
+
+    A finished one with the same fingerprint is re-used.
+    """
     from ecdctr.training.workers import join, launch
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -190,7 +193,7 @@ def evaluate(
     ] = False,
     result: ResultOption = None,
 ) -> None:
-    """Progressive validation: score a version on a later day; metrics whole and per cohort."""
+    """Score a version on a later day: metrics whole and per cohort (progressive validation)."""
     from ecdctr.evaluation.evaluate import evaluate
 
     session = session_of(context)
@@ -232,7 +235,10 @@ def gate(
     variant: VariantOption = DEFAULT,
     result: ResultOption = None,
 ) -> None:
-    """Promote an evaluated version to 'serving' if it is shown to be no worse; a refusal is reported, not an error."""
+    """Promote an evaluated version to 'serving' if it is shown to be no worse.
+
+    A refusal is reported, not an error.
+    """
     show(context, _judged(session_of(context), Ref.parse(version), date, variant), result)
 
 
@@ -251,7 +257,7 @@ def _judged(session: Session, ref: Ref, date: dt.date, variant: str) -> dict[str
 
 
 def _about(ref: Ref) -> dict[str, Any]:
-    """What every line of the log says of a version."""
+    """Return what every line of the log says of a version."""
     return {
         "level": ref.level, "experiment": ref.experiment, "data_date": ref.date,
         "version": ref.version,
@@ -268,7 +274,10 @@ def report(
         str, typer.Option(help="comma-separated, 'production' is the full method")
     ] = "ads_only,no_tpm,production",
 ) -> None:
-    """Table and HTML page: GAUC per evaluation day and experiment, calibration, lineage of the serving model."""
+    """Show GAUC per evaluation day and experiment as a table and an HTML page.
+
+    With calibration and the lineage of the serving model.
+    """
     from ecdctr.demo.page import collect, print_table, write_page
 
     session = session_of(context)

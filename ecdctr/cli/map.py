@@ -30,8 +30,11 @@ def map_(
         list[str] | None,
         typer.Option(
             "--plane",
-            help="two settings of the world and their values, like 'visits_per_month=0.5,4,60 ads_share=0.003,0.1'; "
-            "'period' is the days after which interests return, 0 for never; repeatable",
+            help=(
+                "two settings of the world and their values, like 'visits_per_month=0.5,4,60 "
+                "ads_share=0.003,0.1'; 'period' is the days after which interests return, 0 for "
+                "never; repeatable"
+            ),
         ),
     ] = None,
     world: WorldOption = "visits",
@@ -61,9 +64,10 @@ def map_(
     workers: Annotated[int, typer.Option(min=1, help="processes of a cell's study")] = 2,
     result: ResultOption = None,
 ) -> None:
-    """Measure where each part pays: floors, ads alone, CPM, TPM's vectors, memory and the paper's form on a grid.
+    """Measure where each part pays.
 
-    A killed run goes on where it was. The page holds what is measured so far.
+    Floors, ads alone, CPM, TPM's vectors, memory and the paper's form on a grid. A killed run goes
+    on where it was. The page holds what is measured so far.
     """
     from ecdctr.console import Bars
     from ecdctr.studies.map.grid import PLANES, cells, parse_plane
@@ -114,7 +118,7 @@ def _pictures(measured: list[tuple[Any, dict[Any, Any]]], target: Path) -> dict[
 
 
 def _command(context: typer.Context) -> str:
-    """The command as it was given, without places."""
+    """Return the command as it was given, without places."""
     told = {"planes": "--plane", "world": "--world", "changes": "--set", "seeds": "--seeds",
             "impressions_a_day": "--impressions-a-day", "eval_days": "--eval-days", "chain_days": "--chain-days"}  # fmt: skip
     parts = ["ecdctr --config configs/map.yaml map"]

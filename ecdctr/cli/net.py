@@ -1,4 +1,7 @@
-"""The outer edge of every command: whatever happens, one sentence and an exit code that says what kind of end it is."""
+"""The outer edge of every command.
+
+Whatever happens, one sentence and an exit code that says what kind of end it is.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ PACKAGE = Path(__file__).parents[1]
 def run(app: Typer, arguments: list[str]) -> int:
     """Run a command and return its exit code.
 
-    0 done; 1 refused, in one sentence; 2 the command line itself is wrong; 70 an error that nobody foresaw; 75 the
-    machine did not let it finish, the same command may succeed later; 130 interrupted; 141 nobody reads the output.
+    0 done; 1 refused, in one sentence; 2 the command line itself is wrong; 70 an error that nobody
+    foresaw; 75 the machine did not let it finish, the same command may succeed later; 130
+    interrupted; 141 nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -66,7 +70,7 @@ def _nobody_reads() -> int:
 
 
 def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
-    """The exit code and the sentence of an error that ended a command."""
+    """Return the exit code and the sentence of an error that ended a command."""
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         see = f" (see: {context.command_path} --help)" if context else ""
@@ -88,7 +92,10 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
 
 
 def _mistyped(error: BaseException, arguments: list[str]) -> bool:
-    """Whether the file that is not there, or is of another kind, is one that the command line names."""
+    """Tell whether the file that is not there is one that the command line names.
+
+    Likewise one that is of another kind.
+    """
     name = str(getattr(error, "filename", None) or "")
     values = [argument.rpartition("=")[2].rstrip("/") for argument in arguments]
     if isinstance(error, NotADirectoryError):  # a file stands in the place of a folder above it
@@ -99,7 +106,10 @@ def _mistyped(error: BaseException, arguments: list[str]) -> bool:
 
 
 def unforeseen(error: BaseException, arguments: list[str]) -> str:
-    """What can be said of any error: its class, the step, the file, the place in the code, and how to see more."""
+    """Return what can be said of any error.
+
+    Its class, the step, the file, the place in the code, and how to see more.
+    """
     step = f", at the step '{current_step()}'" if current_step() else ""
     name = getattr(error, "filename", None)
     file = f", with the file {name}" if name else ""
@@ -113,8 +123,8 @@ def unforeseen(error: BaseException, arguments: list[str]) -> str:
     )
     return (
         f"'ecdctr {_command(arguments)}' ended{step}{file} with an error that nobody foresaw: "
-        f"{type(error).__name__}: {first_line(error)[:300]}{at}. Run 'ecdctr --debug {_command(arguments)} …' for the "
-        "traceback, and report it."
+        f"{type(error).__name__}: {first_line(error)[:300]}{at}. Run 'ecdctr --debug "
+        f"{_command(arguments)} …' for the traceback, and report it."
     )
 
 
@@ -123,7 +133,7 @@ def _is_ours(filename: str) -> bool:
 
 
 def _command(arguments: list[str]) -> str:
-    """The words of a command line that name the command."""
+    """Return the words of a command line that name the command."""
     words: list[str] = []
     ahead = iter(arguments)
     for word in ahead:

@@ -1,4 +1,7 @@
-"""Options that belong together as one dataclass: a command takes the object, the command line has an option per field."""
+"""Options that belong together as one dataclass.
+
+A command takes the object, the command line has an option per field.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,10 @@ VerifyOption = Annotated[
 
 @contextlib.contextmanager
 def _extra() -> Iterator[None]:
-    """Imports of what the extra 'serving' brings; raises ConfigError when it is not installed."""
+    """Yield imports of what the extra 'serving' brings.
+
+    Raises ConfigError when it is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -61,7 +64,10 @@ def export_version(
     experiment: ExperimentOption = PRODUCTION,
     precision: PrecisionOption = "float32",
 ) -> None:
-    """Write a version as a bundle that scores without torch and Airflow: ONNX, tables, schema, self-test."""
+    """Write a version as a bundle that scores without torch and Airflow.
+
+    ONNX, tables, schema, self-test.
+    """
     with _extra():
         from ecdctr.serving.export import export_bundle
 
@@ -98,7 +104,10 @@ def score(
     threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS)] = 1,
     verify: VerifyOption = False,
 ) -> None:
-    """Score with a bundle: requests as lines of JSON, a line of probabilities for each; or examples in Parquet."""
+    """Score with a bundle: requests as lines of JSON, a line of probabilities for each.
+
+    Or examples in Parquet.
+    """
     with _extra():
         from ecdctr.serving.scorer import Scorer
 
@@ -124,7 +133,10 @@ def score(
 
 @contextlib.contextmanager
 def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
-    """Lines of a file or of standard input; raises ConfigError when the file cannot be read."""
+    """Yield lines of a file or of standard input.
+
+    Raises ConfigError when the file cannot be read.
+    """
     if path is None:
         yield sys.stdin.buffer
         return
@@ -138,7 +150,10 @@ def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
 
 
 def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
-    """A line of probabilities for each request; raises ConfigError with the number of a line that is none."""
+    """Write a line of probabilities for each request.
+
+    Raises ConfigError with the number of a line that is none.
+    """
     from ecdctr.serving.json_text import parse_json
     from ecdctr.serving.rules import RequestError
 
@@ -194,7 +209,10 @@ def serve(
     precision: PrecisionOption = "float32",
     verify: VerifyOption = False,
 ) -> None:
-    """Score over HTTP with the serving version; a newly promoted one takes over without a restart."""
+    """Score over HTTP with the serving version.
+
+    A newly promoted one takes over without a restart.
+    """
     with _extra():
         import uvicorn
 
@@ -227,7 +245,10 @@ def serve(
 
 @contextlib.contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens; raises ConfigError that says which of --host and --port to change."""
+    """Yield a socket that listens.
+
+    Raises ConfigError that says which of --host and --port to change.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -247,7 +268,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 def _not_here(host: str, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or error
-    return f"--host '{host}' is no address of this machine ({reason}); name one, such as 127.0.0.1, or 0.0.0.0 for all."
+    return (
+        f"--host '{host}' is no address of this machine ({reason}); name one, such as "
+        "127.0.0.1, or 0.0.0.0 for all."
+    )
 
 
 def _shown(host: str) -> str:

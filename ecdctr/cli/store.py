@@ -65,7 +65,7 @@ def store_list(
         ),
     ] = "",
 ) -> None:
-    """All versions, with the aliases that point at them."""
+    """List all versions, with the aliases that point at them."""
     store = session_of(context).store
     found = []
     for name in [experiment] if experiment else store.experiments():
@@ -94,7 +94,7 @@ def store_list(
 
 @store_app.command("show")
 def store_show(context: typer.Context, version: str) -> None:
-    """A version's manifest."""
+    """Show a version's manifest."""
     sys.stdout.write(
         session_of(context).store.manifest(Ref.parse(version)).model_dump_json(indent=1) + "\n"
     )
@@ -102,7 +102,7 @@ def store_show(context: typer.Context, version: str) -> None:
 
 @store_app.command("lineage")
 def store_lineage(context: typer.Context, version: str) -> None:
-    """A version and everything it descends from."""
+    """Show a version and everything it descends from."""
     lineage = session_of(context).store.lineage(Ref.parse(version))
     show(
         context,

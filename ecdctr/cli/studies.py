@@ -55,7 +55,10 @@ def write_or_print(
     result: Path | None,
     payload: dict[str, Any],
 ) -> None:
-    """A study's page into its file if it has one; what a machine reads, or else the page itself, to the terminal."""
+    """Write a study's page into its file if it has one.
+
+    A machine's result, or else the page itself, goes to the terminal.
+    """
     if target:
         from ecdctr.report.html import as_html
 
@@ -69,7 +72,10 @@ def write_or_print(
 
 
 def text_of(path: Path) -> str:
-    """The text of a file that a command line names; raises ConfigError where it is no UTF-8."""
+    """Return the text of a file that a command line names.
+
+    Raises ConfigError where it is no UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -77,7 +83,7 @@ def text_of(path: Path) -> str:
 
 
 def json_of(path: Path) -> Any:
-    """The JSON in a file that a command line names; raises ConfigError where it is none."""
+    """Return the JSON in a file that a command line names; raises ConfigError where it is none."""
     try:
         return json.loads(text_of(path))
     except ValueError as error:
