@@ -1,4 +1,7 @@
-"""The Airflow DAG ecdctr_tpm, weekly: the tiny model on long-window natural content and its snapshot tables."""
+"""The Airflow DAG ecdctr_tpm, weekly.
+
+The tiny model on long-window natural content and its snapshot tables.
+"""
 
 from ecdctr.airflow.pipeline import build_dag
 

@@ -1,4 +1,7 @@
-"""E-CDCTR: tri-level asynchronous transfer for cross-domain click-through-rate prediction (arXiv 2408.16238).
+"""E-CDCTR: tri-level asynchronous transfer for cross-domain CTR prediction.
+
+arXiv 2408.16238.
+
 
 The public names, loaded when they are first used, so that scoring imports no torch (docs/api.md).
 """

@@ -1,7 +1,8 @@
-"""What a piece of the project computes, as a digest: its modules and those that they import, comments left out.
+"""What a piece of the project computes, as a digest.
 
-A result carries the digest of the code that made it, so that a changed formula is never answered from an old file,
-while a comment, a docstring or another layout changes nothing. Modules are read, not imported.
+Its modules and those that they import, comments left out. A result carries the digest of the code
+that made it, so that a changed formula is never answered from an old file, while a comment, a
+docstring or another layout changes nothing. Modules are read, not imported.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def code_digest(roots: Collection[str], rooms: Collection[str], package: Path = 
 
     Args:
         roots: modules by their name inside the package, for example "levels.tpm".
-        rooms: rooms or single modules, for example ("models", "training.loop"); what lies outside of them is neither
-            digested nor followed.
+        rooms: rooms or single modules, for example ("models", "training.loop"); what lies
+            outside of them is neither digested nor followed.
         package: folder of the package.
 
     Raises FileNotFoundError for a root that is no module.
@@ -52,7 +53,7 @@ def _file(name: str, package: Path) -> Path:
 
 @lru_cache(maxsize=1024)
 def _imports(file: Path, package: Path) -> tuple[str, ...]:
-    """The modules of the package that a file imports anywhere, also inside functions."""
+    """Return the modules of the package that a file imports anywhere, also inside functions."""
     return tuple(_imported(ast.parse(file.read_text()), package))
 
 
@@ -72,7 +73,7 @@ def _imported(tree: ast.Module, package: Path) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _normalised(file: Path) -> str:
-    """The syntax tree as text, without docstrings; comments and layout are not in it."""
+    """Return the syntax tree as text, without docstrings; comments and layout are not in it."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -1,4 +1,7 @@
-"""What the command line shows: progress bars on a terminal, lines with their context elsewhere, JSON for machines."""
+"""What the command line shows.
+
+Progress bars on a terminal, lines with their context elsewhere, JSON for machines.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ logger = logging.getLogger("ecdctr")
 
 
 def log(event: str, **fields: object) -> None:
-    """Log what happened and what it is about: level, experiment, data date, version, as far as they are known."""
+    """Log what happened and what it is about.
+
+    Level, experiment, data date, version, as far as they are known.
+    """
     logger.info("%s", event, extra={"about": fields})
 
 
@@ -39,7 +45,7 @@ class Lines(logging.Formatter):
     """A line for a person: the event, then what it is about in brackets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         about = " ".join(f"{name}={value}" for name, value in _about(record).items())
         return f"{record.getMessage()}  [{about}]" if about else record.getMessage()
 
@@ -48,7 +54,7 @@ class JsonLines(logging.Formatter):
     """An object of JSON for a machine: time, event, and what it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         time_ = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
         about = {name: str(value) for name, value in _about(record).items()}
         return json.dumps({"time": time_, "event": record.getMessage(), **about})
@@ -74,7 +80,7 @@ def log_to_stderr() -> None:
 
 
 def terminal(stderr: bool = False) -> Console:
-    """A console that shows text as it is: no markup, no emoji codes, no guessed colours.
+    """Return a console that shows text as it is: no markup, no emoji codes, no guessed colours.
 
     What is no terminal has no width: there tables are as wide as their words.
     """
@@ -85,12 +91,15 @@ def terminal(stderr: bool = False) -> Console:
 
 
 def labelled(label: str, style: str, text: str) -> Text:
-    """A coloured label, and text after it."""
+    """Return a coloured label, and text after it."""
     return Text.assemble((label, style), "  ", text)
 
 
 def table(*names: str, title: str | None = None) -> Table:
-    """A table whose words are whole at 80 columns: headings wrap at spaces, long values fold."""
+    """Return a table whose words are whole at 80 columns.
+
+    Headings wrap at spaces, long values fold.
+    """
     made = Table(title=title, box=SIMPLE_HEAD, padding=0)
     for name in names:
         heading = name.replace("_", " ")
@@ -128,7 +137,7 @@ class Bars:
         self._what, self._total, self._done, self._since, self._logged = "", 0, 0, 0.0, 0.0
 
     def start(self, what: str, total: int) -> None:
-        """A piece of work of `total` units begins."""
+        """Begin a piece of work of `total` units."""
         Bars.step = what
         self._what, self._total, self._done, self._since = what, total, 0, time.perf_counter()
         self._logged = self._since
@@ -139,7 +148,7 @@ class Bars:
             log(f"{what}: {total:,} to do", **self.fields)
 
     def advance(self, units: int, loss: float | None = None) -> None:
-        """Some units are done; with a loss, units are samples."""
+        """Count some units as done; with a loss, units are samples."""
         self._done += units
         now = time.perf_counter()
         rate = self._done / max(now - self._since, 1e-9)

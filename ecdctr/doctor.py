@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 
 def examine(config_path: Path, store: Path | str) -> list[Finding]:
-    """All checks, in order."""
+    """Return all checks, in order."""
     findings = [_version(name, least) for name, least in WANTED.items()]
     findings.append(_gpu())
     folder = store if isinstance(store, Path) and store.exists() else Path.cwd()
@@ -79,7 +79,7 @@ def _store(store: Path | str) -> Finding:
 
 
 def _gate(store: Path | str) -> Finding:
-    """How much the promotion gate can see with the traffic of the newest comparison in production."""
+    """Return how much the gate can see with the traffic of production's newest comparison."""
     opened = Store(store)
     for _, ref in itertools.islice(opened.evaluated(PRODUCTION), DAYS_LOOKED_AT):
         for verdict in reversed(opened.verdicts(ref)):
@@ -96,7 +96,7 @@ def _gate(store: Path | str) -> Finding:
 
 
 def _airflow() -> list[Finding]:
-    """What Airflow's settings, as this shell sees them, mean for the DAGs."""
+    """Return what Airflow's settings, as this shell sees them, mean for the DAGs."""
     findings = [
         Finding(
             bool(os.environ.get(name)),
@@ -159,7 +159,10 @@ def _airflow() -> list[Finding]:
         conf.get("core", "execution_api_server_url", fallback=""),
     )
     if port != "8080" and f":{port}/" not in (execution or ""):
-        text = f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is '{execution}'"
+        text = (
+            f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is "
+            f"'{execution}'"
+        )
         findings.append(
             Finding(False, f"{text}: tasks would fail; set it to http://HOST:{port}/execution/")
         )

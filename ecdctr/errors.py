@@ -29,11 +29,14 @@ class TrainingError(EcdctrError):
 
 
 class TryAgain(Exception):
-    """No refusal: others were faster, or this process stood still for too long; the same command may succeed."""
+    """No refusal: others were faster, or this process stood still for too long.
+
+    The same command may succeed.
+    """
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, without what follows: it may be pages."""
+    """Return what an error of a library says, without what follows: it may be pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -53,7 +56,10 @@ _TROUBLES = {
 
 
 def machine_trouble(error: BaseException) -> str | None:
-    """One sentence for what a machine does not let us do, whichever library says so; None for any other error."""
+    """Return one sentence for what a machine does not let us do, whichever library says so.
+
+    None for any other error.
+    """
     if isinstance(error, TryAgain):
         return str(error)
     number = getattr(error, "errno", None)
@@ -62,7 +68,7 @@ def machine_trouble(error: BaseException) -> str | None:
             where = getattr(error, "filename2", None) or getattr(error, "filename", None)
             place = f" at {where}" if where else f" ({first_line(error)})"
             return (
-                f"{text}{place}: {remedy} and run the same command again. Nothing was published in part, and what was "
-                "finished before is kept."
+                f"{text}{place}: {remedy} and run the same command again. Nothing was published in "
+                "part, and what was finished before is kept."
             )
     return None

@@ -1,4 +1,7 @@
-"""The Airflow plugin: the E-CDCTR pages inside the web UI, and a link from a training task to its version."""
+"""The Airflow plugin.
+
+The E-CDCTR pages inside the web UI, and a link from a training task to its version.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def _pages() -> list[dict[str, Any]]:
 
 
 def _scheduled() -> set[str]:
-    """The levels whose DAGs are unpaused in an Airflow that runs by schedules."""
+    """Return the levels whose DAGs are unpaused in an Airflow that runs by schedules."""
     from airflow.configuration import conf
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
