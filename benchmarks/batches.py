@@ -1,7 +1,8 @@
 """Parquet to batches: what training reads, without training, against both ways that FuxiCTR has.
 
-Its Parquet path goes through Ray; its default path is torch's DataLoader over an array that was written before, which
-is not counted. The data is that of benchmarks/training.py, with a click history.
+Its Parquet path goes through Ray; its default path is torch's DataLoader over an array that was
+written before, which is not counted. The data is that of benchmarks/training.py, with a click
+history.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What benchmarks share: alternating timings, the machine, a table on the terminal and a JSON file."""
+"""What benchmarks share: alternating timings, the machine.
+
+A table on the terminal and a JSON file.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class Row(NamedTuple):
 
 
 def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Time each function `repeats` times, in turns, after one warm-up of each."""
+    """Return time each function `repeats` times, in turns, after one warm-up of each."""
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -63,7 +66,7 @@ def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str
 
 
 def output_of(command: list[str]) -> str:
-    """What a command prints; ends the bench with the command's own words when it fails."""
+    """Return what a command prints; ends the bench with the command's own words when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
@@ -71,13 +74,16 @@ def output_of(command: list[str]) -> str:
 
 
 def json_of(command: list[str]) -> dict[str, Any]:
-    """The last line that a command prints, which is JSON: a measurement in a process of its own."""
+    """Return the last line that a command prints, which is JSON.
+
+    A measurement in a process of its own.
+    """
     found: dict[str, Any] = json.loads(output_of(command).strip().splitlines()[-1])
     return found
 
 
 def ecdctr(config: Path, store: Path, *arguments: str) -> list[str]:
-    """The command line with its global options; its results are JSON."""
+    """Return the command line with its global options; its results are JSON."""
     options = ["--config", str(config), "--store", str(store), "--json"]
     return [sys.executable, "-m", "ecdctr.cli", *options, *arguments]
 
@@ -88,7 +94,7 @@ def slope(sizes: list[int], values: list[float]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what the figures were made."""
+    """Return where and with what the figures were made."""
     versions = {}
     for name in PACKAGES:
         try:

@@ -1,8 +1,9 @@
-"""One A-CTR day of the `large` world, all its data prepared: what Airflow adds to the commands that it runs.
+"""One A-CTR day of the `large` world, all its data prepared.
 
-The three commands of the day, each in its process, by hand; then the same day by `airflow dags test`, in an experiment
-of its own, so that it trains again. TPM and CPM before it read few days: they are not measured. At first some twenty
-minutes and 10 GB go into the world and its preparation, which are kept in build/bench.
+What Airflow adds to the commands that it runs. The three commands of the day, each in its process,
+by hand; then the same day by `airflow dags test`, in an experiment of its own, so that it trains
+again. TPM and CPM before it read few days: they are not measured. At first some twenty minutes and
+10 GB go into the world and its preparation, which are kept in build/bench.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FOLDER = RESULTS / "large"
 
 
 def configuration(root: Path, tpm_days: int = 3) -> Path:
-    """The demo's, on the large world, with short windows for what is not measured."""
+    """Return the demo's, on the large world, with short windows for what is not measured."""
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     raw["data"] |= {
         "root": str(root),
@@ -42,7 +43,7 @@ def configuration(root: Path, tpm_days: int = 3) -> Path:
 
 
 def world() -> Path:
-    """The large world, generated once."""
+    """Return the large world, generated once."""
     root = FOLDER / "world"
     if not root.exists():
         simulate(load_world("large").settings, 1, root)
@@ -50,7 +51,7 @@ def world() -> Path:
 
 
 def by_hand(config: Path, date: dt.date, experiment: str) -> float:
-    """Seconds of the day's commands, one after another."""
+    """Return seconds of the day's commands, one after another."""
     store, day, following = FOLDER / "store", str(date), str(date + dt.timedelta(days=1))
     began = time.perf_counter()
     output_of(ecdctr(config, store, "prepare", "--level", "actr", "--date", day, "--validate"))
@@ -63,7 +64,7 @@ def by_hand(config: Path, date: dt.date, experiment: str) -> float:
 
 
 def by_airflow(airflow: Airflow, date: dt.date, experiment: str) -> float:
-    """Seconds of the same day as a DAG run."""
+    """Return seconds of the same day as a DAG run."""
     conf = json.dumps({"data_date": str(date), "experiment": experiment})
     began = time.perf_counter()
     airflow.command("dags", "test", "ecdctr_actr", str(date), "--conf", conf)

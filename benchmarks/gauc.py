@@ -1,8 +1,10 @@
-"""GAUC of 10 M impressions of 1 M users: one sort, against scikit-learn per user and FuxiCTR's way (pandas groupby).
+"""GAUC of 10 M impressions of 1 M users.
 
-FuxiCTR's gAUC (fuxictr/metrics.py, 2.3) groups a data frame by user and calls scikit-learn for each group, in a pool of
-processes; here the same in one process and in a pool of all cores, whichever is faster counts. Both get the users that
-have both labels only, and scikit-learn's time is measured on a tenth of them and multiplied.
+One sort, against scikit-learn per user and FuxiCTR's way (pandas groupby). FuxiCTR's gAUC
+(fuxictr/metrics.py, 2.3) groups a data frame by user and calls scikit-learn for each group, in a
+pool of processes; here the same in one process and in a pool of all cores, whichever is faster
+counts. Both get the users that have both labels only, and scikit-learn's time is measured on a
+tenth of them and multiplied.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ def draw(impressions: int = IMPRESSIONS, users: int = USERS, seed: int = 1) -> A
 
 
 def of_group(group: pd.DataFrame) -> tuple[float, int]:
-    """AUC and size of one user."""
+    """Return AUC and size of one user."""
     return roc_auc_score(group["label"], group["score"]), len(group)
 
 
 def by_groupby(frame: pd.DataFrame, processes: int) -> float:
-    """GAUC as FuxiCTR computes it."""
+    """Return GAUC as FuxiCTR computes it."""
     groups = (group for _, group in frame.groupby("user"))
     if processes == 1:
         found = [of_group(group) for group in groups]
@@ -51,7 +53,7 @@ def by_groupby(frame: pd.DataFrame, processes: int) -> float:
 def by_sklearn(
     users: NDArray[np.int64], labels: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> float:
-    """One call of scikit-learn for each user of arrays that are sorted by user."""
+    """Return one call of scikit-learn for each user of arrays that are sorted by user."""
     starts = np.flatnonzero(np.concatenate([[True], users[1:] != users[:-1]]))
     ends = np.append(starts[1:], len(users))
     auc = [roc_auc_score(labels[a:b], scores[a:b]) for a, b in zip(starts, ends, strict=True)]

@@ -1,8 +1,8 @@
 """How cost and memory grow: CPM's training along each of its own sizes.
 
-Every point is measured in a process of its own on data written before. The exponent is the slope between the two
-largest points in logarithms: 1 is linear, and nothing may be worse. Memory is the process's peak less what it needs to
-start.
+Every point is measured in a process of its own on data written before. The exponent is the slope
+between the two largest points in logarithms: 1 is linear, and nothing may be worse. Memory is the
+process's peak less what it needs to start.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def write(size: Size, path: Path) -> None:
 
 
 def train(size: Size, path: Path) -> dict[str, float]:
-    """Seconds of one epoch, and MiB above what the process had before it knew the size."""
+    """Return seconds of one epoch, and MiB above what the process had before it knew the size."""
     torch.zeros(1)
     before = peak_memory_mb()
     fields = ("user_id", "item_id", *(f"field_{k}" for k in range(size.features)))
@@ -85,7 +85,7 @@ def train(size: Size, path: Path) -> dict[str, float]:
 
 
 def point(size: Size) -> dict[str, float]:
-    """One size in a process of its own."""
+    """Return one size in a process of its own."""
     path = FOLDER / "examples.parquet"
     write(size, path)
     return json_of(
@@ -94,7 +94,7 @@ def point(size: Size) -> dict[str, float]:
 
 
 def main() -> None:
-    """All axes."""
+    """Measure along all axes."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows = []
     for axis, sizes in AXES.items():

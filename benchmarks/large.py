@@ -1,6 +1,7 @@
-"""TPM on the `large` world, from 2 to 97 million impressions of a million users: time and memory as they grow.
+"""TPM on the `large` world, from 2 to 97 million impressions of a million users.
 
-The world is the one of benchmarks/day.py; at first a minute goes into it and some into its preparation.
+Time and memory as they grow. The world is the one of benchmarks/day.py; at first a minute goes into
+it and some into its preparation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ DAYS = (1, 5, 50)
 
 
 def main() -> None:
-    """One training a size, each in a process of its own; the whole is too long to repeat it."""
+    """Train once a size, each in a process of its own.
+
+    The whole is too long to repeat it.
+    """
     sim, root = load_world("large").settings, world()
     last = sim.start + dt.timedelta(days=sim.days - 1)
     config = configuration(root)

@@ -1,6 +1,6 @@
-"""DeepCTR-Torch trains on the bench's data; runs in .venv-peers, prints one line of JSON. See benchmarks/training.py.
+"""DeepCTR-Torch trains on the bench's data; runs in .venv-peers, prints one line of JSON.
 
-python peer_deepctr.py FOLDER deepfm|din
+See benchmarks/training.py. python peer_deepctr.py FOLDER deepfm|din
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read(path: Path, shape: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.n
 
 
 def build(shape: dict[str, Any]) -> Any:
-    """The network of the shape."""
+    """Return the network of the shape."""
     dim, hidden = shape["dim"], tuple(shape["hidden"])
     columns: list[Any] = [
         SparseFeat(name, rows, embedding_dim=dim) for name, rows in shape["fields"].items()

@@ -1,9 +1,10 @@
-"""FuxiCTR trains on the bench's data; runs in .venv-peers, prints one line of JSON. See benchmarks/training.py.
+"""FuxiCTR trains on the bench's data; runs in .venv-peers, prints one line of JSON.
 
-python peer_fuxictr.py FOLDER deepfm|din|batches|batches-npz
+See benchmarks/training.py. python peer_fuxictr.py FOLDER deepfm|din|batches|batches-npz
 
-The networks are put together from FuxiCTR's own layers and trainer, as in its model zoo, which is not in the package.
-The DIN shape has its multi-head dot-product attention: cheaper than DIN's own, and what ecdctr has.
+The networks are put together from FuxiCTR's own layers and trainer, as in its model zoo, which is
+not in the package. The DIN shape has its multi-head dot-product attention: cheaper than DIN's own,
+and what ecdctr has.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Network(BaseModel):
 
 
 def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) -> Any:
-    """Its Parquet path: shuffled for training."""
+    """Return its Parquet path: shuffled for training."""
     options = {
         "batch_size": shape["batch_size"],
         "data_format": "parquet",
@@ -99,7 +100,10 @@ def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) 
 
 
 def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path) -> Any:
-    """Its default path, torch's DataLoader over an array in memory, which is written here from the Parquet file."""
+    """Return its default path, torch's DataLoader over an array in memory.
+
+    Which is written here from the Parquet file.
+    """
     table = pq.read_table(folder / "peer-train.parquet", partitioning=None)
     columns = {name: table.column(name).to_numpy() for name in [*shape["fields"], "click"]}
     history = (
@@ -113,7 +117,7 @@ def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path) -> Any
 
 
 def read_batches(loader: Any) -> dict[str, float]:
-    """Seconds and rows of one pass."""
+    """Return seconds and rows of one pass."""
     began = time.perf_counter()
     rows = sum(len(batch["click"]) for batch in loader)
     return {"seconds": time.perf_counter() - began, "rows": rows}

@@ -1,8 +1,9 @@
-"""One day of natural content of the demo world, prepared by ecdctr, by pandas and by polars, with the same result.
+"""One day of natural content of the demo world, prepared by ecdctr, by pandas and by polars.
 
-All read the day and the 14 days before it from Parquet and give, per impression, the last clicks over both domains
-strictly before it with their gaps, and the counts as of the day before. `warm` has the extracts of the days before on
-disk, as a daily run has them; pandas and polars have nothing of the kind and read these days again.
+With the same result. All read the day and the 14 days before it from Parquet and give, per
+impression, the last clicks over both domains strictly before it with their gaps, and the counts as
+of the day before. `warm` has the extracts of the days before on disk, as a daily run has them;
+pandas and polars have nothing of the kind and read these days again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ COLUMNS = ["user_id", "item_id", "ts", "click"]
 
 
 def settings(scale: int = 1) -> tuple[Config, dt.date]:
-    """The demo's configuration on a world with `scale` times its users and impressions, and the world's last day."""
+    """Return the demo's configuration on a world with `scale` times its users and impressions.
+
+    And the world's last day.
+    """
     config = load_config(Path("configs/demo.yaml"))
     sim = load_world("demo").settings
     larger = {
@@ -44,7 +48,7 @@ def settings(scale: int = 1) -> tuple[Config, dt.date]:
 
 
 def ours(config: Config, day: dt.date, cold: bool) -> Path:
-    """The day's examples; `cold` without the extracts of the days before."""
+    """Return the day's examples; `cold` without the extracts of the days before."""
     shutil.rmtree(
         config.data.prepared if cold else config.data.prepared / "examples", ignore_errors=True
     )
@@ -59,7 +63,7 @@ def paths(config: Config, days: list[dt.date], domain: Any) -> list[Path]:
 
 
 def by_pandas(config: Config, day: dt.date) -> pd.DataFrame:
-    """The same with merge_asof, groupby and numpy."""
+    """Return the same with merge_asof, groupby and numpy."""
     lookback, length = config.data.lookback_days, config.data.history_length
     days = window(day, lookback + 1)
     frames = []
@@ -113,7 +117,7 @@ def by_pandas(config: Config, day: dt.date) -> pd.DataFrame:
 
 
 def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
-    """The same with join_asof, group_by and list slices."""
+    """Return the same with join_asof, group_by and list slices."""
     lookback, length = config.data.lookback_days, config.data.history_length
     days = window(day, lookback + 1)
     start = dt.datetime.combine(day, dt.time(), dt.UTC)
@@ -202,12 +206,15 @@ def check(made: Path, other: Any) -> None:
 
 
 def main() -> None:
-    """Check that all agree, measure in turns, print; for the demo's day and for one ten times as large."""
+    """Check that all agree, measure in turns, print.
+
+    For the demo's day and for one ten times as large.
+    """
     report("preparation", [row for scale in (1, 10) for row in compare(scale)])
 
 
 def compare(scale: int) -> list[Row]:
-    """One size of a day."""
+    """Return one size of a day."""
     config, day = settings(scale)
     check(ours(config, day, cold=True), by_pandas(config, day))
     check(ours(config, day, cold=True), by_polars(config, day))

@@ -1,7 +1,8 @@
-"""False alarms of the daily check on distributions: the plain population stability index against the one in use.
+"""False alarms of the daily check on distributions.
 
-python -m benchmarks.quality                                        # days drawn from one distribution
-python -m benchmarks.quality --config C --domain ads --days 200     # a log's own days
+The plain population stability index against the one in use. python -m benchmarks.quality
+# days drawn from one distribution python -m benchmarks.quality --config C --domain ads --days 200
+# a log's own days
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ DRAWS = tuple(
 
 
 def plain(expected: Sample, found: Sample) -> float:
-    """The textbook's index over every value, shares smoothed by 1e-4: what the check was before."""
+    """Return the textbook's index over every value, shares smoothed by 1e-4.
+
+    What the check was before.
+    """
     names = sorted({*expected.counts, *found.counts})
     p, q = (
         np.array([sample.counts.get(name, 0) for name in names], np.float64)
@@ -36,7 +40,10 @@ def plain(expected: Sample, found: Sample) -> float:
 
 
 def drawn(rng: np.random.Generator, rows: int, values: int, power: float) -> Sample:
-    """A day of one distribution, as its profile keeps it: the k-th value has a chance that goes with k^-power."""
+    """Return a day of one distribution, as its profile keeps it.
+
+    The k-th value has a chance that goes with k^-power.
+    """
     chance = np.arange(1, values + 1) ** -float(power)
     counts = rng.multinomial(rows, chance / chance.sum())
     frequent = np.argsort(-counts, kind="stable")[:TOP_VALUES]
@@ -44,10 +51,10 @@ def drawn(rng: np.random.Generator, rows: int, values: int, power: float) -> Sam
 
 
 def identical() -> None:
-    """Both indices on days that differ by chance alone."""
+    """Compute both indices on days that differ by chance alone."""
     print(
-        "| rows a day | values | chance of the k-th | plain: median, alarms | in use: median, alarms |\n"
-        "|---|---|---|---|---|"
+        "| rows a day | values | chance of the k-th | plain: median, alarms | in use: median, "
+        "alarms |\n|---|---|---|---|---|"
     )
     for rows, values, power in DRAWS:
         found: list[tuple[float, float]] = []
@@ -64,7 +71,10 @@ def identical() -> None:
 
 
 def logged(config: Config, domain: str, last: int) -> None:
-    """Both checks on the newest days of a log: alarms about distributions and new values by feature."""
+    """Run both checks on the newest days of a log.
+
+    Alarms about distributions and new values by feature.
+    """
     config = config.model_copy(
         update={"quality": config.quality.model_copy(update={"action": "warn"})}
     )
@@ -90,7 +100,8 @@ def logged(config: Config, domain: str, last: int) -> None:
             alarmed[0] += bool(old)
             alarmed[1] += bool(new)
     print(
-        f"{domain}, {len(dates)} days to {dates[-1]}: days with an alarm before {alarmed[0]}, now {alarmed[1]}"
+        f"{domain}, {len(dates)} days to {dates[-1]}: days with an alarm before {alarmed[0]}, now "
+        f"{alarmed[1]}"
     )
     for name in sorted({*before, *after}):
         print(f"  {name}: before {before.get(name, 0)}, now {after.get(name, 0)}")

@@ -1,4 +1,7 @@
-"""200 candidates for one user on one thread: the served bundle's p99, and what merging the snapshot tables is worth."""
+"""200 candidates for one user on one thread.
+
+The served bundle's p99, and what merging the snapshot tables is worth.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ CANDIDATES, REQUESTS = 200, 3000
 
 
 def trained(config: Config, day: dt.date) -> tuple[Store, Ref]:
-    """A-CTR with two snapshots, and its CPM."""
+    """Return A-CTR with two snapshots, and its CPM."""
     store = Store(RESULTS / "store")
     for back in (13, 6):
         train_tpm(Request(config, store, day - dt.timedelta(days=back)))
@@ -75,7 +78,10 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
 
 
 def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrNet, CtrNet, Any]:
-    """The same CPM with its K tables and its aggregator, with one merged table, and 200 rows to score."""
+    """Return the same CPM with its K tables and its aggregator, with one merged table.
+
+    And 200 rows to score.
+    """
     merged, inputs, vocabularies = load_network(store, ref)
     rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
     refs = tuple(Ref.parse(text) for text in store.manifest(ref).parents["tpm"])
@@ -91,7 +97,7 @@ def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrN
 
 
 def bundled() -> tuple[Path, Config, dt.date]:
-    """The bundle of an A-CTR with two snapshots, and what it was trained with."""
+    """Return the bundle of an A-CTR with two snapshots, and what it was trained with."""
     config, day = settings()
     update = {"point_in_time": False, "stride_days": 7, "count": 2}
     snapshots = config.snapshots.model_copy(update=update)

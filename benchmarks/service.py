@@ -1,6 +1,7 @@
-"""The HTTP service on loopback: clients that ask as fast as they are answered, each over one connection.
+"""The HTTP service on loopback.
 
-Clients run in a process of their own on the same cores as the server, so a server alone on its machine does better.
+Clients that ask as fast as they are answered, each over one connection. Clients run in a process of
+their own on the same cores as the server, so a server alone on its machine does better.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SECONDS, CLIENTS = 10, (1, 4, 16)
 
 
 def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
-    """Seconds of each answer; raises if one is no 200."""
+    """Return seconds of each answer; raises if one is no 200."""
     found: list[float] = []
     deadline = time.perf_counter() + SECONDS
 
@@ -48,7 +49,7 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
 
 
 def measured(port: int, path: Path, count: int) -> dict[str, Any]:
-    """What `clients` finds in a process of its own."""
+    """Return what `clients` finds in a process of its own."""
     return json_of(
         [sys.executable, "-m", "benchmarks.service", "clients", str(port), str(path), str(count)]
     )

@@ -1,7 +1,8 @@
-"""One training step, data in memory, against the floor: its own matrix products and table rows, and nothing else.
+"""One training step, data in memory, against the floor.
 
-The products, gathers and scatters of one step, forward and backward, are recorded with their shapes and then repeated
-on arrays that are there already: what this machine needs for them at least, with the same library.
+Its own matrix products and table rows, and nothing else. The products, gathers and scatters of one
+step, forward and backward, are recorded with their shapes and then repeated on arrays that are
+there already: what this machine needs for them at least, with the same library.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Recorder(TorchDispatchMode):
 
 
 def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapshots] | None:
-    """K tables of users and items; None for K = 0."""
+    """Return K tables of users and items; None for K = 0."""
     if not count:
         return None
     settings = Snapshots(count=count)
@@ -69,7 +70,10 @@ def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapsh
 
 
 def measure(name: str, precision: str, snapshots: int = 0) -> Row:
-    """A shape's step against its floor; with snapshots as CPM has it, in its batch size and on its one thread."""
+    """Return a shape's step against its floor.
+
+    With snapshots as CPM has it, in its batch size and on its one thread.
+    """
     config, inputs, vocabularies = prepared(name, precision)
     settings = config.cpm
     if snapshots:
@@ -119,7 +123,7 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
 
 
 def main() -> None:
-    """Both shapes in both precisions, and CPM's."""
+    """Measure both shapes in both precisions, and CPM's."""
     keep_freed_memory()
     write()
     rows = [measure(name, precision) for name in SHAPES for precision in ("float32", "bfloat16")]

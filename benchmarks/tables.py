@@ -1,7 +1,8 @@
 """A bundle with many ids: exported, loaded and scored from tables that are mapped into memory.
 
-The A-CTR of the scoring benchmark, its users extended by made-up ids until ECDCTR_BENCH_IDS (100 million) are there; their
-vectors are drawn at random. The requests' users are drawn from all of them.
+The A-CTR of the scoring benchmark, its users extended by made-up ids until ECDCTR_BENCH_IDS (100
+million) are there; their vectors are drawn at random. The requests' users are drawn from all of
+them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def extend_users(folder: Path, count: int) -> None:
 
 
 def enlarged(config: Config, store: Store, ref: Ref) -> tuple[Store, Ref]:
-    """A store with the version alone, its users extended."""
+    """Return a store with the version alone, its users extended."""
     root = RESULTS / "many-ids"
     shutil.rmtree(root, ignore_errors=True)
     target = Store(root)

@@ -1,6 +1,7 @@
 """TPM over 90 and over 180 days, and its weekly refresh: the days since, or the whole window again.
 
-What either refresh is worth downstream is measured by the study: docs/performance.md has its command.
+What either refresh is worth downstream is measured by the study: docs/performance.md has its
+command.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ DAYS = (90, 180)
 
 
 def configuration(window: int, refresh: str) -> Path:
-    """The demo's with another window."""
+    """Return the demo's with another window."""
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     raw["data"] |= {"root": str(FOLDER / "world"), "prepared": str(FOLDER / "prepared")}
     raw |= {"tpm": {"window_days": window, "refresh": refresh}, "variants": {}}
@@ -37,7 +38,7 @@ def train(config: Path, date: dt.date, store: str) -> dict[str, float]:
 
 
 def seconds(runs: list[dict[str, float]]) -> Timing:
-    """Of training itself."""
+    """Return of training itself."""
     return Timing([run["samples"] / run["samples_per_second"] for run in runs])
 
 

@@ -1,8 +1,10 @@
-"""DeepFM and DIN shapes from Parquet on disk: ecdctr, FuxiCTR and DeepCTR-Torch, one epoch each, in turns.
+"""DeepFM and DIN shapes from Parquet on disk.
 
-All read the same impressions, with the same fields, widths, batch size, learning rate (Adam) and number of threads, and
-are scored on the same test rows. The peers live in an environment of their own (.venv-peers). Their files hold rows of
-embedding tables; ours hold hashed ids, which are looked up in the vocabularies while training, as in production.
+Ecdctr, FuxiCTR and DeepCTR-Torch, one epoch each, in turns. All read the same impressions, with the
+same fields, widths, batch size, learning rate (Adam) and number of threads, and are scored on the
+same test rows. The peers live in an environment of their own (.venv-peers). Their files hold rows
+of embedding tables; ours hold hashed ids, which are looked up in the vocabularies while training,
+as in production.
 
 python -m benchmarks.training [ours NAME PRECISION | ours batches]
 """
@@ -51,7 +53,10 @@ PRECISIONS = {"ecdctr": "float32", "ecdctr bfloat16": "bfloat16"}
 
 
 def draw(rows: int, seed: int) -> dict[str, NDArray]:
-    """Rows of tables (from 1) by long tails, and clicks that depend on all fields and on the history."""
+    """Return rows of tables (from 1) by long tails.
+
+    And clicks that depend on all fields and on the history.
+    """
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     columns: dict[str, NDArray] = {}
     logit = np.full(rows, -1.5)
@@ -71,12 +76,12 @@ def draw(rows: int, seed: int) -> dict[str, NDArray]:
 
 
 def hashed(rows: NDArray) -> NDArray[np.int64]:
-    """Ids as they come from a log: 64 bits, no order."""
+    """Return ids as they come from a log: 64 bits, no order."""
     return (rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
 
 
 def write() -> None:
-    """The impressions twice: for the peers by table row, for ours by id."""
+    """Write the impressions twice: for the peers by table row, for ours by id."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, shape in SHAPES.items():
         (FOLDER / f"{name}.json").write_text(json.dumps(shape))
@@ -103,7 +108,7 @@ def write() -> None:
 
 
 def prepared(name: str, precision: str = "float32") -> tuple[Config, Inputs, dict[str, Vocabulary]]:
-    """Configuration, inputs and vocabularies of a shape."""
+    """Return configuration, inputs and vocabularies of a shape."""
     shape = SHAPES[name]
     network = {"embedding_dim": shape["dim"], "hidden": shape["hidden"]}
     network |= (
@@ -120,7 +125,7 @@ def prepared(name: str, precision: str = "float32") -> tuple[Config, Inputs, dic
 
 
 def ours(name: str, precision: str) -> dict[str, float]:
-    """One epoch, then the loss on the test rows."""
+    """Return one epoch, then the loss on the test rows."""
     config, inputs, vocabularies = prepared(name, precision)
     model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1)
     parts = [Part(FOLDER / "train.parquet", "ads")]
@@ -170,7 +175,7 @@ def install_peers() -> None:
 
 
 def run(who: str, name: str) -> dict[str, float]:
-    """One measurement in a process of its own."""
+    """Return one measurement in a process of its own."""
     if who in PRECISIONS:
         command = [sys.executable, "-m", "benchmarks.training", "ours", name, PRECISIONS[who]]
     else:
@@ -184,7 +189,7 @@ def run(who: str, name: str) -> dict[str, float]:
 
 
 def compare(name: str, people: list[str], repeats: int) -> dict[str, list[dict[str, float]]]:
-    """All in turns."""
+    """Return all in turns."""
     found: dict[str, list[dict[str, float]]] = {who: [] for who in people}
     for _ in range(repeats):
         for who in people:
@@ -194,7 +199,10 @@ def compare(name: str, people: list[str], repeats: int) -> dict[str, list[dict[s
 
 
 def rows_of(name: str, found: dict[str, list[dict[str, float]]]) -> list[Row]:
-    """Ours, in both precisions, against each peer; refuses a comparison in which our loss is worse than noise."""
+    """Ours, in both precisions, against each peer.
+
+    Refuses a comparison in which our loss is worse than noise.
+    """
     seconds = {who: Timing([run["seconds"] for run in runs]) for who, runs in found.items()}
     losses = {who: median(run["loss"] for run in runs) for who, runs in found.items()}
     rows = []
@@ -202,10 +210,14 @@ def rows_of(name: str, found: dict[str, list[dict[str, float]]]) -> list[Row]:
         for who in found.keys() - PRECISIONS.keys():
             if losses[own] > losses[who] + WORST_LOSS_GAP:
                 raise SystemExit(
-                    f"{name}: {own} has loss {losses[own]:.4f}, {who} {losses[who]:.4f}: not the same result"
+                    f"{name}: {own} has loss {losses[own]:.4f}, {who} {losses[who]:.4f}: not the "
+                    "same result"
                 )
             parameters = found[who][0]["parameters"] / found[own][0]["parameters"]
-            against = f"{who}, loss {losses[who]:.4f} (ours {losses[own]:.4f}), {parameters:.2f} of our parameters"
+            against = (
+                f"{who}, loss {losses[who]:.4f} (ours {losses[own]:.4f}), {parameters:.2f} "
+                "of our parameters"
+            )
             ratio = seconds[who].median / seconds[own].median
             work = f"{name}, {precision}: {TRAIN:,} rows from Parquet, one epoch"
             rows.append(Row(work, against, str(seconds[own]), str(seconds[who]), ratio, 3))

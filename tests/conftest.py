@@ -44,7 +44,7 @@ def s3() -> Iterator[S3Server]:
 def any_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Store:
-    """A store in a folder, and one on object storage."""
+    """Return a store in a folder, and one on object storage."""
     if request.param == "folder":
         return Store(tmp_path / "store")
     monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))

@@ -28,12 +28,15 @@ def write_config(target: Path, world: Path, **airflow: Any) -> Path:
 
 
 def changed(config: Config, section: str, **values: Any) -> Config:
-    """The configuration with some settings of a section changed."""
+    """Return the configuration with some settings of a section changed."""
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
 def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
-    """The configuration on a copy of its world with one ad more on a day, by a user who is the first of all."""
+    """Return the configuration on a copy of its world with one ad more on a day.
+
+    By a user who is the first of all.
+    """
     root = target / "world"
     shutil.copytree(config.data.root, root)
     folder = root / "domain=ads" / f"date={date}"
@@ -51,7 +54,7 @@ def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
 
 
 def answer_of(app: Any, method: str, path: str) -> httpx.Response:
-    """What an ASGI application answers to a request without a body."""
+    """Return what an ASGI application answers to a request without a body."""
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)
@@ -62,7 +65,10 @@ def answer_of(app: Any, method: str, path: str) -> httpx.Response:
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
-    """States of a run's tasks and the last lines of the log of those that failed, for the message of a failed test."""
+    """States of a run's tasks and the last lines of the log of those that failed.
+
+    For the message of a failed test.
+    """
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     instances = airflow.api.call("GET", f"{run}/taskInstances")["task_instances"]
     lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]

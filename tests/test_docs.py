@@ -20,7 +20,10 @@ PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
 
 
 def block(language: str) -> str:
-    """The block of the example; the mapping of another log has its own test (test_readers.py)."""
+    """Return the block of the example.
+
+    The mapping of another log has its own test (test_readers.py).
+    """
     found = [
         text
         for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)

@@ -27,7 +27,10 @@ NOT_FROM_PYPI_BY_NAME = {
 
 
 def needs(names: list[str]) -> set[str]:
-    """Everything that pip would install for these requirements, as far as it is installed here."""
+    """Return everything that pip would install for these requirements.
+
+    As far as it is installed here.
+    """
     seen: set[str] = set()
     waiting = [Requirement(name) for name in names]
     while waiting:
@@ -51,7 +54,10 @@ def test_scoring_installs_neither_torch_nor_duckdb_nor_matplotlib():
 
 def test_scoring_and_the_service_import_where_these_are_not_installed():
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in sorted(HEAVY))
-    code = f"import sys; {blocked}from ecdctr import Scorer, Store; import ecdctr.serving.service, ecdctr.serving.follow"
+    code = (
+        f"import sys; {blocked}from ecdctr import Scorer, Store; import "
+        "ecdctr.serving.service, ecdctr.serving.follow"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -130,7 +130,7 @@ def test_a_hostile_configuration_is_refused_when_it_is_loaded(tmp_path, text):
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, a part cut out, or garbage."""
+    """Return a few bytes changed, a part cut out, or garbage."""
     kind = rng.randrange(4)
     if kind == 0:
         return rng.randbytes(rng.randrange(200))

@@ -1,7 +1,8 @@
 """A double of the Kubernetes pod API for tests: it runs a pod's command as a local process.
 
-It serves what KubernetesPodOperator asks for (create, read, list, log, exec, delete) and can evict a pod, fail
-to pull its image, or never find a node for it. Indexed jobs and SparkApplications become such pods.
+It serves what KubernetesPodOperator asks for (create, read, list, log, exec, delete) and can evict
+a pod, fail to pull its image, or never find a node for it. Indexed jobs and SparkApplications
+become such pods.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class Pod:
             )
         if self.evicted:
             return {
-                "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+                "phase": "Failed", "reason": "Evicted", "message": ("The node was low on resource: "
+                                                                   "memory."),
                 "conditions": scheduled, "containerStatuses": states,
             }  # fmt: skip
         ended = code is not None and (self.sidecar_ended or not self._has_sidecar())
@@ -138,7 +140,7 @@ class Cluster:
         self.faults: list[tuple[str, str]] = []  # (part of the pod's name, fault)
         self.url = ""
 
-    # -- the API -------------------------------------------------------------------------------------------------
+    # -- the API -----------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> Response:
         spec = await request.json()
@@ -218,7 +220,10 @@ class Cluster:
         return JSONResponse({"kind": "Status", "status": "Success"})
 
     async def create_spark(self, request: Request) -> Response:
-        """Like the Spark operator: the driver's pod; executors are the driver's own threads here."""
+        """Like the Spark operator: the driver's pod.
+
+        Executors are the driver's own threads here.
+        """
         application = await request.json()
         spec, name = application["spec"], application["metadata"]["name"]
         assert (spec["type"], spec["mode"], spec["restartPolicy"]) == (
@@ -325,7 +330,9 @@ class Cluster:
                 while True:
                     ended = pod.process is None or pod.process.poll() is not None
                     for line in file:
-                        yield f"{dt.datetime.now(dt.UTC).strftime('%Y-%m-%dT%H:%M:%S.%f000Z')} {line}"
+                        yield (
+                            f"{dt.datetime.now(dt.UTC).strftime('%Y-%m-%dT%H:%M:%S.%f000Z')} {line}"
+                        )
                     if ended:
                         return
                     await asyncio.sleep(0.1)
@@ -348,7 +355,7 @@ class Cluster:
         )
         await socket.close()
 
-    # -- processes -----------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def _start(self, pod: Pod) -> None:
         container = next(c for c in pod.spec["spec"]["containers"] if c["name"] == pod.main)

@@ -24,7 +24,7 @@ WEBHOOK = "ECDCTR_TEST_WEBHOOK"
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[str]]]:
-    """A server on loopback and the texts that it was sent."""
+    """Yield a server on loopback and the texts that it was sent."""
     texts: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,8 +72,9 @@ def test_a_failed_task_is_told_with_level_date_cause_and_remedy(webhook, monkeyp
             failure("validate_and_prepare", ValueError("natural 2026-03-04: no clicks\nand more"))
         )
     assert texts == [
-        "cpm 2026-03-04 in production: validate_and_prepare failed: natural 2026-03-04: no clicks To do: mend the "
-        "cause (broken files: deliver them again), then clear this task; days that are prepared stay."
+        "cpm 2026-03-04 in production: validate_and_prepare failed: natural 2026-03-04: no clicks "
+        "To do: mend the cause (broken files: deliver them again), then clear this task; days that "
+        "are prepared stay."
     ]
     assert f"ECDCTR ALERT {texts[0]}" in caplog.text
 
@@ -87,8 +88,9 @@ def test_days_that_a_chain_left_out_are_told_and_an_ordinary_training_is_not(web
         context["ti"].xcom_pull = lambda task_ids, result=result: result
         alerts.days_skipped(context)
     assert texts == [
-        "cpm 2026-03-04 in production: trained without 2 days since the version before (2026-01-02 to 2026-01-09), as "
-        "cpm.skip_missed_days allows. To do: train them oldest first, if they count."
+        "cpm 2026-03-04 in production: trained without 2 days since the version before (2026-01-02 "
+        "to 2026-01-09), as cpm.skip_missed_days allows. To do: train them oldest first, if they "
+        "count."
     ]
 
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.airflow
 
 @pytest.fixture(scope="module")
 def live(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """A running Airflow; its store has TPM and CPM of the day before the backfills."""
+    """Yield a running Airflow; its store has TPM and CPM of the day before the backfills."""
     folder = tmp_path_factory.mktemp("backfill")
     shutil.copytree(world, folder / "world")  # a test delivers further days
     config = write_config(folder / "config.yaml", folder / "world", deadline_hours=30 / 3600)
@@ -77,7 +77,10 @@ def create(
 
 
 def wait_for_backfills(airflow: Airflow, level: str) -> None:
-    """Airflow ends a backfill some seconds after its last run, and refuses another one until then."""
+    """Airflow ends a backfill some seconds after its last run.
+
+    And refuses another one until then.
+    """
     deadline = time.monotonic() + 120
     while any(one["completed_at"] is None for one in backfills(airflow, level)):
         assert time.monotonic() < deadline, "a backfill does not end"

@@ -1,6 +1,6 @@
-"""Airflow's web UI as a person uses it, in a real browser: trigger, backfill, study, the E-CDCTR pages, links.
+"""Airflow's web UI as a person uses it, in a real browser.
 
-Screenshots go to build/screenshots/.
+Trigger, backfill, study, the E-CDCTR pages, links. Screenshots go to build/screenshots/.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Ui:
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
     def dialog(self, dag_id: str) -> Any:
-        """The form behind the button Trigger."""
+        """Return the form behind the button Trigger."""
         self.open(f"/dags/{dag_id}")
         self.page.get_by_role("button", name="Trigger").first.click()
         dialog = self.page.locator("[role=dialog][data-state=open]")
@@ -72,7 +72,10 @@ class Ui:
         return dialog
 
     def wait_for_backfills(self, dag_id: str) -> None:
-        """Airflow ends a backfill some seconds after its last run, and refuses another one until then."""
+        """Airflow ends a backfill some seconds after its last run.
+
+        And refuses another one until then.
+        """
         deadline = time.monotonic() + 120
         path = f"/api/v2/backfills?dag_id={dag_id}"
         while any(
@@ -128,13 +131,13 @@ class Ui:
         )
 
     def frame(self) -> Any:
-        """The E-CDCTR pages inside the UI."""
+        """Return the E-CDCTR pages inside the UI."""
         return self.page.frame_locator("iframe")
 
 
 @pytest.fixture(scope="module")
 def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    """A running Airflow and a browser; TPM, CPM and A-CTR of one day were triggered there."""
+    """Yield a running Airflow and a browser; TPM, CPM and A-CTR of one day were triggered there."""
     from playwright.sync_api import sync_playwright
 
     folder = tmp_path_factory.mktemp("browser")
@@ -156,7 +159,7 @@ def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 @pytest.fixture(scope="module")
 def study(ui: Ui) -> str:
-    """A forgetting study over three days, triggered in the UI."""
+    """Return a forgetting study over three days, triggered in the UI."""
     fields = {
         "study": "browser",
         "from_date": str(DAYS[0]),
@@ -211,7 +214,8 @@ def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
     before = ui.run_ids("ecdctr_actr")
     dialog = ui.backfill_dialog("ecdctr_actr", DAYS[0], DAYS[-1])
     dialog.locator("[name=max_active_runs]").fill("3")
-    # Airflow 3.3 sends the form's params with a backfill only when this is ticked, whether runs exist or not
+    # Airflow 3.3 sends the form's params with a backfill only when this is ticked, whether runs
+    # exist or not
     dialog.get_by_text("Override parameters on existing runs", exact=True).click()
     ui.fill(dialog, {"experiment": "ui-chain", "variant": "continue"})
     ui.shot("backfill")

@@ -17,7 +17,7 @@ from tests.make import answer_of
 
 
 def refusal(value: object, **schema: object) -> str:
-    """What Airflow says of a param."""
+    """Return what Airflow says of a param."""
     params = SerializedParamsDict({"experiment": SerializedParam(value, **schema)})
     with pytest.raises(ParamValidationError) as refused:
         params.validate()

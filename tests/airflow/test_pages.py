@@ -1,4 +1,7 @@
-"""The plugin's pages: what they show, that they escape it, who may read, and how fast they are with many versions."""
+"""The plugin's pages: what they show, that they escape it, who may read.
+
+And how fast they are with many versions.
+"""
 
 from __future__ import annotations
 
@@ -208,7 +211,7 @@ def test_experiments_stand_side_by_side_and_come_as_csv(client, chain):
 
 @pytest.fixture
 def study(store: Store) -> str:
-    """A forgetting study of two variants, one of which failed."""
+    """Return a forgetting study of two variants, one of which failed."""
     rng = np.random.default_rng(1)
     days = [DAY + dt.timedelta(days=k) for k in range(3)]
     day, user = np.repeat(days, 20), np.tile(np.arange(20), 3)

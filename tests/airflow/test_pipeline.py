@@ -1,4 +1,7 @@
-"""The DAGs in a real Airflow: `dags test`, import cost, pod specification. Backfills: test_backfill.py."""
+"""The DAGs in a real Airflow: `dags test`, import cost, pod specification.
+
+Backfills: test_backfill.py.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ def dags_test(
 
 @contextlib.contextmanager
 def statsd() -> Iterator[tuple[int, list[str]]]:
-    """A port on loopback and what was sent there."""
+    """Yield a port on loopback and what was sent there."""
     heard: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))

@@ -1,4 +1,7 @@
-"""Training as pods, end to end against a double of the pod API; the pod requests against the API's own models."""
+"""Training as pods, end to end against a double of the pod API.
+
+The pod requests against the API's own models.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def pods(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods
 
 @pytest.fixture(scope="module")
 def tpm(pods: Pods) -> subprocess.CompletedProcess[str]:
-    """The weekly DAG, every step a pod."""
+    """Return the weekly DAG, every step a pod."""
     done = pods.run("tpm")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done
@@ -222,7 +225,10 @@ def test_a_level_with_shards_trains_in_as_many_pods_of_an_indexed_job(pods, shar
 
 @pytest.fixture
 def on_spark(pods: Pods) -> Iterator[Path]:
-    """CPM's examples are made by Spark applications, in a folder of their own; one retry. Yields the folder."""
+    """CPM's examples are made by Spark applications, in a folder of their own; one retry.
+
+    Yields the folder.
+    """
     pytest.importorskip("pyspark")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")

@@ -1,7 +1,8 @@
-"""docker-compose.yaml: valid for Compose, safe by default, and its services run the three DAGs with PostgreSQL.
+"""docker-compose.yaml: valid for Compose, safe by default.
 
-There is no container engine here, so the same commands with the same environment run as local processes; host names,
-ports and paths of the containers are replaced.
+And its services run the three DAGs with PostgreSQL. There is no container engine here, so the same
+commands with the same environment run as local processes; host names, ports and paths of the
+containers are replaced.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def test_compose_opens_ports_on_loopback_only_and_holds_no_secret():
 
 @contextlib.contextmanager
 def with_password(data: Path, port: int) -> Iterator[None]:
-    """A PostgreSQL on loopback that asks for a password, as the one of Compose does."""
+    """Yield a PostgreSQL on loopback that asks for a password, as the one of Compose does."""
     with (
         postgres(data, port) as url,
         contextlib.closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection,

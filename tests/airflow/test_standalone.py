@@ -1,4 +1,7 @@
-"""The local Airflow of demo and tests: its database, its patience with the API, and that nothing of it is left."""
+"""The local Airflow of demo and tests.
+
+Its database, its patience with the API, and that nothing of it is left.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ needs_wheel = pytest.mark.skipif(
 def server(
     answer: Callable[[BaseHTTPRequestHandler, list[str]], None],
 ) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that answers as told, and the requests that it got."""
+    """Yield an HTTP server that answers as told, and the requests that it got."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -206,7 +209,10 @@ class Started:
             )
 
     def left(self) -> list[str]:
-        """What is alive of it: Airflow's processes by their mark, the database by its folder."""
+        """Return what is alive of it.
+
+        Airflow's processes by their mark, the database by its folder.
+        """
         marked = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

@@ -1,4 +1,7 @@
-"""Every command of the command line with impressions and store in a bucket, and what it asks the bucket for."""
+"""Every command of the command line with impressions and store in a bucket.
+
+And what it asks the bucket for.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 class Bucket:
-    """The command line in this process, with everything in a bucket; remembers which commands were run."""
+    """The command line in this process, with everything in a bucket.
+
+    Remembers which commands were run.
+    """
 
     def __init__(self, config: Path, store: str, asked: list[str]) -> None:
         self.asked = asked  # listings, by the server
@@ -154,7 +160,7 @@ def served_by(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def ready(port: int) -> bool:
-    """Whether the server has a version to score with."""
+    """Tell whether the server has a version to score with."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
             return bool(answer.status == 200)
@@ -163,7 +169,7 @@ def ready(port: int) -> bool:
 
 
 def counted_lists(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The listings that the server is asked for, by their prefix."""
+    """Return the listings that the server is asked for, by their prefix."""
     asked: list[str] = []
     answer = s3.app
 

@@ -1,4 +1,7 @@
-"""The outer edge: however a command ends, one sentence and an exit code that says what kind of end it is."""
+"""The outer edge: however a command ends.
+
+One sentence and an exit code that says what kind of end it is.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ ALL = dict(commands(get_command(app)))  # type: ignore[arg-type]  # the app is a
 
 
 def ends(monkeypatch, words: tuple[str, ...], error: BaseException, *before: str) -> int:
-    """The exit code of a command whose body raises."""
+    """Return the exit code of a command whose body raises."""
 
     def body(**_: object) -> None:
         raise error

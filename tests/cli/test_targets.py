@@ -1,4 +1,7 @@
-"""What a command line names for its results is looked at before any work: a file, a folder, a name, an address."""
+"""What a command line names for its results is looked at before any work.
+
+A file, a folder, a name, an address.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ TRAIN = [
 
 
 def refused(capsys, arguments: list[str]) -> str:
-    """The one sentence of a command that refuses, in which no work was done."""
+    """Return the one sentence of a command that refuses, in which no work was done."""
     assert net.run(app, arguments) in (1, 2)
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -1,4 +1,7 @@
-"""The configuration at load: whatever stands in the file, it is valid or refused with file and key."""
+"""The configuration at load.
+
+Whatever stands in the file, it is valid or refused with file and key.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ TINY = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
 
 
 def models(model: type[BaseModel], place: str = "") -> dict[str, type[BaseModel]]:
-    """Every section by its dotted place."""
+    """Return every section by its dotted place."""
     made = {place: model}
     for name, field in model.model_fields.items():
         for kind in (field.annotation, *typing.get_args(field.annotation)):
@@ -34,7 +37,7 @@ def models(model: type[BaseModel], place: str = "") -> dict[str, type[BaseModel]
 
 
 def keys() -> list[tuple[str, Any]]:
-    """Every key of the configuration with its field."""
+    """Return every key of the configuration with its field."""
     return [
         (f"{place}.{name}".lstrip("."), field)
         for place, model in models(Config).items()
@@ -48,7 +51,10 @@ def test_every_key_has_a_description():
 
 
 def test_every_number_has_a_lower_bound_and_every_whole_number_an_upper_one():
-    """A number without bounds ends as an OverflowError somewhere else, or as a machine out of memory."""
+    """A number without bounds ends as an OverflowError somewhere else.
+
+    Or as a machine out of memory.
+    """
     schema = Config.model_json_schema()
     sections = {"Config": schema, **schema["$defs"]}
     numbers, unbounded = 0, []
@@ -167,7 +173,7 @@ ODD = st.sampled_from(
 
 
 def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The places of everything in a nested value."""
+    """Return the places of everything in a nested value."""
     inner = (
         value.items()
         if isinstance(value, dict)
@@ -208,7 +214,7 @@ def test_whatever_stands_at_a_key_the_file_loads_or_the_key_is_named(tmp_path, p
 
 
 def loaded(path: Path) -> tuple[Config | None, str]:
-    """The configuration, or what the refusal said."""
+    """Return the configuration, or what the refusal said."""
     try:
         return load_config(path), ""
     except ConfigError as refused:

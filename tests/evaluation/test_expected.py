@@ -1,4 +1,4 @@
-"""Expected GAUC and LogLoss are what drawn clicks give on average, with less noise."""
+"""Return expected GAUC and LogLoss (nats), and the sizes behind them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecdctr.evaluation.metrics import log_loss
 
 
 def by_pairs(chances: np.ndarray, scores: np.ndarray) -> float:
-    """The definition, pair by pair."""
+    """Return the definition, pair by pair."""
     won = total = 0.0
     for i, j in itertools.permutations(range(len(chances)), 2):
         weight = chances[i] * (1 - chances[j])

@@ -58,7 +58,10 @@ def evaluated(
     users: int = USERS,
     users_from: int = 0,
 ) -> Ref:
-    """Stored evaluations whose users have an AUC around `gauc`; each version and day with noise of its own."""
+    """Stored evaluations whose users have an AUC around `gauc`.
+
+    Each version and day with noise of its own.
+    """
     for date in dates or (NEXT,):
         rng = np.random.default_rng([ref.date.toordinal(), date.toordinal(), round(gauc * 1e6)])
         impressions = np.full(users, 10)
@@ -88,13 +91,16 @@ def evaluated(
 
 @pytest.fixture
 def store(any_store: Store) -> Store:
-    """The gate decides in a folder and on object storage alike."""
+    """Return the gate decides in a folder and on object storage alike."""
     return any_store
 
 
 @pytest.fixture
 def champion(config: Config, store: Store) -> Ref:
-    """What serves, of the day before; it was evaluated on the days after the challengers', too."""
+    """Return what serves, of the day before.
+
+    It was evaluated on the days after the challengers', too.
+    """
     ref = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE, NEXT, NEXT + DAY)
     assert gate(config, store, ref, DATE).outcome == Outcome.FIRST
     return ref
@@ -192,7 +198,7 @@ def test_a_version_without_an_evaluation_cannot_pass(config, store):
         gate(config, store, version(store), NEXT)
 
 
-# -- little traffic ---------------------------------------------------------------------------------------------------
+# -- little traffic --------------------------------------------------------------------------------
 
 
 def test_too_few_users_is_not_judged_and_says_how_many_are_missing(config, store):
@@ -323,11 +329,11 @@ def test_others_who_promote_all_the_time_end_the_gate_with_a_sentence(
     assert store.verdicts(other) == []
 
 
-# -- judged once, and each in its turn --------------------------------------------------------------------------------
+# -- judged once, and each in its turn -------------------------------------------------------------
 
 
 def little(config: Config, **settings: Any) -> Config:
-    """A gate that waits for a second day of users as noisy as those of `noisy`."""
+    """Return a gate that waits for a second day of users as noisy as those of `noisy`."""
     margins = {"gate_max_gauc_drop": 0.03, "gate_max_log_loss_rise": 0.03}
     return changed(config, "evaluation", **margins | settings)
 
@@ -337,7 +343,7 @@ NOISE = 0.17  # with it an equal version passes with 60 % on one day and with 94
 
 @pytest.fixture
 def waits(config: Config, store: Store) -> Ref:
-    """A version that waits after one day, and what serves."""
+    """Return a version that waits after one day, and what serves."""
     loose, days = little(config), (NEXT, NEXT + DAY)
     first = evaluated(loose, store, version(store, DATE - DAY), 0.75, DATE, *days, noise=NOISE)
     gate(loose, store, first, DATE)
@@ -371,7 +377,10 @@ def test_a_damaged_version_that_waits_keeps_nobody_from_being_judged(config, sto
 def test_a_version_that_waits_is_judged_when_days_are_missing_between(
     config, store, waits, tmp_path
 ):
-    """Three calendar days later there are two days after it, which are all that the gate would wait for."""
+    """Three calendar days later there are two days after it.
+
+    Which are all that the gate would wait for.
+    """
     root = tmp_path / "world"
     shutil.copytree(config.data.root, root)
     last = DATE + 4 * DAY
@@ -408,7 +417,10 @@ def test_an_earlier_version_of_the_champions_date_is_older_than_it(config, store
 def test_a_refusal_by_the_data_stands_on_later_days_until_data_champion_or_rule_change(
     config, store, champion, tmp_path
 ):
-    """Worse on the day after it, so much better on the next one that both days together would let it pass."""
+    """Worse on the day after it.
+
+    So much better on the next one that both days together would let it pass.
+    """
     days = (NEXT, NEXT + DAY)
     lucky = evaluated(config, store, version(store), 0.72, NEXT)
     evaluated(config, store, lucky, 0.80, NEXT + DAY)
@@ -455,7 +467,10 @@ def test_a_version_that_was_rolled_back_does_not_return_by_the_gate(config, stor
 
 
 def test_a_day_that_is_not_delivered_whole_is_no_day_to_judge_by(config, store, champion, tmp_path):
-    """With data.ready: marker, the day after the challenger has files and no marker; then one, which is a folder."""
+    """With data.ready: marker, the day after the challenger has files and no marker.
+
+    Then one, which is a folder.
+    """
     root = tmp_path / "world"
     shutil.copytree(config.data.root, root)
     folders = sorted((root / "domain=ads").iterdir())
@@ -494,7 +509,7 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
     assert changes == [1]
 
 
-# -- what a verdict rests on ------------------------------------------------------------------------------------------
+# -- what a verdict rests on -----------------------------------------------------------------------
 
 
 def test_evaluations_of_other_examples_or_code_are_never_compared(config, store, champion):

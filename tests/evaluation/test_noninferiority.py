@@ -1,4 +1,7 @@
-"""The test behind the gate: what it lets through, by simulation, and against formulas that it was not made from."""
+"""The test behind the gate.
+
+What it lets through, by simulation, and against formulas that it was not made from.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ MARGIN = 0.01
 def traffic(
     rng: np.random.Generator, users: int, days: int = 1, drop: float = 0.0, rise: float = 0.0
 ) -> Paired:
-    """Users of very different activity whose AUC and loss differ between two versions, some for good.
+    """Users of very different activity whose AUC and loss differ between two versions.
 
-    `drop` is how much worse the challenger truly is in GAUC, `rise` in LogLoss as a share.
+    Some for good. `drop` is how much worse the challenger truly is in GAUC, `rise` in LogLoss as a
+    share.
     """
     activity = rng.lognormal(1.5, 1.0, users)
     habit = rng.normal(0, 0.05, users)  # what a version does to a user on every day
@@ -48,7 +52,10 @@ def test_a_challenger_that_is_worse_by_the_margin_passes_in_one_of_twenty_cases_
 
 
 def worse_by_the_margin(harm: str, rng: np.random.Generator, users: int) -> Paired:
-    """A LogLoss that is worse by the margin, which falls on users as `harm` says, and a GAUC that is equal."""
+    """Return a LogLoss that is worse by the margin, which falls on users as `harm` says.
+
+    And a GAUC that is equal.
+    """
     seen = 1 + rng.poisson(rng.lognormal(1.5, 1.0, users))
     loss = 0.3 * seen * np.exp(rng.normal(0, 0.3, users))
     share = {
@@ -87,14 +94,20 @@ def test_how_often_harm_of_the_margin_passes_by_how_many_users_it_falls_on(harm,
 
 @pytest.mark.parametrize("users", [100, 1000])
 def test_a_group_that_may_be_missing_from_the_sample_is_as_large_as_told(users):
-    """With the share of `unseen`, nobody of the group is among the users in one of twenty samples."""
+    """With the share of `unseen`.
+
+    Nobody of the group is among the users in one of twenty samples.
+    """
     unseen = judge(worse_by_the_margin("even", np.random.default_rng(1), users), 50).unseen
     assert stats.binom(users, unseen).pmf(0) == pytest.approx(LEVEL, rel=0.2)
     assert unseen == pytest.approx(3 / users, rel=0.1), "the rule of three"
 
 
 def test_versions_that_are_equal_to_the_last_digit_pass():
-    """No difference at all, and one that is the same share of every user's loss, as rounding leaves it."""
+    """No difference at all, and one that is the same share of every user's loss.
+
+    As rounding leaves it.
+    """
     loss = np.random.default_rng(2).uniform(1, 9, 200)
     equal = noninferiority(Paired(loss * 0, loss, loss, loss), MARGIN, MARGIN, 0.8)
     assert (equal.gauc.low, equal.log_loss.low, equal.power) == (0.0, 0.0, 1.0)

@@ -1,4 +1,7 @@
-"""What training would refuse, validation names first: any numbers, unsigned ids, conflicting doubles, in any mixture."""
+"""What training would refuse, validation names first.
+
+Any numbers, unsigned ids, conflicting doubles, in any mixture.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def trainable(config: Config) -> list[dict[str, Any]]:
-    """The prepared rows, once they have been through all that training does before the network."""
+    """Return the prepared rows.
+
+    Once they have been through all that training does before the network.
+    """
     (day,) = prepare(config, "ads", [DATE])
     (table,) = read_chunks([Part(day.path, "ads")], None, 1000)
     inputs = Inputs.of(config, "actr")

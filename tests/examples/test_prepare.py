@@ -48,7 +48,7 @@ def test_clicks_follow_the_oracle(world):
 
 @pytest.fixture
 def copy(config: Config, tmp_path: Path) -> Config:
-    """The configuration over a private copy of one ads day."""
+    """Return the configuration over a private copy of one ads day."""
     folder = tmp_path / "data" / "domain=ads" / f"date={DATE}"
     folder.mkdir(parents=True)
     shutil.copy(open_impressions(config.data.root).files("ads", DATE)[0], folder)

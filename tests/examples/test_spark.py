@@ -1,4 +1,7 @@
-"""Preparation on Spark against preparation in DuckDB, on random impressions: the same examples, row for row."""
+"""Preparation on Spark against preparation in DuckDB, on random impressions.
+
+The same examples, row for row.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ FEATURES = (
 def impressions(
     root: Path, domain: Domain, date: dt.date, rng: np.random.Generator, strings: bool, oracle: bool
 ) -> None:
-    """A day of few users and items in few seconds, so that clicks coincide, some before, some after an impression."""
+    """A day of few users and items in few seconds, so that clicks coincide, some before.
+
+    Some after an impression.
+    """
     rows = int(rng.integers(1, 80))
     user, item = rng.integers(0, 6, rows), rng.integers(0, 9, rows)
     seconds = rng.integers(0, 25, rows) * 3456 + rng.integers(0, 2, rows) * 0.25
@@ -106,7 +112,10 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, seed):
 
 @pytest.mark.parametrize("strings", [False, True])
 def test_spark_and_duckdb_remember_the_same(tmp_path, strings):
-    """A day on a weekly table and the days since it, one right after a table, one before the first table."""
+    """A day on a weekly table and the days since it, one right after a table.
+
+    One before the first table.
+    """
     remembered.write_log(tmp_path / "data", np.random.default_rng(5 + strings), strings)
     days = [remembered.DAYS[n] for n in (1, 11, 20)]
     for domain in ("natural", "ads"):
@@ -144,7 +153,10 @@ def test_a_day_that_spark_wrote_is_read_as_any_other(tmp_path):
 
 
 def test_days_in_other_types_and_parts_are_prepared_alike_by_both_engines(tmp_path):
-    """Types, parts, a folder with brackets, a day of nulls; and a feature named as a column that the join makes."""
+    """Types, parts, a folder with brackets, a day of nulls.
+
+    And a feature named as a column that the join makes.
+    """
     other = {"category": pa.uint64(), "brand": pa.dictionary(pa.int8(), pa.string()), "price": pa.decimal128(10, 2),
              "tags": pa.large_list(pa.int32()), "born": pa.date64(), "user_id": pa.int32()}  # fmt: skip
     root = tmp_path / "data[1] #%20"
@@ -229,7 +241,10 @@ def test_a_broken_day_of_the_lookback_is_refused_too(tmp_path):
 def test_what_spark_defaults_say_stands(tmp_path):
     """In a process of its own, since a session is there once per process."""
     (tmp_path / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 3\n")
-    code = "from ecdctr.examples.spark import start_spark; print(start_spark().conf.get('spark.sql.shuffle.partitions'))"
+    code = (
+        "from ecdctr.examples.spark import start_spark; "
+        "print(start_spark().conf.get('spark.sql.shuffle.partitions'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"SPARK_CONF_DIR": str(tmp_path)},

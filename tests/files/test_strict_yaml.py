@@ -1,4 +1,7 @@
-"""YAML as people write it: what is ambiguous is refused with the line, the rest is what it looks like."""
+"""YAML as people write it: what is ambiguous is refused with the line.
+
+The rest is what it looks like.
+"""
 
 from __future__ import annotations
 

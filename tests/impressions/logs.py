@@ -26,7 +26,7 @@ FEATURES = (
 
 
 def day_table(domain: Domain, day: int, rows: int = 60) -> pa.Table:
-    """A day of few users and items, in canonical types, with nulls in every feature."""
+    """Return a day of few users and items, in canonical types, with nulls in every feature."""
     rng = np.random.default_rng([day, domain == "ads"])
     user, item = rng.integers(0, 9, rows), rng.integers(0, 7, rows)
     start = dt.datetime.combine(FIRST + dt.timedelta(days=day), dt.time(), dt.UTC)
@@ -56,12 +56,12 @@ def day_table(domain: Domain, day: int, rows: int = 60) -> pa.Table:
 
 
 def put(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table with another column of that name."""
+    """Return the table with another column of that name."""
     return table.set_column(table.column_names.index(name), name, values)
 
 
 def cast(table: pa.Table, **kinds: pa.DataType) -> pa.Table:
-    """The table with columns of other types, the values unchanged."""
+    """Return the table with columns of other types, the values unchanged."""
     for name, kind in kinds.items():
         column = table[name]
         other = pa.types.is_decimal(kind) and pa.types.is_floating(column.type)
@@ -71,7 +71,7 @@ def cast(table: pa.Table, **kinds: pa.DataType) -> pa.Table:
 
 
 def write_day(root: Path, domain: Domain, day: int, table: pa.Table, name: str = "part-0") -> Path:
-    """One file of a day."""
+    """Return one file of a day."""
     folder = day_folder(root, domain, FIRST + dt.timedelta(days=day))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.parquet"
@@ -90,7 +90,7 @@ def write_log(
 
 
 def config_of(root: Path, prepared: Path, **data: object) -> Config:
-    """A configuration over such a log."""
+    """Return a configuration over such a log."""
     settings = Data(
         root=root, prepared=prepared, history_length=4, lookback_days=2, numeric_null=-1.0
     )

@@ -46,7 +46,7 @@ def test_a_column_has_one_type_over_all_files(tmp_path):
 
 
 def priced(prices: list[str], n: int = 40) -> str:
-    """The log with a column of prices."""
+    """Return the log with a column of prices."""
     head, *lines = rows(n=n).splitlines()
     cells = [f"{line},{prices[i % len(prices)]}" for i, line in enumerate(lines)]
     return "\n".join([f"{head},price", *cells]) + "\n"
@@ -79,9 +79,9 @@ def test_numbers_of_which_two_texts_are_one_stay_text_and_this_is_said(tmp_path,
     files = {"a.csv": priced(prices)}
     run(tmp_path, files, on_file=heard.append, features={"price": "price"})
     assert set(column(tmp_path, "price")) == set(prices)
-    assert (
-        heard[0]
-        == f"log.price is text, since {words} would be one number; types: {{price: DOUBLE}} makes numbers"
+    assert heard[0] == (
+        f"log.price is text, since {words} would be one number; types: {{price: DOUBLE}} makes "
+        "numbers"
     )
     told = tmp_path / "told"
     run(told, files, {"types": {"price": "DOUBLE"}}, features={"price": "price"})

@@ -1,4 +1,7 @@
-"""The Complete Journey's files as impressions: a miniature whose right answer is counted by hand in Python."""
+"""The Complete Journey's files as impressions.
+
+A miniature whose right answer is counted by hand in Python.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ Row = dict[str, Any]
 
 
 def write_package(folder: Path, seed: int = 3) -> dict[str, list[Row]]:
-    """The package's files in small: 40 products of 12 types, 3 stores, 4 weeks, 9 households; as rows, too."""
+    """Return the package's files in small.
+
+    40 products of 12 types, 3 stores, 4 weeks, 9 households; as rows, too.
+    """
     rng = np.random.default_rng(seed)
     products: list[Row] = [
         {

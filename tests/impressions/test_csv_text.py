@@ -15,17 +15,21 @@ from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, column, rows, run
 
 BROKEN = {  # content, words of the sentence, changes of the log's description
-    "a longer row": (rows() + "1,2,3,4,5,6\n", "a.csv, line 42: Expected Number of Columns: 5 Found: 6", {}),
+    "a longer row": (rows() + "1,2,3,4,5,6\n", "a.csv, line 42: Expected Number of Columns: 5 "
+                                               "Found: 6", {}),
     "a row cut short": (rows() + "9,100\n", "a.csv, line 42: Expected Number of Columns: 5 Found: 2", {}),
     "an open quote": (rows() + '"9,1,1,1,ads\n' + rows(), "a.csv, line 42: .*unterminated quote", {}),
     "text after a quote": (rows() + '"9"9,1,1,1,ads\n', "a.csv, line 42: .*quote", {}),
-    "Latin-1": (rows().replace("natural", "nat\u00fcrlich", 1).encode("latin-1"), "a.csv, line 2: Invalid unicode", {}),
+    "Latin-1": (rows().replace("natural", "nat\u00fcrlich", 1).encode("latin-1"), "a.csv, line 2: "
+                                                                                  "Invalid unicode", {}),
     "UTF-16": (rows().encode("utf-16"), "a.csv is UTF-16; say so", {}),
     "mixed ends of lines": (rows().replace("\n", "\r\n", 10), r"a.csv, line 11: it ends unlike the lines before", {}),
     "mixed ends, quoted ones aside": (rows().replace("natural", '"a\r\nb"') + "1,2,3,0,ads\r\n", "a.csv, line 62: it ends", {}),
-    "an open quote in the header": (rows().replace("user", '"user', 1), "a.csv, line 1: unexpected end of data; a quote", {}),
+    "an open quote in the header": (rows().replace("user", '"user', 1), "a.csv, line 1: unexpected "
+                                                                        "end of data; a quote", {}),
     "columns alike": (rows().replace("kind", "User", 1), "a.csv: columns user and User", {}),
-    "wider than its names": (rows().split("\n", 1)[1], "a.csv, line 1: Expected Number of Columns: 6 Found: 5",
+    "wider than its names": (rows().split("\n", 1)[1], "a.csv, line 1: Expected Number of Columns: "
+                                                       "6 Found: 5",
                              {"header": False, "names": ["user", "item", "t", "clicked", "kind", "extra"], "delimiter": ","}),
 }  # fmt: skip
 
@@ -158,7 +162,8 @@ def test_without_a_header_every_line_is_a_row(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "delimiter"), [
-    ("\n", ","), ("  \n\t\n", ","), ("sep=;\n", ";"), ("SEP=,\r\n", ","), ("\nsep=\t\n# by a tool\n\n", "\t"), ("# a\n\n# b\n", "|"),
+    ("\n", ","), ("  \n\t\n", ","), ("sep=;\n", ";"), ("SEP=,\r\n", ","), ("\nsep=\t\n# by a "
+                                                                           "tool\n\n", "\t"), ("# a\n\n# b\n", "|"),
 ])  # fmt: skip
 def test_blank_lines_comments_and_a_spreadsheets_separator_stand_before_a_header(
     tmp_path, before, delimiter

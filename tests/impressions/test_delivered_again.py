@@ -1,4 +1,7 @@
-"""A day that is delivered again while it is read: what is kept under a name is what the name says, in a folder and at URLs."""
+"""A day that is delivered again while it is read.
+
+What is kept under a name is what the name says, in a folder and at URLs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ MEMORY = {"enabled": True, "windows": [3, 10]}
 
 
 class Log:
-    """Ads of two days at some place, delivered as often as asked for, each time with the other labels."""
+    """Ads of two days at some place, delivered as often as asked for.
+
+    Each time with the other labels.
+    """
 
     def __init__(self, config: Config, folder: Path, send: Callable[[Path], str | Path]) -> None:
         self.folder, self.send = folder, send
@@ -49,7 +55,7 @@ class Log:
         self.send(self.folder)
 
     def kept(self, prepared: Path) -> dict[str, bytes]:
-        """All that preparation keeps of the days as they are now."""
+        """Return all that preparation keeps of the days as they are now."""
         config = changed(self.config, "data", prepared=prepared)
         for basic in (False, True):
             prepare(config, "ads", [NEXT], basic)
@@ -87,7 +93,10 @@ def log(
 def before_look(
     monkeypatch: pytest.MonkeyPatch, number: int, deliver: Callable[[], None]
 ) -> Callable[[], bool]:
-    """Deliver just before preparation's look at a day with that number; says whether there were so many looks."""
+    """Deliver just before preparation's look at a day with that number.
+
+    Says whether there were so many looks.
+    """
     looks, look = [0], contract.validate_day
 
     def looked(*given: Any) -> contract.DayReport:

@@ -1,4 +1,7 @@
-"""A day that is still being written is not read: markers, promised rows, and files that have settled."""
+"""A day that is still being written is not read.
+
+Markers, promised rows, and files that have settled.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from tests.make import changed
 
 @pytest.fixture(params=["folder", "url"])
 def day(request: pytest.FixtureRequest, config: Config, tmp_path: Path) -> tuple[Config, Path]:
-    """A log of one day of ads, in a folder or at a URL, and the day's folder."""
+    """Return a log of one day of ads, in a folder or at a URL, and the day's folder."""
     folder = tmp_path / "data" / "domain=ads" / f"date={DATE}"
     shutil.copytree(Path(config.data.root) / "domain=ads" / f"date={DATE}", folder)
     root = tmp_path / "data"

@@ -1,4 +1,7 @@
-"""The expressions of a mapping: one value for each row, the same each time, and nothing compared by rounding."""
+"""The expressions of a mapping.
+
+One value for each row, the same each time, and nothing compared by rounding.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def test_an_expression_that_is_no_value_of_its_row_is_refused(tmp_path, changes,
         run(tmp_path, {"a.csv": rows()}, **changes)
 
 
-@pytest.mark.parametrize("text", ["v = 1", "v <> 0", "v IN (1, 2)", "CASE v WHEN 1 THEN 1 ELSE 0 END", "trim(v) = 1", "1 = v",
+@pytest.mark.parametrize("text", ["v = 1", "v <> 0", "v IN (1, 2)", "CASE v WHEN 1 THEN 1 ELSE 0 "
+                                                                    "END", "trim(v) = 1", "1 = v",
                                   "coalesce(v, '0') = clicked", "v IS NOT DISTINCT FROM 1", "len(list_filter([1], lambda x: v = 1))"])  # fmt: skip
 def test_text_is_never_compared_with_a_number(tmp_path, text):
     """DuckDB takes 1.4 for 1 there."""

@@ -1,4 +1,7 @@
-"""Logs as the world writes them: read as they are written, or refused by file and line; no value changes, no row is lost."""
+"""Logs as the world writes them: read as they are written, or refused by file and line.
+
+No value changes, no row is lost.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,21 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
 
 @pytest.mark.parametrize(("changes", "error", "words"), [
     ({"user_id": "user / 2"}, ConfigError, "user_id: 'user / 2' gives DOUBLE"),
-    ({"user_id": "to_timestamp(t)"}, ConfigError, "gives TIMESTAMP WITH TIME ZONE, expected an integer or text"),
+    ({"user_id": "to_timestamp(t)"}, ConfigError, "gives TIMESTAMP WITH TIME ZONE, expected an "
+                                                  "integer or text"),
     ({"features": {"f": "to_timestamp(t)"}}, ConfigError, "features.f: .* which is no feature"),
     ({"features": {"f": "{'a': 1}"}}, ConfigError, "features.f: .* which is no feature"),
-    ({"features": {"f": "clicked / 0"}}, ContractError, "features.f does not fit in 14 of 40 rows; expected finite numbers within float32"),
-    ({"features": {"f": "clicked * 1e39"}}, ContractError, "features.f does not fit in 14 of 40 rows; expected finite"),
-    ({"features": {"f": "[clicked / 0, 1.0::DOUBLE]"}}, ContractError, "features.f does not fit in 14 of 40 rows; expected lists"),
-    ({"features": {"f": "[clicked / 2]"}}, ContractError, "features.f does not fit in 14 of 40 rows; expected lists of whole"),
-    ({"features": {"history": "item"}}, ConfigError, "features.history: the contract itself, or preparation"),
+    ({"features": {"f": "clicked / 0"}}, ContractError, "features.f does not fit in 14 of 40 rows; "
+                                                        "expected finite numbers within float32"),
+    ({"features": {"f": "clicked * 1e39"}}, ContractError, "features.f does not fit in 14 of 40 "
+                                                           "rows; expected finite"),
+    ({"features": {"f": "[clicked / 0, 1.0::DOUBLE]"}}, ContractError, "features.f does not fit in "
+                                                                       "14 of 40 rows; expected "
+                                                                       "lists"),
+    ({"features": {"f": "[clicked / 2]"}}, ContractError, "features.f does not fit in 14 of 40 "
+                                                          "rows; expected lists of whole"),
+    ({"features": {"history": "item"}}, ConfigError, "features.history: the contract itself, or "
+                                                     "preparation"),
     ({"features": {"Genre": "item"}}, ConfigError, "features.Genre: expected a name of a-z"),
     ({"click": "clicked - 1"}, ContractError, "click of .* rows is -1, expected 0 or 1"),
     ({"click": "clicked + 1"}, ContractError, "click of 14 of 40 rows is 2, expected 0 or 1"),
@@ -44,9 +54,11 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
     ({"ts": "CASE WHEN t % 7 > 0 THEN to_timestamp(t) END"}, ContractError, "rows have no time"),
     ({"ts": "CASE WHEN clicked = 1 THEN 'infinity'::TIMESTAMPTZ ELSE to_timestamp(t) END"}, ContractError,
      "a.csv: ts lies between .* and infinity"),
-    ({"ts": "epoch_ms(t)"}, ContractError, "look like seconds read as a smaller unit: write ts: to_timestamp"),
+    ({"ts": "epoch_ms(t)"}, ContractError, "look like seconds read as a smaller unit: write ts: "
+                                           "to_timestamp"),
     ({"ts": "to_timestamp(t * 1000)"}, ContractError, "look like milliseconds .* write ts: epoch_ms"),
-    ({"ts": "to_timestamp(t + 3153600000)"}, ContractError, "ts lies between 2125.* set earliest or latest"),
+    ({"ts": "to_timestamp(t + 3153600000)"}, ContractError, "ts lies between 2125.* set earliest "
+                                                            "or latest"),
     ({"earliest": dt.date(2026, 2, 1)}, ContractError, "expected between 2026-02-01 and"),
 ])  # fmt: skip
 def test_what_cannot_be_an_impression_is_refused_and_leaves_nothing(

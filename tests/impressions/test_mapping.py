@@ -1,4 +1,7 @@
-"""Logs of other shapes: KuaiRand's official format, a MovieLens-like log by a mapping, and what is refused."""
+"""Logs of other shapes: KuaiRand's official format, a MovieLens-like log by a mapping.
+
+And what is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Paths are names: what DuckDB, Spark and fsspec take for patterns or addresses is read as it stands."""
+"""Paths are names: what DuckDB.
+
+Spark and fsspec take for patterns or addresses is read as it stands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bad days that keep the contract: each is found, named, and stopped where the configuration says so."""
+"""Bad days that keep the contract.
+
+Each is found, named, and stopped where the configuration says so.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def flipped(table: pa.Table) -> pa.Table:
 
 
 def clickier(table: pa.Table) -> pa.Table:
-    """Every fifth impression that was not clicked is."""
+    """Return every fifth impression that was not clicked is."""
     click = table["click"].to_numpy().copy()
     click[::5] = 1
     return replaced(table, "click", pa.array(click))
@@ -164,7 +167,7 @@ def test_the_stability_index_is_zero_for_equal_shares_symmetric_and_never_negati
 
 
 def drawn(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Sample:
-    """A day as its profile keeps it."""
+    """Return a day as its profile keeps it."""
     found = rng.multinomial(rows, chance / chance.sum())
     top = np.argsort(-found, kind="stable")[:TOP_VALUES]
     return Sample({str(i): int(found[i]) for i in top if found[i]}, rows)
@@ -183,7 +186,10 @@ def test_days_of_one_distribution_raise_no_alarm(rows, values, power):
 
 
 def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
-    """The values of a day as its profile keeps them; the i-th value has the same hash on every day."""
+    """Return the values of a day as its profile keeps them.
+
+    The i-th value has the same hash on every day.
+    """
     of_value = np.random.default_rng(7).integers(0, HASHES - 1, len(chance), np.uint64).tolist()
     found = rng.multinomial(rows, chance / chance.sum())
     lowest = sorted((of_value[i], int(n)) for i, n in enumerate(found) if n)[:HASHED_VALUES]
@@ -217,7 +223,10 @@ def test_the_share_of_new_values_is_known_of_many_as_of_few(values, share):
 
 @pytest.mark.parametrize("values", [300, 5_000])
 def test_a_day_whose_many_values_are_all_new_is_told(config, tmp_path, values):
-    """5,000 creatives a day, each of which is rare, and one day others: no value is frequent enough for the index."""
+    """5,000 creatives a day, each of which is rare, and one day others.
+
+    No value is frequent enough for the index.
+    """
     rng = np.random.default_rng(3)
     root = tmp_path / "data"
     days = [DATE + dt.timedelta(days=n) for n in range(5)]
@@ -243,7 +252,10 @@ def test_a_day_whose_many_values_are_all_new_is_told(config, tmp_path, values):
 
 
 def test_what_sampling_alone_makes_is_taken_off():
-    """Twenty even values, 400 rows against 400: the index's mean is 19 (1/400 + 1/400) = 0.095, and none of it is left."""
+    """Twenty even values, 400 rows against 400.
+
+    The index's mean is 19 (1/400 + 1/400) = 0.095, and none of it is left.
+    """
     chance, left, raw = np.ones(20), [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,7 @@
-"""One typed reading: a logical day gives the same prepared bytes, whoever wrote it, in whichever types and parts."""
+"""One typed reading: a logical day gives the same prepared bytes, whoever wrote it.
+
+In whichever types and parts.
+"""
 
 from __future__ import annotations
 
@@ -140,9 +143,11 @@ WAYS: dict[str, Writer] = {
     "shuffled": shuffled,
     "null in one part": null_in_one_part,
     "DuckDB": by_duckdb("*"),
-    "DuckDB narrow": by_duckdb("* REPLACE (category::UTINYINT AS category, price::DECIMAL(6, 1) AS price, "
-                               "brand::ENUM ('b0', 'b1', 'b2') AS brand, born::VARCHAR AS born)"),
-    "DuckDB wide": by_duckdb("* REPLACE (category::UBIGINT AS category, tags::DECIMAL(20, 0)[] AS tags)"),
+    "DuckDB narrow": by_duckdb("* REPLACE (category::UTINYINT AS category, price::DECIMAL(6, 1) AS "
+                               "price, brand::ENUM ('b0', 'b1', 'b2') AS brand, born::VARCHAR AS "
+                               "born)"),
+    "DuckDB wide": by_duckdb("* REPLACE (category::UBIGINT AS category, tags::DECIMAL(20, 0)[] AS "
+                             "tags)"),
     "polars": by_polars,
     "pandas": by_pandas,
 }  # fmt: skip
@@ -181,7 +186,8 @@ REFUSED = {  # what is declared otherwise: columns, words of the sentence
     "milliseconds": ({"ts": pa.timestamp("ms", "UTC")}, r"timestamp\[us, tz=UTC\], found timestamp\[ms, tz=UTC\]; write"),
     "no zone": ({"ts": pa.timestamp("us")}, r"found timestamp\[us\]; write"),
     "wide label": ({"click": pa.int64()}, "expected int8, found int64; write"),
-    "binary text": ({"brand": pa.binary()}, "column brand: expected an integer, text, boolean or date, found binary"),
+    "binary text": ({"brand": pa.binary()}, "column brand: expected an integer, text, boolean or "
+                                            "date, found binary"),
     "text for a number": ({"price": pa.string()}, "column price: expected a number, found string"),
 }  # fmt: skip
 
@@ -235,7 +241,10 @@ def test_a_column_has_one_type_on_all_days_and_in_both_domains(tmp_path):
 
 
 def test_a_day_of_nulls_is_read_with_days_of_values(tmp_path):
-    """In the window first and last, of every kind of feature; a vocabulary and batches come of it."""
+    """In the window first and last, of every kind of feature.
+
+    A vocabulary and batches come of it.
+    """
     names = ("category", "brand", "flag", "born", "tags", "words", "price")
 
     def change(table: pa.Table, domain: str, day: int) -> pa.Table:
@@ -274,7 +283,8 @@ BAD_VALUES = {
     "a float that merges ids": ("category", pa.array([2.0**24 + 2] + [1.0] * 59, pa.float32()), "category"),
     "infinity": ("price", pa.array([float("inf")] + [1.0] * 59), "price: expected finite numbers"),
     "beyond float32, decimal of 256 bits": ("price", pa.array([Decimal(10) ** 40] + [Decimal(1)] * 59, pa.decimal256(60, 2)), "price: expected finite"),
-    "beyond float32": ("price", pa.array([1e39] + [1.0] * 59), "price: expected finite numbers within float32"),
+    "beyond float32": ("price", pa.array([1e39] + [1.0] * 59), "price: expected finite numbers "
+                                                               "within float32"),
 }  # fmt: skip
 
 

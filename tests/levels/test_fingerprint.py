@@ -1,4 +1,7 @@
-"""Fingerprints by declaration: formulas, algorithms and imports count; comments, docstrings and layout do not."""
+"""Fingerprints by declaration: formulas, algorithms and imports count.
+
+Comments, docstrings and layout do not.
+"""
 
 from __future__ import annotations
 

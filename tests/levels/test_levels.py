@@ -196,7 +196,10 @@ def test_a_chain_that_missed_more_days_than_its_window_is_refused_or_says_what_i
 def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_it(
     config, tmp_path
 ):
-    """Defaults of CPM and of snapshots: it goes on from the day before, each day with what it knew."""
+    """Defaults of CPM and of snapshots.
+
+    It goes on from the day before, each day with what it knew.
+    """
     shipped = config.model_copy(update={"snapshots": Snapshots(count=1, stride_days=7)})
     refresh = Cpm(batch_size=128)
     assert (refresh.refresh, shipped.snapshots.point_in_time) == ("incremental", True)

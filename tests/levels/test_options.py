@@ -40,7 +40,7 @@ AGGREGATIONS = (
 
 
 def changed(config: Config, **sections: dict) -> Config:
-    """The configuration with some settings changed, validated again."""
+    """Return the configuration with some settings changed, validated again."""
     raw = config.model_dump()
     for section, values in sections.items():
         raw[section] |= values

@@ -1,4 +1,7 @@
-"""Each day of training is given the TPM snapshots that were known the day before, as serving would."""
+"""Each day of training is given the TPM snapshots that were known the day before.
+
+As serving would.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ FIRST, LAST = dt.date(2026, 3, 1), dt.date(2026, 3, 12)
 
 
 def drawn_by_coin(root: Path) -> None:
-    """Six impressions a user and day, all clicked or none: the day's label can be remembered, and not foretold."""
+    """Six impressions a user and day, all clicked or none.
+
+    The day's label can be remembered, and not foretold.
+    """
     draw = random.Random(1)  # noqa: S311  # coins, no secrets
     for domain in ("natural", "ads"):
         for date in window(LAST, (LAST - FIRST).days + 1):
@@ -113,7 +119,10 @@ def network_of(steps: CpmSteps | ActrSteps) -> tuple[CtrNet, dict]:
 
 
 def test_a_past_day_is_trained_with_the_very_vectors_that_served_it(weekly):
-    """What CPM of DATE gives an impression of day t, and what CPM of the day before t serves it with."""
+    """What CPM of DATE gives an impression of day t.
+
+    And what CPM of the day before t serves it with.
+    """
     config, store = weekly
     request = Request(config, store, DATE)
     plan = CpmSteps(request).plan()

@@ -1,4 +1,7 @@
-"""What a refusal tells to type makes what was missing: the remedies are followed until the command runs."""
+"""What a refusal tells to type makes what was missing.
+
+The remedies are followed until the command runs.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def run(config: Path, store: Path, arguments: list[str]) -> None:
 
 
 def remedy_of(error: EcdctrError) -> list[str]:
-    """The arguments of the command that a refusal tells to type."""
+    """Return the arguments of the command that a refusal tells to type."""
     told = re.search(r"ecdctr (train [^;]*)", str(error))
     assert told, f"no command in: {error}"
     return shlex.split(told[1])

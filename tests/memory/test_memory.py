@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def write_log(root: Path, rng: np.random.Generator, strings: bool) -> list[Row]:
-    """A few users and items over DAYS with days that lack; a category may be unknown."""
+    """Return a few users and items over DAYS with days that lack; a category may be unknown."""
     log: list[Row] = []
     for date in DAYS:
         for domain in DOMAINS:
@@ -91,7 +91,7 @@ def config_of(folder: Path, memory: Memory = MEMORY) -> Config:
 
 
 def by_hand(log: list[Row], row: Row, date: dt.date, memory: Memory) -> dict[str, float]:
-    """What the columns of an impression have to say, from the whole log."""
+    """Return what the columns of an impression have to say, from the whole log."""
     table = date - dt.timedelta(days=1)
     while table.weekday() != memory.weekday:
         table -= dt.timedelta(days=1)

@@ -1,4 +1,7 @@
-"""The long part of memory in the store: made with TPM's versions, verified and removed like them."""
+"""The long part of memory in the store.
+
+Made with TPM's versions, verified and removed like them.
+"""
 
 from __future__ import annotations
 

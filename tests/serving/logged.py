@@ -15,7 +15,10 @@ from ecdctr.serving.selftest import Impressions, request_of
 
 
 def logged_requests(config: Config, date: dt.date) -> list[dict[str, Any]]:
-    """One for each ads impression of a day, in the order of its examples, with its day's prior."""
+    """Return one for each ads impression of a day, in the order of its examples.
+
+    With its day's prior.
+    """
     log = read_log(config)
     rows = sorted(log["ads", date], key=lambda row: (row["ts"], row["user_id"], row["item_id"]))
     examples = pq.read_table(prepare(config, "ads", [date])[0].path, partitioning=None)
@@ -24,7 +27,7 @@ def logged_requests(config: Config, date: dt.date) -> list[dict[str, Any]]:
 
 
 def read_log(config: Config) -> Impressions:
-    """All impressions of both domains, times in microseconds."""
+    """Return all impressions of both domains, times in microseconds."""
     log: Impressions = {}
     for domain in DOMAINS:
         for day in open_impressions(config.data.root).dates(domain):

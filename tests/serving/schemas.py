@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 
 def of_schema(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Values that a schema allows, as far as ours go."""
+    """Return values that a schema allows, as far as ours go."""
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     low, high = schema.get("minimum"), schema.get("maximum")
     whole = st.integers(low, high) if low is None or float(low).is_integer() else st.nothing()

@@ -52,7 +52,7 @@ NEXT = DATE + dt.timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def exported(config, tmp_path_factory):
-    """A bundle of an A-CTR with snapshots, its store and its version."""
+    """Return a bundle of an A-CTR with snapshots, its store and its version."""
     folder = tmp_path_factory.mktemp("serving")
     store = Store(folder / "store")
     for days in (7, 0):

@@ -1,4 +1,7 @@
-"""What a request may hold: the rules, request.schema.json made of them, and JSON that says one thing."""
+"""What a request may hold: the rules, request.schema.json made of them.
+
+And JSON that says one thing.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +124,8 @@ BASE: dict[str, Any] = {"ts": 1767225600, "candidates": [{"item_id": "a"}, {"ite
         ({"user": {"city": ["a"]}}, "user.city: expected a string, found a list"),
         ({"user": []}, "user: expected an object of features, found a list"),
         ({"context": None}, "context: expected an object of features, found null"),
-        ({"context": {"slot": 2**63}}, "context.slot: expected an integer of 64 bits, found 9223372036854775808"),
+        ({"context": {"slot": 2**63}}, "context.slot: expected an integer of 64 bits, found "
+                                       "9223372036854775808"),
         ({"user_id": "7"}, "user_id: expected an integer of 64 bits, found '7'"),
         ({"user_id": 7.5}, "user_id: expected an integer of 64 bits, found 7.5"),
         ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),

@@ -63,7 +63,7 @@ def requests(config) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def running(service: Service, *background: Any) -> Iterator[int]:
-    """The service on a free port; yields the port."""
+    """Yield the service on a free port; yields the port."""
     settings = uvicorn.Config(
         build_app(service, list(background)), host="127.0.0.1", port=0, log_level="error"
     )

@@ -84,7 +84,10 @@ class Encoder(Scorer):
 
 @st.composite
 def impressions(draw: st.DrawFn, days: int, named: Any) -> Impressions:
-    """Both domains, the day itself and up to `days` before it; ids and categories from a few values."""
+    """Return both domains, the day itself and up to `days` before it.
+
+    Ids and categories from a few values.
+    """
     few = st.integers(0, 3)
     log: Impressions = {}
     seen = set()
@@ -108,7 +111,7 @@ def impressions(draw: st.DrawFn, days: int, named: Any) -> Impressions:
 def in_bundle(
     scorer: Scorer, inputs: Inputs, vocabularies: dict[str, Vocabulary], array: str, rows: Any
 ) -> Any:
-    """Rows of the trainer's tables as rows of the bundle's, which lie in another order."""
+    """Return rows of the trainer's tables as rows of the bundle's, which lie in another order."""
     columns = {
         "ids": inputs.fields,
         "multi": [name for name, width in inputs.multi for _ in range(width)],

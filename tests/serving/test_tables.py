@@ -21,7 +21,7 @@ NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3)
 
 
 def written(ids: Any, kind: Kind) -> tuple[Ids, list[int]]:
-    """Ids as a bundle has them, and the row of the vocabulary at each place."""
+    """Return ids as a bundle has them, and the row of the vocabulary at each place."""
     with tempfile.TemporaryDirectory() as folder:
         given_ids = ids if kind == "string" else np.array(ids, np.int64)
         order = write_ids(Path(folder), "x", given_ids)
@@ -65,7 +65,10 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch):
 
 
 def table(folder: Path, vectors: np.ndarray, precision: tables.Precision) -> Table:
-    """Ids 10, 20, …, the last one first, with their vectors [n + 1, 5]; row 0 is of unknown ids."""
+    """Return ids 10, 20, …, the last one first, with their vectors [n + 1, 5].
+
+    Row 0 is of unknown ids.
+    """
     ids = np.arange(len(vectors) - 1, 0, -1, dtype=np.int64) * 10
     order = write_ids(folder, "x", ids)
     split = np.cumsum(PARTS)[:-1]

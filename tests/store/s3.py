@@ -67,11 +67,11 @@ class S3Server:
         return answer
 
     def new_url(self) -> str:
-        """A prefix that nobody has used."""
+        """Return a prefix that nobody has used."""
         return f"s3://{BUCKET}/store-{next(self.numbers)}"
 
     def objects(self, url: str) -> dict[str, int]:
-        """What lies under a URL: key and size."""
+        """Return what lies under a URL: key and size."""
         prefix = url.removeprefix(f"s3://{BUCKET}/") + "/"
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return {
@@ -89,7 +89,7 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """A server for the block, with the environment that leads to it."""
+    """Yield a server for the block, with the environment that leads to it."""
     server = S3Server()
     before = dict(os.environ)
     os.environ.update(server.environment)

@@ -1,8 +1,9 @@
-"""A process that dies, a disk that is full, a file that is damaged: nothing partial is seen, nothing finished is lost.
+"""A process that dies, a disk that is full, a file that is damaged.
 
-Kills are enumerated: a run in a child process is killed with SIGKILL before its first change of a file, before its
-second, and so on until one gets through. Python's audit events name these changes (open for writing, rename, link,
-remove, mkdir), whichever module makes them.
+Nothing partial is seen, nothing finished is lost. Kills are enumerated: a run in a child process is
+killed with SIGKILL before its first change of a file, before its second, and so on until one gets
+through. Python's audit events name these changes (open for writing, rename, link, remove, mkdir),
+whichever module makes them.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def killed_at(root: str, count: int, work: Callable[..., Any], *arguments: Any) 
 
 
 def dies(root: Path, count: int, work: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether the work died before its count-th change; else it has ended well."""
+    """Tell whether the work died before its count-th change; else it has ended well."""
     child = FORKED.Process(target=killed_at, args=(str(root), count, work, *arguments))
     child.start()
     child.join()
@@ -97,13 +98,16 @@ def prepare_ads(config: Config) -> None:
 
 @pytest.fixture(scope="module")
 def small(config: Config) -> Config:
-    """A-CTR over two days, saving its progress whenever it may."""
+    """Return A-CTR over two days, saving its progress whenever it may."""
     return changed(config, "actr", window_days=2, batch_size=8, checkpoint_seconds=0)
 
 
 @pytest.fixture(scope="module")
 def parents(small: Config, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with the TPM and the CPM that A-CTR needs, and A-CTR as an undisturbed run makes it in `actr`."""
+    """Return a store with the TPM and the CPM that A-CTR needs.
+
+    And A-CTR as an undisturbed run makes it in `actr`.
+    """
     store = Store(tmp_path_factory.mktemp("faults") / "store")
     train_tpm(Request(small, store, DATE))
     train_cpm(Request(small, store, DATE))
@@ -165,7 +169,10 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("stop_at", [1, 2, 4])
 def test_a_training_goes_on_at_the_exact_step(small, parents, tmp_path, monkeypatch, stop_at):
-    """Small chunks and two epochs, so that it stops inside a chunk, at its edge, and in the second epoch."""
+    """Small chunks and two epochs, so that it stops inside a chunk, at its edge.
+
+    And in the second epoch.
+    """
     config = changed(small, "actr", epochs=2, chunk_rows=1024, batch_size=16)
     store, undisturbed = Store(tmp_path / "store"), Store(tmp_path / "undisturbed")
     for each in (store, undisturbed):
@@ -290,7 +297,10 @@ def test_a_clock_that_was_moved_back_changes_no_resolve_and_no_alias(
 
 
 def test_a_full_disk_is_one_sentence_and_publishes_nothing(small, parents, tmp_path, monkeypatch):
-    """The kernel's own refusal, on a disk of two megabytes; where no disk can be mounted, from the file operations."""
+    """The kernel's own refusal, on a disk of two megabytes.
+
+    Where no disk can be mounted, from the file operations.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

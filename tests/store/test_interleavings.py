@@ -1,10 +1,12 @@
-"""Publish, promote, roll back, gate, gc, evaluate and deliver again, in any order and in the middle of each other.
+"""Publish, promote, roll back, gate, gc, evaluate and deliver again.
 
-A day is delivered again also while its examples are prepared, by the code that keeps them.
+In any order and in the middle of each other. A day is delivered again also while its examples are
+prepared, by the code that keeps them.
 
-Whatever happens, no alias points at a version that is not there, and every verdict is what the data that it names says:
-it is computed again from that data alone. ECDCTR_INTERLEAVINGS=2000 runs as many on a folder and on a bucket; the
-default is few. Versions and evaluations are made up (a model would take seconds), what stores and judges them is real.
+Whatever happens, no alias points at a version that is not there, and every verdict is what the data
+that it names says: it is computed again from that data alone. ECDCTR_INTERLEAVINGS=2000 runs as
+many on a folder and on a bucket; the default is few. Versions and evaluations are made up (a model
+would take seconds), what stores and judges them is real.
 """
 
 from __future__ import annotations
@@ -82,7 +84,10 @@ def seen_by(ref: Ref, date: dt.date, delivery: int) -> tuple[np.ndarray, np.ndar
 
 
 class World:
-    """Days that are delivered again, and processes that work on one store, one in the middle of another."""
+    """Days that are delivered again, and processes that work on one store.
+
+    One in the middle of another.
+    """
 
     def __init__(self, config: Config, open_store: Callable[[], Store], prepared: Path) -> None:
         self.config, self.open, self.prepared = config, open_store, prepared
@@ -97,7 +102,10 @@ class World:
 
     @settled
     def examples(self, date: dt.date) -> tuple[str, int]:
-        """A day's examples, kept as preparation keeps them: their name, and the delivery that was read."""
+        """Return a day's examples, kept as preparation keeps them.
+
+        Their name, and the delivery that was read.
+        """
         name = self.fingerprint(None, None, date).fingerprint
 
         def read(target: Path) -> None:
@@ -113,7 +121,10 @@ class World:
         return name, int((self.prepared / name).read_text())
 
     def evaluate(self, config: Config, store: Store, ref: Ref, date: dt.date) -> None:
-        """In place of a model on the day's examples; raises StoreError for a version that is not there."""
+        """In place of a model on the day's examples.
+
+        Raises StoreError for a version that is not there.
+        """
         if date <= ref.date:
             raise StoreError("leakage")
         name, delivery = self.examples(date)
@@ -185,12 +196,15 @@ class World:
 
 
 def all_days(_: Config, __: str, after: dt.date, until: dt.date, most: int) -> list[dt.date]:
-    """All days are there; in place of whole_days."""
+    """Return all days are there; in place of whole_days."""
     return [date for date in DATES if after < date <= until][-most:]
 
 
 class Interrupted:
-    """A process's storage, in whose calls others get in between; not while it is alone by the store's own lock."""
+    """A process's storage, in whose calls others get in between.
+
+    Not while it is alone by the store's own lock.
+    """
 
     def __init__(self, storage: Any, interrupts: dict[int, Callable[[], None]]) -> None:
         self._storage, self._interrupts, self._calls, self._alone = storage, interrupts, 0, False
@@ -227,7 +241,10 @@ class Interrupted:
 
 
 def check(world: World, store: Store) -> None:
-    """No alias on a missing version; examples, evaluations and verdicts are of the data that they name."""
+    """No alias on a missing version.
+
+    Examples, evaluations and verdicts are of the data that they name.
+    """
     for path in world.prepared.iterdir():
         assert path.name.endswith(f"#{path.read_text()}")
     for record in store.alias_history("serving")[-1:]:
@@ -254,7 +271,10 @@ def check(world: World, store: Store) -> None:
 
 
 def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:
-    """The verdict from the deliveries that it names, by numpy alone where the gate uses what is stored."""
+    """Return the verdict from the deliveries that it names.
+
+    By numpy alone where the gate uses what is stored.
+    """
     if verdict["champion"] is None:
         return Outcome.FIRST
     champion = Ref(
@@ -286,7 +306,7 @@ def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:
 
 @pytest.fixture
 def cheap(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A gate that needs few users; a disk that need not be waited for."""
+    """Return a gate that needs few users; a disk that need not be waited for."""
     monkeypatch.setattr(durable, "sync", lambda _: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(gates, "whole_days", all_days)
@@ -318,7 +338,7 @@ STEPS = st.lists(STEP, min_size=4, max_size=12)
 
 
 def on(storage: Any) -> Store:
-    """A store as a process of its own has it."""
+    """Return a store as a process of its own has it."""
     store = Store.__new__(Store)
     store.storage = storage
     return store

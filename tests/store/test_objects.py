@@ -1,4 +1,7 @@
-"""The store on object storage: what conditional writes promise, when servers lag, lie, lose or are killed."""
+"""The store on object storage.
+
+What conditional writes promise, when servers lag, lie, lose or are killed.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +203,10 @@ def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
 
 
 class Lossy:
-    """Requests whose answer gets lost: what was asked for is done, and whoever asked tries again and hears otherwise."""
+    """Requests whose answer gets lost.
+
+    What was asked for is done, and whoever asked tries again and hears otherwise.
+    """
 
     def __init__(self) -> None:
         self.put, self.lost = obstore.put, 0

@@ -1,4 +1,7 @@
-"""`store gc`: what may go, what must stay, and what a reader, a rollback and the next number see afterwards."""
+"""`store gc`: what may go, what must stay, and what a reader.
+
+A rollback and the next number see afterwards.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def publish(
 
 
 def history(store: Store, days: int) -> list[Ref]:
-    """Weekly TPM, daily CPM with the three newest TPMs that goes on from the day before, daily A-CTR that serves."""
+    """Weekly TPM, daily CPM with the three newest TPMs that goes on from the day before.
+
+    Daily A-CTR that serves.
+    """
     tpms: list[Ref] = []
     cpm: list[Ref] = []
     serving = []

@@ -1,8 +1,9 @@
-"""Many runs with random faults end where the same runs without faults end. ./run soak makes 200 of them.
+"""Many runs with random faults end where the same runs without faults end.
 
-A run is what a DAG does for a level and a day: prepare, train, evaluate, gate. Each step may be killed before a random
-change of a file, or run twice at once; a byte of a random version may be flipped, which verify must name before it is
-put right. What was killed is run again, as Airflow does.
+./run soak makes 200 of them. A run is what a DAG does for a level and a day: prepare, train,
+evaluate, gate. Each step may be killed before a random change of a file, or run twice at once; a
+byte of a random version may be flipped, which verify must name before it is put right. What was
+killed is run again, as Airflow does.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class Run(NamedTuple):
 
 
 def planned(count: int, rng: random.Random) -> list[Run]:
-    """Day by day TPM (weekly), CPM and A-CTR, two experiments beside, and now and then a past run once more."""
+    """Day by day TPM (weekly), CPM and A-CTR, two experiments beside.
+
+    And now and then a past run once more.
+    """
     runs: list[Run] = []
     days = [FIRST + dt.timedelta(days=i) for i in range(DAYS)]
     for day in days:
@@ -135,7 +139,10 @@ def flip_and_mend(root: Path, rng: random.Random) -> None:
 
 
 def resolved(root: Path) -> dict[str, Any]:
-    """Every resolve of every experiment, level and day, with the hashes of what it resolves to; and what serves."""
+    """Return every resolve of every experiment, level and day.
+
+    With the hashes of what it resolves to; and what serves.
+    """
     store, found = Store(root), {}
     for experiment in ("production", "chain", "no-tpm"):
         for level in TRAIN:

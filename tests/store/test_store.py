@@ -27,7 +27,7 @@ DAY = dt.date(2026, 1, 10)
 
 @pytest.fixture
 def store(any_store: Store) -> Store:
-    """What a store promises holds in a folder and on object storage."""
+    """Return what a store promises holds in a folder and on object storage."""
     return any_store
 
 
@@ -149,7 +149,10 @@ def test_a_record_that_is_there_is_not_written_again_and_an_older_state_is_not_b
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_crash_while_a_folder_is_replaced_leaves_the_old_one_or_the_new_one(tmp_path, plain):
-    """`plain`: from a store that has no links yet, where the one moment of the change is left out."""
+    """`plain`: from a store that has no links yet.
+
+    Where the one moment of the change is left out.
+    """
     for crash_at in range(40):
         store = Store(tmp_path / f"{plain}{crash_at}")
         if plain:
@@ -258,7 +261,10 @@ def test_no_crash_between_two_requests_shows_a_partial_or_future_version(s3, ste
 def _crash_and_look(
     store: Store, steps: list[tuple[int, str, str, int]], operations: list[tuple[Any, str]]
 ) -> None:
-    """Publish again and again, each time dying before some operation; whatever is there then must be whole."""
+    """Publish again and again, each time dying before some operation.
+
+    Whatever is there then must be whole.
+    """
     for offset, fingerprint, experiment, crash_at in steps:
         with pytest.MonkeyPatch.context() as patch:
             left = [crash_at]

@@ -95,7 +95,8 @@ def test_rows_that_share_a_cpm_train_it_once(finished):
     store = study.store(1)
     versions = [ref for name in store.experiments() for ref in store.versions(name, "cpm")]
     dates = sorted(str(ref.date) for ref in versions)
-    # daily for full, every second day for full@2, the first day of the chain for continue, all days for incremental
+    # daily for full, every second day for full@2, the first day of the chain for continue, all days
+    # for incremental
     others = ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
     assert dates == sorted(["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23", *others])
 

@@ -1,4 +1,7 @@
-"""Floors: what an afternoon reaches is measured on the same impressions, and a page says who is below."""
+"""Floors: what an afternoon reaches is measured on the same impressions.
+
+And a page says who is below.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The forgetting matrix and its measures: against brute force, on matrices whose answer is known, and end to end."""
+"""The forgetting matrix and its measures.
+
+Against brute force, on matrices whose answer is known, and end to end.
+"""
 
 from __future__ import annotations
 
@@ -278,7 +281,10 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     text = (REPOSITORY / "configs" / "tiny.yaml").read_text()
     config.write_text(
         text
-        + "  broken: {snapshots: {count: 0}, actr: {init: none, carry_optimizer: true, policy: continue}}\n"
+        + (
+            "  broken: {snapshots: {count: 0}, actr: {init: none, carry_optimizer: true, policy: "
+            "continue}}\n"
+        )
     )
     store = tmp_path / "store"
     command = [

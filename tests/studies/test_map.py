@@ -1,4 +1,7 @@
-"""The map: cells that share what they share, results that are kept, a page of what was measured, a log's place."""
+"""The map: cells that share what they share, results that are kept, a page of what was measured.
+
+A log's place.
+"""
 
 from __future__ import annotations
 

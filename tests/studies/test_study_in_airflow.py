@@ -1,4 +1,7 @@
-"""The plan of ecdctr_forgetting: what is refused, what is left to do, what is collected when a variant is not whole."""
+"""The plan of ecdctr_forgetting.
+
+What is refused, what is left to do, what is collected when a variant is not whole.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def form(**values: Any) -> dict[str, Any]:
 
 
 def trained(store: Store, model: Planned) -> Ref:
-    """A version as the planned run would publish it."""
+    """Return a version as the planned run would publish it."""
     made = manifest(model.date, f"{model}", model.experiment, model.level)
     with store.staging() as folder:
         (folder / "a").write_text("weights")
@@ -54,7 +57,7 @@ def trained(store: Store, model: Planned) -> Ref:
 
 
 def basis() -> RowBasis:
-    """What rows on the study's held-out ads rest on, as they lie there now."""
+    """Return what rows on the study's held-out ads rest on, as they lie there now."""
     return row_basis_now(load_settings().config, DAYS, 2)
 
 

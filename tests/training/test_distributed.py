@@ -1,4 +1,7 @@
-"""Several processes train one model: the same numbers as one process, no row lost or read twice, one version."""
+"""Several processes train one model.
+
+The same numbers as one process, no row lost or read twice, one version.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def weights(store: Path, ref: str) -> dict[str, Any]:
 
 
 def alone(config: Path, store: Path, level: str) -> Outcome:
-    """A training in this process."""
+    """Return a training in this process."""
     train = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
     return train(Request(load_config(config), Store(store), DATE))
 
@@ -125,8 +128,8 @@ def test_shards_that_do_not_match_the_processes_are_refused_in_one_sentence(conf
     )
     lines = [line for line in said.splitlines() if line.startswith("ecdctr: ")]
     assert lines == [
-        "ecdctr: tpm.shards is 2, but 3 processes train together, and each takes as many shards as the others; "
-        "set tpm.shards to a multiple of 3, or start fewer processes."
+        "ecdctr: tpm.shards is 2, but 3 processes train together, and each takes as many shards as "
+        "the others; set tpm.shards to a multiple of 3, or start fewer processes."
     ]
     assert "Traceback" not in said
     assert Store(tmp_path).versions("production", "tpm") == []
@@ -241,7 +244,10 @@ def test_the_others_wait_for_the_first_however_long_it_prepares_and_end_when_it_
 
 
 def test_vocabularies_are_built_within_the_configured_memory(config, tmp_path):
-    """A million ids within a megabyte: DuckDB says that it cannot, instead of taking what it likes."""
+    """A million ids within a megabyte.
+
+    DuckDB says that it cannot, instead of taking what it likes.
+    """
     path = tmp_path / "many.parquet"
     pq.write_table(pa.table({"user_id": np.arange(1_000_000)}), path)
     loaded = load_config(config)

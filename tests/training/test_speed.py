@@ -1,6 +1,7 @@
-"""Guards of speed: ratios measured in one run on this machine, never seconds; a failure prints the table.
+"""Guards of speed: ratios measured in one run on this machine, never seconds.
 
-The limits are far below what docs/performance.md reports, so that only a real loss fails, not a busy machine.
+A failure prints the table. The limits are far below what docs/performance.md reports, so that only
+a real loss fails, not a busy machine.
 """
 
 from __future__ import annotations

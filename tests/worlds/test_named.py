@@ -1,4 +1,7 @@
-"""Worlds as files: the packaged ones stay what they were, changes are typed, mistakes are one sentence."""
+"""Worlds as files: the packaged ones stay what they were, changes are typed.
+
+Mistakes are one sentence.
+"""
 
 from __future__ import annotations
 
