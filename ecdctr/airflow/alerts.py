@@ -106,7 +106,7 @@ def tell(text: str) -> None:
 @retry(
     retry=retry_if_exception_type(httpx.TransportError),
     stop=stop_after_attempt(TRIES),
-    wait=wait_exponential_jitter(initial=0.2, max=2),
+    wait=wait_exponential_jitter(multiplier=0.2, max=2),
     reraise=True,
 )
 def _send(url: str, text: str) -> None:

@@ -133,7 +133,7 @@ class Api:
         retrying = Retrying(
             retry=retry_if_exception_type((httpx.TransportError, ServerError)),
             stop=stop_after_delay(self.patience),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
             before_sleep=check,
             reraise=True,
         )

@@ -98,9 +98,12 @@ class ProcessOperator(BaseOperator):
             )
             assert self._process.stdout is not None  # noqa: S101
             last = ""
-            for line in self._process.stdout:
-                last = line.rstrip() or last
-                self.log.info("%s", line.rstrip())
+            with (
+                self._process.stdout as output
+            ):  # not the process: a task that is stopped must not wait for it
+                for line in output:
+                    last = line.rstrip() or last
+                    self.log.info("%s", line.rstrip())
             code = self._process.wait()
             if code < 0 or code == KILLED:
                 raise RuntimeError(
