@@ -29,6 +29,8 @@ from fuxictr.pytorch.layers import (
 from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss
 
+GPU = 0 if torch.cuda.is_available() else -1  # as ours: a GPU where there is one
+
 
 def feature_map(shape: dict[str, Any], folder: Path) -> FeatureMap:
     """Fields, and the click history with the items' table."""
@@ -55,7 +57,7 @@ class Network(BaseModel):
     """DeepFM, or an MLP over fields and attended history."""
 
     def __init__(self, features: FeatureMap, shape: dict[str, Any], folder: Path) -> None:
-        super().__init__(features, gpu=-1, verbose=0, model_root=str(folder), metrics=["logloss"])
+        super().__init__(features, gpu=GPU, verbose=0, model_root=str(folder), metrics=["logloss"])
         self.embedding_layer = FeatureEmbeddingDict(features, shape["dim"])
         self.reads_history = bool(shape["history"])
         if self.reads_history:

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
-from ecdctr.config import Cpm, Snapshots, Tpm
-from ecdctr.examples.batches import Part, training_batches
+from ecdctr.config import Cpm, Snapshots, Tpm, Training
+from ecdctr.examples.batches import CPU, Part, training_batches
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.optimizers import Optimizers
@@ -69,8 +69,10 @@ def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapsh
     }
 
 
-def measure(name: str, precision: str, snapshots: int = 0) -> Row:
-    """Return a shape's step against its floor.
+def step_of(
+    name: str, precision: str, snapshots: int = 0, device: torch.device = CPU
+) -> tuple[Callable[[], None], Training]:
+    """A shape's step on a batch that is there already, and its settings.
 
     With snapshots as CPM has it, in its batch size and on its one thread.
     """
@@ -82,7 +84,7 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
         )
     torch.set_num_threads(settings.threads)
     rows = {field: vocabulary.rows for field, vocabulary in vocabularies.items()}
-    model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, snapshots)).train()
+    model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, snapshots)).to(device).train()
     optimizers = Optimizers(model, settings)
     parts = [Part(FOLDER / "train.parquet", "ads")]
     batch = next(
@@ -91,13 +93,19 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
                 parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1
             )
         )
-    )
+    ).to(device)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = model(batch)
         optimizers.step(nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label))
 
+    return step, settings
+
+
+def measure(name: str, precision: str, snapshots: int = 0) -> Row:
+    """A shape's step against its floor."""
+    step, settings = step_of(name, precision, snapshots)
     with Recorder() as recorder:
         step()
 

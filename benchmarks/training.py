@@ -130,12 +130,12 @@ def ours(name: str, precision: str) -> dict[str, float]:
     model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1)
     parts = [Part(FOLDER / "train.parquet", "ads")]
     done = fit(Job(model, config.cpm, inputs, vocabularies, parts, seed=1))
-    labels, scores = [], []
+    labels, scores, device = [], [], next(model.parameters()).device
     with torch.inference_mode():
         for table in read_chunks([Part(FOLDER / "test.parquet", "ads")], inputs.columns, 10_000):
-            batch = encode(table, inputs, vocabularies)
-            labels.append(batch.label.numpy())
-            scores.append(torch.sigmoid(model(batch)).numpy())
+            batch = encode(table, inputs, vocabularies).to(device)
+            labels.append(batch.label.cpu().numpy())
+            scores.append(torch.sigmoid(model(batch)).cpu().numpy())
     loss = log_loss(np.concatenate(labels), np.concatenate(scores).astype(np.float64))
     parameters = sum(p.numel() for p in model.parameters())
     assert done.samples == TRAIN

@@ -1,0 +1,152 @@
+"""Training on a GPU: an epoch against FuxiCTR on the same GPU, and how near a step comes to what the GPU can do.
+
+The epoch reads Parquet, as in benchmarks/training.py. The step has its batch on the GPU; its products are set against
+a large product in the same precision, the bytes that it moves against a large copy, both measured here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import Row, Timing, report
+from benchmarks.step import step_of
+from benchmarks.training import SHAPES, TRAIN, compare, install_peers, write
+
+REPEATS, STEPS = 5, 50
+GATHERS = ("embedding", "index_select", "index", "gather")
+SCATTERS = ("index_copy_", "index_add_", "scatter_add_", "index_put_", "embedding_dense_backward")
+
+
+class Cost(NamedTuple):
+    """What a step multiplies and moves: floating point operations of its products, bytes read and written."""
+
+    flops: int
+    bytes: int
+
+
+class Meter(TorchDispatchMode):
+    """Adds up the bytes of the operations under it; of a table only the rows that are touched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        made = function(*arguments, **(named or {}))
+        self.bytes += moved(function.overloadpacket.__name__, arguments, made)
+        return made
+
+
+def moved(name: str, arguments: Any, made: Any) -> int:
+    """Bytes that an operation reads and writes; none if it only looks at a tensor in another way."""
+    read, written = list(tensors(arguments)), list(tensors(made))
+    if name in GATHERS:  # rows out of the table, into the result
+        return 2 * size(written) + size(read[1:])
+    if name in SCATTERS:  # rows in, and to their places
+        return 2 * size(read[-1:]) + size(read[1:-1])
+    known = {one.untyped_storage().data_ptr() for one in read}
+    views = all(one.untyped_storage().data_ptr() in known for one in written)
+    if views and not name.endswith("_"):
+        return 0
+    return size(read) + size(written)
+
+
+def tensors(values: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested lists and tuples."""
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from tensors(value)
+
+
+def size(found: list[torch.Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(one.numel() * one.element_size() for one in found)
+
+
+def cost_of(step: Callable[[], None]) -> Cost:
+    """Count one step."""
+    with FlopCounterMode(display=False) as flops, Meter() as meter:
+        step()
+    return Cost(flops.get_total_flops(), meter.bytes)
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Seconds of one call on the GPU, the median of several."""
+    work()
+    found = []
+    for _ in range(STEPS):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - began)
+    return median(found)
+
+
+def limits(precision: str) -> Cost:
+    """What this GPU does in a second: operations of a large product, bytes of a large copy."""
+    square = torch.randn(8192, 8192, device="cuda", dtype=getattr(torch, precision))
+    flat = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    other = torch.empty_like(flat)
+    product = seconds_of(lambda: square @ square)
+    copy = seconds_of(lambda: other.copy_(flat))
+    return Cost(int(2 * 8192**3 / product), int(2 * flat.numel() / copy))
+
+
+def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
+    """A step's share of both limits."""
+    step, settings = step_of(name, precision, snapshots, torch.device("cuda"))
+    seconds, cost, best = seconds_of(step), cost_of(step), limits(precision)
+    work = (
+        f"{name}, {precision}, {settings.batch_size} rows: {settings.batch_size / seconds:,.0f}/s"
+    )
+    least = {"a large product": cost.flops / best.flops, "a large copy": cost.bytes / best.bytes}
+    return [
+        Row(work, against, f"{seconds:.3g} s", f"{floor:.3g} s", floor / seconds)
+        for against, floor in least.items()
+    ]
+
+
+def epoch_rows(name: str) -> list[Row]:
+    """An epoch from Parquet against FuxiCTR on the same GPU."""
+    found = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr"], REPEATS)
+    times = {who: Timing([run["seconds"] for run in runs]) for who, runs in found.items()}
+    theirs = times.pop("fuxictr")
+    return [
+        Row(
+            f"{name}, {who}: {TRAIN / ours.median:,.0f} rows/s", "FuxiCTR", str(ours), str(theirs),
+            theirs.median / ours.median, 2,
+        )
+        for who, ours in times.items()
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure, or say in one sentence that there is no GPU."""
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "./run bench gpu: torch finds no GPU on this machine, so there is nothing to measure. Run it where "
+            "nvidia-smi lists one, with a CUDA build of torch in .venv and .venv-peers."
+        )
+    write()
+    install_peers()
+    rows = [row for name in SHAPES for row in epoch_rows(name)]
+    for precision in ("float32", "bfloat16"):
+        rows += [row for name in SHAPES for row in step_rows(name, precision)]
+        rows += step_rows("din", precision, snapshots=3)  # CPM's
+    report("gpu", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The bench for a GPU, as far as a machine without one can hold it: its refusal, and what it counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.gpu import cost_of, moved
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_bench_for_a_gpu_refuses_in_one_sentence_where_there_is_none():
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("./run bench gpu: torch finds no GPU")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_products_are_counted_as_by_hand():
+    layer, rows = nn.Linear(8, 4, bias=False), torch.randn(16, 8)
+    forward = 2 * 16 * 8 * 4
+    assert cost_of(lambda: layer(rows).sum().backward()).flops == 2 * forward  # and the weights'
+
+
+def test_of_a_table_only_the_rows_that_are_touched_are_counted():
+    table, index, rows = torch.zeros(1000, 4), torch.tensor([1, 5, 7]), torch.ones(3, 4)
+    gathered = cost_of(lambda: table.index_select(0, index)).bytes
+    assert gathered == 2 * 3 * 4 * 4 + 3 * 8  # read, written, and the index
+    assert cost_of(lambda: table.index_copy_(0, index, rows)).bytes == gathered
+
+
+def test_another_view_of_a_tensor_moves_nothing_and_a_sum_in_place_reads_and_writes():
+    tensor = torch.zeros(10, 4)
+    assert cost_of(lambda: tensor.view(4, 10).t()).bytes == 0
+    assert moved("add_", (tensor, tensor), tensor) == 3 * 10 * 4 * 4
