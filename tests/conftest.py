@@ -17,6 +17,19 @@ from tests.store.s3 import S3Server, s3_server
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
 
+# They take longest, longest first: begun last, they would leave the other workers without work
+LONG = (
+    "test_backfill", "test_browser", "test_pods", "test_options", "test_distributed", "test_setup",
+    "test_pipeline", "test_speed", "test_levels", "test_docs", "test_soak", "test_service",
+    "test_objects", "test_memory", "test_ablation", "test_remedies", "test_standalone",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest modules; the others follow in their order."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
