@@ -1,7 +1,8 @@
-"""Training on a GPU: an epoch against FuxiCTR on the same GPU, and how near a step comes to what the GPU can do.
+"""Training on a GPU: an epoch against FuxiCTR on the same GPU.
 
-The epoch reads Parquet, as in benchmarks/training.py. The step has its batch on the GPU; its products are set against
-a large product in the same precision, the bytes that it moves against a large copy, both measured here.
+And how near a step comes to what the GPU can do. The epoch reads Parquet, as in
+benchmarks/training.py. The step has its batch on the GPU; its products are set against a large
+product in the same precision, the bytes that it moves against a large copy, both measured here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ SCATTERS = ("index_copy_", "index_add_", "scatter_add_", "index_put_", "embeddin
 
 
 class Cost(NamedTuple):
-    """What a step multiplies and moves: floating point operations of its products, bytes read and written."""
+    """What a step multiplies and moves.
+
+    Floating point operations of its products, bytes read and written.
+    """
 
     flops: int
     bytes: int
@@ -47,7 +51,10 @@ class Meter(TorchDispatchMode):
 
 
 def moved(name: str, arguments: Any, made: Any) -> int:
-    """Bytes that an operation reads and writes; none if it only looks at a tensor in another way."""
+    """Bytes that an operation reads and writes.
+
+    None if it only looks at a tensor in another way.
+    """
     read, written = list(tensors(arguments)), list(tensors(made))
     if name in GATHERS:  # rows out of the table, into the result
         return 2 * size(written) + size(read[1:])
@@ -61,7 +68,7 @@ def moved(name: str, arguments: Any, made: Any) -> int:
 
 
 def tensors(values: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested lists and tuples."""
+    """Yield every tensor in nested lists and tuples."""
     if isinstance(values, torch.Tensor):
         yield values
     elif isinstance(values, list | tuple):
@@ -82,7 +89,7 @@ def cost_of(step: Callable[[], None]) -> Cost:
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds of one call on the GPU, the median of several."""
+    """Return seconds of one call on the GPU, the median of several."""
     work()
     found = []
     for _ in range(STEPS):
@@ -95,7 +102,10 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 
 def limits(precision: str) -> Cost:
-    """What this GPU does in a second: operations of a large product, bytes of a large copy."""
+    """Return what this GPU does in a second.
+
+    Operations of a large product, bytes of a large copy.
+    """
     square = torch.randn(8192, 8192, device="cuda", dtype=getattr(torch, precision))
     flat = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     other = torch.empty_like(flat)
@@ -105,7 +115,7 @@ def limits(precision: str) -> Cost:
 
 
 def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
-    """A step's share of both limits."""
+    """Return a step's share of both limits."""
     step, settings = step_of(name, precision, snapshots, torch.device("cuda"))
     seconds, cost, best = seconds_of(step), cost_of(step), limits(precision)
     work = (
@@ -119,7 +129,7 @@ def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
 
 
 def epoch_rows(name: str) -> list[Row]:
-    """An epoch from Parquet against FuxiCTR on the same GPU."""
+    """Return an epoch from Parquet against FuxiCTR on the same GPU."""
     found = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr"], REPEATS)
     times = {who: Timing([run["seconds"] for run in runs]) for who, runs in found.items()}
     theirs = times.pop("fuxictr")
@@ -136,8 +146,9 @@ def main() -> None:
     """Measure, or say in one sentence that there is no GPU."""
     if not torch.cuda.is_available():
         raise SystemExit(
-            "./run bench gpu: torch finds no GPU on this machine, so there is nothing to measure. Run it where "
-            "nvidia-smi lists one, with a CUDA build of torch in .venv and .venv-peers."
+            "./run bench gpu: torch finds no GPU on this machine, so there is nothing to measure. "
+            "Run it where nvidia-smi lists one, with a CUDA build of torch in .venv and "
+            ".venv-peers."
         )
     write()
     install_peers()

@@ -44,7 +44,8 @@ def feature_map(shape: dict[str, Any], folder: Path) -> FeatureMap:
         }
     if shape["history"]:
         made.features["history"] = {
-            "source": "", "type": "sequence", "padding_idx": 0, "vocab_size": shape["fields"]["item_id"],
+            "source": "", "type": "sequence", "padding_idx": 0,
+            "vocab_size": shape["fields"]["item_id"],
             "max_len": shape["history"], "share_embedding": "item_id", "feature_encoder": None,
         }  # fmt: skip
     made.labels, made.default_emb_dim = ["click"], shape["dim"]

@@ -72,7 +72,7 @@ def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapsh
 def step_of(
     name: str, precision: str, snapshots: int = 0, device: torch.device = CPU
 ) -> tuple[Callable[[], None], Training]:
-    """A shape's step on a batch that is there already, and its settings.
+    """Return a shape's step on a batch that is there already, and its settings.
 
     With snapshots as CPM has it, in its batch size and on its one thread.
     """
@@ -104,7 +104,7 @@ def step_of(
 
 
 def measure(name: str, precision: str, snapshots: int = 0) -> Row:
-    """A shape's step against its floor."""
+    """Return a shape's step against its floor."""
     step, settings = step_of(name, precision, snapshots)
     with Recorder() as recorder:
         step()

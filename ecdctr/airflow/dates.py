@@ -78,9 +78,9 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
         )
     if getattr(dag_run, "run_type", None) == "backfill" and not dag_run.conf:
         raise ConfigError(
-            "This backfill brought no parameters: it would train into 'production' whatever its form said. In the "
-            "form tick 'Override parameters on existing runs', on the command line give --dag-run-conf, for "
-            """production '{"experiment": "production"}'."""
+            "This backfill brought no parameters: it would train into 'production' whatever its "
+            "form said. In the form tick 'Override parameters on existing runs', on the command "
+            """line give --dag-run-conf, for production '{"experiment": "production"}'."""
         )
     if params.get("data_date"):
         return dt.date.fromisoformat(str(params["data_date"])).isoformat()

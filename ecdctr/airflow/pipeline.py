@@ -69,7 +69,9 @@ STEPS = {
     "wait_for_yesterday": "where each day goes on from the day before",
     "train": "stores the version, whole or not at all",
     "publish": "tells Airflow by an asset event",
-    "wait_for_next_day": "until the day after is there: a version is judged on what it has not seen",
+    "wait_for_next_day": (
+        "until the day after is there: a version is judged on what it has not seen"
+    ),
     "evaluate_and_gate": "scores the version on that day, then decides whether it serves",
 }
 
@@ -206,7 +208,9 @@ def _deadline(hours: float | None) -> DeadlineAlert | None:
     if hours is None:
         return None
     if sys.argv[1:3] == ["dags", "test"]:
-        return None  # Airflow 3.3.2 fails there: it asks its database for a deadline that only the DAG processor stores
+        # Airflow 3.3.2 fails there: it asks its database for a deadline that only the DAG processor
+        # stores
+        return None
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=dt.timedelta(hours=hours),
@@ -285,7 +289,9 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type=["null", "integer"],
             minimum=2,
             title="Hold out every",
-            description="Keep each n-th impression of ads out of training, for a forgetting matrix.",
+            description=(
+                "Keep each n-th impression of ads out of training, for a forgetting matrix."
+            ),
         )
     return params
 

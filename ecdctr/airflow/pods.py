@@ -58,7 +58,8 @@ def job_task(
         completions=processes,
         parallelism=processes,
         completion_mode="Indexed",
-        backoff_limit=0,  # a lost pod ends them all; Airflow's retry goes on at their last saved step
+        # a lost pod ends them all; Airflow's retry goes on at their last saved step
+        backoff_limit=0,
         ttl_seconds_after_finished=3600,
         wait_until_job_complete=True,
         job_poll_interval=min(10, pod.startup_timeout_seconds),

@@ -133,7 +133,8 @@ def train(
     manifest = outcome.manifest
     shown = {
         "version": str(manifest.ref), "reused": outcome.reused, "fingerprint": manifest.fingerprint,
-        "samples": manifest.rows["samples"], **{k: round(v, 4) for k, v in manifest.metrics.items()},
+        "samples": manifest.rows["samples"],
+        **{k: round(v, 4) for k, v in manifest.metrics.items()},
         "quality": manifest.quality, "skipped_days": [str(date) for date in manifest.skipped_days],
     }  # fmt: skip
     if not first:

@@ -119,8 +119,15 @@ def _pictures(measured: list[tuple[Any, dict[Any, Any]]], target: Path) -> dict[
 
 def _command(context: typer.Context) -> str:
     """Return the command as it was given, without places."""
-    told = {"planes": "--plane", "world": "--world", "changes": "--set", "seeds": "--seeds",
-            "impressions_a_day": "--impressions-a-day", "eval_days": "--eval-days", "chain_days": "--chain-days"}  # fmt: skip
+    told = {
+        "planes": "--plane",
+        "world": "--world",
+        "changes": "--set",
+        "seeds": "--seeds",
+        "impressions_a_day": "--impressions-a-day",
+        "eval_days": "--eval-days",
+        "chain_days": "--chain-days",
+    }
     parts = ["ecdctr --config configs/map.yaml map"]
     for name, option in told.items():
         value = context.params.get(name)

@@ -51,7 +51,9 @@ class Config(Section):
     )
     tables: dict[VariantName, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="rows of studies under a name that --rows takes, e.g. results: [ads_only, full]",
+        description=(
+            "rows of studies under a name that --rows takes, e.g. results: [ads_only, full]"
+        ),
     )
 
     @field_validator("variants")

@@ -56,7 +56,9 @@ class Training(Section):
         60,
         ge=0,
         le=604_800,
-        description="how often a training saves where it is, to go on there when it was interrupted",
+        description=(
+            "how often a training saves where it is, to go on there when it was interrupted"
+        ),
     )
     save_optimizer: bool = Field(
         False, description="store Adam's moments with the version, thrice its size"

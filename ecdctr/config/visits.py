@@ -100,7 +100,9 @@ class Visits(Section):
         0.8,
         ge=0,
         le=3,
-        description="standard deviation of the logarithm of the same; an assumption; sane: 0 to 1.2",
+        description=(
+            "standard deviation of the logarithm of the same; an assumption; sane: 0 to 1.2"
+        ),
     )
     ads_share: float = Field(
         0.05,

@@ -31,7 +31,8 @@ class Basis(NamedTuple):
     Results with another basis are never compared.
     """
 
-    examples: str  # fingerprint of the day's examples: the day, what it looks back on, and how it is prepared
+    # fingerprint of the day's examples: the day, what it looks back on, and how it is prepared
+    examples: str
     code: str  # digest of the code that evaluates
     low_activity_below: int  # what the cohort of that name means
 

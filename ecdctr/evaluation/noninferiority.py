@@ -138,7 +138,10 @@ def _estimates(sums: Array) -> tuple[Array, Array]:
 
 
 def _drawn_sums(sums: Array, samples: int, seed: int) -> Array:
-    """Return sums over users [samples, columns] that are each drawn Poisson(1) times (the bootstrap of large samples)."""
+    """Return sums over users [samples, columns] that are each drawn Poisson(1) times.
+
+    The bootstrap of large samples.
+    """
     rng = np.random.default_rng(seed)
     step = max(DRAWN_AT_ONCE // max(len(sums), 1), 1)
     parts = [

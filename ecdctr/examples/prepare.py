@@ -51,7 +51,8 @@ PREPARING = (
 EXTRACTS = (
     "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
     """
-    SELECT 'user' AS side, domain, user_id AS id, count(*) AS impressions, sum(click)::BIGINT AS clicks
+    SELECT 'user' AS side, domain, user_id AS id,
+        count(*) AS impressions, sum(click)::BIGINT AS clicks
     FROM impressions GROUP BY ALL
     UNION ALL
     SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
@@ -358,7 +359,8 @@ def _examples_sql(
     return f"""
     WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day),
     numbered AS (
-        SELECT c.user_id, c.ts, c.item_id, row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
+        SELECT c.user_id, c.ts, c.item_id,
+            row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
         FROM recent_clicks c SEMI JOIN day_rows USING (user_id)
         WHERE epoch_us(c.ts) >= {horizon}
     ),

@@ -132,7 +132,8 @@ def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambigu
     """Two texts of a column that are one number; -0 is 0, and what is no number is not compared."""
     row = db.execute(
         f"""SELECT min(text), max(text) FROM (
-            SELECT {column}::DOUBLE AS number, CASE WHEN number = 0 THEN ltrim({column}, '-') ELSE {column} END AS text
+            SELECT {column}::DOUBLE AS number,
+                CASE WHEN number = 0 THEN ltrim({column}, '-') ELSE {column} END AS text
             FROM {rows} WHERE {column} IS NOT NULL AND lower({column}) <> 'nan')
         GROUP BY number HAVING min(text) <> max(text) ORDER BY number LIMIT 1"""
     ).fetchone()

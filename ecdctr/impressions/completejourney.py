@@ -138,7 +138,8 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
                 household_id, store_id, week, basket_id,
                 min(transaction_timestamp)::TIMESTAMP AT TIME ZONE 'UTC' AS ts
             FROM raw_transactions GROUP BY household_id, store_id, week, basket_id
-            HAVING min(transaction_timestamp) < TIMESTAMP '2018-01-01'  -- of the last night a few hours
+            -- of the last night a few hours
+            HAVING min(transaction_timestamp) < TIMESTAMP '2018-01-01'
             """,
             """
             CREATE TABLE promoted AS
@@ -196,7 +197,8 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
             CREATE TABLE natural_content AS
             WITH draws AS (
                 SELECT p.trip, p.household_id, p.store_id, p.week,
-                    ({_draw(seed, "'natural'", "p.trip", "p.item", "d.n")} % p.size)::BIGINT AS place
+                    ({_draw(seed, "'natural'", "p.trip", "p.item", "d.n")} % p.size)::BIGINT
+                        AS place
                 FROM positives p CROSS JOIN range({NATURAL_DRAWS}) AS d(n)
             ),
             others AS (
@@ -214,7 +216,8 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
         "impressions": (
             """
             CREATE TABLE impressions AS
-            SELECT row_number() OVER (ORDER BY domain, ts, household_id, trip, item) AS impression_id,
+            SELECT
+                row_number() OVER (ORDER BY domain, ts, household_id, trip, item) AS impression_id,
                 domain, ts, trip, household_id, item, click, products
             FROM (
                 SELECT 'ads' AS domain, trip, item, click, products FROM ads
@@ -271,8 +274,8 @@ def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
         folder.mkdir(parents=True)
         db.execute(f"""
             COPY (
-                SELECT i.household_id AS user_id, i.item AS item_id, i.ts, i.click::TINYINT AS click,
-                    i.impression_id, coalesce(d.age, 'unknown') AS age,
+                SELECT i.household_id AS user_id, i.item AS item_id, i.ts,
+                    i.click::TINYINT AS click, i.impression_id, coalesce(d.age, 'unknown') AS age,
                     coalesce(d.income, 'unknown') AS income,
                     coalesce(d.household_size, 'unknown') AS household,
                     c.category, p.department{shown}

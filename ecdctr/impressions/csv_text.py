@@ -64,7 +64,8 @@ def delimiter_of(text: str) -> str:
     value = ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
     if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n\0'):
         raise ValueError(
-            rf"expected one to four bytes without quotes and ends of lines, such as ';', '\t' or '\x01', found {text!r}"
+            rf"expected one to four bytes without quotes and ends of lines, such as ';', '\t' or "
+            rf"'\x01', found {text!r}"
         )
     return value
 
@@ -128,7 +129,11 @@ def explained(path: Path) -> Iterator[None]:
 def _reason(text: str) -> str:
     """Return what DuckDB says of a line, out of all that it says."""
     reasons = [part.strip() for part in text.splitlines()[1:] if part.strip()]
-    known = [part for part in reasons if "Expected Number" in part or "unterminated" in part or "Invalid unicode" in part]  # fmt: skip
+    known = [
+        part
+        for part in reasons
+        if "Expected Number" in part or "unterminated" in part or "Invalid unicode" in part
+    ]
     others = [part for part in reasons if not part.startswith("Original Line")]
     return next(iter([*known, *others, *reasons])).rstrip(".")
 

@@ -295,7 +295,10 @@ def check_joins(tables: Tables, mapping: Mapping) -> None:
         same = same_key(tables, name, join.key)
         if not _one(db, f"SELECT count(*) FROM (SELECT 1 FROM log SEMI JOIN {identifier(name)} ON "
                         f"{same} LIMIT 1)"):  # fmt: skip
-            ours, theirs = (_one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}") for table in ("log", name))  # fmt: skip
+            ours, theirs = (
+                _one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}")
+                for table in ("log", name)
+            )
             raise ContractError(
                 f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has "
                 f"'{ours}', its files have '{theirs}'); write both alike, or declare types: "

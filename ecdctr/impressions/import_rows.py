@@ -45,8 +45,10 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
 
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     row = db.execute(
-        f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL), count(*) FILTER (ts IS NULL),
-            count(*) FILTER (click IS NULL), min(_label) FILTER (click IS NULL) FROM {staged.rows} WHERE {DOMAINS}"""
+        f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL),
+            count(*) FILTER (ts IS NULL), count(*) FILTER (click IS NULL),
+            min(_label) FILTER (click IS NULL)
+        FROM {staged.rows} WHERE {DOMAINS}"""
     ).fetchone()
     assert row is not None  # noqa: S101  # an aggregate always has one row
     rows, no_id, no_time, no_label, label = row

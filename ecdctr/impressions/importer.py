@@ -177,7 +177,8 @@ def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
     )
     return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
         {_typed(mapping.item_id, types["item_id"])} AS item_id, ({mapping.ts})::TIMESTAMPTZ AS ts,
-        ({mapping.click})::VARCHAR AS _label, ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+        ({mapping.click})::VARCHAR AS _label,
+        ({mapping.domain})::VARCHAR AS _domain_text{features}"""
 
 
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:

@@ -104,7 +104,10 @@ def population_stability_index(expected: Sample, found: Sample) -> float:
         return 0.0
     values = _bins(expected, found)
     counts = [np.array([sample.counts.get(v, 0) for v in values]) for sample in (expected, found)]
-    tails = [sample.total - int(kept.sum()) for sample, kept in zip((expected, found), counts, strict=True)]  # fmt: skip
+    tails = [
+        sample.total - int(kept.sum())
+        for sample, kept in zip((expected, found), counts, strict=True)
+    ]
     if any(tails):
         counts = [np.append(kept, tail) for kept, tail in zip(counts, tails, strict=True)]
     bins = len(counts[0])

@@ -41,7 +41,8 @@ class Statistics(NamedTuple):
     natural_ctr: float
     ads_ctr: float
     repeated_items: float  # share of the clicks on ads whose item this user had clicked before
-    cross_lift: float  # click rate of ads of a kind clicked in natural content in four weeks, over that of others
+    # click rate of ads of a kind clicked in natural content in four weeks, over that of others
+    cross_lift: float
     lift_week: float  # the same within natural content, of kinds clicked 1 to 7 days before
     lift_month: float  # 22 to 35 days before
     lift_season: float  # 77 to 98 days before
@@ -103,11 +104,15 @@ SELECT (SELECT count(*) / count(DISTINCT u) FROM begins), (SELECT median(gap) FR
        (SELECT count(*) FROM part) / (SELECT count(*) FROM begins)
 """
 _RATES = """
-SELECT avg((domain = 'ads')::INTEGER), avg(click) FILTER (domain = 'natural'), avg(click) FILTER (domain = 'ads')
+SELECT avg((domain = 'ads')::INTEGER), avg(click) FILTER (domain = 'natural'),
+    avg(click) FILTER (domain = 'ads')
 FROM part
 """
 _REPEATED = f"""
-WITH clicks AS (SELECT u, item, ts, domain, min(ts) OVER (PARTITION BY u, item) AS first FROM part WHERE click = 1)
+WITH clicks AS (
+    SELECT u, item, ts, domain, min(ts) OVER (PARTITION BY u, item) AS first
+    FROM part WHERE click = 1
+)
 SELECT avg((first < ts)::INTEGER) FROM clicks
 WHERE domain = 'ads' AND ts > (SELECT max(ts) FROM part) - INTERVAL {JUDGED_DAYS} DAY
 """
@@ -124,7 +129,9 @@ def _lift(connection: duckdb.DuckDBPyConnection, domain: str, near: int, far: in
         SELECT u, kind, ts::DATE AS day, click FROM part
         WHERE domain = '{domain}' AND ts > (SELECT max(ts) FROM part) - INTERVAL {JUDGED_DAYS} DAY
     ),
-    clicked AS (SELECT DISTINCT u, kind, ts::DATE AS day FROM part WHERE domain = 'natural' AND click = 1),
+    clicked AS (
+        SELECT DISTINCT u, kind, ts::DATE AS day FROM part WHERE domain = 'natural' AND click = 1
+    ),
     asked AS (
         SELECT j.click, coalesce(bool_or(c.kind = j.kind), false) AS known
         FROM (SELECT *, row_number() OVER () AS n FROM judged) j JOIN clicked c

@@ -21,7 +21,21 @@ from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 
 PARQUET = (".parquet", ".pq", ".parq")
-UNREAD = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz", ".xlsx", ".json", ".jsonl", ".ndjson", ".avro", ".orc")  # fmt: skip
+UNREAD = (
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".7z",
+    ".lz4",
+    ".tar",
+    ".tgz",
+    ".xlsx",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".avro",
+    ".orc",
+)
 OF_CSV = {"delimiter", "header", "names", "encoding", "types"}
 
 
@@ -33,7 +47,8 @@ class Table(Section):
     )
     delimiter: str | None = Field(
         None,
-        description=r"CSV only, one to four bytes, '\t' and '\x01' as written here; when left out, the one that makes "
+        description=r"CSV only, one to four bytes, '\t' and '\x01' as written here; when left out, "
+        r"the one that makes "
         "most cells of the first line",
     )
     header: bool | None = Field(

@@ -24,7 +24,8 @@ def as_html(markdown: str, folder: Path) -> str:
     """
 
     def inlined(found: re.Match[str]) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")}"'
+        picture = base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")
+        return f'src="data:image/png;base64,{picture}"'
 
     body = re.sub(r'src="([^":/]+\.png)"', inlined, rendered(markdown))
     title = markdown.partition("\n")[0].lstrip("# ")

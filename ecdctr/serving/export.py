@@ -118,12 +118,17 @@ def describe(
     config: Config, manifest: Manifest, inputs: Inputs, vocabularies: dict[str, Vocabulary]
 ) -> dict[str, Any]:
     """bundle.json: what the graph's inputs mean and what a request looks like."""
-    sides: dict[str, list[str]] = {side: [f.name for f in config.features if f.side == side] for side in
-                                   ("user", "item", "context")}  # fmt: skip
+    sides = {
+        side: [f.name for f in config.features if f.side == side]
+        for side in ("user", "item", "context")
+    }
     sides["user"] += COUNTS["user"]
     sides["item"] = ["item_id", *sides["item"], *COUNTS["item"]]
-    numeric: dict[str, dict[str, Any]] = {f.name: {"transform": f.transform, "null": config.data.numeric_null} for f in config.features
-               if f.kind == "numeric"}  # fmt: skip
+    numeric: dict[str, dict[str, Any]] = {
+        f.name: {"transform": f.transform, "null": config.data.numeric_null}
+        for f in config.features
+        if f.kind == "numeric"
+    }
     numeric |= {name: {"transform": "count"} for name in COUNT_FEATURES}
     return {
         "schema_version": SCHEMA_VERSION,

@@ -114,9 +114,8 @@ class Shape:
             place = f"{RECENT}[{i}]"
             if not isinstance(one, dict) or not RECENT_KEYS <= set(one) <= allowed:
                 raise RequestError(
-                    f"{place}: expected an impression with {', '.join(sorted(RECENT_KEYS))} and at most "
-                    f"{', '.join(self.remembered)}, found "
-                    f"{'the keys ' + ', '.join(map(shown, one)) if isinstance(one, dict) else shown(one)}."
+                    f"{place}: expected an impression with {', '.join(sorted(RECENT_KEYS))} and "
+                    f"at most {', '.join(self.remembered)}, found {_shape(one)}."
                 )
             if one["domain"] not in ("natural", "ads"):
                 raise RequestError(
@@ -138,8 +137,8 @@ class Shape:
         for i, click in enumerate(history):
             if not isinstance(click, dict) or set(click) != CLICK_KEYS:
                 raise RequestError(
-                    f"history[{i}]: expected a click with 'item_id' and 'ts' and nothing else, found "
-                    f"{'the keys ' + ', '.join(map(shown, click)) if isinstance(click, dict) else shown(click)}."
+                    f"history[{i}]: expected a click with 'item_id' and 'ts' and nothing else, "
+                    f"found {_shape(click)}."
                 )
         items = self.clicked.checked(
             [click["item_id"] for click in history], lambda i: f"history[{i}].item_id"
@@ -166,3 +165,8 @@ def refuse_unknown(place: str, features: Any, names: Collection[str]) -> None:
             f"{place}: the model has no feature {shown(unknown[0])}; it knows "
             f"{', '.join(sorted(names))}."
         )
+
+
+def _shape(value: Any) -> str:
+    """Return an object's keys in words; of anything else what it is."""
+    return f"the keys {', '.join(map(shown, value))}" if isinstance(value, dict) else shown(value)

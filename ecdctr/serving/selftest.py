@@ -64,8 +64,11 @@ def prepared_cases(
             views = partial(raw_views, connection, config)
             tables = Remembered(config).tables(connection, views, until)
     requests = {_key(row): request_of(config, log, row, date) for row in log["ads", date]}
-    keys = zip(*(examples[name].to_pylist() for name in ("user_id", "item_id")),
-               pa.array(examples["ts"].combine_chunks().cast(pa.int64())).to_pylist(), strict=True)  # fmt: skip
+    keys = zip(
+        *(examples[name].to_pylist() for name in ("user_id", "item_id")),
+        pa.array(examples["ts"].combine_chunks().cast(pa.int64())).to_pylist(),
+        strict=True,
+    )
     return Cases([requests[key] for key in keys], examples, tables, until)
 
 
@@ -91,7 +94,11 @@ def request_of(
             if seen[f"{side}_id"] == row[f"{side}_id"]
         ]
         # a user or an item that was never shown has no counts to send
-        return dict(zip(transforms.COUNTS[side], (len(shown), sum(shown)), strict=True)) if shown else {}  # fmt: skip
+        return (
+            dict(zip(transforms.COUNTS[side], (len(shown), sum(shown)), strict=True))
+            if shown
+            else {}
+        )
 
     clicks = [
         {"item_id": seen["item_id"], "ts": seen["ts"] / SECOND}

@@ -25,8 +25,12 @@ from ecdctr.store.store import Store
 
 COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
 STUDY_FILES = {
-    "heat.png": "image/png", "cost.png": "image/png", "curves.png": "image/png", "matrix.csv": "text/csv", "study.html": "text/html",
-}  # fmt: skip
+    "heat.png": "image/png",
+    "cost.png": "image/png",
+    "curves.png": "image/png",
+    "matrix.csv": "text/csv",
+    "study.html": "text/html",
+}
 CSV_METRICS = ("gauc", "auc", "log_loss", "calibration")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "

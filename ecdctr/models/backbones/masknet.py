@@ -13,7 +13,8 @@ from torch import nn
 from ecdctr.models.backbones.features import Features, Shape, tower
 
 BLOCKS = 3
-REDUCTION = 0.25  # width of the mask's middle layer; the paper widens it, which costs and brought nothing here
+# width of the mask's middle layer; the paper widens it, which costs and brought nothing here
+REDUCTION = 0.25
 
 
 class MaskBlock(nn.Module):

@@ -20,8 +20,9 @@ from ecdctr.config.terms import DEFAULT, FULL
 
 DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
 
-It is one resumable command: a run with the same params goes on where the last one stopped, and nothing that it trains
-touches production. Its page stands under **E-CDCTR → Experiments**, and behind the task's button `Study`.
+It is one resumable command: a run with the same params goes on where the last one stopped, and
+nothing that it trains touches production. Its page stands under **E-CDCTR → Experiments**, and
+behind the task's button `Study`.
 """
 ROWS = ("ads_only", "no_tpm", FULL)
 
@@ -86,7 +87,9 @@ def _params(config: Config) -> dict[str, Param]:
             type="string",
             enum=[DEFAULT, *sorted(config.variants)],
             title="Base",
-            description="Variant that every row lies on top of; 'full' is then this variant itself.",
+            description=(
+                "Variant that every row lies on top of; 'full' is then this variant itself."
+            ),
         ),
         "seeds": Param(
             "1,2,3",

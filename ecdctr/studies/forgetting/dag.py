@@ -34,18 +34,21 @@ from ecdctr.store.manifest import NAME, Ref
 from ecdctr.store.store import Store, experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
-DOC = """**Who forgets what**: variants are backfilled side by side over a range of days, on this deployment's own data.
+DOC = """**Who forgets what**: variants are backfilled side by side over a range of days, on this
+deployment's own data.
 
 | step | |
 |---|---|
-| `plan_cpm`, `cpm` | the CPMs that the variants start from and the store lacks, a run of `ecdctr_cpm` each |
+| `plan_cpm`, `cpm` | missing CPMs that the variants start from, a run of `ecdctr_cpm` each |
 | `plan_days`, `day.backfill` | the days that are missing, a run of `ecdctr_actr` each |
 | `day.row` | the day's model scored on every day of the range |
 | `report` | the study's page under **E-CDCTR → Experiments** |
 
-Experiments are named `STUDY.VARIANT.sSEED`; nothing touches production. Started again, a study does what is missing.
+Experiments are named `STUDY.VARIANT.sSEED`; nothing touches production. Started again, a study does
+what is missing.
 """
-TOGETHER = 4  # runs at once; fewer than the max_active_runs of a DAG, so that the first day of a chain always gets in
+# runs at once; fewer than the max_active_runs of a DAG, so that a chain's first day always gets in
+TOGETHER = 4
 
 
 class Planned(NamedTuple):

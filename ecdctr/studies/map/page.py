@@ -13,12 +13,14 @@ from ecdctr.studies.map.measure import WORTH
 
 Result = dict[str, Any]
 COORDINATES = (
-    "period", "visits_per_month", "ads_share", "domain_correlation", "returning_interest", "repetition",
+    "period", "visits_per_month", "ads_share", "domain_correlation",
+    "returning_interest", "repetition",
 )  # fmt: skip
 INTRODUCTION = """# Where each part pays
 
-Worlds with visits on a grid (`ecdctr schema --world` explains each setting), every row judged by the true probabilities of
-held-out ads that it never trained on. `ecdctr doctor --data` says where on this map a log of your own lies.
+Worlds with visits on a grid (`ecdctr schema --world` explains each setting), every row judged by
+the true probabilities of held-out ads that it never trained on. `ecdctr doctor --data` says where
+on this map a log of your own lies.
 """
 
 
