@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
+from ecdctr.evaluation.stored import judged_on
 from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
@@ -61,7 +62,22 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
             f"No evaluation of A-CTR in {store.root} for {', '.join(experiments)}; "
             "run the DAGs, or: ecdctr evaluate --date D"
         )
-    return sorted(newest.values(), key=lambda row: (experiments.index(row.experiment), row.date))
+    rows = sorted(newest.values(), key=lambda row: (experiments.index(row.experiment), row.date))
+    _refuse_other_data(store, rows)
+    return rows
+
+
+def _refuse_other_data(store: Store, rows: list[Row]) -> None:
+    """Raise StoreError when a day's evaluations do not rest on the same impressions: it was delivered again between."""
+    first: dict[str, tuple[Row, str]] = {}
+    for row in rows:
+        data = judged_on(store, Ref.parse(row.version), dt.date.fromisoformat(row.date))
+        other, before = first.setdefault(row.date, (row, data))
+        if data != before:
+            raise StoreError(
+                f"{other.version} and {row.version} were evaluated on other impressions of {row.date}, which was "
+                f"delivered again between; run for both: ecdctr evaluate --date {row.date} --version VERSION"
+            )
 
 
 def print_table(rows: list[Row], console: Console) -> None:

@@ -124,27 +124,19 @@ def _settle(
 def _standing(
     config: Config, store: Store, challenger: Ref, champion: Ref | None
 ) -> Verdict | None:
-    """Return the refusal that the data gave already, if data.
-
-    Champion and rule are what they were.
-    """
-    verdicts = store.verdicts(challenger)
-    if not verdicts or champion is None:
+    """Return the refusal by the data that stands: data, champion and rule are what they were."""
+    if champion is None:
         return None
-    last = verdicts[-1]
-    same = last["champion"] == [str(part) for part in champion] and last.get("rule") == _rule(
-        config
-    )
-    if last["outcome"] != Outcome.REFUSED or not same:
-        return None
-    days = [dt.date.fromisoformat(day) for day in last["examples"]]
-    now = {str(day): basis_now(config, challenger, day).examples for day in days}
-    if now != last["examples"]:
-        return None
-    reason = f"{last['reason']} (so judged on {last['date']}; a version is judged once)"
-    return Verdict(
-        Outcome.REFUSED, reason, champion, now, last["power"], last["needed_days"], last["rule"]
-    )
+    asked = [str(part) for part in champion], _rule(config)
+    for said in reversed(store.verdicts(challenger)):
+        if said["outcome"] == Outcome.REFUSED and (said["champion"], said.get("rule")) == asked:
+            days = [dt.date.fromisoformat(day) for day in said["examples"]]
+            now = {str(day): basis_now(config, challenger, day).examples for day in days}
+            if now == said["examples"]:
+                reason = f"{said['reason']} (so judged on {said['date']}; a version is judged once)"
+                figures = said["power"], said["needed_days"], said["rule"]
+                return Verdict(Outcome.REFUSED, reason, champion, now, *figures)
+    return None
 
 
 def _rule(config: Config) -> str:

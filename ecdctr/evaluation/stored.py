@@ -9,6 +9,7 @@ Reads no model and imports no torch, so that the gate starts fast.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 from typing import Any, NamedTuple
 
@@ -60,6 +61,21 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
             f"again: ecdctr evaluate --date {date} --version {ref}"
         ) from None
     return Stored(ref, date, content, users)
+
+
+def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
+    """Digest of whom a stored evaluation judged by: users, their impressions and clicks, whatever was made of them.
+
+    Unlike its basis it is the same for variants that read other features of one day.
+    """
+    found = load(store, ref, date)
+    if found is None:
+        return ""
+    table = found.users.select(["user", "impressions", "clicks"]).sort_by("user").combine_chunks()
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:

@@ -21,6 +21,7 @@ from ecdctr.store.manifest import NAME, STUDIES, VERSION, FileEntry, Manifest, R
 from ecdctr.store.storage import open_storage
 
 ALIASES = ("candidate", "serving")
+ADVANCES = 20  # tries, against others who set the same alias
 
 
 class Kind(StrEnum):
@@ -358,17 +359,20 @@ class Store:
         return AliasRecord(number, ref, at, reason, kind)
 
     def advance(self, alias: str, ref: Ref, reason: str, kind: Kind) -> None:
-        """Point an alias at a version unless it points at a newer one.
+        """Point an alias at a version unless it points at a newer one, as often as others set it.
 
-        Whoever else sets it meanwhile.
+        Raises TryAgain when others were faster each time.
         """
-        while True:
+        for attempt in range(ADVANCES):
             history = self.alias_history(alias, ref.experiment, ref.level)
             if history and history[-1].ref.age >= ref.age:
                 return
-            with contextlib.suppress(TryAgain):
+            try:
                 self.set_alias(alias, ref, reason, kind, history[-1].number if history else 0)
                 return
+            except TryAgain:
+                if attempt == ADVANCES - 1:
+                    raise
 
     def alias_history(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"

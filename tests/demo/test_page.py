@@ -7,7 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from ecdctr.demo.page import Row, _gauc_plot, print_table
+from ecdctr.demo.page import Row, _gauc_plot, collect, print_table
+from ecdctr.errors import StoreError
+from tests.conftest import DATE
+from tests.evaluation.test_gate import evaluated
+from tests.store.test_store import manifest
 
 METRICS = {"log_loss": 0.3, "calibration": 1.0}
 
@@ -49,3 +53,25 @@ def test_the_days_of_the_figure_are_dates_in_their_order(days):
     assert "<svg" in svg
     labels = svg.count("<!-- 04-")
     assert 1 <= labels <= 10
+
+
+def test_a_report_never_compares_experiments_on_different_deliveries_of_a_day(config, store):
+    """The second experiment was evaluated after one user had come to the day and another had gone."""
+    refs = []
+    for experiment in ("production", "no_tpm"):
+        made = manifest(DATE, experiment, level="actr").model_copy(
+            update={"experiment": experiment}
+        )
+        with store.staging() as folder:
+            (folder / "a").write_text(experiment)
+            refs.append(store.publish(folder, made).ref)
+    first, second = refs
+    evaluated(config, store, first)
+    evaluated(config, store, second, 0.6)
+    assert len(collect(store, ["production", "no_tpm"])) == 2
+    evaluated(config, store, second, 0.6, users_from=1)
+    with pytest.raises(
+        StoreError, match=f"{first} and {second} were evaluated on other impressions"
+    ):
+        collect(store, ["production", "no_tpm"])
+    assert len(collect(store, ["production"])) == 1

@@ -81,6 +81,7 @@ def evaluated(
             **basis_now(config, ref, date)._asdict(),
             "metrics": {"all": metrics},
             "score_spread": spread,
+            "calibration_curve": [],
         }
         with store.staging() as folder:
             pq.write_table(pa.table(table), folder / "users.parquet")
@@ -438,6 +439,21 @@ def test_a_refusal_by_the_data_stands_on_later_days_until_data_champion_or_rule_
         evaluated(again, store, ref, gauc, *days)
     evaluated(again, store, lucky, 0.80, NEXT + DAY)
     assert gate(again, store, lucky, NEXT + DAY).passed
+
+
+def test_a_refusal_stands_also_behind_another_verdict_that_the_data_did_not_give(
+    config, store, champion
+):
+    """Refused, then another version is promoted by hand and the gate asked, then that is rolled back."""
+    lucky = evaluated(config, store, version(store), 0.72, NEXT)
+    evaluated(config, store, lucky, 0.80, NEXT + DAY)
+    first = gate(config, store, lucky, NEXT)
+    store.set_alias("serving", version(store, NEXT + DAY), "by hand")
+    assert "older than the serving" in gate(config, store, lucky, NEXT).reason
+    store.rollback()
+    second = gate(config, store, lucky, NEXT + DAY)
+    assert second.reason.startswith(first.reason)
+    assert store.alias("serving") == champion
 
 
 def test_a_refusal_does_not_stand_when_the_rule_was_loosened(config, store, champion):

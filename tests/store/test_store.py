@@ -318,3 +318,16 @@ def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, mon
     assert store.alias("candidate", older.experiment, older.level) == newer
     store.advance("candidate", newer, "again", Kind.TRAIN)
     assert len(store.alias_history("candidate", newer.experiment, newer.level)) == 1
+
+
+def test_an_alias_that_others_set_all_the_time_ends_in_a_sentence(store, monkeypatch):
+    older, newer = (publish(store, dt.date(2026, 3, day), f"f{day}").ref for day in (1, 2))
+    set_alias = store.set_alias
+
+    def interrupted(alias, ref, reason, kind, after=None):
+        set_alias(alias, older, "again", Kind.TRAIN)
+        return set_alias(alias, ref, reason, kind, after)
+
+    monkeypatch.setattr(store, "set_alias", interrupted)
+    with pytest.raises(TryAgain, match="was set to"):
+        store.advance("candidate", newer, "newest", Kind.TRAIN)
