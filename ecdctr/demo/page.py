@@ -68,15 +68,16 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 
 def _refuse_other_data(store: Store, rows: list[Row]) -> None:
-    """Raise StoreError when a day's evaluations do not rest on the same impressions: it was delivered again between."""
+    """Raise StoreError when a day was delivered again between the evaluations of two experiments."""
     first: dict[str, tuple[Row, str]] = {}
     for row in rows:
         data = judged_on(store, Ref.parse(row.version), dt.date.fromisoformat(row.date))
         other, before = first.setdefault(row.date, (row, data))
         if data != before:
             raise StoreError(
-                f"{other.version} and {row.version} were evaluated on other impressions of {row.date}, which was "
-                f"delivered again between; run for both: ecdctr evaluate --date {row.date} --version VERSION"
+                f"{other.version} and {row.version} were evaluated on other impressions of "
+                f"{row.date}, which was delivered again between; run for both: "
+                f"ecdctr evaluate --date {row.date} --version VERSION"
             )
 
 

@@ -64,7 +64,7 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
 
 
 def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
-    """Digest whom a stored evaluation judged by: users, their impressions and clicks, whatever was made of them.
+    """Digest what a stored evaluation judged by: users with their impressions and clicks.
 
     Unlike its basis it is the same for variants that read other features of one day.
     """
