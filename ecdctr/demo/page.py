@@ -68,7 +68,7 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 
 def _refuse_other_data(store: Store, rows: list[Row]) -> None:
-    """Raise StoreError when a day was delivered again between the evaluations of two experiments."""
+    """Raise StoreError when a day was delivered again between two experiments' evaluations."""
     first: dict[str, tuple[Row, str]] = {}
     for row in rows:
         data = judged_on(store, Ref.parse(row.version), dt.date.fromisoformat(row.date))
