@@ -304,12 +304,13 @@ class Visits(Section):
         description="last days that have held-out ads besides; sane: as many as are evaluated",
     )
     held_out_per_visit: int = Field(
-        12,
+        36,
         ge=1,
         le=10_000,
         description=(
-            "held-out ads of a visit on these days; never trained on; a study says what "
-            "they show; sane: 4 to 50"
+            "held-out ads of a visit on these days, never trained on; four days of the default "
+            "world show 0.0021 to 0.0025 of GAUC with one seed (12 a visit: 0.0028 to 0.0034); "
+            "sane: 12 to 100"
         ),
     )
 
