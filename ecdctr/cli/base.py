@@ -237,12 +237,13 @@ def as_json(payload: dict[str, Any]) -> str:
 
     A number that is none, such as a mean of nothing, is null.
     """
-    return json.dumps(_finite(payload), default=str, allow_nan=False)
+    return json.dumps(finite(payload), default=str, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Replace every number that is none by None."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,6 +16,7 @@ from ecdctr.cli.base import (
     SetOption,
     WorldOption,
     app,
+    finite,
     parse_seeds,
     session_of,
     show,
@@ -92,7 +93,7 @@ def map_(
         for plane, on_plane in zip(spanned, placed, strict=True)
     ]
     if cells_file:
-        _write(cells_file, json.dumps(results, indent=1))
+        _write(cells_file, json.dumps(finite(results), indent=1))
     if target:
         pictures = _pictures(measured, target)
         _write(target, map_page(measured, results, pictures, _command(context), len(worlds)))
