@@ -112,6 +112,8 @@ def test_the_page_holds_what_was_measured_and_says_how_much_is_missing(measured,
     assert "**1 of 4 cells are measured**, each with 1 seed" in page
     assert "![Heat maps](a.png)" in page
     assert "one seed says nothing of that" in page
+    counted = [line for line in page.splitlines() if line.startswith("| memory |")]
+    assert sum(map(int, counted[0].split("|")[2:5])) == 1
     assert len(heat_maps(plane, inside).axes) == len(WORTH)
     assert "Nothing is measured yet" in map_page([(plane, {})], [], {}, "ecdctr map", 4)
 

@@ -48,6 +48,7 @@ def map_page(
         "what other users of the same world would show; other weights and worlds vary beyond it"
         + (", and one seed says nothing of that.\n" if len(seeds) == 1 else ".\n"),
         _power(results),
+        _summary(results),
         f"Written by `{command}`.\n",
     ]
     for number, (plane, inside) in enumerate(planes):
@@ -78,6 +79,20 @@ def _power(results: list[Result]) -> str:
         "The smallest difference between rows of the method that a cell shows (four of five "
         f"repetitions, users alone): median {np.median(least):.4f}, largest {max(least):.4f}.\n"
     )
+
+
+def _summary(results: list[Result]) -> str:
+    """In how many cells each part helps for sure, harms for sure, or neither."""
+    lines = []
+    for part in WORTH:
+        found = [result["worth"][part] for result in results]
+        sure = [one for one in found if abs(one["difference"]) > 1.96 * one["error"]]
+        helps = sum(one["difference"] > 0 for one in sure)
+        least, most = (1000 * pick(one["difference"] for one in found) for pick in (min, max))
+        counts = [helps, len(sure) - helps, len(found) - len(sure)]
+        lines.append([part, *map(str, counts), f"{least:+.0f} to {most:+.0f}"])
+    header = ["what it is worth", "helps", "harms", "no sure difference", "from, to"]
+    return _table(header, lines)
 
 
 def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> str:
