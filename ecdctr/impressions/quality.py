@@ -22,6 +22,7 @@ import duckdb
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
 from ecdctr.impressions.contract import connect
+from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
 from ecdctr.impressions.schema import read_schema
@@ -34,6 +35,7 @@ from ecdctr.impressions.shift import (
 
 TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3
+DAY = dt.timedelta(days=1)
 USUAL = (
     1.5  # a change is told when it is this many times that of the same days of earlier rotations
 )
@@ -114,18 +116,22 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
 
 
 class Days:
-    """The profiles of a domain's days, each read once."""
+    """The profiles of a domain's days that are delivered whole, each read once."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain
     ) -> None:
         self.connection, self.config, self.domain = connection, config, domain
-        self.dates = open_impressions(config.data.root).dates(domain)
         self._profiles: dict[dt.date, Profile] = {}
 
     def before(self, date: dt.date) -> list[dt.date]:
         """Return the trailing days of a date."""
-        return [day for day in self.dates if day < date][-self.config.quality.trailing_days :]
+        most = self.config.quality.trailing_days
+        return whole_days(self.config, self.domain, dt.date.min, date - DAY, most)
+
+    def has(self, date: dt.date) -> bool:
+        """Say whether a day is there."""
+        return bool(whole_days(self.config, self.domain, date - DAY, date, 1))
 
     def profile(self, date: dt.date) -> Profile:
         """Return the profile of one day."""
@@ -175,7 +181,7 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
     today, past = days.profile(date), [days.profile(day) for day in days.before(date)]
     single = [past[-1]] if past else []
     rotation = date - dt.timedelta(days=q.rotation_days)
-    single += [days.profile(rotation)] if rotation in days.dates else []
+    single += [days.profile(rotation)] if days.has(rotation) else []
     changes = {}
     for name in today.values:
         sample = today.sample(name)
@@ -194,7 +200,7 @@ def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Chang
     usual: dict[str, Change] = {}
     for n in range(1, ROTATIONS + 1):
         then = date - dt.timedelta(days=n * config.quality.rotation_days)
-        if then in days.dates and len(days.before(then)) >= FEWEST_DAYS:
+        if days.has(then) and len(days.before(then)) >= FEWEST_DAYS:
             for name, change in _changes(days, config, then).items():
                 known = usual.get(name, change)
                 usual[name] = Change(*map(max, known, change))

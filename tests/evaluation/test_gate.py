@@ -15,6 +15,7 @@ import pytest
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
 from ecdctr.evaluation.basis import basis_now
 from ecdctr.evaluation.evaluate import evaluate
@@ -25,6 +26,7 @@ from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
+from ecdctr.store.retention import remove
 from ecdctr.store.store import Kind, Store
 from tests.conftest import DATE
 from tests.make import changed, delivered_again
@@ -523,6 +525,29 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
     monkeypatch.setattr(gates, "current", read)
     assert gate(config, store, other, NEXT).passed
     assert changes == [1]
+
+
+def test_nothing_is_removed_while_a_version_is_evaluated_or_judged(
+    config, store, champion, monkeypatch
+):
+    other = evaluated(config, store, version(store), 0.75)
+    tried = []
+
+    def remove_before(work: Any) -> Any:
+        def tries(*given: Any) -> Any:
+            with pytest.raises(StoreError, match="Cannot remove versions"):
+                remove(store, 1, 0, "test")
+            tried.append(work.__name__)
+            return work(*given)
+
+        return tries
+
+    monkeypatch.setattr(gates, "_judge", remove_before(gates._judge))
+    assert gate(config, store, other, NEXT).passed
+    monkeypatch.setattr(evaluating, "score", remove_before(evaluating.score))
+    with pytest.raises(StoreError):
+        evaluate(config, store, other, NEXT)  # its files are no network
+    assert tried == ["_judge", "score"]
 
 
 # -- what a verdict rests on -----------------------------------------------------------------------

@@ -144,6 +144,20 @@ def test_the_days_after_a_date_have_no_say(copied):
     assert check_day(copied, "natural", early) == before
 
 
+def test_days_that_are_not_delivered_whole_are_no_days_to_compare_with(copied):
+    """Of four days before half lies there, without a marker: the day is not unlike whole days."""
+    folders = sorted(Path(copied.data.root, "domain=natural").iterdir())
+    for folder in folders[3:-1]:
+        for path in folder.glob("*.parquet"):
+            pq.write_table(half(pq.read_table(path, partitioning=None)), path)
+    findings = check_day(copied, "natural", DATE)
+    assert [finding.measure for finding in findings] == ["impressions"]
+    for folder in [*folders[:3], folders[-1]]:
+        (folder / "_SUCCESS").touch()
+    data = copied.data.model_copy(update={"ready": "marker"})
+    assert check_day(copied.model_copy(update={"data": data}), "natural", DATE) == []
+
+
 def test_with_fewer_than_three_days_before_nothing_is_said(copied):
     early = DATE - dt.timedelta(days=5)
     assert check_day(copied, "natural", early) == []
