@@ -19,6 +19,7 @@ from ecdctr.files import duck
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import table_format
 from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
     DAMAGED,
@@ -52,6 +53,10 @@ ROW_RULES = {
         "ts: expected a timestamp inside the partition's date (UTC)",
     ),
 }
+OF_TABLE = (
+    "expected folders of Parquet files alone, found those of a table of {}, some of which, or of "
+    "whose rows, it counts as removed; write its rows out as plain Parquet"
+)
 NO_NULL_KEY = ("impression_id IS NOT NULL", "impression_id: expected no nulls")
 
 
@@ -81,6 +86,9 @@ def validate_day(
 ) -> DayReport:
     """Check one day; reads it once and keeps nothing."""
     impressions = open_impressions(config.data.root)
+    if isinstance(config.data.root, Path) and (table := table_format(config.data.root)):
+        foreign = Violation("table_format", str(config.data.root), OF_TABLE.format(table))
+        return DayReport(domain, date, 0, 0, [foreign])
     files = impressions.files(domain, date)
     if not files:
         where = impressions.where(domain, date)

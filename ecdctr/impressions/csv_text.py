@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from ecdctr.errors import ContractError, first_line
-from ecdctr.files.duck import literal
+from ecdctr.files.duck import identifier, literal, parquet
 
 Encoding = Literal["utf-8", "latin-1", "utf-16"]
 DELIMITERS = (",", "\t", ";", "|", "\x01")  # the last one is Hive's
@@ -28,6 +28,14 @@ LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 ESCAPE = re.compile(r"\\(?:t|x[0-9a-fA-F]{2})")
 COMMENT = "#"
 SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+MAGIC = {
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+}
 LONGEST_LINE = 64_000_000  # bytes
 LOOKED_AT = 1_000_000  # bytes at the start of a file
 
@@ -39,6 +47,8 @@ class Dialect(NamedTuple):
     header: bool | None
     names: tuple[str, ...] | None
     encoding: Encoding
+    quotes: bool = True
+    nulls: tuple[str, ...] = ()
 
     @property
     def has_header(self) -> bool:
@@ -51,9 +61,8 @@ class Opening(NamedTuple):
 
     skip: int
     delimiter: str
-    header: bool
     names: tuple[str, ...]
-    encoding: Encoding
+    dialect: Dialect
 
 
 def delimiter_of(text: str) -> str:
@@ -76,17 +85,17 @@ def look(path: Path, dialect: Dialect) -> Opening | None:
     Raises ContractError with the file for another encoding, an archive that is cut or damaged, an
     open quote.
     """
-    lines = LINE_END.split(_start(path, dialect.encoding))
+    lines = LINE_END.split(_start(path, dialect))
     skip, separator = _before_the_rows(lines, dialect.has_header)
     lines = lines[skip:]
     if not any(line.strip() for line in lines):
         return None
     where = f"{path}, line {skip + 1}"
-    delimiter = dialect.delimiter or separator or _delimiter(lines, dialect.names)
-    first = _cells(lines, delimiter, where)
+    delimiter = dialect.delimiter or separator or _delimiter(lines, dialect)
+    first = _cells(lines, delimiter, dialect, where)
     names = list(dialect.names or (first if dialect.has_header else [""] * len(first)))
     named = tuple(name.strip() or f"column{i}" for i, name in enumerate(names))
-    return Opening(skip, delimiter, dialect.has_header, named, dialect.encoding)
+    return Opening(skip, delimiter, named, dialect)
 
 
 def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Path) -> int:
@@ -94,12 +103,16 @@ def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Pa
 
     Raises ContractError with file and line.
     """
+    dialect = opening.dialect
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in opening.names)
+    quote = literal('"' if dialect.quotes else "")
+    nulls = ", ".join(map(literal, ["", *dialect.nulls]))
     options = (
         f"auto_detect = false, columns = {{{columns}}}, delim = {literal(opening.delimiter)}, "
-        f"header = {str(opening.header).lower()}, skip = {opening.skip}, quote = '\"', escape = "
-        f"'\"', strict_mode = true, encoding = '{opening.encoding}', max_line_size = "
-        f"{LONGEST_LINE}, compression = '{COMPRESSIONS.get(path.suffix.lower(), 'none')}'"
+        f"header = {str(dialect.has_header).lower()}, skip = {opening.skip}, "
+        f"quote = {quote}, escape = {quote}, strict_mode = true, encoding = '{dialect.encoding}', "
+        f"max_line_size = {LONGEST_LINE}, nullstr = [{nulls}], "
+        f"compression = '{COMPRESSIONS.get(path.suffix.lower(), 'none')}'"
     )
     name = re.sub(r"[\[*?]", r"[\g<0>]", str(path))
     with explained(path):
@@ -107,7 +120,33 @@ def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Pa
             f"COPY (SELECT * FROM read_csv({literal(name)}, {options})) TO {literal(target)} "
             "(FORMAT parquet)"
         ).fetchone()
+        _refuse_put_together(db, path, opening, target)
     return int(row[0]) if row else 0
+
+
+def _refuse_put_together(
+    db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, copied: Path
+) -> None:
+    """Raise ContractError where a header or a byte order mark stands among the rows."""
+    first, *_ = columns = [identifier(name) for name in opening.names]
+    again = " AND ".join(
+        f"trim({column}) = {literal(name)}"
+        for column, name in zip(columns, opening.names, strict=True)
+    )
+    found = db.execute(
+        f"SELECT count(*) FILTER ({again}), count(*) FILTER (starts_with({first}, '\ufeff')) "
+        f"FROM {parquet([copied])}"
+    ).fetchone()
+    headers, marks = found or (0, 0)
+    if headers or marks:
+        what = (
+            f"its header stands again in {headers:,} rows"
+            if headers
+            else f"{marks:,} rows begin with a byte order mark"
+        )
+        raise ContractError(
+            f"{path}: {what}; it seems to be several files put together. Name the single ones."
+        )
 
 
 @contextmanager
@@ -121,8 +160,8 @@ def explained(path: Path) -> Iterator[None]:
         if line is None:
             raise ContractError(f"{path}{_unplaced(path, text, error)}") from None
         raise ContractError(
-            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or describe the file in the "
-            "mapping (delimiter, header, names, encoding)."
+            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or describe the file in "
+            "the mapping (delimiter, header, names, quotes, encoding)."
         ) from None
 
 
@@ -175,22 +214,33 @@ def _all_lines(path: Path) -> Iterator[str]:
         yield rest
 
 
-def _start(path: Path, encoding: Encoding) -> str:
+def _start(path: Path, dialect: Dialect) -> str:
     """Return the start of a file as text.
 
     An archive is read to its end, since DuckDB does not see that one was cut.
     """
     with explained(path), _opened(path) as file:
-        mark = file.read(4)
-        if encoding != "utf-16" and mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ContractError(f"{path} is UTF-16; say so in the mapping (encoding: utf-16).")
-        if encoding == "utf-16" and mark[:2] == b"\xfe\xff":
-            raise ContractError(f"{path} is UTF-16 with the big end first; save it as UTF-8.")
-        raw: bytes = mark + file.read(LOOKED_AT)
+        raw: bytes = file.read(LOOKED_AT)
         if path.suffix.lower() in COMPRESSIONS:
             while file.read(1 << 22):
                 pass
-    return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    _refuse_other_content(path, raw, dialect.encoding)
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    return raw.decode(encoding, errors="replace")
+
+
+def _refuse_other_content(path: Path, raw: bytes, encoding: Encoding) -> None:
+    """Raise ContractError where the first bytes are of no CSV, or of another encoding."""
+    for magic, what in MAGIC.items():
+        if raw.startswith(magic):
+            raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        raise ContractError(f"{path} is UTF-32; save it as UTF-8.")
+    if encoding == "utf-16" and raw.startswith(b"\xfe\xff"):
+        raise ContractError(f"{path} is UTF-16 with the big end first; save it as UTF-8.")
+    zeros = b"\0" in raw[:1000].split(b"\n")[0]
+    if encoding != "utf-16" and (raw.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros):
+        raise ContractError(f"{path} is UTF-16; say so in the mapping (encoding: utf-16).")
 
 
 def _opened(path: Path) -> AbstractContextManager[Any]:
@@ -215,29 +265,35 @@ def _before_the_rows(lines: list[str], header: bool) -> tuple[int, str | None]:
     return skip, separator
 
 
-def _delimiter(lines: list[str], names: tuple[str, ...] | None) -> str:
-    """Return the delimiter that makes as many cells as there are names.
-
-    Without names, the most cells of the first line.
-    """
+def _delimiter(lines: list[str], dialect: Dialect) -> str:
+    """Return the delimiter that makes as many cells as there are names, or the most cells."""
     with _long_cells():
-        counts = {one: len(next(csv.reader(lines[:1], delimiter=one))) for one in DELIMITERS}
+        counts = {one: len(next(_reader(lines[:1], one, dialect))) for one in DELIMITERS}
+    names = dialect.names
     fitting = [one for one, count in counts.items() if names and count == len(names)]
     return fitting[0] if fitting else max(counts, key=lambda one: counts[one])
 
 
-def _cells(lines: list[str], delimiter: str, where: str) -> list[str]:
+def _cells(lines: list[str], delimiter: str, dialect: Dialect, where: str) -> list[str]:
     """Return the cells of the first record; raises ContractError where a quote in it stays open."""
     if len(delimiter) > 1:
         return lines[0].rstrip("\r\n").split(delimiter)
     try:
         with _long_cells():
-            return next(csv.reader(lines, delimiter=delimiter, strict=True))
+            return next(_reader(lines, delimiter, dialect, strict=True))
     except csv.Error as error:
         raise ContractError(
-            f"{where}: {error}; a quote may be open. Mend the line, or describe the file in the "
-            "mapping (delimiter, header, names, encoding)."
+            f"{where}: {error}; a quote may be open. Mend the line, or describe the file in "
+            "the mapping (delimiter, header, names, quotes, encoding)."
         ) from None
+
+
+def _reader(
+    lines: list[str], delimiter: str, dialect: Dialect, strict: bool = False
+) -> Iterator[list[str]]:
+    if dialect.quotes:
+        return csv.reader(lines, delimiter=delimiter, strict=strict)
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from ecdctr.errors import ConfigError, ContractError, first_line
+from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
 from ecdctr.impressions.column_types import Ambiguous
 from ecdctr.impressions.mapping import Mapping
@@ -80,6 +80,7 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
     for key, text in mapping.expressions().items():
         kinds = _bound(tables, key, text)
         tree = _parsed(tables.db, text)
+        _refuse_no_column(tables, key, tree)
         _refuse_other_rows(tables, key, text, tree)
         _refuse_chance(tables, key, text, tree)
         _refuse_rounding(tables, key, text, tree)
@@ -136,22 +137,35 @@ def scalar_kind(kind: str) -> str | None:
 
 
 def _bound(tables: Tables, key: str, text: str) -> str:
+    """Return the type of an expression; raises ConfigError where it does not fit the columns."""
     try:
-        kinds = tables.type_of(text)
+        kinds = []
+        if len(tables.db.extract_statements(f"SELECT ({text})")) == 1:
+            kinds = tables.type_of(text)
     except duckdb.Error as error:
-        listed = ", ".join(_shown(tables, name) for name in tables.columns["log"])
+        listed = ", ".join(_shown(tables, text, name) for name in tables.columns["log"])
         raise ConfigError(
-            f"mapping {key}: '{text}' does not fit the log: {first_line(error)}. The log's "
-            f"columns: {listed}."
+            f"mapping {key}: '{text}' does not fit the log: {first_line(error).rstrip('.')}. "
+            f"The log's columns: {listed}."
         ) from None
     if len(kinds) != 1:
         raise ConfigError(f"mapping {key}: '{text}' is not one expression.")
     return kinds[0]
 
 
-def _shown(tables: Tables, column: str) -> str:
-    why = tables.ambiguous.get("log", {}).get(column)
-    return f"{column} {tables.columns['log'][column]}" + (f" ({why})" if why else "")
+def _shown(tables: Tables, text: str, column: str) -> str:
+    """Write a column of the log with its type, and why it is text where the expression names it."""
+    kind = tables.columns["log"][column]
+    why: object = tables.ambiguous.get("log", {}).get(column)
+    if kind == "VARCHAR" and why is None and "log" in tables.csv and column in text:
+        name = identifier(column)
+        odd = one(
+            tables.db,
+            f"SELECT min({name}) FROM log "
+            f"WHERE {name} IS NOT NULL AND TRY_CAST({name} AS DOUBLE) IS NULL",
+        )
+        why = odd and f"text, since '{odd:.40}' is no number"
+    return f"{column} {kind}" + (f" ({why})" if why else "")
 
 
 def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
@@ -161,14 +175,29 @@ def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
     return document
 
 
+def _refuse_no_column(tables: Tables, key: str, tree: Node) -> None:
+    """Raise ConfigError for a name that is no column: `user` is the one who asks, to DuckDB."""
+    lambdas = [node["lhs"] for node in nodes(tree) if node.get("class") == "LAMBDA"]
+    parameters = {name for lhs in lambdas for (name, *_) in references(lhs)}
+    for reference in references(tree):
+        if reference[0] not in parameters and not tables.find(reference):
+            listed = ", ".join(
+                name if name.isprintable() else ascii(name) for name in tables.columns["log"]
+            )
+            raise ConfigError(
+                f"mapping {key}: there is no column '{'.'.join(reference)}'. "
+                f"The log's columns: {listed}."
+            )
+
+
 def _refuse_other_rows(tables: Tables, key: str, text: str, tree: Node) -> None:
     """Raise ConfigError for aggregates, windows, unnest and subqueries.
 
     What is not one value of one row.
     """
     try:
-        if any(node.get("class") == "SUBQUERY" for node in nodes(tree)):
-            raise duckdb.BinderException("a subquery")
+        if any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes(tree)):
+            raise duckdb.BinderException("a subquery, or several columns")
         tables.db.execute(f"EXPLAIN SELECT 1 FROM {tables.source} WHERE ({text}) IS NULL")
     except duckdb.Error:
         raise ConfigError(
@@ -183,7 +212,6 @@ def _refuse_chance(tables: Tables, key: str, text: str, tree: Node) -> None:
     Such as random() and now().
     """
     names = {node["function_name"] for node in nodes(tree) if node.get("function_name")}
-    names |= {one[0].lower() for one in references(tree) if not tables.find(one)}  # current_date
     listed = ", ".join(map(literal, ["", *sorted(names)]))
     row = tables.db.execute(
         f"SELECT min(function_name) FROM duckdb_functions() WHERE function_name IN ({listed}) "
@@ -203,7 +231,7 @@ def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
     """
     for node in nodes(tree):
         kinds = {kind for part in _compared(node) for kind in _types_of(tables, tree, part)}
-        if "VARCHAR" in kinds and any(_is_number(kind) for kind in kinds):
+        if "VARCHAR" in kinds and any(is_number(kind) for kind in kinds):
             raise ConfigError(
                 f"mapping {key}: '{text}' compares text with a number; write the number in quotes, "
                 "or make a number of the text (column::DOUBLE, or types: {column: DOUBLE} for a "
@@ -230,7 +258,8 @@ def _types_of(tables: Tables, tree: Node, part: Node) -> list[str]:
         return []
 
 
-def _is_number(kind: str) -> bool:
+def is_number(kind: str) -> bool:
+    """Say whether a type of DuckDB is one of numbers."""
     return kind in (*WHOLE, *WIDE, *FRACTIONS) or kind.startswith("DECIMAL(")
 
 
@@ -271,61 +300,7 @@ def _refuse_type(tables: Tables, key: str, text: str, kind: str) -> None:
         )
 
 
-def check_joins(tables: Tables, mapping: Mapping) -> None:
-    """Raise where a join's key is in neither table, is given twice.
-
-    Or finds no row of the log at all.
-    """
-    db = tables.db
-    for name, join in mapping.joins.items():
-        for table, where in (
-            ("log", "the log"),
-            (name, f"its files ({', '.join(tables.columns[name])})"),
-        ):
-            if join.key not in tables.columns[table]:
-                raise ConfigError(f"mapping joins.{name}.key: no column '{join.key}' in {where}.")
-        column = identifier(join.key)
-        twice = _one(db, f"SELECT count(*) - count(DISTINCT {column}) FROM {identifier(name)}")
-        if twice:
-            raise ContractError(
-                f"mapping joins.{name}: expected one row per {join.key}, found {twice} more."
-            )
-        if not _one(db, "SELECT count(*) FROM (FROM log LIMIT 1)"):
-            continue
-        same = same_key(tables, name, join.key)
-        if not _one(db, f"SELECT count(*) FROM (SELECT 1 FROM log SEMI JOIN {identifier(name)} ON "
-                        f"{same} LIMIT 1)"):  # fmt: skip
-            ours, theirs = (
-                _one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}")
-                for table in ("log", name)
-            )
-            raise ContractError(
-                f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has "
-                f"'{ours}', its files have '{theirs}'); write both alike, or declare types: "
-                f"{{{join.key}: …}} for both."
-            )
-
-
-def same_key(tables: Tables, name: str, key: str) -> str:
-    """Return equality of a join's key with the log's, SQL.
-
-    Numbers of other types as whole numbers, beside text as text.
-    """
-    kinds = [tables.columns[table][key] for table in ("log", name)]
-    columns = [f"{identifier(table)}.{identifier(key)}" for table in ("log", name)]
-    if kinds[0] != kinds[1]:
-        columns = [_whole(*pair) for pair in zip(columns, kinds, strict=True)]
-        if not all(map(_is_number, kinds)):
-            columns = [f"({column})::VARCHAR" for column in columns]
-    return " = ".join(columns)
-
-
-def _whole(column: str, kind: str) -> str:
-    if kind not in FRACTIONS and not kind.startswith("DECIMAL("):
-        return column
-    return f"CASE WHEN {column} = trunc({column}) THEN TRY_CAST({column} AS HUGEINT) END"
-
-
-def _one(db: duckdb.DuckDBPyConnection, query: str) -> Any:
+def one(db: duckdb.DuckDBPyConnection, query: str) -> Any:
+    """Return the first value of a query's first row; None without a row."""
     row = db.execute(query).fetchone()
     return row[0] if row else None

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
-from ecdctr.files.duck import identifier
+from ecdctr.files.duck import identifier, literal
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
 from ecdctr.impressions.mapping import Mapping
 
@@ -22,6 +22,21 @@ UNITS = {  # how many of a unit are a second, and how to read it
     1_000_000: ("microseconds", "make_timestamp(column)"),
     1_000_000_000: ("nanoseconds", "make_timestamp_ns(column)"),
 }
+NONE = (
+    r"\N",
+    "NULL",
+    "null",
+    "None",
+    "nan",
+    "NaN",
+    "NA",
+    "N/A",
+    "<NA>",
+    "(null)",
+    "nil",
+    "undefined",
+    "-",
+)
 DOMAINS = "_domain <> 'other'"  # rows of neither domain may be anything
 
 
@@ -43,6 +58,23 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
     _refuse_times(db, mapping, staged)
 
 
+def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
+    """Write a sentence about ids that other programs write for none; they are kept, as ids."""
+    listed = f"({', '.join(map(literal, NONE))})"
+    for name in ("user_id", "item_id"):
+        found = db.execute(
+            f"SELECT {name}::VARCHAR, count(*) FROM {staged.rows} "
+            f"WHERE {DOMAINS} AND {name}::VARCHAR IN {listed} "
+            "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
+        ).fetchone()
+        if found:
+            return (
+                f"{staged.path.name}: {name} is '{found[0]}' in {found[1]:,} rows, one id like "
+                f"others; if it means none: nulls: ['{found[0]}']"
+            )
+    return None
+
+
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     row = db.execute(
         f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL),
@@ -62,12 +94,20 @@ def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
             f"{staged.path}: {no_time:,} of {rows:,} rows have no time (mapping ts: {mapping.ts})."
         )
     if no_label:
-        rule = f"coalesce({mapping.click}, 0)" if label is None else f"({mapping.click}) >= 1"
+        rule = _label_rule(mapping.click, label)
         raise ContractError(
             f"{staged.path}: click of {no_label:,} of {rows:,} rows is "
             f"{'null' if label is None else label}, expected 0 or 1, true or false; write a rule "
             f"in the mapping, such as click: {rule}."
         )
+
+
+def _label_rule(text: str, label: str | None) -> str:
+    """Write a rule that makes a label of what is none."""
+    if label is None:
+        return f"coalesce({text}, 0)"
+    number = label.removeprefix("-").replace(".", "", 1).isdigit()
+    return f"({text}) >= 1" if number else f"({text}) = 'the text of a click'"
 
 
 def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:

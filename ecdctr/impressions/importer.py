@@ -23,13 +23,12 @@ from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     Tables,
     check_expressions,
-    check_joins,
     columns_of,
-    same_key,
     scalar_kind,
     text_columns,
 )
-from ecdctr.impressions.import_rows import Staged, refuse_rows
+from ecdctr.impressions.import_rows import Staged, refuse_rows, words_for_none
+from ecdctr.impressions.joins import check_joins, same_key
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.tables import Opened, TableFile, open_table
 
@@ -93,13 +92,15 @@ def import_log(
             for name, join in mapping.joins.items()
         )
         for i, file in enumerate(log.files):
-            _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
+            noted = _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
                 if file.absent and file.rows
                 else ""
             )
             say(f"{file.path.name}: {file.rows:,} rows{absent}")
+            if noted:
+                say(noted)
         done = _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
         for domain_folder in sorted((scratch / "final").iterdir()):
             domain_folder.rename(root / domain_folder.name)
@@ -142,8 +143,10 @@ def _stage(
     source: str,
     types: dict[str, str],
     target: Path,
-) -> None:
+) -> str | None:
     """Map one log file and split it by domain and day, every row of it.
+
+    Returns what is to be said of its ids.
 
     Raises ContractError for bad rows.
     """
@@ -157,16 +160,19 @@ def _stage(
             f"COPY ({_mapped(mapping, types)} FROM {source}) TO {literal(stored)} "
             "(FORMAT parquet, COMPRESSION zstd)"
         )
-        refuse_rows(db, mapping, Staged(file.path, stored, rows))
+        staged = Staged(file.path, stored, rows)
+        refuse_rows(db, mapping, staged)
+        noted = words_for_none(db, staged)
         db.execute(
             f"COPY (SELECT * EXCLUDE (_label) FROM {rows}) TO {literal(target)} "
             "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:
         raise ContractError(
-            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}"
+            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
         ) from None
     stored.unlink()
+    return noted
 
 
 def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
@@ -184,7 +190,12 @@ def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
     """Return what DuckDB says, with the column where text is no UTF-8."""
     column = undecodable(db, f"({file.query})")
-    return f"column {column} holds text that is no UTF-8" if column else first_line(error)
+    if column:
+        return f"column {column} holds text that is no UTF-8"
+    said = first_line(error).rstrip(".")
+    if "timestamp field format" in said:
+        return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
+    return said
 
 
 def _typed(text: str, kind: str) -> str:

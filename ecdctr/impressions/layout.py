@@ -12,6 +12,10 @@ from pathlib import Path
 from ecdctr.config import Domain
 
 HELD_OUT = "held_out"  # folder beside the domains: a simulated world's ads that nobody trains on
+TABLES = {
+    "_delta_log": "Delta Lake",
+    ".hoodie": "Hudi",
+}  # what keeps a list of its files, by its folder
 DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
@@ -51,3 +55,12 @@ def is_unread(name: str) -> bool:
     part-0.PARQUET, 000000_0, hour=01/….
     """
     return not is_part(name) and not any(map(is_hidden, name.split("/")))
+
+
+def table_format(folder: Path) -> str | None:
+    """Name the table format whose files lie in a folder: it may count some, or rows, as removed."""
+    for name, what in TABLES.items():
+        if (folder / name).is_dir():
+            return f"{what} ({name})"
+    iceberg = folder.name == "data" and any((folder.parent / "metadata").glob("*.metadata.json"))
+    return "Iceberg (../metadata)" if iceberg else None

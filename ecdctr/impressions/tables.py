@@ -19,24 +19,12 @@ from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier, parquet
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
+from ecdctr.impressions.layout import table_format
 
 PARQUET = (".parquet", ".pq", ".parq")
-UNREAD = (
-    ".bz2",
-    ".xz",
-    ".zip",
-    ".7z",
-    ".lz4",
-    ".tar",
-    ".tgz",
-    ".xlsx",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".avro",
-    ".orc",
-)
-OF_CSV = {"delimiter", "header", "names", "encoding", "types"}
+ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")
+UNREAD = (*ARCHIVES, ".xlsx", ".json", ".jsonl", ".ndjson", ".avro", ".orc")
+OF_CSV = {"delimiter", "header", "names", "encoding", "quotes", "nulls", "types"}
 
 
 class Table(Section):
@@ -58,6 +46,12 @@ class Table(Section):
         None, description="CSV without a header: the columns in order"
     )
     encoding: csv_text.Encoding = Field("utf-8", description="CSV only")
+    quotes: bool = Field(
+        True, description="CSV only; false where a quote is a letter like others, as in most TSV"
+    )
+    nulls: tuple[str, ...] = Field(
+        (), description=r"CSV only: texts that mean null, such as \N or NULL, beside empty cells"
+    )
     types: dict[str, TextType] = Field(
         default_factory=dict,
         description=(
@@ -142,6 +136,11 @@ def matches(table: Table, source: Path) -> list[Path]:
             raise ConfigError(f"No file matches '{pattern}' in {source}.")
         paths += [source / hit for hit in hits]
     for path in paths:
+        if kept_by := table_format(path.parent) or table_format(source):
+            raise ConfigError(
+                f"{path} belongs to a table of {kept_by}, which may count it, or rows of it, as "
+                "removed; write the table's rows out as plain files."
+            )
         if path.is_dir():
             raise ConfigError(f"{path} is a folder, expected a file; name the files in it.")
         if path.suffix.lower() in UNREAD or ".tar." in path.name.lower():
@@ -183,7 +182,9 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
 
 def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
     """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
-    dialect = csv_text.Dialect(table.delimiter, table.header, table.names, table.encoding)
+    dialect = csv_text.Dialect(
+        table.delimiter, table.header, table.names, table.encoding, table.quotes, table.nulls
+    )
     opening = csv_text.look(path, dialect)
     if opening is None:
         return Part(path, path, 0, {})

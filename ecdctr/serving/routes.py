@@ -1,7 +1,7 @@
-"""A service over HTTP: POST /score answers a request, GET /health.
+"""A service over HTTP: POST /score answers, GET /health, /ready and /metrics say how it does.
 
-/ready and /metrics say how it does. Any body gets 200, 400 (no JSON), 413 (too long) or 422 (JSON
-that is no request), 503 where too much waits.
+Any body gets 200, 400 (no JSON), 413 (too long), 415 (compressed) or 422 (JSON that is no request),
+503 where too much waits.
 """
 
 from __future__ import annotations
@@ -81,13 +81,11 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
 
 async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:
     limits = service.limits
-    body = bytearray()
-    async for part in _parts(request):
-        body += part
-        if len(body) > limits.bytes:
-            return 413, {"error": f"The request is longer than {limits.bytes:,} bytes."}
+    body = await _body(request, limits.bytes)
+    if isinstance(body, tuple):
+        return body
     try:
-        content = parse_json(bytes(body))
+        content = parse_json(body)
     except NoJson as error:
         return 400, {"error": f"The request is {error}."}
     candidates = content.get("candidates") if isinstance(content, dict) else None
@@ -117,3 +115,18 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
         "version": version,
         "probabilities": [round(float(value), 7) for value in probabilities],
     }
+
+
+async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any]]:
+    """Read the bytes of a request, or make the answer to one that is compressed or too long."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        return 415, {
+            "error": f"Content-Encoding {encoding:.20} is not read; send the body as it is."
+        }
+    body = bytearray()
+    async for part in _parts(request):
+        body += part
+        if len(body) > most:
+            return 413, {"error": f"The request is longer than {most:,} bytes."}
+    return bytes(body)

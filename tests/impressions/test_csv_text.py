@@ -217,3 +217,48 @@ def test_text_of_parquet_that_is_no_utf8_is_named_with_its_column(tmp_path):
         ContractError, match=r"a\.parquet .*column user holds text that is no UTF-8"
     ):
         run(tmp_path, {}, {"files": ["a.parquet"]})
+
+
+TITLE = 'the "best'
+
+
+@pytest.mark.parametrize("title", ['"best', TITLE, 'a"', '""', '"a" and "b"'])
+def test_quotes_are_letters_where_it_is_said(tmp_path, title):
+    """As in most TSV: titles of films and news begin with a quote."""
+    text = rows(["1", title, "3"]).replace(",", "\t")
+    assert run(tmp_path, {"a.tsv": text}, {"files": ["a.tsv"], "quotes": False}).read == 40
+    assert set(column(tmp_path, "user_id")) == {"1", title, "3"}
+
+
+TOGETHER = {
+    "with a byte order mark": (b"\xef\xbb\xbf" + rows().encode()) * 2,
+    "with a header": rows().encode() * 2,
+    "two members of an archive": gzip.compress(rows().encode()) * 2,
+}
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+def test_files_that_were_put_together_are_refused(tmp_path, what):
+    name = "a.csv.gz" if what.startswith("two") else "a.csv"
+    with pytest.raises(
+        ContractError, match=rf"{name}: .* it seems to be several files put together"
+    ):
+        run(tmp_path, {name: TOGETHER[what]}, {"files": [name]})
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (PACKED, "is a gzip archive"), (b"PK\x03\x04" + rows().encode(), "is a zip archive"), (b"PAR1" + rows().encode(), "is Parquet"),
+    (pa.compress(rows().encode(), "zstd", asbytes=True), "is a zstd archive"), (bz2.compress(rows().encode()), "is a bzip2 archive"),
+    (rows().encode("utf-32"), "is UTF-32; save it as UTF-8"), (rows().encode("utf-16-le"), "is UTF-16; say so"),
+    (rows().encode("utf-16-be"), "is UTF-16; say so"),
+])  # fmt: skip
+def test_what_is_no_csv_in_a_file_named_so_is_told(tmp_path, content, words):
+    with pytest.raises(ContractError, match=rf"a\.csv {words}"):
+        run(tmp_path, {"a.csv": content})
+
+
+@pytest.mark.parametrize("place", ["_delta_log", ".hoodie"])
+def test_files_of_a_table_that_counts_some_as_removed_are_refused(tmp_path, place):
+    (tmp_path / "logs" / place).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"a\.csv belongs to a table of .*{place}"):
+        run(tmp_path, {"a.csv": rows()})

@@ -20,10 +20,14 @@ from tests.impressions.imported import START, column, rows, run
     ({"features": {"f": "row_number() OVER ()"}}, "features.f: .* one value for each row"),
     ({"click": "clicked = (SELECT max(clicked) FROM log)"}, "click: .* one value for each row"),
     ({"features": {"f": "item) AS x, (user"}}, "features.f: .* is not one expression"),
+    ({"features": {"f": "item); DROP TABLE log; SELECT (1"}}, "features.f: .* is not one expression"),
+    ({"features": {"f": "COLUMNS('user')"}}, "features.f: .* does not give one value for each row"),
+    ({"user_id": "current_user"}, "user_id: there is no column 'current_user'"),
+    ({"features": {"f": "list_filter([1], lambda x: x > 0 AND session_user <> 'a')"}}, "features.f: there is no column 'session_user'"),
     ({"domain": "CASE WHEN random() < 0.5 THEN 'ads' ELSE 'natural' END"}, r"domain: .*: random\(\) gives another value"),
     ({"features": {"f": "uuid()"}}, r"features.f: .*: uuid\(\) gives another"),
     ({"ts": "now()"}, r"ts: .*: now\(\) gives another"),
-    ({"features": {"f": "(current_date - make_timestamp(t)::DATE)::BIGINT"}}, r"features.f: .*current_date"),
+    ({"features": {"f": "(current_date - make_timestamp(t)::DATE)::BIGINT"}}, r"features.f: there is no column 'current_date'"),
     ({"ts": "t"}, r"mapping ts: 't' gives BIGINT, expected a timestamp: to_timestamp\(t\) for seconds"),
     ({"ts": "clicked = 1"}, "mapping ts: .* gives BOOLEAN, expected a timestamp"),
     ({"features": {"f": "[1.5, 2.25]"}}, "features.f: .* a list of integers"),
@@ -111,3 +115,56 @@ def test_settings_of_csv_beside_parquet_are_refused(tmp_path):
 def test_the_rule_that_a_label_needs_fits_what_was_found(tmp_path, label, rule):
     with pytest.raises(ContractError, match=f"write a rule in the mapping, such as click: {rule}"):
         run(tmp_path, {"a.csv": rows()}, click=label)
+
+
+@pytest.mark.parametrize("name", ["\u200buser", "users", "USER ID"])
+def test_a_name_that_is_no_column_is_never_the_one_who_asks(tmp_path, name):
+    """To DuckDB `user` is a function, the name of its own user: all rows would be of one."""
+    with pytest.raises(
+        ConfigError, match=r"user_id: there is no column 'user'. The log's columns: "
+    ) as refused:
+        run(tmp_path, {"a.csv": rows().replace("user", name, 1)})
+    assert str(refused.value).isprintable()
+
+
+def test_what_makes_text_of_a_column_is_said_where_it_does_not_fit(tmp_path):
+    log = rows().replace(str(START), "n/a")
+    with pytest.raises(
+        ConfigError, match=r"ts: .* t VARCHAR \(text, since 'n/a' is no number\), clicked BIGINT"
+    ):
+        run(tmp_path, {"a.csv": log})
+
+
+@pytest.mark.parametrize("words", ["\\N", "NULL", "<NA>"])
+def test_words_that_mean_none_elsewhere_are_told_and_can_be_declared(tmp_path, words):
+    """As MySQL, Hive, PostgreSQL and pandas write them."""
+    heard: list[str] = []
+    files = {"a.csv": rows(["1", words, "3"])}
+    run(tmp_path, files, on_file=heard.append)
+    assert heard[1:] == [
+        f"a.csv: user_id is '{words}' in 13 rows, one id like others; if it means none: nulls: ['{words}']"
+    ]
+    with pytest.raises(ContractError, match="13 of 40 rows without user or item id"):
+        run(tmp_path / "b", files, {"nulls": [words]})
+    log = rows().replace(",ads", f",{words}")
+    run(
+        tmp_path / "c",
+        {"a.csv": log},
+        {"nulls": [words]},
+        domain="coalesce(kind, 'ads')",
+        features={"kind": "kind"},
+    )
+    assert set(column(tmp_path / "c", "kind")) == {None, "natural"}
+
+
+@pytest.mark.parametrize(("text", "hint"), [("CASE WHEN clicked = 1 THEN 'yes' ELSE 'no' END", "= 'the text of a click'"),
+                                            ("clicked * 2.5", ">= 1")])  # fmt: skip
+def test_the_hint_for_a_label_fits_its_type(tmp_path, text, hint):
+    with pytest.raises(ContractError, match=f"such as click: .* {hint}"):
+        run(tmp_path, {"a.csv": rows()}, click=text)
+
+
+def test_times_in_another_form_are_refused_with_how_to_say_it(tmp_path):
+    text = "strftime(to_timestamp(t), '%d/%m/%Y %H:%M')"
+    with pytest.raises(ContractError, match=r"such as ts: strptime\(column, '%d/%m/%Y %H:%M'\)"):
+        run(tmp_path, {"a.csv": rows()}, ts=text)

@@ -178,3 +178,16 @@ def test_a_dangling_link_is_named(tmp_path):
     with connect(config := config_of(tmp_path / "data", tmp_path / "prepared")) as db:
         (violation,) = validate_day(db, config, "ads", LAST).violations
     assert str(link) in str(violation)
+
+
+@pytest.mark.parametrize("place", ["_delta_log", ".hoodie", "../metadata"])
+def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place):
+    """Rows that Delta Lake, Hudi or Iceberg count as removed still lie there."""
+    root = tmp_path / "data"
+    write_log(root)
+    (root / place).mkdir()
+    (root / place / "v1.metadata.json").touch()
+    with pytest.raises(
+        ContractError, match=r"expected folders of Parquet files alone, found those of a table of"
+    ):
+        prepare(config_of(root, tmp_path / "prepared"), "ads", [LAST])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
 import shutil
@@ -106,6 +107,21 @@ def test_answers_are_the_scorers_with_the_version_that_made_them(scorers, reques
                 scorers[0].score(request).tolist(), abs=1e-6
             )
         assert 'ecdctr_requests_total{status="200"} 5.0' in call(port, "GET", "/metrics")[1]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip", "x" * 5000])
+def test_a_compressed_body_is_refused_as_such(encoding):
+    """Its bytes are no text; clients compress by themselves."""
+    with running(Service(Limits())) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = gzip.compress(b'{"ts": 1e9, "candidates": [{}]}')
+        connection.request("POST", "/score", body, {"Content-Encoding": encoding})
+        answer = connection.getresponse()
+        text = json.loads(answer.read())["error"]
+        connection.close()
+    assert answer.status == 415
+    assert "is not read; send the body as it is" in text
+    assert len(text) < 100
 
 
 @pytest.mark.parametrize(
