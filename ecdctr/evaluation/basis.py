@@ -19,8 +19,11 @@ EVALUATING = (
     "evaluation.metrics",
     "examples.batches",
     "examples.ragged",
+    "examples.transforms",
     "examples.vocabulary",
+    "levels.parents",
     "levels.restore",
+    "memory.columns",
     "models",
 )
 

@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
 from ecdctr.config import DOMAINS, Config
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import ContractError, EcdctrError
 from ecdctr.examples.prepare import prepare
+from ecdctr.impressions import remote
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import one_reading
@@ -201,6 +202,31 @@ def test_a_window_costs_one_listing_per_domain_prepared_or_not(
         for domain in DOMAINS:
             assert len([query for query in asked if f"domain%3D{domain}" in query]) == 1, asked
         assert all(prefix in query for query in asked)
+
+
+def test_a_file_that_is_replaced_before_it_is_copied_costs_one_listing_more(
+    s3: S3Server, world: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    root, copied = s3.new_url(), remote._copied
+    for domain in DOMAINS:
+        part = f"domain={domain}/date={DATE}"
+        upload(s3, world / part, f"{root}/{part}")
+    other = world / "domain=ads" / f"date={NEXT}"
+
+    def late(url: str, path: str, target: Path) -> Any:
+        monkeypatch.setattr(remote, "_copied", copied)
+        day = path.split(f"{BUCKET}/", 1)[1].rpartition("/")[0]
+        upload(s3, other, f"s3://{BUCKET}/{day}")
+        return copied(url, path, target)
+
+    monkeypatch.setattr(remote, "_copied", late)
+    there = changed(config, "data", root=root, prepared=tmp_path / "prepared", lookback_days=1)
+    asked = counted_lists(s3, monkeypatch)
+    with one_reading(), pytest.raises(ContractError, match="timestamp inside the partition"):
+        prepare(there, "ads", [DATE])  # what was delivered is of another day, which is told
+    for domain in DOMAINS:
+        assert 1 <= len([query for query in asked if f"domain%3D{domain}" in query]) <= 2, asked
 
 
 def test_a_command_sees_one_moment_and_the_next_one_what_was_delivered_since(

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ecdctr.code import PACKAGE, code_digest
+from ecdctr.code import PACKAGE, _closure, _file, _imports, code_digest
 from ecdctr.config import LEVELS, Level
+from ecdctr.evaluation.basis import EVALUATING
 from ecdctr.examples import prepare
 from ecdctr.levels.actr import Actr
 from ecdctr.levels.cpm import Cpm
@@ -90,6 +91,15 @@ def test_an_algorithm_number_renames_a_level(steps, config, store):
     assert fingerprint(request, steps.algorithm, plan, {}) != fingerprint(
         request, steps.algorithm + 1, plan, {}
     )
+
+
+def test_whatever_an_evaluation_computes_with_is_in_the_digest_of_its_code():
+    """All of the rooms that compute, but for what names the examples and what only carries values."""
+    apart = {"evaluation.basis", "examples.prepare", "levels.request"}
+    reached = _closure(["evaluation.evaluate"], EVALUATING, PACKAGE)
+    imported = {one for name in reached for one in _imports(_file(name, PACKAGE), PACKAGE)}
+    computing = {"evaluation", "examples", "levels", "memory", "models", "training"}
+    assert {one for one in imported - reached if one.split(".")[0] in computing} == apart
 
 
 def test_a_root_that_is_no_module_is_an_error():
