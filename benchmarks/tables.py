@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -117,4 +118,4 @@ def drop_pages(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])  # type: ignore[arg-type]  # float32, float16 or int8
+    main(*cast(list[Precision], sys.argv[1:]))  # float32, float16 or int8

@@ -2,7 +2,6 @@
 
 arXiv 2408.16238.
 
-
 The public names, loaded when they are first used, so that scoring imports no torch (docs/api.md).
 """
 

@@ -18,6 +18,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -133,7 +134,7 @@ class Bars:
             console=self.console,
         )
         self.live = self.console.is_terminal
-        self._task: object | None = None
+        self._task = TaskID(0)
         self._what, self._total, self._done, self._since, self._logged = "", 0, 0, 0.0, 0.0
 
     def start(self, what: str, total: int) -> None:
@@ -154,7 +155,7 @@ class Bars:
         rate = self._done / max(now - self._since, 1e-9)
         note = "" if loss is None else f"loss {loss:.4f}  {rate:,.0f} samples/s"
         if self.live:
-            self.progress.update(self._task, advance=units, note=note)  # type: ignore[arg-type]
+            self.progress.update(self._task, advance=units, note=note)
         elif now - self._logged > LOG_EVERY_SECONDS:
             self._logged = now
             left = (self._total - self._done) / max(rate, 1e-9)

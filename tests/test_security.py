@@ -153,7 +153,7 @@ def test_crafted_files_of_a_version_are_read_whole_or_refused(config, tmp_path, 
     store = Store(tmp_path / "store")
     ref = train_tpm(Request(config, store, DATE)).manifest.ref
     path = store.path(ref) / file
-    content, rng = path.read_bytes(), random.Random(file)  # noqa: S311
+    content, rng = path.read_bytes(), random.Random(file)
     refused = []
     for _ in range(60):
         path.write_bytes(mutated(content, rng))
@@ -170,7 +170,7 @@ def test_crafted_files_of_a_version_are_read_whole_or_refused(config, tmp_path, 
 def test_crafted_manifests_are_refused(store):
     ref = publish(store, DATE, "f").ref
     path = store.path(ref) / "manifest.json"
-    content, rng = path.read_bytes(), random.Random(7)  # noqa: S311
+    content, rng = path.read_bytes(), random.Random(7)
     for _ in range(200):
         path.write_bytes(mutated(content, rng))
         if path.read_bytes() == content:
@@ -191,7 +191,7 @@ def test_crafted_impressions_are_a_violation_or_valid(config, tmp_path):
     shutil.copytree(day_folder(config.data.root, "ads", DATE), folder)
     spoilt = config.model_copy(update={"data": config.data.model_copy(update={"root": tmp_path})})
     path = LocalImpressions(tmp_path).files("ads", DATE)[0]
-    content, rng = path.read_bytes(), random.Random(3)  # noqa: S311
+    content, rng = path.read_bytes(), random.Random(3)
     found = 0
     for _ in range(80):
         path.write_bytes(mutated(content, rng))

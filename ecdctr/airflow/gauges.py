@@ -2,7 +2,6 @@
 
 StatsD or OpenTelemetry, where switched on.
 
-
 Production only, named ecdctr.LEVEL.MEASURE: gauc, log_loss and calibration of the next day,
 samples_per_second and train_seconds, quality_warnings, promoted (1 or 0).
 """

@@ -96,7 +96,7 @@ class ProcessOperator(BaseOperator):
                 text=True,
                 start_new_session=True,
             )
-            assert self._process.stdout is not None  # noqa: S101
+            assert self._process.stdout is not None  # noqa: S101  # a pipe, above
             last = ""
             with (
                 self._process.stdout as output
@@ -254,7 +254,6 @@ class WaitForYesterday(BaseOperator):
     """Keeps a chain in order.
 
     Where a level goes on from the day before, waits until that day is done.
-
 
     The run of the day before is its experiment's of the logical date before (backfills, schedules),
     or where the param data_date names the day, the run whose name differs in the date only. While

@@ -159,7 +159,6 @@ def _become() -> list[str]:
 
     With the right to read what root may read (a home of root's is closed to others).
 
-
     On Linux PostgreSQL also ends when this process is killed.
     """
     if not shutil.which("setpriv"):

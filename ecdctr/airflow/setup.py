@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _airflow(*arguments: str) -> None:
-    done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
+    done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S607  # on PATH, as Airflow wants it
     if done.returncode:
         raise EcdctrError(
             f"'airflow {' '.join(arguments)}' failed: "

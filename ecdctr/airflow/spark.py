@@ -23,7 +23,7 @@ MAIN = "local:///opt/ecdctr/ecdctr/cli/__main__.py"  # where the Dockerfile puts
 class SparkApplication(SparkKubernetesOperator):
     """Takes the path of the configuration for what it is, no template of Airflow's."""
 
-    template_ext = ()  # type: ignore[assignment]
+    template_ext = ()  # type: ignore[assignment]  # of three there
 
 
 def spark_task(
@@ -34,7 +34,7 @@ def spark_task(
     `common` are Airflow's own options.
     """
     pod = settings.config.airflow.kubernetes
-    assert pod.spark is not None  # noqa: S101
+    assert pod.spark is not None  # noqa: S101  # see command_task
     return SparkApplication(
         **common,
         name=name_of(common),

@@ -188,7 +188,6 @@ class Airflow:
 
         Those of the levels unless named.
 
-
         Raises EcdctrError with the import errors when one does not appear.
         """
         wanted = {f"ecdctr_{name}" for name in names or LEVELS}

@@ -51,7 +51,7 @@ def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:
 
     Reads the days' files to know what is in them.
     """
-    domain = LEVEL_DOMAIN[ref.level]  # type: ignore[index]
+    domain = LEVEL_DOMAIN[ref.level]
     return basis_of(config, example_path(config, domain, date).fingerprint)
 
 

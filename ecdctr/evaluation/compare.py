@@ -29,7 +29,6 @@ class Comparison(NamedTuple):
 
         At a level of 5 %.
 
-
         At a level of 5 %: 1.96 + 0.84 standard errors, which the interval is 3.92 of.
         """
         return (self.high - self.low) / 3.92 * (1.96 + 0.84)

@@ -109,7 +109,7 @@ def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluatio
     An earlier result is replaced.
     """
     with store.in_use():
-        scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)  # type: ignore[index]
+        scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)
         result = Evaluation(ref, date, metrics_by_cohort(config, scored))
         _save(store, result, scored, basis_of(config, scored.examples))
     return result

@@ -233,7 +233,7 @@ def _compare(
 ) -> Verdict:
     """Test on the last days that neither version has read and that were delivered."""
     settings = config.evaluation
-    domain = LEVEL_DOMAIN[challenger.level]  # type: ignore[index]
+    domain = LEVEL_DOMAIN[challenger.level]
     days = whole_days(config, domain, challenger.date, date, settings.gate_days)
     if not days:
         raise StoreError(

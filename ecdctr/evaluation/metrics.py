@@ -96,7 +96,6 @@ def all_metrics(
 
     Entropy as He et al. 2014, calibration as predicted over observed CTR.
 
-
     `gauc_users` is the number of users behind GAUC, those with a click and a non-click: a GAUC of
     two users says nothing. A figure that the data cannot give (no clicks, say) is left out.
     """

@@ -2,7 +2,6 @@
 
 A test that shows it, or does not.
 
-
 Non-inferiority turns the burden of proof around: not "surely worse" refuses, but "not shown to be
 good enough". A challenger that is truly worse by the margin passes in LEVEL of the cases where the
 difference is spread over many users (tests/evaluation/test_noninferiority.py measures it, also

@@ -2,7 +2,6 @@
 
 What they say, which data and code they rest on, and whether that is what lies there now.
 
-
 Reads no model and imports no torch, so that the gate starts fast.
 """
 

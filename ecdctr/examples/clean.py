@@ -32,7 +32,6 @@ def raw_views(
         if impressions.has(domain, date):
             report = validate_day(connection, config, domain, date)
             report.violations.extend(types.add(report))
-            contract.raise_for(report, config)
             views[domain] = f"raw_{domain}"
             clean_view(connection, config, report, views[domain])
     return views
@@ -45,12 +44,10 @@ def clean_view(
 
     With quarantine on, without its bad rows, which are written aside.
 
-
     Of several good rows with one key, a click stays before none, then the least by all columns in
     their order.
     """
-    day = report.schema
-    assert day is not None  # noqa: S101  # raise_for refuses a day that cannot be read
+    day = contract.raise_for(report, config)
     if not config.data.quarantine:
         query = f"SELECT * EXCLUDE (_misfit) FROM ({day.select()})"
         connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {query}")
@@ -76,7 +73,5 @@ def day_view(
 ) -> DaySchema:
     """Return the view `day` of a valid day's rows; raises ContractError for another."""
     report = validate_day(connection, config, domain, date)
-    contract.raise_for(report, config)
     clean_view(connection, config, report, "day")
-    assert report.schema is not None  # noqa: S101  # raise_for refuses a day that cannot be read
-    return report.schema
+    return contract.raise_for(report, config)

@@ -27,7 +27,7 @@ from ecdctr.examples.clean import day_view, raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
-from ecdctr.files.duck import write_parquet
+from ecdctr.files.duck import one_row, write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import present_days, window
 from ecdctr.impressions.impressions import open_impressions
@@ -329,9 +329,7 @@ def _prior(connection: duckdb.DuckDBPyConnection, domain: Domain) -> float:
         "SELECT coalesce(sum(clicks), 0)::BIGINT, coalesce(sum(impressions), 0)::BIGINT "
         f"FROM recent_counts WHERE side = 'user' AND domain = '{domain}'"
     )
-    row = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
-    return transforms.prior_ctr(*row)
+    return transforms.prior_ctr(*one_row(connection, query))
 
 
 def _examples_sql(

@@ -72,9 +72,7 @@ class SparkBuilder:
             if day not in self.schemas:
                 report = contract.validate_day(self.connection, self.config, *day)
                 report.violations.extend(types.add(report))
-                contract.raise_for(report, self.config)
-                assert report.schema is not None  # noqa: S101  # raise_for refuses such a day
-                self.schemas[day] = report.schema
+                self.schemas[day] = contract.raise_for(report, self.config)
         schemas = {day: self.schemas[day] for day in days}
         sources: dict[str, Source] = {}
         if self.config.memory.enabled:  # tables and extracts by DuckDB, which validates anyway

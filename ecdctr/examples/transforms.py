@@ -2,7 +2,6 @@
 
 For DuckDB, Spark and the scorer's numpy.
 
-
 A formula is a function of an engine's `Functions` and of values that know `+`, `*` and `/`: arrays,
 Spark's columns, or `Sql`, whose operators write SQL. Needs numpy alone, for the scorer's sake.
 """
@@ -115,7 +114,6 @@ def count_features(
 
     In the domain and the lookback, up to the day before.
 
-
     The rate is smoothed as if `PRIOR_WEIGHT` impressions at the prior had come first.
     """
     rate = (clicks + PRIOR_WEIGHT * prior) / (impressions + PRIOR_WEIGHT)
@@ -128,7 +126,6 @@ def newest_clicks(
     """Return the clicks (microseconds, item id) of an impression's history, newest first.
 
     At most `length`.
-
 
     Strictly before the moment and not before the horizon; of one instant the larger id comes first.
     The query in prepare.py says the same with an ASOF join.

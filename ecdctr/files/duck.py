@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -27,6 +28,15 @@ def connect(memory: str | None = None, threads: int | None = None) -> duckdb.Duc
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+def one_row(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: object = None
+) -> tuple[Any, ...]:
+    """Return the row of a query that has one, such as an aggregate."""
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None, query  # noqa: S101  # else the query is not what it should be
+    return row
 
 
 def literal(value: object) -> str:

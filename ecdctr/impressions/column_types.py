@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import duckdb
 
 from ecdctr.errors import ContractError
-from ecdctr.files.duck import identifier, literal, parquet
+from ecdctr.files.duck import identifier, literal, one_row, parquet
 
 TextType = Literal["VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
 NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
@@ -58,7 +58,6 @@ def text_types(
 
     And the columns that stay text although they look like numbers.
 
-
     Raises ContractError with file, column and value for one that does not fit its declared type.
     """
     parts = [part for part in parts if part.types]
@@ -84,8 +83,7 @@ def _proven(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[
     DOUBLE for what looks like numbers.
     """
     checks = ", ".join(check for name in names for check in _checks(identifier(name)))
-    row = db.execute(f"SELECT {checks} FROM {rows}").fetchone() if names else ()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
+    row = one_row(db, f"SELECT {checks} FROM {rows}") if names else ()
     types = {}
     for i, name in enumerate(names):
         count, whole, number, some_number, boolean, date, moment = row[7 * i : 7 * i + 7]

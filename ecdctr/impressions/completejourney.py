@@ -23,7 +23,7 @@ from typing import NamedTuple
 import duckdb
 
 from ecdctr.errors import ConfigError, ContractError, first_line
-from ecdctr.files.duck import literal, parquet
+from ecdctr.files.duck import literal, one_row, parquet
 
 TABLES = {
     "transactions": (
@@ -290,11 +290,13 @@ def _write_days(db: duckdb.DuckDBPyConnection, target: Path) -> None:
 
 
 def _totals(db: duckdb.DuckDBPyConnection) -> Converted:
-    row = db.execute("""
+    row = one_row(
+        db,
+        """
         SELECT count(*) FILTER (domain = 'natural'), count(*) FILTER (domain = 'ads'),
             count(DISTINCT household_id), count(DISTINCT item), min(ts)::DATE::VARCHAR,
             max(ts)::DATE::VARCHAR
         FROM impressions
-    """).fetchone()
-    assert row is not None  # noqa: S101
+        """,
+    )
     return Converted(*row)

@@ -187,17 +187,18 @@ class LogTypes:
         return violations
 
 
-def raise_for(report: DayReport, config: Config) -> None:
-    """Raise ContractError with every violation of a day.
+def raise_for(report: DayReport, config: Config) -> DaySchema:
+    """Raise ContractError with every violation of a day, else return how it is read.
 
     Bad rows pass when they are to be quarantined.
     """
     fatal = [v for v in report.violations if not (config.data.quarantine and v.bad_rows)]
-    if fatal:
+    if fatal or report.schema is None:
         hint = ""
         if all(v.bad_rows for v in fatal):
             hint = " Mend the files, or set data.quarantine: true to set bad rows aside."
         raise ContractError(". ".join(map(str, fatal)) + "." + hint)
+    return report.schema
 
 
 def _all_days(config: Config, domain: Domain) -> list[dt.date]:
@@ -237,8 +238,7 @@ def _check_rows(
         f"{counts}{looked_at} FROM ({schema.select()})"
     )
     start = dt.datetime.combine(date, dt.time(), dt.UTC)
-    row = connection.execute(sql, {"day": start}).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
+    row = duck.one_row(connection, sql, {"day": start})
     rows, clicks, duplicates, misfits, *bad = row[: 4 + len(rules)]
     where = str(files[0]) if len(files) == 1 else str(files[0].parent)
     violations = [

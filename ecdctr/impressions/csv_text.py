@@ -266,7 +266,10 @@ def _before_the_rows(lines: list[str], header: bool) -> tuple[int, str | None]:
 
 
 def _delimiter(lines: list[str], dialect: Dialect) -> str:
-    """Return the delimiter that makes as many cells as there are names, or the most cells."""
+    """Return the delimiter that makes as many cells as there are names.
+
+    Without names, the most cells of the first line.
+    """
     with _long_cells():
         counts = {one: len(next(_reader(lines[:1], one, dialect))) for one in DELIMITERS}
     names = dialect.names

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
-from ecdctr.files.duck import identifier, literal
+from ecdctr.files.duck import identifier, literal, one_row
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
 from ecdctr.impressions.mapping import Mapping
 
@@ -76,13 +76,13 @@ def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
 
 
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    row = db.execute(
+    row = one_row(
+        db,
         f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL),
             count(*) FILTER (ts IS NULL), count(*) FILTER (click IS NULL),
             min(_label) FILTER (click IS NULL)
-        FROM {staged.rows} WHERE {DOMAINS}"""
-    ).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
+        FROM {staged.rows} WHERE {DOMAINS}""",
+    )
     rows, no_id, no_time, no_label, label = row
     if no_id:
         raise ContractError(

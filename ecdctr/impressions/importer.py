@@ -18,7 +18,7 @@ import duckdb
 from ecdctr.config import DOMAINS
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.files import duck
-from ecdctr.files.duck import identifier, literal, parquet
+from ecdctr.files.duck import identifier, literal, one_row, parquet
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     Tables,
@@ -229,7 +229,7 @@ def _finish(
         domain, date = (part.split("=", 1)[1] for part in partition.parts)
         rows = parquet(sorted(scratch.glob(f"raw-*/{partition}/*.parquet")))
         if domain == "other":
-            left_out += _one(db, f"SELECT count(*) FROM {rows}")[0]
+            left_out += one_row(db, f"SELECT count(*) FROM {rows}")[0]
             continue
         target = scratch / "final" / f"domain={domain}" / f"date={date}" / "part-0.parquet"
         target.parent.mkdir(parents=True)
@@ -239,8 +239,8 @@ def _finish(
             f"FROM (SELECT * {narrow} FROM {rows}) ORDER BY ts, user_id, item_id, click "
             f"DESC{others}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
         )
-        before = _one(db, f"SELECT count(*) FROM {rows}")[0]
-        kept, clicks = _one(
+        before = one_row(db, f"SELECT count(*) FROM {rows}")[0]
+        kept, clicks = one_row(
             db, f"SELECT count(*), coalesce(sum(click), 0) FROM {parquet([target])}"
         )
         days.add(date)
@@ -270,7 +270,7 @@ def _narrow(
             "SELECT bool_and(TRY_CAST(v AS BIGINT) IS NOT NULL OR v IS NULL) FROM (SELECT "
             f"{values} AS v FROM {parquet(staged)})"
         )
-        target = "BIGINT" if _one(db, fits)[0] is not False else "VARCHAR"
+        target = "BIGINT" if one_row(db, fits)[0] is not False else "VARCHAR"
         replaced.append(f"{column}::{target}{'[]' if many else ''} AS {column}")
     return f"REPLACE ({', '.join(replaced)})" if replaced else ""
 
@@ -283,9 +283,3 @@ def _refuse_empty(mapping: Mapping, counts: dict[str, list[int]]) -> None:
                 "expected some of both; check 'domain' and 'click' in the mapping: "
                 f"{mapping.domain}; {mapping.click}."
             )
-
-
-def _one(db: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row = db.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
-    return row

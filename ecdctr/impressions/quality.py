@@ -2,7 +2,6 @@
 
 Counts, click-through rate, nulls and distributions against a trailing window.
 
-
 The contract says what a row must be; a day can keep it and still be wrong: half delivered, labels
 flipped, a feature gone, a category flood. Each finding names the measure, what was expected and
 what was found.
@@ -15,12 +14,13 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
+from ecdctr.files.duck import one_row
 from ecdctr.impressions.contract import connect
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
@@ -46,7 +46,6 @@ class Profile(NamedTuple):
     """What is kept of a day.
 
     Sizes, nulls per feature, counts of each categorical feature's most frequent values.
-
 
     `values` are the most frequent ones, `hashed` those with the lowest hashes, by hash.
     """
@@ -173,7 +172,6 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
 
     The trailing days, the day before, and the day one rotation earlier.
 
-
     A mix that rotates is unlike the trailing days all week; it is like yesterday, or like this
     weekday a week ago.
     """
@@ -256,7 +254,7 @@ def _measure(
     connection: duckdb.DuckDBPyConnection, source: str, features: Sequence[tuple[str, str]]
 ) -> Profile:
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
-    row = _one(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
+    row = one_row(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
     values, hashed = {}, {}
     for name, kind in features:
         if kind == "categorical":
@@ -275,9 +273,3 @@ def _measure(
     return Profile(
         int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values, hashed
     )
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
-    return row

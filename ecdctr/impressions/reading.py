@@ -40,7 +40,6 @@ def one_reading() -> Iterator[None]:
 
     Blocks inside share its listings.
 
-
     Outside any, whoever asks gets what lies there now.
     """
     if _LISTINGS.get() is not None:

@@ -141,7 +141,6 @@ def _list(root: str, folder: str, below: int = 0) -> Files:
 
     With what the listing says of its content.
 
-
     From a listing of the whole domain, which a command keeps: whoever looks for a window of days
     asks for each of them many times, and a listing is a request.
     """

@@ -96,7 +96,6 @@ def population_stability_index(expected: Sample, found: Sample) -> float:
 
     Less its mean for two samples of one distribution.
 
-
     Shares p and q; a bin is a value that is frequent enough, or all others together. Above 0.25 is
     a big shift.
     """

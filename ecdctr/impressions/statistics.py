@@ -16,6 +16,7 @@ import duckdb
 from ecdctr.config import DOMAINS, Config
 from ecdctr.errors import StoreError
 from ecdctr.files import duck
+from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
 from ecdctr.impressions.impressions import open_impressions
 
@@ -145,6 +146,5 @@ def _lift(connection: duckdb.DuckDBPyConnection, domain: str, near: int, far: in
 
 
 def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> list[float]:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101  # an aggregate always has one row
+    row = one_row(connection, query)
     return [math.nan if value is None else float(value) for value in row]

@@ -63,7 +63,6 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
 
     For the latter those known the day before.
 
-
     A TPM that has read a day remembers its labels: a network that trains with it trusts its vectors
     more than they are worth on the next day. With `snapshots.point_in_time: false` all days take
     those of the data date (the paper).

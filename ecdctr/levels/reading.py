@@ -100,7 +100,6 @@ def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[
 
     Of two domains evenly mixed, each by its position in its own window.
 
-
     Each day comes with the number of the set of snapshots that was known the day before.
     """
     per_domain: dict[Domain, list[Prepared]] = {}

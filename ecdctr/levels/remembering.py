@@ -33,7 +33,7 @@ def save_memory(request: Request, folder: Path) -> None:
         views = partial(raw_views, connection, config)
         date = newest_table(config.memory, request.date)
         for key, path in Remembered(config).tables(connection, views, date).items():
-            kept = f"SELECT * FROM {parquet([path])} WHERE place <= {config.memory.max_pairs}"  # noqa: S608
+            kept = f"SELECT * FROM {parquet([path])} WHERE place <= {config.memory.max_pairs}"
             target = literal(folder / f"{key}.parquet")
             connection.execute(
                 f"COPY ({kept} ORDER BY user_id, value) TO {target} "

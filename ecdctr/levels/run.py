@@ -60,7 +60,6 @@ def run(steps: Steps[Network]) -> Outcome:
 
     Unless one with the same fingerprint is there.
 
-
     Raises ContractError when the data date is too unlike the days before it and quality.action is
     'stop', StoreError when a parent is missing or damaged.
     """

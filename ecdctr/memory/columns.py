@@ -51,7 +51,6 @@ def inputs(
 
     Counts per window, shortest first, and days since the last click.
 
-
     The formulas are the same for DuckDB, Spark and numpy: `ln` and the values are an engine's own.
     Returns the inputs in the order of `input_names`.
     """

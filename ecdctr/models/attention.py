@@ -16,7 +16,6 @@ class TargetAttention(nn.Module):
 
     The time gap of each click is an input.
 
-
     A click is its item's vector plus a vector of its gap. Keys and values are linear in it, so
         neither is computed per
     click: q · (W c) = (Wᵀ q) · c, and a weighted mean of V c is V of the weighted mean. What

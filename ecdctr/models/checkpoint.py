@@ -18,7 +18,7 @@ from torch import nn
 
 from ecdctr.errors import StoreError, first_line
 from ecdctr.examples.vocabulary import Vocabulary
-from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.embeddings import tables_of
 
 SIDES = {"user": "user_id", "item": "item_id"}
 
@@ -43,8 +43,7 @@ def save(
     optimizer: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a model, its vocabularies and, if given, its optimizer's state into an empty folder."""
-    embeddings = model.embeddings
-    assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
+    embeddings = tables_of(model)
     (folder / "vocabulary").mkdir()
     for name, vocabulary in vocabularies.items():
         vocabulary.save(folder / "vocabulary" / f"{name}.parquet")
@@ -108,8 +107,7 @@ def save_snapshot(model: nn.Module, vocabularies: dict[str, Vocabulary], folder:
 
     The historical-embedding table handed to CPM and A-CTR.
     """
-    embeddings = model.embeddings
-    assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
+    embeddings = tables_of(model)
     (folder / "snapshot").mkdir()
     for side, name in SIDES.items():
         vectors = embeddings.field(name).detach()[1:].numpy()
@@ -134,7 +132,6 @@ def align_snapshots(
     """Load snapshots as tensors over the rows of a vocabulary.
 
     Vectors [versions, rows, d] and presence [versions, rows].
-
 
     An id that a snapshot lacks has zeros and presence false; so has row 0.
     """

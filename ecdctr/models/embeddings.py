@@ -105,7 +105,6 @@ def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Ten
 
     As torch.unique, but without a sort.
 
-
     `position` [rows of the table] is scratch memory. Every occurrence writes its own place under
     its row and reads back whose stayed: those that find their own speak for the row.
     """
@@ -114,3 +113,10 @@ def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Ten
     distinct = rows[position.index_select(0, rows) == places]
     position.index_copy_(0, distinct, places[: len(distinct)])
     return distinct, position.index_select(0, rows)
+
+
+def tables_of(model: nn.Module) -> FieldEmbeddings:
+    """Return the embedding tables of a model that is not sharded."""
+    embeddings = model.embeddings
+    assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101  # torch types attributes as modules
+    return embeddings

@@ -71,7 +71,7 @@ class CtrNet(nn.Module):
             rest += config.network.hidden[-1]
         self.backbone = build_backbone(Shape(fields, dim, rest), config.network)
         if self.source and config.actr.source == "ctnet":
-            assert isinstance(self.backbone, Mlp)  # noqa: S101
+            assert isinstance(self.backbone, Mlp)  # noqa: S101  # the configuration says so
             self.adapters = Adapters(self.backbone, config.network.hidden)
 
     def forward(self, batch: Batch) -> torch.Tensor:
@@ -125,14 +125,13 @@ class CtrNet(nn.Module):
         if not self.inputs.memory:
             return batch.numeric
         mean = self.numeric_norm.running_mean
-        assert isinstance(mean, torch.Tensor)  # noqa: S101
+        assert isinstance(mean, torch.Tensor)  # noqa: S101  # a buffer of BatchNorm
         return torch.where(batch.numeric.isnan(), mean, batch.numeric)
 
     def knowledge(self, batch: Batch) -> list[torch.Tensor]:
         """Return the outputs of the hidden layers [B, h] each, for a child that is taught.
 
         KEEP, CTNet.
-
 
         A child's vocabulary extends its parent's: rows beyond the parent's become its unknown row.
         Raises TypeError for a backbone without hidden layers of its own.
@@ -165,11 +164,10 @@ class CtrNet(nn.Module):
 
         E-CDCTR: freeze and merge.
 
-
         `serving_only` keeps the set that serves and forgets those of the days of training.
         """
         for entity in self.snapshots.values():
-            assert isinstance(entity, EntitySnapshots)  # noqa: S101
+            assert isinstance(entity, EntitySnapshots)  # noqa: S101  # torch forgets it
             entity.merge(serving_only)
 
     def freeze_aggregator(self) -> None:

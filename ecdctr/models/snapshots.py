@@ -79,7 +79,7 @@ class EntitySnapshots(nn.Module):
 
     def _aggregate(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
         """Aggregate rows [n] in sets [n] → [n, out_dim]."""
-        assert self.aggregator is not None  # noqa: S101
+        assert self.aggregator is not None  # noqa: S101  # not merged yet
         versions = self.sets.index_select(0, sets).T  # [K, n]
         index = versions.clamp(min=0) * self.present.shape[1] + rows
         vectors = nn.functional.embedding(index, self.vectors.flatten(0, 1))

@@ -51,9 +51,8 @@ class Adapters(nn.Module):
     def __init__(self, backbone: Mlp, hidden: Sequence[int]) -> None:
         super().__init__()
         self.maps = nn.ModuleList(nn.Linear(size, size) for size in hidden)
-        for layer in self.maps:
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for parameter in self.maps.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, backbone: Mlp, features: Features, knowledge: list[torch.Tensor]

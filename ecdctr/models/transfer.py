@@ -46,7 +46,6 @@ def elastic_weight_consolidation(
 
     EWC, Kirkpatrick et al. 2017, equation 3.
 
-
     F is the diagonal Fisher information at θ₀, from `batches` of the old task; here the squared
     gradients of batch means times the batch size, instead of single samples'. Embedding tables are
     free: most rows see no ads at all.

@@ -149,7 +149,7 @@ def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:
 
 def _merged(network: CtrNet, side: str) -> torch.Tensor:
     entity = cast(EntitySnapshots, network.snapshots[side])
-    assert entity.merged is not None  # noqa: S101
+    assert entity.merged is not None  # noqa: S101  # merged for serving
     return entity.merged[0]  # of a stored version there is one set, that which serves
 
 

@@ -86,8 +86,7 @@ class Ids:
         return 0
 
     def _text(self, place: int) -> bytes:
-        assert self.text is not None  # noqa: S101
-        assert self.ends is not None  # noqa: S101
+        assert self.text is not None and self.ends is not None  # noqa: S101  # ids are text
         start = int(self.ends[place - 1]) if place else 0
         return self.text[start : int(self.ends[place])].tobytes()
 

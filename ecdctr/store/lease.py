@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ecdctr.errors import StoreError, TryAgain
@@ -101,7 +102,7 @@ class Leases:
         with self._mutex:
             for own in [one for one in self._until if one not in self._lost]:
                 until = self.now() + LEASE
-                if self.swap(lambda locks, own=own: self._extend(locks, own)):  # type: ignore[misc]
+                if self.swap(partial(self._extend, own=own)):
                     self._until[own] = until
                 else:
                     self._lost.add(own)

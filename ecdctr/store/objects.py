@@ -152,7 +152,6 @@ class ObjectStorage:
 
         Each file is compared with its SHA-256 after it was copied, and when first used again.
 
-
         Raises StoreError when the objects themselves are damaged or missing.
         """
         place = self._place(group, name)
@@ -187,7 +186,6 @@ class ObjectStorage:
         """Publish a version.
 
         The manifest's object takes the number, the index makes the version visible, last of all.
-
 
         Whoever loses the swap looks again whether it is still needed, so that two writers of the
         same make one.

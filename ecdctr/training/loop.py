@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -206,8 +206,8 @@ def _compiled(whole: nn.Module) -> nn.Module:
     torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's choices, too
     for module in whole.modules():
         if isinstance(module, FieldEmbeddings):
-            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
-    return torch.compile(whole, dynamic=False)  # type: ignore[return-value]
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]  # of this one
+    return cast(nn.Module, torch.compile(whole, dynamic=False))
 
 
 def _together(
@@ -216,7 +216,6 @@ def _together(
     """Yield this process's part of each batch and the size of the whole.
 
     The part is its shards side by side.
-
 
     It ends for all processes at once: who has nothing left takes part with an empty batch, since
     BatchNorm and the tables are common to all.

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.adam import adam
 
 from ecdctr.config import Actr, Cpm, Training
-from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.embeddings import FieldEmbeddings, tables_of
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.999)
@@ -35,10 +35,10 @@ class RowAdam:
     @torch.no_grad()
     def step(self) -> None:
         """Update the rows of the last batch once."""
-        assert self.embeddings.block is not None  # noqa: S101
+        assert self.embeddings.block is not None  # noqa: S101  # made by forward
         rows, vectors = self.embeddings.block
         gradient = vectors.grad
-        assert gradient is not None  # noqa: S101
+        assert gradient is not None  # noqa: S101  # made by backward
         self.steps += 1
         beta1, beta2 = self.betas
         mean = self.exp_avg.index_select(0, rows).lerp_(gradient, 1 - beta1)
@@ -108,9 +108,7 @@ class Optimizers:
     """
 
     def __init__(self, model: nn.Module, settings: Training) -> None:
-        embeddings = model.embeddings
-        assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101
-        self.embeddings = embeddings
+        embeddings = self.embeddings = tables_of(model)
         self.named = {
             name: p
             for name, p in model.named_parameters()

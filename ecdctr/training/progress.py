@@ -54,7 +54,8 @@ class Progress:
         position = Position()
         try:
             with safe_open(self.path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
+                names = file.keys()  # no dictionary: it has no iterator
+                tensors = {name: file.get_tensor(name) for name in names}
                 position = Position(**json.loads(file.metadata()["position"]))
         except (FileNotFoundError, SafetensorError):
             pass

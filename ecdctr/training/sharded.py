@@ -16,7 +16,7 @@ import torch
 from torch import distributed, nn
 
 from ecdctr.errors import ConfigError, first_line
-from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
+from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows, tables_of
 from ecdctr.training.workers import Workers
 
 
@@ -125,7 +125,7 @@ def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
         device_type=device.type,
     )
     group = distributed.group.WORLD
-    assert group is not None  # noqa: S101
+    assert group is not None  # noqa: S101  # all processes have met
     sharded = EmbeddingCollectionSharder().shard(
         collection, plan, ShardingEnv.from_process_group(group), device=device
     )
@@ -140,9 +140,11 @@ class CrossBatchNorm(nn.BatchNorm1d):
         """Compute values [B, F] → [B, F]; B may differ between processes and be 0."""
         from torch.distributed.nn.functional import all_reduce
 
-        assert self.num_batches_tracked is not None  # noqa: S101
-        assert self.running_mean is not None  # noqa: S101
-        assert self.running_var is not None  # noqa: S101
+        assert (  # noqa: S101  # BatchNorms here keep statistics
+            self.num_batches_tracked is not None
+            and self.running_mean is not None
+            and self.running_var is not None
+        )
         summed = all_reduce(torch.cat([values.sum(0), values.new_full((1,), len(values))]))
         count = summed[-1].detach()
         mean = summed[:-1] / count
@@ -165,7 +167,7 @@ def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
     Returns what to call in training. torch's DistributedDataParallel averages the gradients of
     everything dense.
     """
-    model.embeddings = ShardedEmbeddings(model.embeddings, workers)  # type: ignore[arg-type]
+    model.embeddings = ShardedEmbeddings(tables_of(model), workers)
     for module in list(model.modules()):
         if type(module) is nn.BatchNorm1d and module.training:
             module.__class__ = CrossBatchNorm
@@ -179,11 +181,11 @@ def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
 def onto_one_process(model: nn.Module, whole: FieldEmbeddings) -> None:
     """Undo across_processes: the first process gets its whole tables back, as learned."""
     sharded = model.embeddings
-    assert isinstance(sharded, ShardedEmbeddings)  # noqa: S101
+    assert isinstance(sharded, ShardedEmbeddings)  # noqa: S101  # by across_processes
     table = sharded.whole(sharded.table.weight)
     if sharded.workers.first:
         whole.table.weight.copy_(table)
     model.embeddings = whole
     for module in model.modules():
         if type(module) is CrossBatchNorm:
-            module.__class__ = nn.BatchNorm1d  # type: ignore[assignment]
+            module.__class__ = nn.BatchNorm1d  # type: ignore[assignment]  # what it was

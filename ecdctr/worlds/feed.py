@@ -55,9 +55,9 @@ class Feed:
         self.interests = Interests(sim, seed)
         self.habits = Habits(sim, seed, self.items)
         self.ranker = Ranker(sim, self.items, self.interests, self.habits)
-        self.bias = {"natural": 0.0, "ads": 0.0}
-        for domain, ctr in (("natural", sim.natural_ctr), ("ads", sim.ads_ctr)):
-            self.bias[domain] = self._calibrated(domain, ctr)  # type: ignore[arg-type]
+        self.bias: dict[Domain, float] = {"natural": 0.0, "ads": 0.0}
+        self.bias["natural"] = self._calibrated("natural", sim.natural_ctr)
+        self.bias["ads"] = self._calibrated("ads", sim.ads_ctr)
 
     def tables(self, day: int) -> dict[str, pa.Table]:
         """Return impressions of a day by domain, and `held_out` ads on the last days."""

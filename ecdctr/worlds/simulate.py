@@ -81,7 +81,9 @@ def _write_day(day: int) -> int:
     """Write what is missing of a day; returns its impressions, the held-out ones not counted."""
     sim, world, root = _worker[0]
     date = sim.start + dt.timedelta(days=day)
-    targets = {name: day_folder(root, name, date) / "part-0.parquet" for name in DOMAINS}
+    targets: dict[str, Path] = {
+        name: day_folder(root, name, date) / "part-0.parquet" for name in DOMAINS
+    }
     held_out = day_folder(root / HELD_OUT, "ads", date) / "part-0.parquet"
     wanted = sim.held_out_days if isinstance(sim, Visits) else 0
     there = list(targets.values()) + ([held_out] if day >= sim.days - wanted else [])
@@ -89,7 +91,7 @@ def _write_day(day: int) -> int:
         return sum(pq.read_metadata(target).num_rows for target in targets.values())
     tables = world.tables(day)
     for name, table in tables.items():
-        target = held_out if name == HELD_OUT else targets[name]  # type: ignore[index]
+        target = held_out if name == HELD_OUT else targets[name]
         if table.num_rows and not target.exists():
             _write(table, target)
     return sum(tables[name].num_rows for name in DOMAINS)

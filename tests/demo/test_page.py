@@ -28,9 +28,9 @@ ROWS = [
 
 
 def printed(rows: list[Row]) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    print_table(rows, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    text = io.StringIO()
+    print_table(rows, Console(file=text, width=100))
+    return text.getvalue()
 
 
 def test_means_are_over_the_days_that_all_experiments_have():

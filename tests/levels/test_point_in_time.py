@@ -45,7 +45,7 @@ def drawn_by_coin(root: Path) -> None:
 
     The day's label can be remembered, and not foretold.
     """
-    draw = random.Random(1)  # noqa: S311  # coins, no secrets
+    draw = random.Random(1)  # coins, no secrets
     for domain in ("natural", "ads"):
         for date in window(LAST, (LAST - FIRST).days + 1):
             start = dt.datetime.combine(date, dt.time(8), dt.UTC)

@@ -374,11 +374,11 @@ def test_a_store_of_another_user_is_one_sentence(small, parents, tmp_path):
 
 def _train_as_nobody(config: Config, root: Path, target: Path) -> None:
     target.touch()
-    os.chmod(target, 0o666)  # noqa: S103
+    os.chmod(target, 0o666)
     if os.getuid() == 0:
         for folder in [target.parent, *list(target.parent.parents)]:
             if folder.stat().st_uid == 0 and folder != Path("/"):
-                os.chmod(folder, folder.stat().st_mode | 0o055)  # noqa: S103
+                os.chmod(folder, folder.stat().st_mode | 0o055)
         os.setuid(65534)
     else:
         for folder in [root, *root.rglob("*")]:

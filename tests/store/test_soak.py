@@ -164,7 +164,7 @@ def resolved(root: Path) -> dict[str, Any]:
 
 @pytest.mark.airflow
 def test_runs_with_random_faults_end_where_runs_without_faults_end(config, tmp_path):
-    rng = random.Random(SEED)  # noqa: S311
+    rng = random.Random(SEED)
     quick = changed(config, "actr", window_days=3, checkpoint_seconds=0)
     quick = changed(
         changed(quick, "cpm", window_days=3, checkpoint_seconds=0), "data", lookback_days=3

@@ -25,7 +25,7 @@ SMALL = {"users": 400, "days": 8, "natural_items": 200, "ad_items": 60, "held_ou
 
 
 def world(**changed: object) -> Visits:
-    return Visits(kind="visits", **{**SMALL, **changed})  # type: ignore[arg-type]
+    return Visits.model_validate({"kind": "visits", **SMALL, **changed})
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -36,7 +36,6 @@ class SelfAttention(Aggregation):
 
         The K results are averaged by weights [K, n].
 
-
         The value of the mean is the mean of the values, as it is linear, and K times cheaper.
         """
         attention = torch.softmax(self._scores(keys).masked_fill(~present, -1e9), dim=1)

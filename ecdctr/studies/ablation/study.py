@@ -389,7 +389,6 @@ def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]
 
     And the bytes that one day of all levels stores.
 
-
     A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance
     of its versions.
     """

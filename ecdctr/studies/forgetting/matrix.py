@@ -114,7 +114,6 @@ def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, p
 
     Of each date's newest version.
 
-
     Dates without one are left out: not trained, not evaluated, or evaluated on what has been
     delivered anew since.
     """

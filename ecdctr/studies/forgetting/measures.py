@@ -36,7 +36,6 @@ class Matrix(NamedTuple):
 
     And `samples` of it [..., samples, T, T] with the users drawn anew.
 
-
     `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a
     half has nobody. One seed's matrix has no leading axis; several seeds are stacked along the
     first.
@@ -54,7 +53,6 @@ class Matrix(NamedTuple):
         """Make a matrix from its rows, first model first.
 
         Each has the columns day, user, impressions and auc.
-
 
         Raises EcdctrError for a day on which no user has both a click and a non-click, and for rows
         that are not of the same users, days and impressions.
@@ -136,7 +134,6 @@ def largest_drop(r: Array) -> Array:
     """Return the mean over days j of max over j <= i < T of R[i, j], minus R[T, j].
 
     Chaudhry et al. 2018, arXiv 1801.10112.
-
 
     The maximum over noisy cells picks noise: models that forget nothing have a large one, too. See
     `forgetting`.

@@ -2,7 +2,6 @@
 
 Every variant trained for every day of a range, each day's model evaluated on all the days.
 
-
 Two ways lead to the same matrices. `run_forgetting` trains on simulated worlds, like an ablation
 (ecdctr/studies/ablation/study.py) with a share of the ads held out. `collect` reads what Airflow's
 backfills have trained on any data (ecdctr/studies/forgetting/dag.py). Neither touches production.
