@@ -1,7 +1,8 @@
-"""The bench for a GPU, as far as a machine without one can hold it: its refusal, and what it counts."""
+"""Benches that no test can run whole: their refusals, and what they count."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.demos import left_running
 from benchmarks.gpu import cost_of, moved
+from ecdctr.airflow.standalone import MARK
 from tests.conftest import REPOSITORY
 
 
@@ -39,3 +42,20 @@ def test_another_view_of_a_tensor_moves_nothing_and_a_sum_in_place_reads_and_wri
     tensor = torch.zeros(10, 4)
     assert cost_of(lambda: tensor.view(4, 10).t()).bytes == 0
     assert moved("add_", (tensor, tensor), tensor) == 3 * 10 * 4 * 4
+
+
+def test_a_process_that_a_demo_left_is_found_by_its_mark_or_by_its_folder(tmp_path):
+    wait = "import sys; print(flush=True); sys.stdin.read()"
+    marked, named = [sys.executable, "-c", wait], [sys.executable, "-c", wait, str(tmp_path / "db")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    assert left_running(tmp_path) == []
+    with (
+        subprocess.Popen(marked, env=os.environ | {MARK: str(tmp_path / "a")}, **pipes) as one,
+        subprocess.Popen(named, **pipes) as other,
+    ):
+        for process in (one, other):
+            process.stdout.readline()
+        assert len(left_running(tmp_path)) == 2
+        for process in (one, other):
+            process.stdin.close()
+    assert left_running(tmp_path) == []
