@@ -20,7 +20,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
 from ecdctr.config import Config
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import EcdctrError, StoreError
 from ecdctr.evaluation.evaluate import score
 from ecdctr.examples.batches import Part, read_chunks
 from ecdctr.examples.prepare import prepare
@@ -274,6 +274,21 @@ def test_rows_from_before_a_day_was_delivered_again_are_not_used_again(
     assert not after.equals(before)
     with pytest.raises(EcdctrError, match="not of the same held-out ads"):
         f.Matrix.of_rows([before, after], dates)
+
+
+def test_a_version_is_never_judged_on_ads_that_it_learned_before_their_day_was_delivered_again(
+    holding_out, store, tmp_path
+):
+    """One ad more at the beginning of a day: what was held out is learned, and the other way round."""
+    train_cpm(Request(holding_out, store, DATE))
+    ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
+    dates = [DATE + dt.timedelta(days=k) for k in range(3)]
+    again = delivered_again(holding_out, tmp_path, DATE)
+    with pytest.raises(StoreError, match=f"{ref} was trained on other examples of {DATE}"):
+        stored_row(again, store, ref, held_out_ads(again, dates, 2))
+    renewed = train_actr(Request(again, store, DATE)).manifest.ref
+    assert renewed != ref
+    assert stored_row(again, store, renewed, held_out_ads(again, dates, 2)).num_rows
 
 
 def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(tmp_path):

@@ -37,6 +37,7 @@ class HeldOut(NamedTuple):
     group: NDArray[np.int64]
     day_of_group: NDArray[np.int64]
     user_of_group: pa.Array  # raw ids
+    examples: dict[dt.date, str]  # fingerprint of each day's
 
     @property
     def dates(self) -> tuple[dt.date, ...]:
@@ -63,9 +64,9 @@ def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
     day = np.repeat(np.arange(len(tables)), [each.num_rows for each in tables])
     pairs, group = np.unique(day * count + users, return_inverse=True)
     basis = row_basis(dates, every, [prepared.fingerprint for prepared in days])
-    return HeldOut(
-        basis, table, group, pairs // count, encoded.dictionary.take(pa.array(pairs % count))
-    )
+    users_of_group = encoded.dictionary.take(pa.array(pairs % count))
+    examples = {prepared.date: prepared.fingerprint for prepared in days}
+    return HeldOut(basis, table, group, pairs // count, users_of_group, examples)
 
 
 def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
@@ -102,11 +103,30 @@ def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
     if found is not None:
         return pq.read_table(pa.BufferReader(found))
     with store.in_use():
+        _refuse_learned(store, ref, held_out)
         row = matrix_row(config, store, ref, held_out)
         content = pa.BufferOutputStream()
         pq.write_table(row, content)
         store.save_matrix_row(ref, held_out.basis.name, content.getvalue().to_pybytes())
     return row
+
+
+def _refuse_learned(store: Store, ref: Ref, held_out: HeldOut) -> None:
+    """Raise StoreError for a version that read other examples of one of the days.
+
+    An ad is held out by its place in the day: delivered again, the day may hold out what the
+    version, or one that it goes on from, has learned.
+    """
+    for one, manifest in store.lineage(ref).items():
+        for date, examples in held_out.examples.items():
+            read = manifest.data_digests.get(f"ads/{date}") if one.level == "actr" else None
+            if read not in (None, examples):
+                raise StoreError(
+                    f"{one} was trained on other examples of {date} than lie there now (the day or "
+                    f"one that it looks back on, was delivered again), so {ref} may have learned "
+                    f"ads that are held out; train it again: ecdctr train actr --date {one.date} "
+                    f"--experiment {one.experiment} --force"
+                )
 
 
 def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, pa.Table]:
