@@ -22,17 +22,17 @@ def main() -> None:
         "Ray": ("fuxictr", "batches"),
         "DataLoader": ("fuxictr", "batches-npz"),
     }
-    found: dict[str, list[float]] = {way: [] for way in ways}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(REPEATS):
         for way, (who, name) in ways.items():
             measured = run(who, name)
             assert measured["rows"] == TRAIN
-            found[way].append(measured["seconds"])
+            rates[way].append(measured["seconds"])
             print(way, measured, file=sys.stderr)
-    mine = Timing(found["ours"])
+    mine = Timing(rates["ours"])
     rows = []
     for way in ("Ray", "DataLoader"):
-        theirs = Timing(found[way])
+        theirs = Timing(rates[way])
         work = f"Parquet to batches, {TRAIN:,} rows with history"
         rows.append(
             Row(work, f"FuxiCTR by {way}", str(mine), str(theirs), theirs.median / mine.median, 10)

@@ -62,7 +62,7 @@ def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str
             began = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - began)
-    return {name: Timing(found) for name, found in seconds.items()}
+    return {name: Timing(times) for name, times in seconds.items()}
 
 
 def output_of(command: list[str]) -> str:
@@ -78,8 +78,8 @@ def json_of(command: list[str]) -> dict[str, Any]:
 
     A measurement in a process of its own.
     """
-    found: dict[str, Any] = json.loads(output_of(command).strip().splitlines()[-1])
-    return found
+    answer: dict[str, Any] = json.loads(output_of(command).strip().splitlines()[-1])
+    return answer
 
 
 def ecdctr(config: Path, store: Path, *arguments: str) -> list[str]:

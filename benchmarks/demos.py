@@ -51,14 +51,14 @@ def busy(processes: int) -> Iterator[None]:
 
 def left_running(home: Path) -> list[str]:
     """Return the living processes of a demo: those marked with its folder, or started on it."""
-    found = []
+    running = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             words = [process.environ().get(MARK, ""), *process.cmdline()]
             ended = process.status() == psutil.STATUS_ZOMBIE
             if not ended and process.pid != os.getpid() and any(str(home) in one for one in words):
-                found.append(" ".join(process.cmdline())[:100])
-    return found
+                running.append(" ".join(process.cmdline())[:100])
+    return running
 
 
 def once(home: Path) -> Demo:

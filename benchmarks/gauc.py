@@ -42,11 +42,11 @@ def by_groupby(frame: pd.DataFrame, processes: int) -> float:
     """Return GAUC as FuxiCTR computes it."""
     groups = (group for _, group in frame.groupby("user"))
     if processes == 1:
-        found = [of_group(group) for group in groups]
+        groups_auc = [of_group(group) for group in groups]
     else:
         with multiprocessing.Pool(processes) as pool:
-            found = pool.map(of_group, list(groups))
-    auc, weight = np.array(found).T
+            groups_auc = pool.map(of_group, list(groups))
+    auc, weight = np.array(groups_auc).T
     return float(np.average(auc, weights=weight))
 
 
@@ -79,11 +79,11 @@ def main() -> None:
     rows = []
     for name, function in peers.items():
         began = time.perf_counter()
-        found = function()
+        result = function()
         seconds = (time.perf_counter() - began) * SHARE
-        if abs(found - exact) > 1e-12:
+        if abs(result - exact) > 1e-12:
             raise SystemExit(
-                f"{name} gives {found!r}, we give {exact!r}: the comparison is not fair"
+                f"{name} gives {result!r}, we give {exact!r}: the comparison is not fair"
             )
         rows.append(
             Row(

@@ -60,8 +60,8 @@ def moved(name: str, arguments: Any, made: Any) -> int:
         return 2 * size(written) + size(read[1:])
     if name in SCATTERS:  # rows in, and to their places
         return 2 * size(read[-1:]) + size(read[1:-1])
-    known = {one.untyped_storage().data_ptr() for one in read}
-    views = all(one.untyped_storage().data_ptr() in known for one in written)
+    storages = {one.untyped_storage().data_ptr() for one in read}
+    views = all(one.untyped_storage().data_ptr() in storages for one in written)
     if views and not name.endswith("_"):
         return 0
     return size(read) + size(written)
@@ -76,9 +76,9 @@ def tensors(values: Any) -> Iterator[torch.Tensor]:
             yield from tensors(value)
 
 
-def size(found: list[torch.Tensor]) -> int:
+def size(several: list[torch.Tensor]) -> int:
     """Bytes of tensors."""
-    return sum(one.numel() * one.element_size() for one in found)
+    return sum(one.numel() * one.element_size() for one in several)
 
 
 def cost_of(step: Callable[[], None]) -> Cost:
@@ -91,14 +91,14 @@ def cost_of(step: Callable[[], None]) -> Cost:
 def seconds_of(work: Callable[[], Any]) -> float:
     """Return seconds of one call on the GPU, the median of several."""
     work()
-    found = []
+    seconds = []
     for _ in range(STEPS):
         torch.cuda.synchronize()
         began = time.perf_counter()
         work()
         torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return median(found)
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
 
 
 def limits(precision: str) -> Cost:
@@ -130,8 +130,8 @@ def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
 
 def epoch_rows(name: str) -> list[Row]:
     """Return an epoch from Parquet against FuxiCTR on the same GPU."""
-    found = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr"], REPEATS)
-    times = {who: Timing([run["seconds"] for run in runs]) for who, runs in found.items()}
+    runs_of = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr"], REPEATS)
+    times = {who: Timing([run["seconds"] for run in runs]) for who, runs in runs_of.items()}
     theirs = times.pop("fuxictr")
     return [
         Row(

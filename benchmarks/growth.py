@@ -99,10 +99,10 @@ def main() -> None:
     rows = []
     for axis, sizes in AXES.items():
         began = time.perf_counter()
-        found = [point(Size()._replace(**{axis: size})) for size in sizes]
-        print(axis, found, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+        points = [point(Size()._replace(**{axis: size})) for size in sizes]
+        print(axis, points, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
         for what, unit in (("seconds", "s"), ("memory", "MiB")):
-            values = [measured[what] for measured in found]
+            values = [measured[what] for measured in points]
             exponent = slope(sizes, values)
             work = f"{axis}: {', '.join(f'{size:,}' for size in sizes)}"
             shown = ", ".join(f"{value:.3g}" for value in values) + f" {unit}"

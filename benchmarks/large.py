@@ -28,14 +28,16 @@ def main() -> None:
     last = sim.start + dt.timedelta(days=sim.days - 1)
     config = configuration(root)
     prepare(load_config(config), "natural", window(last, max(DAYS)), basic=True)
-    found = []
+    results = []
     for days in DAYS:
         shutil.rmtree(FOLDER / "scratch", ignore_errors=True)
         one = configuration(root, tpm_days=days)
-        found.append(json_of(ecdctr(one, FOLDER / "scratch", "train", "tpm", "--date", str(last))))
-    seconds = [run["samples"] / run["samples_per_second"] for run in found]
-    memory = [run["peak_memory_mb"] for run in found]
-    samples = [run["samples"] for run in found]
+        results.append(
+            json_of(ecdctr(one, FOLDER / "scratch", "train", "tpm", "--date", str(last)))
+        )
+    seconds = [run["samples"] / run["samples_per_second"] for run in results]
+    memory = [run["peak_memory_mb"] for run in results]
+    samples = [run["samples"] for run in results]
     rows = []
     for what, values, unit in (("seconds", seconds, "s"), ("peak memory", memory, "MiB")):
         exponent = slope(samples, values)

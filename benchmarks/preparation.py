@@ -86,25 +86,25 @@ def by_pandas(config: Config, day: dt.date) -> pd.DataFrame:
     )
     clicks["position"] = np.arange(len(clicks))
     ends = clicks.groupby(["user_id", "ts"], as_index=False)["position"].max().sort_values("ts")
-    found = pd.merge_asof(rows, ends, on="ts", by="user_id", allow_exact_matches=False)
+    clicks_before = pd.merge_asof(rows, ends, on="ts", by="user_id", allow_exact_matches=False)
     first = clicks.groupby("user_id")["position"].min()
-    start = found.user_id.map(first).fillna(0).astype(np.int64).to_numpy()
-    end = found.position.fillna(-1).astype(np.int64).to_numpy()
+    start = clicks_before.user_id.map(first).fillna(0).astype(np.int64).to_numpy()
+    end = clicks_before.position.fillna(-1).astype(np.int64).to_numpy()
     index = end[:, None] - np.arange(length)
     valid = (end[:, None] >= 0) & (index >= start[:, None])
     items, times = clicks.item_id.to_numpy(), clicks.ts.astype("int64").to_numpy()
     safe = np.where(valid, index, 0)
     lengths = valid.sum(1)
-    gaps = (found.ts.astype("int64").to_numpy()[:, None] - times[safe]) / 1e6
+    gaps = (clicks_before.ts.astype("int64").to_numpy()[:, None] - times[safe]) / 1e6
     cuts = np.cumsum(lengths)[:-1]
     rows["history"] = np.split(items[safe][valid], cuts)
     rows["history_gap"] = np.split(gaps[valid], cuts)
 
     before = log[~log.today]
-    own = before[before.domain == "natural"]
-    prior = own.click.sum() / len(own)
+    natural = before[before.domain == "natural"]
+    prior = natural.click.sum() / len(natural)
     for side, key in (("user", "user_id"), ("item", "item_id")):
-        counts = own.groupby(key).click.agg(["size", "sum"])
+        counts = natural.groupby(key).click.agg(["size", "sum"])
         size = rows[key].map(counts["size"]).fillna(0)
         clicked = rows[key].map(counts["sum"]).fillna(0)
         rows[f"{side}_impressions"] = np.log1p(size)
@@ -165,10 +165,12 @@ def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
     )
     rows = rows.join(gaps, on="row", how="left").drop("items", "times", "clicked_at", "n")
     before = log.filter(pl.col("ts") < start)
-    own = before.filter(pl.col("domain") == "natural")
-    prior = own["click"].sum() / len(own)
+    natural = before.filter(pl.col("domain") == "natural")
+    prior = natural["click"].sum() / len(natural)
     for side, key in (("user", "user_id"), ("item", "item_id")):
-        counts = own.group_by(key).agg(size=pl.len(), clicked=pl.col("click").cast(pl.Int64).sum())
+        counts = natural.group_by(key).agg(
+            size=pl.len(), clicked=pl.col("click").cast(pl.Int64).sum()
+        )
         seen = before.group_by(key).agg(pl.len().alias(f"{side}_seen"))
         size, clicked = pl.col("size").fill_null(0), pl.col("clicked").fill_null(0)
         rows = (

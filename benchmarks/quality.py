@@ -25,15 +25,15 @@ DRAWS = tuple(
 )
 
 
-def plain(expected: Sample, found: Sample) -> float:
+def plain(expected: Sample, today: Sample) -> float:
     """Return the textbook's index over every value, shares smoothed by 1e-4.
 
     What the check was before.
     """
-    names = sorted({*expected.counts, *found.counts})
+    names = sorted({*expected.counts, *today.counts})
     p, q = (
         np.array([sample.counts.get(name, 0) for name in names], np.float64)
-        for sample in (expected, found)
+        for sample in (expected, today)
     )
     p, q = p / max(p.sum(), 1) + 1e-4, q / max(q.sum(), 1) + 1e-4
     return float(((q - p) * np.log(q / p)).sum())
@@ -57,15 +57,15 @@ def identical() -> None:
         "alarms |\n|---|---|---|---|---|"
     )
     for rows, values, power in DRAWS:
-        found: list[tuple[float, float]] = []
+        pairs: list[tuple[float, float]] = []
         for seed in range(SEEDS):
             rng = np.random.default_rng([seed, rows, values])
             past = Sample.pooled(drawn(rng, rows, values, power) for _ in range(TRAILING))
             today = drawn(rng, rows, values, power)
-            found.append((plain(past, today), population_stability_index(past, today)))
+            pairs.append((plain(past, today), population_stability_index(past, today)))
         said = [
             f"{np.median(column):.2f}, {sum(v > LIMIT for v in column)} of {SEEDS}"
-            for column in zip(*found, strict=True)
+            for column in zip(*pairs, strict=True)
         ]
         print(f"| {rows:,} | {values:,} | {'1/k' if power else 'even'} | {' | '.join(said)} |")
 
@@ -109,14 +109,14 @@ def logged(config: Config, domain: str, last: int) -> None:
 
 def _plain_alarms(config: Config, days: Days, date: dt.date) -> list[str]:
     today, past = days.profile(date), [days.profile(day) for day in days.before(date)]
-    found = []
+    alarms = []
     for name in today.values:
         trailing = Sample.pooled(profile.sample(name) for profile in past)
         unseen = sum(n for value, n in today.values[name].items() if value not in trailing.counts)
         share = unseen / max(sum(today.values[name].values()), 1)
         if plain(trailing, today.sample(name)) > LIMIT or share > config.quality.max_unseen_share:
-            found.append(name)
-    return found
+            alarms.append(name)
+    return alarms
 
 
 def main() -> None:

@@ -56,8 +56,8 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
         for shown in (table[i] for i in rng.integers(0, len(table), CANDIDATES)):
             features = {f.name: shown[f.name] for f in config.features if f.side == "item"}
             features["price"] = float(np.expm1(features["price"]))  # raw, as a server has it
-            own = {"item_impressions": 20, "item_clicks": 2}
-            candidates.append({"item_id": shown["item_id"], **features, **own})
+            counts = {"item_impressions": 20, "item_clicks": 2}
+            candidates.append({"item_id": shown["item_id"], **features, **counts})
         at = row["ts"].timestamp()
         clicks = zip(row["history"], row["history_gap"], strict=True)
         made.append(
@@ -125,8 +125,10 @@ def main() -> None:
     torch.set_num_threads(1)
     model, merged, batch = unmerged(config, store, ref, day)
     with torch.inference_mode():
-        found = alternate({"merged": lambda: merged(batch), "unmerged": lambda: model(batch)}, 200)
-    ratio = found["unmerged"].median / found["merged"].median
+        timings = alternate(
+            {"merged": lambda: merged(batch), "unmerged": lambda: model(batch)}, 200
+        )
+    ratio = timings["unmerged"].median / timings["merged"].median
     rows = [
         Row(
             "200 candidates, one request",
@@ -139,8 +141,8 @@ def main() -> None:
         Row(
             "forward pass in torch",
             "unmerged tables",
-            str(found["merged"]),
-            str(found["unmerged"]),
+            str(timings["merged"]),
+            str(timings["unmerged"]),
             ratio,
         ),
     ]

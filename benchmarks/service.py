@@ -26,7 +26,7 @@ SECONDS, CLIENTS = 10, (1, 4, 16)
 
 def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
     """Return seconds of each answer; raises if one is no 200."""
-    found: list[float] = []
+    seconds: list[float] = []
     deadline = time.perf_counter() + SECONDS
 
     def client(first: int) -> None:
@@ -37,7 +37,7 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
             answer = connection.getresponse()
             answer.read()
             assert answer.status == HTTPStatus.OK
-            found.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
             i += 1
 
     threads = [threading.Thread(target=client, args=(i,)) for i in range(count)]
@@ -45,7 +45,7 @@ def clients(port: int, bodies: list[bytes], count: int) -> list[float]:
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return seconds
 
 
 def measured(port: int, path: Path, count: int) -> dict[str, Any]:

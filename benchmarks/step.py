@@ -41,7 +41,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[Callable[[], Any]] = []
+        self.operations: list[Callable[[], Any]] = []
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), named: Any = None
@@ -50,7 +50,7 @@ class Recorder(TorchDispatchMode):
             copies = [
                 value.clone() if isinstance(value, torch.Tensor) else value for value in arguments
             ]
-            self.found.append(lambda: function(*copies, **(named or {})))
+            self.operations.append(lambda: function(*copies, **(named or {})))
         return function(*arguments, **(named or {}))
 
 
@@ -111,7 +111,7 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
 
     def floor() -> None:
         with torch.no_grad():
-            for operation in recorder.found:
+            for operation in recorder.operations:
                 operation()
 
     times = alternate({"step": step, "floor": floor}, REPEATS)
@@ -122,7 +122,7 @@ def measure(name: str, precision: str, snapshots: int = 0) -> Row:
     )
     return Row(
         work,
-        f"floor of {len(recorder.found)} operations",
+        f"floor of {len(recorder.operations)} operations",
         str(times["step"]),
         str(times["floor"]),
         share,

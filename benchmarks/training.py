@@ -147,10 +147,10 @@ def batches() -> dict[str, float]:
     config, inputs, vocabularies = prepared("din")
     parts, settings = [Part(FOLDER / "train.parquet", "ads")], config.cpm
     began = time.perf_counter()
-    found = training_batches(
+    made = training_batches(
         parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed=1
     )
-    rows = sum(map(len, found))
+    rows = sum(map(len, made))
     return {"seconds": time.perf_counter() - began, "rows": rows}
 
 
@@ -190,37 +190,37 @@ def run(who: str, name: str) -> dict[str, float]:
 
 def compare(name: str, people: list[str], repeats: int) -> dict[str, list[dict[str, float]]]:
     """Return all in turns."""
-    found: dict[str, list[dict[str, float]]] = {who: [] for who in people}
+    runs_of: dict[str, list[dict[str, float]]] = {who: [] for who in people}
     for _ in range(repeats):
         for who in people:
-            found[who].append(run(who, name))
-            print(name, who, found[who][-1], file=sys.stderr)
-    return found
+            runs_of[who].append(run(who, name))
+            print(name, who, runs_of[who][-1], file=sys.stderr)
+    return runs_of
 
 
-def rows_of(name: str, found: dict[str, list[dict[str, float]]]) -> list[Row]:
+def rows_of(name: str, runs_of: dict[str, list[dict[str, float]]]) -> list[Row]:
     """Ours, in both precisions, against each peer.
 
     Refuses a comparison in which our loss is worse than noise.
     """
-    seconds = {who: Timing([run["seconds"] for run in runs]) for who, runs in found.items()}
-    losses = {who: median(run["loss"] for run in runs) for who, runs in found.items()}
+    seconds = {who: Timing([run["seconds"] for run in runs]) for who, runs in runs_of.items()}
+    losses = {who: median(run["loss"] for run in runs) for who, runs in runs_of.items()}
     rows = []
-    for own, precision in PRECISIONS.items():
-        for who in found.keys() - PRECISIONS.keys():
-            if losses[own] > losses[who] + WORST_LOSS_GAP:
+    for ours, precision in PRECISIONS.items():
+        for who in runs_of.keys() - PRECISIONS.keys():
+            if losses[ours] > losses[who] + WORST_LOSS_GAP:
                 raise SystemExit(
-                    f"{name}: {own} has loss {losses[own]:.4f}, {who} {losses[who]:.4f}: not the "
+                    f"{name}: {ours} has loss {losses[ours]:.4f}, {who} {losses[who]:.4f}: not the "
                     "same result"
                 )
-            parameters = found[who][0]["parameters"] / found[own][0]["parameters"]
+            parameters = runs_of[who][0]["parameters"] / runs_of[ours][0]["parameters"]
             against = (
-                f"{who}, loss {losses[who]:.4f} (ours {losses[own]:.4f}), {parameters:.2f} "
+                f"{who}, loss {losses[who]:.4f} (ours {losses[ours]:.4f}), {parameters:.2f} "
                 "of our parameters"
             )
-            ratio = seconds[who].median / seconds[own].median
+            ratio = seconds[who].median / seconds[ours].median
             work = f"{name}, {precision}: {TRAIN:,} rows from Parquet, one epoch"
-            rows.append(Row(work, against, str(seconds[own]), str(seconds[who]), ratio, 3))
+            rows.append(Row(work, against, str(seconds[ours]), str(seconds[who]), ratio, 3))
     return rows
 
 

@@ -18,7 +18,7 @@ from ecdctr.store.store import Store
 
 FREE_GB = 5  # of disk, below which doctor warns
 DAYS_LOOKED_AT = 60  # evaluations, newest first
-WANTED = {
+LEAST_VERSIONS = {
     "torch": "2.13",
     "pyarrow": "26",
     "duckdb": "2.0",
@@ -42,7 +42,7 @@ class Finding(NamedTuple):
 
 def examine(config_path: Path, store: Path | str) -> list[Finding]:
     """Return all checks, in order."""
-    findings = [_version(name, least) for name, least in WANTED.items()]
+    findings = [_version(name, least) for name, least in LEAST_VERSIONS.items()]
     findings.append(_gpu())
     folder = store if isinstance(store, Path) and store.exists() else Path.cwd()
     free = shutil.disk_usage(folder).free / 1e9
@@ -121,12 +121,12 @@ def _airflow() -> list[Finding]:
     except ImportError:
         return findings
     dags = Path(conf.get("core", "dags_folder"))
-    found = (dags / "ecdctr_actr.py").exists()
+    has_dags = (dags / "ecdctr_actr.py").exists()
     findings.append(
         Finding(
-            found,
+            has_dags,
             f"DAGs in {dags}"
-            if found
+            if has_dags
             else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER",
             note=not os.environ.get("ECDCTR_CONFIG"),
         )
@@ -171,15 +171,15 @@ def _airflow() -> list[Finding]:
 
 def _version(name: str, least: str) -> Finding:
     try:
-        found = importlib.metadata.version(name)
+        installed = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Finding(
             False, f"{name} is not installed; run ./run test once, or pip install it (>= {least})"
         )
-    fine = tuple(int(p) for p in found.split("+")[0].split(".")[:2]) >= tuple(
+    fine = tuple(int(p) for p in installed.split("+")[0].split(".")[:2]) >= tuple(
         int(p) for p in least.split(".")
     )
-    return Finding(fine, f"{name} {found}" + ("" if fine else f", at least {least} is needed"))
+    return Finding(fine, f"{name} {installed}" + ("" if fine else f", at least {least} is needed"))
 
 
 def _gpu() -> Finding:

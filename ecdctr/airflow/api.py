@@ -71,13 +71,13 @@ class Api:
 
     def all(self, path: str, key: str) -> list[dict[str, Any]]:
         """Return every entry of a collection, page by page."""
-        found: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         mark = "&" if "?" in path else "?"
         while True:
-            answer = self.call("GET", f"{path}{mark}limit={PAGE}&offset={len(found)}")
-            found += answer[key]
-            if len(found) >= answer["total_entries"] or not answer[key]:
-                return found
+            answer = self.call("GET", f"{path}{mark}limit={PAGE}&offset={len(entries)}")
+            entries += answer[key]
+            if len(entries) >= answer["total_entries"] or not answer[key]:
+                return entries
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """Start a run.

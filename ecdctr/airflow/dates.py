@@ -66,14 +66,14 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
     The param, else the last whole day before its data interval ends (used in templates). The first
     task renders it, so params that contradict each other are refused here: raises ConfigError.
     """
-    own = [
+    altered = [
         f"{name}={params[name]}"
         for name, plain in PLAIN.items()
         if params.get(name, plain) != plain
     ]
-    if own and params.get("experiment") == PRODUCTION:
+    if altered and params.get("experiment") == PRODUCTION:
         raise ConfigError(
-            f"{', '.join(own)} cannot run in '{PRODUCTION}', whose versions would mix; set the "
+            f"{', '.join(altered)} cannot run in '{PRODUCTION}', whose versions would mix; set the "
             "param experiment."
         )
     if getattr(dag_run, "run_type", None) == "backfill" and not dag_run.conf:

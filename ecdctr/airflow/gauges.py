@@ -33,10 +33,10 @@ def task_succeeded(context: Any) -> None:
 def gauges(task: str, result: dict[str, Any]) -> dict[str, float]:
     """Return the figures of a task's result that are worth watching."""
     if task == "train" and not result.get("reused"):
-        found = {name: float(result[name]) for name in TRAINING if name in result}
-        return found | {"quality_warnings": float(len(result.get("quality", [])))}
+        values = {name: float(result[name]) for name in TRAINING if name in result}
+        return values | {"quality_warnings": float(len(result.get("quality", [])))}
     if task == EVALUATE and result:
         metrics = result["metrics"]["all"]
-        found = {name: float(metrics[name]) for name in EVALUATION if name in metrics}
-        return found | {"promoted": float(result["promoted"])}
+        values = {name: float(metrics[name]) for name in EVALUATION if name in metrics}
+        return values | {"promoted": float(result["promoted"])}
     return {}

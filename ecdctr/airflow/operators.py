@@ -356,9 +356,9 @@ def _run_before(context: Any, date: str, before: str, experiment: str) -> str:
     if not run.logical_date or context["params"].get("data_date"):
         return run.run_id.replace(date, before) if date in run.run_id else ""
     then = run.logical_date - dt.timedelta(days=1)
-    found = context["ti"].get_previous_dagrun()
-    if found and found.logical_date == then:
-        conf = found.conf or {}
+    previous = context["ti"].get_previous_dagrun()
+    if previous and previous.logical_date == then:
+        conf = previous.conf or {}
         theirs = conf.get("experiment", PRODUCTION), conf.get("data_date") or before
         if theirs != (experiment, before):
             return ""

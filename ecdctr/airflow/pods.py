@@ -79,8 +79,8 @@ class TrainingJob(KubernetesJobOperator):
 
     def execute(self, context: Any) -> Any:
         """Run the job; all pods give the same result, one will do."""
-        found = super().execute(context)
-        return next((result for result in found if result), None)
+        results = super().execute(context)
+        return next((result for result in results if result), None)
 
     def build_job_request_obj(self, context: Any = None) -> k8s.V1Job:
         """Return the job, with what a pod needs to find the others."""

@@ -173,15 +173,15 @@ class Airflow:
 
     def processes(self) -> list[psutil.Process]:
         """Return every living process of this Airflow, by the mark in its environment."""
-        found = []
+        marked = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if (
                     process.environ().get(MARK) == str(self.home)
                     and process.status() != psutil.STATUS_ZOMBIE
                 ):
-                    found.append(process)
-        return found
+                    marked.append(process)
+        return marked
 
     def wait_for_dags(self, *names: str) -> None:
         """Wait until these DAGs are parsed, then let them run when triggered.
@@ -190,18 +190,18 @@ class Airflow:
 
         Raises EcdctrError with the import errors when one does not appear.
         """
-        wanted = {f"ecdctr_{name}" for name in names or LEVELS}
+        dag_ids = {f"ecdctr_{name}" for name in names or LEVELS}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if wanted <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:
-                self.api.unpause(sorted(wanted))
+            if dag_ids <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:
+                self.api.unpause(sorted(dag_ids))
                 return
             self.check_alive()
             time.sleep(0.5)
         errors = self.api.all("/api/v2/importErrors", "import_errors")
         reasons = [error["stack_trace"][-400:] for error in errors]
         raise EcdctrError(
-            f"Airflow did not find the DAGs {sorted(wanted)} in {ROOT / 'dags'}: {reasons}"
+            f"Airflow did not find the DAGs {sorted(dag_ids)} in {ROOT / 'dags'}: {reasons}"
         )
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 600) -> str:

@@ -87,13 +87,13 @@ def forgetting(
     )
     bars = Bars()
     try:
-        found = run_forgetting(study, workers, bars)
+        outcome = run_forgetting(study, workers, bars)
     finally:
         bars.close()
     dates, recurrence = study.dates(seeds[0]), _recurrence(study.world.settings)
     where = f"the simulated world '{study.world.name}'"
     about = About(name, where, dates, seeds, hold_out_every, recurrence)
-    _write_study(context, about, found, result)
+    _write_study(context, about, outcome, result)
 
 
 FromOption = Annotated[dt.date, typer.Option("--from", help="first day of the matrix", **DAY)]
@@ -123,10 +123,10 @@ def matrix_row(
     ref = session.store.require("actr", date, experiment)
     if (ref.experiment, ref.date) != (experiment, date):
         raise StoreError(f"Experiment '{experiment}' has no A-CTR of {date}; train it first.")
-    found = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
-    if found != hold_out_every:
+    trained_with = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
+    if trained_with != hold_out_every:
         raise ConfigError(
-            f"{ref} was trained with actr.hold_out_every {found}, the matrix holds out "
+            f"{ref} was trained with actr.hold_out_every {trained_with}, the matrix holds out "
             f"{hold_out_every}: it would be judged on impressions that it has learned. Train it "
             "with the same value."
         )
@@ -164,19 +164,19 @@ def matrix_report(
     }
     config = session.config()
     with session.store.in_use():
-        found = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
+        outcome = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
             recurrence = json.loads((root / "world.json").read_text()).get("recurrence_days")
         about = About(name, str(root), dates, seeds, hold_out_every, recurrence)
-        _write_study(context, about, found, result)
+        _write_study(context, about, outcome, result)
 
 
-def _write_study(context: typer.Context, about: Any, found: Any, result: Path | None) -> None:
+def _write_study(context: typer.Context, about: Any, outcome: Any, result: Path | None) -> None:
     """Write, print, and end with exit code 1 if a variant failed."""
     from ecdctr.studies.forgetting.page import write_study
 
-    matrices, failed = found
+    matrices, failed = outcome
     folder, markdown = write_study(session_of(context).store, about, matrices, failed)
     if session_of(context).as_json or result:
         show(context, {"study": str(folder), "name": about.name, "failed": failed}, result)

@@ -202,11 +202,11 @@ def evaluate(
     ref = Ref.parse(version) if version else session.store.require(level, before, experiment)
     config, store = session.config(variant), session.store
     with store.in_use():
-        found = evaluate(config, store, ref, date)
+        evaluation = evaluate(config, store, ref, date)
     log("evaluated", **_about(ref), on=date)
-    payload = {"version": str(ref), "date": str(date), "metrics": found.metrics}
+    payload = {"version": str(ref), "date": str(date), "metrics": evaluation.metrics}
     if not session.as_json:
-        _print_metrics(f"{ref} on {date}", found.metrics)
+        _print_metrics(f"{ref} on {date}", evaluation.metrics)
     if then_gate:
         verdict = _judged(session, ref, date, variant)
         payload |= verdict
@@ -223,8 +223,8 @@ def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:
     of_all = ("impressions", "ctr", "gauc", "gauc_users", "auc", "log_loss")
     names = (*of_all, "normalized_entropy", "calibration")
     cohorts = table("cohort", *names, title=title)
-    for cohort, found in metrics.items():
-        cohorts.add_row(cohort, *(f"{found[n]:,.4g}" if n in found else "–" for n in names))
+    for cohort, figures in metrics.items():
+        cohorts.add_row(cohort, *(f"{figures[n]:,.4g}" if n in figures else "–" for n in names))
     out.print(cohorts)
 
 

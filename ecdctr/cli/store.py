@@ -40,18 +40,18 @@ def store_gc(
     span = session_of(context).config().snapshot_days
     store, freed = session_of(context).store, 0
     if delete:
-        found, freed = remove(store, keep, span, f"store gc --keep {keep}")
+        unneeded, freed = remove(store, keep, span, f"store gc --keep {keep}")
     else:
-        found = removable(store, keep, span)
-    for version in found if not session_of(context).as_json else []:
+        unneeded = removable(store, keep, span)
+    for version in unneeded if not session_of(context).as_json else []:
         out.print(f"{version.ref!s:<60} {version.bytes / 1e6:10.1f} MB", soft_wrap=True)
-    total = sum(version.bytes for version in found)
+    total = sum(version.bytes for version in unneeded)
     show(
         context,
-        {"versions": len(found), "bytes": total, "removed": delete, "freed_bytes": freed},
+        {"versions": len(unneeded), "bytes": total, "removed": delete, "freed_bytes": freed},
         result,
     )
-    if found and not delete and not session_of(context).as_json:
+    if unneeded and not delete and not session_of(context).as_json:
         out.print("Nothing was removed; add --delete to do it.")
 
 
@@ -67,14 +67,14 @@ def store_list(
 ) -> None:
     """List all versions, with the aliases that point at them."""
     store = session_of(context).store
-    found = []
+    versions = []
     for name in [experiment] if experiment else store.experiments():
         for level in LEVELS:
             aliases = {alias: store.alias(alias, name, level) for alias in ("candidate", "serving")}
             for ref in store.versions(name, level):
                 manifest = store.manifest(ref)
                 names = [alias for alias, target in aliases.items() if target == ref]
-                found.append(
+                versions.append(
                     (
                         str(ref),
                         manifest.variant,
@@ -84,10 +84,10 @@ def store_list(
                 )
     if session_of(context).as_json:
         keys = ("version", "variant", "mb", "aliases")
-        show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in found]})
+        show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in versions]})
         return
     listed = table("version", "variant", "MB", "aliases")
-    for row in found:
+    for row in versions:
         listed.add_row(*row)
     out.print(listed)
 

@@ -205,9 +205,10 @@ class Config(Section):
         if not name or name == DEFAULT:
             return self
         if name not in self.variants:
-            known = ", ".join(sorted(self.variants)) or "none are declared"
+            declared = ", ".join(sorted(self.variants)) or "none are declared"
             raise ConfigError(
-                f"Unknown variant '{name}'; known variants: {known}. Declare it under 'variants:'."
+                f"Unknown variant '{name}'; known variants: {declared}. Declare it under "
+                "'variants:'."
             )
         return self.with_overlay(self.variants[name], f"variant '{name}'")
 

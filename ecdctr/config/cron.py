@@ -30,10 +30,10 @@ def cron_problem(text: str) -> str | None:
         return f"'{text}' has {len(parts)} fields"
     values = []
     for part, (name, low, high, names) in zip(parts, FIELDS, strict=True):
-        found = _values(part, low, high, names)
-        if not found:
+        numbers = _values(part, low, high, names)
+        if not numbers:
             return f"'{part}' is no {name}, which is {low} to {high}"
-        values.append(found)
+        values.append(numbers)
     _, _, days, months, _ = values
     if parts[4] == "*" and not any(min(days) <= DAYS_IN_MONTH[month - 1] for month in months):
         return f"'{text}' names a day that no month has"

@@ -40,5 +40,5 @@ def _problem(item: ErrorDetails) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
     key = ".".join(str(part) for part in item["loc"] if part not in PARTS_OF_UNIONS) or "file"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
-    found = repr(item["input"])
-    return f"{key}: {message} (found {found[:80]}{'…' if len(found) > 80 else ''})"
+    given = repr(item["input"])
+    return f"{key}: {message} (found {given[:80]}{'…' if len(given) > 80 else ''})"

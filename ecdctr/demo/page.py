@@ -46,14 +46,18 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
     newest: dict[tuple[str, str], Row] = {}
     for experiment in experiments:
         for date, ref in store.evaluated(experiment):
-            found = (
+            evaluation = (
                 store.load_evaluation(ref, date)
                 if date - ref.date == dt.timedelta(days=1)
                 else None
             )
-            if found:
+            if evaluation:
                 row = Row(
-                    experiment, str(date), str(ref), found["metrics"], found["calibration_curve"]
+                    experiment,
+                    str(date),
+                    str(ref),
+                    evaluation["metrics"],
+                    evaluation["calibration_curve"],
                 )
                 newest.setdefault((experiment, str(date)), row)
     if not newest:
@@ -84,17 +88,17 @@ def print_table(rows: list[Row], console: Console) -> None:
     """Tabulate next-day GAUC: a line per experiment, a column for each of the newest days."""
     grouped = _by_experiment(rows)
     dates = sorted({row.date for row in rows})
-    common = sorted(set.intersection(*(set(found) for found in grouped.values())))
+    common = sorted(set.intersection(*(set(by_date) for by_date in grouped.values())))
     shown = dates[-COLUMNS:]
     left_out = "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days)"
     table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
         table.add_column(header, justify="right")
-    for name, found in grouped.items():
-        cells = [_gauc(found[date].metrics["all"]) if date in found else "–" for date in shown]
+    for name, by_date in grouped.items():
+        cells = [_gauc(by_date[date].metrics["all"]) if date in by_date else "–" for date in shown]
         table.add_row(
-            short_name(name), *cells, *_means([found[date].metrics["all"] for date in common])
+            short_name(name), *cells, *_means([by_date[date].metrics["all"] for date in common])
         )
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
@@ -188,9 +192,9 @@ def _gauc_plot(rows: list[Row]) -> str:
     from matplotlib.dates import DateFormatter, DayLocator
 
     figure, axes = _figure(7, 3.6)
-    for name, found in _by_experiment(rows).items():
-        dates = sorted(found)
-        values = [found[date].metrics["all"].get("gauc", math.nan) for date in dates]
+    for name, by_date in _by_experiment(rows).items():
+        dates = sorted(by_date)
+        values = [by_date[date].metrics["all"].get("gauc", math.nan) for date in dates]
         axes.plot(
             _days(dates), values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name)
         )
@@ -220,8 +224,8 @@ def _gauc_plot(rows: list[Row]) -> str:
 def _calibration_plot(rows: list[Row]) -> str:
     figure, axes = _figure(4.2, 3.6)
     top = 0.0
-    for name, found in _by_experiment(rows).items():
-        curves = [np.array(row.curve) for row in found.values()]
+    for name, by_date in _by_experiment(rows).items():
+        curves = [np.array(row.curve) for row in by_date.values()]
         mean = np.mean([curve for curve in curves if len(curve) == len(curves[0])], axis=0)
         axes.plot(
             mean[:, 0],

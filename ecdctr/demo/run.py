@@ -49,7 +49,7 @@ class Run(NamedTuple):
         return f"demo_{self.level}_{self.experiment}_{self.date}"
 
 
-def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
+def plan_runs(last: dt.date, days: int, settings: Snapshots) -> list[Run]:
     """Return every run of the demo.
 
     Three levels for the full method, A-CTR without TPM and without transfer. CPM's and A-CTR's runs
@@ -59,7 +59,7 @@ def plan_runs(last: dt.date, days: int, wanted: Snapshots) -> list[Run]:
     dates = [last - dt.timedelta(days=back) for back in range(days, 0, -1)]
     runs: list[Run] = []
     snapshots: tuple[str, ...] = ()
-    for date in reversed(wanted.as_of(wanted.needed(dates[0]))):
+    for date in reversed(settings.as_of(settings.needed(dates[0]))):
         runs.append(Run("tpm", PRODUCTION, DEFAULT, date, snapshots))
         snapshots = (runs[-1].key,)
     actr_before: dict[str, tuple[str, ...]] = {}

@@ -71,14 +71,14 @@ def expected_metrics(
 ) -> dict[str, float]:
     """Return expected GAUC and LogLoss (nats), and the sizes behind them."""
     judged = expected_user_auc(users, chances, scores)
-    found = {
+    metrics = {
         "expected_impressions": float(len(users)),
         "expected_gauc_users": float(len(judged.users)),
         "expected_gauc": judged.mean,
     }
     if len(scores) and scores.min() >= 0 and scores.max() <= 1:
-        found["expected_log_loss"] = float(np.mean(losses(chances, scores)))
-    return found
+        metrics["expected_log_loss"] = float(np.mean(losses(chances, scores)))
+    return metrics
 
 
 def expected_users(scored: Scored) -> pa.Table:

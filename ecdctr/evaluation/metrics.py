@@ -103,7 +103,7 @@ def all_metrics(
         return {"impressions": 0.0, "gauc_users": 0.0}
     ctr = float(labels.mean())
     per_user = user_auc(users, labels, scores)
-    found = {
+    metrics = {
         "impressions": float(len(labels)),
         "ctr": ctr,
         "gauc": per_user.mean,
@@ -113,6 +113,6 @@ def all_metrics(
     }
     if 0 < ctr < 1:
         entropy = -(ctr * np.log(ctr) + (1 - ctr) * np.log(1 - ctr))
-        found["normalized_entropy"] = found["log_loss"] / float(entropy)
-        found["calibration"] = float(scores.mean()) / ctr
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+        metrics["normalized_entropy"] = metrics["log_loss"] / float(entropy)
+        metrics["calibration"] = float(scores.mean()) / ctr
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}

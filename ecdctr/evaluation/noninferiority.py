@@ -159,8 +159,8 @@ def _bound(ratio: Ratio, drawn: Array, margin: float) -> Bound:
     values, errors = _estimates(drawn)
     off = values - value
     apart = np.where(np.abs(off) < NOTHING, 0.0, np.copysign(np.inf, off))  # nobody differs there
-    known = errors >= NOTHING
-    students = np.divide(off, errors, out=apart, where=known)
+    measurable = errors >= NOTHING
+    students = np.divide(off, errors, out=apart, where=measurable)
     above = float(np.quantile(students, 1 - LEVEL, method="higher"))
     below = float(np.quantile(students, LEVEL, method="lower"))
     return Bound(value, value - above * error, value - below * error, margin)

@@ -67,10 +67,12 @@ def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
 
     Unlike its basis it is the same for variants that read other features of one day.
     """
-    found = load(store, ref, date)
-    if found is None:
+    evaluation = load(store, ref, date)
+    if evaluation is None:
         return ""
-    table = found.users.select(["user", "impressions", "clicks"]).sort_by("user").combine_chunks()
+    table = (
+        evaluation.users.select(["user", "impressions", "clicks"]).sort_by("user").combine_chunks()
+    )
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, table.schema) as stream:
         stream.write_table(table)
@@ -82,14 +84,14 @@ def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:
 
     The stored one if it rests on that, else made anew.
     """
-    found = load(store, ref, date)
-    if found is None or found.basis != basis_now(config, ref, date):
+    evaluation = load(store, ref, date)
+    if evaluation is None or evaluation.basis != basis_now(config, ref, date):
         from ecdctr.evaluation.evaluate import evaluate  # reads the model, hence torch
 
         evaluate(config, store, ref, date)
-        found = load(store, ref, date)
-        assert found is not None  # noqa: S101  # just made
-    return found
+        evaluation = load(store, ref, date)
+        assert evaluation is not None  # noqa: S101  # just made
+    return evaluation
 
 
 def pair(days: list[tuple[Stored, Stored]]) -> Paired:

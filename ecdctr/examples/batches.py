@@ -195,8 +195,8 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
         gaps = pad(bucket, lengths, inputs.history_length)
     label = table.column("click").to_numpy().astype(np.float32)
     domain = table.column("domain").to_numpy().astype(np.int64)
-    known = table.column("snapshots").to_numpy().astype(np.int64)
-    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, known, label)
+    sets = table.column("snapshots").to_numpy().astype(np.int64)
+    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, sets, label)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -265,11 +265,11 @@ def _read_rows(
         first, end = shard.rows(file.metadata.num_rows)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         ends = np.cumsum(sizes)
-        wanted = [i for i, last in enumerate(ends) if last > first and last - sizes[i] < end]
-        at = int(ends[wanted[0]] - sizes[wanted[0]]) if wanted else 0
+        groups = [i for i, last in enumerate(ends) if last > first and last - sizes[i] < end]
+        at = int(ends[groups[0]] - sizes[groups[0]]) if groups else 0
         for batch in (
-            file.iter_batches(batch_size=chunk_rows, columns=columns, row_groups=wanted)
-            if wanted
+            file.iter_batches(batch_size=chunk_rows, columns=columns, row_groups=groups)
+            if groups
             else ()
         ):
             start, stop = max(at, first), min(at + batch.num_rows, end)
@@ -319,9 +319,9 @@ def training_batches(
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(next_chunk)
-        while (found := ahead.result()) is not None:
+        while (ready := ahead.result()) is not None:
             ahead = reader.submit(next_chunk)
-            rows, chunk, first = found
+            rows, chunk, first = ready
             order = torch.randperm(rows, generator=generator)
             if chunk is None:
                 continue

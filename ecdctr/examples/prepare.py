@@ -233,9 +233,9 @@ def _extract(
         made = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
         return made if raw else None
 
-    found = files()
-    if found is None or all(path.exists() for path in found):
-        return found
+    paths = files()
+    if paths is None or all(path.exists() for path in paths):
+        return paths
 
     @cache
     def view() -> None:
@@ -251,9 +251,9 @@ def _extract(
         write_parquet(connection, query, target)
 
     where = impressions.where(DOMAINS[0], date)
-    for path, query in zip(found, EXTRACTS, strict=True):
-        keep(path, partial(write, query=query), lambda: files() == found, where)
-    return found
+    for path, query in zip(paths, EXTRACTS, strict=True):
+        keep(path, partial(write, query=query), lambda: files() == paths, where)
+    return paths
 
 
 def _build_basic(

@@ -48,12 +48,12 @@ class Remembered:
         before = date - dt.timedelta(days=1)
         newest = newest_table(self.memory, before)
         tables = self.tables(connection, views, newest)
-        found = {}
+        by_key = {}
         for key in self.config.memory_keys:
             daily = partial(self._extract, connection, views, key)
             since = [path for path in map(daily, days_since(newest, before)) if path]
-            found[key] = Source(tables.get(key), since)
-        return found
+            by_key[key] = Source(tables.get(key), since)
+        return by_key
 
     def tables(
         self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date
@@ -61,15 +61,15 @@ class Remembered:
         """Return the weekly tables as of `date`, by key; none where the log begins later."""
         if not any(map(self._content, window(date, self.memory.longest))):
             return {}
-        found = {}
+        by_key = {}
         for key in self.config.memory_keys:
             target, before = self._table_path(key, date), self._table_path(key, date - WEEK)
             if not target.exists():
                 daily = partial(self._extract, connection, views, key)
-                known = before if before.exists() else None
-                build_table(connection, self.memory, date, daily, target, known)
-            found[key] = target
-        return found
+                week_before = before if before.exists() else None
+                build_table(connection, self.memory, date, daily, target, week_before)
+            by_key[key] = target
+        return by_key
 
     def _extract(
         self, connection: duckdb.DuckDBPyConnection, views: Views, key: str, date: dt.date

@@ -130,11 +130,11 @@ def examples(
         .join(items, "item_id", "left")
         .crossJoin(f.broadcast(prior))
     )
-    known = f.filter("_clicks", lambda click: click["us"] < f.col("_us"))
+    earlier = f.filter("_clicks", lambda click: click["us"] < f.col("_us"))
     last = f.reverse(
         f.slice(
-            known,
-            f.greatest(f.size(known) - data.history_length + 1, f.lit(1)),
+            earlier,
+            f.greatest(f.size(earlier) - data.history_length + 1, f.lit(1)),
             data.history_length,
         )
     )
@@ -245,8 +245,11 @@ def _counts(before: DataFrame, domain: Domain) -> tuple[DataFrame, DataFrame, Da
 
     Impressions and clicks in the domain, impressions in both, CTR.
     """
-    own = f.col("domain") == domain
-    shown, clicked = f.sum(f.when(own, 1)), f.sum(f.when(own, f.col("click").cast("bigint")))
+    in_domain = f.col("domain") == domain
+    shown, clicked = (
+        f.sum(f.when(in_domain, 1)),
+        f.sum(f.when(in_domain, f.col("click").cast("bigint"))),
+    )
 
     def by(side: str) -> DataFrame:
         return before.groupBy(f"{side}_id").agg(
@@ -287,8 +290,8 @@ def _memory_columns(memory: Memory, key: str, date: dt.date, joined: bool) -> li
     """Return what is remembered by a key; null where the impression has no value of it."""
 
     def value(name: str) -> Column:
-        found = f.col(f"`{key}.{name}`") if joined else f.lit(None)
-        return f.coalesce(found, f.lit(0))
+        stored = f.col(f"`{key}.{name}`") if joined else f.lit(None)
+        return f.coalesce(stored, f.lit(0))
 
     def gap(domain: str) -> Column:
         last = f.col(f"`{key}.{domain}_last`") if joined else f.lit(None).cast("date")

@@ -78,14 +78,14 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _evict(self) -> None:
-        found = []
+        copies = []
         for lock in (self.root / "locks").glob("*.lock"):
             target = self.root / "folders" / lock.stem.replace("~", "/")
             with contextlib.suppress(FileNotFoundError):
                 size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-                found.append((target.stat().st_mtime, size, lock, target))
-        total = sum(size for _, size, _, _ in found)
-        for _, size, lock, target in sorted(found):
+                copies.append((target.stat().st_mtime, size, lock, target))
+        total = sum(size for _, size, _, _ in copies)
+        for _, size, lock, target in sorted(copies):
             if total <= self.limit:
                 return
             with contextlib.suppress(BlockingIOError), durable.locked(lock, wait=False):

@@ -22,5 +22,5 @@ def looks_like_url(text: object) -> bool:
 
 def lacks_a_slash(text: str) -> bool:
     """Say whether a URL was written with one slash: s3:/bucket."""
-    found = SCHEME.match(text)
-    return found is not None and not found[2]
+    scheme = SCHEME.match(text)
+    return scheme is not None and not scheme[2]

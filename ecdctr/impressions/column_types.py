@@ -69,9 +69,9 @@ def text_types(
     rows = f"{parquet(part.stored for part in parts)[:-1]}, union_by_name = true)"
     proven = _proven(db, rows, [name for name in names if name not in declared])
     ambiguous = {
-        name: found
+        name: example
         for name, kind in proven.items()
-        if kind == "DOUBLE" and (found := _one_number(db, rows, identifier(name)))
+        if kind == "DOUBLE" and (example := _one_number(db, rows, identifier(name)))
     }
     types = {name: declared.get(name) or proven[name] for name in names}
     return types | dict.fromkeys(ambiguous, "VARCHAR"), ambiguous

@@ -70,7 +70,7 @@ def delimiter_of(text: str) -> str:
 
     Raises ValueError.
     """
-    value = ESCAPE.sub(lambda found: found[0].encode().decode("unicode_escape"), text)
+    value = ESCAPE.sub(lambda escape: escape[0].encode().decode("unicode_escape"), text)
     if not 1 <= len(value.encode()) <= 4 or set(value) & set('"\r\n\0'):
         raise ValueError(
             rf"expected one to four bytes without quotes and ends of lines, such as ';', '\t' or "
@@ -133,11 +133,11 @@ def _refuse_put_together(
         f"trim({column}) = {literal(name)}"
         for column, name in zip(columns, opening.names, strict=True)
     )
-    found = db.execute(
+    counted = db.execute(
         f"SELECT count(*) FILTER ({again}), count(*) FILTER (starts_with({first}, '\ufeff')) "
         f"FROM {parquet([copied])}"
     ).fetchone()
-    headers, marks = found or (0, 0)
+    headers, marks = counted or (0, 0)
     if headers or marks:
         what = (
             f"its header stands again in {headers:,} rows"
@@ -168,13 +168,13 @@ def explained(path: Path) -> Iterator[None]:
 def _reason(text: str) -> str:
     """Return what DuckDB says of a line, out of all that it says."""
     reasons = [part.strip() for part in text.splitlines()[1:] if part.strip()]
-    known = [
+    telling = [
         part
         for part in reasons
         if "Expected Number" in part or "unterminated" in part or "Invalid unicode" in part
     ]
     others = [part for part in reasons if not part.startswith("Original Line")]
-    return next(iter([*known, *others, *reasons])).rstrip(".")
+    return next(iter([*telling, *others, *reasons])).rstrip(".")
 
 
 def _unplaced(path: Path, text: str, error: Exception) -> str:

@@ -63,5 +63,5 @@ class Delivery(NamedTuple):
             rows = sum(pq.read_metadata(path).num_rows for path in impressions.files(domain, date))
         except (pa.ArrowException, OSError):  # still being written
             return "a file cannot be read as Parquet"
-        found = f"the marker {self.marker} says {int(text):,} rows, {rows:,} are there"
-        return None if rows == int(text) else found
+        difference = f"the marker {self.marker} says {int(text):,} rows, {rows:,} are there"
+        return None if rows == int(text) else difference

@@ -58,7 +58,7 @@ class Tables(NamedTuple):
 
     def used(self, tree: Node) -> list[tuple[str, str]]:
         """Return the tables and columns that an expression reads."""
-        return [found for reference in references(tree) if (found := self.find(reference))]
+        return [column for reference in references(tree) if (column := self.find(reference))]
 
     def type_of(self, *expressions: str) -> list[str]:
         """DuckDB's types of expressions over one row; raises duckdb.Error."""

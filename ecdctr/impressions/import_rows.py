@@ -62,15 +62,15 @@ def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Write a sentence about ids that other programs write for none; they are kept, as ids."""
     listed = f"({', '.join(map(literal, NONE))})"
     for name in ("user_id", "item_id"):
-        found = db.execute(
+        most = db.execute(
             f"SELECT {name}::VARCHAR, count(*) FROM {staged.rows} "
             f"WHERE {DOMAINS} AND {name}::VARCHAR IN {listed} "
             "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
         ).fetchone()
-        if found:
+        if most:
             return (
-                f"{staged.path.name}: {name} is '{found[0]}' in {found[1]:,} rows, one id like "
-                f"others; if it means none: nulls: ['{found[0]}']"
+                f"{staged.path.name}: {name} is '{most[0]}' in {most[1]:,} rows, one id like "
+                f"others; if it means none: nulls: ['{most[0]}']"
             )
     return None
 

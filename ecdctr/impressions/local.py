@@ -32,9 +32,9 @@ class LocalImpressions:
         sizes = {}
         for name in _names(folder):
             with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-                found = (folder / name).stat()
-                if stat.S_ISREG(found.st_mode):  # a folder of a marker's name promises nothing
-                    sizes[name] = found.st_size
+                status = (folder / name).stat()
+                if stat.S_ISREG(status.st_mode):  # a folder of a marker's name promises nothing
+                    sizes[name] = status.st_size
         return sizes
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
@@ -71,9 +71,9 @@ def digest_files(paths: list[Path]) -> str:
     """Return SHA-256 over the digests of files; each is read once per size and times of change."""
     parts = hashlib.sha256()
     for path in paths:
-        found = path.stat()
-        times = found.st_mtime_ns, found.st_ctime_ns
-        parts.update(_digest_file(str(path), found.st_size, *times).encode())
+        status = path.stat()
+        times = status.st_mtime_ns, status.st_ctime_ns
+        parts.update(_digest_file(str(path), status.st_size, *times).encode())
     return parts.hexdigest()
 
 

@@ -78,12 +78,12 @@ class Finding(NamedTuple):
     date: dt.date
     measure: str
     expected: str
-    found: str
+    actual: str
 
     def __str__(self) -> str:
         return (
             f"{self.domain} {self.date}: {self.measure}: expected {self.expected}, found "
-            f"{self.found}"
+            f"{self.actual}"
         )
 
 
@@ -94,8 +94,8 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
     Nothing is said with fewer than three days there. Raises ContractError with all findings when
     `quality.action` is 'stop'.
     """
-    wanted = config.quality
-    if wanted.action == "off":
+    settings = config.quality
+    if settings.action == "off":
         return []
     with connect(config) as connection:
         days = Days(connection, config, domain)
@@ -106,7 +106,7 @@ def check_day(config: Config, domain: Domain, date: dt.date) -> list[Finding]:
         usual = _usual_changes(days, config, date)
         compared += _compare_values(config, _changes(days, config, date), usual)
     findings = [Finding(domain, date, *finding) for finding in compared]
-    if findings and wanted.action == "stop":
+    if findings and settings.action == "stop":
         text = ". ".join(map(str, findings))
         raise ContractError(
             f"{text}. Deliver the day again, or set quality.action: warn if the day is right."
@@ -140,24 +140,24 @@ class Days:
 
 
 def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[str, str, str]]:
-    q, found = config.quality, []
+    q, findings = config.quality, []
     rows = statistics.median(profile.rows for profile in past)
     if not q.min_rows_ratio * rows <= today.rows <= q.max_rows_ratio * rows:
         expected = f"{q.min_rows_ratio * rows:,.0f} to {q.max_rows_ratio * rows:,.0f}"
-        found.append(("impressions", expected, f"{today.rows:,}"))
+        findings.append(("impressions", expected, f"{today.rows:,}"))
     total = max(sum(profile.rows for profile in past), 1)
     ctr = sum(profile.clicks for profile in past) / total
     if not ctr / q.max_ctr_ratio <= today.ctr <= ctr * q.max_ctr_ratio:
         expected = f"{ctr / q.max_ctr_ratio:.4f} to {ctr * q.max_ctr_ratio:.4f}"
-        found.append(("click-through rate", expected, f"{today.ctr:.4f}"))
+        findings.append(("click-through rate", expected, f"{today.ctr:.4f}"))
     for name in today.nulls:
         usual = sum(profile.nulls.get(name, 0) for profile in past) / total
         share = today.nulls[name] / max(today.rows, 1)
         if share - usual > q.max_null_increase:
-            found.append(
+            findings.append(
                 (f"nulls of {name}", f"at most {usual + q.max_null_increase:.1%}", f"{share:.1%}")
             )
-    return found
+    return findings
 
 
 class Change(NamedTuple):
@@ -184,10 +184,10 @@ def _changes(days: Days, config: Config, date: dt.date) -> dict[str, Change]:
     for name in today.values:
         sample = today.sample(name)
         trailing = Sample.pooled(profile.sample(name) for profile in past)
-        known = Distinct.pooled(profile.distinct(name) for profile in past)
+        past_values = Distinct.pooled(profile.distinct(name) for profile in past)
         references = [trailing, *(profile.sample(name) for profile in single)]
         changes[name] = Change(
-            unseen_share(known, today.distinct(name)),
+            unseen_share(past_values, today.distinct(name)),
             min(population_stability_index(reference, sample) for reference in references),
         )
     return changes
@@ -200,8 +200,8 @@ def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Chang
         then = date - dt.timedelta(days=n * config.quality.rotation_days)
         if days.has(then) and len(days.before(then)) >= FEWEST_DAYS:
             for name, change in _changes(days, config, then).items():
-                known = usual.get(name, change)
-                usual[name] = Change(*map(max, known, change))
+                largest = usual.get(name, change)
+                usual[name] = Change(*map(max, largest, change))
     return usual
 
 
@@ -212,18 +212,18 @@ def _compare_values(
 
     A rotation's turn is unlike any day before it.
     """
-    q, found = config.quality, []
+    q, findings = config.quality, []
     for name, change in now.items():
         then = usual.get(name, Change(0, 0))
         unseen = max(q.max_unseen_share, USUAL * then.unseen)
         shift = max(q.max_psi, USUAL * then.shift)
         if change.unseen > unseen:
             text = f"at most {unseen:.1%}"
-            found.append((f"values of {name} never seen before", text, f"{change.unseen:.1%}"))
+            findings.append((f"values of {name} never seen before", text, f"{change.unseen:.1%}"))
         elif change.shift > shift:
             text = f"PSI at most {shift:.2f}"
-            found.append((f"distribution of {name}", text, f"{change.shift:.2f}"))
-    return found
+            findings.append((f"distribution of {name}", text, f"{change.shift:.2f}"))
+    return findings
 
 
 def _profile(

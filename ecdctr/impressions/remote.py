@@ -195,11 +195,11 @@ def _copy(root: str, path: str, target: Path) -> dict[str, Any]:
     import obstore
 
     bucket, _, key = path.partition("/")
-    found = obstore.get(_bucket(root, bucket), key)
+    answer = obstore.get(_bucket(root, bucket), key)
     with target.open("wb") as file:
-        for chunk in found:
+        for chunk in answer:
             file.write(chunk)
-    return _said(dict(found.meta))
+    return _said(dict(answer.meta))
 
 
 def _said(info: dict[str, Any]) -> dict[str, Any]:

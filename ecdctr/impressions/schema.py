@@ -278,24 +278,24 @@ def _agree(
         agreed, first = None, None
         for path, kinds in declared.items():
             kind = kinds[i]
-            own = None if kind is None else type_of(column.role, kind)
-            if own is None:
+            kind_here = None if kind is None else type_of(column.role, kind)
+            if kind_here is None:
                 continue
-            if agreed and not agreed.agrees(own):
+            if agreed and not agreed.agrees(kind_here):
                 assert first is not None  # noqa: S101  # set together with the agreed type
-                violations.append(disagreement(column.name, path, f"{own} ({kind})", first[0],
+                violations.append(disagreement(column.name, path, f"{kind_here} ({kind})", first[0],
                                                 f"{agreed} ({first[1]})"))  # fmt: skip
             elif agreed is None or agreed.name == "nothing":
-                agreed, first = own, (path, kind)
+                agreed, first = kind_here, (path, kind)
         types.append(agreed)
     return types, violations
 
 
-def disagreement(name: str, path: Path, own: str, other: Path, others: str) -> Violation:
+def disagreement(name: str, path: Path, type_here: str, other: Path, others: str) -> Violation:
     """Return word that a column has a type in one file and another in a file before it."""
     return Violation(
         "wrong_type",
         str(path),
-        f"column {name}: expected {others} as in {other}, found {own}; a column has one type in "
-        "the whole log",
+        f"column {name}: expected {others} as in {other}, found {type_here}; a column has one type "
+        "in the whole log",
     )

@@ -75,23 +75,23 @@ class Distinct(NamedTuple):
         return cls(counts, sum(sample.total for sample in samples), limit)
 
 
-def unseen_share(expected: Distinct, found: Distinct) -> float:
+def unseen_share(expected: Distinct, today: Distinct) -> float:
     """Return the share of `found` whose values `expected` lacks.
 
     Less what two samples of one distribution show, in [0, 1].
     """
-    if not expected.total or not found.total:
+    if not expected.total or not today.total:
         return 0.0
-    limit = min(expected.limit, found.limit)
+    limit = min(expected.limit, today.limit)
     new = sum(
-        n for value, n in found.counts.items() if value < limit and value not in expected.counts
+        n for value, n in today.counts.items() if value < limit and value not in expected.counts
     )
     once = sum(value < limit and n == 1 for value, n in expected.counts.items())
     part = limit / HASHES  # of all values
-    return max(0.0, min(1.0, new / part / found.total) - once / part / expected.total)
+    return max(0.0, min(1.0, new / part / today.total) - once / part / expected.total)
 
 
-def population_stability_index(expected: Sample, found: Sample) -> float:
+def population_stability_index(expected: Sample, today: Sample) -> float:
     """Return Σ (q - p) ln(q / p) over bins, at least 0.
 
     Less its mean for two samples of one distribution.
@@ -99,35 +99,35 @@ def population_stability_index(expected: Sample, found: Sample) -> float:
     Shares p and q; a bin is a value that is frequent enough, or all others together. Above 0.25 is
     a big shift.
     """
-    if not expected.total or not found.total:
+    if not expected.total or not today.total:
         return 0.0
-    values = _bins(expected, found)
-    counts = [np.array([sample.counts.get(v, 0) for v in values]) for sample in (expected, found)]
+    values = _bins(expected, today)
+    counts = [np.array([sample.counts.get(v, 0) for v in values]) for sample in (expected, today)]
     tails = [
         sample.total - int(kept.sum())
-        for sample, kept in zip((expected, found), counts, strict=True)
+        for sample, kept in zip((expected, today), counts, strict=True)
     ]
     if any(tails):
         counts = [np.append(kept, tail) for kept, tail in zip(counts, tails, strict=True)]
     bins = len(counts[0])
     p, q = ((kept + PSEUDO_COUNT) / (kept.sum() + PSEUDO_COUNT * bins) for kept in counts)
     index = float(((q - p) * np.log(q / p)).sum())
-    return max(0.0, index - (bins - 1) * (1 / expected.total + 1 / found.total))
+    return max(0.0, index - (bins - 1) * (1 / expected.total + 1 / today.total))
 
 
-def _bins(expected: Sample, found: Sample) -> list[str]:
+def _bins(expected: Sample, today: Sample) -> list[str]:
     """Return the values of which the smaller sample holds FEWEST or more.
 
     By their mean share, the most frequent ones.
     """
-    smaller = min(expected.total, found.total)
+    smaller = min(expected.total, today.total)
     shares = {
         value: (
             expected.counts.get(value, 0) / expected.total
-            + found.counts.get(value, 0) / found.total
+            + today.counts.get(value, 0) / today.total
         )
         / 2
-        for value in {*expected.counts, *found.counts}
+        for value in {*expected.counts, *today.counts}
     }
     frequent = [value for value, share in shares.items() if share * smaller >= FEWEST]
     return sorted(frequent, key=lambda value: (-shares[value], value))[: MOST_BINS - 1]

@@ -141,8 +141,8 @@ def _lift(connection: duckdb.DuckDBPyConnection, domain: str, near: int, far: in
     )
     SELECT avg(click) FILTER (known), avg(click) FILTER (NOT known) FROM asked
     """
-    known, others = _numbers(connection, query)
-    return known / others if others else math.nan
+    clicked_before, others = _numbers(connection, query)
+    return clicked_before / others if others else math.nan
 
 
 def _numbers(connection: duckdb.DuckDBPyConnection, query: str) -> list[float]:

@@ -113,8 +113,8 @@ def open_table(
     refuse_alike(names, "the files " + ", ".join(table.files))
     if kinds == {True}:
         _refuse_of_csv(table)
-        found = parquet_types(parts, names)
-        return Opened([_as_query(part, found) for part in parts], {}, "parquet")
+        of_columns = parquet_types(parts, names)
+        return Opened([_as_query(part, of_columns) for part in parts], {}, "parquet")
     if unknown := sorted(set(table.types) - set(names)):
         raise ConfigError(f"types: no column '{unknown[0]}' in the log; it has {', '.join(names)}.")
     types, ambiguous = text_types(db, table.types, parts, names)

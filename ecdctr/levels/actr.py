@@ -185,9 +185,9 @@ def _old_task(
     config, manifest = request.config, request.store.manifest(parent)
     domain = LEVEL_DOMAIN[manifest.level]
     days = prepare(config, domain, [manifest.window_end])
-    known = snapshots.of_day.get(manifest.window_end, 0)
+    number = snapshots.of_day.get(manifest.window_end, 0)
     batches = training_batches(
-        [Part(day.path, domain, snapshots=known) for day in days],
+        [Part(day.path, domain, snapshots=number) for day in days],
         inputs,
         vocabularies,
         config.actr.batch_size,

@@ -74,7 +74,7 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
     if not settings.count:
         return SnapshotSets()
     request.store.require("tpm", settings.needed(request.date), request.experiment, request.variant)
-    found: dict[dt.date, tuple[Ref, ...]] = {}
+    by_day: dict[dt.date, tuple[Ref, ...]] = {}
     serving = _known_on(request, request.date)
     if settings.require_all and len(serving) < settings.count:
         raise StoreError(
@@ -83,9 +83,9 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
             "missing ones, or set snapshots.require_all: false."
         )
     if settings.point_in_time:
-        found = {day: _known_on(request, day - dt.timedelta(days=1)) for day in sorted(days)}
-    sets = list(dict.fromkeys((serving, *found.values())))
-    return SnapshotSets(tuple(sets), {day: sets.index(known) for day, known in found.items()})
+        by_day = {day: _known_on(request, day - dt.timedelta(days=1)) for day in sorted(days)}
+    sets = list(dict.fromkeys((serving, *by_day.values())))
+    return SnapshotSets(tuple(sets), {day: sets.index(refs) for day, refs in by_day.items()})
 
 
 def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
@@ -110,8 +110,8 @@ def load_snapshots(
     folders = [request.store.path(ref) for ref in refs]
     places = {ref: place for place, ref in enumerate(refs)}
     sets = torch.full((len(snapshots.sets), count), ABSENT)
-    for number, known in enumerate(snapshots.sets):
-        sets[number, : len(known)] = torch.tensor([places[ref] for ref in known])
+    for number, members in enumerate(snapshots.sets):
+        sets[number, : len(members)] = torch.tensor([places[ref] for ref in members])
     torch.manual_seed(request.config.seed)
     return {
         side: EntitySnapshots(

@@ -45,30 +45,30 @@ def days_since(
 
 def prepare_days(request: Request, plan: Plan) -> Days:
     """Prepare all domains and days that a plan reads; raises StoreError for none."""
-    wanted: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
+    to_read: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
     if plan.natural_dates:
-        wanted.append(("natural", list(plan.natural_dates)))
+        to_read.append(("natural", list(plan.natural_dates)))
     days: Days = {}
-    for domain, dates in wanted:
+    for domain, dates in to_read:
         request.reporter.start(f"prepare {domain}", len(dates))
-        found = prepare(
+        prepared = prepare(
             request.config,
             domain,
             dates,
             basic=plan.level == "tpm",
             on_day=lambda _: request.reporter.advance(1),
         )
-        if not found:
+        if not prepared:
             raise StoreError(
                 f"{plan.level} {request.date}: no day of {domain} impressions in its window; "
                 "nothing to train on."
             )
-        days |= {(domain, day.date): day for day in found}
-        if not any(_has_clicks(day.path) for day in found):
+        days |= {(domain, day.date): day for day in prepared}
+        if not any(_has_clicks(day.path) for day in prepared):
             raise StoreError(
                 f"{plan.level} {request.date}: expected clicks among the {domain} impressions of "
-                f"{found[0].date} to {found[-1].date}, found none; nothing can be learned. Check "
-                "the label 'click' of these days."
+                f"{prepared[0].date} to {prepared[-1].date}, found none; nothing can be learned. "
+                "Check the label 'click' of these days."
             )
     return days
 
@@ -92,7 +92,9 @@ def _has_clicks(path: Path) -> bool:
     statistics = [
         metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)
     ]
-    return any(found is None or not found.has_min_max or found.max > 0 for found in statistics)
+    return any(
+        of_group is None or not of_group.has_min_max or of_group.max > 0 for of_group in statistics
+    )
 
 
 def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[Part]:
@@ -107,11 +109,11 @@ def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[
         per_domain.setdefault(domain, []).append(day)
     share = config.actr.natural_share if len(per_domain) > 1 else 1.0
     placed = []
-    for domain, found in per_domain.items():
-        for i, day in enumerate(found):
-            known = snapshots.of_day.get(day.date, 0)
+    for domain, prepared in per_domain.items():
+        for i, day in enumerate(prepared):
+            number = snapshots.of_day.get(day.date, 0)
             every = config.actr.hold_out_every
-            ads = Part(day.path, domain, hold_out_every=every, snapshots=known)
-            part = ads if domain == "ads" else Part(day.path, domain, share, snapshots=known)
-            placed.append(((i + 0.5) / len(found), part))
+            ads = Part(day.path, domain, hold_out_every=every, snapshots=number)
+            part = ads if domain == "ads" else Part(day.path, domain, share, snapshots=number)
+            placed.append(((i + 0.5) / len(prepared), part))
     return [part for _, part in sorted(placed, key=lambda item: item[0])]

@@ -82,7 +82,7 @@ class SnapshotSets:
     @property
     def refs(self) -> list[Ref]:
         """Every version of any set, once, the newest first."""
-        distinct = {ref for found in self.sets for ref in found}
+        distinct = {ref for refs in self.sets for ref in refs}
         return sorted(distinct, key=lambda ref: (ref.date, ref.version), reverse=True)
 
 

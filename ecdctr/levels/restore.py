@@ -41,8 +41,10 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
             teacher = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
         merged = {side: EntitySnapshots.of_merged(table) for side, table in saved.merged.items()}
         model = CtrNet(config, inputs, rows, config.seed, merged or None, teacher)
-    own = {name: value for name, value in saved.dense.items() if not name.startswith("snapshots.")}
-    load_dense(model, own)
+    without_snapshots = {
+        name: value for name, value in saved.dense.items() if not name.startswith("snapshots.")
+    }
+    load_dense(model, without_snapshots)
     embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
         embeddings.load_prefix(name, table)

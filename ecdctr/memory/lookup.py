@@ -61,9 +61,9 @@ class KeyTable:
         if place is None:
             return Facts(counts, last)
         first, end = int(self.starts[place]), int(self.starts[place + 1])
-        known = self.values[first:end]
+        of_user = self.values[first:end]
         for row, value in enumerate(values):
-            at = _position(known, value)
+            at = _position(of_user, value)
             if at is not None:
                 counts[row], last[row] = self.counts[first + at], self.last[first + at]
         return Facts(counts, last)

@@ -80,16 +80,16 @@ class FieldEmbeddings(nn.Module):
         start = self.offsets[name]
         return self.table.weight[start : start + self.rows[name]]
 
-    def own(self, whole: torch.Tensor) -> torch.Tensor:
+    def part(self, whole: torch.Tensor) -> torch.Tensor:
         """Return what this process holds of something with a row for each of the tables'.
 
         All of it, unless sharded (models/sharded.py).
         """
         return whole
 
-    def whole(self, own: torch.Tensor) -> torch.Tensor:
-        """Join what `own` took apart."""
-        return own
+    def whole(self, part: torch.Tensor) -> torch.Tensor:
+        """Join what `part` took apart."""
+        return part
 
     @torch.no_grad()
     def load_prefix(self, name: str, table: torch.Tensor) -> None:

@@ -143,8 +143,8 @@ class CtrNet(nn.Module):
         widths = [rows[name] for name, width in inputs.multi for _ in range(width)]
         multi = _rows_below(batch.multi, widths)
         history = _rows_below(batch.history, [rows["item_id"]] * batch.history.shape[1])
-        known = replace(batch, ids=ids, multi=multi, history=history)
-        return self.backbone.layers(self.features(known))
+        seen = replace(batch, ids=ids, multi=multi, history=history)
+        return self.backbone.layers(self.features(seen))
 
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
@@ -152,8 +152,8 @@ class CtrNet(nn.Module):
         mask = batch.history > 0
         if long_item is not None and hasattr(self, "long_term"):
             item = item + self.long_term(long_item)
-            known = self.snapshots["item"](batch.history, batch.snapshots)
-            clicks = clicks + self.long_term(known)
+            aggregated = self.snapshots["item"](batch.history, batch.snapshots)
+            clicks = clicks + self.long_term(aggregated)
         if self.settings.history == "target_attention":
             interest: torch.Tensor = self.attention(item, clicks, batch.gaps, mask)
             return interest

@@ -59,7 +59,7 @@ class Adapters(nn.Module):
     ) -> torch.Tensor:
         """Compute logits [B] of the backbone with the source's hidden layers mixed in."""
         value: Any = features.flat()
-        for i, (layer, known) in enumerate(zip(self.maps, knowledge, strict=True)):
-            value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(known)
+        for i, (layer, taught) in enumerate(zip(self.maps, knowledge, strict=True)):
+            value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(taught)
         logits: torch.Tensor = backbone.out(value).squeeze(1)
         return logits

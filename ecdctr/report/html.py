@@ -22,8 +22,8 @@ def as_html(markdown: str, folder: Path) -> str:
     HTML inside the Markdown is shown as text.
     """
 
-    def inlined(found: re.Match[str]) -> str:
-        picture = base64.b64encode((folder / found[1]).read_bytes()).decode("ascii")
+    def inlined(image: re.Match[str]) -> str:
+        picture = base64.b64encode((folder / image[1]).read_bytes()).decode("ascii")
         return f'src="data:image/png;base64,{picture}"'
 
     body = re.sub(r'src="([^":/]+\.png)"', inlined, rendered(markdown))

@@ -85,9 +85,9 @@ def _refuse_odd_types(scorer: Scorer, source: Path, schema: pa.Schema) -> None:
     expected |= {name: _lists(_ids(scorer, kind)) for name, kind in lists.items()}
     expected |= dict.fromkeys(d["numeric"], NUMBER) | {"history_gap": _lists(NUMBER)}
     for name, (words, fits) in expected.items():
-        if not fits(found := schema.field(name).type):
+        if not fits(type_here := schema.field(name).type):
             raise ContractError(
-                f"{source}: column {name}: expected {words}, found {found}; score files that "
+                f"{source}: column {name}: expected {words}, found {type_here}; score files that "
                 f"'ecdctr prepare' made with the configuration of {scorer.version}."
             )
 

@@ -77,23 +77,31 @@ def export_bundle(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
         folder = Path(name) / "bundle"
         folder.mkdir()
-        own = Config.model_validate(
+        config_of_version = Config.model_validate(
             {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
         )
-        description = describe(own, manifest, inputs, vocabularies)
+        description = describe(config_of_version, manifest, inputs, vocabularies)
         if holder:
-            description["memory"] = write_memory(own, store, holder, folder / "memory")
+            description["memory"] = write_memory(
+                config_of_version, store, holder, folder / "memory"
+            )
         shape = Shape(description, description["kinds"])
         (folder / "request.schema.json").write_text(
             json.dumps(request_schema(description, shape), indent=1)
         )
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         cases = prepared_cases(
-            own, vocabularies, manifest.data_date, description["prior_ctr"], Path(name)
+            config_of_version,
+            vocabularies,
+            manifest.data_date,
+            description["prior_ctr"],
+            Path(name),
         )
         if holder:
             place = folder / "selftest_memory"
-            description["selftest_memory"] = write_tables(own, cases.tables, cases.until, place)
+            description["selftest_memory"] = write_tables(
+                config_of_version, cases.tables, cases.until, place
+            )
         batch = encode(cases.examples, inputs, vocabularies)
         with torch.inference_mode():
             trained = torch.sigmoid(network(batch))

@@ -53,9 +53,9 @@ class Rows:
         side = {name: side for side, name in SIDES.items()}.get(name)
         parts = [one.embeddings.field(name) for one in self.networks]
         for teacher in self.networks[1:]:
-            known = torch.ones(teacher.embeddings.rows[name], 1)
-            known[0] = 0
-            parts.append(known)
+            seen = torch.ones(teacher.embeddings.rows[name], 1)
+            seen[0] = 0
+            parts.append(seen)
         if side:
             parts += [
                 nn.functional.pad(table, (0, width - table.shape[1]))
@@ -72,8 +72,8 @@ class Rows:
         return rows
 
     def _snapshots(self, side: str) -> list[tuple[torch.Tensor, int]]:
-        found = [_merged(one, side) for one in self.networks if one.snapshots]
-        return list(zip(found, self.parts[len(self.parts) - len(found) :], strict=True))
+        merged = [_merged(one, side) for one in self.networks if one.snapshots]
+        return list(zip(merged, self.parts[len(self.parts) - len(merged) :], strict=True))
 
 
 class Probability(nn.Module):
@@ -125,8 +125,8 @@ class _LocalSource(FrozenSource):
 
     def _known(self, rows: torch.Tensor) -> torch.Tensor:
         """Keep the places of ids that the teacher knows; the others become 0, which pads."""
-        known = nn.functional.embedding(rows, self.known)[..., 0].round().to(rows.dtype)
-        return rows * known
+        seen = nn.functional.embedding(rows, self.known)[..., 0].round().to(rows.dtype)
+        return rows * seen
 
 
 def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:

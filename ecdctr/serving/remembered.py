@@ -41,7 +41,7 @@ class Remembered:
         `values` are the request's, by name; `recent` the user's impressions since the tables, None
         where they are unknown. Raises RequestError for one in the future or from before.
         """
-        found: dict[str, NDArray[np.float32]] = {}
+        inputs: dict[str, NDArray[np.float32]] = {}
         (user,) = values["user_id"]
         events = None if recent is None else self._events(recent, moment)
         for key, table in self.tables.items():
@@ -49,11 +49,11 @@ class Remembered:
             made = np.full((len(values[key]), len(names)), np.nan, np.float32)
             rows = [i for i, value in enumerate(values[key]) if value is not None]
             if user is not None and events is not None and rows:
-                wanted = [values[key][i] for i in rows]
+                asked = [values[key][i] for i in rows]
                 day = moment // transforms.DAY
-                made[rows] = self._inputs(key, table.facts(user, wanted), wanted, events, day)
-            found |= dict(zip(names, made.T, strict=True))
-        return found
+                made[rows] = self._inputs(key, table.facts(user, asked), asked, events, day)
+            inputs |= dict(zip(names, made.T, strict=True))
+        return inputs
 
     def _inputs(
         self,

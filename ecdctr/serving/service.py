@@ -130,15 +130,15 @@ class Service:
                 await asyncio.sleep(0.001)
             shadow = self.scorers["shadow"]
             try:
-                (found,) = await loop.run_in_executor(
+                (outcome,) = await loop.run_in_executor(
                     self._thread, score_together, shadow, [request]
                 )
             except Exception as error:  # a shadow's failure is told, never served
-                found = error
-            if isinstance(found, Exception):
-                log(f"shadow {shadow.version} cannot score a request: {found}")
+                outcome = error
+            if isinstance(outcome, Exception):
+                log(f"shadow {shadow.version} cannot score a request: {outcome}")
                 continue
-            differences = np.abs(found - served).tolist()
+            differences = np.abs(outcome - served).tolist()
             for value in differences:
                 self.metrics.difference.observe(value)
             self._differences += differences

@@ -184,8 +184,8 @@ def write_vectors(
     if precision == "int8":
         scales = _created(folder / file_name(name, "scales"), "float16", (shape[0], len(widths)))
     for start in range(0, shape[0], CHUNK):
-        wanted = order[max(start - 1, 0) : start + CHUNK - 1]
-        parts = rows(np.concatenate([[0], wanted]) if start == 0 else wanted)
+        chunk = order[max(start - 1, 0) : start + CHUNK - 1]
+        parts = rows(np.concatenate([[0], chunk]) if start == 0 else chunk)
         end = start + len(parts[0])
         if scales is None:
             stored[start:end] = np.concatenate(parts, axis=1)

@@ -70,12 +70,12 @@ class Leases:
 
         Raises BlockingIOError, with who it is and until when, if there is another.
         """
-        own = uuid.uuid4().hex
+        lease = uuid.uuid4().hex
         taken: list[str] = []
 
         def alone(locks: Locks) -> bool:
             others = list(locks.get("users", {}).values())
-            if "remover" in locks and locks["remover"]["own"] != own:
+            if "remover" in locks and locks["remover"]["own"] != lease:
                 others.append(locks["remover"])
             taken[:] = [
                 (
@@ -85,27 +85,27 @@ class Leases:
                 for one in others
             ]
             if not others:
-                locks["remover"] = {**self._lease(), "own": own}
+                locks["remover"] = {**self._lease(), "own": lease}
             return not others
 
         with self._mutex:
-            if not self._enter(own, alone):
+            if not self._enter(lease, alone):
                 raise BlockingIOError(taken[0])
         try:
             yield
         finally:
             with self._mutex:
-                self._leave(own)
+                self._leave(lease)
 
     def renew(self) -> None:
         """Extend what is held; what is not there any more is lost, and `check` says so."""
         with self._mutex:
-            for own in [one for one in self._until if one not in self._lost]:
+            for lease in [one for one in self._until if one not in self._lost]:
                 until = self.now() + LEASE
-                if self.swap(partial(self._extend, own=own)):
-                    self._until[own] = until
+                if self.swap(partial(self._extend, lease=lease)):
+                    self._until[lease] = until
                 else:
-                    self._lost.add(own)
+                    self._lost.add(lease)
 
     def check(self) -> None:
         """Raise TryAgain if a lease was lost: others may have removed versions meanwhile."""
@@ -127,23 +127,23 @@ class Leases:
         """
         with self._mutex:
             if not self._users:
-                own = uuid.uuid4().hex
-                if not self._enter(own, self._join(own)):
+                lease = uuid.uuid4().hex
+                if not self._enter(lease, self._join(lease)):
                     return False
-                self._user = own
+                self._user = lease
             self._users += 1
             return True
 
-    def _join(self, own: str) -> Callable[[Locks], bool]:
+    def _join(self, lease: str) -> Callable[[Locks], bool]:
         def enter(locks: Locks) -> bool:
             if "remover" in locks:
                 return False
-            locks.setdefault("users", {})[own] = self._lease()
+            locks.setdefault("users", {})[lease] = self._lease()
             return True
 
         return enter
 
-    def _enter(self, own: str, change: Callable[[Locks], bool]) -> bool:
+    def _enter(self, lease: str, change: Callable[[Locks], bool]) -> bool:
         until = self.now() + LEASE
 
         def enter(locks: Locks) -> bool:
@@ -152,20 +152,20 @@ class Leases:
 
         if not self.swap(enter):
             return False
-        self._until[own] = until
+        self._until[lease] = until
         if len(self._until) == 1:
             self._idle = threading.Event()
             threading.Thread(target=self._keep, args=(self._idle,), daemon=True).start()
         return True
 
-    def _leave(self, own: str) -> None:
+    def _leave(self, lease: str) -> None:
         def leave(locks: Locks) -> None:
-            locks.get("users", {}).pop(own, None)
-            if locks.get("remover", {}).get("own") == own:
+            locks.get("users", {}).pop(lease, None)
+            if locks.get("remover", {}).get("own") == lease:
                 del locks["remover"]
 
-        del self._until[own]
-        self._lost.discard(own)
+        del self._until[lease]
+        self._lost.discard(lease)
         if not self._until:
             self._idle.set()
         self.swap(leave)
@@ -175,9 +175,9 @@ class Leases:
             with contextlib.suppress(StoreError, TryAgain):  # the next time, or `check`, will tell
                 self.renew()
 
-    def _extend(self, locks: Locks, own: str) -> bool:
-        held = locks.get("users", {}).get(own)
-        if held is None and locks.get("remover", {}).get("own") == own:
+    def _extend(self, locks: Locks, lease: str) -> bool:
+        held = locks.get("users", {}).get(lease)
+        if held is None and locks.get("remover", {}).get("own") == lease:
             held = locks["remover"]
         if held is None:
             return False
@@ -196,7 +196,7 @@ class Leases:
 def _forget_dead(locks: Locks, now: dt.datetime) -> None:
     text = now.isoformat(timespec="seconds")
     users = locks.get("users", {})
-    for own in [own for own, lease in users.items() if lease["until"] < text]:
-        del users[own]
+    for number in [number for number, lease in users.items() if lease["until"] < text]:
+        del users[number]
     if "remover" in locks and locks["remover"]["until"] < text:
         del locks["remover"]

@@ -81,9 +81,9 @@ class LocalStorage:
         """
         for _ in range(TRIES):
             records = self.records(log)
-            known = [number for number, found in records if found == content]
-            if known:
-                return known[0]
+            same = [number for number, recorded in records if recorded == content]
+            if same:
+                return same[0]
             last = records[-1][0] if records else 0
             if after is not None and last != after:
                 return None
@@ -208,9 +208,9 @@ def _subfolders(folder: Path) -> list[str]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]
+            names = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(
-        found, key=lambda name: (len(name) if VERSION.match(name) else 0, name), reverse=True
+        names, key=lambda name: (len(name) if VERSION.match(name) else 0, name), reverse=True
     )

@@ -127,8 +127,8 @@ class ObjectStorage:
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """Read with one GET."""
-        found = self._read_json(f"{log}.json")[0].get("records", [])
-        return [(number, text.encode()) for number, text in enumerate(found, 1)]
+        texts = self._read_json(f"{log}.json")[0].get("records", [])
+        return [(number, text.encode()) for number, text in enumerate(texts, 1)]
 
     # -- folders -----------------------------------------------------------------------------------
 
@@ -268,17 +268,17 @@ class ObjectStorage:
         places: dict[str, set[str]] = {}
         with self._explained():
             for page in obstore.list(self.bucket):
-                for found in page:
-                    group, place = _split(found["path"])
-                    if group is None or found["last_modified"].timestamp() > limit:
+                for entry in page:
+                    group, place = _split(entry["path"])
+                    if group is None or entry["last_modified"].timestamp() > limit:
                         continue
                     if group not in places:
                         places[group] = set(
                             self._read_json(f"{group}/index.json")[0].get("folders", {}).values()
                         )
                     if place not in places[group]:
-                        obstore.delete(self.bucket, found["path"])
-                        freed += found["size"]
+                        obstore.delete(self.bucket, entry["path"])
+                        freed += entry["size"]
         return freed
 
     # -- who uses the store ------------------------------------------------------------------------
@@ -325,8 +325,8 @@ class ObjectStorage:
     def _get(self, key: str) -> tuple[bytes | None, str]:
         with self._explained():
             try:
-                found = obstore.get(self.bucket, key)
-                return bytes(found.bytes()), str(found.meta["e_tag"])
+                answer = obstore.get(self.bucket, key)
+                return bytes(answer.bytes()), str(answer.meta["e_tag"])
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise StoreError(

@@ -69,10 +69,10 @@ class Store:
             name, json.dumps({"parent": parent}).encode()
         ):
             return
-        found = self.parent_of(name)
-        if found != parent:
+        existing = self.parent_of(name)
+        if existing != parent:
             raise StoreError(
-                f"Experiment '{name}' has parent '{found}', not '{parent}'; choose another name."
+                f"Experiment '{name}' has parent '{existing}', not '{parent}'; choose another name."
             )
 
     def parent_of(self, experiment: str) -> str | None:
@@ -126,10 +126,10 @@ class Store:
             )
 
         def is_finished() -> bool:
-            found = self.find(
+            same = self.find(
                 manifest.experiment, manifest.level, manifest.data_date, manifest.fingerprint
             )
-            finished[:] = [found] if found and not force else []
+            finished[:] = [same] if same and not force else []
             return bool(finished)
 
         group = f"{manifest.experiment}/{manifest.level}"
@@ -218,9 +218,9 @@ class Store:
         """
         current: str | None = experiment
         while current:
-            known = self.newest(current, level, as_of)
-            if known:
-                return known
+            newest = self.newest(current, level, as_of)
+            if newest:
+                return newest
             current = self.parent_of(current)
         return None
 
@@ -351,10 +351,10 @@ class Store:
             self.manifest(ref)
             number = self.storage.append(log, json.dumps(record).encode(), after)
         if number is None:
-            found = self.alias_history(alias, ref.experiment, ref.level)[-1]
+            newest = self.alias_history(alias, ref.experiment, ref.level)[-1]
             raise TryAgain(
-                f"'{alias}' of {ref.experiment}/{ref.level} was set to {found.ref} meanwhile "
-                f"({found.reason}); {ref} was not set. Run the command again."
+                f"'{alias}' of {ref.experiment}/{ref.level} was set to {newest.ref} meanwhile "
+                f"({newest.reason}); {ref} was not set. Run the command again."
             )
         return AliasRecord(number, ref, at, reason, kind)
 
@@ -378,8 +378,8 @@ class Store:
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> list[AliasRecord]:
         """Return all records of an alias, oldest first."""
-        found = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
-        return [_alias_record(number, json.loads(content)) for number, content in found]
+        records = self.storage.records(f"{_group(experiment, 'aliases')}/{level}/{alias}")
+        return [_alias_record(number, json.loads(content)) for number, content in records]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """Return the version an alias points at, None if it was never set."""
@@ -410,18 +410,18 @@ class Store:
 
     def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
         """Return the version and all it descends from that retention has left, nearest first."""
-        found: dict[Ref, Manifest] = {}
+        manifests: dict[Ref, Manifest] = {}
         queue = [ref]
         while queue:
             current = queue.pop(0)
-            if current not in found and (current == ref or not self.removed(current)):
-                found[current] = self.manifest(current)
+            if current not in manifests and (current == ref or not self.removed(current)):
+                manifests[current] = self.manifest(current)
                 queue += [
                     Ref.parse(parent)
-                    for parents in found[current].parents.values()
+                    for parents in manifests[current].parents.values()
                     for parent in parents
                 ]
-        return found
+        return manifests
 
     def removed(self, ref: Ref) -> bool:
         """Tell whether retention has taken a version away."""

@@ -47,13 +47,13 @@ def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> 
     """
     config = load_config(study.config_path)
     trials = {
-        _name(row, number): (row, number, own)
+        _name(row, number): (row, number, settings)
         for row in study.rows
-        for number, own in enumerate(trial_settings(config, row, level))
+        for number, settings in enumerate(trial_settings(config, row, level))
     }
     overlays = {
-        name.partition("@")[0]: merged(config.variants.get(_variant(row), {}), overlay(own))
-        for name, (row, _, own) in trials.items()
+        name.partition("@")[0]: merged(config.variants.get(_variant(row), {}), overlay(settings))
+        for name, (row, _, settings) in trials.items()
     }
     written = merged(config.model_dump(mode="json"), {"variants": overlays})
     path = study.work / "tuning.yaml"
@@ -61,17 +61,19 @@ def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> 
     with durable.replacing(path) as temporary:
         temporary.write_text(yaml.safe_dump(written, sort_keys=False))
     records, _ = run_study(replace(study, config_path=path, rows=tuple(trials)), workers, reporter)
-    found = [Trial(row, n, own, _gauc(records, name)) for name, (row, n, own) in trials.items()]
+    tried = [
+        Trial(row, n, settings, _gauc(records, name)) for name, (row, n, settings) in trials.items()
+    ]
     table = [
         {"row": t.row, "trial": t.number, **t.settings, "gauc": t.mean, "of_each": t.gauc}
-        for t in found
+        for t in tried
     ]
     columns = list(dict.fromkeys(key for line in table for key in line))
     complete = [{key: line.get(key) for key in columns} for line in table]
     pq.write_table(
         pa.Table.from_pylist(complete), study.work / f"tuning-{study.world.name}.parquet"
     )
-    return found
+    return tried
 
 
 def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
@@ -80,15 +82,17 @@ def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
     The same draws for every row. What only this row has is searched together with A-CTR's settings.
     Raises ConfigError for an unknown row, or when a value is not allowed.
     """
-    own = of_row(config, row)
+    of_this_row = of_row(config, row)
     space = {
         key: values for key, values in config.tuning.space.items() if key.startswith(f"{level}.")
     }
     extra = config.tuning.own.get(_variant(row), {}) if level == "actr" else {}
     for key, values in {**space, **extra}.items():
         for value in values:
-            own.with_overlay(overlay({key: value}), f"tuning of row '{row}', {key}: {value}")
-    whole = own.model_dump(mode="json")
+            of_this_row.with_overlay(
+                overlay({key: value}), f"tuning of row '{row}', {key}: {value}"
+            )
+    whole = of_this_row.model_dump(mode="json")
     present = {key: _get(whole, key) for key in (*space, *extra)}
     count = config.tuning.trials - 1
     extras = itertools.cycle(_draws(extra, config.seed, count))

@@ -221,8 +221,8 @@ def _together(
     BatchNorm and the tables are common to all.
     """
     while True:
-        found = [batch for batch in (next(stream, None) for stream in streams) if batch is not None]
-        batch = Batch.concat(found) if found else empty
+        ready = [batch for batch in (next(stream, None) for stream in streams) if batch is not None]
+        batch = Batch.concat(ready) if ready else empty
         size = int(workers.total(len(batch))[0])
         if size == 0:
             return

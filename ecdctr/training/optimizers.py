@@ -167,4 +167,4 @@ class Optimizers:
                 rows = saved.get(f"tables/{field}/{key}")
                 if rows is not None:
                     whole[start : start + len(rows)] = rows
-            moments.copy_(self.embeddings.own(whole))
+            moments.copy_(self.embeddings.part(whole))

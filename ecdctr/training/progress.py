@@ -62,7 +62,7 @@ class Progress:
         if not self.workers.all(bool(tensors)):
             return Position()
         state = _part(tensors, "model/")
-        state[TABLE] = optimizers.embeddings.own(state[TABLE])
+        state[TABLE] = optimizers.embeddings.part(state[TABLE])
         model.load_state_dict(state)
         optimizers.load(_part(tensors, "optimizer/"))
         return position

@@ -31,11 +31,11 @@ class ShardedEmbeddings(FieldEmbeddings):
         self.rows, self.offsets, self.workers = whole.rows, whole.offsets, workers
         self.total, dim = whole.table.weight.shape
         self.height = -(-self.total // workers.world)  # rows of a block; the last one is filled up
-        own = self.own(whole.table.weight.detach())
-        self.table = nn.Embedding(self.height, dim, _weight=own)
+        block = self.part(whole.table.weight.detach())
+        self.table = nn.Embedding(self.height, dim, _weight=block)
         self.table.weight.requires_grad_(False)
-        self.position = torch.empty(self.total, dtype=torch.int64, device=own.device)
-        self.own_position = torch.empty(self.height, dtype=torch.int64, device=own.device)
+        self.position = torch.empty(self.total, dtype=torch.int64, device=block.device)
+        self.own_position = torch.empty(self.height, dtype=torch.int64, device=block.device)
         self.block = None
         # in a tuple, since it is no part of the model: it owns neither parameters nor state
         self._exchange = (_torchrec(self.total, dim, workers, self._lookup),)
@@ -45,10 +45,10 @@ class ShardedEmbeddings(FieldEmbeddings):
         from torchrec import KeyedJaggedTensor
 
         lengths = torch.tensor([len(distinct)], device=distinct.device)
-        found = self._exchange[0](
+        exchanged = self._exchange[0](
             KeyedJaggedTensor(keys=["rows"], values=distinct, lengths=lengths)
         )
-        vectors: torch.Tensor = found["rows"].values()
+        vectors: torch.Tensor = exchanged["rows"].values()
         return vectors
 
     def _lookup(self, features: Any) -> torch.Tensor:
@@ -59,7 +59,7 @@ class ShardedEmbeddings(FieldEmbeddings):
         distinct, places = distinct_rows(features.values().long(), self.own_position)
         return super().take(distinct).index_select(0, places)
 
-    def own(self, whole: torch.Tensor) -> torch.Tensor:
+    def part(self, whole: torch.Tensor) -> torch.Tensor:
         """Return this process's block of something with a row for each of the tables'."""
         start = self.workers.rank * self.height
         part = whole[start : start + self.height]
@@ -69,18 +69,18 @@ class ShardedEmbeddings(FieldEmbeddings):
         )
 
     @torch.no_grad()
-    def whole(self, own: torch.Tensor) -> torch.Tensor:
+    def whole(self, part: torch.Tensor) -> torch.Tensor:
         """Return all blocks together on the first process, nothing on the others.
 
         All have to call it.
         """
         blocks = (
-            [torch.empty_like(own) for _ in range(self.workers.world)]
+            [torch.empty_like(part) for _ in range(self.workers.world)]
             if self.workers.first
             else None
         )
-        distributed.gather(own.contiguous(), blocks)
-        return torch.cat(blocks)[: self.total] if blocks else own.new_empty(0, *own.shape[1:])
+        distributed.gather(part.contiguous(), blocks)
+        return torch.cat(blocks)[: self.total] if blocks else part.new_empty(0, *part.shape[1:])
 
 
 class _Lookup(nn.Module):

@@ -67,18 +67,18 @@ class Feed:
         visit = np.repeat(np.arange(len(sizes)), sizes)
         position = np.arange(len(visit)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         ad = rng.random(len(visit), dtype=np.float32) < self.sim.ads_share
-        found: dict[str, pa.Table] = {}
+        tables: dict[str, pa.Table] = {}
         for number, domain in enumerate(DOMAINS):
             mine = np.flatnonzero(ad == (domain == "ads"))
             rows = Rows(visit[mine], position[mine])
-            found[domain] = self._table(rng, day, visits, domain, rows, number)
+            tables[domain] = self._table(rng, day, visits, domain, rows, number)
         if day >= self.sim.days - self.sim.held_out_days:
             rows = self._held_out(day, sizes)
             apart = np.random.default_rng(
                 [self.seed, 4, day]
             )  # so that more of them change nothing
-            found["held_out"] = self._table(apart, day, visits, "ads", rows, len(DOMAINS))
-        return found
+            tables["held_out"] = self._table(apart, day, visits, "ads", rows, len(DOMAINS))
+        return tables
 
     def _sizes(self, day: int, visits: DayVisits) -> NDArray[np.int64]:
         """Return impressions of each visit [V], at least one."""

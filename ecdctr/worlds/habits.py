@@ -39,9 +39,9 @@ class Habits:
             chosen = self._drawn("ads", begin, users, slot, stretch)
             if domain == "natural":
                 shared = uniform(self.seed, SHARED, users, slot) < sim.domain_correlation
-                own = self._drawn("natural", begin, users, slot, stretch)
+                private = self._drawn("natural", begin, users, slot, stretch)
                 there = self.items.living("natural", begin)[chosen]
-                chosen = np.where(shared & there, chosen, own)
+                chosen = np.where(shared & there, chosen, private)
             columns.append(chosen)
         return np.stack(columns, axis=1)
 

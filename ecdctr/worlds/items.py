@@ -44,9 +44,9 @@ class Items:
         ids = len(natural[0]) + np.arange(len(ads[0]))
         promoted = rng.random(len(ads[0])) < sim.promoted_share
         # What is promoted was born not long before the ad was, or is of the first days' content
-        known = np.searchsorted(natural[0], np.maximum(ads[0], 0.0))
-        back = rng.random(len(ads[0])) * np.minimum(known, sim.natural_items)
-        ids = np.where(promoted, known - 1 - back.astype(np.int64), ids)
+        older = np.searchsorted(natural[0], np.maximum(ads[0], 0.0))
+        back = rng.random(len(ads[0])) * np.minimum(older, sim.natural_items)
+        ids = np.where(promoted, older - 1 - back.astype(np.int64), ids)
         self.lives: dict[Domain, Lives] = {
             "natural": Lives(np.arange(len(natural[0]), dtype=np.int32), *natural),
             "ads": Lives(ids.astype(np.int32), *ads),
@@ -57,9 +57,9 @@ class Items:
         self.factors = centres[self.category] + rng.standard_normal((count, dim), dtype=np.float32)
         self.quality = (0.4 * rng.standard_normal(count)).astype(np.float32)
         self.price = np.exp(rng.normal(3.0, 1.0, count)).astype(np.float32)
-        own = rng.integers(0, TAGS, count)
+        third = rng.integers(0, TAGS, count)
         self.tags = np.sort(
-            np.stack([self.category * 2, self.category * 2 + 1, own], axis=1), axis=1
+            np.stack([self.category * 2, self.category * 2 + 1, third], axis=1), axis=1
         ).astype(np.int16)
         self._alive: dict[tuple[Domain, int], Weighted] = {}
 

@@ -85,8 +85,8 @@ def _write_day(day: int) -> int:
         name: day_folder(root, name, date) / "part-0.parquet" for name in DOMAINS
     }
     held_out = day_folder(root / HELD_OUT, "ads", date) / "part-0.parquet"
-    wanted = sim.held_out_days if isinstance(sim, Visits) else 0
-    there = list(targets.values()) + ([held_out] if day >= sim.days - wanted else [])
+    held_out_days = sim.held_out_days if isinstance(sim, Visits) else 0
+    there = list(targets.values()) + ([held_out] if day >= sim.days - held_out_days else [])
     if all(target.exists() for target in there):
         return sum(pq.read_metadata(target).num_rows for target in targets.values())
     tables = world.tables(day)

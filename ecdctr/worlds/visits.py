@@ -67,16 +67,18 @@ class Arrivals:
 
     def _before(self, end: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return all visits up to a time, each user's next one set behind it."""
-        found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+        visits: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         due = np.flatnonzero(self.next < end)
         while len(due):
-            found.append((due, self.next[due]))
+            visits.append((due, self.next[due]))
             self.next[due] += self._gaps(due)
             self.number[due] += 1
             due = due[self.next[due] < end]
-        if not found:
+        if not visits:
             return np.empty(0, np.int64), np.empty(0)
-        return np.concatenate([users for users, _ in found]), np.concatenate([t for _, t in found])
+        return np.concatenate([users for users, _ in visits]), np.concatenate(
+            [t for _, t in visits]
+        )
 
     def _gaps(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return days until the next visit of each of these users.

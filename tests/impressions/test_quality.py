@@ -262,7 +262,7 @@ def test_a_day_whose_many_values_are_all_new_is_told(config, tmp_path, values):
     log = config.model_copy(update={"data": data, "features": features})
     assert check_day(log, "ads", days[3]) == []
     (finding,) = check_day(log, "ads", days[4])
-    assert (finding.measure, finding.found) == ("values of category never seen before", "100.0%")
+    assert (finding.measure, finding.actual) == ("values of category never seen before", "100.0%")
 
 
 def test_what_sampling_alone_makes_is_taken_off():

@@ -20,7 +20,7 @@ from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis_now
-from ecdctr.studies.forgetting.dag import Planned, Wanted
+from ecdctr.studies.forgetting.dag import Planned, StudyForm
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE
 from tests.make import write_config
@@ -84,11 +84,11 @@ def rows(store: Store, ref: Ref, seed: int) -> None:
 )
 def test_a_study_that_cannot_be_done_is_refused_before_anything_runs(values, words):
     with pytest.raises(ConfigError, match=words):
-        Wanted.of(form(**values))
+        StudyForm.of(form(**values))
 
 
 def test_a_chain_needs_one_cpm_per_seed_and_a_daily_restart_one_per_day():
-    planned = Wanted.of(form()).models("cpm")
+    planned = StudyForm.of(form()).models("cpm")
     assert [(m.variant, m.seed) for m in planned if m.date == DAYS[0]] == [
         ("no_tpm", 1), ("no_tpm", 2), ("continue_no_tpm", 1), ("continue_no_tpm", 2),
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_chain_needs_one_cpm_per_seed_and_a_daily_restart_one_per_day():
 
 
 def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
-    wanted = Wanted.of(form())
+    wanted = StudyForm.of(form())
     models = wanted.models("actr")
     assert [model.date for model in models] == sorted(model.date for model in models)
     chained = next(
@@ -111,17 +111,17 @@ def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
 
 
 def test_what_is_in_the_store_is_not_done_again_unless_the_configuration_changed(store):
-    wanted = Wanted.of(form(variants=["no_tpm"], seeds="1"))
+    wanted = StudyForm.of(form(variants=["no_tpm"], seeds="1"))
     days = wanted.models("actr")
     rows(store, trained(store, days[0]), 1)  # trained, and its row is there
     trained(store, days[1])  # trained, but not evaluated
     assert [model.date for model in wanted.missing_days()] == DAYS[1:]
-    other = Wanted.of(form(variants=["no_tpm"], seeds="1", hold_out_every=3))
+    other = StudyForm.of(form(variants=["no_tpm"], seeds="1", hold_out_every=3))
     assert [model.date for model in other.missing_days()] == DAYS
 
 
 def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(store):
-    wanted = Wanted.of(form(seeds="1"))
+    wanted = StudyForm.of(form(seeds="1"))
     for model in wanted.models("actr"):
         if model.variant == "no_tpm" or model.date != DAYS[1]:
             rows(store, trained(store, model), model.date.day)

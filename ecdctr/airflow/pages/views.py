@@ -92,23 +92,23 @@ def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[E
     Of a day's versions the newest.
     """
     champions = {record.ref for record in store.alias_history("serving", experiment)}
-    found: dict[dt.date, Evaluated] = {}
+    newest: dict[dt.date, Evaluated] = {}
     seen: set[dt.date] = set()
     for date, ref in store.evaluated(experiment):
         seen.add(date)
         if len(seen) > days:
             break
-        next_day = date - ref.date == dt.timedelta(days=1) and date not in found
+        next_day = date - ref.date == dt.timedelta(days=1) and date not in newest
         raw = store.load_evaluation(ref, date) if next_day else None
         if raw:
             oracle = raw["metrics"].get("oracle", {}).get("gauc")
-            found[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
-    return list(found.values())[::-1]
+            newest[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
+    return list(newest.values())[::-1]
 
 
 def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
     """Return next-day GAUC over days, a curve per experiment that has one."""
-    found = {}
+    by_experiment = {}
     for experiment in experiments:
         points = [
             (e.date, e.metrics["gauc"])
@@ -116,8 +116,8 @@ def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
             if "gauc" in e.metrics
         ]
         if points:
-            found[experiment] = points
-    return found
+            by_experiment[experiment] = points
+    return by_experiment
 
 
 def lineage(store: Store, ref: Ref) -> Lineage:
@@ -180,8 +180,10 @@ def _parents(manifest: Manifest) -> list[Ref]:
 
 def studies(store: Store) -> list[dict[str, Any]]:
     """Return the studies, forgetting and ablations, newest first."""
-    found = [study(store, name) for name in store.studies()]
-    return sorted((one for one in found if one), key=lambda one: one["written_at"], reverse=True)
+    all_studies = [study(store, name) for name in store.studies()]
+    return sorted(
+        (one for one in all_studies if one), key=lambda one: one["written_at"], reverse=True
+    )
 
 
 def study(store: Store, name: str) -> dict[str, Any] | None:
@@ -192,9 +194,9 @@ def study(store: Store, name: str) -> dict[str, Any] | None:
     return content
 
 
-def measure_names(found: dict[str, Any]) -> list[str]:
+def measure_names(content: dict[str, Any]) -> list[str]:
     """Return the measures of a study's table."""
-    return list(next(iter(found["measures"].values())))
+    return list(next(iter(content["measures"].values())))
 
 
 def variant_of(store: Store, experiment: str) -> str:
@@ -205,8 +207,12 @@ def variant_of(store: Store, experiment: str) -> str:
 
 def version_evaluations(store: Store, ref: Ref) -> list[dict[str, Any]]:
     """Return all evaluations of a version, whichever day, oldest first."""
-    days = [date for date, own in store.evaluated(ref.experiment, ref.level) if own == ref]
-    return [found for date in reversed(days) if (found := store.load_evaluation(ref, date))]
+    days = [
+        date for date, evaluated in store.evaluated(ref.experiment, ref.level) if evaluated == ref
+    ]
+    return [
+        evaluation for date in reversed(days) if (evaluation := store.load_evaluation(ref, date))
+    ]
 
 
 def experiments_of(store: Store) -> list[str]:

@@ -64,7 +64,7 @@ def _refuse_unknown(names: list[str], dag_run: Any) -> str:
 
 
 def _params(config: Config) -> dict[str, Param]:
-    known = [FULL, *sorted(config.variants)]
+    choices = [FULL, *sorted(config.variants)]
     return {
         "study": Param(
             "ablation",
@@ -75,9 +75,9 @@ def _params(config: Config) -> dict[str, Param]:
             description="Names the page; an earlier study of this name is replaced.",
         ),
         "rows": Param(
-            [row for row in ROWS if row in known],
+            [row for row in ROWS if row in choices],
             type="array",
-            items={"type": "string", "enum": known},
+            items={"type": "string", "enum": choices},
             minItems=1,
             title="Rows",
             description="Variants to compare; 'full' is the configuration as it stands.",

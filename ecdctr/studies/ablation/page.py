@@ -98,8 +98,8 @@ def _against_floors(records: Records, rows: list[str]) -> str:
     if not reached:
         return ""
     best = max(reached, key=lambda row: reached[row])
-    own = [row for row in rows if row not in (*FLOORS, "oracle")]
-    below = [row for row in own if means[row] < reached[best]]
+    of_method = [row for row in rows if row not in (*FLOORS, "oracle")]
+    below = [row for row in of_method if means[row] < reached[best]]
     what = NAMES[best].removeprefix("floor: ")
     floor = f"the best floor, {what} (GAUC {reached[best]:.4f})"
     if not below:
@@ -118,13 +118,13 @@ def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> ND
     """Return one value per seed, nan where a seed has none: [seeds]."""
     values = []
     for seed in sorted({record["seed"] for record in records}):
-        found = [
+        of_seed = [
             record[metric]
             for record in records
             if (record["seed"], record["row"], record["cohort"]) == (seed, row, cohort)
             and record.get(metric) is not None
         ]
-        values.append(np.mean(found) if found else np.nan)
+        values.append(np.mean(of_seed) if of_seed else np.nan)
     return np.array(values)
 
 
@@ -147,8 +147,8 @@ def _quality(records: Records, rows: list[str]) -> str:
     oracle, floor = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
     lines = []
     for row in rows:
-        own = per_seed(records, row, "gauc")
-        share = (own - floor) / (oracle - floor)
+        of_row = per_seed(records, row, "gauc")
+        share = (of_row - floor) / (oracle - floor)
         recovered = f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–"
         metrics = [
             _spread(per_seed(records, row, name))
@@ -162,9 +162,11 @@ def _quality(records: Records, rows: list[str]) -> str:
 
 def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
     others = [row for row in rows if row not in (FULL, "oracle")]
-    found = [compare(users, FULL, row, same_users=own_data) for row in others]
+    comparisons = [compare(users, FULL, row, same_users=own_data) for row in others]
     lines = []
-    for row, one, adjusted in zip(others, found, holm([one.p for one in found]), strict=True):
+    for row, one, adjusted in zip(
+        others, comparisons, holm([one.p for one in comparisons]), strict=True
+    ):
         each = per_seed(records, FULL, "gauc") - per_seed(records, row, "gauc")
         seeds = ", ".join(f"{value:+.4f}" for value in each)
         name = NAMES.get(row, row)

@@ -25,14 +25,14 @@ def sums(users: Records, row: str) -> dict[Any, tuple[float, int]]:
 
     Sum of AUC x impressions over days, impressions.
     """
-    found: dict[Any, tuple[float, int]] = {}
+    by_user: dict[Any, tuple[float, int]] = {}
     for record in users:
         if record["row"] == row and record.get("measure") == "expected":
             key = (record["seed"], record["user"])
-            total, weight = found.get(key, (0.0, 0))
+            total, weight = by_user.get(key, (0.0, 0))
             count = record["impressions"]
-            found[key] = (total + count * record["auc"], weight + count)
-    return found
+            by_user[key] = (total + count * record["auc"], weight + count)
+    return by_user
 
 
 def ahead(users: Records, first: str, second: str) -> Gains:

@@ -87,16 +87,16 @@ class Study:
     def config(self, seed: int, row: str = FULL) -> Config:
         """Return the configuration of a row on a seed's world."""
         folder = self.folder(seed)
-        own = of_row(load_config(self.config_path).with_variant(self.base), row)
+        of_this_row = of_row(load_config(self.config_path).with_variant(self.base), row)
         places = {"root": folder / "data", "prepared": folder / "prepared"}
-        data = own.data if self.own_data else own.data.model_copy(update=places)
-        actr = own.actr.model_copy(update={"hold_out_every": self.hold_out_every})
-        return own.model_copy(update={"seed": seed, "data": data, "actr": actr})
+        data = of_this_row.data if self.own_data else of_this_row.data.model_copy(update=places)
+        actr = of_this_row.actr.model_copy(update={"hold_out_every": self.hold_out_every})
+        return of_this_row.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
         """Return the data dates of A-CTR: each has a next day to be evaluated on."""
-        known = open_impressions(self.config(seed, row).data.root).dates("ads")
-        days = [day for day in known if day - DAY in known and day <= (self.until or day)]
+        delivered = open_impressions(self.config(seed, row).data.root).dates("ads")
+        days = [day for day in delivered if day - DAY in delivered and day <= (self.until or day)]
         newest_first = days[:: -self.eval_every][: self.eval_days]
         return [day - DAY for day in newest_first[::-1]]
 
@@ -108,9 +108,9 @@ class Study:
         dates = self.dates(seed)
         if not self.config(seed, row).chained("actr"):
             return dates
-        known = open_impressions(self.config(seed, row).data.root).dates("ads")
+        delivered = open_impressions(self.config(seed, row).data.root).dates("ads")
         first = dates[0] - dt.timedelta(days=self.chain_days)
-        return [date for date in known if first <= date <= dates[-1]]
+        return [date for date in delivered if first <= date <= dates[-1]]
 
     def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
         """Return the data dates of CPM, none where the row takes nothing from it."""
@@ -118,16 +118,16 @@ class Study:
         if config.actr.init == "none" and config.actr.source == "none":
             return []
         dates = self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed)
-        known = open_impressions(config.data.root).dates("natural")
+        delivered = open_impressions(config.data.root).dates("natural")
         if config.chained("cpm"):
-            dates = [date for date in known if dates[0] <= date <= dates[-1]]
+            dates = [date for date in delivered if dates[0] <= date <= dates[-1]]
         dates = dates[::every]
         if config.chained("cpm"):
-            earliest = known[0] + dt.timedelta(days=config.cpm.first_days - 1)
+            earliest = delivered[0] + dt.timedelta(days=config.cpm.first_days - 1)
             before = (
                 dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
             )
-            dates = [*sorted(d for d in before if d >= earliest and d in known), *dates]
+            dates = [*sorted(d for d in before if d >= earliest and d in delivered), *dates]
         return dates
 
     def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
@@ -209,8 +209,8 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
         done = stage("A-CTR rows", _run_row, pairs)
         if study.next_day:
             done += stage("floors", _run_floors, [(seed,) for seed in study.seeds])
-    records = [record for found, _ in done for record in found]
-    users = [record for _, found in done for record in found]
+    records = [record for some, _ in done for record in some]
+    users = [record for _, some in done for record in some]
     order = {row: i for i, row in enumerate((*FLOORS, *study.rows, "oracle"))}
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
     if not study.next_day:
@@ -238,12 +238,12 @@ def _split(row: str) -> tuple[str, int]:
 
 def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tuple[int, str]]:
     """Keep of pairs that share a level's versions the first."""
-    found: dict[tuple[int, str], tuple[int, str]] = {}
+    firsts: dict[tuple[int, str], tuple[int, str]] = {}
     for seed, row in pairs:
         if level == "tpm" or study.cpm_dates(seed, row):
             experiment = study.request(seed, row, level, study.dates(seed)[0]).experiment
-            found.setdefault((seed, experiment), (seed, row))
-    return list(found.values())
+            firsts.setdefault((seed, experiment), (seed, row))
+    return list(firsts.values())
 
 
 def _make_world(study: Study, seed: int) -> None:
@@ -263,10 +263,10 @@ def _make_world(study: Study, seed: int) -> None:
             "ads": [first - dt.timedelta(days=config.actr.window_days - 1)],
             "natural": [first - dt.timedelta(days=config.actr.natural_days - 1), *start_cpm],
         }
-        for domain, found in starts.items():
-            known = open_impressions(data.root).dates(domain)
-            start = min(found)
-            prepare(config, domain, [date for date in known if start <= date <= last])
+        for domain, dates in starts.items():
+            delivered = open_impressions(data.root).dates(domain)
+            start = min(dates)
+            prepare(config, domain, [date for date in delivered if start <= date <= last])
 
 
 def _train_tpms(study: Study, seed: int, row: str) -> None:
@@ -298,15 +298,15 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
         if not study.next_day or date not in evaluated:
             continue
         day = date + dt.timedelta(days=1)
-        found = current(request.config, store, manifest.ref, day)
-        metrics = found.content["metrics"]
+        evaluation = current(request.config, store, manifest.ref, day)
+        metrics = evaluation.content["metrics"]
         key = {"seed": seed, "date": date, "code": _code()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
                 cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
                 records.append({**key, "row": name, "cohort": of, **values, **cost})
-        users += _judged(found.users, {"seed": seed, "date": date, "row": row})
+        users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
         users += _expected(study, request, manifest.ref, records, {**key, "row": row})
     return records, users
 

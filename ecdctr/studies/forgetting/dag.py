@@ -68,11 +68,11 @@ class Planned(NamedTuple):
 
     def version(self, store: Store) -> Ref | None:
         """Return its version, if it is there and was made with the configuration as it stands."""
-        own = [ref for ref in store.versions(self.experiment, self.level) if ref.date == self.date]
-        if own and store.manifest(own[-1]).config_digest == digest(
+        refs = [ref for ref in store.versions(self.experiment, self.level) if ref.date == self.date]
+        if refs and store.manifest(refs[-1]).config_digest == digest(
             self.config.relevant(self.level)
         ):
-            return own[-1]
+            return refs[-1]
         return None
 
     def run(self, hold_out_every: int, chain_start: dt.date) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Planned(NamedTuple):
         return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf}
 
 
-class Wanted(NamedTuple):
+class StudyForm(NamedTuple):
     """A study as its form says; `of` refuses what cannot be done."""
 
     settings: Settings
@@ -101,20 +101,22 @@ class Wanted(NamedTuple):
     hold_out_every: int
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> Wanted:
+    def of(cls, params: dict[str, Any]) -> StudyForm:
         """Read the form; raises ConfigError for days without ads, or variants without snapshots."""
         settings = load_settings()
         first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
         dates = study_days(first, last)
-        known = open_impressions(settings.config.data.root).dates("ads")
-        missing = [str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in known]
+        delivered = open_impressions(settings.config.data.root).dates("ads")
+        missing = [
+            str(date) for date in [*dates, last + dt.timedelta(days=1)] if date not in delivered
+        ]
         if missing:
             raise ConfigError(
                 f"No ads of {', '.join(missing[:5])} under {settings.config.data.root}; a study "
                 "needs its days and the day after the last. Choose other dates."
             )
         seeds = [int(seed) for seed in params["seeds"].split(",")]
-        wanted = cls(
+        asked = cls(
             settings,
             params["study"],
             dates,
@@ -122,9 +124,9 @@ class Wanted(NamedTuple):
             seeds,
             params["hold_out_every"],
         )
-        for name in wanted.variants:
-            wanted.check(name)
-        return wanted
+        for name in asked.variants:
+            asked.check(name)
+        return asked
 
     def check(self, variant: str) -> None:
         """Refuse a snapshot or an experiment name that cannot be."""
@@ -167,13 +169,13 @@ class Wanted(NamedTuple):
             row_basis_now,
         )  # reads data, hence not at parsing
 
-        store, found = Store(self.settings.store_path), []
+        store, missing = Store(self.settings.store_path), []
         basis = row_basis_now(self.settings.config, self.dates, self.hold_out_every).name
         for model in self.models("actr"):
             ref = model.version(store)
             if not ref or store.matrix_row(ref, basis) is None:
-                found.append(model)
-        return found
+                missing.append(model)
+        return missing
 
 
 def build_forgetting_dag() -> DAG:
@@ -195,24 +197,24 @@ def build_forgetting_dag() -> DAG:
 
         @task
         def plan_cpm(params: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
-            wanted = _or_fail(params, dag_run, settings.config)
+            asked = _or_fail(params, dag_run, settings.config)
             return [
-                model.run(wanted.hold_out_every, wanted.dates[0]) for model in wanted.missing_cpm()
+                model.run(asked.hold_out_every, asked.dates[0]) for model in asked.missing_cpm()
             ]
 
         @task(trigger_rule=TriggerRule.NONE_FAILED)
         def plan_days(params: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
-            wanted = _or_fail(params, dag_run, settings.config)
-            lost = {model.experiment for model in wanted.missing_cpm()}
+            asked = _or_fail(params, dag_run, settings.config)
+            lost = {model.experiment for model in asked.missing_cpm()}
             for experiment in sorted(lost):
                 print(
                     f"{experiment} is left out: the CPM that it needs is missing; see the runs of "
                     "ecdctr_cpm."
                 )
             todo = []
-            for model in wanted.missing_days():
+            for model in asked.missing_days():
                 if model.experiment not in lost:
-                    run = model.run(wanted.hold_out_every, wanted.dates[0])
+                    run = model.run(asked.hold_out_every, asked.dates[0])
                     todo.append(run | {"experiment": model.experiment, "date": str(model.date)})
             return todo
 
@@ -270,10 +272,10 @@ def _waiting(poke_seconds: int) -> dict[str, Any]:
     }
 
 
-def _or_fail(params: dict[str, Any], dag_run: Any, config: Config) -> Wanted:
+def _or_fail(params: dict[str, Any], dag_run: Any, config: Config) -> StudyForm:
     with failing_at_once():
         refuse_unknown(dag_run, _params(config))
-        return Wanted.of(params)
+        return StudyForm.of(params)
 
 
 def _takes_cpm(config: Config, first: bool) -> bool:
@@ -283,8 +285,8 @@ def _takes_cpm(config: Config, first: bool) -> bool:
 
 
 def _params(config: Config) -> dict[str, Param]:
-    known = [DEFAULT, *sorted(config.variants)]
-    likely: list[str] = [name for name in ("continue_no_tpm", "continue") if name in known]
+    choices = [DEFAULT, *sorted(config.variants)]
+    likely: list[str] = [name for name in ("continue_no_tpm", "continue") if name in choices]
     return {
         "study": Param(
             "forgetting",
@@ -299,7 +301,7 @@ def _params(config: Config) -> dict[str, Param]:
         "variants": Param(
             likely or [DEFAULT],
             type="array",
-            items={"type": "string", "enum": known},
+            items={"type": "string", "enum": choices},
             minItems=1,
             uniqueItems=True,
             title="Variants",

@@ -83,13 +83,13 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
         scores = torch.cat(
             [model(batch.take(slice(i, i + size))) for i in range(0, len(batch), size)]
         )
-    found = user_auc(held_out.group, batch.label.numpy(), scores.numpy())
-    day = held_out.day_of_group[found.users]
+    by_group = user_auc(held_out.group, batch.label.numpy(), scores.numpy())
+    day = held_out.day_of_group[by_group.users]
     columns = {
         "day": pa.array([held_out.dates[i] for i in day], pa.date32()),
-        "user": held_out.user_of_group.take(pa.array(found.users)),
-        "impressions": found.impressions,
-        "auc": found.auc,
+        "user": held_out.user_of_group.take(pa.array(by_group.users)),
+        "impressions": by_group.impressions,
+        "auc": by_group.auc,
     }
     return pa.table(columns)
 
@@ -99,9 +99,9 @@ def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
     Made and kept there if it is not there yet.
     """
-    found = store.matrix_row(ref, held_out.basis.name)
-    if found is not None:
-        return pq.read_table(pa.BufferReader(found))
+    stored = store.matrix_row(ref, held_out.basis.name)
+    if stored is not None:
+        return pq.read_table(pa.BufferReader(stored))
     with store.in_use():
         _refuse_learned(store, ref, held_out)
         row = matrix_row(config, store, ref, held_out)
@@ -138,11 +138,11 @@ def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, p
     delivered anew since.
     """
     newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
-    found = {
+    contents = {
         date: store.matrix_row(newest[date], basis.name) for date in basis.dates if date in newest
     }
     return {
         date: pq.read_table(pa.BufferReader(content))
-        for date, content in found.items()
+        for date, content in contents.items()
         if content is not None
     }

@@ -68,15 +68,15 @@ class Matrix(NamedTuple):
                 "impressions differ; evaluate them again (ecdctr matrix row, or start the study "
                 "again)."
             )
-        found = rows[0].column("day").to_pylist()
-        lacking = [str(date) for date in days if date not in set(found)]
+        of_first = rows[0].column("day").to_pylist()
+        lacking = [str(date) for date in days if date not in set(of_first)]
         if lacking:
             raise EcdctrError(
                 "No user has both a click and a non-click among the held-out ads of "
                 f"{', '.join(lacking[:5])}; hold out more of them (a smaller hold_out_every)."
             )
         position = {date: i for i, date in enumerate(days)}
-        day = np.array([position[date] for date in found])
+        day = np.array([position[date] for date in of_first])
         encoded = rows[0].column("user").combine_chunks().dictionary_encode()
         user, users = encoded.indices.to_numpy(), len(encoded.dictionary)
         weight = rows[0].column("impressions").to_numpy().astype(np.float64)
@@ -190,13 +190,13 @@ def retention(r: Array) -> Array:
     over the same days j.
     """
     days = r.shape[-1]
-    own = np.diagonal(r, axis1=-2, axis2=-1)
+    same_day = np.diagonal(r, axis1=-2, axis2=-1)
     before = np.diagonal(r, offset=1, axis1=-2, axis2=-1)  # R[j - 1, j] for j = 1 …
     shares = []
     for k in range(days - 1):
         later = np.diagonal(r, offset=-k, axis1=-2, axis2=-1)[..., 1:]
         count = later.shape[-1]
-        gained = (own[..., 1 : count + 1] - before[..., :count]).mean(-1)
+        gained = (same_day[..., 1 : count + 1] - before[..., :count]).mean(-1)
         shares.append(
             (later - before[..., :count]).mean(-1)
             / np.where(np.abs(gained) < 1e-12, np.nan, gained)
@@ -211,14 +211,14 @@ def half_life(r: Array) -> Array:
     """
     share = retention(r)[..., : max(r.shape[-1] // 2, 2)]
     flat = share.reshape(-1, share.shape[-1])
-    found = np.full(len(flat), np.inf)
+    half_lives = np.full(len(flat), np.inf)
     for n, curve in enumerate(flat):
         below = np.flatnonzero(curve <= 0.5)
         if len(below):
             k = below[0]
             step = 0.0 if k == 0 else (curve[k - 1] - 0.5) / (curve[k - 1] - curve[k])
-            found[n] = 0.0 if k == 0 else k - 1 + step
-    return found.reshape(share.shape[:-1])
+            half_lives[n] = 0.0 if k == 0 else k - 1 + step
+    return half_lives.reshape(share.shape[:-1])
 
 
 MEASURES: dict[str, Callable[[Array], Array]] = {
@@ -247,8 +247,8 @@ def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
 
 def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
     """Return a measure of one variant minus that of another, on the same draws of users."""
-    (own, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
-    return _measure(own - other, own_drawn - other_drawn)
+    (value, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
+    return _measure(value - other, own_drawn - other_drawn)
 
 
 def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
@@ -256,9 +256,9 @@ def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
 
     The means over seeds are compared.
     """
-    (own, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
+    (value, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
     low, high = np.nanquantile(1 - drawn.mean(0) / base.mean(0), [0.025, 0.975])
-    return Measure(float(1 - own.mean() / other.mean()), float(low), float(high))
+    return Measure(float(1 - value.mean() / other.mean()), float(low), float(high))
 
 
 def recommend(variants: dict[str, Matrix]) -> str:
@@ -277,8 +277,11 @@ def recommend(variants: dict[str, Matrix]) -> str:
     less = [difference("forgetting", variants[choice], variants[name]) for name in rivals]
     if not all(one.high < 0 for one in less):
         return _no_advice(variants, best, equal, leads)
-    own = measure(variants[choice])
-    text = f"Deploy {choice}: next-day GAUC {own['next-day GAUC']}, forgetting {own['forgetting']}."
+    measured = measure(variants[choice])
+    text = (
+        f"Deploy {choice}: next-day GAUC {measured['next-day GAUC']}, forgetting "
+        f"{measured['forgetting']}."
+    )
     if rivals:
         text += (
             f" On the next day it cannot be told apart from {', '.join(rivals)}; it surely "

@@ -74,8 +74,8 @@ def write_study(
             "curves": len(about.days) >= CURVE_DAYS,
             "failed": failed,
             "measures": {
-                name: {key: [_finite(value) for value in one] for key, one in found.items()}
-                for name, found in measures.items()
+                name: {key: [_finite(value) for value in one] for key, one in of_variant.items()}
+                for name, of_variant in measures.items()
             },
             "written_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         }
@@ -102,8 +102,8 @@ def _markdown(
         "|---" * (len(MEASURES) + 1) + "|",
     ]
     lines += [
-        f"| {name} | " + " | ".join(str(cell) for cell in found.values()) + " |"
-        for name, found in measures.items()
+        f"| {name} | " + " | ".join(str(cell) for cell in of_variant.values()) + " |"
+        for name, of_variant in measures.items()
     ]
     lines += [
         f"| {name} | failed: {reason} |" + " |" * (len(MEASURES) - 1)
@@ -170,7 +170,9 @@ def _html(
         for name in ("heat", "curves")
         if (folder / f"{name}.png").exists()
     }
-    table = {name: [str(cell) for cell in found.values()] for name, found in measures.items()}
+    table = {
+        name: [str(cell) for cell in of_variant.values()] for name, of_variant in measures.items()
+    }
     page = templates.get_template("study.html")
     return page.render(
         about=about,

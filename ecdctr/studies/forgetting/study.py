@@ -64,7 +64,7 @@ def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) ->
     variant is complete.
     """
     dates = list(basis.dates)
-    found: dict[str, Matrix] = {}
+    matrices: dict[str, Matrix] = {}
     failed: dict[str, str] = {}
     for variant, names in experiments.items():
         seeds = {name: load_rows(store, name, basis) for name in names}
@@ -81,12 +81,12 @@ def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) ->
                 "see the runs of these days, or start the study again"
             )
         else:
-            found[variant] = Matrix.stack(
+            matrices[variant] = Matrix.stack(
                 [Matrix.of_rows([rows[date] for date in dates], dates) for rows in seeds.values()]
             )
-    if not found:
+    if not matrices:
         raise EcdctrError(f"No variant is complete: {failed}")
-    return found, failed
+    return matrices, failed
 
 
 def _matrix(study: Study, seed: int, row: str) -> list[pa.Table]:

@@ -29,7 +29,7 @@ def map_page(
     results: list[Result],
     pictures: dict[int, str],
     command: str,
-    wanted: int,
+    planned: int,
 ) -> str:
     """Return the whole page, Markdown.
 
@@ -41,7 +41,7 @@ def map_page(
     seeds = sorted({seed for result in results for seed in result["seeds"]})
     parts = [
         INTRODUCTION,
-        f"**{len(results)} of {wanted} cells are measured**, each with {len(seeds)} seed"
+        f"**{len(results)} of {planned} cells are measured**, each with {len(seeds)} seed"
         f"{'s' if len(seeds) > 1 else ''} (world and weights) and {results[0]['days']} days of "
         f"{_mean_held_out(results):,.0f} held-out ads. Differences are expected GAUC in "
         "thousandths; in brackets where the 95 % interval over users holds 0. An interval says "
@@ -85,11 +85,11 @@ def _summary(results: list[Result]) -> str:
     """In how many cells each part helps for sure, harms for sure, or neither."""
     lines = []
     for part in WORTH:
-        found = [result["worth"][part] for result in results]
-        sure = [one for one in found if abs(one["difference"]) > 1.96 * one["error"]]
+        worths = [result["worth"][part] for result in results]
+        sure = [one for one in worths if abs(one["difference"]) > 1.96 * one["error"]]
         helps = sum(one["difference"] > 0 for one in sure)
-        least, most = (1000 * pick(one["difference"] for one in found) for pick in (min, max))
-        counts = [helps, len(sure) - helps, len(found) - len(sure)]
+        least, most = (1000 * pick(one["difference"] for one in worths) for pick in (min, max))
+        counts = [helps, len(sure) - helps, len(worths) - len(sure)]
         lines.append([part, *map(str, counts), f"{least:+.0f} to {most:+.0f}"])
     header = ["what it is worth", "helps", "harms", "no sure difference", "from, to"]
     return _table(header, lines)

@@ -44,12 +44,12 @@ def place(statistics: Statistics, cells: list[dict[str, Any]]) -> Place | None:
     """Find the nearest measured cell; None without any."""
     if not cells:
         return None
-    found = min(cells, key=lambda cell: distance(statistics._asdict(), cell["statistics"]))
+    nearest = min(cells, key=lambda cell: distance(statistics._asdict(), cell["statistics"]))
     scores = {
-        row: values["expected_gauc"] for row, values in found["rows"].items() if row != "oracle"
+        row: values["expected_gauc"] for row, values in nearest["rows"].items() if row != "oracle"
     }
     ranking = sorted(scores.items(), key=lambda one: -one[1])
-    return Place(found, distance(statistics._asdict(), found["statistics"]), ranking)
+    return Place(nearest, distance(statistics._asdict(), nearest["statistics"]), ranking)
 
 
 def distance(first: dict[str, float], second: dict[str, float]) -> float:
