@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 import shutil
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.config import Config
+from ecdctr.doctor import examine
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
@@ -28,7 +30,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Kind, Store
-from tests.conftest import DATE
+from tests.conftest import DATE, REPOSITORY
 from tests.make import changed, delivered_again
 from tests.store.test_store import manifest
 
@@ -330,6 +332,17 @@ def test_others_who_promote_all_the_time_end_the_gate_with_a_sentence(
     with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(again\)"):
         gate(config, store, other, NEXT)
     assert store.verdicts(other) == []
+
+
+def test_doctor_repeats_how_much_the_gate_can_see_with_this_traffic(config, store, waits):
+    """The newest comparison of production; without any it says so."""
+    said = store.verdicts(waits)[-1]
+    (line,) = [
+        one.text for one in examine(REPOSITORY / "none.yaml", store.root) if "gate: " in one.text
+    ]
+    power = f"a version as good as the champion passed with {100 * said['power']:.0f} %"
+    assert f"gate: on {NEXT} {power}, on 1 days of traffic" in line
+    assert f"evaluation.gate_power needs {math.ceil(said['needed_days'])} days" in line
 
 
 # -- judged once, and each in its turn -------------------------------------------------------------
