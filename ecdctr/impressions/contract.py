@@ -206,9 +206,11 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
     root = config.data.root
     dates = open_impressions(root).dates(domain)
     if not dates:
+        others = open_impressions(root).other_folders(domain)
+        found = f", found {others[0]}, which is none" if others else ""
         raise ContractError(
             f"{root}/domain={domain}: no day of impressions found; "
-            "expected date=YYYY-MM-DD folders with Parquet files."
+            f"expected date=YYYY-MM-DD folders with *.parquet files{found}."
         )
     every = [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]
     return dates if len(every) - len(dates) <= config.data.allowed_missing_days else every

@@ -64,7 +64,8 @@ def type_of(role: Role, declared: pa.DataType) -> ColumnType | None:
     """Return the type that a declared one is read as; None where it does not fit the role."""
     kind = declared.value_type if pa.types.is_dictionary(declared) else declared
     if role == "instant":
-        return ColumnType("instant") if kind == pa.timestamp("us", tz="UTC") else None
+        instant = pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz is not None
+        return ColumnType("instant") if instant else None  # UTC, whatever zone it is shown in
     if role == "label":
         return ColumnType("label") if kind == pa.int8() else None
     if role in ("number", "oracle"):

@@ -209,6 +209,9 @@ def _read_footer(path: Path) -> Footer | Violation:
         if stat.st_size == 0:
             return Violation("empty_file", where, "expected a Parquet file, found 0 bytes")
         return _footer(where, stat.st_size, stat.st_mtime_ns)
+    except pa.ArrowNotImplementedError as error:  # one column is enough, read or not
+        said = f"expected types that Arrow has, found another ({first_line(error).rstrip('.')})"
+        return Violation("unreadable", where, f"{said}; write that column otherwise, as text say")
     except (pa.ArrowException, OSError) as error:
         return Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,6 +23,7 @@ from ecdctr.examples.batches import Batch, Inputs, encode
 from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.files import durable
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
 from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, sealed
@@ -61,9 +61,7 @@ def export_bundle(
     if ref.level != "actr":
         raise ConfigError(f"{ref} is no ads model; export an A-CTR version.")
     if target.exists():
-        raise ConfigError(
-            f"{target} exists already; export to a new folder, then switch the server over."
-        )
+        raise ConfigError(_taken(target))
     manifest = store.manifest(ref)
     if manifest.prior_ctr is None:
         raise ConfigError(
@@ -118,8 +116,13 @@ def export_bundle(
         description["files"] = checksums(folder)
         (folder / "bundle.json").write_bytes(sealed(description))
         Scorer(folder, verify=True)
-        os.rename(folder, target)
+        if not durable.rename_dir(folder, target):
+            raise ConfigError(_taken(target))
     return description
+
+
+def _taken(target: Path) -> str:
+    return f"{target} exists already; export to a new folder, then switch the server over."
 
 
 def describe(

@@ -9,6 +9,8 @@ from typing import Any
 
 from ecdctr.serving.rules import EXACT, RequestError
 
+DIGITS = 4_000  # of a whole number; Python itself refuses a few more
+
 
 class NoJson(RequestError):
     """Bytes that are no JSON, or JSON that can be read in two ways."""
@@ -24,7 +26,11 @@ def parse_json(content: bytes) -> Any:
     try:
         text = content.decode("utf-8-sig")
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_exact
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_exact,
+            parse_int=_whole,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
@@ -52,9 +58,25 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
 
 
+class Fraction(float):
+    """A number whose fraction a float cannot hold: it is no whole number all the same."""
+
+    def is_integer(self) -> bool:
+        """Say no: 9007199254740993.5 is no id, though its float is one."""
+        return False
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
 def _exact(text: str) -> float | int:
     value = float(text)
-    if abs(value) < EXACT or not math.isfinite(value):
+    if not math.isfinite(value) or not value.is_integer():
         return value
     exact = Decimal(text)
-    return int(exact) if exact == exact.to_integral_value() else value
+    if exact != exact.to_integral_value():
+        return Fraction(value)
+    return int(exact) if abs(value) >= EXACT else value

@@ -24,6 +24,7 @@ from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.service import Service
 
+GONE = 499  # as nginx counts clients that went away; nobody reads the answer
 Background = Callable[[Service], Awaitable[None]]
 
 
@@ -72,13 +73,6 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
     return Starlette(routes=routes, lifespan=running)
 
 
-async def _parts(request: Request) -> AsyncIterator[bytes]:
-    """Yield what comes of the body; nothing more when the client goes away."""
-    with contextlib.suppress(ClientDisconnect):
-        async for part in request.stream():
-            yield part
-
-
 async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:
     limits = service.limits
     body = await _body(request, limits.bytes)
@@ -125,8 +119,11 @@ async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any
             "error": f"Content-Encoding {encoding:.20} is not read; send the body as it is."
         }
     body = bytearray()
-    async for part in _parts(request):
-        body += part
-        if len(body) > most:
-            return 413, {"error": f"The request is longer than {most:,} bytes."}
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                return 413, {"error": f"The request is longer than {most:,} bytes."}
+    except ClientDisconnect:
+        return GONE, {"error": "The client went away before its request was whole."}
     return bytes(body)

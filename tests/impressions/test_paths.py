@@ -17,7 +17,7 @@ from ecdctr import doctor
 from ecdctr.cli import app
 from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions.contract import connect, validate_day
+from ecdctr.impressions.contract import connect, validate, validate_day
 from ecdctr.impressions.days import present_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import date_of, day_folder, is_part
@@ -146,6 +146,16 @@ def test_what_is_not_read_of_a_day_is_never_dropped_in_silence(tmp_path, monkeyp
             ContractError, match=rf"2026-01-03 \(no \*\.parquet file, but {name.split('/')[0]}"
         ):
             present_days(config, "ads", [FIRST, LAST])
+
+
+def test_a_log_of_other_folders_alone_is_refused_with_one_of_them(tmp_path):
+    write_log(tmp_path / "data", days=1)
+    day = day_folder(tmp_path / "data", "ads", FIRST)
+    (day / "hour=01").mkdir()
+    (day / "part-0.parquet").rename(day / "hour=01" / "part-0.parquet")
+    words = r"no day of impressions found; expected .*, found date=2026-01-01, which is none"
+    with pytest.raises(ContractError, match=words):
+        validate(config_of(tmp_path / "data", tmp_path / "prepared"), ["ads"])
 
 
 def test_the_marker_may_have_any_name(tmp_path):

@@ -137,6 +137,10 @@ WAYS: dict[str, Writer] = {
     "float prices": typed(price=pa.float32()),
     "half prices": typed(price=pa.float16()),
     "dates of 64 bits": typed(born=pa.date64()),
+    "another zone": typed(ts=pa.timestamp("us", "Europe/Berlin")),
+    "a zone as an offset": typed(ts=pa.timestamp("us", "+00:00")),
+    "decimals of 32 bits": typed(price=pa.decimal32(9, 2)),
+    "decimals of 64 bits": typed(price=pa.decimal64(18, 2), category=pa.decimal64(18, 0)),
     "not null": not_null,
     "NaN for null": nan_for_null,
     "parts": parts,
@@ -408,3 +412,15 @@ def test_text_that_is_no_utf8_is_told_by_validate(tmp_path):
         (violation,) = validate_day(db, config, "ads", LAST).violations
     assert violation.where == str(path)
     assert violation.message == "column brand: expected text in UTF-8, found other bytes"
+
+
+def test_a_column_of_a_type_that_arrow_lacks_is_no_damage(tmp_path):
+    """Integers of 128 bits, which polars writes; also in a column that nobody reads."""
+    pl = pytest.importorskip("polars")
+    write_log(tmp_path)
+    path = write_day(tmp_path, "ads", 2, day_table("ads", 2))
+    frame = pl.read_parquet(path, hive_partitioning=False)
+    frame.with_columns(more=pl.col("user_id").cast(pl.Int128)).write_parquet(path)
+    with connect(config := config_of(tmp_path, tmp_path / "prepared")) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+    assert "expected types that Arrow has, found another" in violation.message

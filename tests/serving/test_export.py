@@ -29,7 +29,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.serving import bundle
+from ecdctr.serving import bundle, export
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.bundle import Bundle, sealed
 from ecdctr.serving.export import export_bundle
@@ -573,3 +573,19 @@ app(["score", "--bundle", sys.argv[1], "--requests", sys.argv[2]])
     expected = [scorer.score(request).tolist() for request in requests[:3]]
     for line, values in zip(done.stdout.splitlines(), expected, strict=True):
         assert json.loads(line) == pytest.approx(values, abs=1e-6)
+
+
+def test_two_exports_into_one_folder_leave_one_bundle_and_one_sentence(
+    exported, tmp_path, monkeypatch
+):
+    """The other one is done between the look and the end."""
+    _, store, ref = exported
+
+    def meanwhile(*_: object, **__: object) -> None:
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "bundle.json").touch()
+
+    monkeypatch.setattr(export, "Scorer", meanwhile)
+    with pytest.raises(ConfigError, match="bundle exists already; export to a new folder"):
+        export_bundle(store, ref, tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.request import Shape, refuse_unknown
-from ecdctr.serving.rules import LATEST, Kind, RequestError, shown
+from ecdctr.serving.rules import LATEST, Kind, RequestError, Rule, shown
 from ecdctr.serving.schema import request_schema
 from tests.serving.schemas import of_schema
 
@@ -219,3 +219,19 @@ def test_whatever_is_shown_fits_a_line_and_an_answer(value):
 def test_a_name_that_no_answer_can_carry_is_shown_escaped():
     with pytest.raises(RequestError, match=r"no feature '\\ud800'"):
         refuse_unknown("user", {"\ud800": 1}, ["city"])
+
+
+@pytest.mark.parametrize(
+    "text", ["9007199254740993.5", "1.0000000000000000000001", "1e-400", "-4503599627370497.9999"]
+)
+def test_a_number_with_a_fraction_is_no_id_though_its_float_is_whole(text):
+    (value,) = parse_json(f"[{text}]".encode())
+    assert value == float(text)
+    with pytest.raises(RequestError, match="user_id: expected an integer of 64 bits"):
+        Rule("integer").checked([value], lambda _: "user_id")
+    assert Rule("number", low=-1e30, high=1e30).checked([value], str) == [float(text)]
+
+
+def test_numbers_of_thousands_of_digits_are_refused_in_words():
+    with pytest.raises(NoJson, match="no JSON: a number has 5,000 digits"):
+        parse_json(b"1" * 5000)

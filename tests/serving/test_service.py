@@ -109,6 +109,16 @@ def test_answers_are_the_scorers_with_the_version_that_made_them(scorers, reques
         assert 'ecdctr_requests_total{status="200"} 5.0' in call(port, "GET", "/metrics")[1]
 
 
+def test_a_client_that_goes_away_is_counted_as_such():
+    """Neither as a bad request nor as an error of ours, which would wake somebody."""
+    with running(Service(Limits())) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        until(lambda: "ecdctr_requests_total" in call(port, "GET", "/metrics")[1])
+        told = call(port, "GET", "/metrics")[1]
+    assert 'ecdctr_requests_total{status="499"} 1.0' in told
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip", "x" * 5000])
 def test_a_compressed_body_is_refused_as_such(encoding):
     """Its bytes are no text; clients compress by themselves."""
