@@ -62,6 +62,14 @@ def test_a_day_from_the_command_line(options, tmp_path):
     assert ecdctr(*options, "store", "verify").returncode == 0
 
 
+def test_the_command_line_starts_without_the_libraries_of_its_commands():
+    """They are what a start costs: --help takes a third of a second, torch alone one and a half."""
+    code = "import sys; import ecdctr.cli; print(*{n.partition('.')[0] for n in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "duckdb", "pyarrow", "numpy", "airflow", "matplotlib", "fsspec", "jinja2"}
+    assert not heavy & set(done.stdout.split())
+
+
 def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
     done = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
     about = f"[level=tpm experiment=x data_date={DATE}"
