@@ -6,14 +6,10 @@ import datetime as dt
 import io
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from ecdctr.config.terms import LEVELS
@@ -23,7 +19,14 @@ from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from ecdctr.store.store import Store
 
 COLUMNS = 3  # days in the terminal table, so that it fits into 80 columns
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config
 from ecdctr.examples.prepare import example_path
-from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.store.manifest import Ref
 
 EVALUATING = (
     "evaluation.evaluate",

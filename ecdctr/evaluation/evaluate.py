@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import StoreError, TrainingError
@@ -25,8 +24,12 @@ from ecdctr.examples.vocabulary import normalized
 from ecdctr.files import durable
 from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.restore import load_network
-from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.store.manifest import Ref
+    from ecdctr.store.store import Store
 
 
 class Scored(NamedTuple):

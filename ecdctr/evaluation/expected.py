@@ -9,14 +9,17 @@ higher score.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from ecdctr.evaluation.evaluate import Scored
 from ecdctr.evaluation.metrics import UserAuc, losses
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.evaluation.evaluate import Scored
 
 
 class Gains(NamedTuple):

@@ -10,18 +10,20 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import Config
 from ecdctr.errors import StoreError, first_line
 from ecdctr.evaluation.basis import Basis, basis_now
 from ecdctr.evaluation.noninferiority import Paired
-from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from ecdctr.config import Config
+    from ecdctr.store.manifest import Ref
+    from ecdctr.store.store import Store
 
 
 class Stored(NamedTuple):

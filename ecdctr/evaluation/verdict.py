@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ecdctr.config import Config
-from ecdctr.evaluation.noninferiority import Bound, Result
-from ecdctr.store.manifest import Ref
+if TYPE_CHECKING:
+    from ecdctr.config import Config
+    from ecdctr.evaluation.noninferiority import Bound, Result
+    from ecdctr.store.manifest import Ref
 
 
 class Outcome(StrEnum):

@@ -10,20 +10,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Config, Domain, Level
 from ecdctr.errors import ContractError, StoreError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import COUNT_FEATURES
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.memory.columns import input_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.examples.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
 OF_PART = {"domain": pa.int8(), "snapshots": pa.int16()}  # columns that all rows of a part share

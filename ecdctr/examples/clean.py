@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.contract import validate_day
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.schema import DaySchema
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ecdctr.impressions.schema import DaySchema
 
 
 def raw_views(

@@ -13,7 +13,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -32,9 +32,11 @@ from ecdctr.impressions import contract
 from ecdctr.impressions.days import present_days, window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
-from ecdctr.impressions.schema import DaySchema
 from ecdctr.memory.columns import never
 from ecdctr.memory.join import memory_columns, memory_relation
+
+if TYPE_CHECKING:
+    from ecdctr.impressions.schema import DaySchema
 
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 1  # raised by whoever changes the examples where no module shows it

@@ -5,10 +5,12 @@ Needs numpy alone, for the scorer's sake.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GAP_BUCKETS = 34
 

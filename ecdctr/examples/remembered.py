@@ -10,8 +10,7 @@ import datetime as dt
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
@@ -22,6 +21,9 @@ from ecdctr.impressions.reading import keep
 from ecdctr.memory import pairs
 from ecdctr.memory.join import Source
 from ecdctr.memory.table import WEEK, build_table, days_since, newest_table
+
+if TYPE_CHECKING:
+    import duckdb
 
 Views = Callable[[dt.date], dict[str, str]]  # a relation with a day's impressions per domain
 

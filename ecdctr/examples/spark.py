@@ -10,8 +10,8 @@ import datetime as dt
 import tempfile
 from functools import partial, reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
@@ -27,13 +27,17 @@ from ecdctr.files import duck, durable
 from ecdctr.files.duck import write_parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
-from ecdctr.impressions.declared import ColumnType
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.schema import Column as RawColumn
-from ecdctr.impressions.schema import DaySchema
 from ecdctr.memory.columns import counts, never
 from ecdctr.memory.join import Source, memory_columns
 from ecdctr.memory.pairs import as_counts
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ecdctr.impressions.declared import ColumnType
+    from ecdctr.impressions.schema import Column as RawColumn
+    from ecdctr.impressions.schema import DaySchema
 
 SPARK = transforms.Functions(
     ln=f.log,

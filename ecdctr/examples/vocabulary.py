@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from ecdctr.errors import StoreError
 from ecdctr.files import duck
+
+if TYPE_CHECKING:
+    import duckdb
+    from numpy.typing import NDArray
 
 DENSE = 16  # ids that fill at least a 16th of their range are looked up in a table over the range
 

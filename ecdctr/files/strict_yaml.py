@@ -52,7 +52,7 @@ _Loader.yaml_implicit_resolvers.setdefault("", []).append((f"{TAG}null", re.comp
 
 
 def _text(loader: _Loader, node: Node) -> str:
-    text: str = loader.construct_scalar(cast(ScalarNode, node))  # it refuses other nodes
+    text: str = loader.construct_scalar(cast("ScalarNode", node))  # it refuses other nodes
     if NO_TEXT.search(text):
         raise ConstructorError(
             problem=f"{text!r:.60} holds a character that is no text", problem_mark=node.start_mark

@@ -12,12 +12,13 @@ A value of CSV is text until all values of its column, in all files, prove to be
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import duckdb
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, one_row, parquet
+
+if TYPE_CHECKING:
+    import duckdb
 
 TextType = Literal["VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
 NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"

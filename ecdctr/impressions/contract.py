@@ -9,11 +9,10 @@ import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import duck
 from ecdctr.impressions.declared import ColumnType, undecodable
@@ -28,6 +27,9 @@ from ecdctr.impressions.schema import (
     disagreement,
     read_schema,
 )
+
+if TYPE_CHECKING:
+    from ecdctr.config import Config, Domain
 
 
 class DayReport(NamedTuple):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Config, Domain
 from ecdctr.errors import ContractError
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
+
+if TYPE_CHECKING:
+    from ecdctr.config import Config, Domain
 
 NAMED = 10  # missing days in a message
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ecdctr.config import Data, Domain
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import is_part
+
+if TYPE_CHECKING:
+    from ecdctr.config import Data, Domain
 
 MARKER_BYTES = 1000
 

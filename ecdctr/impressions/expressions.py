@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
-from ecdctr.impressions.column_types import Ambiguous
-from ecdctr.impressions.mapping import Mapping
+
+if TYPE_CHECKING:
+    from ecdctr.impressions.column_types import Ambiguous
+    from ecdctr.impressions.mapping import Mapping
 
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 WIDE = ("UBIGINT", "HUGEINT")  # int64 where all values of the log fit, else text

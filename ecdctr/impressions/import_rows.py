@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import duckdb
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, one_row
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
-from ecdctr.impressions.mapping import Mapping
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ecdctr.impressions.mapping import Mapping
 
 UNITS = {  # how many of a unit are a second, and how to read it
     1_000: ("milliseconds", "epoch_ms(column)"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ecdctr.config import Domain
 from ecdctr.impressions.local import LocalImpressions
+
+if TYPE_CHECKING:
+    from ecdctr.config import Domain
 
 
 class Impressions(Protocol):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier
 from ecdctr.impressions.expressions import FRACTIONS, Tables, is_number, one
-from ecdctr.impressions.mapping import Mapping
+
+if TYPE_CHECKING:
+    from ecdctr.impressions.mapping import Mapping
 
 
 def check_joins(tables: Tables, mapping: Mapping) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Domain
+if TYPE_CHECKING:
+    from ecdctr.config import Domain
 
 HELD_OUT = "held_out"  # folder beside the domains: a simulated world's ads that nobody trains on
 TABLES = {

@@ -9,9 +9,12 @@ import os
 import stat
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Domain
 from ecdctr.impressions.layout import date_of, day_folder, is_hidden, is_part, is_unread
+
+if TYPE_CHECKING:
+    from ecdctr.config import Domain
 
 
 class LocalImpressions:

@@ -14,9 +14,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import duckdb
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
@@ -32,6 +30,9 @@ from ecdctr.impressions.shift import (
     population_stability_index,
     unseen_share,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3

@@ -13,12 +13,11 @@ import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.config import Feature
 from ecdctr.errors import first_line
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.declared import (
@@ -30,6 +29,9 @@ from ecdctr.impressions.declared import (
     misfit_sql,
     type_of,
 )
+
+if TYPE_CHECKING:
+    from ecdctr.config import Feature
 
 CONTRACT = ("user_id", "item_id", "ts", "click")
 DAMAGED = "expected a whole Parquet file, found a damaged one"

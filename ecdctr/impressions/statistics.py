@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import NamedTuple
-
-import duckdb
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config import DOMAINS, Config
 from ecdctr.errors import StoreError
@@ -19,6 +17,9 @@ from ecdctr.files import duck
 from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
 from ecdctr.impressions.impressions import open_impressions
+
+if TYPE_CHECKING:
+    import duckdb
 
 SAMPLED_USERS = 3000
 LONGEST_LOG = 120  # days, the newest

@@ -8,9 +8,8 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import duckdb
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
@@ -20,6 +19,9 @@ from ecdctr.files.duck import identifier, parquet
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 from ecdctr.impressions.layout import table_format
+
+if TYPE_CHECKING:
+    import duckdb
 
 PARQUET = (".parquet", ".pq", ".parq")
 ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")

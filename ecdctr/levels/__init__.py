@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ecdctr.config import Level
-
 if TYPE_CHECKING:
+    from ecdctr.config import Level
     from ecdctr.levels.request import Outcome, Request
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
 from ecdctr.levels.reading import days_since
@@ -14,7 +13,10 @@ from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
-from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Inputs
+    from ecdctr.store.manifest import Ref
 
 
 def train_cpm(request: Request) -> Outcome:

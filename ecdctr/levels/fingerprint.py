@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, Level, digest
 from ecdctr.examples.remembered import Remembered
-from ecdctr.levels.reading import Days
 from ecdctr.levels.remembering import holds_memory
-from ecdctr.levels.request import Plan, Request
+
+if TYPE_CHECKING:
+    from ecdctr.levels.reading import Days
+    from ecdctr.levels.request import Plan, Request
 
 # Where learning is defined. Preparation has fingerprints of its own, which enter as those of the
 # days; the store, progress files and what is said on the way change no weight.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import EMPTY, distinct
 from ecdctr.impressions import contract
 from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
@@ -18,7 +18,10 @@ from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.snapshots import ABSENT, EntitySnapshots
 from ecdctr.models.transfer import load_dense
-from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Inputs
+    from ecdctr.store.manifest import Ref
 
 
 def start_from(

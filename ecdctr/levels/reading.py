@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
@@ -15,8 +16,10 @@ from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Part
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.impressions.days import window
-from ecdctr.levels.request import Plan, Request, SnapshotSets
-from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Plan, Request, SnapshotSets
+    from ecdctr.store.manifest import Ref
 
 Days = dict[tuple[Domain, dt.date], Prepared]
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
-from ecdctr.levels.request import Plan, Request
 from ecdctr.memory.table import newest_table
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Plan, Request
 
 
 def holds_memory(request: Request, plan: Plan) -> bool:

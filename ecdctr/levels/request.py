@@ -6,17 +6,19 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from ecdctr.config import DEFAULT, PRODUCTION, Config, Level
 from ecdctr.errors import ConfigError
-from ecdctr.examples.batches import Inputs
 from ecdctr.examples.vocabulary import Vocabulary
-from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Inputs
+    from ecdctr.store.manifest import Manifest, Ref
+    from ecdctr.store.store import Store
 
 Network = TypeVar("Network", bound=nn.Module)
 Vocabularies = dict[str, Vocabulary]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.levels.parents import load_snapshots
-from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.network import CtrNet
@@ -17,7 +17,11 @@ from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.tpm import TpmNet
 from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from ecdctr.examples.vocabulary import Vocabulary
+    from ecdctr.levels.request import Request, SnapshotSets
+    from ecdctr.store.store import Store
 
 
 def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, Vocabulary]]:

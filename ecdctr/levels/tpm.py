@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import start_from
 from ecdctr.levels.reading import days_since
@@ -17,6 +16,9 @@ from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
+
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Inputs
 
 
 def train_tpm(request: Request) -> Outcome:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ecdctr.config import Memory
 from ecdctr.files.duck import parquet
 from ecdctr.memory.columns import DOMAINS, input_names, inputs
 from ecdctr.memory.pairs import as_counts
 from ecdctr.memory.table import sums
+
+if TYPE_CHECKING:
+    from ecdctr.config import Memory
 
 
 class Source(NamedTuple):

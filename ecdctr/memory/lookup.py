@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecdctr.memory.columns import DOMAINS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NEVER = np.iinfo(np.int32).min
 PARTS = ("users", "starts", "values", "counts", "last")

@@ -11,14 +11,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
-
-from ecdctr.config import Memory
 from ecdctr.files import durable
 from ecdctr.files.duck import literal, parquet
 from ecdctr.memory.columns import DOMAINS, counts
 from ecdctr.memory.pairs import as_counts
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from ecdctr.config import Memory
 
 WEEK = dt.timedelta(days=7)
 Daily = Callable[[dt.date], Path | None]  # the extract of a day, None if there is no such day

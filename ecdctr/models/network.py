@@ -6,18 +6,21 @@ All features, click history, aggregated snapshots, and a backbone over them.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ecdctr.config import Config
-from ecdctr.examples.batches import Batch, Inputs
 from ecdctr.models.attention import TargetAttention
 from ecdctr.models.backbones import Features, Shape, build_backbone
 from ecdctr.models.backbones.mlp import Mlp
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.source import Adapters, FrozenSource
+
+if TYPE_CHECKING:
+    from ecdctr.config import Config
+    from ecdctr.examples.batches import Batch, Inputs
 
 
 class CtrNet(nn.Module):

@@ -5,11 +5,15 @@ Aggregated per lookup, or merged into one table per set.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from ecdctr.config import Snapshots
 from ecdctr.models.aggregations import Aggregation, build_aggregation
+
+if TYPE_CHECKING:
+    from ecdctr.config import Snapshots
 
 ABSENT = -1  # in the place of a version that a set lacks
 MERGED_AT_ONCE = 65_536  # rows

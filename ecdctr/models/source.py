@@ -6,14 +6,15 @@ KEEP-like and CTNet-like transfer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import nn
 
-from ecdctr.examples.batches import Batch
-from ecdctr.models.backbones.features import Features
-from ecdctr.models.backbones.mlp import Mlp
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Batch
+    from ecdctr.models.backbones.features import Features
+    from ecdctr.models.backbones.mlp import Mlp
 
 
 class Knowing(Protocol):
@@ -38,7 +39,7 @@ class FrozenSource(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> list[torch.Tensor]:
         """Return the outputs of the hidden layers, [B, h] each."""
-        return cast(Knowing, self.network).knowledge(batch)
+        return cast("Knowing", self.network).knowledge(batch)
 
 
 class Adapters(nn.Module):

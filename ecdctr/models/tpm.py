@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from ecdctr.config import Config
-from ecdctr.examples.batches import Batch, Inputs
 from ecdctr.models.embeddings import FieldEmbeddings
+
+if TYPE_CHECKING:
+    from ecdctr.config import Config
+    from ecdctr.examples.batches import Batch, Inputs
 
 
 class TpmNet(nn.Module):

@@ -6,12 +6,14 @@ Dense layers, BatchNorm by policy, and what holds the child near (EWC).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ecdctr.examples.batches import Batch
-from ecdctr.models.network import CtrNet
+if TYPE_CHECKING:
+    from ecdctr.examples.batches import Batch
+    from ecdctr.models.network import CtrNet
 
 
 def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:

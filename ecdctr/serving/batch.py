@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from ecdctr.errors import ContractError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.files import durable
-from ecdctr.serving.rules import Kind
-from ecdctr.serving.scorer import Scorer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.serving.rules import Kind
+    from ecdctr.serving.scorer import Scorer
 
 Expected = tuple[str, Callable[[pa.DataType], bool]]  # in words, and whether a type is so
 NUMBER: Expected = (

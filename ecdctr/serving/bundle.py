@@ -10,11 +10,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecdctr.errors import EcdctrError, first_line
-from ecdctr.serving.rules import Kind
 from ecdctr.serving.tables import Table
+
+if TYPE_CHECKING:
+    from ecdctr.serving.rules import Kind
 
 SCHEMA_VERSION = 4
 READ = ("model.onnx", "selftest.json")  # by the scorer, beside bundle.json and the tables

@@ -10,19 +10,17 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.examples.batches import Batch, Inputs, encode
 from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.files import durable
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
@@ -30,13 +28,18 @@ from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, sealed
 from ecdctr.serving.graph import INPUTS, Probability, Rows
 from ecdctr.serving.memory import remembering, write_memory, write_tables
 from ecdctr.serving.request import Shape
-from ecdctr.serving.rules import Kind
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import prepared_cases
 from ecdctr.serving.tables import Precision, Table, compact, write_ids, write_vectors
-from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.examples.vocabulary import Vocabulary
+    from ecdctr.serving.rules import Kind
+    from ecdctr.store.manifest import Manifest, Ref
+    from ecdctr.store.store import Store
 
 SETTINGS = (
     "data",

@@ -10,15 +10,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError
 from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
-from ecdctr.serving.service import Service
-from ecdctr.serving.tables import Precision
-from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from ecdctr.serving.service import Service
+    from ecdctr.serving.tables import Precision
+    from ecdctr.store.manifest import Ref
+    from ecdctr.store.store import Store
 
 RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
 

@@ -6,19 +6,22 @@ What it reads of ids comes with the batch, not from tables of its own.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ecdctr.examples.batches import Batch
 from ecdctr.models.checkpoint import SIDES
-from ecdctr.models.network import CtrNet
-from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.source import FrozenSource
-from ecdctr.serving import tables
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.models.network import CtrNet
+    from ecdctr.models.snapshots import EntitySnapshots
+    from ecdctr.serving import tables
 
 INPUTS = ("ids", "multi", "numeric", "history", "gaps", "rows")
 NO_LIMIT = 2**31 - 1
@@ -34,7 +37,7 @@ class Rows:
     def __init__(self, network: CtrNet) -> None:
         self.networks = [network]
         if network.source is not None:
-            self.networks.append(cast(CtrNet, network.source.network))
+            self.networks.append(cast("CtrNet", network.source.network))
         self.parts: list[int] = []
         for one in self.networks:
             self.parts.append(one.embeddings.table.embedding_dim)
@@ -85,7 +88,7 @@ class Probability(nn.Module):
         self.slices = _slices(Rows(network), network)
         if network.source is not None:
             network.source = _LocalSource(network.source)
-            _drop_tables(cast(CtrNet, network.source.network))
+            _drop_tables(cast("CtrNet", network.source.network))
         _drop_tables(network)
         self.network = network
 
@@ -148,7 +151,7 @@ def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:
 
 
 def _merged(network: CtrNet, side: str) -> torch.Tensor:
-    entity = cast(EntitySnapshots, network.snapshots[side])
+    entity = cast("EntitySnapshots", network.snapshots[side])
     assert entity.merged is not None  # noqa: S101  # merged for serving
     return entity.merged[0]  # of a stored version there is one set, that which serves
 
@@ -162,5 +165,5 @@ def _drop_tables(network: CtrNet) -> None:
     network.multi_offsets.zero_()
     network.item_offset = 0
     for side in network.snapshots:
-        entity = cast(EntitySnapshots, network.snapshots[side])
+        entity = cast("EntitySnapshots", network.snapshots[side])
         entity.merged = torch.zeros(1, 1, _merged(network, side).shape[1])

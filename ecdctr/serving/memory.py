@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.memory.columns import DOMAINS, counts
 from ecdctr.memory.lookup import NEVER, write_arrays
 from ecdctr.memory.table import newest_table
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Config
+    from ecdctr.store.store import Store
 
 
 def remembering(store: Store, manifest: Manifest) -> Manifest | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError
 from ecdctr.examples import transforms
 from ecdctr.memory.columns import DOMAINS, input_names, inputs, never
 from ecdctr.memory.lookup import NEVER, Facts, KeyTable
-from ecdctr.serving.request import Recent
 from ecdctr.serving.rules import RequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.serving.request import Recent
 
 EPOCH = dt.date(1970, 1, 1)
 

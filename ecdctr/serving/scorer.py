@@ -8,11 +8,10 @@ scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates":
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError, first_line
 from ecdctr.examples import transforms
@@ -23,6 +22,9 @@ from ecdctr.serving.remembered import Remembered
 from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.tables import compact
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TOLERANCE = 1e-5
 

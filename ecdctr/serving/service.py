@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError
 from ecdctr.serving.metrics import Metrics
 from ecdctr.serving.rules import RequestError
-from ecdctr.serving.scorer import Scorer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.serving.scorer import Scorer
 
 SHADOW_LOG_EVERY = 1000
 

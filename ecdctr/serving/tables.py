@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecdctr.serving.rules import Kind
+if TYPE_CHECKING:
+    from ecdctr.serving.rules import Kind
 
 Precision = Literal["float32", "float16", "int8"]
 Rows = Callable[[NDArray[np.int64]], list[NDArray[np.float32]]]  # rows [n] → parts, [n, w] each

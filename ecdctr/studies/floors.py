@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from ecdctr.config import Config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.evaluation.expected import expected_metrics, expected_users
@@ -29,6 +27,11 @@ from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.memory.columns import DOMAINS, input_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Config
 
 FLOORS = ("item_rate", "counts", "gbm")
 ROUNDS = 300  # of boosting; everything else as scikit-learn has it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,10 @@ import yaml
 
 from ecdctr.config import Config, Level, load_config, merged
 from ecdctr.files import durable
-from ecdctr.levels.request import Reporter
 from ecdctr.studies.ablation.study import Record, Study, of_row, run_study
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Reporter
 
 Settings = dict[str, Any]
 

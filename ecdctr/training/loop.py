@@ -9,22 +9,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross_entropy
 
-from ecdctr.config import Training
 from ecdctr.errors import TrainingError
 from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
-from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.process import keep_freed_memory
 from ecdctr.training.progress import Position, Progress
 from ecdctr.training.sharded import across_processes, onto_one_process
 from ecdctr.training.workers import ALONE, Workers, shards_of
+
+if TYPE_CHECKING:
+    from ecdctr.config import Training
+    from ecdctr.examples.vocabulary import Vocabulary
 
 CHECK_EVERY = 20
 
@@ -207,7 +209,7 @@ def _compiled(whole: nn.Module) -> nn.Module:
     for module in whole.modules():
         if isinstance(module, FieldEmbeddings):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]  # of this one
-    return cast(nn.Module, torch.compile(whole, dynamic=False))
+    return cast("nn.Module", torch.compile(whole, dynamic=False))
 
 
 def _together(

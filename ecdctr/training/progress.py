@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from ecdctr.files import durable
-from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.workers import ALONE, Workers
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ecdctr.training.optimizers import Optimizers
 
 TABLE = "embeddings.table.weight"
 SHARE_OF_TIME = 20  # saving takes at most a twentieth of the time, however large the tables

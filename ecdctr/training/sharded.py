@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
 
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows, tables_of
-from ecdctr.training.workers import Workers
+
+if TYPE_CHECKING:
+    from ecdctr.training.workers import Workers
 
 
 class ShardedEmbeddings(FieldEmbeddings):

@@ -16,15 +16,17 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from ecdctr.config import Level, Training
 from ecdctr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ecdctr.config import Level, Training
 
 PATIENCE = dt.timedelta(minutes=1)  # of one look at whether the first process has done its part
 

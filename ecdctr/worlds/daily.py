@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Domain, Simulation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SLOTS = 4
 CATEGORIES = 24

@@ -8,11 +8,10 @@ A day's draws depend on (seed, day) and the day's visits alone.
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ecdctr.config import DOMAINS, Domain, Visits
 from ecdctr.worlds.draws import normal
@@ -21,6 +20,9 @@ from ecdctr.worlds.interests import Interests
 from ecdctr.worlds.items import Items
 from ecdctr.worlds.ranker import Ranker
 from ecdctr.worlds.visits import Arrivals, DayVisits, time_of_day
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIZE = 300  # what is drawn
 LAST_SLOT = 7  # positions below it are one value of the feature

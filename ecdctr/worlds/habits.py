@@ -8,12 +8,17 @@ is an item of natural content.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Domain, Visits
+import numpy as np
+
 from ecdctr.worlds.draws import uniform
 from ecdctr.worlds.items import CATEGORIES, Items
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Domain, Visits
 
 HABIT, SHARED, OWN, KIND = range(200, 204)  # what is drawn
 KINDS = 2

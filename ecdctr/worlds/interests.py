@@ -12,11 +12,16 @@ the k-th renewal, towards a direction that was never there. Ads see rho x + sqrt
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Domain, Visits
+import numpy as np
+
 from ecdctr.worlds.draws import normal, uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Domain, Visits
 
 CITIES = 50
 PERIOD, OFFSET, DIRECTION = range(100, 103)  # what is drawn

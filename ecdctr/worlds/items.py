@@ -6,13 +6,16 @@ content, with the same id and factors in both domains.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecdctr.config import Domain, Visits
 from ecdctr.worlds.draws import Weighted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Domain, Visits
 
 CATEGORIES = 24
 TAGS = 60

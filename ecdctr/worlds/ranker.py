@@ -6,13 +6,17 @@ candidates that always win. Within a visit the better ones stand higher.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Domain, Visits
-from ecdctr.worlds.habits import Habits
-from ecdctr.worlds.interests import Interests
-from ecdctr.worlds.items import Items
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Domain, Visits
+    from ecdctr.worlds.habits import Habits
+    from ecdctr.worlds.interests import Interests
+    from ecdctr.worlds.items import Items
 
 
 class Ranker:

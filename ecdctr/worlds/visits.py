@@ -8,13 +8,16 @@ once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ecdctr.config import Visits
 from ecdctr.worlds.draws import normal, uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Visits
 
 RATE, FIRST, PHASE, GAP, LEAVES, RETURNS, AWAY, ARRIVES = range(8)  # what is drawn
 SHORTEST = 1 / 24  # days between visits: sessions of less are one (Halfaker et al. 2015)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ecdctr.config import Snapshots
+from typing import TYPE_CHECKING
+
 from ecdctr.models.aggregations.aggregation import Aggregation
 from ecdctr.models.aggregations.concat import Concat
 from ecdctr.models.aggregations.gated import Gated
@@ -11,6 +12,9 @@ from ecdctr.models.aggregations.newest import Newest
 from ecdctr.models.aggregations.self_attention import SelfAttention
 from ecdctr.models.aggregations.time_attention import TimeAttention
 from ecdctr.models.aggregations.time_decayed import TimeDecayed
+
+if TYPE_CHECKING:
+    from ecdctr.config import Snapshots
 
 __all__ = ["Aggregation", "build_aggregation"]
 

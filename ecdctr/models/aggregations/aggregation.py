@@ -6,11 +6,13 @@ Snapshots that lack the entity have no say.
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ecdctr.config import Snapshots
+if TYPE_CHECKING:
+    from ecdctr.config import Snapshots
 
 
 class Aggregation(nn.Module):

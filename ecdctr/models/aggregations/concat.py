@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Snapshots
 from ecdctr.models.aggregations.aggregation import Aggregation
+
+if TYPE_CHECKING:
+    import torch
+
+    from ecdctr.config import Snapshots
 
 
 class Concat(Aggregation):

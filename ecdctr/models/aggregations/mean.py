@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ecdctr.models.aggregations.aggregation import Aggregation, weighted_mean
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Mean(Aggregation):

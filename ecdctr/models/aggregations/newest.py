@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from ecdctr.models.aggregations.aggregation import Aggregation
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Newest(Aggregation):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from ecdctr.config import Snapshots
 from ecdctr.models.aggregations.aggregation import Aggregation, weighted_mean
+
+if TYPE_CHECKING:
+    from ecdctr.config import Snapshots
 
 
 class TimeDecayed(Aggregation):

@@ -5,9 +5,8 @@ Each backbone is one small file that names its paper.
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from ecdctr.config import Network
 from ecdctr.models.backbones.dcnv2 import DcnV2
 from ecdctr.models.backbones.deepfm import DeepFm
 from ecdctr.models.backbones.features import Features, Shape
@@ -16,6 +15,11 @@ from ecdctr.models.backbones.mlp import Mlp
 from ecdctr.models.backbones.mmoe import Mmoe
 from ecdctr.models.backbones.ple import Ple
 from ecdctr.models.backbones.star import Star
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ecdctr.config import Network
 
 __all__ = ["Features", "Shape", "build_backbone"]
 

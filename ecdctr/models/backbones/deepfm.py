@@ -6,12 +6,15 @@ A linear term, pairwise products of all fields, and an MLP.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ecdctr.models.backbones.features import Features, Shape
 from ecdctr.models.backbones.mlp import Mlp
+
+if TYPE_CHECKING:
+    from ecdctr.models.backbones.features import Features, Shape
 
 
 class DeepFm(nn.Module):

@@ -36,7 +36,7 @@ class Ple(nn.Module):
         shared = [expert(flat) for expert in self.shared]
         logits = []
         for own, gate, head in zip(
-            cast(list[nn.ModuleList], self.own), self.gates, self.heads, strict=True
+            cast("list[nn.ModuleList]", self.own), self.gates, self.heads, strict=True
         ):
             outputs = torch.stack([*shared, *(expert(flat) for expert in own)], dim=1)
             weights = torch.softmax(gate(flat), dim=1)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.evaluation.compare import compare, holm
@@ -17,6 +16,8 @@ from ecdctr.studies.ablation.power import drawn, power_section
 from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ecdctr.studies.ablation.speed import Speed
 
 COHORTS = ("all", "new_users", "new_items", "low_activity")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 import yaml
@@ -24,8 +24,10 @@ from ecdctr.config.terms import FULL
 from ecdctr.errors import EcdctrError
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
-from ecdctr.levels.request import Reporter
-from ecdctr.studies.ablation.study import Study
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Reporter
+    from ecdctr.studies.ablation.study import Study
 
 PREPARED_DAYS = 4
 

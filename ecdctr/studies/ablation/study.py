@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,8 +42,10 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.floors import FLOORS, floors, require_boosting
-from ecdctr.worlds.named import NamedWorld
 from ecdctr.worlds.simulate import simulate
+
+if TYPE_CHECKING:
+    from ecdctr.worlds.named import NamedWorld
 
 DAY = dt.timedelta(days=1)
 WEEK = dt.timedelta(days=7)

@@ -6,24 +6,27 @@ The rows of a forgetting matrix, reading each day once and scoring all days at o
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
-from ecdctr.config import Config
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.metrics import user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.levels.restore import load_network
-from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Config
+    from ecdctr.store.manifest import Ref
+    from ecdctr.store.store import Store
 
 
 class HeldOut(NamedTuple):

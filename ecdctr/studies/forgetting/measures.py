@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ecdctr.errors import EcdctrError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SAMPLES = 500
 Array = NDArray[np.float64]

@@ -10,14 +10,13 @@ import csv
 import datetime as dt
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ecdctr.files import durable
 from ecdctr.report.figures import GREY, grey, new_figure, save_png
 from ecdctr.report.templates import environment
-from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.measures import (
     MEASURES,
     Matrix,
@@ -30,6 +29,9 @@ from ecdctr.studies.forgetting.measures import (
     recency_curve,
     recommend,
 )
+
+if TYPE_CHECKING:
+    from ecdctr.store.store import Store
 
 CURVE_DAYS = 4  # with fewer there is no curve: each age of a day but the first is that of one day
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from ecdctr.errors import EcdctrError
-from ecdctr.levels.request import Reporter
-from ecdctr.store.store import Store
 from ecdctr.studies.ablation.study import Study, run_study
-from ecdctr.studies.forgetting.basis import RowBasis
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
 from ecdctr.studies.forgetting.measures import Matrix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ecdctr.levels.request import Reporter
+    from ecdctr.store.store import Store
+    from ecdctr.studies.forgetting.basis import RowBasis
 
 NAMED = 3  # missing rows in a message
 

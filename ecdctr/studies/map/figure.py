@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecdctr.report.figures import GREY, grey, new_figure
-from ecdctr.studies.map.grid import Plane
 from ecdctr.studies.map.measure import WORTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ecdctr.studies.map.grid import Plane
 
 LIMIT = 0.05  # of the colours
 Result = dict[str, Any]

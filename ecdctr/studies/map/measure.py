@@ -13,16 +13,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecdctr.config import digest
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
-from ecdctr.levels.request import Reporter
 from ecdctr.studies.ablation.page import per_seed
 from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.study import Study, run_study
-from ecdctr.worlds.named import NamedWorld
+
+if TYPE_CHECKING:
+    from ecdctr.levels.request import Reporter
+    from ecdctr.worlds.named import NamedWorld
 
 ROWS = ("ads_only", "no_tpm", "memory", "vectors", "full", "paper")
 # What each part is worth: the row with it, the row without; `floor` is the best of the floors.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
-from ecdctr.studies.map.grid import Plane
 from ecdctr.studies.map.measure import WORTH
+
+if TYPE_CHECKING:
+    from ecdctr.studies.map.grid import Plane
 
 Result = dict[str, Any]
 COORDINATES = (

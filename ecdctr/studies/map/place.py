@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ecdctr.impressions.statistics import Statistics
 from ecdctr.report.rows import NAMES
+
+if TYPE_CHECKING:
+    from ecdctr.impressions.statistics import Statistics
 
 CELLS = Path(__file__).parent / "cells.json"
 FAR = 1.5
