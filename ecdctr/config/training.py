@@ -193,6 +193,13 @@ class Actr(Training):
             "instead of weights"
         ),
     )
+    ads_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the ads that is trained on, drawn by user and time, so that what is "
+        "shown together is drawn together: how sparse may ads be?",
+    )
     hold_out_every: int = Field(
         0,
         ge=0,

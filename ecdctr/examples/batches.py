@@ -6,6 +6,7 @@ Read in chunks, mapped to rows, shuffled inside a chunk, one chunk ahead.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -52,9 +53,9 @@ WHOLE = Shard()
 class Part(NamedTuple):
     """One day's examples of a domain, or some of them.
 
-    `share` draws at random. With `hold_out_every` n, each n-th row of the file is held out: the
-    others are read, or with `held_out` only those. `snapshots` is the number of the set of TPM
-    snapshots that its rows are given.
+    `share` draws at random, `moments` by user and time, always the same ones. With `hold_out_every`
+    n, each n-th row of the file is held out: the others are read, or with `held_out` only those.
+    `snapshots` is the number of the set of TPM snapshots that its rows are given.
     """
 
     path: Path
@@ -63,11 +64,12 @@ class Part(NamedTuple):
     hold_out_every: int = 0
     held_out: bool = False
     snapshots: int = 0
+    moments: float = 1.0
 
     @property
     def rows(self) -> int:
         """Rows that are read, about."""
-        total = pq.read_metadata(self.path).num_rows * self.share
+        total = pq.read_metadata(self.path).num_rows * self.share * self.moments
         held_out = total / self.hold_out_every if self.hold_out_every else 0
         return round(held_out if self.held_out else total - held_out)
 
@@ -227,14 +229,18 @@ def read_chunks(
         draw = np.random.default_rng(
             [seed, position, shard.number] if shard.number else [seed, position]
         )
-        for start, batch in _read_rows(part.path, columns, chunk_rows, shard):
+        names = [*columns, "ts"] if columns and part.moments < 1 else columns
+        for start, batch in _read_rows(part.path, names, chunk_rows, shard):
             keep = np.ones(batch.num_rows, dtype=bool)
             if part.hold_out_every:
                 index = np.arange(start, start + batch.num_rows)
                 keep = (index % part.hold_out_every == 0) == part.held_out
             if part.share < 1:
                 keep &= draw.random(batch.num_rows) < part.share
+            if part.moments < 1:
+                keep &= drawn_moments(batch, part.moments)
             kept = batch if keep.all() else batch.filter(pa.array(keep))
+            kept = kept.select(columns) if columns else kept
             added = zip((DOMAINS.index(part.domain), part.snapshots), OF_PART.values(), strict=True)
             same = [pa.repeat(pa.scalar(value, kind), kept.num_rows) for value, kind in added]
             arrays = [*kept.columns, *same]
@@ -246,6 +252,17 @@ def read_chunks(
                 waiting, rows = [], 0
     if rows:
         yield _joined(waiting)
+
+
+def drawn_moments(rows: pa.RecordBatch | pa.Table, share: float) -> NDArray[np.bool_]:
+    """Say which rows stay where a share of the moments of users is drawn, always the same ones.
+
+    `rows` have the columns user_id and ts.
+    """
+    times = rows.column("ts").cast(pa.int64()).to_pylist()
+    users = rows.column("user_id").to_pylist()
+    keys = (f"{user}/{time}".encode() for user, time in zip(users, times, strict=True))
+    return np.fromiter(map(zlib.crc32, keys), np.float64, len(users)) < share * 2**32
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.Table:

@@ -116,7 +116,8 @@ def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[
         for i, day in enumerate(prepared):
             number = snapshots.of_day.get(day.date, 0)
             every = config.actr.hold_out_every
-            ads = Part(day.path, domain, hold_out_every=every, snapshots=number)
+            moments = config.actr.ads_share
+            ads = Part(day.path, domain, hold_out_every=every, snapshots=number, moments=moments)
             part = ads if domain == "ads" else Part(day.path, domain, share, snapshots=number)
             placed.append(((i + 0.5) / len(prepared), part))
     return [part for _, part in sorted(placed, key=lambda item: item[0])]

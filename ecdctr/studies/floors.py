@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.evaluation.expected import expected_metrics, expected_users
+from ecdctr.examples.batches import drawn_moments
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
@@ -65,6 +66,7 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
     config = config.model_copy(update={"memory": memory})
     names = _inputs(config)
     past = _read(config, window(date, config.actr.window_days), names)
+    past = past.filter(pa.array(drawn_moments(past, config.actr.ads_share)))
     day = _read(config, [date + dt.timedelta(days=1)], names)
     held_out = prepare_held_out(config, date + dt.timedelta(days=1))
     apart = _columns([held_out], names) if held_out else day.slice(0, 0)
@@ -110,7 +112,8 @@ def _read(config: Config, dates: list[dt.date], names: list[str]) -> pa.Table:
 
 
 def _columns(days: list[Prepared], names: list[str]) -> pa.Table:
-    columns = ["user_id", "item_id", "click", "user_seen", "item_seen", "oracle_ctr", *names]
+    known = ["user_id", "item_id", "ts", "click", "user_seen", "item_seen", "oracle_ctr"]
+    columns = [*known, *names]
     tables = [pq.read_table(day.path, columns=columns, partitioning=None) for day in days]
     return pa.concat_tables(tables, promote_options="permissive")
 

@@ -18,6 +18,7 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.parents import load_snapshots
+from ecdctr.levels.reading import training_parts
 from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.levels.restore import load_network
 from ecdctr.levels.tpm import train_tpm
@@ -282,3 +283,31 @@ def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
 def test_options_that_cannot_hold_are_refused_at_load(config, sections, message):
     with pytest.raises(ValueError, match=message):
         changed(config, **sections)
+
+
+def test_a_share_of_the_ads_draws_users_and_times_whole_and_always_the_same(config):
+    (day,) = prepare(config, "ads", [DATE])
+    whole = next(read_chunks([Part(day.path, "ads")], None, 10_000))
+    columns = ["user_id", "item_id"]
+    drawn = [
+        next(read_chunks([Part(day.path, "ads", moments=0.5)], None, 10_000, seed=seed))
+        for seed in (1, 2)
+    ]
+    assert drawn[0].equals(drawn[1])
+    assert 0.3 < drawn[0].num_rows / whole.num_rows < 0.7
+    few = next(read_chunks([Part(day.path, "ads", moments=0.5)], columns, 10_000))
+    assert few.select(columns).equals(drawn[0].select(columns))
+    assert "ts" not in few.column_names
+    kept = set(zip(drawn[0]["user_id"].to_pylist(), drawn[0]["ts"].to_pylist(), strict=True))
+    left = [
+        key
+        for key in zip(whole["user_id"].to_pylist(), whole["ts"].to_pylist(), strict=True)
+        if key in kept
+    ]
+    assert len(left) == drawn[0].num_rows, "what is shown together is drawn together"
+    (part,) = training_parts(
+        changed(config, actr={"ads_share": 0.5}),
+        {("ads", DATE): day},
+        SnapshotSets(),
+    )
+    assert part.moments == 0.5

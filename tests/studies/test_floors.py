@@ -165,3 +165,15 @@ def test_the_detectable_difference_is_found_four_times_in_five():
     detectable = found(0.0).detectable
     power = np.mean([found(detectable).low > 0 for _ in range(100)])
     assert 0.65 < power < 0.95
+
+
+def test_boosting_is_trained_on_the_share_of_ads_that_the_ads_model_is(config: Config):
+    whole, some = (
+        {
+            floor.name: floor.metrics["all"]
+            for floor in floors(changed(config, "actr", ads_share=share), DATE)
+        }
+        for share in (1.0, 0.4)
+    )
+    assert some["gbm"] != whole["gbm"]
+    assert (some["item_rate"], some["counts"]) == (whole["item_rate"], whole["counts"])
