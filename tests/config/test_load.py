@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ecdctr.config import Config, load_config
-from ecdctr.config.terms import RESERVED_COLUMNS
+from ecdctr.config.terms import CONTRACT_COLUMNS, RESERVED_COLUMNS
 from ecdctr.errors import ConfigError
 from ecdctr.examples.prepare import prepare
+from ecdctr.impressions.schema import columns_of
 from tests.conftest import DATE, REPOSITORY
 
 TINY = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
@@ -146,6 +147,10 @@ def test_a_feature_named_like_a_column_of_ours_is_refused(tmp_path, name):
 def test_every_column_that_preparation_adds_is_reserved(config):
     columns = pq.read_schema(prepare(config, "ads", [DATE])[0].path).names
     assert {*columns} - {feature.name for feature in config.features} <= RESERVED_COLUMNS
+
+
+def test_every_column_of_the_contract_is_reserved():
+    assert {column.name for column in columns_of(())} == CONTRACT_COLUMNS
 
 
 def test_a_second_seed_on_the_command_line_is_checked_too():
