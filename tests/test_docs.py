@@ -145,7 +145,7 @@ def test_the_readmes_service_answers(followed):
     ("command", "smaller"),
     [
         ("./run ecdctr ablation", ["--seeds", "1", "--eval-days", "1", "--chain-days", "1"]),
-        ("./run ecdctr forgetting", ["--days", "3"]),
+        ("./run ecdctr forgetting", ["--seeds", "1", "--days", "3"]),
     ],
 )
 def test_the_readmes_studies_run_on_a_small_world(tmp_path, command, smaller):
