@@ -30,13 +30,13 @@ def block(language: str) -> str:
 
     The mapping of another log has its own test (test_readers.py).
     """
-    found = [
+    blocks = [
         text
         for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
         if not text.startswith("log:")
     ]
-    assert len(found) == 1, language
-    return found[0]
+    assert len(blocks) == 1, language
+    return blocks[0]
 
 
 def write_own_log(root, days: int = 20) -> None:
@@ -159,10 +159,10 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, command, smaller):
 
 def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows():
     script = (REPOSITORY / "run").read_text()
-    known = set(re.findall(r"^    ([a-z]+)\) install", script, re.MULTILINE))
+    commands = set(re.findall(r"^    ([a-z]+)\) install", script, re.MULTILINE))
     typed_ones = {line.split()[1] for line in readme_commands() if line.startswith("./run")}
     assert len(typed_ones) > 5
-    assert typed_ones <= known
+    assert typed_ones <= commands
     for line in readme_commands():
         if re.match(r"\./run ecdctr (schema|--help)", line):
             typed(REPOSITORY, line, cwd=REPOSITORY)

@@ -50,15 +50,15 @@ def doctor(world: Path, tmp_path: Path, store: Path, **environment: str) -> dict
         text=True,
         check=False,
     )
-    found: dict[str, str] = {"code": str(done.returncode)}
+    said: dict[str, str] = {"code": str(done.returncode)}
     for line in done.stdout.splitlines():
         kind, _, text = line.partition(" ")
-        found[kind] = found.get(kind, "") + text.strip() + "\n"
-    return found
+        said[kind] = said.get(kind, "") + text.strip() + "\n"
+    return said
 
 
 def test_a_machine_that_is_ready(world, tmp_path):
-    found = doctor(
+    said = doctor(
         world,
         tmp_path,
         tmp_path / "store",
@@ -67,34 +67,32 @@ def test_a_machine_that_is_ready(world, tmp_path):
         AIRFLOW__CORE__DAGS_FOLDER=str(REPOSITORY / "dags"),
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg2://u@h/d",
     )
-    assert "mend" not in found, found["mend"]
-    assert found["code"] == "0"
-    assert "natural: 24 days, 2026-01-01 to 2026-01-24" in found["ok"]
+    assert "mend" not in said, said["mend"]
+    assert said["code"] == "0"
+    assert "natural: 24 days, 2026-01-01 to 2026-01-24" in said["ok"]
 
 
 def test_what_is_missing_is_named_with_the_mend(world, tmp_path):
-    (tmp_path / "file").write_text("")
-    found = doctor(
+    said = doctor(
         world,
         tmp_path,
-        tmp_path / "file",
+        tmp_path / "store",
         AIRFLOW__API__PORT="8090",
         AIRFLOW__API__HOST="0.0.0.0",  # noqa: S104  # what doctor must warn of
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
     )
-    assert found["code"] == "1"
+    assert said["code"] == "1"
     for words in (
-        "choose a folder that can be written",
         "everybody is admin, on 0.0.0.0; bind to loopback",
         "set it to http://HOST:8090/execution/",
     ):
-        assert words in found["mend"]
+        assert words in said["mend"]
     for words in ("ECDCTR_CONFIG is not set", "no ecdctr DAGs in", "use PostgreSQL for a team"):
-        assert words in found["note"]
+        assert words in said["note"]
 
 
 def test_a_fresh_clone_is_healthy(tmp_path):
     """No data, no Airflow of its own yet: to be set up, not to be mended."""
-    found = doctor(tmp_path / "no-world", tmp_path, tmp_path / "store")
-    assert found["code"] == "0", found.get("mend")
-    assert "natural: 0 days; deliver Parquet files" in found["note"]
+    said = doctor(tmp_path / "no-world", tmp_path, tmp_path / "store")
+    assert said["code"] == "0", said.get("mend")
+    assert "natural: 0 days; deliver Parquet files" in said["note"]

@@ -79,9 +79,9 @@ def test_every_package_that_is_imported_is_declared():
                 else []
             )
             for module in {name.split(".")[0] for name in modules}:
-                known = module in sys.stdlib_module_names | {"ecdctr", *NOT_FROM_PYPI_BY_NAME}
+                elsewhere = module in sys.stdlib_module_names | {"ecdctr", *NOT_FROM_PYPI_BY_NAME}
                 homes = {canonicalize_name(home) for home in DISTRIBUTIONS.get(module, [])}
-                if not known and homes and not homes & declared:
+                if not elsewhere and homes and not homes & declared:
                     missing[module] = str(path)
     assert not missing
 

@@ -192,12 +192,12 @@ def test_crafted_impressions_are_a_violation_or_valid(config, tmp_path):
     spoilt = config.model_copy(update={"data": config.data.model_copy(update={"root": tmp_path})})
     path = LocalImpressions(tmp_path).files("ads", DATE)[0]
     content, rng = path.read_bytes(), random.Random(3)
-    found = 0
+    violated = 0
     for _ in range(80):
         path.write_bytes(mutated(content, rng))
         with contract.connect(spoilt) as connection:
-            found += bool(validate_day(connection, spoilt, "ads", DATE).violations)
-    assert found > 40
+            violated += bool(validate_day(connection, spoilt, "ads", DATE).violations)
+    assert violated > 40
 
 
 def sources() -> list[Path]:

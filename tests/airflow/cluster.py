@@ -277,17 +277,17 @@ class Cluster:
         return JSONResponse({"kind": "Status", "status": "Success"})
 
     async def list(self, request: Request) -> Response:
-        wanted = dict(
+        labels = dict(
             part.split("=", 1) for part in _selector(request) if "=" in part and "!=" not in part
         )
         phases = request.query_params.get("fieldSelector", "").split(",")
-        found = [
+        pods = [
             pod.document()
             for pod in self.pods.values()
-            if wanted.items() <= pod.spec["metadata"].get("labels", {}).items()
+            if labels.items() <= pod.spec["metadata"].get("labels", {}).items()
             and f"status.phase!={pod.status()['phase']}" not in phases
         ]
-        return JSONResponse({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
+        return JSONResponse({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
 
     async def read(self, request: Request) -> Response:
         pod = self.pods.get(request.path_params["name"])

@@ -305,11 +305,11 @@ def test_what_the_day_before_means_for_a_chain(
 def test_only_a_run_of_the_own_experiment_is_the_one_of_the_day_before(before, expected):
     logical = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
     then = logical - dt.timedelta(days=1)
-    found = None if before is None else SimpleNamespace(logical_date=then, conf=before)
+    previous = None if before is None else SimpleNamespace(logical_date=then, conf=before)
     context = {
         "dag_run": SimpleNamespace(logical_date=logical, run_id="backfill__x"),
         "params": {"data_date": None},
-        "ti": SimpleNamespace(get_previous_dagrun=lambda: found),
+        "ti": SimpleNamespace(get_previous_dagrun=lambda: previous),
     }
     named = _run_before(context, str(DATE), str(DATE - dt.timedelta(days=1)), "mine")
     assert named == (then.isoformat() if expected else "")

@@ -150,10 +150,10 @@ def ui(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(120_000)  # a busy machine must not fail a test
-        found = Ui(airflow, page)
+        opened = Ui(airflow, page)
         for level in ("tpm", "cpm", "actr"):
-            found.trigger(f"ecdctr_{level}", data_date=str(DAY))
-        yield found
+            opened.trigger(f"ecdctr_{level}", data_date=str(DAY))
+        yield opened
         browser.close()
 
 

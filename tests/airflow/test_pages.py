@@ -238,8 +238,13 @@ def test_a_version_shows_its_newest_verdict_and_how_many_users_are_behind_a_gauc
     content["metrics"]["new_users"] = {"gauc": 1.0, "gauc_users": 2.0}
     path.write_text(json.dumps(content))
     for examples, reason in (("abc", f"small {NASTY}"), ("of another delivery", "unseen")):
-        found = {"date": str(date), "outcome": "not judged yet", "passed": False, "reason": reason}
-        store.add_verdict(ref, found | {"examples": {str(date): examples}})
+        verdict = {
+            "date": str(date),
+            "outcome": "not judged yet",
+            "passed": False,
+            "reason": reason,
+        }
+        store.add_verdict(ref, verdict | {"examples": {str(date): examples}})
     page = client.get(f"/version/{ref}").text
     assert "not judged yet</span>, small" in page
     assert "unseen" not in page
@@ -261,8 +266,8 @@ def test_a_study_shows_its_advice_figures_and_what_failed_escaped(client, chain,
         ("heat.png", "image/png"),
         ("matrix.csv", "text/csv"),
     ):
-        found = client.get(f"/study/{study}/{name}")
-        assert found.headers["content-type"].startswith(kind)
+        answer = client.get(f"/study/{study}/{name}")
+        assert answer.headers["content-type"].startswith(kind)
     assert len(client.get(f"/study/{study}/matrix.csv").text.splitlines()) == 1 + 9
     whole = client.get(f"/study/{study}/study.html")
     assert NASTY not in whole.text

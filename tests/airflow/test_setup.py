@@ -115,7 +115,7 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
         return text.replace("/ecdctr/config.yaml", str(config)).replace("/ecdctr/", f"{tmp_path}/")
 
     def environment(service: str) -> dict[str, str]:
-        own = {
+        of_service = {
             name: local(value)
             for name, value in COMPOSE["services"][service]["environment"].items()
         }
@@ -132,7 +132,7 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(ports["worker"]),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        return os.environ | image | own | only_here
+        return os.environ | image | of_service | only_here
 
     def start(service: str) -> subprocess.Popen:
         log = (tmp_path / f"{service}.log").open("w")

@@ -97,8 +97,8 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
     bucket("prepare", *day)
     for level in ("tpm", "cpm", "actr"):
         bucket("train", level, *day)
-    found = json.loads(bucket("evaluate", *following))
-    assert 0 < found["metrics"]["all"]["gauc"] < 1
+    evaluated = json.loads(bucket("evaluate", *following))
+    assert 0 < evaluated["metrics"]["all"]["gauc"] < 1
     assert json.loads(bucket("gate", "--version", VERSION, *following))["promoted"] is True
     bucket("report", "--out", str(tmp_path / "report.html"), "--experiments", "production")
     bucket("export", "--out", str(tmp_path / "bundle"))

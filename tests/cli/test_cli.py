@@ -36,9 +36,9 @@ def options(world: Path, tmp_path: Path) -> list[str]:
 
 def test_a_day_from_the_command_line(options, tmp_path):
     prepared = ecdctr(*options, "--json", "prepare", "--date", str(DATE), "--validate")
-    found = json.loads(prepared.stdout)
-    assert found["violations"] == 0
-    assert found["impressions"] > found["days"] > 1
+    said = json.loads(prepared.stdout)
+    assert said["violations"] == 0
+    assert said["impressions"] > said["days"] > 1
     for level in ("tpm", "cpm", "actr"):
         done = ecdctr(*options, "--json", "train", level, "--date", str(DATE))
         assert done.returncode == 0, done.stderr
@@ -46,9 +46,9 @@ def test_a_day_from_the_command_line(options, tmp_path):
     again = json.loads(ecdctr(*options, "--json", "train", "actr", "--date", str(DATE)).stdout)
     assert again["reused"] is True
     evaluate = ("--json", "evaluate", "--date", "2026-01-19")
-    found = json.loads(ecdctr(*options, *evaluate, "--gate").stdout)
-    assert found["promoted"] is True
-    assert 0 < found["metrics"]["all"]["gauc"] < found["metrics"]["oracle"]["gauc"]
+    said = json.loads(ecdctr(*options, *evaluate, "--gate").stdout)
+    assert said["promoted"] is True
+    assert 0 < said["metrics"]["all"]["gauc"] < said["metrics"]["oracle"]["gauc"]
     version = f"production/actr/{DATE}/v0001"
     gate = json.loads(
         ecdctr(*options, "--json", "gate", "--version", version, "--date", "2026-01-19").stdout

@@ -27,10 +27,10 @@ def test_expected_auc_is_the_mean_over_pairs_of_impressions(seed):
     users = rng.integers(0, 6, 60)
     chances = rng.uniform(0.02, 0.6, 60)
     scores = np.round(rng.uniform(size=60), 1)  # with ties
-    found = expected_user_auc(users, chances, scores)
-    wanted = [by_pairs(chances[users == u], scores[users == u]) for u in found.users]
-    assert found.auc == pytest.approx(wanted)
-    assert list(found.impressions) == [int((users == u).sum()) for u in found.users]
+    computed = expected_user_auc(users, chances, scores)
+    pairwise = [by_pairs(chances[users == u], scores[users == u]) for u in computed.users]
+    assert computed.auc == pytest.approx(pairwise)
+    assert list(computed.impressions) == [int((users == u).sum()) for u in computed.users]
 
 
 def test_known_clicks_give_the_drawn_auc_and_constant_scores_one_half():
@@ -41,8 +41,8 @@ def test_known_clicks_give_the_drawn_auc_and_constant_scores_one_half():
 
 
 def test_users_with_one_impression_judge_nothing():
-    found = expected_user_auc(np.array([0, 1, 1]), np.full(3, 0.3), np.array([0.1, 0.2, 0.3]))
-    assert list(found.users) == [1]
+    computed = expected_user_auc(np.array([0, 1, 1]), np.full(3, 0.3), np.array([0.1, 0.2, 0.3]))
+    assert list(computed.users) == [1]
     empty = np.array([], dtype=np.int64)
     assert len(expected_user_auc(empty, empty.astype(float), empty.astype(float)).users) == 0
 
@@ -60,7 +60,7 @@ def test_expected_log_loss_is_least_for_the_true_probabilities():
 
 def test_the_error_of_a_difference_is_that_of_repetitions():
     rng = np.random.default_rng(2)
-    found = []
+    pairs = []
     for _ in range(300):
         weights = rng.integers(5, 30, 200)
         first = rng.normal(0.61, 0.1, 200)
@@ -69,7 +69,7 @@ def test_the_error_of_a_difference_is_that_of_repetitions():
             {u: (first[u] * weights[u], int(weights[u])) for u in range(200)},
             {u: (second[u] * weights[u], int(weights[u])) for u in range(200)},
         )
-        found.append((one.difference, one.error))
-    differences, errors = np.array(found).T
+        pairs.append((one.difference, one.error))
+    differences, errors = np.array(pairs).T
     assert differences.mean() == pytest.approx(0.01, abs=0.003)
     assert errors.mean() == pytest.approx(differences.std(), rel=0.15)

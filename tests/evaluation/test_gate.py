@@ -529,11 +529,11 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
     changes, now = [0], gates.current
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
-        found = now(config, store, ref, date)
+        stored = now(config, store, ref, date)
         if ref == champion and not changes[0]:
             changes[0] = 1
-            return found._replace(content=found.content | {"examples": "f" * 64})
-        return found
+            return stored._replace(content=stored.content | {"examples": "f" * 64})
+        return stored
 
     monkeypatch.setattr(gates, "current", read)
     assert gate(config, store, other, NEXT).passed

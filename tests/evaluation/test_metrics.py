@@ -33,8 +33,8 @@ def brute_gauc(users, labels, scores):
 def test_gauc_equals_brute_force_with_ties(rows):
     users, labels, scores = (np.array(column) for column in zip(*rows, strict=True))
     expected = brute_gauc(users.tolist(), labels.tolist(), scores.tolist())
-    found = gauc(users, labels.astype(np.float32), scores.astype(np.float32))
-    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    computed = gauc(users, labels.astype(np.float32), scores.astype(np.float32))
+    assert computed == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_auc_and_log_loss_equal_scikit_learn():
@@ -48,16 +48,16 @@ def test_auc_and_log_loss_equal_scikit_learn():
 
 def test_a_model_that_knows_only_the_base_rate_has_normalized_entropy_and_calibration_one():
     labels = np.array([1, 0, 0, 0], np.float32)
-    found = all_metrics(np.zeros(4, np.int64), labels, np.full(4, 0.25, np.float32))
-    assert found["normalized_entropy"] == pytest.approx(1.0)
-    assert found["calibration"] == pytest.approx(1.0)
+    metrics = all_metrics(np.zeros(4, np.int64), labels, np.full(4, 0.25, np.float32))
+    assert metrics["normalized_entropy"] == pytest.approx(1.0)
+    assert metrics["calibration"] == pytest.approx(1.0)
 
 
 def test_gauc_of_a_cohort_says_how_many_users_are_behind_it():
     users = np.array([1, 1, 2, 2, 3], np.int64)
     labels = np.array([1, 0, 1, 1, 0], np.float32)
-    found = all_metrics(users, labels, np.array([0.9, 0.1, 0.5, 0.5, 0.2], np.float32))
-    assert (found["gauc"], found["gauc_users"]) == (1.0, 1.0)
+    metrics = all_metrics(users, labels, np.array([0.9, 0.1, 0.5, 0.5, 0.2], np.float32))
+    assert (metrics["gauc"], metrics["gauc_users"]) == (1.0, 1.0)
     none = all_metrics(users[2:], labels[2:], np.full(3, 0.5, np.float32))
     assert "gauc" not in none
     assert none["gauc_users"] == 0.0

@@ -137,11 +137,11 @@ def test_bounds_equal_a_t_interval_where_all_users_weigh_the_same():
     rng = np.random.default_rng(7)
     for users in (30, 400):
         difference, ones = rng.normal(0.002, 0.1, users), np.ones(users)
-        found = noninferiority(Paired(difference, ones, ones, ones), 1, 1, 0.8, 4000).gauc
+        bound = noninferiority(Paired(difference, ones, ones, ones), 1, 1, 0.8, 4000).gauc
         low, high = stats.t.interval(
             0.9, users - 1, difference.mean(), difference.std(ddof=1) / math.sqrt(users)
         )
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.04 * (high - low))
+        assert (bound.low, bound.high) == pytest.approx((low, high), abs=0.04 * (high - low))
 
 
 def test_days_of_one_user_are_drawn_together():

@@ -116,9 +116,9 @@ def test_a_day_trains_or_validation_has_named_column_file_and_rows_and_quarantin
             assert len(trainable(strict)) == len(rows)
         if kept:
             data = paths | {"quarantine": True}
-            found = trainable(Config.model_validate({"data": data, "features": FEATURES}))
+            examples = trainable(Config.model_validate({"data": data, "features": FEATURES}))
             assert {
-                (row["user_id"], row["item_id"], row["ts"].second): row["click"] for row in found
+                (row["user_id"], row["item_id"], row["ts"].second): row["click"] for row in examples
             } == kept
             aside = list((Path(name) / "log" / "_quarantine").rglob("*.parquet"))
             assert sum(pq.read_metadata(path).num_rows for path in aside) == len(rows) - len(kept)

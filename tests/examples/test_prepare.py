@@ -180,9 +180,9 @@ def test_counts_are_as_of_the_day_before(config):
             users = pq.read_table(
                 open_impressions(config.data.root).files(domain, date)[0], partitioning=None
             )["user_id"].to_numpy()
-            found = int((users == example["user_id"]).sum())
-            seen += found
-            ads += found if domain == "ads" else 0
+            shown = int((users == example["user_id"]).sum())
+            seen += shown
+            ads += shown if domain == "ads" else 0
     assert example["user_seen"] == seen
     assert example["user_impressions"] == pytest.approx(np.log1p(ads), rel=1e-5)
 

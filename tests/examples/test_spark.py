@@ -79,8 +79,8 @@ def impressions(
 
 
 def on(engine: str, base: Data, folder: Path) -> Config:
-    own = {"engine": engine, "prepared": folder / engine}
-    return Config(data=base.model_copy(update=own), features=FEATURES)
+    places = {"engine": engine, "prepared": folder / engine}
+    return Config(data=base.model_copy(update=places), features=FEATURES)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -102,11 +102,11 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, seed):
         )
         assert [day.fingerprint for day in one] == [day.fingerprint for day in other]
         for first, second in zip(one, other, strict=True):
-            expected, found = (
+            expected, by_spark = (
                 pq.read_table(day.path, partitioning=None) for day in (first, second)
             )
-            assert found.schema == expected.schema
-            assert found.to_pylist() == expected.to_pylist()
+            assert by_spark.schema == expected.schema
+            assert by_spark.to_pylist() == expected.to_pylist()
             assert first.path.read_bytes() == second.path.read_bytes()
 
 
@@ -126,9 +126,11 @@ def test_spark_and_duckdb_remember_the_same(tmp_path, strings):
             made[engine] = prepare(config, domain, days)
         for one, other in zip(*made.values(), strict=True):
             assert one.fingerprint == other.fingerprint
-            expected, found = (pq.read_table(day.path, partitioning=None) for day in (one, other))
-            assert found.schema == expected.schema
-            assert found.to_pylist() == expected.to_pylist()
+            expected, by_spark = (
+                pq.read_table(day.path, partitioning=None) for day in (one, other)
+            )
+            assert by_spark.schema == expected.schema
+            assert by_spark.to_pylist() == expected.to_pylist()
             assert one.path.read_bytes() == other.path.read_bytes()
         assert any(n.startswith("memory_") for n in expected.column_names)
 

@@ -121,11 +121,11 @@ def test_examples_of_a_day_delivered_again_meanwhile_are_those_that_their_name_s
         there = changed(log.config, "data", prepared=tmp_path / f"during{number}")
         with monkeypatch.context() as patch:
             reached = before_look(patch, number, lambda: log.deliver(again))
-            found = prepare(there, "ads", [NEXT], what == "basic")
+            prepared = prepare(there, "ads", [NEXT], what == "basic")
         after = log.kept(tmp_path / f"after{number}")
         assert files(there.data.prepared).items() <= (before | after).items(), number
         if isinstance(there.data.root, Path):  # what was copied before is of one moment, too
-            assert found == prepare(there, "ads", [NEXT], what == "basic"), "the newest delivery"
+            assert prepared == prepare(there, "ads", [NEXT], what == "basic"), "the newest delivery"
         if not reached():
             break
     assert number == {"basic": 2, "examples": 4, "memory": 6}[what], "each look was tried"

@@ -182,9 +182,9 @@ def test_the_stability_index_is_zero_for_equal_shares_symmetric_and_never_negati
 
 def drawn(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Sample:
     """Return a day as its profile keeps it."""
-    found = rng.multinomial(rows, chance / chance.sum())
-    top = np.argsort(-found, kind="stable")[:TOP_VALUES]
-    return Sample({str(i): int(found[i]) for i in top if found[i]}, rows)
+    counts = rng.multinomial(rows, chance / chance.sum())
+    top = np.argsort(-counts, kind="stable")[:TOP_VALUES]
+    return Sample({str(i): int(counts[i]) for i in top if counts[i]}, rows)
 
 
 @pytest.mark.parametrize("rows", [300, 2_000, 10_000])
@@ -205,8 +205,8 @@ def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
     The i-th value has the same hash on every day.
     """
     of_value = np.random.default_rng(7).integers(0, HASHES - 1, len(chance), np.uint64).tolist()
-    found = rng.multinomial(rows, chance / chance.sum())
-    lowest = sorted((of_value[i], int(n)) for i, n in enumerate(found) if n)[:HASHED_VALUES]
+    counts = rng.multinomial(rows, chance / chance.sum())
+    lowest = sorted((of_value[i], int(n)) for i, n in enumerate(counts) if n)[:HASHED_VALUES]
     return Distinct.lowest(dict(lowest), rows, HASHED_VALUES)
 
 
@@ -214,13 +214,13 @@ def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
 @pytest.mark.parametrize(("values", "power"), [(3, 0), (20, 1), (5_000, 1), (5_000, 0)])
 def test_days_of_one_distribution_have_no_new_values(rows, values, power):
     """The plain share of values that seven days lack is 0.25 for 300 rows of 5,000 even values."""
-    chance, found = np.arange(1, values + 1.0) ** -power, []
+    chance, shares = np.arange(1, values + 1.0) ** -power, []
     for seed in range(50):
         rng = np.random.default_rng([seed, rows, values])
         past = Distinct.pooled(hashed(rng, rows, chance) for _ in range(7))
-        found.append(unseen_share(past, hashed(rng, rows, chance)))
-    assert max(found) < Quality().max_unseen_share
-    assert np.mean(found) < 0.05
+        shares.append(unseen_share(past, hashed(rng, rows, chance)))
+    assert max(shares) < Quality().max_unseen_share
+    assert np.mean(shares) < 0.05
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 1.0])

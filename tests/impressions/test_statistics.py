@@ -28,13 +28,13 @@ def statistics(folder: Path, *changes: str) -> Statistics:
 
 
 def test_visits_shares_and_click_rates_are_found_again(tmp_path: Path):
-    found = statistics(tmp_path, "visits_per_month=8", "ads_share=0.1", "leaving_per_month=0")
-    assert found.days == 45
-    assert found.visits_per_month == pytest.approx(8, rel=0.25)
-    assert found.per_visit == pytest.approx(16, rel=0.1)
-    assert found.ads_share == pytest.approx(0.1, rel=0.05)
-    assert found.natural_ctr == pytest.approx(0.2, rel=0.2)
-    assert 0.5 < found.gap_days < 4
+    measured = statistics(tmp_path, "visits_per_month=8", "ads_share=0.1", "leaving_per_month=0")
+    assert measured.days == 45
+    assert measured.visits_per_month == pytest.approx(8, rel=0.25)
+    assert measured.per_visit == pytest.approx(16, rel=0.1)
+    assert measured.ads_share == pytest.approx(0.1, rel=0.05)
+    assert measured.natural_ctr == pytest.approx(0.2, rel=0.2)
+    assert 0.5 < measured.gap_days < 4
 
 
 def test_repetition_and_correlation_show(tmp_path: Path):

@@ -152,18 +152,20 @@ def test_batch_norm_policies(config, trained, policy, mean, weight):
 
 def test_an_incremental_cpm_goes_on_from_its_own_version_with_the_days_since(config, trained):
     store, _ = trained
-    own = changed(config, "cpm", refresh="incremental", first_window_days=9)
-    first = train_cpm(Request(own, store, DATE, "chain", "chain")).manifest
+    incremental = changed(config, "cpm", refresh="incremental", first_window_days=9)
+    first = train_cpm(Request(incremental, store, DATE, "chain", "chain")).manifest
     assert "cpm" not in first.parents  # that of production is no part of the chain
     assert first.window_start == DATE - dt.timedelta(days=8)
-    second = train_cpm(Request(own, store, NEXT + dt.timedelta(days=1), "chain", "chain")).manifest
+    second = train_cpm(
+        Request(incremental, store, NEXT + dt.timedelta(days=1), "chain", "chain")
+    ).manifest
     assert second.parents["cpm"] == [str(first.ref)]
     assert (second.window_start, second.window_end) == (NEXT, NEXT + dt.timedelta(days=1))
     before, after = (
         checkpoint.load(store.path(one.ref)).vocabularies["item_id"] for one in (first, second)
     )
     assert after.values[: len(before.values)].equals(before.values)
-    actr = train_actr(Request(own, store, NEXT, "chain", "chain")).manifest
+    actr = train_actr(Request(incremental, store, NEXT, "chain", "chain")).manifest
     assert actr.parents["cpm"] == [str(first.ref)]
     assert store.verify() == []
 
@@ -225,9 +227,9 @@ def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_
 
 def test_an_incremental_cpm_starts_anew_when_told(config, trained):
     store, _ = trained
-    own = changed(config, "cpm", refresh="incremental")
-    train_cpm(Request(own, store, DATE, "anew", "anew"))
-    anew = train_cpm(Request(own, store, NEXT, "anew", "anew", restart=True)).manifest
+    incremental = changed(config, "cpm", refresh="incremental")
+    train_cpm(Request(incremental, store, DATE, "anew", "anew"))
+    anew = train_cpm(Request(incremental, store, NEXT, "anew", "anew", restart=True)).manifest
     whole = train_cpm(Request(config, store, NEXT, "whole-window", "whole-window")).manifest
     for name in ("dense.safetensors", "embeddings.safetensors"):
         first, second = (load_file(store.path(one.ref) / name) for one in (anew, whole))
@@ -239,11 +241,11 @@ def test_an_incremental_cpm_carries_the_moments_that_its_parent_saved(config, tr
     weights = {}
     for carry in (False, True):
         name = f"moments-{carry}".lower()
-        own = changed(
+        incremental = changed(
             config, "cpm", refresh="incremental", save_optimizer=True, carry_optimizer=carry
         )
         for date in (DATE, NEXT):
-            manifest = train_cpm(Request(own, store, date, name, name)).manifest
+            manifest = train_cpm(Request(incremental, store, date, name, name)).manifest
         weights[carry] = load_file(store.path(manifest.ref) / "dense.safetensors")[
             "backbone.out.weight"
         ]
@@ -315,23 +317,23 @@ def test_no_level_touches_a_file_after_its_data_date(config, tmp_path):
         if dt.date.fromisoformat(folder.name.removeprefix("date=")) > DATE:
             shutil.rmtree(folder)
     data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
-    found = []
+    too_late = []
     for used, name in ((config, "all"), (config.model_copy(update={"data": data}), "cut")):
         store = Store(tmp_path / name)
-        found.append(
+        too_late.append(
             [
                 f(Request(used, store, DATE)).manifest.files
                 for f in (train_tpm, train_cpm, train_actr)
             ]
         )
-    assert found[0] == found[1]
+    assert too_late[0] == too_late[1]
 
 
 def test_evaluation_and_gate(config, trained):
     store, refs = trained
-    found = evaluate(config, store, refs["actr"], NEXT)
-    assert {"all", "new_users", "new_items", "low_activity", "oracle"} == set(found.metrics)
-    assert found.metrics["oracle"]["gauc"] > 0.8
+    evaluation = evaluate(config, store, refs["actr"], NEXT)
+    assert {"all", "new_users", "new_items", "low_activity", "oracle"} == set(evaluation.metrics)
+    assert evaluation.metrics["oracle"]["gauc"] > 0.8
     strict = changed(config, "evaluation", gate_calibration=(0.0, 0.01))
     verdict = gate(strict, store, refs["actr"], NEXT)
     assert not verdict.passed

@@ -175,8 +175,10 @@ def test_strong_consolidation_keeps_dense_weights_near_the_parent(config, store)
     def moved(strength: float) -> float:
         name = f"ewc{strength:.0f}"
         store.create_experiment(name, "plain")
-        own = changed(config, snapshots={"count": 0}, actr={"ewc": strength, "window_days": 3})
-        manifest = train_actr(Request(own, store, DATE, name, name)).manifest
+        consolidated = changed(
+            config, snapshots={"count": 0}, actr={"ewc": strength, "window_days": 3}
+        )
+        manifest = train_actr(Request(consolidated, store, DATE, name, name)).manifest
         before, after = (
             load_file(store.path(ref) / "dense.safetensors")["backbone.out.weight"]
             for ref in (Ref.parse(manifest.parents["cpm"][0]), manifest.ref)
@@ -251,9 +253,9 @@ def test_carried_moments_are_those_that_the_parent_saved(config, store):
 
 def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
     store.create_experiment("nomoments", "plain")
-    own = changed(config, snapshots={"count": 0}, actr={"carry_optimizer": True})
+    carrying = changed(config, snapshots={"count": 0}, actr={"carry_optimizer": True})
     with pytest.raises(ConfigError, match="no optimizer state"):
-        train_actr(Request(own, store, DATE, "nomoments", "nomoments"))
+        train_actr(Request(carrying, store, DATE, "nomoments", "nomoments"))
 
 
 @pytest.mark.parametrize(

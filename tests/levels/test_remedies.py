@@ -37,8 +37,8 @@ def test_the_remedies_of_a_missing_parent_are_followed_to_the_version(
     world, tmp_path, variant, levels
 ):
     config, store = write_config(tmp_path / "config.yaml", world), tmp_path / "store"
-    wanted = ["train", "actr", "--date", str(DATE), "--experiment", "e", "--variant", variant]
-    todo = [wanted]
+    command = ["train", "actr", "--date", str(DATE), "--experiment", "e", "--variant", variant]
+    todo = [command]
     for _ in range(10):
         if not todo:
             break

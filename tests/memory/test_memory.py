@@ -125,14 +125,14 @@ def by_hand(log: list[Row], row: Row, date: dt.date, memory: Memory) -> dict[str
 
 def check(config: Config, log: list[Row], order: list[dt.date], engine: str = "duckdb") -> None:
     """Prepare days in an order; each impression has what counting by hand gives."""
-    own = changed(config, "data", engine=engine)
+    by_engine = changed(config, "data", engine=engine)
     for date in order:
         for domain in DOMAINS:
-            for day in prepare(own, domain, [date]):
+            for day in prepare(by_engine, domain, [date]):
                 for row in pq.read_table(day.path, partitioning=None).to_pylist():
                     expected = by_hand(log, row, date, config.memory)
-                    found = [math.nan if row[n] is None else row[n] for n in expected]
-                    assert found == pytest.approx(list(expected.values()), rel=1e-6, nan_ok=True)
+                    values = [math.nan if row[n] is None else row[n] for n in expected]
+                    assert values == pytest.approx(list(expected.values()), rel=1e-6, nan_ok=True)
 
 
 def tables(config: Config, date: dt.date) -> dict[str, Path]:

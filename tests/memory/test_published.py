@@ -68,8 +68,8 @@ def test_a_damaged_table_is_told_and_gc_takes_it_with_its_version(
 def test_another_memory_is_another_version_and_none_leaves_the_fingerprint(
     config: Config, remembering: Config, store: Store
 ):
-    def trained(own: Config) -> str:
-        return train_tpm(Request(own, store, DATE)).manifest.fingerprint
+    def trained(settings: Config) -> str:
+        return train_tpm(Request(settings, store, DATE)).manifest.fingerprint
 
     other = remembering.with_overlay({"memory": {"windows": [4]}}, "test")
     assert len({trained(own) for own in (config, remembering, other)}) == 3

@@ -95,8 +95,8 @@ def test_a_lookup_finds_what_a_dictionary_finds(known, asked):
 def test_a_lookup_of_strings_finds_what_a_dictionary_finds(known, asked):
     vocabulary = Vocabulary(pa.array(known, type=pa.string()))
     rows = {value: row for row, value in enumerate(known, 1)}
-    found = vocabulary.lookup(pa.array(asked + known, type=pa.string())).tolist()
-    assert found == [rows.get(value, 0) for value in asked + known]
+    looked_up = vocabulary.lookup(pa.array(asked + known, type=pa.string())).tolist()
+    assert looked_up == [rows.get(value, 0) for value in asked + known]
 
 
 def test_target_attention_is_scaled_dot_product_attention_over_clicks_with_gaps():
@@ -132,20 +132,20 @@ def test_snapshot_attention_is_self_attention_and_a_mean_over_those_present(kind
     aggregator = build_aggregation(3, 4, Snapshots(aggregation=kind))
     randomize(aggregator)
     vectors, present = torch.randn(3, 6, 4), torch.rand(3, 6) > 0.4
-    found = aggregator(vectors, present)
+    aggregated = aggregator(vectors, present)
     for i in range(6):
-        known = [k for k in range(3) if present[k, i]]
-        if not known:
-            assert torch.equal(found[i], torch.zeros(4))
+        there = [k for k in range(3) if present[k, i]]
+        if not there:
+            assert torch.equal(aggregated[i], torch.zeros(4))
             continue
-        keys, weights = vectors[known, i], torch.ones(len(known))
+        keys, weights = vectors[there, i], torch.ones(len(there))
         if kind == "time_attention":
-            keys = keys + aggregator.age_key[known]
-            weights = aggregator.age_weight[known].exp()
+            keys = keys + aggregator.age_key[there]
+            weights = aggregator.age_weight[there].exp()
         scores = aggregator.query(keys) @ aggregator.key(keys).T / 4**0.5
-        mixed = torch.softmax(scores, dim=1) @ aggregator.value(vectors[known, i])
+        mixed = torch.softmax(scores, dim=1) @ aggregator.value(vectors[there, i])
         expected = (weights[:, None] * mixed).sum(0) / weights.sum()
-        torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(aggregated[i], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_an_id_at_the_end_of_the_integers_is_not_mistaken():

@@ -83,8 +83,8 @@ def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, requ
     bundle, store, ref = exported
     scorer = Scorer(bundle)
     expected = score(config, store, ref, "ads", NEXT).scores
-    found = np.array([scorer.score(request)[0] for request in requests])
-    assert np.abs(found - expected).max() < 1e-5
+    scores = np.array([scorer.score(request)[0] for request in requests])
+    assert np.abs(scores - expected).max() < 1e-5
     assert expected.std() > 0
 
 
@@ -96,11 +96,11 @@ def test_a_parquet_file_scores_as_the_trainer_does(config, exported, tmp_path):
     command += ["--examples", str(source), "--out", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found, read = pq.read_table(target), pq.read_table(source, partitioning=None)
+    scored, read = pq.read_table(target), pq.read_table(source, partitioning=None)
     expected = score(config, store, ref, "ads", NEXT).scores
-    assert np.abs(found.column("probability").to_numpy() - expected).max() < 1e-5
-    assert found.column("user_id").equals(read.column("user_id"))
-    assert found.schema.metadata[b"ecdctr.version"] == str(ref).encode()
+    assert np.abs(scored.column("probability").to_numpy() - expected).max() < 1e-5
+    assert scored.column("user_id").equals(read.column("user_id"))
+    assert scored.schema.metadata[b"ecdctr.version"] == str(ref).encode()
 
 
 def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, exported, tmp_path):
@@ -238,10 +238,10 @@ def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(
 ):
     schema = json.loads((exported[0] / "request.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
-    known = Draft202012Validator(schema)
+    validator = Draft202012Validator(schema)
     request = requests[0]
-    assert list(known.iter_errors(request)) == []
-    assert list(known.iter_errors({"ts": 1.5, "user_id": None, "candidates": [{}]})) == []
+    assert list(validator.iter_errors(request)) == []
+    assert list(validator.iter_errors({"ts": 1.5, "user_id": None, "candidates": [{}]})) == []
     for change in (
         {"candidates": []},
         {"ts": "noon"},
@@ -249,7 +249,7 @@ def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(
         {"user_id": "abc"},
         {"user": {"shoe_size": 44}},
     ):
-        assert list(known.iter_errors(request | change)), change
+        assert list(validator.iter_errors(request | change)), change
 
 
 def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, exported, requests):
@@ -259,8 +259,8 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, export
         arrays = scorer.encode(request)
         d = scorer.description
         made = compact(arrays, scorer.tables, d["fields"], d["multi"], sum(d["tables"]["parts"]))
-        found = program(*(torch.tensor(made[name]) for name in INPUTS)).detach()
-        assert found.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
+        scores = program(*(torch.tensor(made[name]) for name in INPUTS)).detach()
+        assert scores.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -295,10 +295,10 @@ def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(
         part = part[key]
     part[place[-1]] = value
     try:
-        found = scorer.score(request)
+        scores = scorer.score(request)
     except RequestError:
         return
-    assert np.isfinite(found).all()
+    assert np.isfinite(scores).all()
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_the_self_test_names_no_user_and_holds_nothing_that_was_logged(config, e
     log = read_log(config)
     users = {row["user_id"] for rows in log.values() for row in rows}
     clicks = {(row["item_id"], row["ts"]) for rows in log.values() for row in rows}
-    known = [case for case in cases if case["user_row"]]
-    assert 0 < len(known) < len(cases), "users that training saw, and others"
+    of_training = [case for case in cases if case["user_row"]]
+    assert 0 < len(of_training) < len(cases), "users that training saw, and others"
     for case in cases:
         assert case["request"]["user_id"] not in users
         for click in case["request"]["history"]:
@@ -486,8 +486,8 @@ def test_a_version_that_a_cpm_teaches_scores_as_the_trainer_does(
     export_bundle(store, ref, tmp_path / "bundle")
     scorer = Scorer(tmp_path / "bundle")
     expected = score(taught, store, ref, "ads", NEXT).scores
-    found = np.array([scorer.score(request)[0] for request in requests])
-    assert np.abs(found - expected).max() < 1e-5
+    scores = np.array([scorer.score(request)[0] for request in requests])
+    assert np.abs(scores - expected).max() < 1e-5
 
 
 def test_a_folder_that_is_no_bundle_and_one_that_lacks_a_file(exported, tmp_path):

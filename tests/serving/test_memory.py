@@ -157,8 +157,8 @@ def test_an_ads_model_without_tpm_brings_the_memory_itself(
 def test_a_tpm_that_remembers_nothing_is_told(config: Config, remembering: Config, tmp_path: Path):
     store = Store(tmp_path / "store")
     train_tpm(Request(config, store, DATE))
-    own = remembering.with_overlay({"actr": {"init": "none"}}, "x")
-    ref = train_actr(Request(own, store, DATE, "own", "x")).manifest.ref
+    alone = remembering.with_overlay({"actr": {"init": "none"}}, "x")
+    ref = train_actr(Request(alone, store, DATE, "own", "x")).manifest.ref
     with pytest.raises(
         ConfigError, match=r"reads the memory of users, but production/tpm/.* has none"
     ):

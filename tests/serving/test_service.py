@@ -161,8 +161,8 @@ def test_a_bad_request_is_refused_and_the_next_one_answered(
     service = Service(Limits(candidates=10, bytes=4096))
     service.swap("serving", scorers[0])
     with running(service) as port:
-        found, answer = call(port, "POST", "/score", body)
-        assert (found, message in answer["error"]) == (status, True), answer
+        code, answer = call(port, "POST", "/score", body)
+        assert (code, message in answer["error"]) == (status, True), answer
         assert call(port, "POST", "/score", requests[0])[0] == 200
 
 
@@ -170,8 +170,8 @@ def test_requests_scored_together_do_not_touch_each_other(scorers, requests):
     bad = requests[0] | {"user": {"shoe_size": 44}}
     results = score_together(scorers[0], [requests[0], bad, requests[1]])
     assert "shoe_size" in str(results[1])
-    for found, request in ((results[0], requests[0]), (results[2], requests[1])):
-        assert np.abs(found - scorers[0].score(request)).max() < 1e-6
+    for scores, request in ((results[0], requests[0]), (results[2], requests[1])):
+        assert np.abs(scores - scorers[0].score(request)).max() < 1e-6
 
 
 def test_a_hundred_swaps_under_load_drop_nothing_and_mix_nothing(scorers, requests):
@@ -244,9 +244,9 @@ def test_too_many_waiting_requests_are_refused_at_once(scorers, requests):
         asked = [asyncio.ensure_future(service.score(requests[0])) for _ in range(3)]
         await asyncio.sleep(0)  # nobody works yet: two wait, one finds no room
         worker = asyncio.ensure_future(service.work())
-        found = await asyncio.gather(*asked, return_exceptions=True)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         worker.cancel()
-        return found
+        return answers
 
     kinds = [type(result) for result in asyncio.run(crowd())]
     assert kinds == [tuple, tuple, asyncio.QueueFull]

@@ -131,8 +131,8 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
     named = (lambda number: f"é{number}") if strings else (lambda number: number - 1)
     log = data.draw(impressions(lookback + 1, named))
     names = ("user_id", "item_id", "city", "slot", "tags")
-    known = pa.array([named(number) for number in (2, 0, 1)])  # 3 was never seen in training
-    vocabularies = {name: EMPTY.extended(known) for name in names}
+    trained_ids = pa.array([named(number) for number in (2, 0, 1)])  # 3 was never seen in training
+    vocabularies = {name: EMPTY.extended(trained_ids) for name in names}
     hours = EMPTY.extended(pa.array([0, 12, 23]))
     with tempfile.TemporaryDirectory() as name:
         paths = {"root": Path(name) / "log", "prepared": Path(name) / "prepared"}
@@ -147,14 +147,14 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
     scorer = Encoder(config, inputs, table["prior_ctr"][0].as_py(), vocabularies)
     rows = sorted(log["ads", DATE], key=lambda row: (row["ts"], row["user_id"], row["item_id"]))
     for i, row in enumerate(rows):
-        found = scorer.encode(request_of(config, log, row, DATE))
+        encoded = scorer.encode(request_of(config, log, row, DATE))
         for array in ("ids", "multi", "numeric", "history", "gaps"):
-            wanted = getattr(expected, array)[i : i + 1].numpy()
-            wanted = in_bundle(scorer, inputs, vocabularies, array, wanted)
+            prepared = getattr(expected, array)[i : i + 1].numpy()
+            prepared = in_bundle(scorer, inputs, vocabularies, array, prepared)
             if array == "numeric":  # ln of two libraries
-                np.testing.assert_allclose(found[array], wanted, rtol=3e-7, atol=1e-7)
+                np.testing.assert_allclose(encoded[array], prepared, rtol=3e-7, atol=1e-7)
             else:
-                np.testing.assert_array_equal(found[array], wanted, err_msg=f"{array} of {row}")
+                np.testing.assert_array_equal(encoded[array], prepared, err_msg=f"{array} of {row}")
 
 
 def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, tmp_path) -> None:
@@ -176,7 +176,7 @@ def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, 
     inputs = Inputs.of(made, "actr")
     vocabularies["hour"] = EMPTY
     scorer = Encoder(made, inputs, example["prior_ctr"], vocabularies)
-    found = scorer.encode({"ts": MIDNIGHT / SECOND, "candidates": [{}]})["numeric"][0]
-    assert dict(zip(inputs.numeric, found.tolist(), strict=True)) == {
+    numbers = scorer.encode({"ts": MIDNIGHT / SECOND, "candidates": [{}]})["numeric"][0]
+    assert dict(zip(inputs.numeric, numbers.tolist(), strict=True)) == {
         "price": 0.0, "age": 0.0, "user_impressions": 0.0, "user_ctr": 0.5, "item_impressions": 0.0, "item_ctr": 0.5,
     }  # fmt: skip

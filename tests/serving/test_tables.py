@@ -30,37 +30,37 @@ def written(ids: Any, kind: Kind) -> tuple[Ids, list[int]]:
 
 @given(st.lists(TEXT, unique=True))
 def test_a_vocabulary_of_text_is_exact_also_where_ids_end_in_nul(ids):
-    found, order = written(ids, "string")
-    rows = found.lookup([*ids, "a\0\0\0", None]).tolist()
+    vocabulary, order = written(ids, "string")
+    rows = vocabulary.lookup([*ids, "a\0\0\0", None]).tolist()
     assert [order[row - 1] if row else 0 for row in rows] == [
         *range(1, len(ids) + 1),
         ids.index("a\0\0\0") + 1 if "a\0\0\0" in ids else 0,
         0,
     ]
-    assert [found.id_of(row) for row in rows[: len(ids)]] == ids
+    assert [vocabulary.id_of(row) for row in rows[: len(ids)]] == ids
 
 
 @given(st.lists(NUMBERS, unique=True, max_size=20))
 def test_a_vocabulary_of_numbers_is_exact(ids):
-    found, order = written(ids, "integer")
-    rows = found.lookup([*ids, None, 4]).tolist()
+    vocabulary, order = written(ids, "integer")
+    rows = vocabulary.lookup([*ids, None, 4]).tolist()
     expected = [*range(1, len(ids) + 1), 0, ids.index(4) + 1 if 4 in ids else 0]
     assert [order[row - 1] if row else 0 for row in rows] == expected
-    assert [found.id_of(row) for row in rows[: len(ids)]] == ids
+    assert [vocabulary.id_of(row) for row in rows[: len(ids)]] == ids
 
 
 def test_a_vocabulary_of_truth_values():
-    found, order = written([1, 0], "boolean")
-    rows = found.lookup([False, True, None]).tolist()
+    vocabulary, order = written([1, 0], "boolean")
+    rows = vocabulary.lookup([False, True, None]).tolist()
     assert [order[row - 1] if row else 0 for row in rows] == [2, 1, 0]
-    assert found.id_of(rows[1]) is True
+    assert vocabulary.id_of(rows[1]) is True
 
 
 def test_texts_of_one_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr(tables, "hashed", lambda text: len(text) % 2)
     ids = ["a", "bb", "c", "dd", "", "eee"]
-    found, order = written(ids, "string")
-    rows = found.lookup([*ids, "f", "gg"]).tolist()
+    vocabulary, order = written(ids, "string")
+    rows = vocabulary.lookup([*ids, "f", "gg"]).tolist()
     assert [order[row - 1] if row else 0 for row in rows] == [1, 2, 3, 4, 5, 6, 0, 0]
 
 
@@ -124,14 +124,14 @@ def test_what_goes_with_a_batch_are_the_vectors_of_its_rows(tmp_path, monkeypatc
     arrays = batch(np.random.default_rng(3), 50)
     if same:
         arrays = {name: np.repeat(array[:1], 50, 0) for name, array in arrays.items()}
-    found = compact(arrays, by_name, ["user_id", "item_id"], [("tags", 2)], 6)
+    compacted = compact(arrays, by_name, ["user_id", "item_id"], [("tags", 2)], 6)
     ordered = np.zeros((8, 6), np.float32)
     made.vectors.take(np.arange(8, dtype=np.int32), ordered)
-    assert (found["rows"][found["ids"]] == ordered[arrays["ids"]]).all()
+    assert (compacted["rows"][compacted["ids"]] == ordered[arrays["ids"]]).all()
     for name in ("multi", "history"):  # 0 pads
-        assert ((found[name] > 0) == (arrays[name] > 0)).all()
+        assert ((compacted[name] > 0) == (arrays[name] > 0)).all()
         padded = np.where((arrays[name] > 0)[..., None], ordered[arrays[name]], 0)
-        assert (found["rows"][found[name]] == padded).all()
+        assert (compacted["rows"][compacted[name]] == padded).all()
 
 
 def test_a_table_without_its_scales_or_of_another_size_is_refused(tmp_path):

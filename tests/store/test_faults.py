@@ -147,10 +147,10 @@ def test_killed_before_any_change_of_a_file_preparation_ends_in_the_same_example
     while died:
         count += 1
         folder = tmp_path / str(count)
-        own = changed(quick, "data", prepared=folder)
-        died = dies(folder, count, prepare_ads, own)
+        elsewhere = changed(quick, "data", prepared=folder)
+        died = dies(folder, count, prepare_ads, elsewhere)
         assert set(contents(folder).items()) <= set(expected.items()), "a file is there in part"
-        prepare_ads(own)
+        prepare_ads(elsewhere)
         assert contents(folder) == expected
     assert count > 10
 

@@ -210,19 +210,19 @@ class Interrupted:
         self._storage, self._interrupts, self._calls, self._alone = storage, interrupts, 0, False
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._storage, name)
+        method = getattr(self._storage, name)
         if name not in ("append", "records", "replace", "folder", "file", "add", "names", "in_use"):
-            return found
+            return method
 
         def call(*arguments: Any) -> Any:
             self._calls += 1
             if self._calls in self._interrupts and not self._alone:
                 self._interrupts.pop(self._calls)()
             if name != "add":
-                return found(*arguments)
+                return method(*arguments)
             alone, self._alone = self._alone, True  # in a folder others wait for the number
             try:
-                return found(*arguments)
+                return method(*arguments)
             finally:
                 self._alone = alone
 
@@ -257,17 +257,17 @@ def check(world: World, store: Store) -> None:
         for verdict in store.verdicts(ref):
             assert verdict["outcome"] == again(world.config, ref, verdict), verdict
     for date, ref in store.evaluated("production"):
-        found = store.load_evaluation(ref, date)
-        assert found is not None
-        _, _, delivery = found["examples"].rpartition("#")
+        evaluation = store.load_evaluation(ref, date)
+        assert evaluation is not None
+        _, _, delivery = evaluation["examples"].rpartition("#")
         folder = store.evaluation(ref, date)
         assert folder is not None
         table = pq.read_table(folder / "users.parquet", partitioning=None)
         users, auc, _ = seen_by(ref, date, int(delivery))
         assert table["user"].to_pylist() == users.tolist()
         assert table["auc"].to_pylist() == auc.tolist()
-        if found["verdict"]:
-            assert found["verdict"]["examples"][str(date)] == found["examples"]
+        if evaluation["verdict"]:
+            assert evaluation["verdict"]["examples"][str(date)] == evaluation["examples"]
 
 
 def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:

@@ -164,9 +164,9 @@ def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(tmp_path):
     other = Cache(tmp_path, 250)
     kept = other.folder("kept", fill, lambda _: True)
     for number in range(6):
-        own = Cache(tmp_path, 250)  # as a process of its own that ends
-        own.folder(f"a/{number}", fill, lambda _: True)
-        for held in own._held.values():
+        of_process = Cache(tmp_path, 250)  # as a process of its own that ends
+        of_process.folder(f"a/{number}", fill, lambda _: True)
+        for held in of_process._held.values():
             held.close()
         sizes = [path.stat().st_size for path in tmp_path.rglob("file")]
         assert sum(sizes) <= 300, "the newest is kept although it is one too many"

@@ -66,25 +66,25 @@ def planned(count: int, rng: random.Random) -> list[Run]:
 
 def step(config: Config, root: Path, run: Run, what: str) -> None:
     """One task of the run's DAG."""
-    own, store = config.with_variant(run.variant), Store(root)
+    config_of_run, store = config.with_variant(run.variant), Store(root)
     if what == "prepare":
         prepare(
-            own,
+            config_of_run,
             LEVEL_DOMAIN[run.level],
-            window(run.date, own.training(run.level).window_days),
+            window(run.date, config_of_run.training(run.level).window_days),
             run.level == "tpm",
         )
         return
     if what == "train":
         with store.in_use():
-            TRAIN[run.level](Request(own, store, run.date, run.experiment, run.variant))
+            TRAIN[run.level](Request(config_of_run, store, run.date, run.experiment, run.variant))
         return
     ref = [ref for ref in store.versions(run.experiment, run.level) if ref.date == run.date][-1]
     after = run.date + dt.timedelta(days=1)
     if what == "evaluate":
-        evaluate(own, store, ref, after)
+        evaluate(config_of_run, store, ref, after)
     else:
-        gate(own, store, ref, after)
+        gate(config_of_run, store, ref, after)
 
 
 def without_faults(config: Config, root: Path, run: Run) -> None:
@@ -143,7 +143,7 @@ def resolved(root: Path) -> dict[str, Any]:
 
     With the hashes of what it resolves to; and what serves.
     """
-    store, found = Store(root), {}
+    store, versions = Store(root), {}
     for experiment in ("production", "chain", "no-tpm"):
         for level in TRAIN:
             for i in range(DAYS + 1):
@@ -154,12 +154,14 @@ def resolved(root: Path) -> dict[str, Any]:
                     if ref is None
                     else {name: e.sha256 for name, e in store.manifest(ref).files.items()}
                 )
-                found[f"{experiment} {level} {date}"] = (str(ref), files)
-            found[f"{experiment} {level} serving"] = str(store.alias("serving", experiment, level))
-            found[f"{experiment} {level} candidate"] = str(
+                versions[f"{experiment} {level} {date}"] = (str(ref), files)
+            versions[f"{experiment} {level} serving"] = str(
+                store.alias("serving", experiment, level)
+            )
+            versions[f"{experiment} {level} candidate"] = str(
                 store.alias("candidate", experiment, level)
             )
-    return found
+    return versions
 
 
 @pytest.mark.airflow

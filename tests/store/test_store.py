@@ -274,11 +274,11 @@ def _crash_and_look(
                 publish(store, DAY + dt.timedelta(days=offset), fingerprint, experiment)
         assert store.verify() == []
         for as_of in (DAY - dt.timedelta(days=1), DAY, DAY + dt.timedelta(days=2)):
-            found = store.resolve("cpm", as_of, "x")
-            if found:
-                assert found.date <= as_of
-                assert (store.path(found) / "b").read_text() == store.manifest(
-                    found
+            resolved = store.resolve("cpm", as_of, "x")
+            if resolved:
+                assert resolved.date <= as_of
+                assert (store.path(resolved) / "b").read_text() == store.manifest(
+                    resolved
                 ).fingerprint * 2
 
 
@@ -306,11 +306,11 @@ def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, mon
     look, calls = store.alias_history, [0]
 
     def looked(*given):
-        found = look(*given)
+        record = look(*given)
         calls[0] += 1
         if calls[0] == 1:
             store.set_alias("candidate", newer, "newest", Kind.TRAIN)
-        return found
+        return record
 
     monkeypatch.setattr(store, "alias_history", looked)
     store.advance("candidate", older, "newest", Kind.TRAIN)

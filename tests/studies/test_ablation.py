@@ -41,9 +41,9 @@ def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
 
 def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished):
     study, (records, users) = finished
-    found = [(r["row"], str(r["date"])) for r in records if r["cohort"] == "all"]
+    evaluated = [(r["row"], str(r["date"])) for r in records if r["cohort"] == "all"]
     dates = ["2026-01-22", "2026-01-23"]
-    assert found == [(row, date) for row in (*FLOORS, *study.rows, "oracle") for date in dates]
+    assert evaluated == [(row, date) for row in (*FLOORS, *study.rows, "oracle") for date in dates]
     assert {r["row"] for r in users} == {*FLOORS, *study.rows}
     assert pq.read_metadata(study.work / "ablation-tiny.parquet").num_rows == len(records)
 
@@ -131,7 +131,7 @@ def test_a_row_that_continues_has_its_days_in_order(finished):
     ]
     parents = [store.manifest(ref).parents for ref in chain]
     assert "cpm" in parents[0]
-    assert [found.get("actr") for found in parents[1:]] == [[str(ref)] for ref in chain[:-1]]
+    assert [of_day.get("actr") for of_day in parents[1:]] == [[str(ref)] for ref in chain[:-1]]
 
 
 def test_the_comparison_finds_a_difference_that_is_there_and_none_that_is_not():

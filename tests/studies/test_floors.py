@@ -36,8 +36,8 @@ def impressions(config: Config, dates: list[dt.date], domain: str) -> list[dict]
 
 
 def test_floors_are_what_counting_by_hand_gives(config: Config):
-    found = {floor.name: floor for floor in floors(config, DATE)}
-    assert tuple(found) == FLOORS
+    by_name = {floor.name: floor for floor in floors(config, DATE)}
+    assert tuple(by_name) == FLOORS
     days = [one for one in open_impressions(config.data.root).dates("ads") if one <= DATE]
     past, day = impressions(config, days, "ads"), impressions(config, [NEXT], "ads")
     natural = impressions(config, days, "natural")
@@ -51,14 +51,14 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
         pair = (row["user_id"], row["item_id"])
         both = [one for one in past + natural if (one["user_id"], one["item_id"]) == pair]
         clicks.append(sum(one["click"] for one in both))
-    metrics = found["item_rate"].metrics["all"]
+    metrics = by_name["item_rate"].metrics["all"]
     assert metrics["gauc"] == pytest.approx(gauc(users, labels, np.array(rates)))
     assert metrics["calibration"] == pytest.approx(np.mean(rates) / labels.mean())
     expected = gauc(users, labels, np.array(clicks) + np.array(rates))
-    assert found["counts"].metrics["all"]["gauc"] == pytest.approx(expected)
-    assert "log_loss" not in found["counts"].metrics["all"], "a count is no probability"
-    assert 0 < found["gbm"].metrics["all"]["log_loss"] < 5
-    assert {row["user"] for row in found["gbm"].users.to_pylist()} == set(users.tolist())
+    assert by_name["counts"].metrics["all"]["gauc"] == pytest.approx(expected)
+    assert "log_loss" not in by_name["counts"].metrics["all"], "a count is no probability"
+    assert 0 < by_name["gbm"].metrics["all"]["log_loss"] < 5
+    assert {row["user"] for row in by_name["gbm"].users.to_pylist()} == set(users.tolist())
 
 
 def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):

@@ -111,9 +111,9 @@ def test_the_matrix_and_its_samples_come_from_users():
     )
     assert matrix.drawn.mean(0) == pytest.approx(matrix.r, abs=0.03)
     seeds = f.Matrix.stack([matrix, matrix])
-    found = f.measure(seeds)
-    assert found["forgetting"].low <= found["forgetting"].high
-    assert found["backward transfer"].value == pytest.approx(f.backward_transfer(matrix.r))
+    measured = f.measure(seeds)
+    assert measured["forgetting"].low <= measured["forgetting"].high
+    assert measured["backward transfer"].value == pytest.approx(f.backward_transfer(matrix.r))
 
 
 def test_a_day_without_a_user_to_judge_by_is_refused():
@@ -240,7 +240,7 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
     table = matrix_row(holding_out, store, ref, held_out)
     row = {date: table.filter(pc.equal(table.column("day"), pa.scalar(date))) for date in dates}
     compared = 0
-    for date, found in row.items():
+    for date, of_day in row.items():
         scored = score(holding_out, store, ref, "ads", date)
         users, labels, scores = scored.users[::2], scored.labels[::2], scored.scores[::2]
         expected = {}
@@ -248,7 +248,7 @@ def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
             mine = users == user
             if 0 < labels[mine].sum() < mine.sum():
                 expected[user] = (roc_auc_score(labels[mine], scores[mine]), int(mine.sum()))
-        auc, impressions = (found.column(name).to_numpy() for name in ("auc", "impressions"))
+        auc, impressions = (of_day.column(name).to_numpy() for name in ("auc", "impressions"))
         pairs = sorted(zip(auc.round(9), impressions, strict=True))
         assert pairs == sorted((round(auc, 9), count) for auc, count in expected.values())
         compared += len(pairs)

@@ -123,11 +123,11 @@ def test_a_log_is_placed_at_the_cell_that_is_like_it(measured):
     far = json.loads(json.dumps(near))
     far["name"], far["statistics"]["visits_per_month"] = "far", 100.0
     statistics = Statistics(**near["statistics"])
-    found = place(statistics, [far, near])
-    assert found is not None
-    assert (found.cell["name"], found.distance) == (near["name"], 0.0)
-    assert found.ranking == sorted(found.ranking, key=lambda one: -one[1])
-    assert "Nearest measured world" in advice(found)
+    nearest = place(statistics, [far, near])
+    assert nearest is not None
+    assert (nearest.cell["name"], nearest.distance) == (near["name"], 0.0)
+    assert nearest.ranking == sorted(nearest.ranking, key=lambda one: -one[1])
+    assert "Nearest measured world" in advice(nearest)
     assert place(statistics, []) is None
     assert "No cell of the map is measured" in advice(None)
     assert distance(near["statistics"], far["statistics"]) > 1.5

@@ -30,10 +30,10 @@ def results(tmp_path_factory: pytest.TempPathFactory):
 
 def test_every_row_and_the_oracle_are_judged_by_true_probabilities(results):
     records, users = results
-    found = {r["row"]: r["expected_gauc"] for r in records if r.get("expected_gauc") is not None}
-    assert set(found) == {"item_rate", "counts", "gbm", "ads_only", "full", "oracle"}
-    assert all(0.4 < found[row] < found["oracle"] for row in found if row != "oracle")
-    assert {u["row"] for u in users if u["measure"] == "expected"} == set(found) - {"oracle"}
+    expected = {r["row"]: r["expected_gauc"] for r in records if r.get("expected_gauc") is not None}
+    assert set(expected) == {"item_rate", "counts", "gbm", "ads_only", "full", "oracle"}
+    assert all(0.4 < expected[row] < expected["oracle"] for row in expected if row != "oracle")
+    assert {u["row"] for u in users if u["measure"] == "expected"} == set(expected) - {"oracle"}
 
 
 def test_held_out_ads_show_smaller_differences_than_drawn_clicks(results):

@@ -52,8 +52,8 @@ def trained(store: Store, model: Planned) -> Ref:
     made = manifest(model.date, f"{model}", model.experiment, model.level)
     with store.staging() as folder:
         (folder / "a").write_text("weights")
-        wanted = {"config_digest": digest(model.config.relevant(model.level))}
-        return store.publish(folder, made.model_copy(update=wanted)).ref
+        digests = {"config_digest": digest(model.config.relevant(model.level))}
+        return store.publish(folder, made.model_copy(update=digests)).ref
 
 
 def basis() -> RowBasis:
@@ -96,8 +96,8 @@ def test_a_chain_needs_one_cpm_per_seed_and_a_daily_restart_one_per_day():
 
 
 def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
-    wanted = StudyForm.of(form())
-    models = wanted.models("actr")
+    asked = StudyForm.of(form())
+    models = asked.models("actr")
     assert [model.date for model in models] == sorted(model.date for model in models)
     chained = next(
         model for model in models if model.variant == "continue_no_tpm" and model.date == DAYS[1]
@@ -111,24 +111,24 @@ def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
 
 
 def test_what_is_in_the_store_is_not_done_again_unless_the_configuration_changed(store):
-    wanted = StudyForm.of(form(variants=["no_tpm"], seeds="1"))
-    days = wanted.models("actr")
+    asked = StudyForm.of(form(variants=["no_tpm"], seeds="1"))
+    days = asked.models("actr")
     rows(store, trained(store, days[0]), 1)  # trained, and its row is there
     trained(store, days[1])  # trained, but not evaluated
-    assert [model.date for model in wanted.missing_days()] == DAYS[1:]
+    assert [model.date for model in asked.missing_days()] == DAYS[1:]
     other = StudyForm.of(form(variants=["no_tpm"], seeds="1", hold_out_every=3))
     assert [model.date for model in other.missing_days()] == DAYS
 
 
 def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(store):
-    wanted = StudyForm.of(form(seeds="1"))
-    for model in wanted.models("actr"):
+    asked = StudyForm.of(form(seeds="1"))
+    for model in asked.models("actr"):
         if model.variant == "no_tpm" or model.date != DAYS[1]:
             rows(store, trained(store, model), model.date.day)
-    experiments = {name: [f"s.{name}.s1"] for name in wanted.variants}
-    found, failed = collect(store, experiments, basis())
-    assert list(found) == ["no_tpm"]
-    assert found["no_tpm"].r.shape == (1, 3, 3)
+    experiments = {name: [f"s.{name}.s1"] for name in asked.variants}
+    whole, failed = collect(store, experiments, basis())
+    assert list(whole) == ["no_tpm"]
+    assert whole["no_tpm"].r.shape == (1, 3, 3)
     assert failed == {
         "continue_no_tpm": "no matrix row on the ads as they are now for s.continue_no_tpm.s1 "
         f"of {DAYS[1]}; see the runs of these days, or start the study again"

@@ -82,12 +82,12 @@ def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights(store: Path, ref: str) -> dict[str, Any]:
     folder = Store(store).path(Ref.parse(ref))
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        found |= {f"{path.stem}/{name}": tensor for name, tensor in load_file(path).items()}
+        tensors |= {f"{path.stem}/{name}": tensor for name, tensor in load_file(path).items()}
     # What a BatchNorm takes out again has no gradient but float noise, which Adam makes steps of.
     idle = re.compile(r"numeric_norm\.bias|backbone\.hidden\.([036]\.bias|[147]\.running_mean)")
-    return {name: tensor for name, tensor in found.items() if not idle.search(name)}
+    return {name: tensor for name, tensor in tensors.items() if not idle.search(name)}
 
 
 def alone(config: Path, store: Path, level: str) -> Outcome:

@@ -133,11 +133,11 @@ def test_what_was_made_fast_is_still_fast():
     torch.set_num_threads(1)
     try:
         guards = [user_auc_guard(), rows_guard(), attention_guard(), lookup_guard()]
-        found = [(guard.name, ratio(guard), guard.least) for guard in guards]
+        measured = [(guard.name, ratio(guard), guard.least) for guard in guards]
     finally:
         torch.set_num_threads(threads)
     table = "\n".join(
-        f"{name:<62} {times:6.1f} times, at least {least}" for name, times, least in found
+        f"{name:<62} {times:6.1f} times, at least {least}" for name, times, least in measured
     )
     print(table)
-    assert all(times >= least for _, times, least in found), f"slower than it was:\n{table}"
+    assert all(times >= least for _, times, least in measured), f"slower than it was:\n{table}"

@@ -30,10 +30,10 @@ COLUMNS = (
 def test_the_packaged_daily_worlds_give_the_impressions_of_before(name, domain):
     settings = load_world(name).settings
     day = make_day(settings, make_world(settings, 1), 1, 5, domain)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for column in COLUMNS:
-        found.update(day[column].cast("int64").to_numpy().tobytes())
-    assert found.hexdigest()[:16] == BEFORE[name, domain]
+        digest.update(day[column].cast("int64").to_numpy().tobytes())
+    assert digest.hexdigest()[:16] == BEFORE[name, domain]
 
 
 def test_every_packaged_world_is_valid():

@@ -137,8 +137,8 @@ def test_popularity_has_a_long_tail():
 def test_no_item_of_a_long_tail_is_cut_off():
     count = 50_000
     drawn = Weighted(np.arange(count, dtype=np.int32), np.power(10.0 + np.arange(count), -0.8))
-    found = drawn.of(np.random.default_rng(1).random(10**6, dtype=np.float32))
-    assert np.unique(found[found > count // 2]).size > 0.85 * count / 2
+    items = drawn.of(np.random.default_rng(1).random(10**6, dtype=np.float32))
+    assert np.unique(items[items > count // 2]).size > 0.85 * count / 2
 
 
 def test_an_interest_returns_after_the_users_own_period_or_never():
