@@ -23,6 +23,8 @@ INTRODUCTION = """# Where each part pays
 Worlds with visits on a grid (`ecdctr schema --world` explains each setting), every row judged by
 the true probabilities of held-out ads that it never trained on. `ecdctr doctor --data` says where
 on this map a log of your own lies.
+No row was tuned on these worlds; what each reads stands in configs/map.yaml. Where ads are few,
+ads alone hardly learn, and what CPM is worth over them is large for that reason too.
 """
 
 
