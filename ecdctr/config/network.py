@@ -34,6 +34,12 @@ class Snapshots(Section):
         "self_attention",
         description="self_attention is the paper's; see ecdctr/models/aggregations/",
     )
+    inputs: Literal["vectors", "products"] = Field(
+        "vectors",
+        description="what the network reads of them: the aggregated vectors and their product (the "
+        "paper's), or of each snapshot the product of user and item alone, which stays when the "
+        "space turns between versions; products need aggregation: concat",
+    )
     missing: Literal["zeros", "learned"] = Field(
         "zeros", description="vector of an id that no snapshot knows"
     )
@@ -44,6 +50,15 @@ class Snapshots(Section):
         False, description="aggregated item vectors also enter the click history's items"
     )
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
+
+    @model_validator(mode="after")
+    def _each_by_itself(self) -> Snapshots:
+        if self.inputs == "products" and (self.aggregation != "concat" or self.presence):
+            raise ValueError(
+                "inputs: products reads each snapshot by itself; set aggregation: concat and "
+                "presence: false"
+            )
+        return self
 
     def as_of(self, date: dt.date) -> list[dt.date]:
         """Return the K dates at which TPM is resolved for what is known on `date`, newest first."""

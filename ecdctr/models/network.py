@@ -65,8 +65,7 @@ class CtrNet(nn.Module):
         fields = len(inputs.fields) + len(inputs.multi) + reads_history
         rest = dim * (1 + reads_history) + len(inputs.numeric)
         if snapshots:
-            sizes = [entity.out_dim for entity in snapshots.values()]
-            rest += sum(sizes) + min(sizes)
+            rest += self._add_snapshots(config, snapshots)
             if config.snapshots.history:
                 self.long_term = nn.Linear(snapshots["item"].out_dim, dim, bias=False)
         self.source = None if source is None else FrozenSource(source)
@@ -76,6 +75,14 @@ class CtrNet(nn.Module):
         if self.source and config.actr.source == "ctnet":
             assert isinstance(self.backbone, Mlp)  # noqa: S101  # the configuration says so
             self.adapters = Adapters(self.backbone, config.network.hidden)
+
+    def _add_snapshots(self, config: Config, snapshots: dict[str, EntitySnapshots]) -> int:
+        """Make what reads the snapshots; return how many inputs they are."""
+        sizes = [entity.out_dim for entity in snapshots.values()]
+        if config.snapshots.inputs == "vectors":
+            return sum(sizes) + min(sizes)
+        self.product_norm = nn.BatchNorm1d(config.snapshots.count)
+        return config.snapshots.count
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Compute logits [B]."""
@@ -116,9 +123,17 @@ class CtrNet(nn.Module):
             rest.append(interest * item)
         rest.append(self.numeric_norm(self._numbers(batch)))
         if long_user is not None and long_item is not None:
-            size = min(long_user.shape[1], long_item.shape[1])
-            rest += [long_user, long_item, long_user[:, :size] * long_item[:, :size]]
+            rest += self._of_snapshots(long_user, long_item)
         return Features(parts, rest, batch.domain)
+
+    def _of_snapshots(self, user: torch.Tensor, item: torch.Tensor) -> list[torch.Tensor]:
+        """Return aggregated vectors [B, d] and their product, or each snapshot's product [B, K]."""
+        if hasattr(self, "product_norm"):
+            count = self.product_norm.num_features
+            products = (user * item).unflatten(1, (count, -1)).sum(2)
+            return [self.product_norm(products)]
+        size = min(user.shape[1], item.shape[1])
+        return [user, item, user[:, :size] * item[:, :size]]
 
     def _numbers(self, batch: Batch) -> torch.Tensor:
         """Return the numeric features [B, N].

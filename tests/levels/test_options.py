@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from ecdctr.config import Config
@@ -67,8 +68,25 @@ def both(config: Config, store: Store, name: str) -> tuple[Ref, Ref]:
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("extras", [{}, {"presence": True, "missing": "learned", "history": True}])
 def test_merged_and_unmerged_snapshots_give_the_same_scores(config, store, aggregation, extras):
-    config = changed(config, snapshots={"aggregation": aggregation, **extras})
-    _, ref = both(config, store, f"{aggregation}{len(extras)}")
+    same_merged_and_unmerged(config, store, {"aggregation": aggregation, **extras})
+
+
+@pytest.mark.parametrize("extras", [{}, {"missing": "learned", "history": True}])
+def test_products_of_each_snapshot_are_the_same_merged_and_unmerged(config, store, extras):
+    model = same_merged_and_unmerged(
+        config, store, {"aggregation": "concat", "inputs": "products", **extras}
+    )
+    assert model.product_norm.num_features == config.snapshots.count
+
+
+def test_products_of_mixed_snapshots_are_refused(config):
+    with pytest.raises(ValidationError, match="set aggregation: concat"):
+        changed(config, snapshots={"inputs": "products"})
+
+
+def same_merged_and_unmerged(config: Config, store: Store, snapshots: dict) -> CtrNet:
+    config = changed(config, snapshots=snapshots)
+    _, ref = both(config, store, f"{snapshots['aggregation']}{len(snapshots)}")
     model, inputs, vocabularies = load_network(store, ref)
     assert isinstance(model, CtrNet)
     day = prepare(config, "ads", [NEXT])[0]
@@ -91,6 +109,7 @@ def test_merged_and_unmerged_snapshots_give_the_same_scores(config, store, aggre
         unmerged = model(batch)
     assert torch.allclose(merged, unmerged, atol=1e-5)
     assert merged.std() > 0
+    return model
 
 
 @pytest.mark.parametrize(
