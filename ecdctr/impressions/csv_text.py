@@ -145,7 +145,8 @@ def _refuse_put_together(
             else f"{marks:,} rows begin with a byte order mark"
         )
         raise ContractError(
-            f"{path}: {what}; it seems to be several files put together. Name the single ones."
+            f"{path}: {what}; it seems to be several files put together. Name the single ones, or "
+            "say header: true."
         )
 
 

@@ -29,6 +29,7 @@ from ecdctr.impressions.expressions import (
 )
 from ecdctr.impressions.import_rows import Staged, refuse_rows, words_for_none
 from ecdctr.impressions.joins import check_joins, same_key
+from ecdctr.impressions.layout import SCRATCH
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.tables import Opened, TableFile, open_table
 
@@ -70,7 +71,7 @@ def import_log(
     say = on_file or (lambda _: None)
     root.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=root, prefix="_import-") as folder,
+        tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH) as folder,
         _connect(Path(folder), memory, threads) as db,
     ):
         scratch = Path(folder)

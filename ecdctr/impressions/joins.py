@@ -23,7 +23,9 @@ def check_joins(tables: Tables, mapping: Mapping) -> None:
             if join.key not in tables.columns[table]:
                 raise ConfigError(f"mapping joins.{name}.key: no column '{join.key}' in {where}.")
         column = identifier(join.key)
-        twice = one(db, f"SELECT count(*) - count(DISTINCT {column}) FROM {identifier(name)}")
+        twice = one(
+            db, f"SELECT count({column}) - count(DISTINCT {column}) FROM {identifier(name)}"
+        )
         if twice:
             raise ContractError(
                 f"mapping joins.{name}: expected one row per {join.key}, found {twice} more."

@@ -18,6 +18,7 @@ TABLES = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
 }  # what keeps a list of its files, by its folder
+SCRATCH = "_import-"  # what the folder of a running import begins with, beside its days
 DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 

@@ -18,7 +18,7 @@ from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier, parquet
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
-from ecdctr.impressions.layout import table_format
+from ecdctr.impressions.layout import SCRATCH, table_format
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,7 +133,11 @@ def matches(table: Table, source: Path) -> list[Path]:
         if (source / pattern).is_file():
             paths.append(source / pattern)
             continue
-        hits = sorted(glob.glob(pattern, root_dir=source, recursive=True))
+        hits = [
+            hit
+            for hit in sorted(glob.glob(pattern, root_dir=source, recursive=True))
+            if not any(part.startswith(SCRATCH) for part in Path(hit).parts)
+        ]
         if not hits:
             raise ConfigError(f"No file matches '{pattern}' in {source}.")
         paths += [source / hit for hit in hits]

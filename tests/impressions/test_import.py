@@ -228,3 +228,29 @@ def test_wide_ids_of_parquet_keep_every_digit(tmp_path, kind, first):
     assert sorted({str(user) for user in column(tmp_path, "user_id")}) == sorted(
         {str(user) for user in users}
     )
+
+
+def test_an_import_below_its_own_source_reads_the_log_alone(tmp_path):
+    """Not what it writes meanwhile, nor what an import left that was killed."""
+    (tmp_path / "a.csv").write_text(rows())
+    (tmp_path / "j.txt").write_text(
+        "item,kind2\n" + "".join(f"{100 + i},c{i}\n" for i in range(5)) + ",none\n,none\n"
+    )
+    left = tmp_path / "out" / "_import-left" / "log"
+    left.mkdir(parents=True)
+    (left / "b.csv").write_text(rows(start=START + 86400))
+    mapping = Mapping(
+        log={"files": ["**/*.csv"]},
+        joins={"j": {"files": ["j.txt"], "key": "item"}},
+        **(BASE | {"item_id": "log.item"}),
+        features={"c": "j.kind2"},
+    )
+    done = import_log(mapping, tmp_path, tmp_path / "out")
+    assert (done.read, done.first, done.last) == (40, "2026-01-01", "2026-01-01")
+
+
+def test_a_log_of_hundreds_of_columns_is_read(tmp_path):
+    head, *lines = rows().splitlines()
+    many = ["," + ",".join(f"c{i}" for i in range(300))] + ["," + ",".join(["1"] * 300)] * 40
+    text = "\n".join(a + b for a, b in zip([head, *lines], many, strict=True))
+    assert run(tmp_path, {"a.csv": text + "\n"}, features={"f": "c299"}).read == 40
