@@ -33,7 +33,7 @@ from ecdctr.cli.studies import (
     WorkersOption,
 )
 from ecdctr.config.section import MAX_DAYS
-from ecdctr.errors import ConfigError, StoreError
+from ecdctr.errors import StoreError
 from ecdctr.store.store import experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
@@ -123,13 +123,6 @@ def matrix_row(
     ref = session.store.require("actr", date, experiment)
     if (ref.experiment, ref.date) != (experiment, date):
         raise StoreError(f"Experiment '{experiment}' has no A-CTR of {date}; train it first.")
-    trained_with = session.store.manifest(ref).config.get("actr", {}).get("hold_out_every")
-    if trained_with != hold_out_every:
-        raise ConfigError(
-            f"{ref} was trained with actr.hold_out_every {trained_with}, the matrix holds out "
-            f"{hold_out_every}: it would be judged on impressions that it has learned. Train it "
-            "with the same value."
-        )
     with session.store.in_use():
         held_out = held_out_ads(session.config(), study_days(first, last), hold_out_every)
         row = stored_row(session.config(), session.store, ref, held_out)

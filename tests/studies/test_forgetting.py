@@ -27,13 +27,15 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
+from ecdctr.store.manifest import Ref
+from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting import measures as f
 from ecdctr.studies.forgetting.basis import row_basis_now
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, matrix_row, stored_row
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE, REPOSITORY
-from tests.make import delivered_again
+from tests.make import changed, delivered_again
 
 FORGETS = np.array(
     [[0.8, 0.5, 0.5], [0.7, 0.8, 0.6], [0.5, 0.7, 0.9]]
@@ -261,16 +263,16 @@ def test_rows_from_before_a_day_was_delivered_again_are_not_used_again(
     train_cpm(Request(holding_out, store, DATE))
     ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
     dates = [DATE + dt.timedelta(days=k) for k in range(3)]
-    before = stored_row(holding_out, store, ref, held_out_ads(holding_out, dates, 2))
-    basis = row_basis_now(holding_out, dates, 2)
+    before = stored_row(holding_out, store, ref, held_out_ads(holding_out, dates, 4))
+    basis = row_basis_now(holding_out, dates, 4)
     assert load_rows(store, ref.experiment, basis)[DATE].equals(before)
     again = delivered_again(holding_out, tmp_path, dates[1])
-    renewed = row_basis_now(again, dates, 2)
+    renewed = row_basis_now(again, dates, 4)
     assert renewed.name != basis.name
     assert load_rows(store, ref.experiment, renewed) == {}
     with pytest.raises(EcdctrError, match="no matrix row on the ads as they are now"):
         collect(store, {"full": [ref.experiment]}, renewed)
-    after = stored_row(again, store, ref, held_out_ads(again, dates, 2))
+    after = stored_row(again, store, ref, held_out_ads(again, dates, 4))
     assert not after.equals(before)
     with pytest.raises(EcdctrError, match="not of the same held-out ads"):
         f.Matrix.of_rows([before, after], dates)
@@ -285,10 +287,48 @@ def test_a_version_is_never_judged_on_ads_that_it_learned_before_their_day_was_d
     dates = [DATE + dt.timedelta(days=k) for k in range(3)]
     again = delivered_again(holding_out, tmp_path, DATE)
     with pytest.raises(StoreError, match=f"{ref} was trained on other examples of {DATE}"):
-        stored_row(again, store, ref, held_out_ads(again, dates, 2))
+        stored_row(again, store, ref, held_out_ads(again, dates, 4))
     renewed = train_actr(Request(again, store, DATE)).manifest.ref
     assert renewed != ref
-    assert stored_row(again, store, renewed, held_out_ads(again, dates, 2)).num_rows
+    assert stored_row(again, store, renewed, held_out_ads(again, dates, 4)).num_rows
+
+
+@pytest.fixture
+def chained(holding_out, store):
+    """Train a chain, each day with a hold-out of its own, and return the last version."""
+    chain = holding_out.with_variant("continue_no_tpm")
+    train_cpm(Request(chain, store, DATE))
+
+    def train(*held_out: int) -> Ref:
+        for k, every in enumerate(held_out):
+            config = changed(chain, "actr", hold_out_every=every)
+            made = train_actr(Request(config, store, DATE + dt.timedelta(days=k)))
+        return made.manifest.ref
+
+    return train
+
+
+def test_no_version_is_judged_whose_chain_learned_on_a_day_what_is_held_out(
+    holding_out, store, chained
+):
+    ref = chained(0, 4)
+    ads = held_out_ads(holding_out, [DATE, DATE + dt.timedelta(days=1)], 4)
+    with pytest.raises(StoreError, match=rf"actr/{DATE}/v0001 was trained with .*hold_out_every 0"):
+        stored_row(holding_out, store, ref, ads)
+    later = held_out_ads(holding_out, [DATE + dt.timedelta(days=1)], 4)
+    assert stored_row(holding_out, store, ref, later).num_rows, "the first day is not asked about"
+
+
+def test_no_version_is_judged_whose_chain_is_not_known_back_to_the_first_day(
+    holding_out, store, chained
+):
+    ref = chained(4, 4, 4, 4)
+    assert [str(one.ref.date) for one in remove(store, 1, 7, "gc")[0]] == [str(DATE)]
+    ads = held_out_ads(holding_out, [DATE], 4)
+    with pytest.raises(StoreError, match=f"goes on from .*actr/{DATE}/v0001, which retention"):
+        stored_row(holding_out, store, ref, ads)
+    later = held_out_ads(holding_out, [DATE + dt.timedelta(days=1)], 4)
+    assert stored_row(holding_out, store, ref, later).num_rows
 
 
 def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(tmp_path):

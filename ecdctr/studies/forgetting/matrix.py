@@ -19,13 +19,14 @@ from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.levels.restore import load_network
+from ecdctr.store.manifest import Ref
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecdctr.config import Config
-    from ecdctr.store.manifest import Ref
+    from ecdctr.store.manifest import Manifest
     from ecdctr.store.store import Store
 
 
@@ -36,6 +37,7 @@ class HeldOut(NamedTuple):
     """
 
     basis: RowBasis
+    every: int  # of a day's ads each so many-th is held out
     table: pa.Table
     group: NDArray[np.int64]
     day_of_group: NDArray[np.int64]
@@ -69,7 +71,7 @@ def held_out_ads(config: Config, dates: list[dt.date], every: int) -> HeldOut:
     basis = row_basis(dates, every, [prepared.fingerprint for prepared in days])
     users_of_group = encoded.dictionary.take(pa.array(pairs % count))
     examples = {prepared.date: prepared.fingerprint for prepared in days}
-    return HeldOut(basis, table, group, pairs // count, users_of_group, examples)
+    return HeldOut(basis, every, table, group, pairs // count, users_of_group, examples)
 
 
 def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
@@ -115,21 +117,51 @@ def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 
 
 def _refuse_learned(store: Store, ref: Ref, held_out: HeldOut) -> None:
-    """Raise StoreError for a version that read other examples of one of the days.
+    """Raise StoreError for a version that may have learned ads that are held out.
 
-    An ad is held out by its place in the day: delivered again, the day may hold out what the
-    version, or one that it goes on from, has learned.
+    It, or one that it goes on from, did not hold them out, or read another delivery of their day:
+    an ad is held out by its place in the day. Of one that retention removed nobody knows.
     """
-    for one, manifest in store.lineage(ref).items():
-        for date, examples in held_out.examples.items():
-            read = manifest.data_digests.get(f"ads/{date}") if one.level == "actr" else None
-            if read not in (None, examples):
+    lineage = store.lineage(ref)
+    for one, manifest in lineage.items():
+        if one.level != "actr":
+            continue
+        for parent in map(Ref.parse, manifest.parents.get("actr", [])):
+            if parent not in lineage and parent.date >= min(held_out.dates):
                 raise StoreError(
-                    f"{one} was trained on other examples of {date} than lie there now (the day or "
-                    f"one that it looks back on, was delivered again), so {ref} may have learned "
-                    f"ads that are held out; train it again: ecdctr train actr --date {one.date} "
-                    f"--experiment {one.experiment} --force"
+                    f"{ref} goes on from {parent}, which retention has removed, so nobody knows "
+                    f"whether it learned ads that are held out from {min(held_out.dates)} on; "
+                    f"train {ref.experiment} again from its first day, and make the rows before gc "
+                    "removes versions."
                 )
+        _refuse_link(ref, manifest, held_out)
+
+
+def _refuse_link(ref: Ref, link: Manifest, held_out: HeldOut) -> None:
+    """Compare what one version of a chain held out, and read, with what is held out now."""
+    read = {
+        date: link.data_digests[f"ads/{date}"]
+        for date in held_out.dates
+        if f"ads/{date}" in link.data_digests
+    }
+    every = link.config.get("actr", {}).get("hold_out_every", 0)
+    again = (
+        f"train it again: ecdctr train actr --date {link.data_date} --experiment "
+        f"{link.experiment} --hold-out-every {held_out.every} --force"
+    )
+    if read and every != held_out.every:
+        raise StoreError(
+            f"{link.ref} was trained with actr.hold_out_every {every}, the matrix holds out "
+            f"{held_out.every}, so {ref} would be judged on ads that it has learned; {again}, and "
+            "what goes on from it after it."
+        )
+    for date, examples in read.items():
+        if examples != held_out.examples[date]:
+            raise StoreError(
+                f"{link.ref} was trained on other examples of {date} than lie there now (the day, "
+                f"or one that it looks back on, was delivered again), so {ref} may have learned "
+                f"ads that are held out; {again}, and what goes on from it after it."
+            )
 
 
 def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, pa.Table]:
