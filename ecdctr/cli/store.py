@@ -37,7 +37,7 @@ def store_gc(
     """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
     from ecdctr.store.retention import removable, remove
 
-    span = session_of(context).config().snapshot_days
+    span = session_of(context).config().longest_snapshot_days
     store, freed = session_of(context).store, 0
     if delete:
         unneeded, freed = remove(store, keep, span, f"store gc --keep {keep}")

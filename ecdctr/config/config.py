@@ -158,6 +158,12 @@ class Config(Section):
         windows = (self.cpm.first_days, self.actr.window_days, self.actr.natural_days)
         return span + (max(windows) if self.snapshots.point_in_time else 0)
 
+    @property
+    def longest_snapshot_days(self) -> int:
+        """The same of whatever variant looks back furthest."""
+        every = (self, *(self.with_variant(name) for name in self.variants))
+        return max(one.snapshot_days for one in every)
+
     def training(self, level: Level) -> Training:
         """Return the optimisation settings of a level."""
         return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]

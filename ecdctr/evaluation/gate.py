@@ -13,9 +13,10 @@ import contextlib
 import datetime as dt
 import math
 
+from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
 from ecdctr.errors import EcdctrError, StoreError, TryAgain
-from ecdctr.evaluation.basis import basis_now
+from ecdctr.evaluation.basis import basis_now, basis_of
 from ecdctr.evaluation.noninferiority import Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, pair
 from ecdctr.evaluation.verdict import Outcome, Verdict, explain
@@ -25,6 +26,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.store import AliasRecord, Kind, Store
 
 ATTEMPTS = 5  # of judging, while others promote
+JUDGING = ("evaluation.gate", "evaluation.noninferiority", "evaluation.stored")
 
 
 @one_reading()
@@ -51,7 +53,8 @@ def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdi
     with store.in_use():
         served = store.serving(challenger.experiment, challenger.level)
         champion = served.ref if served else None
-        if champion == challenger:
+        if served and champion == challenger:
+            _keep_what_promoted(store, served, date)
             return Verdict(Outcome.SERVES, f"{challenger} serves already", champion)
         if store.evaluation(challenger, date) is None:
             raise StoreError(
@@ -63,6 +66,15 @@ def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdi
             return verdict
         notes = _judge_waiting(config, store, challenger, served, date)
         return verdict._replace(reason=". ".join([verdict.reason, *notes]))
+
+
+def _keep_what_promoted(store: Store, served: AliasRecord, date: dt.date) -> None:
+    """Keep the verdict of a gate that was killed between the alias and the verdict."""
+    if served.kind == Kind.GATE and not any(said["passed"] for said in store.verdicts(served.ref)):
+        evaluation = store.load_evaluation(served.ref, date)
+        examples = {str(date): str(evaluation["examples"])} if evaluation else {}
+        verdict = Verdict(Outcome.PASSED, served.reason, examples=examples)
+        store.add_verdict(served.ref, {"date": date, "passed": True, **verdict._asdict()})
 
 
 def _judge_waiting(
@@ -124,7 +136,10 @@ def _settle(
 def _standing(
     config: Config, store: Store, challenger: Ref, champion: Ref | None
 ) -> Verdict | None:
-    """Return the refusal by the data that stands: data, champion and rule are what they were."""
+    """Return the refusal by the data that stands.
+
+    Data, champion, settings and the code that evaluates and judges are what they were.
+    """
     if champion is None:
         return None
     asked = [str(part) for part in champion], _rule(config)
@@ -142,7 +157,15 @@ def _standing(
 def _rule(config: Config) -> str:
     settings = config.evaluation.model_dump(mode="json")
     gate = {name: value for name, value in settings.items() if name.startswith("gate_")}
-    return digest([gate, config.evaluation.bootstrap_samples, config.seed])[:20]
+    judging = code_digest(["evaluation.gate"], JUDGING)
+    parts = [
+        gate,
+        config.evaluation.bootstrap_samples,
+        config.seed,
+        basis_of(config, "").code,
+        judging,
+    ]
+    return digest(parts)[:20]
 
 
 def _judge(

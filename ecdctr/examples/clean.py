@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from ecdctr.impressions.schema import DaySchema
 
 
+def set_aside_by(config: Config) -> list[object]:
+    """Name what decides which rows are set aside, for whatever is kept of a day's rows.
+
+    With quarantine on, a row goes by what is wrong in any declared feature, read or not.
+    """
+    if not config.data.quarantine:
+        return [False]
+    return [
+        True,
+        *(feature.model_dump(mode="json", exclude={"tpm"}) for feature in config.features),
+    ]
+
+
 def raw_views(
     connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
 ) -> dict[str, str]:

@@ -23,7 +23,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.examples import transforms
-from ecdctr.examples.clean import day_view, raw_views
+from ecdctr.examples.clean import day_view, raw_views, set_aside_by
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
@@ -193,7 +193,7 @@ def example_fingerprint(
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]
         day = open_impressions(config.data.root).digest(domain, date)
-        return digest([_code_digest(), names, config.data.quarantine, domain, str(date), day])
+        return digest([_code_digest(), names, set_aside_by(config), domain, str(date), day])
     before = window(date - dt.timedelta(days=1), config.data.lookback_days)
     impressions = open_impressions(config.data.root)
     days = {f"{d}/{day}": impressions.digest(d, day) for d in DOMAINS for day in [*before, date]}
@@ -230,8 +230,7 @@ def _extract(
 
     def files() -> tuple[Path, Path] | None:
         raw = {d: impressions.digest(d, date) for d in DOMAINS if impressions.has(d, date)}
-        settings = [_settings(config)["features"]] if config.data.quarantine else []  # sets aside
-        name = digest([_code_digest(), config.data.quarantine, raw, *settings])[:20]
+        name = digest([_code_digest(), set_aside_by(config), raw])[:20]
         made = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
         return made if raw else None
 

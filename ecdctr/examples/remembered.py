@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
+from ecdctr.examples.clean import set_aside_by
 from ecdctr.files.duck import literal
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -25,6 +26,7 @@ from ecdctr.memory.table import WEEK, build_table, days_since, newest_table
 if TYPE_CHECKING:
     import duckdb
 
+READING = ("examples.clean", "examples.remembered", "files.duck", "impressions", "memory")
 Views = Callable[[dt.date], dict[str, str]]  # a relation with a day's impressions per domain
 
 
@@ -80,7 +82,7 @@ class Remembered:
         content = self._content(date)
         if not content:
             return None
-        name = digest([_code_digest(), self.config.data.quarantine, key, content])[:20]
+        name = digest([_code_digest(), set_aside_by(self.config), key, content])[:20]
         path = self.config.data.prepared / "daily" / f"date={date}" / f"pairs-{name}.parquet"
 
         def write(target: Path) -> None:
@@ -100,8 +102,8 @@ class Remembered:
     def _table_name(self, date: dt.date) -> str:
         if date not in self._names:
             days = {str(day): self._content(day) for day in window(date, self.memory.longest)}
-            windows, quarantine = self.memory.windows, self.config.data.quarantine
-            self._names[date] = digest([_code_digest(), windows, quarantine, str(date), days])
+            windows, aside = self.memory.windows, set_aside_by(self.config)
+            self._names[date] = digest([_code_digest(), windows, aside, str(date), days])
         return self._names[date]
 
     def _content(self, date: dt.date) -> dict[Domain, str]:
@@ -122,4 +124,4 @@ def _content(config: Config, date: dt.date) -> dict[Domain, str]:
 
 @lru_cache(maxsize=1)
 def _code_digest() -> str:
-    return code_digest(["examples.remembered"], ("examples.remembered", "memory"))
+    return code_digest(["examples.remembered"], READING)

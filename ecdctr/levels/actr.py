@@ -186,8 +186,9 @@ def _old_task(
     domain = LEVEL_DOMAIN[manifest.level]
     days = prepare(config, domain, [manifest.window_end])
     number = snapshots.of_day.get(manifest.window_end, 0)
+    held_out = config.actr.hold_out_every if domain == "ads" else 0
     batches = training_batches(
-        [Part(day.path, domain, snapshots=number) for day in days],
+        [Part(day.path, domain, hold_out_every=held_out, snapshots=number) for day in days],
         inputs,
         vocabularies,
         config.actr.batch_size,

@@ -151,6 +151,16 @@ def test_a_webhook_that_refuses_is_logged_without_its_url_and_not_asked_again(mo
     assert "secret" not in caplog.text
 
 
+def test_an_alert_to_this_machine_goes_through_no_proxy(webhook, monkeypatch):
+    url, texts = webhook
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv(WEBHOOK, url)
+    alerts.tell("late")
+    assert texts == ["late"]
+
+
 def test_an_alert_reaches_a_webhook_that_was_away_for_a_moment(webhook, monkeypatch):
     url, texts = webhook
     monkeypatch.setenv(WEBHOOK, url)

@@ -224,3 +224,11 @@ def loaded(path: Path) -> tuple[Config | None, str]:
         return load_config(path), ""
     except ConfigError as refused:
         return None, str(refused)
+
+
+def test_what_gc_keeps_reaches_as_far_back_as_any_variant():
+    config = load_config(REPOSITORY / "configs" / "tiny.yaml")
+    far = {"far": {"snapshots": {"count": 8, "stride_days": 28}}}
+    config = config.model_copy(update={"variants": {**config.variants, **far}})
+    assert config.longest_snapshot_days == config.with_variant("far").snapshot_days
+    assert config.longest_snapshot_days >= 8 * 28

@@ -17,6 +17,7 @@ import pytest
 from ecdctr.config import Config
 from ecdctr.doctor import examine
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation import basis
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
 from ecdctr.evaluation.basis import basis_now
@@ -614,3 +615,29 @@ def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict
     if before.outcome != Outcome.PASSED:
         assert after.outcome == before.outcome
         assert after.examples != before.examples
+
+
+def test_a_refusal_by_other_evaluating_code_does_not_stand(config, store, champion, monkeypatch):
+    ref = evaluated(config, store, version(store), 0.60, NEXT)
+    assert gate(config, store, ref, NEXT).outcome == Outcome.REFUSED
+    monkeypatch.setattr(basis, "evaluating_code", lambda: "mended")
+    evaluated(config, store, champion, 0.75, NEXT)
+    evaluated(config, store, ref, 0.76, NEXT)
+    assert gate(config, store, ref, NEXT).passed
+
+
+def test_a_gate_killed_before_its_verdict_is_kept_keeps_it_the_next_time(
+    config, store, champion, monkeypatch
+):
+    ref = evaluated(config, store, version(store), 0.76, NEXT)
+    with monkeypatch.context() as context:
+        context.setattr(Store, "add_verdict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            gate(config, store, ref, NEXT)
+    assert store.alias("serving") == ref
+    for _ in range(2):
+        assert gate(config, store, ref, NEXT).outcome == Outcome.SERVES
+    (kept,) = store.verdicts(ref)
+    assert kept["passed"]
+    shown = store.load_evaluation(ref, NEXT)["verdict"]
+    assert shown["reason"] == store.serving("production", "actr").reason

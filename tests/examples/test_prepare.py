@@ -15,7 +15,8 @@ import pytest
 
 from ecdctr.config import Config, Feature
 from ecdctr.errors import ContractError
-from ecdctr.examples.prepare import prepare
+from ecdctr.examples.prepare import example_fingerprint, prepare
+from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary
 from ecdctr.impressions.contract import connect, validate_day
 from ecdctr.impressions.days import present_days, window
@@ -219,3 +220,26 @@ def test_a_saved_vocabulary_is_the_same(tmp_path):
     vocabulary = EMPTY.extended(pa.array(["x", "y"]))
     vocabulary.save(tmp_path / "v.parquet")
     assert Vocabulary.load(tmp_path / "v.parquet").values.equals(vocabulary.values)
+
+
+@pytest.mark.parametrize("basic", [False, True])
+def test_with_quarantine_a_days_examples_go_by_every_declared_feature(copy, basic):
+    """A row is set aside for a feature that TPM does not read, too."""
+    names = {}
+    for quarantine in (False, True):
+        data = copy.data.model_copy(update={"quarantine": quarantine})
+        whole = copy.model_copy(update={"data": data})
+        fewer = tuple(f for f in whole.features if f.name != "price")
+        less = whole.model_copy(update={"features": fewer})
+        names[quarantine] = [example_fingerprint(c, "ads", DATE, basic) for c in (whole, less)]
+    assert names[True][0] != names[True][1]
+    assert (names[False][0] != names[False][1]) == (not basic)
+
+
+def test_with_quarantine_what_is_remembered_goes_by_every_declared_feature(copy):
+    data = copy.data.model_copy(update={"quarantine": True})
+    memory = copy.memory.model_copy(update={"enabled": True})
+    whole = copy.model_copy(update={"data": data, "memory": memory})
+    fewer = tuple(f for f in whole.features if f.name != "price")
+    less = whole.model_copy(update={"features": fewer})
+    assert Remembered(whole).fingerprint(DATE) != Remembered(less).fingerprint(DATE)

@@ -6,6 +6,7 @@ import datetime as dt
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.batches import Part, encode, read_chunks, training_batches
 from ecdctr.examples.prepare import prepare
+from ecdctr.levels import actr
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.parents import load_snapshots
@@ -205,6 +207,23 @@ def test_strong_consolidation_keeps_dense_weights_near_the_parent(config, store)
         return float((before - after).abs().max())
 
     assert moved(1e6) < 0.5 * moved(0)
+
+
+def test_consolidation_reads_no_ad_that_is_held_out(config, store, monkeypatch):
+    read = []
+
+    def counted(model, batches, strength):
+        read.append(sum(len(batch) for batch in batches))
+        return lambda: torch.zeros(())
+
+    monkeypatch.setattr(actr, "elastic_weight_consolidation", counted)
+    store.create_experiment("held", "plain")
+    settings = {"policy": "continue", "ewc": 1.0, "hold_out_every": 2}
+    held = changed(config, snapshots={"count": 0}, actr=settings)
+    for date in (DATE, NEXT):
+        train_actr(Request(held, store, date, "held", "held"))
+    day = prepare(held, "ads", [DATE])[0]
+    assert read[-1] == pq.read_metadata(day.path).num_rows // 2
 
 
 def test_fisher_information_of_a_logistic_model_agrees_with_finite_differences(config, store):
