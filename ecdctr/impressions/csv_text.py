@@ -10,7 +10,7 @@ import csv
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -87,6 +87,7 @@ def look(path: Path, dialect: Dialect) -> Opening | None:
     """
     lines = LINE_END.split(_start(path, dialect))
     skip, separator = _before_the_rows(lines, dialect.has_header)
+    _refuse_other_ends(path, lines[: skip + 1])
     lines = lines[skip:]
     if not any(line.strip() for line in lines):
         return None
@@ -121,7 +122,24 @@ def copy(db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, target: Pa
             "(FORMAT parquet)"
         ).fetchone()
         _refuse_put_together(db, path, opening, target)
-    return int(row[0]) if row else 0
+    rows = int(row[0]) if row else 0
+    if not rows:
+        _refuse_lost(path, opening)
+    return rows
+
+
+def _refuse_lost(path: Path, opening: Opening) -> None:
+    """Raise ContractError where nothing was read although lines stand after the header."""
+    lines = LINE_END.split(_start(path, opening.dialect))
+    open_quote = False
+    for i, line in enumerate(lines[opening.skip :]):
+        header = opening.dialect.has_header and (i == 0 or open_quote)
+        if not header and line.strip():
+            raise ContractError(
+                f"{path}, line {opening.skip + i + 1}: no row was read although this line is not "
+                "blank; save the file with one kind of line end."
+            )
+        open_quote ^= opening.dialect.quotes and line.count('"') % 2 == 1
 
 
 def _refuse_put_together(
@@ -179,18 +197,31 @@ def _reason(text: str) -> str:
 
 
 def _unplaced(path: Path, text: str, error: Exception) -> str:
-    if "state machine" in text and (line := _other_end(path)):
-        return (
-            f", line {line}: it ends unlike the lines before (\\r\\n, \\n or \\r); "
-            "save the file with one kind of line end."
-        )
+    if "state machine" in text and (line := _other_end(_all_lines(path))):
+        return _unlike(line)
     return f" cannot be read: {first_line(error)}"
 
 
-def _other_end(path: Path) -> int | None:
+def _unlike(line: int) -> str:
+    return (
+        f", line {line}: it ends unlike the lines before (\\r\\n, \\n or \\r); "
+        "save the file with one kind of line end."
+    )
+
+
+def _refuse_other_ends(path: Path, lines: list[str]) -> None:
+    """Raise ContractError where lines before the first read one end otherwise than it.
+
+    DuckDB then skips to the end of the file, without a word.
+    """
+    if len(lines) > 1 and (line := _other_end(lines)):
+        raise ContractError(f"{path}{_unlike(line)}")
+
+
+def _other_end(lines: Iterable[str]) -> int | None:
     """Return the first line whose end is unlike the first one's, outside of quotes."""
     first, open_quote = "", False
-    for number, line in enumerate(_all_lines(path), 1):
+    for number, line in enumerate(lines, 1):
         open_quote ^= line.count('"') % 2 == 1
         end = line[len(line.rstrip("\r\n")) :] if line.endswith(("\r", "\n")) else ""
         if open_quote or not end:

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.errors import ConfigError, ContractError
+from ecdctr.files.duck import connect
+from ecdctr.impressions import csv_text
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, column, rows, run
@@ -171,6 +173,28 @@ def test_blank_lines_comments_and_a_spreadsheets_separator_stand_before_a_header
     text = rows().replace(",", delimiter)
     text = before + (text.replace("\n", "\r\n") if "\r" in before else text)
     assert run(tmp_path, {"a.csv": text}).read == 40
+
+
+@pytest.mark.parametrize(
+    "before", ["# a\r\n", "sep=,\r\n", "\r\n", "# a\r# b\n", "\n\r\n", "# a\n# b\r"]
+)
+def test_lines_before_a_header_that_end_otherwise_lose_no_row_in_silence(tmp_path, before):
+    with pytest.raises(ContractError, match=r"a\.csv, line 2: it ends unlike the lines before"):
+        run(tmp_path, {"a.csv": before + rows()})
+
+
+def test_a_file_of_which_no_row_was_read_must_hold_none(tmp_path):
+    dialect = csv_text.Dialect(",", None, None, "utf-8")
+    path, target = tmp_path / "a.csv", tmp_path / "a.parquet"
+    path.write_text('"a\nb",c\n\n')
+    opening = csv_text.look(path, dialect)
+    assert opening
+    with connect() as db:
+        assert csv_text.copy(db, path, opening, target) == 0
+        path.write_bytes(b"#\r\na,b\n1,2\n")
+        lost = csv_text.Opening(1, ",", ("a", "b"), dialect)  # as if nobody compared the ends
+        with pytest.raises(ContractError, match=r"a\.csv, line 3: no row was read although"):
+            csv_text.copy(db, path, lost, target)
 
 
 @pytest.mark.parametrize(
