@@ -29,19 +29,18 @@ ATTEMPTS = 5  # of judging, while others promote
 JUDGING = ("evaluation.gate", "evaluation.noninferiority", "evaluation.stored")
 
 
-@one_reading()
 def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     """Judge an evaluated version, and promote it to `serving` unless there is a reason against it.
 
     Refused are: predictions that are all alike, calibration outside its bounds, parents that are
-    too old, a version that served before or is older than what serves, a champion that cannot be
-    evaluated on the same days any more, and a version that is not shown to be within the margins
-    (non-inferiority, docs/operations.md). Where the version does not serve, older ones that waited
-    are judged, newest first, with the days that have come since; the first that passes serves.
-    Every verdict is kept, and what the data said stands. Evaluations that do not rest on the data
-    and code as they are now are made anew. When another version is promoted or a day delivered
-    meanwhile, all is judged again. Raises StoreError when the version was not evaluated on `date`,
-    TryAgain when others were faster each time.
+    too old, a version that served before or is older than what serves, and a version that is not
+    shown to be within the margins (non-inferiority, docs/operations.md). A version waits where the
+    data cannot tell, or the champion cannot be evaluated on the same days. Where the version does
+    not serve, older ones that waited are judged, newest first, with the days that have come since;
+    the first that passes serves. Every verdict is kept, and what the data said stands. Evaluations
+    that do not rest on the data and code as they are now are made anew. When another version is
+    promoted or a day delivered meanwhile, all is judged again. Raises StoreError when the version
+    was not evaluated on `date`, TryAgain when others were faster each time.
     """
     for _ in range(ATTEMPTS - 1):
         with contextlib.suppress(TryAgain):
@@ -49,6 +48,7 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
     return _gate(config, store, challenger, date)
 
 
+@one_reading()  # each attempt has its own
 def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
     with store.in_use():
         served = store.serving(challenger.experiment, challenger.level)
@@ -268,17 +268,16 @@ def _compare(
     try:
         theirs = [current(config, store, champion, day) for day in days]
     except EcdctrError as error:
+        if _delivered_meanwhile(config, ours, date):
+            raise _meanwhile(challenger, champion, days) from error
         text = (
             f"{challenger}: the serving {champion} cannot be evaluated on {days[0]} to {days[-1]}, "
             f"so that nothing can be compared: {error} To let the challenger serve all the same: "
             f"ecdctr store promote {challenger}"
         )
-        return Verdict(Outcome.REFUSED, text, champion, examples)
+        return Verdict(Outcome.WAITING, text, champion, examples)
     if any(one.basis != other.basis for one, other in zip(ours, theirs, strict=True)):
-        raise TryAgain(
-            f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again "
-            "while they were compared. Run the command again."
-        )
+        raise _meanwhile(challenger, champion, days)
     result = noninferiority(
         pair(list(zip(ours, theirs, strict=True))),
         settings.gate_max_gauc_drop,
@@ -296,6 +295,22 @@ def _compare(
         result.power,
         result.needed * len(days) if math.isfinite(result.needed) else None,
         _rule(config),
+    )
+
+
+def _delivered_meanwhile(config: Config, ours: list[Stored], date: dt.date) -> bool:
+    """Tell whether the days are not any more what our evaluations rest on."""
+    ref, days = ours[0].ref, [one.date for one in ours]
+    most = config.evaluation.gate_days
+    if whole_days(config, LEVEL_DOMAIN[ref.level], ref.date, date, most) != days:
+        return True
+    return any(one.basis != basis_now(config, ref, one.date) for one in ours)
+
+
+def _meanwhile(challenger: Ref, champion: Ref, days: list[dt.date]) -> TryAgain:
+    return TryAgain(
+        f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again "
+        "while they were compared. Run the command again."
     )
 
 

@@ -155,12 +155,17 @@ class ObjectStorage:
         Raises StoreError when the objects themselves are damaged or missing.
         """
         place = self._place(group, name)
-        content = self.read(f"{place}/{CONTENTS}") if place else None
-        if place and content is None:  # replaced in between?
-            place = self._place(group, name)
-            content = self.read(f"{place}/{CONTENTS}")
-        if place is None:
-            return self.cache.root / "folders" / group / name
+        while place is not None:
+            try:
+                return self._copy(place)
+            except StoreError:
+                before, place = place, self._place(group, name)
+                if place == before:  # else replaced while it was read
+                    raise
+        return self.cache.root / "folders" / group / name
+
+    def _copy(self, place: str) -> Path:
+        content = self.read(f"{place}/{CONTENTS}")
         if content is None:
             raise StoreError(f"{self.root}/{place}/{CONTENTS} is missing.")
         digests: dict[str, str] = json.loads(content)

@@ -292,7 +292,7 @@ def test_a_champion_that_cannot_be_evaluated_any_more_serves_on_and_the_reason_s
     gate(config, store, lost, DATE)
     other = evaluated(config, store, version(store), 0.9)
     verdict = gate(config, store, other, NEXT)  # its files are no network
-    assert verdict.outcome == Outcome.REFUSED
+    assert verdict.outcome == Outcome.WAITING
     assert f"the serving {lost} cannot be evaluated on {NEXT}" in verdict.reason
     assert f"ecdctr store promote {other}" in verdict.reason
     assert store.alias("serving") == lost
@@ -313,7 +313,7 @@ def test_a_promotion_between_verdict_and_record_is_not_overwritten(
 
     monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
     verdict = gate(config, store, other, NEXT)  # judged again: by_hand's files are no network
-    assert verdict.outcome == Outcome.REFUSED
+    assert verdict.outcome == Outcome.WAITING
     assert f"the serving {by_hand} cannot be evaluated" in verdict.reason
     assert store.alias("serving") == by_hand
     assert [one["passed"] for one in store.verdicts(other)] == [False]
@@ -486,6 +486,41 @@ def test_what_could_not_be_compared_is_asked_again(config, store):
     assert "cannot be evaluated" in gate(config, store, other, NEXT).reason
     evaluated(config, store, lost, 0.75)
     assert gate(config, store, other, NEXT).passed
+
+
+def test_what_could_not_be_compared_is_judged_with_the_days_that_come(config, store):
+    lost = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE)
+    gate(config, store, lost, DATE)
+    other = evaluated(config, store, version(store), 0.75, NEXT, NEXT + DAY)
+    assert not gate(config, store, other, NEXT).passed
+    evaluated(config, store, lost, 0.75, NEXT, NEXT + DAY)
+    newest = evaluated(config, store, version(store, NEXT), 0.75, NEXT + DAY, calibration=9.0)
+    verdict = gate(config, store, newest, NEXT + DAY)
+    assert f"{other}, which waited, has passed meanwhile and serves" in verdict.reason
+
+
+def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
+    config, store, champion, tmp_path, monkeypatch
+):
+    """Taken away before the champion is looked at, and back for the next attempt."""
+    root, away = tmp_path / "world", tmp_path / "away"
+    shutil.copytree(config.data.root, root)
+    own = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    other = evaluated(own, store, version(store), 0.75)
+    evaluated(own, store, champion, 0.75)
+    folder, now, moved = root / "domain=ads" / f"date={NEXT}", gates.current, []
+
+    def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
+        if ref == champion and not moved:
+            moved.append(shutil.move(folder, away))
+        elif away.exists():
+            shutil.move(away, folder)
+        return now(config, store, ref, date)
+
+    monkeypatch.setattr(gates, "current", read)
+    assert gate(own, store, other, NEXT).passed
+    assert moved
+    assert [said["passed"] for said in store.verdicts(other)] == [True]
 
 
 def test_a_version_that_was_rolled_back_does_not_return_by_the_gate(config, store, champion):

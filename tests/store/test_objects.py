@@ -157,6 +157,28 @@ def test_a_damaged_object_is_named_and_a_damaged_copy_is_made_again(url, s3):
         fresh(url).check(ref)
 
 
+def test_an_evaluation_that_is_replaced_while_it_is_read_is_read_anew(url, monkeypatch, tmp_path):
+    """Twice: after its list of files was read, and after a file of the next one was."""
+    ref, storage = publish(Store(url), DAY, "f").ref, ObjectStorage(url)
+    writer, download, said = fresh(url), storage._download, ["first", "second", "third"]
+
+    def write() -> None:
+        folder = tmp_path / said[0]
+        folder.mkdir()
+        (folder / "evaluation.json").write_text(said.pop(0))
+        writer.save_evaluation(folder, ref, DAY)
+
+    def read(key: str, path: Path) -> None:
+        if said:
+            write()
+        download(key, path)
+
+    write()
+    monkeypatch.setattr(storage, "_download", read)
+    group, name = "production/evaluations/cpm", f"{DAY}/{ref.date}.{ref.version}"
+    assert (storage.folder(group, name) / "evaluation.json").read_text() == "third"
+
+
 def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(tmp_path):
     def fill(folder: Path) -> None:
         (folder / "file").write_bytes(bytes(100))
