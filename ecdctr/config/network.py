@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,20 @@ class Snapshots(Section):
         False, description="aggregated item vectors also enter the click history's items"
     )
     require_all: bool = Field(False, description="fail when fewer than K distinct snapshots exist")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lag(cls, given: Any) -> Any:
+        """Read `lag_days: 0` of an earlier release as the paper's form; refuse other lags."""
+        if not isinstance(given, dict) or "lag_days" not in given:
+            return given
+        if given["lag_days"] != 0 or given.get("point_in_time"):
+            raise ValueError(
+                "lag_days is gone: each day is trained with the snapshots of the day before it. "
+                "Leave it out (lag_days: 0 was what point_in_time: false is)"
+            )
+        rest = {name: value for name, value in given.items() if name != "lag_days"}
+        return rest | {"point_in_time": False}
 
     @model_validator(mode="after")
     def _each_by_itself(self) -> Snapshots:

@@ -232,3 +232,10 @@ def test_what_gc_keeps_reaches_as_far_back_as_any_variant():
     config = config.model_copy(update={"variants": {**config.variants, **far}})
     assert config.longest_snapshot_days == config.with_variant("far").snapshot_days
     assert config.longest_snapshot_days >= 8 * 28
+
+
+def test_a_lag_of_an_earlier_release_is_read_as_what_it_was_or_refused():
+    assert not Config.model_validate({"snapshots": {"lag_days": 0}}).snapshots.point_in_time
+    for lag in ({"lag_days": 1}, {"lag_days": 0, "point_in_time": True}):
+        with pytest.raises(ValueError, match="lag_days is gone: each day is trained with the"):
+            Config.model_validate({"snapshots": lag})
