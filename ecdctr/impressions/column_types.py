@@ -117,12 +117,7 @@ def _checks(column: str) -> list[str]:
     def every(condition: str) -> str:
         return f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
 
-    digits = f"length(ltrim(regexp_replace({column}, '[eE].*|[^0-9]', '', 'g'), '0')) <= 15"
-    exact = f"TRY_CAST({column} AS DOUBLE)::VARCHAR = {column}"
-    finite = f"isfinite(TRY_CAST({column} AS DOUBLE))"
-    number = (
-        f"regexp_full_match({column}, {literal(NUMBER)}) AND {finite} AND ({digits} OR {exact})"
-    )
+    number = f"regexp_full_match({column}, {literal(NUMBER)}) AND {_exact(column)}"
     return [
         f"count({column})",
         every(f"TRY_CAST({column} AS BIGINT)::VARCHAR = {column}"),
@@ -133,6 +128,13 @@ def _checks(column: str) -> list[str]:
             for kind in ("BOOLEAN", "DATE", "TIMESTAMP")
         ),
     ]
+
+
+def _exact(text: str) -> str:
+    """Tell whether DOUBLE keeps every digit of a text."""
+    digits = f"length(ltrim(regexp_replace({text}, '[eE].*|[^0-9]', '', 'g'), '0')) <= 15"
+    printed = f"TRY_CAST({text} AS DOUBLE)::VARCHAR = {text}"
+    return f"isfinite(TRY_CAST({text} AS DOUBLE)) AND ({digits} OR {printed})"
 
 
 def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambiguous | None:
@@ -152,11 +154,10 @@ def _refuse_unfit(db: duckdb.DuckDBPyConnection, part: Part, name: str, kind: Te
     if name not in part.types or kind == "VARCHAR":
         return
     column = identifier(name)
-    fits = f"TRY_CAST({column} AS {kind}) IS NOT NULL"
-    if kind == "BIGINT":
-        fits += f" AND regexp_full_match({column}, {literal(WHOLE)})"
+    fits = f"TRY_CAST({column} AS {kind}) IS NOT NULL AND {_kept(column, kind)}"
     count, first = db.execute(
-        f"SELECT count(*), min({column}) FROM {parquet([part.stored])} WHERE NOT ({fits})"
+        f"SELECT count(*), min({column}) FROM {parquet([part.stored])} "
+        f"WHERE {column} IS NOT NULL AND NOT coalesce({fits}, false)"
     ).fetchone() or (0, "")
     if count:
         raise ContractError(
@@ -164,6 +165,19 @@ def _refuse_unfit(db: duckdb.DuckDBPyConnection, part: Part, name: str, kind: Te
             f"{part.rows:,} values are none, such as '{first:.60}'; declare another type, or mend "
             "the values."
         )
+
+
+def _kept(column: str, kind: TextType) -> str:
+    """Tell whether a declared type keeps all that a text says: digits, an hour, an offset."""
+    conditions: dict[str, str] = {
+        "BIGINT": f"regexp_full_match({column}, {literal(WHOLE)})",
+        "DATE": rf"regexp_full_match({column}, '\d{{4}}-\d\d-\d\d')",
+        "TIMESTAMP": f"TRY_CAST({column} AS TIMESTAMP) = "
+        f"TRY_CAST({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
+    }
+    fraction = rf"regexp_replace({column}, '(\.\d*?)0+$', '\1')"
+    conditions["DOUBLE"] = f"(lower({column}) = 'nan' OR ({_exact(fraction)}))"
+    return conditions.get(kind, "true")
 
 
 def parquet_types(parts: list[Part], names: list[str]) -> dict[str, str]:

@@ -117,6 +117,9 @@ def test_an_id_never_comes_of_numbers_with_fractions(tmp_path, text):
     ("BIGINT", ["12.7", "13"], "12.7"), ("BIGINT", ["1e3", "5"], "1e3"), ("BIGINT", ["0x1F", "5"], "0x1F"),
     ("BIGINT", ["9223372036854775808", "5"], "9223372036854775808"), ("DATE", ["2026-02-30"], "2026-02-30"),
     ("DOUBLE", ["1 5", "2"], "1 5"), ("BOOLEAN", ["maybe", "true"], "maybe"),
+    ("DOUBLE", ["9007199254740993", "2"], "9007199254740993"), ("DATE", ["2026-01-01 10:00:00"], "2026-01-01 10:00:00"),
+    ("DATE", ["2026-1-1"], "2026-1-1"), ("TIMESTAMP", ["2026-01-01T10:00:00+02:00"], r"2026-01-01T10:00:00\+02:00"),
+    ("TIMESTAMP", ["2026-01-01 10:00:00 Europe/Paris"], "2026-01-01 10:00:00 Europe/Paris"),
 ])  # fmt: skip
 def test_a_value_that_a_declared_type_would_change_is_refused_by_file_and_column(
     tmp_path, kind, users, value
@@ -124,6 +127,15 @@ def test_a_value_that_a_declared_type_would_change_is_refused_by_file_and_column
     words = rf"a\.csv: column user is declared as {kind} under 'types', but .* such as '{value}'"
     with pytest.raises(ContractError, match=words):
         run(tmp_path, {"a.csv": rows(users)}, {"types": {"user": kind}})
+
+
+@pytest.mark.parametrize(("kind", "values"), [
+    ("TIMESTAMP", ["2026-01-01T10:00:00Z", "2026-01-01 10:00:00", "2026-01-01 10:00:00+00:00"]),
+    ("DOUBLE", ["1.5000000000000000000", "0.30000000000000004", "007", "nan"]), ("DATE", ["2026-01-01"]),
+])  # fmt: skip
+def test_a_declared_type_takes_what_it_keeps_and_empty_cells(tmp_path, kind, values):
+    text = rows([*values, ""]).replace("user,", "said,", 1)
+    run(tmp_path, {"a.csv": text}, {"types": {"said": kind}}, user_id="item")
 
 
 def test_whole_numbers_may_be_declared_however_they_are_written(tmp_path):
