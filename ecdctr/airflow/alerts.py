@@ -63,8 +63,8 @@ def days_skipped(context: Any) -> None:
         level = context["dag"].dag_id.removeprefix("ecdctr_")
         tell(
             f"{_run(context)}: trained without {len(skipped)} days since the version before "
-            f"({skipped[0]} to {skipped[-1]}), as {level}.skip_missed_days allows. To do: train "
-            "them oldest first, if they count."
+            f"({skipped[0]} to {skipped[-1]}), as {level}.skip_missed_days or "
+            "data.allowed_missing_days allows. To do: train them oldest first, if they count."
         )
 
 

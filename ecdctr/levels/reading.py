@@ -76,6 +76,18 @@ def prepare_days(request: Request, plan: Plan) -> Days:
     return days
 
 
+def left_out(plan: Plan, days: Days) -> list[dt.date]:
+    """Return the days since the version before that this one does not learn.
+
+    They lie further back than the window (`skip_missed_days`), or are not there
+    (`data.allowed_missing_days`). None where a version starts anew.
+    """
+    before = [ref.date for ref in plan.parents.get(plan.level, [])]
+    since = [date for date in plan.dates if before and date > max(before)]
+    missing = [date for date in since if (LEVEL_DOMAIN[plan.level], date) not in days]
+    return [*plan.skipped, *missing]
+
+
 def last_prior_ctr(days: Days) -> float | None:
     """Return the click-through rate that counts of the newest day of ads are smoothed with.
 

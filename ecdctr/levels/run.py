@@ -17,7 +17,7 @@ from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
-from ecdctr.levels.reading import Days, last_prior_ctr, prepare_days, training_parts
+from ecdctr.levels.reading import Days, last_prior_ctr, left_out, prepare_days, training_parts
 from ecdctr.levels.remembering import holds_memory, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
@@ -206,7 +206,7 @@ def _manifest(
         },
         rows={"samples": result.samples, **rows},
         quality=built.quality,
-        skipped_days=list(plan.skipped),
+        skipped_days=left_out(plan, days),
         prior_ctr=last_prior_ctr(days) if plan.level == "actr" else None,
         files={},
         started_at=gathered.started,

@@ -90,7 +90,7 @@ class Manifest(BaseModel):
     ] = []  # in what the data date is unlike the days before it (ecdctr/impressions/quality.py)
     skipped_days: list[
         dt.date
-    ] = []  # since the parent, never learned: *.skip_missed_days allowed it
+    ] = []  # since the parent, not learned: too far back, or not delivered, as the settings allow
     prior_ctr: float | None = None  # that counts were smoothed with on the last day; A-CTR's alone
     files: dict[str, FileEntry]
     started_at: dt.datetime

@@ -89,8 +89,8 @@ def test_days_that_a_chain_left_out_are_told_and_an_ordinary_training_is_not(web
         alerts.days_skipped(context)
     assert texts == [
         "cpm 2026-03-04 in production: trained without 2 days since the version before (2026-01-02 "
-        "to 2026-01-09), as cpm.skip_missed_days allows. To do: train them oldest first, if they "
-        "count."
+        "to 2026-01-09), as cpm.skip_missed_days or data.allowed_missing_days allows. To do: train "
+        "them oldest first, if they count."
     ]
 
 

@@ -195,6 +195,21 @@ def test_a_chain_that_missed_more_days_than_its_window_is_refused_or_says_what_i
     assert (near.window_start, near.skipped_days) == (NEXT, []), "a gap of the whole window fits"
 
 
+@pytest.mark.parametrize("level", ["tpm", "cpm"])
+def test_a_day_that_was_not_delivered_is_said_to_be_left_out(config, store, tmp_path, level):
+    train = {"tpm": train_tpm, "cpm": train_cpm}[level]
+    shutil.copytree(config.data.root, tmp_path / "world")
+    data = {"root": tmp_path / "world", "prepared": tmp_path / "prepared"}
+    plain = changed(config, "data", allowed_missing_days=1, **data)
+    plain = changed(changed(plain, "snapshots", count=0), level, refresh="incremental")
+    late = DATE - dt.timedelta(days=1)
+    first = train(Request(plain, store, DATE - dt.timedelta(days=2))).manifest
+    shutil.rmtree(tmp_path / "world" / "domain=natural" / f"date={late}")
+    assert train(Request(plain, store, DATE)).manifest.skipped_days == [late]
+    assert first.skipped_days == []
+    assert train(Request(plain, store, NEXT)).manifest.skipped_days == [], "it is said once"
+
+
 def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_it(
     config, tmp_path
 ):
