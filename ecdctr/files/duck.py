@@ -53,9 +53,11 @@ def parquet(paths: Iterable[Path | str]) -> str:
     """Write the table function that reads exactly these Parquet files.
 
     DuckDB takes every name for a glob pattern: `[`, `*` and `?` stand in brackets so that each
-    means itself. Columns come from the files alone, never from folders named key=value.
+    means itself; it takes `~` and `file:` at a name's start for more than that, so that names are
+    absolute. Columns come from the files alone, never from folders named key=value.
     """
-    names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", str(path))) for path in paths)
+    whole = [str(Path(path).absolute()) for path in paths]
+    names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", path)) for path in whole)
     return f"read_parquet([{names}], hive_partitioning = false)"
 
 
@@ -69,8 +71,7 @@ def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Pat
     with durable.replacing(target) as temporary:
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         try:
-            connection.execute(
-                f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
-            )
+            place = literal(temporary.absolute())
+            connection.execute(f"COPY ({query}) TO {place} (FORMAT parquet, COMPRESSION zstd)")
         finally:
             connection.execute("RESET disabled_optimizers")

@@ -65,6 +65,10 @@ def convert(
     absent file or a root that already holds impressions, ContractError for a file without the
     columns, or a domain without clicks.
     """
+    source, root = (
+        source.absolute(),
+        root.absolute(),
+    )  # DuckDB takes ~ and file: for more than names
     taken = sorted(path.name for path in root.glob("domain=*")) if root.exists() else []
     if taken:
         raise ConfigError(f"{root} already holds {', '.join(taken)}; import into an empty folder.")

@@ -66,6 +66,10 @@ def import_log(
     expression that does not fit the columns, ContractError for files that cannot be read, rows that
     cannot be impressions, or a domain without clicks.
     """
+    source, root = (
+        source.absolute(),
+        root.absolute(),
+    )  # DuckDB takes ~ and file: for more than names
     _refuse_taken(root)
     refuse_names(mapping)
     say = on_file or (lambda _: None)
@@ -233,12 +237,13 @@ def _finish(
             left_out += one_row(db, f"SELECT count(*) FROM {rows}")[0]
             continue
         target = scratch / "final" / f"domain={domain}" / f"date={date}" / "part-0.parquet"
-        target.parent.mkdir(parents=True)
         others = "".join(f", {identifier(name)}" for name in mapping.features)
-        db.execute(
-            f"COPY (SELECT DISTINCT ON (ts, user_id, item_id) user_id, item_id, ts, click{others} "
+        duck.write_parquet(
+            db,
+            f"SELECT DISTINCT ON (ts, user_id, item_id) user_id, item_id, ts, click{others} "
             f"FROM (SELECT * {narrow} FROM {rows}) ORDER BY ts, user_id, item_id, click "
-            f"DESC{others}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+            f"DESC{others}",
+            target,
         )
         before = one_row(db, f"SELECT count(*) FROM {rows}")[0]
         kept, clicks = one_row(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from ecdctr.cli import app
 from ecdctr.config import Feature
 from ecdctr.errors import ConfigError, ContractError
+from ecdctr.files.duck import connect, parquet
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, breaches, column, kind_of, rows, run
@@ -133,6 +135,37 @@ def test_the_same_double_stays_whatever_the_order_of_files_and_threads(tmp_path)
             b"".join(path.read_bytes() for path in sorted((folder / "data").rglob("*.parquet")))
         )
     assert len(made) == 1
+
+
+def test_the_bytes_do_not_depend_on_how_many_files_the_log_was_cut_into(tmp_path):
+    head, *lines = rows().splitlines()
+    parts = {"0.csv": lines[:25], "1.csv": lines[25:], "2.csv": []}
+    whole = {"a.csv": rows()}
+    halves = {name: "\n".join([head, *part]) + "\n" for name, part in parts.items()}
+    contents = []
+    for name, files in {"one": whole, "more": halves}.items():
+        run(tmp_path / name, files, features={"f": "item"})
+        folder = tmp_path / name / "data"
+        contents.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.parquet")})
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("name", ["~", "file:"])
+def test_a_relative_folder_of_any_name_is_a_folder(tmp_path, monkeypatch, name):
+    """DuckDB takes ~ for the home folder and file: for a URL."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.csv").write_text(rows())
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.csv").write_text(rows(n=10))
+    monkeypatch.chdir(tmp_path)
+    mapping = Mapping(log={"files": ["*.csv"]}, **BASE)
+    assert import_log(mapping, Path(name), Path(name) / "data").read == 40
+    assert len(list((tmp_path / name / "data").rglob("*.parquet"))) == 2
+    assert not list((tmp_path / "home").rglob("*.parquet"))
+    parts = sorted(Path(name).rglob("*.parquet"))
+    with connect() as db:
+        assert len(db.execute(f"FROM {parquet(parts)}").fetchall()) == 40
 
 
 def test_parquet_logs_are_read_with_one_type_per_column(tmp_path):
