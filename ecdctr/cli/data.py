@@ -79,7 +79,10 @@ def validate(
     domain: Annotated[Domain | None, typer.Option(help="default: both")] = None,
     result: ResultOption = None,
 ) -> None:
-    """Check impressions against the data contract, and the last day against those before."""
+    """Check impressions against the data contract, and the last day against those before.
+
+    Columns must have the types that they have on the days before that counts look back on.
+    """
     domains = [domain] if domain else list(DOMAINS)
     show(context, _checked(session_of(context).config(), domains, date, days), result)
 
@@ -107,6 +110,8 @@ def _checked(
     types = LogTypes()
     for name in domains:
         dates = present_days(config, name, window(date, days)) if date else None
+        if dates:
+            types.look_back(config, name, dates[0])
         reports += validate(config, [name], dates, say, types)
         for other in open_impressions(config.data.root).other_folders(name):
             text = f"domain={name}/{other}: no day of the form date=YYYY-MM-DD with *.parquet files"
@@ -125,6 +130,7 @@ def _checked(
                 f"memory.windows: {config.memory.longest} days, but the {name} log has {log} so "
                 "far; counts of this window are those of a shorter one until then."
             )
+    warnings += _without_clicks(reports)
     for warning in warnings:
         console.print(labelled("unlike the days before", "yellow", warning), soft_wrap=True)
     return {
@@ -134,6 +140,19 @@ def _checked(
         "violations": len(bad),
         "warnings": warnings,
     }
+
+
+def _without_clicks(reports: list[Any]) -> list[str]:
+    """Say which domains have no click at all on the days that were checked."""
+    said = []
+    for name in dict.fromkeys(report.domain for report in reports):
+        own = [report for report in reports if report.domain == name]
+        if not sum(report.clicks for report in own):
+            said.append(
+                f"{name}: no click among the {sum(report.rows for report in own):,} impressions of "
+                f"{own[0].date} to {own[-1].date}; a training that reads no other day refuses them."
+            )
+    return said
 
 
 @app.command()

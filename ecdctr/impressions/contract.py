@@ -172,6 +172,15 @@ class LogTypes:
     def __init__(self) -> None:
         self.seen: dict[str, tuple[ColumnType, Path]] = {}
 
+    def look_back(self, config: Config, domain: Domain, date: dt.date) -> None:
+        """Add the days before one that its counts look back on, by their footers alone."""
+        impressions = open_impressions(config.data.root)
+        first = date - dt.timedelta(days=config.data.lookback_days)
+        for day in impressions.dates(domain):
+            if first <= day < date:
+                schema, violations = read_schema(impressions.files(domain, day), config.features)
+                self.add(DayReport(domain, day, 0, 0, violations, schema))
+
     def add(self, report: DayReport) -> list[Violation]:
         """Compare a day with those before it; what is of another type than there."""
         if report.schema is None:

@@ -9,11 +9,16 @@ import io
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from typer.core import TyperGroup
@@ -227,9 +232,6 @@ def test_the_package_makes_its_consoles_in_one_place():
 
 
 def test_a_violation_keeps_its_brackets(world, tmp_path, capsys):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     root = tmp_path / "[raw]"
     day = root / "domain=ads" / "date=2026-01-18"
     day.mkdir(parents=True)
@@ -248,6 +250,39 @@ def test_a_violation_keeps_its_brackets(world, tmp_path, capsys):
     for line in said.splitlines():
         assert "timestamp[ms, tz=UTC]" in line
         assert "[raw]" in line
+
+
+@pytest.fixture
+def rewritten(world, tmp_path):
+    """Validate a day of ads with a column changed, in a log of its own."""
+    shutil.copytree(world, tmp_path / "world")
+    path = write_config(tmp_path / "c.yaml", tmp_path / "world")
+
+    def validate(column: str, change: Callable[[Any], Any]) -> int:
+        for part in (tmp_path / "world" / "domain=ads" / "date=2026-01-18").glob("*.parquet"):
+            read = pq.read_table(part, partitioning=None)
+            place = read.schema.get_field_index(column)
+            pq.write_table(read.set_column(place, column, change(read[column])), part)
+        options = ["--domain", "ads", "--date", "2026-01-18"]
+        return net.run(app, ["--config", str(path), "--json", "validate", *options])
+
+    return validate
+
+
+def test_a_day_whose_column_has_another_type_than_the_days_before_is_no_valid_day(
+    rewritten, capsys
+):
+    assert rewritten("user_id", lambda ids: ids.cast("string")) == 1
+    said = capsys.readouterr().err
+    assert "user_id" in said
+    assert "found text; a column has one type in the whole log" in said
+
+
+def test_validate_says_that_training_refuses_a_day_without_clicks(rewritten, capsys):
+    assert rewritten("click", lambda clicks: pc.multiply(clicks, pa.scalar(0, pa.int8()))) == 0
+    warning = json.loads(capsys.readouterr().out)["warnings"][-1]
+    assert warning.startswith("ads: no click among the ")
+    assert "a training that reads no other day refuses" in warning
 
 
 def test_words_of_a_table_are_whole_at_80_columns():
