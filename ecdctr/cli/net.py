@@ -31,6 +31,7 @@ def run(app: Typer, arguments: list[str]) -> int:
     foresaw; 75 the machine did not let it finish, the same command may succeed later; 130
     interrupted; 141 nobody reads the output.
     """
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
@@ -51,6 +52,16 @@ def run(app: Typer, arguments: list[str]) -> int:
         return error.exit_code  # the help was printed, there is no more to say
     except BaseException as error:
         return _told(error, arguments)
+
+
+def _open_closed() -> None:
+    """Open nothing in place of each standard stream that the caller closed (`2>&-`).
+
+    In order, so that no file of ours gets the number of one.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # to the process's end
 
 
 def _told(error: BaseException, arguments: list[str]) -> int:

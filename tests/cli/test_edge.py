@@ -62,6 +62,18 @@ def test_there_are_all_commands():
     assert len(ALL) > 20
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_no_error(closed):
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m ecdctr.cli schema {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_an_error_that_nobody_foresaw_is_one_sentence_and_exit_70(monkeypatch, capsys, words):
     assert ends(monkeypatch, words, ZeroDivisionError("by nothing [at all]\nand more")) == 70

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ecdctr.cli import app
 from ecdctr.config import Feature
 from ecdctr.errors import ConfigError, ContractError
-from ecdctr.files.duck import connect, parquet
+from ecdctr.files.duck import connect, one_row, parquet
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, breaches, column, kind_of, rows, run
@@ -165,7 +165,7 @@ def test_a_relative_folder_of_any_name_is_a_folder(tmp_path, monkeypatch, name):
     assert not list((tmp_path / "home").rglob("*.parquet"))
     parts = sorted(Path(name).rglob("*.parquet"))
     with connect() as db:
-        assert len(db.execute(f"FROM {parquet(parts)}").fetchall()) == 40
+        assert one_row(db, f"FROM {parquet(parts)} SELECT count(*)") == (40,)
 
 
 def test_parquet_logs_are_read_with_one_type_per_column(tmp_path):
