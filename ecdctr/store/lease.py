@@ -108,10 +108,12 @@ class Leases:
                     self._lost.add(lease)
 
     def check(self) -> None:
-        """Raise TryAgain if a lease was lost: others may have removed versions meanwhile."""
+        """Renew, and raise TryAgain if a lease was lost: versions may have been removed meanwhile.
+
+        Asked of the object that all see, whatever this machine's clock says.
+        """
         with self._mutex:
-            if any(until <= self.now() for until in self._until.values()):
-                self.renew()
+            self.renew()
             if self._lost:
                 minutes = int(LEASE.total_seconds() // 60)
                 raise TryAgain(

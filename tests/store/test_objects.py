@@ -329,6 +329,16 @@ def test_a_lease_ends_minutes_after_its_last_renewal_and_who_lost_it_publishes_n
     assert publish(dead, DAY, "f").ref == removes.versions("production", "cpm")[0]
 
 
+def test_a_lease_that_a_clock_ahead_took_for_dead_is_noticed_before_the_next_write(url, clock):
+    slow, ahead = machine(url, Clock()), machine(url, clock)
+    clock.pass_minutes(10)
+    with slow.in_use():
+        remove(ahead, 1, 0, "test")
+        with pytest.raises(TryAgain, match="did not renew its lease"):
+            slow.storage.append("production/log", b"x")
+    assert ahead.storage.records("production/log") == []
+
+
 def test_a_lease_that_ended_but_that_nobody_missed_goes_on(url, clock):
     slow = machine(url, clock)
     with slow.in_use():
