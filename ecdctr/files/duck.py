@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 
 
@@ -40,8 +41,11 @@ def one_row(
 
 
 def literal(value: object) -> str:
-    """Quote text for SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
+    """Quote text for SQL; raises ConfigError for a path that is no UTF-8: DuckDB takes none."""
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ConfigError(f"The name {text!a} is no UTF-8; rename the file or folder.")
+    return "'" + text.replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:

@@ -205,6 +205,8 @@ def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -
 
 def _typed(text: str, kind: str) -> str:
     """Return an expression in the type that it is staged as; `_finish` narrows what is wide."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"({text}) + 0.0::{kind}"  # -0 is 0
     lists = "[]" if kind.endswith("[]") else ""
     # wide as text: DuckDB writes HUGEINT to Parquet as DOUBLE, which merges ids above 2^53
     targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}

@@ -144,7 +144,12 @@ def absolute(root: Path | str) -> Path | str:
         text = f"gs://{text.removeprefix('gcs://')}"
     if URL in text:
         return text
-    path = Path(text).resolve()
+    try:
+        path = Path(text).resolve()
+    except RuntimeError:  # Python's word for links that go round in a circle
+        raise StoreError(
+            f"The store {root}: a link on the way points to itself; mend it or name another folder."
+        ) from None
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise StoreError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -148,6 +149,22 @@ def test_the_bytes_do_not_depend_on_how_many_files_the_log_was_cut_into(tmp_path
         folder = tmp_path / name / "data"
         contents.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.parquet")})
     assert contents[0] == contents[1]
+
+
+def test_a_name_that_is_no_utf8_is_refused_in_one_sentence(tmp_path):
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    with pytest.raises(ConfigError, match=r"b.udcff.* is no UTF-8; rename"):
+        run(folder, {"a.csv": rows()})
+
+
+@pytest.mark.parametrize("zeros", [("0.0", "-0.0"), ("-0.0", "0.0")])
+def test_minus_zero_is_imported_as_zero(tmp_path, zeros):
+    """Else which of two doubles stays depends on their order."""
+    head, *lines = rows().splitlines()
+    content = [f"{line},{zero}" for zero in zeros for line in lines]
+    text = "\n".join([head + ",price", *content]) + "\n"
+    run(tmp_path, {"a.csv": text}, {"types": {"price": "DOUBLE"}}, features={"price": "price"})
+    assert set(map(str, column(tmp_path, "price"))) == {"0.0"}
 
 
 @pytest.mark.parametrize("name", ["~", "file:"])

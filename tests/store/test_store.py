@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.storage import absolute
 from ecdctr.store.store import Kind, Store
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -331,3 +332,9 @@ def test_an_alias_that_others_set_all_the_time_ends_in_a_sentence(store, monkeyp
     monkeypatch.setattr(store, "set_alias", interrupted)
     with pytest.raises(TryAgain, match="was set to"):
         store.advance("candidate", newer, "newest", Kind.TRAIN)
+
+
+def test_a_store_at_a_link_that_points_to_itself_is_refused(tmp_path):
+    (tmp_path / "store").symlink_to("store")
+    with pytest.raises(StoreError, match="a link on the way points to itself"):
+        absolute(tmp_path / "store")
