@@ -202,7 +202,8 @@ def _cast(column: RawColumn, kind: ColumnType, declared: pa.DataType | None) -> 
         value = f.transform(value, lambda x: f.when(~f.isnan(x), x))
     elif pa.types.is_floating(declared):
         value = f.when(~f.isnan(value), value)
-    return value.cast(target).alias(column.name)
+    typed = value.cast(target)
+    return (typed + f.lit(0.0) if kind.name == "number" else typed).alias(column.name)  # -0 is 0
 
 
 def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySchema]) -> DataFrame:

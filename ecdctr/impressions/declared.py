@@ -138,6 +138,8 @@ def cast_sql(raw: str, kind: ColumnType, declared: pa.DataType | None) -> str:
     value = raw
     if pa.types.is_floating(declared):
         value = f"CASE WHEN isnan({raw}) THEN NULL ELSE {raw} END"
+    if kind.name == "number":
+        return f"CAST({value} AS DOUBLE) + 0.0::DOUBLE"  # -0 is 0
     cast = "TRY_CAST" if kind.name == "integer" else "CAST"
     return f"{cast}({value} AS {SQL[kind.name]})"
 

@@ -64,7 +64,7 @@ def impressions(
             [None if i == 1 else [f"t{n}" for n in range(i % 4)] for i in item],
             pa.list_(pa.string()),
         ),
-        "price": pa.array([None if i == 2 else float(i) * 1.7 - 3 for i in item]),
+        "price": pa.array([None if i == 2 else (-0.0 if i == 3 else i * 1.7 - 3) for i in item]),
         "age": pa.array([None if i == 3 else int(i) for i in user], pa.int32()),
     }
     if oracle:

@@ -20,6 +20,7 @@ from ecdctr.cli import app
 from ecdctr.config import Feature
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import connect, one_row, parquet
+from ecdctr.impressions.declared import ColumnType, cast_sql
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, breaches, column, kind_of, rows, run
@@ -158,13 +159,16 @@ def test_a_name_that_is_no_utf8_is_refused_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("zeros", [("0.0", "-0.0"), ("-0.0", "0.0")])
-def test_minus_zero_is_imported_as_zero(tmp_path, zeros):
+def test_minus_zero_is_zero(tmp_path, zeros):
     """Else which of two doubles stays depends on their order."""
     head, *lines = rows().splitlines()
     content = [f"{line},{zero}" for zero in zeros for line in lines]
     text = "\n".join([head + ",price", *content]) + "\n"
     run(tmp_path, {"a.csv": text}, {"types": {"price": "DOUBLE"}}, features={"price": "price"})
     assert set(map(str, column(tmp_path, "price"))) == {"0.0"}
+    sql = cast_sql("price", ColumnType("number"), pa.float64())
+    with connect() as db:
+        assert one_row(db, f"FROM (SELECT -0.0::DOUBLE AS price) SELECT ({sql})::VARCHAR") == ("0.0",)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["~", "file:"])

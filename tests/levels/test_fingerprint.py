@@ -28,7 +28,7 @@ CHANGES = [  # file, text, in its place, whose results change
     ("levels/cpm.py", "if not parent:", "if not parent or 0:", {"cpm"}),
     ("levels/actr.py", "FISHER_BATCHES = 50", "FISHER_BATCHES = 51", {"actr"}),
     ("examples/batches.py", "math.ceil(", "math.floor(", {"tpm", "cpm", "actr"}),
-    ("examples/prepare.py", "ALGORITHM = 1", "ALGORITHM = 2", {"prepare"}),
+    ("examples/prepare.py", "ALGORITHM = 2", "ALGORITHM = 3", {"prepare"}),
     ("impressions/contract.py", "click IN (0, 1)", "click IN (0, 2)", {"prepare"}),
     ("evaluation/metrics.py", "1e-", "2e-", set()),
     ("examples/spark.py", "coalesce(1)", "coalesce(2)", set()),
