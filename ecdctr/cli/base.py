@@ -227,9 +227,7 @@ def show(context: typer.Context, payload: dict[str, Any], result: Path | None = 
 def write_result(payload: dict[str, Any], result: Path | None) -> None:
     """Write a command's result as JSON into a file, whole or not at all."""
     if result:
-        durable.make_dir(result.parent)
-        with durable.replacing(result) as temporary:
-            temporary.write_text(as_json(payload))
+        durable.replace_text(result, as_json(payload))
 
 
 def as_json(payload: dict[str, Any]) -> str:

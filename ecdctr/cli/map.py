@@ -93,10 +93,12 @@ def map_(
         for plane, on_plane in zip(spanned, placed, strict=True)
     ]
     if cells_file:
-        _write(cells_file, json.dumps(finite(results), indent=1))
+        durable.replace_text(cells_file, json.dumps(finite(results), indent=1))
     if target:
         pictures = _pictures(measured, target)
-        _write(target, map_page(measured, results, pictures, _command(context), len(worlds)))
+        durable.replace_text(
+            target, map_page(measured, results, pictures, _command(context), len(worlds))
+        )
     show(
         context, {"cells": len(worlds), "measured": len(results), "page": str(target or "")}, result
     )
@@ -136,9 +138,3 @@ def _command(context: typer.Context) -> str:
             if one is not None:
                 parts.append(f"{option} '{one}'" if " " in str(one) else f"{option} {one}")
     return " ".join(parts)
-
-
-def _write(path: Path, text: str) -> None:
-    durable.make_dir(path.parent)
-    with durable.replacing(path) as temporary:
-        temporary.write_text(text)

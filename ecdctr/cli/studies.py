@@ -62,9 +62,8 @@ def write_or_print(
     if target:
         from ecdctr.report.html import as_html
 
-        durable.make_dir(target.parent)
-        with durable.replacing(target) as temporary:
-            temporary.write_text(as_html(text, target.parent) if target.suffix == ".html" else text)
+        page = as_html(text, target.parent) if target.suffix == ".html" else text
+        durable.replace_text(target, page)
     if session_of(context).as_json or result:
         show(context, {"report": target and str(target), **payload}, result)
     else:

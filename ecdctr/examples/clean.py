@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from ecdctr.impressions.schema import DaySchema
 
 
+def declared(config: Config) -> list[dict[str, object]]:
+    """Return the features as preparation reads them; whether TPM does is none of it."""
+    return [feature.model_dump(mode="json", exclude={"tpm"}) for feature in config.features]
+
+
 def set_aside_by(config: Config) -> list[object]:
     """Name what decides which rows are set aside, for whatever is kept of a day's rows.
 
@@ -28,10 +33,7 @@ def set_aside_by(config: Config) -> list[object]:
     """
     if not config.data.quarantine:
         return [False]
-    return [
-        True,
-        *(feature.model_dump(mode="json", exclude={"tpm"}) for feature in config.features),
-    ]
+    return [True, *declared(config)]
 
 
 def raw_views(

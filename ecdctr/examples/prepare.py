@@ -23,8 +23,8 @@ from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.examples import transforms
-from ecdctr.examples.clean import day_view, raw_views, set_aside_by
-from ecdctr.examples.remembered import Remembered
+from ecdctr.examples.clean import day_view, declared, raw_views, set_aside_by
+from ecdctr.examples.remembered import READING, Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row, write_parquet
@@ -40,14 +40,7 @@ if TYPE_CHECKING:
 
 Build = Callable[[dt.date, Path], None]
 ALGORITHM = 2  # raised by whoever changes the examples where no module shows it
-PREPARING = (
-    "examples.clean",
-    "examples.remembered",
-    "examples.transforms",
-    "files.duck",
-    "impressions",
-    "memory",
-)  # and this module; Spark makes the same rows
+PREPARING = (*READING, "examples.transforms")  # and this module; Spark makes the same rows
 
 
 EXTRACTS = (
@@ -206,9 +199,7 @@ def example_fingerprint(
 def _settings(config: Config) -> dict[str, object]:
     data = config.data
     return {
-        "features": [
-            feature.model_dump(mode="json", exclude={"tpm"}) for feature in config.features
-        ],
+        "features": declared(config),
         "history_length": data.history_length,
         "lookback_days": data.lookback_days,
         "numeric_null": data.numeric_null,

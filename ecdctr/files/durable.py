@@ -72,6 +72,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Put a whole text file in place, its folder made where there is none."""
+    make_dir(path.parent)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
 def replace_dir(source: Path, target: Path) -> None:
     """Put a finished directory in place of an older one of the same name.
 

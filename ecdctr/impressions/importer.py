@@ -66,10 +66,8 @@ def import_log(
     expression that does not fit the columns, ContractError for files that cannot be read, rows that
     cannot be impressions, or a domain without clicks.
     """
-    source, root = (
-        source.absolute(),
-        root.absolute(),
-    )  # DuckDB takes ~ and file: for more than names
+    # DuckDB takes ~ and file: for more than names
+    source, root = source.absolute(), root.absolute()
     _refuse_taken(root)
     refuse_names(mapping)
     say = on_file or (lambda _: None)

@@ -107,10 +107,10 @@ def export_bundle(
         with torch.inference_mode():
             trained = torch.sigmoid(network(batch))
         rows = Rows(network)
-        tables = _write_tables(rows, vocabularies, description["kinds"], folder, precision)
+        tables, places = _write_tables(rows, vocabularies, description["kinds"], folder, precision)
         description["tables"] = {"precision": precision, "parts": rows.parts}
         graph = Probability(network).eval()
-        arrays = _arguments(batch, tables, inputs, vocabularies, rows.width)
+        arrays = _arguments(batch, tables, places, inputs, rows.width)
         with torch.inference_mode():
             served = graph(*arrays)
         description["tables"]["rounding"] = _rounding(trained, served, precision)
@@ -169,15 +169,19 @@ def _write_tables(
     kinds: dict[str, Kind],
     folder: Path,
     precision: Precision,
-) -> dict[str, Table]:
-    """Write ids and vectors of every vocabulary; the network needs its own tables no longer."""
-    place, tables = folder / "tables", {}
-    place.mkdir()
+) -> tuple[dict[str, Table], dict[str, NDArray[np.int32]]]:
+    """Write ids and vectors of every vocabulary; the network needs its own tables no longer.
+
+    Returns the tables, and the bundle's row of each row of the vocabularies.
+    """
+    target, tables, places = folder / "tables", {}, {}
+    target.mkdir()
     for name, vocabulary in vocabularies.items():
-        order = write_ids(place, name, _ids(vocabulary))
-        write_vectors(place, name, order, rows.of(name), precision)
-        tables[name] = Table(place, name, kinds[name], rows.parts, precision)
-    return tables
+        order = write_ids(target, name, _ids(vocabulary))
+        write_vectors(target, name, order, rows.of(name), precision)
+        tables[name] = Table(target, name, kinds[name], rows.parts, precision)
+        places[name] = _places(order)
+    return tables, places
 
 
 def _ids(vocabulary: Vocabulary) -> NDArray[np.int64] | list[str]:
@@ -191,8 +195,8 @@ def _ids(vocabulary: Vocabulary) -> NDArray[np.int64] | list[str]:
 def _arguments(
     batch: Batch,
     tables: dict[str, Table],
+    places: dict[str, NDArray[np.int32]],
     inputs: Inputs,
-    vocabularies: dict[str, Vocabulary],
     width: int,
 ) -> tuple[torch.Tensor, ...]:
     """Return what the graph is called with for a batch of the trainer.
@@ -200,7 +204,6 @@ def _arguments(
     Whose rows are in another order.
     """
     arrays = {name: getattr(batch, name).numpy() for name in INPUTS[:-1]}
-    places = {name: _places(tables[name], vocabulary) for name, vocabulary in vocabularies.items()}
     columns = zip(inputs.fields, arrays["ids"].T, strict=True)
     arrays["ids"] = np.stack([places[name][rows] for name, rows in columns], axis=1)
     multi = [name for name, width in inputs.multi for _ in range(width)]
@@ -212,9 +215,11 @@ def _arguments(
     return tuple(torch.from_numpy(np.ascontiguousarray(made[name])) for name in INPUTS)
 
 
-def _places(table: Table, vocabulary: Vocabulary) -> NDArray[np.int32]:
-    """Return the bundle's row of each row of the vocabulary [rows]."""
-    return np.concatenate([np.zeros(1, np.int32), table.ids.lookup(vocabulary.values.to_pylist())])
+def _places(order: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the bundle's row of each row of a vocabulary [rows], from the row at each place."""
+    places = np.zeros(len(order) + 1, np.int32)
+    places[order] = np.arange(1, len(order) + 1, dtype=np.int32)
+    return places
 
 
 def _rounding(trained: torch.Tensor, served: torch.Tensor, precision: Precision) -> float:

@@ -60,16 +60,16 @@ class Rows:
             seen[0] = 0
             parts.append(seen)
         if side:
-            parts += [
-                nn.functional.pad(table, (0, width - table.shape[1]))
-                for table, width in self._snapshots(side)
-            ]
+            parts += [table for table, _ in self._snapshots(side)]
+        widths = self.parts[: len(parts)]
 
         def rows(numbers: NDArray[np.int64]) -> list[NDArray[np.float32]]:
             index = torch.from_numpy(numbers)
             # a child's vocabulary extends its teacher's: what lies beyond is unknown to that one
+            taken = [part.detach()[torch.where(index < len(part), index, 0)] for part in parts]
             return [
-                part.detach()[torch.where(index < len(part), index, 0)].numpy() for part in parts
+                nn.functional.pad(part, (0, width - part.shape[1])).numpy()
+                for part, width in zip(taken, widths, strict=True)
             ]
 
         return rows

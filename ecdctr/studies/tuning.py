@@ -59,9 +59,7 @@ def run_tuning(study: Study, level: Level, workers: int, reporter: Reporter) -> 
     }
     written = merged(config.model_dump(mode="json"), {"variants": overlays})
     path = study.work / "tuning.yaml"
-    durable.make_dir(study.work)
-    with durable.replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(written, sort_keys=False))
+    durable.replace_text(path, yaml.safe_dump(written, sort_keys=False))
     records, _ = run_study(replace(study, config_path=path, rows=tuple(trials)), workers, reporter)
     tried = [
         Trial(row, n, settings, _gauc(records, name)) for name, (row, n, settings) in trials.items()

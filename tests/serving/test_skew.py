@@ -71,10 +71,10 @@ class Encoder(Scorer):
             "item_clicks",
         ]
         self.kinds = {name: _kind(vocabulary) for name, vocabulary in vocabularies.items()}
-        self.tables = {}
+        self.tables, self.places = {}, {}
         with tempfile.TemporaryDirectory() as folder:
             for name, vocabulary in vocabularies.items():
-                write_ids(Path(folder), name, _ids(vocabulary))
+                self.places[name] = _places(write_ids(Path(folder), name, _ids(vocabulary)))
                 ids = Ids(Path(folder), name, self.kinds[name])
                 self.tables[name] = Table.__new__(Table)
                 self.tables[name].ids = ids
@@ -119,7 +119,7 @@ def in_bundle(
     }.get(array)
     if columns is None:
         return rows
-    places = [_places(scorer.tables[name], vocabularies[name]) for name in columns]
+    places = [scorer.places[name] for name in columns]
     return np.stack([place[column] for place, column in zip(places, rows.T, strict=True)], axis=1)
 
 

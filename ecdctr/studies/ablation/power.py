@@ -5,6 +5,7 @@ What they show, and the smallest difference that they can show.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,9 @@ def ahead(users: Records, first: str, second: str) -> Gains:
     return gains(sums(users, first), sums(users, second))
 
 
-def smallest(users: Records, rows: list[str], reference: str) -> float:
-    """Return the smallest difference to the reference that shows for every one of these rows."""
-    return float(np.nanmax([ahead(users, reference, row).detectable for row in rows]))
+def smallest(gained: Iterable[Gains]) -> float:
+    """Return the smallest difference that shows for every one of these comparisons."""
+    return float(np.nanmax([one.detectable for one in gained]))
 
 
 def power_section(records: Records, users: Records, names: dict[str, str]) -> list[str]:
@@ -52,13 +53,14 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
         return []
     rows = list(dict.fromkeys(record["row"] for record in judged))
     others = [row for row in rows if row not in (FULL, "oracle")]
+    gained = {row: ahead(users, FULL, row) for row in others} if FULL in rows else {}
     lines = ["| row | expected GAUC | expected LogLoss | full − row | detectable |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for row in rows:
         gauc, loss = (_mean(judged, row, f"expected_{name}") for name in ("gauc", "log_loss"))
         cells = [names.get(row, row), gauc, loss, "", ""]
-        if row in others and FULL in rows:
-            one = ahead(users, FULL, row)
+        if row in gained:
+            one = gained[row]
             cells[3:] = [f"{one.difference:+.4f} ± {1.96 * one.error:.4f}", f"{one.detectable:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     impressions = sum(r["expected_impressions"] for r in judged if r["row"] == rows[0])
@@ -66,8 +68,8 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
         f"{impressions:,.0f} held-out ads that no row is trained on, judged by their true "
         "probabilities."
     )
-    if others and FULL in rows:
-        least = smallest(users, others, FULL)
+    if gained:
+        least = smallest(gained.values())
         text += f" **The smallest difference to full that they show for every row: {least:.4f}.**"
     return [
         "## Held-out ads, by true probabilities\n",

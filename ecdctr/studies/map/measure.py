@@ -85,9 +85,7 @@ def run_map(
         if path.exists() or (until and dt.datetime.now(dt.UTC) > until):
             continue
         result = _measure(study, world, workers, reporter)
-        durable.make_dir(path.parent)
-        with durable.replacing(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=1))
+        durable.replace_text(path, json.dumps(result, indent=1))
         shutil.rmtree(study.study(world).work)
         if on_cell:
             on_cell(result)
