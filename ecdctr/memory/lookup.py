@@ -6,19 +6,20 @@ each pair its value, its counts and the days of its last clicks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ecdctr.files.mapped import Ordered, mapped, write_ordered
 from ecdctr.memory.columns import DOMAINS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEVER = np.iinfo(np.int32).min
-PARTS = ("users", "starts", "values", "counts", "last")
+PARTS = {"starts": 1, "values": 1, "counts": 2, "last": 2}  # beside the users: dimensions
 
 
 class Facts(NamedTuple):
@@ -40,7 +41,8 @@ def write_arrays(
     order = np.lexsort((values, users))
     users = users[order]
     distinct, starts = np.unique(users, return_index=True)
-    parts = (distinct, np.append(starts, len(users)), values[order], counts[order], last[order])
+    write_ordered(folder, f"{key}.users", distinct)
+    parts = (np.append(starts, len(users)), values[order], counts[order], last[order])
     for name, array in zip(PARTS, parts, strict=True):
         np.save(folder / f"{key}.{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
 
@@ -50,29 +52,31 @@ class KeyTable:
 
     def __init__(self, folder: Path, key: str) -> None:
         """Map the files; raises OSError or ValueError when one is missing or damaged."""
-        self.users, self.starts, self.values, self.counts, self.last = (
-            np.load(folder / f"{key}.{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in PARTS
+        self.users = Ordered(folder, f"{key}.users")
+        self.starts, self.values, self.counts, self.last = (
+            mapped(folder / f"{key}.{name}.npy", dimensions) for name, dimensions in PARTS.items()
         )
 
     def facts(self, user: Any, values: Sequence[Any]) -> Facts:
         """Look values of one user up; those of another type than the table's are not in it."""
         counts = np.zeros((len(values), self.counts.shape[1]), np.int32)
         last = np.full((len(values), len(DOMAINS)), NEVER, np.int32)
-        place = _position(self.users, user)
+        place = _position(self.users.keys, user, self.users.places)
         if place is None:
             return Facts(counts, last)
         first, end = int(self.starts[place]), int(self.starts[place + 1])
         of_user = self.values[first:end]
         for row, value in enumerate(values):
-            at = _position(of_user, value)
+            at = _position(of_user, value, of_user.searchsorted)
             if at is not None:
                 counts[row], last[row] = self.counts[first + at], self.last[first + at]
         return Facts(counts, last)
 
 
-def _position(ordered: NDArray[Any], value: Any) -> int | None:
+def _position(
+    ordered: NDArray[Any], value: Any, places: Callable[[NDArray[Any]], NDArray[np.intp]]
+) -> int | None:
     if value is None or not len(ordered) or (ordered.dtype.kind == "U") != isinstance(value, str):
         return None
-    at = int(np.searchsorted(ordered, value))
+    at = int(places(np.array([value]))[0])
     return at if at < len(ordered) and ordered[at] == value else None

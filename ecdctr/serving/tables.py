@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ecdctr.files.mapped import Ordered, mapped, write_ordered
+
 if TYPE_CHECKING:
     from ecdctr.serving.rules import Kind
 
@@ -29,9 +31,10 @@ class Ids:
     def __init__(self, folder: Path, name: str, kind: Kind) -> None:
         """Map the files; raises OSError or ValueError when one is missing or damaged."""
         self.kind, text = kind, kind == "string"
-        self.keys = mapped(folder, name, "keys", 1)
-        self.text = mapped(folder, name, "text", 1) if text else None
-        self.ends = mapped(folder, name, "ends", 1) if text else None
+        self.ordered = Ordered(folder, f"{name}.keys")
+        self.keys = self.ordered.keys
+        self.text = mapped(folder / file_name(name, "text"), 1) if text else None
+        self.ends = mapped(folder / file_name(name, "ends"), 1) if text else None
         if self.text is not None and self.ends is not None:
             expected = int(self.ends[-1]) if len(self.ends) else 0
             if len(self.ends) != len(self.keys) or expected != len(self.text):
@@ -60,7 +63,7 @@ class Ids:
         """Return rows of integers [n] → [n]; 0 for unknown ones."""
         if not len(self.keys):
             return np.zeros(len(ids), np.int32)
-        place = np.minimum(np.searchsorted(self.keys, ids), len(self.keys) - 1)
+        place = np.minimum(self.ordered.places(ids), len(self.keys) - 1)
         return np.where(self.keys[place] == ids, place + 1, 0).astype(np.int32)
 
     def id_of(self, row: int) -> Any:
@@ -73,7 +76,7 @@ class Ids:
     def _lookup_text(self, ids: Sequence[Any], rows: NDArray[np.int32]) -> NDArray[np.int32]:
         present = [i for i, one in enumerate(ids) if one is not None]
         texts = [ids[i].encode("utf-8", "surrogatepass") for i in present]
-        places = np.searchsorted(self.keys, np.array([hashed(text) for text in texts], np.int64))
+        places = self.ordered.places(np.array([hashed(text) for text in texts], np.int64))
         for i, text, place in zip(present, texts, places.tolist(), strict=True):
             rows[i] = self._row_of(text, place)
         return rows
@@ -97,13 +100,13 @@ class Vectors:
 
     def __init__(self, folder: Path, name: str, parts: Sequence[int], precision: Precision) -> None:
         """parts: widths. Raises OSError or ValueError when a file is missing or damaged."""
-        self.stored = mapped(folder, name, "vectors", 2)
+        self.stored = mapped(folder / file_name(name, "vectors"), 2)
         self.width = self.stored.shape[1]
         if self.stored.dtype != np.dtype(precision):
             raise ValueError(f"{name}: expected {precision}, found {self.stored.dtype}")
         self.scales = None
         if precision == "int8":
-            self.scales = mapped(folder, name, "scales", 2)
+            self.scales = mapped(folder / file_name(name, "scales"), 2)
             self.widths = _prefix(parts, self.width)
             if self.scales.shape != (len(self.stored), len(self.widths)):
                 raise ValueError(
@@ -135,18 +138,6 @@ class Table:
             )
 
 
-def mapped(folder: Path, name: str, part: str, dimensions: int) -> NDArray[Any]:
-    """Return an array of a file's pages.
-
-    Raises OSError or ValueError when it is missing or damaged.
-    """
-    array = np.load(folder / file_name(name, part), mmap_mode="r", allow_pickle=False)
-    if array.ndim != dimensions:
-        raise ValueError(f"expected {dimensions} dimensions, found {array.ndim}")
-    plain: NDArray[Any] = array.view(np.ndarray)
-    return plain
-
-
 def file_name(name: str, part: str) -> str:
     """Return the file of one array of a vocabulary."""
     return f"{name}.{part}.npy"
@@ -161,7 +152,7 @@ def write_ids(folder: Path, name: str, ids: NDArray[np.int64] | list[str]) -> ND
     """Write the ids of a vocabulary in the order of its rows [n]; returns the row of each place."""
     if not isinstance(ids, list):
         order = np.argsort(ids, kind="stable")
-        np.save(folder / file_name(name, "keys"), ids[order], allow_pickle=False)
+        write_ordered(folder, f"{name}.keys", ids[order])
         return order + 1
     texts = [one.encode("utf-8", "surrogatepass") for one in ids]
     keys = np.fromiter((hashed(text) for text in texts), np.int64, len(texts))
@@ -169,7 +160,8 @@ def write_ids(folder: Path, name: str, ids: NDArray[np.int64] | list[str]) -> ND
     ordered = [texts[i] for i in order]
     ends = np.cumsum([len(text) for text in ordered], dtype=np.int64)
     bytes_ = np.frombuffer(b"".join(ordered), np.uint8)
-    for part, array in (("keys", keys[order]), ("ends", ends), ("text", bytes_)):
+    write_ordered(folder, f"{name}.keys", keys[order])
+    for part, array in (("ends", ends), ("text", bytes_)):
         np.save(folder / file_name(name, part), array, allow_pickle=False)
     return order + 1
 

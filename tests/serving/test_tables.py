@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecdctr.files.mapped import write_ordered
 from ecdctr.serving import tables
 from ecdctr.serving.rules import Kind
 from ecdctr.serving.tables import Ids, Table, compact, quantized, write_ids, write_vectors
@@ -146,6 +147,6 @@ def test_a_table_without_its_scales_or_of_another_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected float32, found int8"):
         Table(tmp_path, "x", "integer", PARTS, "float32")
     np.save(tmp_path / "x.scales.npy", np.ones((8, 2), np.float16))
-    np.save(tmp_path / "x.keys.npy", np.arange(3))
+    write_ordered(tmp_path, "x.keys", np.arange(3))
     with pytest.raises(ValueError, match="expected vectors of 4 rows, found 8"):
         Table(tmp_path, "x", "integer", PARTS, "int8")
