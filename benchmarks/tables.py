@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from benchmarks.common import RESULTS, Row, report
 from benchmarks.scoring import bundled, requests, trained
 from ecdctr.config import Config
+from ecdctr.files.rounding import Precision
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.scorer import Scorer
-from ecdctr.serving.tables import Precision
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 

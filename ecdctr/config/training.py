@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ecdctr.config.section import MAX_DAYS, Days, Section, Width
+from ecdctr.files.rounding import Precision
 
 
 class Training(Section):
@@ -99,6 +100,13 @@ class Tpm(Training):
     lr_embedding: float = Field(2e-3, gt=0, le=10, description="learning rate of embedding tables")
     embedding_dim: int = Field(
         16, ge=1, le=4096, description="numbers per id, which is what a snapshot hands on"
+    )
+    snapshot_precision: Precision = Field(
+        "float32",
+        description=(
+            "what snapshots are stored as; int8, with a scale per id, takes a quarter. CPM and "
+            "A-CTR read them as float32"
+        ),
     )
     hidden: tuple[Width, ...] = Field(
         (32,), max_length=16, description="widths of the hidden layers, in order"

@@ -59,4 +59,5 @@ class Tpm:
 
     def finish(self, model: TpmNet, vocabularies: Vocabularies, folder: Path) -> None:
         """Write the historical-embedding tables of users and items."""
-        checkpoint.save_snapshot(model, vocabularies, folder)
+        precision = self.request.config.tpm.snapshot_precision
+        checkpoint.save_snapshot(model, vocabularies, folder, precision)

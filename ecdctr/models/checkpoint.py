@@ -6,7 +6,7 @@ Nothing is unpickled.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,11 @@ from torch import nn
 
 from ecdctr.errors import StoreError, first_line
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.files.rounding import Precision, quantized
 from ecdctr.models.embeddings import tables_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SIDES = {"user": "user_id", "item": "item_id"}
 
@@ -102,7 +106,12 @@ def _load(folder: Path) -> Checkpoint:
     )
 
 
-def save_snapshot(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
+def save_snapshot(
+    model: nn.Module,
+    vocabularies: dict[str, Vocabulary],
+    folder: Path,
+    precision: Precision = "float32",
+) -> None:
     """Write TPM's user and item vectors keyed by raw id.
 
     The historical-embedding table handed to CPM and A-CTR.
@@ -111,10 +120,14 @@ def save_snapshot(model: nn.Module, vocabularies: dict[str, Vocabulary], folder:
     (folder / "snapshot").mkdir()
     for side, name in SIDES.items():
         vectors = embeddings.field(name).detach()[1:].numpy()
-        flat = pa.array(np.ascontiguousarray(vectors).ravel())
-        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        table = pa.table({"id": vocabularies[name].values, "vector": column})
-        pq.write_table(table, folder / "snapshot" / f"{side}.parquet", compression="zstd")
+        columns = {"id": vocabularies[name].values}
+        if precision == "int8":
+            vectors, scales = quantized(vectors)
+            columns["scale"] = pa.array(scales)
+        flat = pa.array(np.ascontiguousarray(vectors.astype(precision, copy=False)).ravel())
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        path = folder / "snapshot" / f"{side}.parquet"
+        pq.write_table(pa.table(columns), path, compression="zstd")
 
 
 def snapshot_ids(folder: Path, side: str) -> pa.Array:
@@ -129,7 +142,7 @@ def snapshot_ids(folder: Path, side: str) -> pa.Array:
 def align_snapshots(
     folders: list[Path], side: str, vocabulary: Vocabulary
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Load snapshots as tensors over the rows of a vocabulary.
+    """Load snapshots as tensors over the rows of a vocabulary, float32 whatever they are stored as.
 
     Vectors [versions, rows, d] and presence [versions, rows].
 
@@ -138,11 +151,24 @@ def align_snapshots(
     layers, presence = [], []
     for folder in folders:
         table = pq.read_table(folder / "snapshot" / f"{side}.parquet")
-        column = table.column("vector").combine_chunks()
-        vectors = column.flatten().to_numpy().reshape(table.num_rows, -1)
+        vectors = _vectors(table)
         ids = Vocabulary(table.column("id").combine_chunks())
         rows = np.concatenate([[0], ids.lookup(vocabulary.values)])
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
         layers.append(torch.from_numpy(padded[rows]))
         presence.append(torch.from_numpy(rows > 0))
     return torch.stack(layers), torch.stack(presence)
+
+
+def _vectors(table: pa.Table) -> NDArray[np.float32]:
+    """Return the vectors of a snapshot [n, d]; raises StoreError for int8 without its scales."""
+    stored = table.column("vector").combine_chunks().flatten().to_numpy()
+    vectors: NDArray[np.float32] = stored.reshape(table.num_rows, -1).astype(np.float32, copy=False)
+    if stored.dtype != np.int8:
+        return vectors
+    if "scale" not in table.column_names:
+        raise StoreError(
+            "A snapshot in int8 lacks its column 'scale'; train the TPM version again with --force."
+        )
+    vectors *= table.column("scale").to_numpy().astype(np.float32)[:, None]
+    return vectors

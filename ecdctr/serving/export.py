@@ -31,12 +31,13 @@ from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import prepared_cases
-from ecdctr.serving.tables import Precision, Table, compact, write_ids, write_vectors
+from ecdctr.serving.tables import Table, compact, write_ids, write_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecdctr.examples.vocabulary import Vocabulary
+    from ecdctr.files.rounding import Precision
     from ecdctr.serving.rules import Kind
     from ecdctr.store.manifest import Manifest, Ref
     from ecdctr.store.store import Store

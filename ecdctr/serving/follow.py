@@ -18,8 +18,8 @@ from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
 
 if TYPE_CHECKING:
+    from ecdctr.files.rounding import Precision
     from ecdctr.serving.service import Service
-    from ecdctr.serving.tables import Precision
     from ecdctr.store.manifest import Ref
     from ecdctr.store.store import Store
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecdctr.files.mapped import Ordered, mapped, write_ordered
+from ecdctr.files.rounding import quantized
 
 if TYPE_CHECKING:
+    from ecdctr.files.rounding import Precision
     from ecdctr.serving.rules import Kind
 
-Precision = Literal["float32", "float16", "int8"]
 Rows = Callable[[NDArray[np.int64]], list[NDArray[np.float32]]]  # rows [n] → parts, [n, w] each
 CHUNK = 1 << 20  # rows written at a time
 FEW = 4096  # look-ups for which taking a row twice costs less than finding the distinct ones
@@ -189,14 +190,6 @@ def write_vectors(
     for array in (stored, scales):
         if array is not None:
             array.flush()
-
-
-def quantized(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Vectors [n, w] as int8 with a scale per row [n]: symmetric, the largest number is ±127."""
-    largest = np.abs(vectors).max(axis=1, initial=0.0) / 127
-    scales = np.nextafter(largest.astype(np.float16), np.float16(np.inf))  # never below
-    divisor = scales.astype(np.float32)[:, None]
-    return np.rint(vectors / divisor).astype(np.int8), scales
 
 
 def compact(

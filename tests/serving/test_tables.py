@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecdctr.files.mapped import write_ordered
+from ecdctr.files.rounding import Precision, quantized
 from ecdctr.serving import tables
 from ecdctr.serving.rules import Kind
-from ecdctr.serving.tables import Ids, Table, compact, quantized, write_ids, write_vectors
+from ecdctr.serving.tables import Ids, Table, compact, write_ids, write_vectors
 
 PARTS = [3, 2]
 TEXT = st.text(max_size=4) | st.sampled_from(["a\0", "a", "\0", "", "é\0\0"])
@@ -65,7 +66,7 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch):
     assert [order[row - 1] if row else 0 for row in rows] == [1, 2, 3, 4, 5, 6, 0, 0]
 
 
-def table(folder: Path, vectors: np.ndarray, precision: tables.Precision) -> Table:
+def table(folder: Path, vectors: np.ndarray, precision: Precision) -> Table:
     """Return ids 10, 20, …, the last one first, with their vectors [n + 1, 5].
 
     Row 0 is of unknown ids.

@@ -1,0 +1,23 @@
+"""What vectors in files are stored as: float32, float16, or int8 with a scale per row.
+
+Needs numpy alone. Networks are trained and read as float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Precision = Literal["float32", "float16", "int8"]
+
+
+def quantized(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
+    """Vectors [n, w] as int8 with a scale per row [n]: symmetric, the largest number is ±127."""
+    largest = np.abs(vectors).max(axis=1, initial=0.0) / 127
+    scales = np.nextafter(largest.astype(np.float16), np.float16(np.inf))  # never below
+    divisor = scales.astype(np.float32)[:, None]
+    return np.rint(vectors / divisor).astype(np.int8), scales
