@@ -1,8 +1,8 @@
-"""Training on a GPU: an epoch against FuxiCTR on the same GPU.
+"""Training on a GPU: an epoch against FuxiCTR on the same GPU, a step against what the GPU can do.
 
-And how near a step comes to what the GPU can do. The epoch reads Parquet, as in
-benchmarks/training.py. The step has its batch on the GPU; its products are set against a large
-product in the same precision, the bytes that it moves against a large copy, both measured here.
+The epoch reads Parquet, as in benchmarks/training.py. The step has its batch on the GPU; its
+products are set against a large product in the same precision, the bytes that it moves against a
+large copy, both measured here.
 """
 
 from __future__ import annotations

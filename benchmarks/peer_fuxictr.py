@@ -105,7 +105,7 @@ def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) 
 def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path) -> Any:
     """Return its default path, torch's DataLoader over an array in memory.
 
-    Which is written here from the Parquet file.
+    The array is written here from the Parquet file.
     """
     table = pq.read_table(folder / "peer-train.parquet", partitioning=None)
     columns = {name: table.column(name).to_numpy() for name in [*shape["fields"], "click"]}

@@ -1,9 +1,9 @@
-"""One day of natural content of the demo world, prepared by ecdctr, by pandas and by polars.
+"""One day of natural content of the demo world, prepared alike by ecdctr, by pandas and by polars.
 
-With the same result. All read the day and the 14 days before it from Parquet and give, per
-impression, the last clicks over both domains strictly before it with their gaps, and the counts as
-of the day before. `warm` has the extracts of the days before on disk, as a daily run has them;
-pandas and polars have nothing of the kind and read these days again.
+All read the day and the 14 days before it from Parquet and give, per impression, the last clicks
+over both domains strictly before it with their gaps, and the counts as of the day before. `warm`
+has the extracts of the days before on disk, as a daily run has them; pandas and polars have nothing
+of the kind and read these days again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ COLUMNS = ["user_id", "item_id", "ts", "click"]
 
 
 def settings(scale: int = 1) -> tuple[Config, dt.date]:
-    """Return the demo's configuration on a world with `scale` times its users and impressions.
-
-    And the world's last day.
-    """
+    """Return the demo's configuration on a world with `scale` times its users, and its last day."""
     config = load_config(Path("configs/demo.yaml"))
     sim = load_world("demo").settings
     larger = {
@@ -208,10 +205,7 @@ def check(made: Path, other: Any) -> None:
 
 
 def main() -> None:
-    """Check that all agree, measure in turns, print.
-
-    For the demo's day and for one ten times as large.
-    """
+    """Check that all agree, measure in turns, print: the demo's day and one ten times as large."""
     report("preparation", [row for scale in (1, 10) for row in compare(scale)])
 
 

@@ -78,10 +78,7 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
 
 
 def unmerged(config: Config, store: Store, ref: Ref, day: dt.date) -> tuple[CtrNet, CtrNet, Any]:
-    """Return the same CPM with its K tables and its aggregator, with one merged table.
-
-    And 200 rows to score.
-    """
+    """Return the same CPM with its K tables and with one merged table, and 200 rows to score."""
     merged, inputs, vocabularies = load_network(store, ref)
     rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
     refs = tuple(Ref.parse(text) for text in store.manifest(ref).parents["tpm"])

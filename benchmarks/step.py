@@ -74,7 +74,7 @@ def step_of(
 ) -> tuple[Callable[[], None], Training]:
     """Return a shape's step on a batch that is there already, and its settings.
 
-    With snapshots as CPM has it, in its batch size and on its one thread.
+    Its snapshots, batch size and one thread are those of CPM.
     """
     config, inputs, vocabularies = prepared(name, precision)
     settings = config.cpm

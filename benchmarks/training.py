@@ -53,10 +53,7 @@ PRECISIONS = {"ecdctr": "float32", "ecdctr bfloat16": "bfloat16"}
 
 
 def draw(rows: int, seed: int) -> dict[str, NDArray]:
-    """Return rows of tables (from 1) by long tails.
-
-    And clicks that depend on all fields and on the history.
-    """
+    """Return rows of tables (from 1) by long tails, and clicks by fields and history."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     columns: dict[str, NDArray] = {}
     logit = np.full(rows, -1.5)

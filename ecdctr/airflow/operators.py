@@ -251,9 +251,7 @@ def _runs_of(dag_id: str) -> int:
 
 
 class WaitForYesterday(BaseOperator):
-    """Keeps a chain in order.
-
-    Where a level goes on from the day before, waits until that day is done.
+    """Keeps a chain in order: who goes on from the day before waits until that day is done.
 
     The run of the day before is its experiment's of the logical date before (backfills, schedules),
     or where the param data_date names the day, the run whose name differs in the date only. While

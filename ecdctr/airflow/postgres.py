@@ -155,9 +155,9 @@ def _create(programs: Path, data: Path, log: Path) -> None:
 
 
 def _become() -> list[str]:
-    """Start as `nobody` when root.
+    """Start as `nobody` when root, with the right to read what root may read.
 
-    With the right to read what root may read (a home of root's is closed to others).
+    A home of root's is closed to others.
 
     On Linux PostgreSQL also ends when this process is killed.
     """

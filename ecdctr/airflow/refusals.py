@@ -1,7 +1,4 @@
-"""What is wrong with a run from its start, and how Airflow's log says it.
-
-In sentences, without a traceback.
-"""
+"""What is wrong with a run from its start, and the sentences that Airflow's log shows of it."""
 
 from __future__ import annotations
 

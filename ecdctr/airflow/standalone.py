@@ -118,10 +118,7 @@ class Airflow:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[None]:
-        """Have the metadata database at hand for `command`.
-
-        That of a running Airflow, or one started here.
-        """
+        """Have the metadata database at hand for `command`, a running Airflow's or started here."""
         data = self.home / "postgres"
         with contextlib.ExitStack() as stack:
             if missing() is None:
@@ -184,9 +181,7 @@ class Airflow:
         return marked
 
     def wait_for_dags(self, *names: str) -> None:
-        """Wait until these DAGs are parsed, then let them run when triggered.
-
-        Those of the levels unless named.
+        """Wait until these DAGs (by default the levels') are parsed, then unpause them.
 
         Raises EcdctrError with the import errors when one does not appear.
         """

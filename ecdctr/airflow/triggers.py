@@ -55,10 +55,9 @@ class PollTrigger(BaseTrigger):
 
 
 class DayTrigger(PollTrigger):
-    """Waits for a day of a domain to be delivered.
+    """Waits until a day is delivered as data.ready says, and unchanged for some seconds.
 
-    As data.ready says, and unchanged for some seconds. A day that ended more than `SETTLED_DAYS`
-    ago is not waited for to settle.
+    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle.
     """
 
     names = ("root", "domain", "date", "ready", "marker", "settle_seconds")

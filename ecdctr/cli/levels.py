@@ -277,7 +277,7 @@ def report(
 ) -> None:
     """Show GAUC per evaluation day and experiment as a table and an HTML page.
 
-    With calibration and the lineage of the serving model.
+    The page has calibration and the lineage of the serving model, too.
     """
     from ecdctr.demo.page import collect, print_table, write_page
 

@@ -57,7 +57,7 @@ def run(app: Typer, arguments: list[str]) -> int:
 def _open_closed() -> None:
     """Open nothing in place of each standard stream that the caller closed (`2>&-`).
 
-    In order, so that no file of ours gets the number of one.
+    They are opened in order, so that no file of ours gets the number of one.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

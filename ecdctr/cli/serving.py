@@ -104,9 +104,9 @@ def score(
     threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS)] = 1,
     verify: VerifyOption = False,
 ) -> None:
-    """Score with a bundle: requests as lines of JSON, a line of probabilities for each.
+    """Score requests (lines of JSON) or examples (Parquet) with a bundle.
 
-    Or examples in Parquet.
+    A line of probabilities is written for each request.
     """
     with _extra():
         from ecdctr.serving.scorer import Scorer

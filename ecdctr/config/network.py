@@ -79,10 +79,7 @@ class Snapshots(Section):
         return [date - dt.timedelta(days=k * self.stride_days) for k in range(self.count)]
 
     def needed(self, date: dt.date) -> dt.date:
-        """Return the date at which a training for a data date must find a TPM.
-
-        Or it learns nothing of its vectors.
-        """
+        """Return the date at which a training must find a TPM to learn of its vectors."""
         return date - dt.timedelta(days=self.point_in_time)
 
 

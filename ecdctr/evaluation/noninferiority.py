@@ -48,9 +48,9 @@ class Paired(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """How far the challenger lies above (below 0: under) the champion.
+    """How far the challenger lies above (below 0: under) the champion, and what is allowed.
 
-    With its 90 % interval, and what is allowed.
+    The interval is the 90 % one.
     """
 
     value: float

@@ -1,6 +1,6 @@
 """A day's valid, typed rows as DuckDB views.
 
-With quarantine on, without its bad rows, which are written aside.
+With quarantine on, bad rows are left out and written aside.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def clean_view(
 ) -> None:
     """Make a view of a day's typed rows.
 
-    With quarantine on, without its bad rows, which are written aside.
+    With quarantine on, bad rows are left out and written aside.
 
     Of several good rows with one key, a click stays before none, then the least by all columns in
     their order.

@@ -179,9 +179,9 @@ def example_fingerprint(
     basic: bool = False,
     remembered: Remembered | None = None,
 ) -> str:
-    """Name the examples of a day.
+    """Name the examples of a day by code, settings, and what was read.
 
-    By code, settings, and the content of the day and of the days it looks back on.
+    That is the content of the day and of the days it looks back on.
     """
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]

@@ -1,6 +1,6 @@
 """What preparation computes of impressions and counts, each defined once.
 
-For DuckDB, Spark and the scorer's numpy.
+The same expression serves DuckDB, Spark and the scorer's numpy.
 
 A formula is a function of an engine's `Functions` and of values that know `+`, `*` and `/`: arrays,
 Spark's columns, or `Sql`, whose operators write SQL. Needs numpy alone, for the scorer's sake.
@@ -112,7 +112,7 @@ def count_features(
 ) -> dict[str, Any]:
     """Return a user's or an item's counts as models read them.
 
-    In the domain and the lookback, up to the day before.
+    They are of one domain and the lookback, up to the day before.
 
     The rate is smoothed as if `PRIOR_WEIGHT` impressions at the prior had come first.
     """

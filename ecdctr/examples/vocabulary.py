@@ -130,7 +130,7 @@ def distinct(
 ) -> pa.Array:
     """Return the distinct non-null values of a column over many prepared days.
 
-    Of type null where there are none. Read within the connection's bounds.
+    Where there are none, they are of type null. They are read within the connection's bounds.
     """
     value = f'unnest("{column}")' if multi_valued else f'"{column}"'
     parts = [path for path in files if not _holds_nothing(path, column)]

@@ -1,6 +1,6 @@
 """The type of a column over all files of a log.
 
-For CSV the one that its values prove, for Parquet the one that holds all.
+A CSV column has the type that its values prove, a Parquet column one that holds all of its types.
 
 A value of CSV is text until all values of its column, in all files, prove to be of one type
     without loss: BIGINT, BOOLEAN, DATE, TIMESTAMP  each value is written as the type prints it, so
@@ -56,9 +56,7 @@ def text_types(
     parts: list[Part],
     names: list[str],
 ) -> tuple[dict[str, str], dict[str, Ambiguous]]:
-    """Return the type of each column of CSV.
-
-    And the columns that stay text although they look like numbers.
+    """Return the type of each CSV column, and those that stay text although they look like numbers.
 
     Raises ContractError with file, column and value for one that does not fit its declared type.
     """
@@ -109,10 +107,7 @@ def _proven_together(db: duckdb.DuckDBPyConnection, rows: str, names: list[str])
 
 
 def _checks(column: str) -> list[str]:
-    """Tell whether every value of a column of text is printed so by a type.
-
-    In the order of `_proven`.
-    """
+    """Tell whether a type prints every value of a column of text so, in the order of `_proven`."""
 
     def every(condition: str) -> str:
         return f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"

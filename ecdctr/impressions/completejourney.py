@@ -236,7 +236,7 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
 def _most_frequent(column: str) -> str:
     """Return the value of a column that most of an item's products have.
 
-    Of equally frequent ones the first by bytes.
+    Among equally frequent ones it is the first by bytes.
     """
     return f"""
         SELECT item, arg_max({column}, (n, -place)) AS {column} FROM (

@@ -1,6 +1,6 @@
 """Whether a day has been delivered whole.
 
-By its files alone, by a marker beside them, or by the rows that it promises.
+Its files alone tell, a marker beside them, or the rows that it promises.
 """
 
 from __future__ import annotations

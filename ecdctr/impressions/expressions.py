@@ -94,10 +94,7 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
 
 
 def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
-    """Return sentences about columns that look like numbers and are text.
-
-    Those that features and rules use.
-    """
+    """Return sentences about columns of features and rules that look like numbers and are text."""
     said = {}
     for key, text in mapping.expressions().items():
         if key in IDS:
@@ -266,9 +263,9 @@ def is_number(kind: str) -> bool:
 
 
 def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
-    """Raise ConfigError where an id comes of a CSV's column of fractions.
+    """Raise ConfigError where an id is made of a CSV's column of fractions.
 
-    As text it would lose 1.10's last digit.
+    Such an id would lose the last digit of 1.10 when it becomes text.
     """
     for table, column in tables.used(tree):
         if table in tables.csv and tables.columns[table][column] in FRACTIONS:

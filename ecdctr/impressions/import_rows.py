@@ -155,7 +155,7 @@ def _role(declared: str) -> Role:
 def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     """Raise ContractError for times before `earliest` or after `latest`.
 
-    With the unit that they seem to be in.
+    The sentence names the unit that they seem to be in.
     """
     row = db.execute(
         f"SELECT min(ts)::VARCHAR, max(ts)::VARCHAR, {_seconds('min(ts)')}, {_seconds('max(ts)')} "

@@ -37,10 +37,7 @@ def date_of(folder: str) -> dt.date | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a name is hidden by a dot or an underscore.
-
-    As writers name what is not to be read.
-    """
+    """Say whether a name is hidden by a dot or an underscore: it is not to be read."""
     return name.startswith((".", "_"))
 
 

@@ -58,10 +58,9 @@ def listings() -> dict[tuple[str, str], Files] | None:
 
 
 def settled(work: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function work in one reading.
+    """Let a function work in one reading, and again in another where days were delivered meanwhile.
 
-    And again in another one where days were delivered meanwhile. Raises DeliveredAnew when they are
-    each time.
+    Raises DeliveredAnew when they are each time.
     """
 
     @functools.wraps(work)

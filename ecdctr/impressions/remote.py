@@ -139,7 +139,7 @@ def _listing(root: str, domain: Domain, date: dt.date) -> Files:
 def _list(root: str, folder: str, below: int = 0) -> Files:
     """Return what lies in a domain's or a day's folder, and so many folders below.
 
-    With what the listing says of its content.
+    Each entry has what the listing says of its content.
 
     From a listing of the whole domain, which a command keeps: whoever looks for a window of days
     asks for each of them many times, and a listing is a request.

@@ -273,10 +273,7 @@ def _missing(path: Path, column: Column, schema: pa.Schema, alike: list[str]) ->
 def _agree(
     columns: tuple[Column, ...], declared: dict[Path, tuple[pa.DataType | None, ...]]
 ) -> tuple[list[ColumnType | None], list[Violation]]:
-    """Return one type per column over all files, None where none has it.
-
-    And the files that disagree with those before.
-    """
+    """Return one type per column over all files (None: none has it), and files that disagree."""
     types: list[ColumnType | None] = []
     violations = []
     for i, column in enumerate(columns):

@@ -45,9 +45,9 @@ class Sample(NamedTuple):
 
 
 class Distinct(NamedTuple):
-    """Counts of the values whose hash lies below `limit`, by hash.
+    """Counts of the values whose hash lies below `limit`, by hash, and the number of all values.
 
-    And the number of all values that are not null.
+    Null is no value.
     """
 
     counts: dict[int, int]
@@ -56,10 +56,7 @@ class Distinct(NamedTuple):
 
     @classmethod
     def lowest(cls, counts: dict[int, int], total: int, most: int) -> Distinct:
-        """Return of counts of the `most` values with the lowest hashes.
-
-        Or of all values if there are fewer.
-        """
+        """Return counts of the `most` values with the lowest hashes; of all if they are fewer."""
         return cls(counts, total, max(counts) + 1 if len(counts) >= most else HASHES)
 
     @classmethod
@@ -118,7 +115,7 @@ def population_stability_index(expected: Sample, today: Sample) -> float:
 def _bins(expected: Sample, today: Sample) -> list[str]:
     """Return the values of which the smaller sample holds FEWEST or more.
 
-    By their mean share, the most frequent ones.
+    They are ordered by their mean share, the most frequent ones first.
     """
     smaller = min(expected.total, today.total)
     shares = {

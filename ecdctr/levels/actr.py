@@ -1,6 +1,6 @@
 """A-CTR: the ads model of the day.
 
-From CPM or from yesterday's A-CTR, with the snapshots' frozen aggregate.
+It starts from CPM or from yesterday's A-CTR and reads the snapshots' frozen aggregate.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Actr:
     def _snapshots(self, days: list[dt.date]) -> SnapshotSets:
         """Return the snapshots that each day knew.
 
-        Of the paper's form the same K that the parent took (E-CDCTR).
+        In the paper's form they are the K that the parent took (E-CDCTR).
         """
         request, parent = self.request, self.origin.parent
         if parent and not request.config.snapshots.point_in_time:

@@ -38,7 +38,7 @@ class Cpm:
     def plan(self) -> Plan:
         """Resolve snapshots, and the version to go on from.
 
-        Of the experiment itself, a chain of its own.
+        That is one of the experiment itself: each experiment has a chain of its own.
         """
         request, settings = self.request, self.request.config.cpm
         parent = self._parent()

@@ -62,9 +62,7 @@ def _load_tables(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint) ->
 
 
 def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets:
-    """Resolve the K TPM versions of what serves, and of each day of training.
-
-    For the latter those known the day before.
+    """Resolve the K TPM versions of what serves, and those known before each training day.
 
     A TPM that has read a day remembers its labels: a network that trains with it trusts its vectors
     more than they are worth on the next day. With `snapshots.point_in_time: false` all days take
@@ -129,10 +127,7 @@ def load_snapshots(
 def grow_vocabularies(
     request: Request, plan: Plan, inputs: Inputs, files: list[Path]
 ) -> Vocabularies:
-    """Extend the vocabularies of `plan.grow_from` by the ids of the examples.
-
-    And of the snapshots where they are used.
-    """
+    """Extend the vocabularies of `plan.grow_from` by the ids of examples and snapshots."""
     base = (
         checkpoint.load(request.store.path(plan.grow_from)).vocabularies if plan.grow_from else {}
     )

@@ -27,10 +27,9 @@ Days = dict[tuple[Domain, dt.date], Prepared]
 def days_since(
     request: Request, parent: Ref, settings: Tpm | Cpm, level: Level
 ) -> tuple[list[dt.date], tuple[dt.date, ...]]:
-    """Return the days after a parent's that its successor reads.
+    """Return the days after a parent's that its successor reads, and those beyond the window.
 
-    And those that lie further back than the window. Raises StoreError for the latter, unless
-    `skip_missed_days` allows to go on without them.
+    Raises StoreError for the latter, unless `skip_missed_days` allows to go on without them.
     """
     since = window(request.date, (request.date - parent.date).days)
     missed, dates = since[: -settings.window_days], since[-settings.window_days :]
@@ -115,7 +114,7 @@ def _has_clicks(path: Path) -> bool:
 def training_parts(config: Config, days: Days, snapshots: SnapshotSets) -> list[Part]:
     """Order parts for training: oldest first.
 
-    Of two domains evenly mixed, each by its position in its own window.
+    Two domains are mixed evenly, each part by its position in its own window.
 
     Each day comes with the number of the set of snapshots that was known the day before.
     """

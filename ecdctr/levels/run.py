@@ -43,10 +43,7 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Built(Generic[Network]):
-    """A network that is ready to be trained.
-
-    And in what the data date is unlike the days before it.
-    """
+    """A network that is ready to be trained, and how the data date differs from days before."""
 
     start: Start[Network]
     inputs: Inputs
@@ -129,10 +126,7 @@ def publish(
 
 
 def _finished(request: Request, gathered: Gathered, workers: Workers) -> Manifest | None:
-    """Find the version with this fingerprint.
-
-    If all processes see it and it is not to be trained again.
-    """
+    """Return the version with this fingerprint if all processes see it and may re-use it."""
     level = gathered.plan.level
     version = request.store.find(request.experiment, level, request.date, gathered.fingerprint)
     return version if workers.all(version is not None and not request.force) else None

@@ -28,10 +28,7 @@ def train_tpm(request: Request) -> Outcome:
 
 @dataclass(frozen=True)
 class Tpm:
-    """Every version starts from the one before it.
-
-    So all snapshots live in one embedding space.
-    """
+    """Every version starts from the one before it, so all snapshots live in one embedding space."""
 
     request: Request
     algorithm: ClassVar[int] = 1

@@ -27,7 +27,7 @@ def counts(windows: Sequence[int]) -> list[str]:
 def input_names(keys: Sequence[str], windows: Sequence[int]) -> list[str]:
     """Return what a model reads, in order.
 
-    Per key and domain clicks and impressions, rate and gap.
+    Each key and domain has clicks and impressions, rate and gap.
     """
     names = []
     for key in keys:

@@ -103,7 +103,7 @@ class FieldEmbeddings(nn.Module):
 def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the distinct values of rows [n] and each row's place among them [n].
 
-    As torch.unique, but without a sort.
+    It is torch.unique without a sort.
 
     `position` [rows of the table] is scratch memory. Every occurrence writes its own place under
     its row and reads back whose stayed: those that find their own speak for the row.

@@ -1,6 +1,6 @@
 """Historical TPM vectors of all users, or of all items.
 
-Aggregated per lookup, or merged into one table per set.
+They are aggregated at each lookup, or merged into one table per set.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class EntitySnapshots(nn.Module):
     def forward(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
         """Look rows [B] or [B, H] up → aggregated vectors [..., out_dim].
 
-        In the sets [B] of their impressions.
+        sets [B] are those of the impressions.
         """
         if self.merged is not None and len(self.merged) == 1:
             return nn.functional.embedding(rows, self.merged[0])

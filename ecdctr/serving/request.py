@@ -1,6 +1,6 @@
 """What a request may hold: the parts of a bundle's requests, each value by its rule.
 
-Which request.schema.json states. The rules make the schema and check the requests, so that what is
+request.schema.json states the rules. They make the schema and check the requests, so that what is
 valid by the schema is scored and nothing else is.
 """
 

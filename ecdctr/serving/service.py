@@ -1,7 +1,7 @@
 """A service: requests that wait are scored together, by the current version.
 
-And by its shadow after they are answered. Requests that arrive while others are being scored go
-through the network together. A new version takes over between two such batches, so no request is
+Its shadow scores them after they are answered. Requests that arrive while others are being scored
+go through the network together. A new version takes over between two such batches, so no request is
 dropped; of a shadow version's scores only the difference is kept.
 """
 
@@ -45,10 +45,7 @@ class Waiting(NamedTuple):
 
 
 class Service:
-    """Scores requests with the current scorer, several at once.
-
-    In one thread beside the event loop.
-    """
+    """Scores requests with the current scorer, several at once, beside the event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.metrics = limits, Metrics()

@@ -445,10 +445,7 @@ class ObjectStorage:
 
 
 def _wait(attempt: int) -> None:
-    """Wait longer each time, up to a second, and at random.
-
-    So those who collided do not collide again.
-    """
+    """Wait longer each time, up to a second, at random: who collided shall not do so again."""
     time.sleep(random.uniform(0, min(0.05 * 1.5**attempt, 1.0)))  # noqa: S311  # no secret
 
 

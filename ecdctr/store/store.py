@@ -187,9 +187,9 @@ class Store:
         return list(self._newest_first(experiment, level))[::-1]
 
     def newest(self, experiment: str, level: str, as_of: dt.date = dt.date.max) -> Ref | None:
-        """Return the version with the newest data date, up to `as_of`.
+        """Return the version with the newest data date, up to `as_of`, of the experiment itself.
 
-        Of the experiment itself; the manifests of the others are not read.
+        The manifests of other experiments are not read.
         """
         return next(
             (ref for ref in self._newest_first(experiment, level) if ref.date <= as_of), None
@@ -214,7 +214,7 @@ class Store:
     def resolve(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref | None:
         """Return the newest version whose data ends on or before `as_of`.
 
-        In this experiment, or else in its parent.
+        It is one of this experiment, or else of its parent.
         """
         current: str | None = experiment
         while current:
@@ -338,9 +338,9 @@ class Store:
     ) -> AliasRecord:
         """Point an alias of the version's experiment and level at it; the history is kept.
 
-        With `after`, only if the alias's newest record still has that number (0: there is none).
-        Raises StoreError for an unknown alias or a version that is not there, TryAgain for a record
-        that came in between.
+        With `after` it does so only if the alias's newest record still has that number (0: there is
+        none). Raises StoreError for an unknown alias or a version that is not there, TryAgain for a
+        record that came in between.
         """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")

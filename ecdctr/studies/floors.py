@@ -85,10 +85,7 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
 
 
 def _floor(config: Config, name: str, scored: Scored, apart: Scored) -> Floor:
-    """Judge a floor by the day's clicks.
-
-    And by the true probabilities of held-out ads if there are any.
-    """
+    """Judge a floor by the day's clicks, and by true probabilities where held-out ads have them."""
     metrics = metrics_by_cohort(config, scored)
     if name == "counts":  # a count is no probability
         metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}

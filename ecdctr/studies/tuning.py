@@ -1,8 +1,7 @@
-"""The same effort for every row.
+"""The same effort for every row: as many settings tried, on worlds that no result is read from.
 
-As many settings tried, from the same values, on worlds that no result is read from. A trial is a
-variant of the configuration like any other, so that an ablation trains and evaluates it: trials of
-a row share its CPM, and a killed search goes on where it was.
+A trial is a variant of the configuration like any other, so that an ablation trains and evaluates
+it: trials of a row share its CPM, and a killed search goes on where it was.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random numbers that depend on their keys alone.
+"""Random numbers that depend on their keys alone, so that nobody need draw them in an order.
 
-So that nobody need draw them in an order (counter-based, splitmix64).
+The generator is counter-based (splitmix64).
 """
 
 from __future__ import annotations

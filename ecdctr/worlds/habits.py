@@ -1,9 +1,8 @@
-"""What is clicked again: items, and kinds of items.
+"""What is clicked again for no reason that users share: items, and kinds of items.
 
-That a user comes back to for no reason that others share. A habit is an item drawn for a user and a
-stretch of days from what was alive at its beginning; it is over with the stretch, or when the item
-dies. As many habits of natural content as domain_correlation says are those of the ads, where an ad
-is an item of natural content.
+A habit is an item drawn for a user and a stretch of days from what was alive at its beginning; it
+is over with the stretch, or when the item dies. As many habits of natural content as
+domain_correlation says are those of the ads, where an ad is an item of natural content.
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ class Habits:
         self.sim, self.seed, self.items = sim, seed, items
 
     def on(self, day: int, users: NDArray[np.int64], domain: Domain) -> NDArray[np.int32]:
-        """Items [users, habits]; those that are dead on the day are never shown.
-
-        So they do no harm.
-        """
+        """Return items [users, habits]; those that are dead on the day are never shown."""
         sim = self.sim
         columns = []
         for slot in range(sim.habits):

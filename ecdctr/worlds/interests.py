@@ -1,6 +1,4 @@
-"""What users like: a lasting taste, and interests that come back after a period of each user's own.
-
-Or never.
+"""What users like: a lasting taste, and interests that return after their period, or never.
 
 On day t user u likes x = lasting * b + returning_interest * m(t), both with b and m of length
     about 1, and m(t) = cos(2 pi t / P) p + sin(2 pi t / P) q   for the user's period P (a week, a

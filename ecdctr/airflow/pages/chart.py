@@ -15,10 +15,7 @@ DAY_TICKS = 8
 
 
 class Mark(NamedTuple):
-    """A point of a curve.
-
-    Where it is drawn, what it says when pointed at, its value if there is room for it.
-    """
+    """A point of a curve: its place, its text when pointed at, its value if there is room."""
 
     x: float
     y: float

@@ -89,7 +89,7 @@ def level_states(
 def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[Evaluated]:
     """Return next-day evaluations of A-CTR on the newest days, oldest first.
 
-    Of a day's versions the newest.
+    Of a day's versions the newest is taken.
     """
     champions = {record.ref for record in store.alias_history("serving", experiment)}
     newest: dict[dt.date, Evaluated] = {}

@@ -387,9 +387,7 @@ def refresh_days(tpm: Manifest) -> int:
 
 
 def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]:
-    """Return samples and seconds of training per day of operation.
-
-    And the bytes that one day of all levels stores.
+    """Return per day of operation: samples, seconds of training, and bytes that all levels store.
 
     A level that is refreshed every n days counts with an n-th: CPM by the row, TPM by the distance
     of its versions.

@@ -167,7 +167,7 @@ def _refuse_link(ref: Ref, link: Manifest, held_out: HeldOut) -> None:
 def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, pa.Table]:
     """Return an experiment's stored rows on these very ads by model date.
 
-    Of each date's newest version.
+    Of each date's versions the newest counts.
 
     Dates without one are left out: not trained, not evaluated, or evaluated on what has been
     delivered anew since.

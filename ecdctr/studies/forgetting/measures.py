@@ -1,6 +1,6 @@
 """What a forgetting matrix says: transfer, forgetting, retention.
 
-With intervals from a bootstrap over users. R[i, j] is the GAUC of the model after day i on held-out
+Intervals come from a bootstrap over users. R[i, j] is the GAUC of the model after day i on held-out
 ads of day j, both counted from the study's first day.
 """
 
@@ -34,9 +34,7 @@ class Measure(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """R [..., T, T] of one variant.
-
-    And `samples` of it [..., samples, T, T] with the users drawn anew.
+    """R [..., T, T] of one variant, and `samples` of it [..., samples, T, T] with users drawn anew.
 
     `halves` [..., 2, T, T] and `drawn_halves` are the same for each half of the users, nan where a
     half has nobody. One seed's matrix has no leading axis; several seeds are stacked along the
@@ -179,7 +177,7 @@ def recency_curve(r: Array) -> Array:
 def recency_area(r: Array, days: int | None = None) -> Array:
     """Return the mean of the recency curve over the first `days`.
 
-    By default half of them, where each k has many cells.
+    By default these are half of them, where each k has many cells.
     """
     area: Array = recency_curve(r)[..., : days or max(r.shape[-1] // 2, 1)].mean(-1)
     return area

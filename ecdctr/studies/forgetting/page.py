@@ -130,7 +130,7 @@ def _against_the_first(
 ) -> list[str]:
     """Return each variant's forgetting minus the first one's.
 
-    And as a share where the first one surely forgets.
+    Where the first one surely forgets, it is returned as a share as well.
     """
     first, *others = variants
     forgets = measures[first]["forgetting"].low > 0
@@ -228,9 +228,9 @@ def _heat_maps(about: About, variants: dict[str, Matrix]) -> Any:
 
 
 def _curves(variants: dict[str, Matrix]) -> Any:
-    """Draw GAUC by the age of a day.
+    """Draw GAUC by the age of a day, and by how much each variant is ahead of the first one.
 
-    And by how much each variant is ahead of the first one, on the same draws of users.
+    Both are drawn on the same draws of users.
     """
     figure = new_figure(11, 3.6)
     left, right = figure.subplots(1, 2)

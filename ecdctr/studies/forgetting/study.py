@@ -63,8 +63,8 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
 def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Found:
     """Return the matrices of variants whose rows are in the store, an experiment per seed.
 
-    And why the others have none. `basis` is what all rows must rest on. Raises EcdctrError when no
-    variant is complete.
+    The others come back with the reason why they have none. `basis` is what all rows must rest on.
+    Raises EcdctrError when no variant is complete.
     """
     dates = list(basis.dates)
     matrices: dict[str, Matrix] = {}

@@ -75,10 +75,9 @@ def cells(
 def _world(
     point: dict[str, float], base: str, changes: list[str], impressions_a_day: int
 ) -> NamedWorld:
-    """Return the base with a point's settings.
+    """Return the base with a point's settings, and the users that make the wanted impressions.
 
-    And as many users as make the wanted impressions a day. A setting that equals the base's is left
-    out, so that planes that cross share the cell.
+    A setting that equals the base's is left out, so that planes that cross share the cell.
     """
     before: Any = load_world(base, changes).settings
     if getattr(before, "kind", "") != "visits":
