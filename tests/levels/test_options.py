@@ -275,6 +275,12 @@ def test_a_compiled_network_learns_what_the_plain_one_learns(config, store):
     assert losses[True] == pytest.approx(losses[False], abs=1e-4)
 
 
+def test_the_compiler_may_ask_modules_of_airflow_for_any_name():
+    """It does where Airflow was loaded before torch: whose name is it that I pickle?"""
+    for name in ("airflow.utils.timezone", "airflow.utils.entry_points"):
+        assert getattr(pytest.importorskip(name), "torch", None) is None
+
+
 def test_carried_moments_are_those_that_the_parent_saved(config, store):
     saving = changed(config, snapshots={"count": 0}, cpm={"save_optimizer": True})
     carrying = changed(saving, actr={"carry_optimizer": True})
