@@ -133,14 +133,14 @@ def score(
 
 @contextlib.contextmanager
 def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
-    """Yield lines of a file or of standard input.
+    """Yield lines of a file, of a pipe such as a shell's <(…), or of standard input.
 
     Raises ConfigError when the file cannot be read.
     """
     if path is None:
         yield sys.stdin.buffer
         return
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         raise ConfigError(
             f"--requests {path}: expected a file of JSON lines, found "
             f"{'a folder' if path.is_dir() else 'nothing of that name'}."

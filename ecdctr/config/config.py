@@ -20,6 +20,7 @@ from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
+from ecdctr.files.urls import looks_like_url
 
 VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
@@ -253,7 +254,18 @@ def load_config(path: Path) -> Config:
     data = config.data
     root = data.root if isinstance(data.root, str) else (base / data.root).resolve()
     data = data.model_copy(update={"root": root, "prepared": (base / data.prepared).resolve()})
-    return config.model_copy(update={"data": data})
+    variants = {name: _placed(overlay, base) for name, overlay in config.variants.items()}
+    return config.model_copy(update={"data": data, "variants": variants})
+
+
+def _placed(overlay: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Return a variant whose folders are relative to the configuration's file, too."""
+    folders = {
+        key: str((base / value).resolve())
+        for key, value in overlay.get("data", {}).items()
+        if key in ("root", "prepared") and not looks_like_url(value)
+    }
+    return merged(overlay, {"data": folders}) if folders else overlay
 
 
 def _try_tuning(config: Config, path: Path) -> None:

@@ -12,6 +12,8 @@ from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
 from ecdctr.files.urls import lacks_a_slash, looks_like_url
 
+OF_KIND = {"transform": "numeric", "max_values": "multi_valued"}  # settings of one kind of feature
+
 
 class Feature(Section):
     """One declared column of the impressions."""
@@ -44,6 +46,12 @@ class Feature(Section):
             raise ValueError(
                 f"feature '{self.name}': TPM takes categorical features only, found {self.kind}"
             )
+        for key, kind in OF_KIND.items():
+            if self.kind != kind and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"feature '{self.name}': {key} is of {kind} features, found {self.kind}; take "
+                    "it out"
+                )
         return self
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TextType = Literal["VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
 NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 WHOLE = r"\s*[+-]?\d+(\.0*)?\s*"  # what `types: {column: BIGINT}` takes; 12.7 is none
+BELOW_MICROSECONDS = r"\.\d{6}\d*[1-9]"  # in a time as text
 AT_ONCE = 20  # columns in one query: planning grows with the square of them
 SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -167,8 +168,8 @@ def _kept(column: str, kind: TextType) -> str:
     conditions: dict[str, str] = {
         "BIGINT": f"regexp_full_match({column}, {literal(WHOLE)})",
         "DATE": rf"regexp_full_match({column}, '\d{{4}}-\d\d-\d\d')",
-        "TIMESTAMP": f"TRY_CAST({column} AS TIMESTAMP) = "
-        f"TRY_CAST({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
+        "TIMESTAMP": rf"NOT regexp_matches({column}, '{BELOW_MICROSECONDS}') AND "
+        f"TRY_CAST({column} AS TIMESTAMP) = TRY_CAST({column} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'",
     }
     fraction = rf"regexp_replace({column}, '(\.\d*?)0+$', '\1')"
     conditions["DOUBLE"] = f"(lower({column}) = 'nan' OR ({_exact(fraction)}))"

@@ -15,7 +15,6 @@ one of its trip.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ import duckdb
 
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.files.duck import literal, one_row, parquet
+from ecdctr.impressions.staging import FINAL, staging
 
 TABLES = {
     "transactions": (
@@ -69,15 +69,11 @@ def convert(
         source.absolute(),
         root.absolute(),
     )  # DuckDB takes ~ and file: for more than names
-    taken = sorted(path.name for path in root.glob("domain=*")) if root.exists() else []
-    if taken:
-        raise ConfigError(f"{root} already holds {', '.join(taken)}; import into an empty folder.")
     say = on_step or (lambda _: None)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix="_import-") as folder, duckdb.connect() as db:
+    with staging(root) as folder, duckdb.connect() as db:
         db.execute(f"SET memory_limit = '{memory}'")
         db.execute(f"SET threads = {int(threads)}")
-        db.execute(f"SET temp_directory = {literal(Path(folder) / 'spill')}")
+        db.execute(f"SET temp_directory = {literal(folder / 'spill')}")
         db.execute("SET TimeZone = 'UTC'")
         db.execute("SET enable_progress_bar = false")
         _open(db, source)
@@ -87,12 +83,8 @@ def convert(
                 db.execute(statement)
         _refuse_empty(db)
         say("write")
-        final = Path(folder) / "final"
-        _write_days(db, final)
-        written = _totals(db)
-        for domain_folder in sorted(final.iterdir()):
-            domain_folder.rename(root / domain_folder.name)
-    return written
+        _write_days(db, folder / FINAL)
+        return _totals(db)
 
 
 def _open(db: duckdb.DuckDBPyConnection, source: Path) -> None:

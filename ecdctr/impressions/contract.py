@@ -18,7 +18,6 @@ from ecdctr.files import duck
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.layout import table_format
 from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
     DAMAGED,
@@ -88,7 +87,7 @@ def validate_day(
 ) -> DayReport:
     """Check one day; reads it once and keeps nothing."""
     impressions = open_impressions(config.data.root)
-    if isinstance(config.data.root, Path) and (table := table_format(config.data.root)):
+    if table := impressions.table(domain):
         foreign = Violation("table_format", str(config.data.root), OF_TABLE.format(table))
         return DayReport(domain, date, 0, 0, [foreign])
     files = impressions.files(domain, date)

@@ -78,6 +78,14 @@ def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     return None
 
 
+def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
+    """Write a sentence about times that were written finer than in microseconds."""
+    (cut,) = one_row(db, f"SELECT count(*) FILTER (_cut) FROM {staged.rows} WHERE {DOMAINS}")
+    if not cut:
+        return None
+    return f"{staged.path.name}: ts of {cut:,} rows has digits below a microsecond; they were cut"
+
+
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     row = one_row(
         db,

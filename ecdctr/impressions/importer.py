@@ -7,7 +7,6 @@ with the file and the number of rows.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import NamedTuple
 import duckdb
 
 from ecdctr.config import DOMAINS
-from ecdctr.errors import ConfigError, ContractError, first_line
+from ecdctr.errors import ContractError, first_line
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
+from ecdctr.impressions.column_types import BELOW_MICROSECONDS
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     Tables,
@@ -27,10 +27,15 @@ from ecdctr.impressions.expressions import (
     scalar_kind,
     text_columns,
 )
-from ecdctr.impressions.import_rows import Staged, refuse_rows, words_for_none
+from ecdctr.impressions.import_rows import (
+    Staged,
+    refuse_rows,
+    words_for_cut_times,
+    words_for_none,
+)
 from ecdctr.impressions.joins import check_joins, same_key
-from ecdctr.impressions.layout import SCRATCH
 from ecdctr.impressions.mapping import Mapping, refuse_names
+from ecdctr.impressions.staging import FINAL, staging
 from ecdctr.impressions.tables import Opened, TableFile, open_table
 
 # 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
@@ -68,15 +73,9 @@ def import_log(
     """
     # DuckDB takes ~ and file: for more than names
     source, root = source.absolute(), root.absolute()
-    _refuse_taken(root)
     refuse_names(mapping)
     say = on_file or (lambda _: None)
-    root.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH) as folder,
-        _connect(Path(folder), memory, threads) as db,
-    ):
-        scratch = Path(folder)
+    with staging(root) as scratch, _connect(scratch, memory, threads) as db:
         opened = {
             name: open_table(
                 db, join, source, scratch / f"join-{name}", lambda path: say(path.name)
@@ -95,27 +94,16 @@ def import_log(
             for name, join in mapping.joins.items()
         )
         for i, file in enumerate(log.files):
-            noted = _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
+            notes = _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
                 if file.absent and file.rows
                 else ""
             )
             say(f"{file.path.name}: {file.rows:,} rows{absent}")
-            if noted:
-                say(noted)
-        done = _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
-        for domain_folder in sorted((scratch / "final").iterdir()):
-            domain_folder.rename(root / domain_folder.name)
-    return done
-
-
-def _refuse_taken(root: Path) -> None:
-    taken = [path.name for path in root.glob("domain=*")] if root.exists() else []
-    if taken:
-        raise ConfigError(
-            f"{root} already holds {', '.join(sorted(taken))}; import into an empty folder."
-        )
+            for sentence in notes:
+                say(sentence)
+        return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
 
 
 @contextmanager
@@ -146,12 +134,10 @@ def _stage(
     source: str,
     types: dict[str, str],
     target: Path,
-) -> str | None:
+) -> list[str]:
     """Map one log file and split it by domain and day, every row of it.
 
-    Returns what is to be said of its ids.
-
-    Raises ContractError for bad rows.
+    Returns what is to be said of its ids and times. Raises ContractError for bad rows.
     """
     db.execute(f"CREATE OR REPLACE VIEW log AS {file.query}")
     stored = target.with_suffix(".parquet")
@@ -165,9 +151,9 @@ def _stage(
         )
         staged = Staged(file.path, stored, rows)
         refuse_rows(db, mapping, staged)
-        noted = words_for_none(db, staged)
+        notes = [words_for_none(db, staged), words_for_cut_times(db, staged)]
         db.execute(
-            f"COPY (SELECT * EXCLUDE (_label) FROM {rows}) TO {literal(target)} "
+            f"COPY (SELECT * EXCLUDE (_label, _cut) FROM {rows}) TO {literal(target)} "
             "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:
@@ -175,7 +161,7 @@ def _stage(
             f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
         ) from None
     stored.unlink()
-    return noted
+    return [note for note in notes if note]
 
 
 def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
@@ -185,9 +171,21 @@ def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
         for name, text in mapping.features.items()
     )
     return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
-        {_typed(mapping.item_id, types["item_id"])} AS item_id, ({mapping.ts})::TIMESTAMPTZ AS ts,
+        {_typed(mapping.item_id, types["item_id"])} AS item_id, {_instant(mapping, types)},
         ({mapping.click})::VARCHAR AS _label,
         ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+
+
+def _instant(mapping: Mapping, types: dict[str, str]) -> str:
+    """Write SQL of `ts` in microseconds, and of whether digits below were cut.
+
+    Cut as DuckDB cuts text, never rounded, so that no time moves to another day.
+    """
+    text = f"({mapping.ts})::VARCHAR"
+    if not (types["ts"].endswith("_NS") or types["ts"] == "VARCHAR"):
+        return f"({mapping.ts})::TIMESTAMPTZ AS ts, false AS _cut"
+    below = f"coalesce(regexp_matches({text}, '{BELOW_MICROSECONDS}'), false)"
+    return f"({text})::TIMESTAMPTZ AS ts, {below} AS _cut"
 
 
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
@@ -236,7 +234,7 @@ def _finish(
         if domain == "other":
             left_out += one_row(db, f"SELECT count(*) FROM {rows}")[0]
             continue
-        target = scratch / "final" / f"domain={domain}" / f"date={date}" / "part-0.parquet"
+        target = scratch / FINAL / f"domain={domain}" / f"date={date}" / "part-0.parquet"
         others = "".join(f", {identifier(name)}" for name in mapping.features)
         duck.write_parquet(
             db,

@@ -70,6 +70,13 @@ class Impressions(Protocol):
         """
         ...
 
+    def table(self, domain: Domain) -> str | None:
+        """Name the table format that a domain's files belong to, None for plain files.
+
+        Such a table may count some of them, or of their rows, as removed.
+        """
+        ...
+
 
 @lru_cache(maxsize=64)
 def open_impressions(root: Path | str) -> Impressions:

@@ -6,7 +6,9 @@ domain=<domain>/date=<YYYY-MM-DD>/*.parquet.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,10 @@ HELD_OUT = "held_out"  # folder beside the domains: a simulated world's ads that
 TABLES = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
+    "_spark_metadata": "Spark's streaming sink",
 }  # what keeps a list of its files, by its folder
 SCRATCH = "_import-"  # what the folder of a running import begins with, beside its days
+WRITTEN = f"{SCRATCH}written"  # domains of an import that are not yet where they are read
 DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
@@ -57,10 +61,34 @@ def is_unread(name: str) -> bool:
     return not is_part(name) and not any(map(is_hidden, name.split("/")))
 
 
+def table_of(names: Iterable[str]) -> str | None:
+    """Name the table format that says which files count, by what lies beside them."""
+    there = set(names)
+    return next((f"{what} ({name})" for name, what in TABLES.items() if name in there), None)
+
+
+def iceberg_of(names: Iterable[str]) -> str | None:
+    """Name Iceberg where these are the names in the folder `metadata` beside a folder `data`."""
+    return "Iceberg (../metadata)" if any(n.endswith(".metadata.json") for n in names) else None
+
+
 def table_format(folder: Path) -> str | None:
-    """Name the table format whose files lie in a folder: it may count some, or rows, as removed."""
-    for name, what in TABLES.items():
-        if (folder / name).is_dir():
-            return f"{what} ({name})"
-    iceberg = folder.name == "data" and any((folder.parent / "metadata").glob("*.metadata.json"))
-    return "Iceberg (../metadata)" if iceberg else None
+    """Name the table format that a folder belongs to, with those above it.
+
+    Its files may be among those, or hold rows, that the table counts as removed.
+    """
+    for one in (folder, *folder.parents):
+        there = [name for name in TABLES if (one / name).is_dir()]
+        if found := table_of(there):
+            return found
+        if one.name == "data" and (found := iceberg_of(names_in(one.parent / "metadata"))):
+            return found
+    return None
+
+
+def names_in(folder: Path) -> list[str]:
+    """List the names in a folder; none where there is no folder."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

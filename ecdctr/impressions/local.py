@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import os
 import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecdctr.impressions.layout import date_of, day_folder, is_hidden, is_part, is_unread
+from ecdctr.errors import ContractError
+from ecdctr.impressions.layout import (
+    WRITTEN,
+    date_of,
+    day_folder,
+    is_hidden,
+    is_part,
+    is_unread,
+    names_in,
+    table_format,
+)
 
 if TYPE_CHECKING:
     from ecdctr.config import Domain
@@ -24,16 +33,17 @@ class LocalImpressions:
         self.root = root
 
     def dates(self, domain: Domain) -> list[dt.date]:
-        days = ((date_of(name), name) for name in _names(self.root / f"domain={domain}"))
+        self._refuse_unfinished()
+        days = ((date_of(name), name) for name in names_in(self.root / f"domain={domain}"))
         return sorted(date for date, _ in days if date and self.has(domain, date))
 
     def has(self, domain: Domain, date: dt.date) -> bool:
-        return any(map(is_part, _names(day_folder(self.root, domain, date))))
+        return any(map(is_part, names_in(day_folder(self.root, domain, date))))
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:
         folder = day_folder(self.root, domain, date)
         sizes = {}
-        for name in _names(folder):
+        for name in names_in(folder):
             with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
                 status = (folder / name).stat()
                 if stat.S_ISREG(status.st_mode):  # a folder of a marker's name promises nothing
@@ -44,8 +54,9 @@ class LocalImpressions:
         return (day_folder(self.root, domain, date) / name).read_text(errors="replace")
 
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
+        self._refuse_unfinished()
         folder = day_folder(self.root, domain, date)
-        return sorted(folder / name for name in _names(folder) if is_part(name))
+        return sorted(folder / name for name in names_in(folder) if is_part(name))
 
     def digest(self, domain: Domain, date: dt.date) -> str:
         try:
@@ -57,13 +68,24 @@ class LocalImpressions:
         return str(day_folder(self.root, domain, date))
 
     def other_folders(self, domain: Domain) -> list[str]:
-        names = _names(self.root / f"domain={domain}")
+        names = names_in(self.root / f"domain={domain}")
         return sorted(
             name for name in names if not is_hidden(name) and not self._is_day(domain, name)
         )
 
     def unread(self, domain: Domain, date: dt.date) -> list[str]:
-        return sorted(filter(is_unread, _names(day_folder(self.root, domain, date))))
+        return sorted(filter(is_unread, names_in(day_folder(self.root, domain, date))))
+
+    def table(self, domain: Domain) -> str | None:
+        return table_format(self.root / f"domain={domain}")
+
+    def _refuse_unfinished(self) -> None:
+        """Raise ContractError where an import was killed between its domains, or is there now."""
+        if (self.root / WRITTEN).exists():
+            raise ContractError(
+                f"{self.root}: an import is about to put its domains in place, or was killed then "
+                f"({WRITTEN} is there). Run the import again, which finishes that."
+            )
 
     def _is_day(self, domain: Domain, name: str) -> bool:
         date = date_of(name)
@@ -78,13 +100,6 @@ def digest_files(paths: list[Path]) -> str:
         times = status.st_mtime_ns, status.st_ctime_ns
         parts.update(_digest_file(str(path), status.st_size, *times).encode())
     return parts.hexdigest()
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 @lru_cache(maxsize=100_000)

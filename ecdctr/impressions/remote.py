@@ -23,7 +23,14 @@ from ecdctr.config import Domain, digest
 from ecdctr.errors import ContractError, first_line
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
-from ecdctr.impressions.layout import date_of, is_hidden, is_part, is_unread
+from ecdctr.impressions.layout import (
+    date_of,
+    iceberg_of,
+    is_hidden,
+    is_part,
+    is_unread,
+    table_of,
+)
 from ecdctr.impressions.local import digest_files
 from ecdctr.impressions.reading import DeliveredAnew, Files, listings
 
@@ -125,6 +132,41 @@ class RemoteImpressions:
         start = len(f"{_open(self.root)[1]}/{folder}/")
         names = (path[start:] for path in _list(self.root, folder, below=1))
         return sorted({name.split("/")[0] for name in names if is_unread(name)})
+
+    def table(self, domain: Domain) -> str | None:
+        start = f"{_open(self.root)[1]}/domain={domain}/"
+        of_domain = _list(self.root, f"domain={domain}", below=2)
+        found = table_of({path[len(start) :].split("/")[0] for path in of_domain})
+        found = found or table_of(_names_at(self.root, _open(self.root)[1]))
+        above, _, last = _open(self.root)[1].rpartition("/")
+        if not found and last == "data":
+            return iceberg_of(_names_at(self.root, f"{above}/metadata"))
+        return found
+
+
+def _names_at(root: str, folder: str) -> list[str]:
+    """List the names right in a folder near the root, which a command asks for once."""
+    held = listings()
+    if held is None:
+        return _ask_names(root, folder)
+    if (root, folder) not in held:
+        held[root, folder] = {name: {} for name in _ask_names(root, folder)}
+    return list(held[root, folder])
+
+
+def _ask_names(root: str, folder: str) -> list[str]:
+    filesystem, _ = _open(root)
+    with _explained(root):
+        if not _by_obstore(root):
+            filesystem.invalidate_cache()
+            there = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
+            return [path.rstrip("/").rsplit("/", 1)[-1] for path in there]
+        import obstore
+
+        bucket, _, prefix = folder.partition("/")
+        found = obstore.list_with_delimiter(_bucket(root, bucket), prefix or None)
+        paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
 def _key(domain: Domain, date: dt.date, listing: Files) -> str:

@@ -18,6 +18,8 @@ from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier, parquet
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
+from ecdctr.impressions.csv_opening import Dialect, delimiter_of
+from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.layout import SCRATCH, table_format
 
 if TYPE_CHECKING:
@@ -47,7 +49,10 @@ class Table(Section):
     names: tuple[str, ...] | None = Field(
         None, description="CSV without a header: the columns in order"
     )
-    encoding: csv_text.Encoding = Field("utf-8", description="CSV only")
+    encoding: str = Field(
+        "utf-8",
+        description="CSV only; any that Python knows, such as utf-16, cp1252 (Windows), shift_jis",
+    )
     quotes: bool = Field(
         True, description="CSV only; false where a quote is a letter like others, as in most TSV"
     )
@@ -64,7 +69,12 @@ class Table(Section):
     @field_validator("delimiter")
     @classmethod
     def _one_delimiter(cls, value: str | None) -> str | None:
-        return None if value is None else csv_text.delimiter_of(value)
+        return None if value is None else delimiter_of(value)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        return encoding_of(value)
 
 
 class TableFile(NamedTuple):
@@ -142,13 +152,15 @@ def matches(table: Table, source: Path) -> list[Path]:
             raise ConfigError(f"No file matches '{pattern}' in {source}.")
         paths += [source / hit for hit in hits]
     for path in paths:
-        if kept_by := table_format(path.parent) or table_format(source):
+        if kept_by := table_format(path.parent):
             raise ConfigError(
                 f"{path} belongs to a table of {kept_by}, which may count it, or rows of it, as "
                 "removed; write the table's rows out as plain files."
             )
         if path.is_dir():
             raise ConfigError(f"{path} is a folder, expected a file; name the files in it.")
+        if not path.is_file():  # a pipe, which can be read once, or a link to nothing
+            raise ConfigError(f"{path}: expected a file, found none that can be read twice.")
         if path.suffix.lower() in UNREAD or ".tar." in path.name.lower():
             raise ConfigError(
                 f"{path}: expected CSV, as it is or as .gz or .zst, or Parquet; convert it first."
@@ -188,14 +200,17 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
 
 def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
     """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
-    dialect = csv_text.Dialect(
+    dialect = Dialect(
         table.delimiter, table.header, table.names, table.encoding, table.quotes, table.nulls
     )
-    opening = csv_text.look(path, dialect)
+    in_utf8 = target.with_suffix(".csv.zst")
+    text = csv_text.text_of(path, dialect.encoding, in_utf8)
+    opening = csv_text.look(text, dialect)
     if opening is None:
         return Part(path, path, 0, {})
     refuse_alike(list(opening.names), str(path))
-    rows = csv_text.copy(db, path, opening, target)
+    rows = csv_text.copy(db, text, opening, target)
+    in_utf8.unlink(missing_ok=True)
     return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"))
 
 

@@ -242,3 +242,14 @@ def test_a_command_sees_one_moment_and_the_next_one_what_was_delivered_since(
         with one_reading():
             assert not open_impressions(root).has("ads", NEXT)
     assert open_impressions(root).has("ads", NEXT)
+
+
+@pytest.mark.parametrize("place", ["data/_delta_log", "data/domain=ads/.hoodie", "metadata"])
+def test_a_table_format_is_recognised_in_a_bucket(s3: S3Server, place: str):
+    base = s3.new_url()
+    root, prefix = f"{base}/data", base.removeprefix(f"s3://{BUCKET}/")
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/data/domain=ads/date={DATE}/a.parquet")
+    assert open_impressions(root).table("ads") is None
+    s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/{place}/v1.metadata.json")
+    with one_reading():
+        assert open_impressions(root).table("ads")

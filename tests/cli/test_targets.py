@@ -5,7 +5,9 @@ A file, a folder, a name, an address.
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +121,13 @@ def test_a_url_is_told_from_a_folder_in_one_way(text, url, short):
     if short:
         with pytest.raises(StoreError, match="neither a folder nor a URL"):
             absolute(text)
+
+
+def test_requests_may_come_of_a_pipe():
+    """As of a shell's <(…), which is a name of an open pipe."""
+    reading, writing = os.pipe()
+    os.write(writing, b'{"ts": 1}\n{"ts": 2}\n')
+    os.close(writing)
+    with serving._request_lines(Path(f"/dev/fd/{reading}")) as lines:
+        assert list(lines) == [b'{"ts": 1}\n', b'{"ts": 2}\n']
+    os.close(reading)

@@ -72,6 +72,17 @@ def test_every_number_has_a_lower_bound_and_every_whole_number_an_upper_one():
     assert unbounded == []
 
 
+def test_folders_of_a_variant_are_relative_to_the_file_like_others(tmp_path):
+    config = load(
+        tmp_path,
+        "variants: {v: {data: {root: other, prepared: p}}, w: {data: {root: 's3://b/x'}}, x: {seed: 2}}",
+    )
+    assert config.with_variant("v").data.root == tmp_path / "other"
+    assert config.with_variant("v").data.prepared == tmp_path / "p"
+    assert config.with_variant("w").data.root == "s3://b/x"
+    assert config.with_variant("x").data.root == tmp_path / "data"
+
+
 def load(tmp_path: Path, content: str | bytes) -> Config:
     path = tmp_path / "c.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -103,6 +114,10 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {root: 's3://'}", "data.root: expected a URL with a scheme and a place"),
         ("data: {root: }", "data.root: expected a folder"),
         ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
+        ("data: {prepared: 'GS:/bucket'}", "data.prepared: expected a folder"),
+        ("variants: {v: {data: {prepared: s3://bucket/x}}}", "variant 'v' is not valid. data.prepared: expected"),
+        ("features: [{name: a, side: item, kind: numeric, max_values: 3}]", "features.0: feature 'a': max_values is of multi_valued features, found numeric; take it out"),
+        ("features: [{name: a, side: item, kind: categorical, transform: log1p}]", "features.0: feature 'a': transform is of numeric features, found categorical"),
         ("seed: -1", "seed: .*greater than or equal to 0"),
         ("seed: 99999999999999999999", "seed: .*less than or equal to 4294967295"),
         ("seed: " + "9" * 400, "seed: "),

@@ -190,14 +190,25 @@ def test_a_dangling_link_is_named(tmp_path):
     assert str(link) in str(violation)
 
 
-@pytest.mark.parametrize("place", ["_delta_log", ".hoodie", "../metadata"])
-def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place):
+@pytest.mark.parametrize("at", ["", "file://"])
+@pytest.mark.parametrize("place", ["_delta_log", ".hoodie", "_spark_metadata", "../metadata", "domain=ads/_delta_log"])  # fmt: skip
+def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
     """Rows that Delta Lake, Hudi or Iceberg count as removed still lie there."""
     root = tmp_path / "data"
     write_log(root)
+    config = config_of(f"{at}{root}" if at else root, tmp_path / "prepared")
+    assert open_impressions(config.data.root).table("ads") is None
     (root / place).mkdir()
     (root / place / "v1.metadata.json").touch()
     with pytest.raises(
         ContractError, match=r"expected folders of Parquet files alone, found those of a table of"
     ):
+        prepare(config, "ads", [LAST])
+
+
+def test_a_folder_inside_of_a_table_belongs_to_it(tmp_path):
+    root = tmp_path / "region=eu" / "data"
+    write_log(root)
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(ContractError, match=r"a table of Delta Lake \(_delta_log\)"):
         prepare(config_of(root, tmp_path / "prepared"), "ads", [LAST])

@@ -1,0 +1,229 @@
+"""Text in any encoding as UTF-8, or one sentence with file, line and byte.
+
+The encoding is said, never guessed; what a file looks like is told where it is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import itertools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ecdctr.errors import ContractError
+
+UTF8 = ("utf-8", "utf-8-sig")
+WESTERN = ("iso8859-1", "cp1252", "iso8859-15")  # in these, text of UTF-8 is words like Ã¼
+NO_TEXT = ("unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined")
+MARKS = {  # what a file may begin with; UTF-32 first, since its mark begins like UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+ZEROS: dict[
+    tuple[bool, ...], str
+] = {  # which of four bytes are 0 where the letters are those of ASCII
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
+MAGIC = {  # how files begin that are no CSV, whatever they are named
+    b"PAR1": "Parquet",
+    b"PARE": "encrypted Parquet",
+    b"ORC": "ORC",
+    b"Obj\x01": "Avro",
+    b"ARROW1": "Arrow (Feather)",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\x04\x22\x4d\x18": "an lz4 archive",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"<?xml": "XML",
+    b'{"': "JSON",
+}
+NO_LOG = {  # what stands in a file's place where it was not loaded
+    b"<!doctype": "an HTML page, perhaps of an error; load it again",
+    b"<html": "an HTML page, perhaps of an error; load it again",
+    b"version https://git-lfs": "a pointer of Git LFS; load the file itself (git lfs pull)",
+}
+BLOCK = 1 << 20  # bytes
+FEW, MOST = 0.1, 0.5  # shares of zeros among bytes
+SHOWN = 20  # bytes before and after a bad one in a message
+
+
+class Bad(NamedTuple):
+    """The first byte of a file that its encoding does not have."""
+
+    line: int
+    byte: int
+    around: bytes  # what of its line stands beside it
+    near: bytes
+
+
+def encoding_of(name: str) -> str:
+    """Return an encoding as Python names it; raises ValueError for one that it does not know."""
+    try:
+        info = codecs.lookup(name)
+        known = info._is_text_encoding and info.name not in NO_TEXT
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(
+            "expected an encoding of text, such as utf-8, utf-16, cp1252 (Windows), latin-1 or "
+            f"shift_jis, found {name!r:.60}"
+        )
+    return info.name
+
+
+def opened(path: Path) -> AbstractContextManager[Any]:
+    """Open a file that may be a .gz or .zst archive, for its bytes."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path)
+    if path.suffix.lower() == ".zst":
+        stream: AbstractContextManager[Any] = pa.input_stream(str(path), compression="zstd")
+        return stream
+    return path.open("rb")
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file's content piece by piece."""
+    with opened(path) as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
+    """Raise ContractError where the first bytes of a file are of no CSV, or of another encoding."""
+    for magic, what in MAGIC.items():
+        if raw[: len(magic)].lower() == magic.lower():
+            raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
+    for start, what in NO_LOG.items():
+        if raw[: len(start)].lower() == start:
+            raise ContractError(f"{path} is {what}.")
+    found, marked = _unicode_of(raw)
+    if found == "utf-8" and encoding not in UTF8:
+        raise ContractError(
+            f"{path} begins with the mark of UTF-8; leave encoding: {encoding} out of the mapping."
+        )
+    family = found[:6]  # utf-16 of utf-16-le
+    fitting = (family, found) if marked or found.endswith("-le") else (found,)
+    if found not in ("", "utf-8") and encoding not in fitting:
+        raise ContractError(
+            f"{path} is {family.upper()}; say so in the mapping (encoding: {fitting[0]})."
+        )
+
+
+def _unicode_of(raw: bytes) -> tuple[str, bool]:
+    """Return the encoding that a file's start can only be, '' for none, and whether a mark says so.
+
+    Without a mark by where zeros stand: in ASCII's letters of UTF-16 each second byte is one.
+    """
+    for mark, name in MARKS.items():
+        if raw.startswith(mark):
+            return name, True
+    places = [raw[i:400:4] for i in range(4)]
+    shares = [place.count(0) / max(len(place), 1) for place in places]
+    if any(FEW < share < MOST for share in shares):
+        return "", False
+    return ZEROS.get(tuple(share >= MOST for share in shares), ""), False
+
+
+def in_utf8(path: Path, encoding: str, target: Path) -> Path:
+    """Return the file itself where it is UTF-8, else a copy of it as UTF-8, the archive `target`.
+
+    Raises ContractError with line and byte for what is not of that encoding, and for text of UTF-8
+    that another encoding would read as other letters.
+    """
+    if encoding in UTF8:
+        return path
+    decoder = codecs.getincrementaldecoder(encoding)()
+    utf8 = _Utf8Alone()
+    start = True
+    with pa.CompressedOutputStream(pa.OSFile(str(target), "wb"), "zstd") as copy:
+        for block in itertools.chain(blocks(path), [b""]):
+            try:
+                text = decoder.decode(block, final=not block)
+                copy.write((text.removeprefix("\ufeff") if start else text).encode())
+            except UnicodeError:
+                raise refused(path, encoding) from None
+            utf8.add(block)
+            start = start and not text
+    if encoding in WESTERN and utf8.holds and utf8.beyond_ascii:
+        raise ContractError(
+            f"{path} is UTF-8, as all in it that is not ASCII shows; leave encoding: {encoding} "
+            "out of the mapping."
+        )
+    return target
+
+
+class _Utf8Alone:
+    """Whether bytes that come piece by piece are UTF-8, and not ASCII alone."""
+
+    def __init__(self) -> None:
+        self.holds, self.beyond_ascii = True, False
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def add(self, block: bytes) -> None:
+        self.beyond_ascii |= not block.isascii()
+        try:
+            self._decoder.decode(block, final=not block)
+        except UnicodeDecodeError:
+            self.holds = False
+
+
+def refused(path: Path, encoding: str) -> ContractError:
+    """Return what is to be said of a file that is not of its encoding."""
+    bad = first_bad(path, encoding)
+    if bad is None:
+        return ContractError(f"{path} is no {encoding.upper()}; say another encoding.")
+    where = f"{path}, line {bad.line}: the byte 0x{bad.byte:02x} is no {encoding.upper()} here"
+    if encoding not in UTF8:
+        return ContractError(f"{where}; say another encoding, or mend the line.")
+    letters = bad.near.decode("utf-8", errors="replace")
+    wrong = letters.count("\ufffd")
+    if sum(map("\x7f".__lt__, letters)) > 2 * wrong:  # more letters beyond ASCII than bad bytes
+        return ContractError(f"{where}, and other lines are; mend the line.")
+    try:
+        western = bad.around.decode("cp1252")
+    except UnicodeDecodeError:
+        advice = "say which encoding the file is of in the mapping, such as encoding: shift_jis"
+    else:
+        advice = (
+            f"in cp1252 (Windows, western Europe) it reads {western!r}: if that is right, say "
+            "encoding: cp1252 in the mapping, else which it is of (cp1251, shift_jis …)"
+        )
+    return ContractError(f"{where}. {advice[0].upper()}{advice[1:]}; or save the file as UTF-8.")
+
+
+def first_bad(path: Path, encoding: str) -> Bad | None:
+    """Return the first byte of a file that its encoding does not have; None where all is well."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    newlines = returns = 0
+    for block in itertools.chain(blocks(path), [b""]):
+        state = decoder.getstate()
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            read = len(error.object) - len(block)  # of the blocks before
+            decoder.setstate(state)
+            text = decoder.decode(block[: max(error.start - read, 0)])
+            content, at = error.object, error.start
+            start = max(content.rfind(end, 0, at) + 1 for end in (b"\n", b"\r"))
+            ends = [content.find(end, at) for end in (b"\n", b"\r")]
+            end = min((one for one in ends if one >= 0), default=len(content))
+            line = content[max(start, at - SHOWN) : min(end, at + SHOWN)]
+            newlines, returns = newlines + text.count("\n"), returns + text.count("\r")
+            near = content[:at] + content[at + 1 :]
+            return Bad(1 + (newlines or returns), content[at], line, near)
+        newlines, returns = newlines + text.count("\n"), returns + text.count("\r")
+    return None

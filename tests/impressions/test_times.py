@@ -1,0 +1,76 @@
+"""Times of a log that are finer than a microsecond: cut, never rounded, and said so."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecdctr.errors import ContractError
+from tests.impressions.imported import START, column, rows, run
+
+LAST = 1_767_311_999_999_999_999  # nanoseconds: the last one of 2026-01-01
+
+
+def ticks(nanoseconds: int = 0) -> list[int]:
+    return [LAST] + [(START + i * 600) * 10**9 + nanoseconds for i in range(1, 40)]
+
+
+def written(ticks: list[int]) -> str:
+    head, *lines = rows().splitlines()
+    moments = [
+        f"{dt.datetime.fromtimestamp(t // 10**9, dt.UTC):%Y-%m-%d %H:%M:%S}.{t % 10**9:09d}"
+        for t in ticks
+    ]
+    cells = [line.split(",") for line in lines]
+    return "\n".join([head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, moments, strict=True))]) + "\n"  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["text", "text with an offset", "ns", "ns, UTC", "ns, a zone", "integers"])  # fmt: skip
+def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kind):
+    heard: list[str] = []
+    text = written(ticks(999))
+    (tmp_path / "logs").mkdir()
+    if kind.startswith("text"):
+        text = (
+            text.replace(",1,ads", "Z,1,ads").replace(",0,ads", "Z,0,ads")
+            if "offset" in kind
+            else text
+        )
+        run(tmp_path, {"a.csv": text}, ts="t", on_file=heard.append)
+    else:
+        zone = {"ns, UTC": "UTC", "ns, a zone": "Asia/Tokyo"}.get(kind)
+        values = pa.array(ticks(999))
+        cells = [line.split(",") for line in rows().splitlines()[1:]]
+        table = pa.table({
+            "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
+            "kind": [c[4] for c in cells], "t": values if kind == "integers" else values.cast(pa.timestamp("ns", zone)),
+        })  # fmt: skip
+        pq.write_table(table, tmp_path / "logs" / "a.parquet")
+        ts = "make_timestamp_ns(t)" if kind == "integers" else "t"
+        run(tmp_path, {}, {"files": ["a.parquet"]}, ts=ts, on_file=heard.append)
+    name = "a.csv" if kind.startswith("text") else "a.parquet"
+    assert f"{name}: ts of 40 rows has digits below a microsecond; they were cut" in heard
+    moments = column(tmp_path, "ts")
+    assert max(moments) == dt.datetime(2026, 1, 1, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    assert {moment.microsecond for moment in moments} == {0, 999_999}
+
+
+def test_times_in_microseconds_are_kept_without_a_word(tmp_path):
+    heard: list[str] = []
+    whole = [START * 10**9 + 123_456_000, *ticks(123_456_000)[1:]]
+    run(tmp_path, {"a.csv": written(whole)}, ts="t", on_file=heard.append)  # fmt: skip
+    assert heard == ["a.csv: 40 rows"]
+    assert {moment.microsecond for moment in column(tmp_path, "ts")} == {123_456}
+
+
+def test_a_declared_type_that_would_cut_digits_is_refused(tmp_path):
+    log = {"types": {"t": "TIMESTAMP"}}
+    with pytest.raises(
+        ContractError, match="column t is declared as TIMESTAMP under 'types', but 40"
+    ):
+        run(tmp_path, {"a.csv": written(ticks(999))}, log, ts="t")
+    whole = [START * 10**9 + 123_456_000, *ticks(123_456_000)[1:]]
+    assert run(tmp_path, {"a.csv": written(whole)}, log, ts="t").read == 40  # fmt: skip
