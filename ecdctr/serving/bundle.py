@@ -18,7 +18,7 @@ from ecdctr.serving.tables import Table
 if TYPE_CHECKING:
     from ecdctr.serving.rules import Kind
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 READ = ("model.onnx", "selftest.json")  # by the scorer, beside bundle.json and the tables
 HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is to be verified
 
