@@ -115,7 +115,7 @@ def macros(params: Iterable[str]) -> dict[str, Callable[..., str]]:
 
 @contextlib.contextmanager
 def failing_at_once() -> Iterator[None]:
-    """Fail Airflow's task without a retry where something inside is refused."""
+    """Raise RunRefused, which Airflow does not retry, where something inside is refused."""
     try:
         yield
     except EcdctrError as error:

@@ -200,7 +200,10 @@ class Airflow:
         )
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 600) -> str:
-        """Wait until a run has ended; return its state."""
+        """Wait until a run has ended; return its state.
+
+        Raises EcdctrError when it has not after `seconds`, or when Airflow has ended meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             state = self.api.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]

@@ -89,7 +89,7 @@ class SparkBuilder:
 def start_spark() -> SparkSession:
     """Return the session; what spark-defaults.conf or spark-submit say stands.
 
-    Else this machine's cores on loopback.
+    Otherwise it has this machine's cores, on loopback. Raises ConfigError without Java.
     """
     try:
         SparkContext._ensure_initialized()  # starts Java: before that a SparkConf knows no defaults

@@ -145,7 +145,7 @@ def _refuse_put_together(
 
 @contextmanager
 def explained(path: Path, content: Path | None = None) -> Iterator[None]:
-    """Say whatever a reader says as one sentence with the file and, where known, the line.
+    """Raise ContractError for whatever a reader says, with the file and, where known, the line.
 
     `content` is where what is read of the file lies, if not in itself.
     """

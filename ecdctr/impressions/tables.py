@@ -134,9 +134,9 @@ def open_table(
 
 
 def matches(table: Table, source: Path) -> list[Path]:
-    """List the files of a table.
+    """List the files of a table: a name that is there, else a pattern under the folder `source`.
 
-    A name that is there, else a pattern under the folder `source`, which is a name.
+    Raises ConfigError where nothing matches, or a file belongs to a table format.
     """
     paths: list[Path] = []
     for pattern in table.files:

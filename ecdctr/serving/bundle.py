@@ -108,7 +108,10 @@ class Bundle:
         return tables
 
     def self_test(self) -> list[dict[str, Any]]:
-        """Return requests with the probabilities that they must have."""
+        """Return requests with the probabilities that they must have.
+
+        Raises EcdctrError when the file is damaged.
+        """
         content = self.content("selftest.json")
         with self._damage("selftest.json"):
             cases = json.loads(content)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def remembering(store: Store, manifest: Manifest) -> Manifest | None:
-    """Return the version that holds the memory which a version reads.
+    """Return the version that holds the memory which a version reads, None if it reads none.
 
-    The newest TPM behind it, or without one itself. None for a version that reads no memory.
+    That is the newest TPM behind it, or itself without one. Raises ConfigError when there is none.
     """
     if not manifest.config.get("memory"):
         return None

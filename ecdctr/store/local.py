@@ -77,7 +77,8 @@ class LocalStorage:
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Append to a log.
 
-        It is a folder of numbered files; who creates the next number's file has it.
+        It is a folder of numbered files; who creates the next number's file has it. Raises TryAgain
+        when others were faster each time.
         """
         for _ in range(TRIES):
             records = self.records(log)
@@ -192,7 +193,7 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Hold the same lock, not shared."""
+        """Hold the same lock, not shared; raises BlockingIOError while others hold it."""
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(durable.locked(self.root / ".locks" / "in-use", wait=False))

@@ -50,7 +50,10 @@ class ObjectStorage:
         self.leases = Leases(self.root, lambda change: self._swap(".locks/in-use.json", change))
 
     def check(self) -> None:
-        """Ask once, before the first write: a probe of conditional writes that leaves nothing."""
+        """Ask once, before the first write: a probe of conditional writes that leaves nothing.
+
+        Raises StoreError for a bucket that is not there, or that has no conditional writes.
+        """
         if self._checked:
             return
         self._checked = True
