@@ -263,6 +263,8 @@ def import_any_log(
     """Import any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
     from ecdctr.impressions.mapping import load_mapping
 
+    if source is None and mapping.is_fifo():
+        raise ConfigError(f"--mapping {mapping} is a pipe, which lies beside no log; say --from.")
     _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
 
 

@@ -115,6 +115,8 @@ def score(
         raise ConfigError(
             "Give --examples together with --out, or --requests, or requests on standard input."
         )
+    if examples and not examples.is_file():
+        raise ConfigError(f"--examples {examples}: expected a file of Parquet, found a pipe.")
     scorer = Scorer(bundle, threads, verify=verify)
     if examples and target:
         from ecdctr.serving.batch import rows_of, score_parquet

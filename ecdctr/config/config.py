@@ -246,6 +246,11 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with the key, the found value and what is allowed.
     """
+    if path.is_fifo():
+        raise ConfigError(
+            f"{path} is a pipe, but the configuration is read more than once, and its folders are "
+            "relative to it; write it into a file."
+        )
     config = validated(Config, read_yaml(path, "configuration"), str(path))
     for name in config.variants:
         config.with_variant(name)

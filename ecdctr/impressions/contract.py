@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from ecdctr.errors import ContractError, first_line
+from ecdctr.errors import ContractError
 from ecdctr.files import duck
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
-    DAMAGED,
     DaySchema,
     Violation,
     disagreement,
     read_schema,
+    unread,
 )
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _unreadable(
                 message = f"column {name}: expected text in UTF-8, found other bytes"
                 return Violation("unreadable", str(path), message)
     where = str(files[0] if len(files) == 1 else files[0].parent)
-    return Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
+    return Violation("unreadable", where, unread(files[0], error))
 
 
 @one_reading()
@@ -239,12 +239,9 @@ def _check_rows(
         "count(DISTINCT CASE WHEN "
         f"{' AND '.join(f'{name} IS NOT NULL' for name in schema.key)} THEN ({key}) END)"
     )
-    # text is looked at, so that bytes that are no UTF-8 and damaged pages are told here and not in
-    # training
-    texts = [
-        c.name for c, kind in zip(schema.columns, schema.types, strict=True) if kind.name == "text"
-    ]
-    looked_at = "".join(f", bit_xor(hash({duck.identifier(name)}))" for name in texts)
+    # every value is looked at, so that damaged pages, and text that is no UTF-8, are told here and
+    # not in training
+    looked_at = "".join(f", bit_xor(hash({duck.identifier(name)}))" for name in schema.names)
     sql = (
         f"SELECT count(*), coalesce(sum(click), 0), {keyed} - {unique}, histogram(_misfit), "
         f"{counts}{looked_at} FROM ({schema.select()})"

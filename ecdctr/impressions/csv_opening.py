@@ -84,6 +84,11 @@ def opening_of(path: Path, start: str, dialect: Dialect) -> Opening | None:
     behind = _behind_comment(path, before, first, delimiter, dialect)
     header = dialect.has_header and behind is None
     names = dialect.names or behind or (first if header else [""] * len(first))
+    if any("\0" in name for name in names):
+        raise ContractError(
+            f"{path}, line {skip + 1}: a column's name holds the character 0; this is no CSV, or "
+            "one that was damaged."
+        )
     named = tuple(name.strip() or f"column{i}" for i, name in enumerate(names))
     return Opening(skip, delimiter, named, header, dialect)
 

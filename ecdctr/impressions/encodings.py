@@ -57,6 +57,7 @@ NO_LOG = {  # what stands in a file's place where it was not loaded
     b"version https://git-lfs": "a pointer of Git LFS; load the file itself (git lfs pull)",
 }
 BLOCK = 1 << 20  # bytes
+NO_TEXT_IN = 1000  # bytes at the start, where what is no text holds a zero
 FEW, MOST = 0.1, 0.5  # shares of zeros among bytes
 SHOWN = 20  # bytes before and after a bad one in a message
 
@@ -104,12 +105,10 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
     """Raise ContractError where the first bytes of a file are of no CSV, or of another encoding."""
-    for magic, what in MAGIC.items():
-        if raw[: len(magic)].lower() == magic.lower():
-            raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
-    for start, what in NO_LOG.items():
-        if raw[: len(start)].lower() == start:
-            raise ContractError(f"{path} is {what}.")
+    if what := no_log(raw):
+        raise ContractError(f"{path} is {what}.")
+    if what := format_of(raw):
+        raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
     found, marked = _unicode_of(raw)
     if found == "utf-8" and encoding not in UTF8:
         raise ContractError(
@@ -121,6 +120,26 @@ def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
         raise ContractError(
             f"{path} is {family.upper()}; say so in the mapping (encoding: {fitting[0]})."
         )
+    if encoding in UTF8 and b"\0" in raw[:NO_TEXT_IN] and not _is_utf8(raw):
+        raise ContractError(f"{path} is no text; it holds zeros and bytes that are no UTF-8.")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(raw)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def no_log(raw: bytes) -> str | None:
+    """Return what stands in a log's place, by the first bytes, where the file was not loaded."""
+    return next((what for start, what in NO_LOG.items() if raw.lower().startswith(start)), None)
+
+
+def format_of(raw: bytes) -> str | None:
+    """Return the format that a file's first bytes are of; None where they tell none."""
+    return next((what for magic, what in MAGIC.items() if raw.startswith(magic)), None)
 
 
 def _unicode_of(raw: bytes) -> tuple[str, bool]:

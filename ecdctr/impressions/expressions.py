@@ -270,8 +270,9 @@ def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
     for table, column in tables.used(tree):
         if table in tables.csv and tables.columns[table][column] in FRACTIONS:
             raise ConfigError(
-                f"mapping {key}: column {column} holds numbers with fractions or exponents, and an "
-                f"id keeps its digits; write types: {{{column}: VARCHAR}} under '{table}'."
+                f"mapping {key}: column {column} holds numbers with fractions or exponents, NaN or "
+                f"-0, and an id keeps its digits; write types: {{{column}: VARCHAR}} under "
+                f"'{table}'."
             )
 
 

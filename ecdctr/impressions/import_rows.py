@@ -175,7 +175,7 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     earliest = mapping.earliest or dt.date(1970, 1, 1)
     latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
     low, high = (_midnight(earliest), _midnight(latest + dt.timedelta(days=1)))
-    too_early = mapping.earliest is None and seconds[1] < _midnight(dt.date(1971, 1, 1))
+    too_early = mapping.earliest is None and 0 <= seconds[1] < _midnight(dt.date(1971, 1, 1))
     if low <= seconds[0] and seconds[1] < high and not too_early:
         return
     hint = ""

@@ -83,8 +83,9 @@ def import_log(
             for name, join in mapping.joins.items()
         }
         log = open_table(db, mapping.log, source, scratch / "log")
-        tables = _create(db, {"log": log, **opened})
-        check_joins(tables, mapping)
+        with _joining(mapping):
+            tables = _create(db, {"log": log, **opened})
+            check_joins(tables, mapping)
         db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
         types = check_expressions(tables, mapping)
         for sentence in text_columns(tables, mapping):
@@ -112,6 +113,19 @@ def _connect(folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBP
         db.execute(f"SET temp_directory = {literal(folder / 'spill')}")
         db.execute("SET preserve_insertion_order = false")
         yield db
+
+
+@contextmanager
+def _joining(mapping: Mapping) -> Iterator[None]:
+    """Say what DuckDB says of files that it reads whole for joins, or to look for keys."""
+    try:
+        yield
+    except duckdb.Error as error:
+        files = [name for table in (mapping.log, *mapping.joins.values()) for name in table.files]
+        raise ContractError(
+            f"mapping joins.{', '.join(mapping.joins)}: one of {', '.join(files)} cannot be read: "
+            f"{first_line(error)}"
+        ) from None
 
 
 def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:

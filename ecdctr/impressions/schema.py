@@ -29,11 +29,13 @@ from ecdctr.impressions.declared import (
     misfit_sql,
     type_of,
 )
+from ecdctr.impressions.encodings import format_of, no_log
 
 if TYPE_CHECKING:
     from ecdctr.config import Feature
 
 CONTRACT = ("user_id", "item_id", "ts", "click")
+TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
 DAMAGED = "expected a whole Parquet file, found a damaged one"
 
 
@@ -214,8 +216,28 @@ def _read_footer(path: Path) -> Footer | Violation:
     except pa.ArrowNotImplementedError as error:  # one column is enough, read or not
         said = f"expected types that Arrow has, found another ({first_line(error).rstrip('.')})"
         return Violation("unreadable", where, f"{said}; write that column otherwise, as text say")
+    except UnicodeDecodeError:
+        return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
     except (pa.ArrowException, OSError) as error:
-        return Violation("unreadable", where, f"{DAMAGED} ({first_line(error)})")
+        return Violation("unreadable", where, unread(path, error))
+
+
+def unread(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read as Parquet: encrypted, something else, or damaged."""
+    said = first_line(error)
+    if "crypt" in said:
+        return "expected Parquet without encryption, found an encrypted file; write it plainly"
+    try:
+        with path.open("rb") as file:
+            start = file.read(100)
+    except OSError:
+        start = b""
+    what = no_log(start) or format_of(start)
+    if not what and start and all(byte in TEXT for byte in start):
+        what = "text"
+    if what and what != "Parquet":
+        return f"expected a Parquet file, found {what}"
+    return f"{DAMAGED} ({said})"
 
 
 @lru_cache(maxsize=20_000)

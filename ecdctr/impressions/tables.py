@@ -8,22 +8,23 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from ecdctr.config import Section
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier, parquet
+from ecdctr.files.urls import looks_like_url
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 from ecdctr.impressions.csv_opening import Dialect, delimiter_of
 from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.layout import SCRATCH, table_format
-
-if TYPE_CHECKING:
-    import duckdb
+from ecdctr.impressions.schema import unread
 
 PARQUET = (".parquet", ".pq", ".parq")
 ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")
@@ -121,6 +122,8 @@ def open_table(
             parts.append(_parquet_part(db, path))
         else:
             parts.append(_csv_part(db, table, path, scratch / f"{i}.parquet"))
+    if kinds == {True} and any(part.rows for part in parts):  # what has no rows may be of any type
+        parts = [part if part.rows else part._replace(types={}) for part in parts]
     names = list(dict.fromkeys(name for part in parts for name in part.types))
     refuse_alike(names, "the files " + ", ".join(table.files))
     if kinds == {True}:
@@ -149,7 +152,9 @@ def matches(table: Table, source: Path) -> list[Path]:
             if not any(part.startswith(SCRATCH) for part in Path(hit).parts)
         ]
         if not hits:
-            raise ConfigError(f"No file matches '{pattern}' in {source}.")
+            hint = "; write folders with /" if "\\" in pattern else ""
+            hint = "; copy what lies at a URL first" if looks_like_url(pattern) else hint
+            raise ConfigError(f"No file matches '{pattern}' in {source}{hint}.")
         paths += [source / hit for hit in hits]
     for path in paths:
         if kept_by := table_format(path.parent):
@@ -190,11 +195,15 @@ def _refuse_of_csv(table: Table) -> None:
 
 
 def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
-    with csv_text.explained(path):
+    try:
         with pq.ParquetFile(path) as file:
             rows, names = file.metadata.num_rows, file.schema_arrow.names
+        if not names:
+            return Part(path, path, 0, {})
         refuse_alike(names, str(path))
         described = db.execute(f"DESCRIBE SELECT * FROM {parquet([path])}").fetchall()
+    except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path} cannot be read: {unread(path, error)}.") from None
     return Part(path, path, rows, {row[0]: row[1] for row in described})
 
 

@@ -131,3 +131,15 @@ def test_requests_may_come_of_a_pipe():
     with serving._request_lines(Path(f"/dev/fd/{reading}")) as lines:
         assert list(lines) == [b'{"ts": 1}\n', b'{"ts": 2}\n']
     os.close(reading)
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--config", "PIPE", "validate"], ["import", "log", "--mapping", "PIPE"],
+    ["score", "--bundle", "b", "--examples", "PIPE", "--out", "o.parquet"],
+])  # fmt: skip
+def test_a_pipe_that_cannot_be_read_as_a_file_is_refused_by_name(tmp_path, capsys, arguments):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    said = refused(capsys, [word.replace("PIPE", str(pipe)) for word in arguments])
+    assert str(pipe) in said
+    assert "pipe" in said.replace(str(pipe), "")

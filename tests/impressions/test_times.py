@@ -74,3 +74,18 @@ def test_a_declared_type_that_would_cut_digits_is_refused(tmp_path):
         run(tmp_path, {"a.csv": written(ticks(999))}, log, ts="t")
     whole = [START * 10**9 + 123_456_000, *ticks(123_456_000)[1:]]
     assert run(tmp_path, {"a.csv": written(whole)}, log, ts="t").read == 40  # fmt: skip
+
+
+@pytest.mark.parametrize("tick", [-(2**63), 2**63 - 1, -1, 253_402_300_799_999_999])
+def test_times_beyond_all_others_are_told_without_advice_that_does_not_help(tmp_path, tick):
+    """The ends of what microseconds hold, before 1970, and the last one of the year 9999."""
+    cells = [line.split(",") for line in rows().splitlines()[1:]]
+    table = pa.table({
+        "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
+        "kind": [c[4] for c in cells], "t": pa.array([tick] * 40).cast(pa.timestamp("us", "UTC")),
+    })  # fmt: skip
+    (tmp_path / "logs").mkdir()
+    pq.write_table(table, tmp_path / "logs" / "a.parquet")
+    with pytest.raises(ContractError, match=r"a\.parquet: ts lies between .* expected") as refused:
+        run(tmp_path, {}, {"files": ["a.parquet"]}, ts="t")
+    assert "look like" not in str(refused.value)

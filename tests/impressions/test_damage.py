@@ -1,0 +1,137 @@
+"""Files that are no whole Parquet: what they are is told by `validate`, and none reaches a training."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
+import pytest
+
+from ecdctr.errors import ConfigError, ContractError
+from ecdctr.impressions.contract import connect, validate_day
+from ecdctr.impressions.importer import import_log
+from ecdctr.impressions.mapping import Mapping
+from tests.impressions.imported import BASE, rows
+from tests.impressions.logs import FIRST, config_of, day_table, write_day
+
+
+class Keys(pe.KmsClient):
+    """Keys that lock nothing."""
+
+    def __init__(self, _: object) -> None:
+        pe.KmsClient.__init__(self)
+
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return key
+
+    def unwrap_key(self, key: bytes, _: str) -> bytes:
+        return key
+
+
+def encrypted(path: Path, table: pa.Table, plaintext_footer: bool) -> None:
+    how = pe.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["user_id"]}, plaintext_footer=plaintext_footer
+    )
+    keys = pe.CryptoFactory(Keys).file_encryption_properties(pe.KmsConnectionConfig(), how)
+    pq.write_table(table, path, encryption_properties=keys)
+
+
+def damaged(column: str) -> Callable[[Path, pa.Table], None]:
+    def write(path: Path, table: pa.Table) -> None:
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+        row_group = pq.read_metadata(path).row_group(0)
+        columns = [row_group.column(i) for i in range(row_group.num_columns)]
+        page = next(c for c in columns if c.path_in_schema.split(".")[0] == column).data_page_offset
+        content = bytearray(path.read_bytes())
+        content[page : page + 8] = b"\xff" * 8
+        path.write_bytes(content)
+
+    return write
+
+
+def misnamed(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"brand", b"bra\xeed"))
+
+
+def instead(content: bytes) -> Callable[[Path, pa.Table], None]:
+    return lambda path, _: path.write_bytes(content)  # type: ignore[return-value]
+
+
+LYING = {
+    "encrypted": (lambda path, table: encrypted(path, table, False), "found an encrypted file; write it plainly"),
+    "encrypted columns": (lambda path, table: encrypted(path, table, True), "found an encrypted file; write it plainly"),
+    "a pointer": (instead(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "found a pointer of Git LFS; load"),
+    "a page": (instead(b"<!DOCTYPE html>\n<p>404"), "found an HTML page"),
+    "ORC": (instead(b"ORC" + bytes(99)), "expected a Parquet file, found ORC"),
+    "CSV": (instead(b"user_id,item_id\n1,2\n"), "expected a Parquet file, found text"),
+    "cut": (instead(b"PAR1" + bytes(99)), "expected a whole Parquet file, found a damaged one"),
+    "a name": (misnamed, "expected names of columns in UTF-8"),
+    **{f"pages of {name}": (damaged(name), "expected a whole Parquet file, found a damaged one")
+       for name in ("user_id", "category", "flag", "price", "tags", "words")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LYING)
+def test_what_lies_in_a_files_place_is_told(tmp_path, what):
+    write, words = LYING[what]
+    path = write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
+    write(path, day_table("ads", 0))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    with connect(config) as db:
+        (violation,) = validate_day(db, config, "ads", FIRST).violations
+    assert words in str(violation)
+    assert violation.where == str(path)
+    columns = {"user_id": "user_id", "item_id": "item_id", "ts": "ts", "click": "click", "domain": "'ads'"}  # fmt: skip
+    features = {name: name for name in ("category", "brand", "flag", "price", "tags", "words")}
+    mapping = Mapping(log={"files": ["*.parquet"]}, **columns, features=features)
+    with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read"):
+        import_log(mapping, path.parent, tmp_path / "out")
+
+
+@pytest.mark.parametrize("where", ["log", "joined"])
+def test_a_damaged_file_of_a_join_is_told(tmp_path, where):
+    table = pa.table({"item": list(range(9)), "colour": ["red"] * 9})
+    damaged("item")(tmp_path / "j.parquet", table)
+    if where == "joined":
+        (tmp_path / "a.csv").write_text(rows())
+        files, joined = "a.csv", "j.parquet"
+    else:
+        (tmp_path / "a.csv").write_text("item,colour\n1,red\n")
+        files, joined = "j.parquet", "a.csv"
+    mapping = Mapping(
+        log={"files": [files]}, joins={"j": {"files": [joined], "key": "item"}}, **BASE
+    )
+    with pytest.raises(ContractError, match=r"mapping joins\.j: .*j\.parquet.* cannot be read"):
+        import_log(mapping, tmp_path, tmp_path / "out")
+
+
+def test_a_day_whose_files_are_whole_is_good(tmp_path):
+    for day in range(2):
+        write_day(tmp_path / "data", "ads", day, day_table("ads", day))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    with connect(config) as db:
+        for day in range(2):
+            assert not validate_day(db, config, "ads", FIRST + dt.timedelta(days=day)).violations
+
+
+def test_parquet_without_rows_may_declare_anything_in_an_import(tmp_path):
+    """As what writes nothing does: other types, none at all."""
+    table = day_table("ads", 0)
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(pa.table({"user_id": pa.array([], pa.string())}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({}), tmp_path / "c.parquet")
+    columns = {"user_id": "user_id", "item_id": "item_id", "ts": "ts", "click": "click"}
+    domain = "CASE WHEN user_id % 2 = 0 THEN 'ads' ELSE 'natural' END"
+    mapping = Mapping(log={"files": ["*.parquet"]}, **columns, domain=domain)
+    assert import_log(mapping, tmp_path, tmp_path / "out").read == table.num_rows
+
+
+@pytest.mark.parametrize(("name", "hint"), [(r"logs\a.csv", "write folders with /"), ("s3://b/a.csv", "copy what lies at a URL first")])  # fmt: skip
+def test_a_name_of_another_system_is_told(tmp_path, name, hint):
+    with pytest.raises(ConfigError, match=f"No file matches .*; {hint}"):
+        import_log(Mapping(log={"files": [name]}, **BASE), tmp_path, tmp_path / "out")
