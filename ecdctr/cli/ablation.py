@@ -147,7 +147,8 @@ def ablation(
     A killed run goes on where it was.
     """
     from ecdctr.console import Bars
-    from ecdctr.studies.ablation.page import Origin, mean_gauc, results_page
+    from ecdctr.studies.ablation.page import Origin, results_page
+    from ecdctr.studies.ablation.records import mean_gauc
     from ecdctr.studies.ablation.speed import measure
     from ecdctr.studies.ablation.study import Study, run_study
     from ecdctr.worlds.named import load_world

@@ -21,7 +21,12 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         smallest = 2 / (SAMPLES + 1)
         p = f"p < {smallest:.4f}" if self.p <= smallest else f"p = {self.p:.4f}"
-        return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}], {p}"
+        return f"{self.interval}, {p}"
+
+    @property
+    def interval(self) -> str:
+        """Return the difference with its interval."""
+        return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
     @property
     def detectable(self) -> float:

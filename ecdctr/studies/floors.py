@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
-from typing import TYPE_CHECKING, NamedTuple
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecdctr.code import code_digest
+from ecdctr.config import digest
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.evaluation.expected import expected_metrics, expected_users
@@ -23,6 +28,7 @@ from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
 from ecdctr.examples.vocabulary import normalized
+from ecdctr.files import durable
 from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
@@ -35,6 +41,16 @@ if TYPE_CHECKING:
     from ecdctr.config import Config
 
 FLOORS = ("item_rate", "counts", "gbm")
+EVALUATED_BY = (  # where floors and their metrics are defined; days have fingerprints of their own
+    "evaluation.evaluate",
+    "evaluation.expected",
+    "evaluation.metrics",
+    "examples.batches",
+    "examples.transforms",
+    "examples.vocabulary",
+    "memory.columns",
+    "studies.floors",
+)
 ROUNDS = 300  # of boosting; everything else as scikit-learn has it
 
 
@@ -42,13 +58,14 @@ class Floor(NamedTuple):
     """A floor on one day: metrics by cohort, and a table of users with their AUC.
 
     `expected` is such a table of held-out ads, judged by true probabilities; None where there are
-    none.
+    none. `seconds` is what a day of it takes to make from prepared days.
     """
 
     name: str
     metrics: dict[str, dict[str, float]]
     users: pa.Table
-    expected: pa.Table | None = None
+    expected: pa.Table | None
+    seconds: float
 
 
 def require_boosting() -> None:
@@ -57,13 +74,26 @@ def require_boosting() -> None:
         raise ConfigError("The floor 'gbm' needs scikit-learn: pip install 'ecdctr[studies]'.")
 
 
+def kept_floors(config: Config, date: dt.date, folder: Path) -> list[Floor]:
+    """Return the floors of a data date, kept in a file of `folder` that names what they rest on.
+
+    Raises as `floors` does.
+    """
+    path = folder / f"{date}-{_basis(config, date)[:20]}.json"
+    if path.exists():
+        return [_unpacked(one) for one in json.loads(path.read_bytes())]
+    made = floors(config, date)
+    durable.make_dir(folder)
+    durable.replace_text(path, json.dumps([_packed(one) for one in made]))
+    return made
+
+
 def floors(config: Config, date: dt.date) -> list[Floor]:
     """Evaluate every floor with data date `date` on the ads of the day after, as A-CTR is.
 
     Raises ConfigError without scikit-learn, StoreError without ads on one of these days.
     """
-    memory = config.memory.model_copy(update={"enabled": True})
-    config = config.model_copy(update={"memory": memory})
+    config = _remembering(config)
     names = _inputs(config)
     past = _read(config, window(date, config.actr.window_days), names)
     past = past.filter(pa.array(drawn_moments(past, config.actr.ads_share)))
@@ -71,29 +101,76 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
     held_out = prepare_held_out(config, date + dt.timedelta(days=1))
     apart = _columns([held_out], names) if held_out else day.slice(0, 0)
     rows = pa.concat_tables([day, apart], promote_options="permissive")
+    started = time.perf_counter()
     rate = _item_rates(config, date, rows)
+    counting = time.perf_counter() - started
     scores = {
         "item_rate": rate,
         "counts": _clicks(config, rows) + rate,  # rates are below 1: they decide among equal counts
         "gbm": _boosted(config, _matrix(past, names), _labels(past), _matrix(rows, names)),
     }
+    boosting = time.perf_counter() - started - counting
+    seconds = {"item_rate": counting, "counts": counting, "gbm": boosting}
     count = day.num_rows
     return [
-        _floor(config, name, _scored(day, values[:count]), _scored(apart, values[count:]))
+        _floor(
+            config,
+            name,
+            _scored(day, values[:count]),
+            _scored(apart, values[count:]),
+            seconds[name],
+        )
         for name, values in scores.items()
     ]
 
 
-def _floor(config: Config, name: str, scored: Scored, apart: Scored) -> Floor:
+def _remembering(config: Config) -> Config:
+    """Return the configuration with memory: floors count whether the models do or not."""
+    memory = config.memory.model_copy(update={"enabled": True})
+    return config.model_copy(update={"memory": memory})
+
+
+def _basis(config: Config, date: dt.date) -> str:
+    """Digest what the floors of a data date rest on: code, settings, and all days that they read.
+
+    Each day's fingerprint knows the days that it looks back on.
+    """
+    config, next_day = _remembering(config), date + dt.timedelta(days=1)
+    known = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
+    read = prepare(config, "ads", [*window(date, config.actr.window_days), next_day])
+    counted = prepare(config, "ads", known, basic=True)
+    held_out = prepare_held_out(config, next_day)
+    days = [day.fingerprint for day in (*read, *counted, *([held_out] if held_out else []))]
+    return digest(
+        [
+            code_digest(["studies.floors"], EVALUATED_BY),
+            config.relevant("actr"),
+            config.evaluation.low_activity_below,
+            days,
+        ]
+    )
+
+
+def _packed(floor: Floor) -> dict[str, Any]:
+    expected = None if floor.expected is None else floor.expected.to_pydict()
+    return floor._asdict() | {"users": floor.users.to_pydict(), "expected": expected}
+
+
+def _unpacked(packed: dict[str, Any]) -> Floor:
+    expected = None if packed["expected"] is None else pa.table(packed["expected"])
+    return Floor(**packed | {"users": pa.table(packed["users"]), "expected": expected})
+
+
+def _floor(config: Config, name: str, scored: Scored, apart: Scored, seconds: float) -> Floor:
     """Judge a floor by the day's clicks, and by true probabilities where held-out ads have them."""
     metrics = metrics_by_cohort(config, scored)
     if name == "counts":  # a count is no probability
         metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
     metrics.pop("oracle", None)
     if not len(apart.users):
-        return Floor(name, metrics, users_table(scored))
+        return Floor(name, metrics, users_table(scored), None, seconds)
     metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-    return Floor(name, metrics, users_table(scored), expected_users(apart))
+    return Floor(name, metrics, users_table(scored), expected_users(apart), seconds)
 
 
 def _inputs(config: Config) -> list[str]:

@@ -18,7 +18,8 @@ from ecdctr.levels.request import Silent
 from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
-from ecdctr.studies.ablation.page import Origin, mean_gauc, per_seed, results_page
+from ecdctr.studies.ablation.page import Origin, results_page
+from ecdctr.studies.ablation.records import mean_gauc, per_seed
 from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.floors import FLOORS

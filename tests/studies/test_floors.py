@@ -21,7 +21,7 @@ from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.study import Study, run_study
-from ecdctr.studies.floors import FLOORS, floors
+from ecdctr.studies.floors import FLOORS, floors, kept_floors
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import changed
@@ -59,6 +59,28 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
     assert "log_loss" not in by_name["counts"].metrics["all"], "a count is no probability"
     assert 0 < by_name["gbm"].metrics["all"]["log_loss"] < 5
     assert {row["user"] for row in by_name["gbm"].users.to_pylist()} == set(users.tolist())
+
+
+def test_floors_are_kept_until_a_day_that_they_read_changes(config: Config, tmp_path, monkeypatch):
+    made = kept_floors(config, DATE, tmp_path / "floors")
+    with monkeypatch.context() as patch:
+        patch.setattr("ecdctr.studies.floors.floors", None)
+        kept = kept_floors(config, DATE, tmp_path / "floors")
+    for one, two in zip(made, kept, strict=True):
+        assert (one.name, one.seconds, one.users.to_pylist()) == (
+            two.name,
+            two.seconds,
+            two.users.to_pylist(),
+        )
+        assert str(one.metrics) == str(two.metrics), "nan, too"
+    copy = tmp_path / "data"
+    shutil.copytree(config.data.root, copy)
+    (path,) = open_impressions(copy).files("ads", NEXT)
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.slice(1), path)
+    other = changed(config, "data", root=copy, prepared=tmp_path / "prepared")
+    shorter = kept_floors(other, DATE, tmp_path / "floors")
+    assert shorter[0].metrics["all"]["impressions"] < made[0].metrics["all"]["impressions"]
 
 
 def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
@@ -100,9 +122,10 @@ def test_without_scikit_learn_a_study_says_what_to_install_before_it_trains(tmp_
     assert not list(tmp_path.iterdir())
 
 
-def page(means: dict[str, float]) -> str:
+def page(means: dict[str, float], seconds: dict[str, float] | None = None) -> str:
+    cohort = {"seed": 1, "date": DATE, "cohort": "all", "impressions": 9}
     records = [
-        {"seed": 1, "row": row, "date": DATE, "cohort": "all", "gauc": value, "impressions": 9}
+        {**cohort, "row": row, "gauc": value, "daily_seconds": (seconds or {}).get(row)}
         for row, value in means.items()
     ]
     users = [
@@ -177,3 +200,15 @@ def test_boosting_is_trained_on_the_share_of_ads_that_the_ads_model_is(config: C
     )
     assert some["gbm"] != whole["gbm"]
     assert (some["item_rate"], some["counts"]) == (whole["item_rate"], whole["counts"])
+
+
+def test_a_page_says_what_the_best_row_is_worth_and_costs():
+    means = {"item_rate": 0.6, "gbm": 0.8, "ads_only": 0.79, "full": 0.81}
+    text = page(means, {"gbm": 3.0, "full": 20.0})
+    assert text.splitlines()[4] == (
+        "The best row of the method, full E-CDCTR (20.0 s of training a day), is ahead of gradient "
+        "boosting on counts (3.0 s of training a day) by 0.0100 GAUC, interval +0.0000 to +0.0100, "
+        "p = 1.0000 by Holm."
+    )
+    assert "| floor: gradient boosting on counts | 0.8000 | – | – | – | 3.0 s | – | – |" in text
+    assert "headroom" not in text, "no oracle, no headroom"

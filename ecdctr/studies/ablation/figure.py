@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ecdctr.config.terms import FULL, PRODUCTION
 from ecdctr.report.figures import GREY, grey, new_figure
 from ecdctr.report.rows import COLOURS, short_name
-from ecdctr.studies.ablation.page import Records, per_seed
+from ecdctr.studies.ablation.records import Records, per_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.rows import NAMES
+from ecdctr.studies.ablation.ahead import (
+    STATISTICS,
+    Ahead,
+    against_floors,
+    ahead_of_floor,
+    best_row,
+)
 from ecdctr.studies.ablation.power import drawn, power_section
+from ecdctr.studies.ablation.records import Records, per_seed, price
 from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     from ecdctr.studies.ablation.speed import Speed
 
 COHORTS = ("all", "new_users", "new_items", "low_activity")
-Records = list[dict[str, Any]]
 
 
 class Origin(NamedTuple):
@@ -50,11 +57,13 @@ def results_page(
     seeds = sorted({record["seed"] for record in records})
     days = len({record["date"] for record in records})
     rows = list(dict.fromkeys(record["row"] for record in records))
+    ahead = ahead_of_floor(records, drawn(users), rows, origin.own_data)
     parts = [
         "# Results on own data\n"
         if origin.own_data
         else f"# Results on the `{origin.world}` world\n",
-        _against_floors(records, rows),
+        against_floors(records, rows),
+        best_row(records, ahead),
         *([origin.about] if origin.about else []),
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
         f"each with {'weights' if origin.own_data else 'a world and weights'} of its own; "
@@ -69,7 +78,7 @@ def results_page(
         ),
         *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
-        _quality(records, rows),
+        _quality(records, rows, ahead),
         *(_differences(records, drawn(users), rows, origin.own_data) if FULL in rows else []),
         *power_section(records, users, NAMES),
         "## GAUC per cohort\n",
@@ -92,43 +101,6 @@ def results_page(
     return "\n".join(parts)
 
 
-def _against_floors(records: Records, rows: list[str]) -> str:
-    """Return which rows of the method are below what an afternoon's work reaches."""
-    means = mean_gauc(records)
-    reached = {row: means[row] for row in FLOORS if row in means}
-    if not reached:
-        return ""
-    best = max(reached, key=lambda row: reached[row])
-    of_method = [row for row in rows if row not in (*FLOORS, "oracle")]
-    below = [row for row in of_method if means[row] < reached[best]]
-    what = NAMES[best].removeprefix("floor: ")
-    floor = f"the best floor, {what} (GAUC {reached[best]:.4f})"
-    if not below:
-        return f"**Every row of the method is above {floor}.**\n"
-    named = ", ".join(f"{NAMES.get(row, row)} {means[row]:.4f}" for row in below)
-    return f"**Below {floor}: {named}.**\n"
-
-
-def mean_gauc(records: Records) -> dict[str, float]:
-    """Return GAUC of each row, the mean over seeds."""
-    rows = dict.fromkeys(record["row"] for record in records)
-    return {row: float(per_seed(records, row, "gauc").mean()) for row in rows}
-
-
-def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
-    """Return one value per seed, nan where a seed has none: [seeds]."""
-    values = []
-    for seed in sorted({record["seed"] for record in records}):
-        of_seed = [
-            record[metric]
-            for record in records
-            if (record["seed"], record["row"], record["cohort"]) == (seed, row, cohort)
-            and record.get(metric) is not None
-        ]
-        values.append(np.mean(of_seed) if of_seed else np.nan)
-    return np.array(values)
-
-
 def _spread(values: NDArray[np.float64], sign: str = "") -> str:
     values = values[np.isfinite(values)]
     if not len(values):
@@ -144,21 +116,38 @@ def _table(header: Sequence[str], lines: list[list[str]]) -> str:
     return "\n".join(body) + "\n"
 
 
-def _quality(records: Records, rows: list[str]) -> str:
-    oracle, floor = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
+def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:
+    oracle, ads_only = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
+    simulated = "oracle" in rows
+    header = ["row", "GAUC", "AUC", "LogLoss", "calibration", "training a day"]
+    header += ["row − best floor [95 % interval]", "p by Holm"] if ahead else []
+    header += ["headroom recovered"] if simulated else []
     lines = []
     for row in rows:
-        of_row = per_seed(records, row, "gauc")
-        share = (of_row - floor) / (oracle - floor)
-        recovered = f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–"
         metrics = [
             _spread(per_seed(records, row, name))
             for name in ("gauc", "auc", "log_loss", "calibration")
         ]
-        lines.append([NAMES.get(row, row), *metrics, recovered])
-    return _table(("row", "GAUC", "AUC", "LogLoss", "calibration", "headroom recovered"), lines) + (
-        "\nHeadroom recovered: (row − ads only) / (oracle − ads only), in GAUC.\n"
-    )
+        lines.append([NAMES.get(row, row), *metrics, price(records, row)])
+        if row in ahead:
+            one, adjusted = ahead[row]
+            lines[-1] += [one.interval, f"{adjusted:.4f}"]
+        elif ahead:
+            lines[-1] += ["–", "–"]
+        if simulated:
+            share = (per_seed(records, row, "gauc") - ads_only) / (oracle - ads_only)
+            lines[-1].append(f"{100 * share.mean():.0f} %" if np.isfinite(share).all() else "–")
+    notes = [
+        "Training a day: all levels, each divided by the days between its refreshes; of runs "
+        "beside each other.",
+        *([STATISTICS] if ahead else []),
+        *(
+            ["Headroom recovered: (row − ads only) / (oracle − ads only), in GAUC."]
+            if simulated
+            else []
+        ),
+    ]
+    return _table(header, lines) + "\n" + " ".join(notes) + "\n"
 
 
 def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
@@ -177,9 +166,8 @@ def _differences(records: Records, users: Records, rows: list[str], own_data: bo
         "## Full E-CDCTR minus each row, in GAUC\n",
         _table(header, lines)
         + (
-            "\nPaired bootstrap within each seed over users, each drawn with all of its days. By "
-            "Holm: p over all rows of this table. Detectable: the smallest difference that such "
-            "data show in four of five repetitions.\n"
+            f"\n{STATISTICS} Detectable: the smallest difference that such data show in four of "
+            "five repetitions.\n"
         ),
     ]
 
@@ -188,16 +176,12 @@ def _costs(records: Records, rows: list[str]) -> str:
     lines = []
     for row in rows:
         if row not in ("oracle", *FLOORS):
-            samples, seconds, size = (
-                per_seed(records, row, f"daily_{name}").mean()
-                for name in ("samples", "seconds", "bytes")
+            samples, size = (
+                per_seed(records, row, f"daily_{name}").mean() for name in ("samples", "bytes")
             )
-            lines.append(
-                [NAMES.get(row, row), f"{samples:,.0f}", f"{seconds:.1f} s", f"{size / 1e6:.1f} MB"]
-            )
-    return _table(("row", "samples a day", "training a day", "stored a day"), lines) + (
-        "\nAll levels together, each divided by the days between its refreshes. Times are of runs "
-        "beside each other.\n"
+            lines.append([NAMES.get(row, row), f"{samples:,.0f}", f"{size / 1e6:.1f} MB"])
+    return _table(("row", "samples a day", "stored a day"), lines) + (
+        "\nAll levels together, each divided by the days between its refreshes.\n"
     )
 
 

@@ -13,7 +13,7 @@ from ecdctr.files import durable
 from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
-from ecdctr.studies.ablation.page import Records, mean_gauc
+from ecdctr.studies.ablation.records import Records, mean_gauc
 
 if TYPE_CHECKING:
     from ecdctr.store.store import Store

@@ -41,7 +41,7 @@ from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
-from ecdctr.studies.floors import FLOORS, floors, require_boosting
+from ecdctr.studies.floors import FLOORS, kept_floors, require_boosting
 from ecdctr.worlds.simulate import simulate
 
 if TYPE_CHECKING:
@@ -342,9 +342,10 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
     users: list[Record] = []
     for date in study.dates(seed):
         key = {"seed": seed, "date": date, "code": _code()[:12]}
-        for floor in floors(study.config(seed), date):
+        for floor in kept_floors(study.config(seed), date, study.folder(seed) / "floors"):
             for cohort, values in floor.metrics.items():
-                records.append({**key, "row": floor.name, "cohort": cohort, **values})
+                cost = {"daily_seconds": floor.seconds} if cohort == "all" else {}
+                records.append({**key, "row": floor.name, "cohort": cohort, **values, **cost})
             users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
             if floor.expected is not None:
                 of_floor = {"seed": seed, "date": date, "row": floor.name}

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ecdctr.config import digest
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
-from ecdctr.studies.ablation.page import per_seed
 from ecdctr.studies.ablation.power import ahead
+from ecdctr.studies.ablation.records import per_seed
 from ecdctr.studies.ablation.study import Study, run_study
 
 if TYPE_CHECKING:
