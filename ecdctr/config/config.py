@@ -92,6 +92,11 @@ class Config(Section):
                 f"network.backbone: {backbone} learns both domains at once; "
                 "set actr.natural_days above 0 and actr.init: none"
             )
+        if self.actr.start_at_rate and backbone not in ("mlp", "dcnv2", "masknet"):
+            raise ValueError(
+                "actr.start_at_rate needs network.backbone: mlp, dcnv2 or masknet, found "
+                f"{backbone}"
+            )
         if self.actr.source != "none" and backbone != "mlp":
             raise ValueError(
                 f"actr.source: {self.actr.source} needs network.backbone: mlp, found {backbone}"

@@ -169,6 +169,11 @@ class Actr(Training):
     )
     batch_size: int = Field(512, ge=2, le=2**22, description="impressions per step")
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
+    start_at_rate: bool = Field(
+        False,
+        description="where a network starts from nothing (init: none), it predicts the click rate "
+        "of its days at first, so that few steps are enough to be calibrated",
+    )
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm",
         description=(
@@ -235,6 +240,11 @@ class Actr(Training):
             raise ValueError(
                 f"source: {self.source} takes no weights from CPM; set init: none and policy: "
                 "from_cpm"
+            )
+        if self.start_at_rate and self.init != "none":
+            raise ValueError(
+                "start_at_rate is for networks that start from nothing; set init: none, or leave "
+                "it out: CPM knows a click rate"
             )
         if self.ewc and self.init == "none":
             raise ValueError("ewc needs a parent to stay near; set init: cpm")

@@ -9,6 +9,7 @@ import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
@@ -97,6 +98,15 @@ def last_prior_ctr(days: Days) -> float | None:
         return None
     column = pq.read_table(days["ads", max(ads)].path, columns=["prior_ctr"], partitioning=None)
     return float(column["prior_ctr"][0].as_py())
+
+
+def click_rate(days: Days) -> float:
+    """Return clicks over impressions of all days, both domains together."""
+    tables = [
+        pq.read_table(day.path, columns=["click"], partitioning=None) for day in days.values()
+    ]
+    clicks = sum(pc.sum(table["click"]).as_py() for table in tables)
+    return float(clicks / sum(table.num_rows for table in tables))
 
 
 def _has_clicks(path: Path) -> bool:

@@ -17,10 +17,18 @@ from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
-from ecdctr.levels.reading import Days, last_prior_ctr, left_out, prepare_days, training_parts
+from ecdctr.levels.reading import (
+    Days,
+    click_rate,
+    last_prior_ctr,
+    left_out,
+    prepare_days,
+    training_parts,
+)
 from ecdctr.levels.remembering import holds_memory, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
+from ecdctr.models.transfer import start_at_rate
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Kind, Store
 from ecdctr.training.loop import FitResult, Job, fit
@@ -108,6 +116,8 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
     files = [day.path for day in gathered.days.values()]
     vocabularies = grow_vocabularies(request, plan, inputs, files)
     start = steps.build(plan, inputs, vocabularies)
+    if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
+        start_at_rate(start.model, click_rate(gathered.days))
     return Built(start, inputs, vocabularies, [str(finding) for finding in unlike])
 
 

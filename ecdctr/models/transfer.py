@@ -5,14 +5,16 @@ Dense layers, BatchNorm by policy, and what holds the child near (EWC).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Batch
+    from ecdctr.models.backbones.mlp import Mlp
     from ecdctr.models.network import CtrNet
 
 
@@ -79,3 +81,10 @@ def elastic_weight_consolidation(
         return strength / 2 * torch.stack(terms).sum()
 
     return penalty
+
+
+@torch.no_grad()
+def start_at_rate(model: nn.Module, rate: float) -> None:
+    """Let a network that knows nothing predict a click rate at first, by its last layer's bias."""
+    last = cast("Mlp", model.backbone).out  # or of another backbone with one last layer
+    last.bias.fill_(math.log(rate / (1 - rate)))

@@ -302,6 +302,21 @@ def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
         train_actr(Request(carrying, store, DATE, "nomoments", "nomoments"))
 
 
+def test_a_network_from_nothing_can_predict_the_click_rate_at_first(config, store):
+    """With steps too small to learn anything, all that is left is where it starts."""
+    calibrations = []
+    for start in (False, True):
+        actr = {"init": "none", "start_at_rate": start, "lr_embedding": 1e-9, "lr_dense": 1e-9}
+        still = changed(config, snapshots={"count": 0}, actr=actr)
+        name = f"start-{int(start)}"
+        manifest = train_actr(Request(still, store, DATE, name, name)).manifest
+        calibrations.append(
+            evaluate(still, store, manifest.ref, NEXT).metrics["all"]["calibration"]
+        )
+    assert calibrations[0] > 2
+    assert 0.7 < calibrations[1] < 1.4
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -314,6 +329,11 @@ def test_moments_that_nobody_saved_are_an_error_before_training(config, store):
             "backbone: mlp",
         ),
         ({"snapshots": {"history": True}, "network": {"history": "none"}}, "click history"),
+        ({"actr": {"start_at_rate": True}}, "CPM knows a click rate"),
+        (
+            {"actr": {"init": "none", "start_at_rate": True}, "network": {"backbone": "deepfm"}},
+            "mlp, dcnv2 or masknet",
+        ),
         ({"cpm": {"carry_optimizer": True}}, "from scratch"),
         ({"cpm": {"first_window_days": 9}}, "refresh: incremental"),
         ({"airflow": {"kubernetes": {"spark": {}}}}, r"set data\.engine: spark"),
