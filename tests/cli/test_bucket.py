@@ -28,12 +28,15 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.impressions import remote
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.local import LocalImpressions
 from ecdctr.impressions.reading import one_reading
+from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
 from tests.make import changed, write_config
 from tests.serving.test_service import until
 from tests.store.s3 import BUCKET, S3Server
 from tests.store.test_objects import upload
+from tests.store.test_store import publish
 
 NEXT = DATE + dt.timedelta(days=1)
 VERSION = f"production/actr/{DATE}/v0001"
@@ -253,3 +256,28 @@ def test_a_table_format_is_recognised_in_a_bucket(s3: S3Server, place: str):
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/{place}/v1.metadata.json")
     with one_reading():
         assert open_impressions(root).table("ads")
+
+
+ODD_NAMES = ["my store", "a+b", "50%", "%20", "\u00fcn\u00ef", "a=b&c", "[x]", "a#b?c*"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_prefix_is_a_name_and_markers_beside_the_days_are_no_data(
+    s3: S3Server, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    base = f"{s3.new_url()}/{name}"
+    folder, prefix = f"domain=ads/date={DATE}", base.removeprefix(f"s3://{BUCKET}/")
+    upload(s3, world / folder, f"{base}/{folder}")
+    for marker in ("", "domain=ads/", f"{folder}/", f"{folder}/_SUCCESS", f"{folder}/_temporary/0/part-9.parquet"):  # fmt: skip
+        s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/{marker}", Body=b"")
+    here = LocalImpressions(world)
+    for root in (base, f"{base}/"):
+        there = open_impressions(root)
+        assert there.dates("ads") == [DATE]
+        assert there.digest("ads", DATE) == here.digest("ads", DATE)
+        assert there.other_folders("ads") == there.unread("ads", DATE) == []
+    stores = [Store(root) for root in (f"{base}/store", f"{base}/store/")]
+    ref = publish(stores[0], DATE, "f").ref
+    assert [store.versions("production", "cpm") for store in stores] == [[ref], [ref]]
+    assert [store.verify() for store in stores] == [[], []]

@@ -19,7 +19,7 @@ from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.request import Shape, refuse_unknown
 from ecdctr.serving.rules import LATEST, Kind, RequestError, Rule, shown
 from ecdctr.serving.schema import request_schema
-from tests.serving.schemas import of_schema
+from tests.serving.schemas import keys_in, keys_of, of_schema, schema_at
 
 KINDS: dict[str, Kind] = {
     "user_id": "integer", "item_id": "string", "city": "string", "member": "boolean", "slot": "integer", "never": "any",
@@ -32,8 +32,14 @@ DESCRIPTION: dict[str, Any] = {
     "item_side": ["item_id", "tags", "words", "price", "item_impressions", "item_clicks"],
 }  # fmt: skip
 SHAPE = Shape(DESCRIPTION, KINDS)
-SCHEMA = request_schema(DESCRIPTION, SHAPE)
-VALIDATOR = Draft202012Validator(SCHEMA)
+REMEMBERING = DESCRIPTION | {  # a bundle with memory, whose requests may bring `recent`
+    "item_side": [*DESCRIPTION["item_side"], "brand"], "memory": {"keys": ["item_id", "brand"], "until": "2026-01-17"},
+}  # fmt: skip
+SHAPES = {"plain": SHAPE, "remembering": Shape(REMEMBERING, KINDS | {"brand": "any"})}
+SCHEMAS = {
+    "plain": request_schema(DESCRIPTION, SHAPE),
+    "remembering": request_schema(REMEMBERING, SHAPES["remembering"]),
+}
 ODD = st.sampled_from(
     [None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e18, 1e19, 1e30,
      1.1e30, -1e31, 1e39, 1e300, 10**400, LATEST, LATEST + 1, 1767225600000, "", "1", "a\0", "\0", "é" * 70, "true", [],
@@ -41,12 +47,13 @@ ODD = st.sampled_from(
 )  # fmt: skip
 
 
-VALID = of_schema(SCHEMA)
+VALID = {name: of_schema(schema) for name, schema in SCHEMAS.items()}
+VALIDATORS = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 
 
-def accepted(request: Any) -> bool:
+def accepted(which: str, request: Any) -> bool:
     try:
-        SHAPE.check(request)
+        SHAPES[which].check(request)
     except RequestError:
         return False
     return True
@@ -73,26 +80,45 @@ def put(request: Any, place: tuple[Any, ...], value: Any) -> Any:
     return changed
 
 
-@settings(max_examples=300, deadline=None)
-@given(VALID)
-def test_what_is_valid_by_the_schema_is_accepted(request_):
-    assert VALIDATOR.is_valid(request_)
-    SHAPE.check(request_)
+@pytest.mark.parametrize("which", SHAPES)
+def test_what_is_valid_by_the_schema_is_accepted_and_every_key_is_tried(which):
+    tried: set[str] = set()
+
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(VALID[which])
+    def accepts(request_: Any) -> None:
+        assert VALIDATORS[which].is_valid(request_)
+        SHAPES[which].check(request_)
+        tried.update(keys_in(request_))
+
+    accepts()
+    assert tried == keys_of(SCHEMAS[which])
 
 
-@settings(max_examples=600, deadline=None)
-@given(request_=VALID, value=ODD, data=st.data())
-def test_whatever_stands_anywhere_scorer_and_schema_agree(request_, value, data):
-    changed = put(request_, data.draw(st.sampled_from(places(request_))), value)
-    assert accepted(changed) == VALIDATOR.is_valid(changed)
+@pytest.mark.parametrize("which", SHAPES)
+def test_whatever_stands_anywhere_scorer_and_schema_agree(which):
+    agreed: list[bool] = []
+
+    @settings(max_examples=500, deadline=None)
+    @given(request_=VALID[which], data=st.data())
+    def agree(request_: Any, data: st.DataObject) -> None:
+        place = data.draw(st.sampled_from(places(request_)))
+        changed = put(request_, place, data.draw(ODD | of_schema(schema_at(SCHEMAS[which], place))))
+        agreed.append(VALIDATORS[which].is_valid(changed))
+        assert accepted(which, changed) == agreed[-1]
+
+    agree()
+    assert min(agreed.count(True), agreed.count(False)) > len(agreed) / 10  # both are tried
 
 
-@settings(max_examples=200, deadline=None)
-@given(request_=VALID, name=st.text(max_size=5), value=ODD, data=st.data())
-def test_a_key_more_is_refused_wherever_the_schema_has_none(request_, name, value, data):
+@pytest.mark.parametrize("which", SHAPES)
+@settings(max_examples=150, deadline=None)
+@given(name=st.text(max_size=5), value=ODD, data=st.data())
+def test_a_key_more_is_refused_wherever_the_schema_has_none(which, name, value, data):
+    request_ = data.draw(VALID[which])
     objects = [place for place in places(request_) if isinstance(get(request_, place), dict)]
     changed = put(request_, (*data.draw(st.sampled_from(objects)), name), value)
-    assert accepted(changed) == VALIDATOR.is_valid(changed)
+    assert accepted(which, changed) == VALIDATORS[which].is_valid(changed)
 
 
 def get(value: Any, place: tuple[Any, ...]) -> Any:
