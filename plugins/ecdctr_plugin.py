@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+import ecdctr.airflow.pipeline  # noqa: F401  # loaded before tasks are forked, which all need it
 from ecdctr.airflow.dates import load_settings
 from ecdctr.airflow.forms import OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink

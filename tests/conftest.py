@@ -1,14 +1,21 @@
-"""Shared fixtures: the tiny world, generated once per session."""
+"""Shared fixtures: the tiny world and what is trained on it, made once per run for all workers."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ecdctr.config import Config, load_config
+from ecdctr.files.durable import locked
 from ecdctr.store.store import Store
 from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
@@ -31,20 +38,81 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    simulate(load_world("tiny").settings, 1, root)
-    return root
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first worker who needs it makes, and nobody changes."""
+    with locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            make(part)
+            part.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of this run that its workers share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(shared: Path) -> Path:
+    """Return the tiny world; whoever changes it takes a copy."""
+    return once(shared / "world", lambda root: simulate(load_world("tiny").settings, 1, root))
+
+
+@pytest.fixture(scope="session")
+def config(world: Path) -> Config:
+    """Return tiny.yaml on the world; a day is prepared once per run, as the name of its file says."""
     loaded = load_config(REPOSITORY / "configs" / "tiny.yaml")
-    data = loaded.data.model_copy(
-        update={"root": world, "prepared": tmp_path_factory.mktemp("prepared")}
-    )
-    return loaded.model_copy(update={"data": data})
+    places = {"root": world, "prepared": world.parent / "prepared"}
+    return loaded.model_copy(update={"data": loaded.data.model_copy(update=places)})
+
+
+@pytest.fixture(scope="session")
+def parents(config: Config, shared: Path) -> Path:
+    """Return a store with two weekly TPMs and the CPM of DATE; whoever adds to it takes a copy."""
+
+    def make(root: Path) -> None:
+        from ecdctr.levels.cpm import train_cpm
+        from ecdctr.levels.request import Request
+        from ecdctr.levels.tpm import train_tpm
+
+        for days in (7, 0):
+            train_tpm(Request(config, Store(root), DATE - dt.timedelta(days=days)))
+        train_cpm(Request(config, Store(root), DATE))
+
+    return once(shared / "parents", make)
+
+
+@pytest.fixture(scope="session")
+def trained(config: Config, parents: Path, shared: Path) -> Path:
+    """Return the same with the A-CTR of DATE."""
+
+    def make(root: Path) -> None:
+        from ecdctr.levels.actr import train_actr
+        from ecdctr.levels.request import Request
+
+        shutil.copytree(parents, root)
+        train_actr(Request(config, Store(root), DATE))
+
+    return once(shared / "trained", make)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """Yield the socket of a process that forks commands, with torch loaded (ecdctr/cli/warm.py)."""
+    with tempfile.TemporaryDirectory(prefix="ecdctr-") as folder:
+        path = Path(folder) / "socket"
+        with subprocess.Popen([sys.executable, "-m", "ecdctr.cli.warm", str(path)]) as process:
+            while not path.exists():
+                assert process.poll() is None
+                threading.Event().wait(0.05)
+            yield path
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from ecdctr.airflow.commands import Forked
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.config import Config
 from tests.conftest import REPOSITORY
 
 
 def write_config(target: Path, world: Path, **airflow: Any) -> Path:
+    """Write tiny.yaml on a world, whose days are prepared once, beside it."""
     raw = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
-    raw["data"] |= {"root": str(world), "prepared": str(target.parent / "prepared")}
+    raw["data"] |= {"root": str(world), "prepared": str(world.parent / "prepared")}
     raw["airflow"] |= airflow
     raw["evaluation"] = {"gate_calibration": [0.0, 100.0]}
     target.write_text(yaml.safe_dump(raw))
@@ -80,3 +85,18 @@ def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
             scheduler = airflow.log.read_text().splitlines()
             lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
     return "\n".join(lines)
+
+
+def forked(
+    warm: Path, *arguments: object, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `ecdctr` in a process of its own that need not load torch: the warm process forks it."""
+    said = []
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        files = output.fileno(), errors.fileno()
+        words = [str(word) for word in arguments]
+        code = Forked(warm, words, dict(os.environ), *files, folder or REPOSITORY).wait()
+        for file in (output, errors):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(words, code, *said)

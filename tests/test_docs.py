@@ -21,6 +21,7 @@ import pytest
 from ecdctr.airflow.standalone import free_port
 from ecdctr.config import LEVELS, load_config
 from tests.conftest import REPOSITORY
+from tests.make import forked
 
 PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
 
@@ -71,7 +72,7 @@ def write_own_log(root, days: int = 20) -> None:
 
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory) -> Path:
+def followed(tmp_path_factory, warm) -> Path:
     """A reader's folder after all commands of bring-your-own-data.md."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "my.yaml").write_text(block("yaml"))
@@ -79,21 +80,15 @@ def followed(tmp_path_factory) -> Path:
     lines = [line for line in block("bash").splitlines() if line]
     assert len(lines) == 8
     for line in lines:
-        typed(folder, line)
+        typed(warm, folder, line)
     return folder
 
 
-def typed(folder: Path, line: str, *more: str, cwd: Path | None = None) -> str:
+def typed(warm: Path, folder: Path, line: str, *more: str) -> str:
     """Type a printed command, with or without ./run before it; return what it prints."""
     program, *arguments = shlex.split(line.removeprefix("./run "), comments=True)
     assert program == "ecdctr"
-    done = subprocess.run(
-        [sys.executable, "-m", "ecdctr.cli", *arguments, *more],
-        cwd=cwd or folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked(warm, *arguments, *more, folder=folder)
     assert done.returncode == 0, f"{line}\n{done.stdout[-500:]}{done.stderr[-1500:]}"
     return done.stdout
 
@@ -112,7 +107,7 @@ def readme_commands() -> list[str]:
     return [one for one in [*lines, *spans] if re.match(r"(\./run|ecdctr) [a-z-]", one)]
 
 
-def test_the_readmes_commands_on_own_data_run_as_printed(followed):
+def test_the_readmes_commands_on_own_data_run_as_printed(followed, warm):
     request = {
         "ts": 1768896000, "user_id": "u1", "user": {"device": "d1"}, "context": {"position": 1},
         "candidates": [{"item_id": "i1", "advertiser": "a1", "keywords": ["k1"], "bid": 1.0}],
@@ -123,7 +118,7 @@ def test_the_readmes_commands_on_own_data_run_as_printed(followed):
     assert len(lines) == 6
     by_hand = "ecdctr --config my.yaml --store store store promote production/actr/2026-01-19/v0001"
     lines.insert(3, by_hand)  # the gate may not let it: these clicks are made up
-    said = [typed(followed, line) for line in lines]
+    said = [typed(warm, followed, line) for line in lines]
     assert len(json.loads(said[-1])) == 1, "a probability for the candidate"
 
 
@@ -148,16 +143,16 @@ def test_the_readmes_service_answers(followed):
         ("./run ecdctr forgetting", ["--seeds", "1", "--days", "3"]),
     ],
 )
-def test_the_readmes_studies_run_on_a_small_world(tmp_path, command, smaller):
+def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, smaller):
     (line,) = [line for line in readme_commands() if line.startswith(command)]
     config = tmp_path / "config.yaml"
     config.write_text((REPOSITORY / "configs" / "tiny.yaml").read_text())
     arguments = line.replace("ecdctr", f"ecdctr --config {config} --store {tmp_path}/store", 1)
-    said = typed(tmp_path, arguments, "--world", "tiny", "--work", str(tmp_path), *smaller)
+    said = typed(warm, tmp_path, arguments, "--world", "tiny", "--work", str(tmp_path), *smaller)
     assert "GAUC" in said
 
 
-def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows():
+def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows(warm):
     script = (REPOSITORY / "run").read_text()
     commands = set(re.findall(r"^    ([a-z]+)\) install", script, re.MULTILINE))
     typed_ones = {line.split()[1] for line in readme_commands() if line.startswith("./run")}
@@ -165,7 +160,7 @@ def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows():
     assert typed_ones <= commands
     for line in readme_commands():
         if re.match(r"\./run ecdctr (schema|--help)", line):
-            typed(REPOSITORY, line, cwd=REPOSITORY)
+            typed(warm, REPOSITORY, line)
 
 
 def test_links_between_the_pages_lead_somewhere():

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from ecdctr.airflow.commands import Forked, start
 from ecdctr.airflow.dates import Settings, load_settings
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RefusedError, RunRefused
@@ -78,7 +78,7 @@ class ProcessOperator(BaseOperator):
     def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.arguments = arguments
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | Forked | None = None
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run, stream the log, return the result.
@@ -87,14 +87,9 @@ class ProcessOperator(BaseOperator):
         """
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
-            command = [sys.executable, "-m", "ecdctr.cli", *self.arguments, "--result", str(result)]
-            self._process = subprocess.Popen(  # a list, no shell; values are checked by the command
-                command,
-                env=os.environ | {RUN_VARIABLE: f"{context['dag'].dag_id}/{context['run_id']}"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
+            self._process = start(
+                [*self.arguments, "--result", str(result)],
+                os.environ | {RUN_VARIABLE: f"{context['dag'].dag_id}/{context['run_id']}"},
             )
             assert self._process.stdout is not None  # noqa: S101  # a pipe, above
             last = ""

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import httpx
 import psutil
 
 from ecdctr.airflow.api import ENDED, Api
+from ecdctr.airflow.commands import WARM
 from ecdctr.airflow.postgres import missing, postgres, running_url
 from ecdctr.config.terms import LEVELS
 from ecdctr.errors import EcdctrError
@@ -37,6 +39,8 @@ COMPONENTS = {
     "dag-processor": [],
     "triggerer": ["--skip-serve-logs"],
 }
+# what it forks tasks with knows the DAGs' modules, which each task would load
+OF_PART = {"scheduler": {"AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False"}}
 START_SECONDS = 240
 MARK = "ECDCTR_STANDALONE"  # in the environment of every process of a running Airflow: its home
 
@@ -44,13 +48,20 @@ MARK = "ECDCTR_STANDALONE"  # in the environment of every process of a running A
 class Airflow:
     """A local Airflow on loopback. `api` drives it while it is running.
 
-    Without `scheduled` its DAGs have no runs but those that somebody starts.
+    Without `scheduled` its DAGs have no runs but those that somebody starts. With `warm` its steps
+    are forked by a process that has loaded their libraries, which sees no code changed meanwhile.
     """
 
     def __init__(
-        self, home: Path, config: Path, store: Path, port: int, scheduled: bool = True
+        self,
+        home: Path,
+        config: Path,
+        store: Path,
+        port: int,
+        scheduled: bool = True,
+        warm: bool = False,
     ) -> None:
-        self.home, self.port = home, port
+        self.home, self.port, self.warm = home, port, warm
         self.url = f"http://127.0.0.1:{port}"
         self.api = Api(self.url, alive=self.check_alive)
         self.log = home / "standalone.log"
@@ -141,21 +152,30 @@ class Airflow:
             stack.enter_context(self.database())
             self.migrate()
             stack.callback(self.stop)
-            with self.log.open("a") as log:
-                for name, options in COMPONENTS.items():
-                    self._parts[name] = subprocess.Popen(
-                        [*_ending_with_us(), _airflow(), name, *options],
-                        env=self.environment | {MARK: str(self.home)},
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
+            if self.warm:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecdctr-"))
+                self.environment[WARM] = f"{folder}/warm"
+                self._start(
+                    "warm process", sys.executable, "-m", "ecdctr.cli.warm", f"{folder}/warm"
+                )
+            for name, options in COMPONENTS.items():
+                self._start(name, _airflow(), name, *options)
             self._wait_healthy()
             yield
         finally:
             with uninterrupted():
                 stack.close()
+
+    def _start(self, name: str, *command: str) -> None:
+        with self.log.open("a") as log:
+            self._parts[name] = subprocess.Popen(  # a list, no shell
+                [*_ending_with_us(), *command],
+                env=self.environment | OF_PART.get(name, {}) | {MARK: str(self.home)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def stop(self, patience: float = 5) -> None:
         """End every process of this Airflow, also those in sessions of their own.
@@ -210,7 +230,7 @@ class Airflow:
             if state in ENDED:
                 return str(state)
             self.check_alive()
-            time.sleep(0.5)
+            time.sleep(1)
         raise EcdctrError(
             f"The run {run_id} of {dag_id} has not ended after {seconds:.0f} s; its log: {self.log}"
         )

@@ -31,6 +31,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from ecdctr.airflow.commands import Forked
 from tests.conftest import REPOSITORY
 
 SIDECAR = "airflow-xcom-sidecar"
@@ -55,7 +56,7 @@ class Pod:
     spec: dict[str, Any]
     folder: Path
     fault: str | None
-    process: subprocess.Popen | None = None
+    process: Forked | subprocess.Popen | None = None
     sidecar_ended: bool = False
     evicted: bool = False
     created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat())
@@ -129,8 +130,10 @@ class Pod:
 class Cluster:
     """The double: pods by name, and the faults that the next pods meet."""
 
-    def __init__(self, folder: Path, mount: Path, secrets: dict[str, dict[str, str]]) -> None:
-        self.folder, self.mount, self.secrets = folder, mount, secrets
+    def __init__(
+        self, folder: Path, mount: Path, secrets: dict[str, dict[str, str]], warm: Path
+    ) -> None:
+        self.folder, self.mount, self.secrets, self.warm = folder, mount, secrets, warm
         self.pods: dict[str, Pod] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
         self.applications: dict[str, dict[str, Any]] = {}
@@ -388,16 +391,26 @@ class Cluster:
                 environment[variable["name"]] = self.secrets[reference["name"]][reference["key"]]
             else:
                 environment[variable["name"]] = variable.get("value") or ""
-        if container["command"] == ["ecdctr"]:
-            command = [sys.executable, "-m", "ecdctr.cli", *map(local, container["args"])]
-        else:
-            command = [sys.executable, *map(local, [*container["command"], *container["args"]])]
+        command = [*map(local, [*container["command"], *(container.get("args") or [])])]
         with pod.log.open("w") as log:
-            pod.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+            pod.process = self._run(command, environment, log.fileno())
         if pod.fault == "evict":
             threading.Timer(1.0, self._evict, [pod]).start()
+
+    def _run(
+        self, command: list[str], environment: dict[str, str], log: int
+    ) -> Forked | subprocess.Popen:
+        """Run the image's program, by the warm process unless it is one of several."""
+        if command[0] == "ecdctr" and "RANK" not in environment:
+            return Forked(self.warm, command[1:], environment, log, log)
+        program = ["-m", "ecdctr.cli", *command[1:]] if command[0] == "ecdctr" else command
+        return subprocess.Popen(
+            [sys.executable, *program],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
     def _evict(self, pod: Pod) -> None:
         assert pod.process is not None

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -29,41 +28,43 @@ from ecdctr.demo.run import plan_runs
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
+from tests.airflow.dags_test import DagsTest, dags_test
 from tests.conftest import DATE, REPOSITORY
 from tests.make import write_config
 
 
 @pytest.fixture(scope="module")
-def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def heard() -> Iterator[tuple[int, list[str]]]:
+    """Yield a port on loopback and what was sent there."""
+    with statsd() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory, heard) -> Airflow:
+    """Return one with a database, which tells a StatsD of its metrics."""
     folder = tmp_path_factory.mktemp("airflow")
     config = write_config(folder / "config.yaml", world)
     made = Airflow(folder / "home", config, folder / "store", free_port())
+    made.environment |= {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(heard[0]),
+    }
     made.migrate()
     return made
 
 
 @pytest.fixture(scope="module")
+def dags(airflow: Airflow) -> Iterator[DagsTest]:
+    """Yield what runs its DAGs as `airflow dags test` does."""
+    with dags_test(airflow) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def versions(airflow: Airflow) -> Store:
     return Store(airflow.environment["ECDCTR_STORE"])
-
-
-def dags_test(
-    airflow: Airflow, level: str, conf: dict[str, Any], **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(Path(sys.executable).parent / "airflow"),
-        "dags",
-        "test",
-        f"ecdctr_{level}",
-        str(DATE),
-    ]
-    return subprocess.run(
-        [*command, "--conf", json.dumps(conf)],
-        env=airflow.environment | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @contextlib.contextmanager
@@ -86,18 +87,15 @@ def statsd() -> Iterator[tuple[int, list[str]]]:
 
 @pytest.mark.airflow
 def test_dags_test_runs_the_three_levels_the_gate_promotes_and_statsd_hears_of_it(
-    airflow, versions
+    airflow, dags, versions, heard
 ):
-    with statsd() as (port, heard):
-        metrics = {
-            "AIRFLOW__METRICS__STATSD_ON": "True",
-            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
-            "AIRFLOW__METRICS__STATSD_PORT": str(port),
-        }
-        for level in ("tpm", "cpm", "actr"):
-            done = dags_test(airflow, level, {"data_date": str(DATE)}, **metrics)
-            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    gauges = {line.split(":")[0] for line in heard if line.startswith("airflow.ecdctr.")}
+    """The first in a process of its own, as somebody types it."""
+    typed = ["dags", "test", "ecdctr_tpm", str(DATE), "--conf", f'{{"data_date": "{DATE}"}}']
+    airflow.command(*typed)
+    for level in ("cpm", "actr"):
+        done = dags.run(level, {"data_date": str(DATE)})
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    gauges = {line.split(":")[0] for line in heard[1] if line.startswith("airflow.ecdctr.")}
     assert {
         "airflow.ecdctr.actr.gauc",
         "airflow.ecdctr.actr.promoted",
@@ -109,10 +107,8 @@ def test_dags_test_runs_the_three_levels_the_gate_promotes_and_statsd_hears_of_i
 
 
 @pytest.mark.airflow
-def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
-    done = dags_test(
-        airflow, "actr", {"data_date": str(DATE), "experiment": "empty", "variant": "no_tpm"}
-    )
+def test_dags_test_fails_with_the_reason_when_a_step_fails(dags, versions):
+    done = dags.run("actr", {"data_date": str(DATE), "experiment": "empty", "variant": "no_tpm"})
     assert done.returncode != 0
     assert "train cpm with the same variant first" in done.stdout + done.stderr
     assert f"ECDCTR ALERT actr {DATE} in empty: train failed: " in done.stdout + done.stderr
@@ -120,7 +116,7 @@ def test_dags_test_fails_with_the_reason_when_a_step_fails(airflow, versions):
 
 
 @pytest.mark.airflow
-def test_an_ablation_runs_from_its_form(airflow):
+def test_an_ablation_runs_from_its_form(airflow, dags):
     conf = {
         "rows": ["ads_only", "full"],
         "seeds": "3",
@@ -128,7 +124,7 @@ def test_an_ablation_runs_from_its_form(airflow):
         "world": "tiny",
         "workers": 1,
     }
-    done = dags_test(airflow, "ablation", conf)
+    done = dags.run("ablation", conf)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     page = Store(airflow.environment["ECDCTR_STORE"]).study("ablation") / "study.md"
     assert "| full E-CDCTR |" in page.read_text()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.airflow.cluster import Cluster
+from tests.airflow.dags_test import DagsTest, dags_test
 from tests.conftest import DATE, REPOSITORY
 from tests.make import write_config
 
@@ -39,28 +39,14 @@ SETTINGS: dict[str, Any] = {
 class Pods:
     """An Airflow without a scheduler whose DAGs run on the double."""
 
-    def __init__(self, airflow: Airflow, cluster: Cluster) -> None:
-        self.airflow, self.cluster = airflow, cluster
+    def __init__(self, airflow: Airflow, cluster: Cluster, dags: DagsTest) -> None:
+        self.airflow, self.cluster, self.dags = airflow, cluster, dags
         self.store = Store(airflow.environment["ECDCTR_STORE"])
 
     def run(self, level: str, **conf: Any) -> subprocess.CompletedProcess[str]:
         self.cluster.created.clear()
         self.cluster.deleted.clear()
-        command = [
-            str(Path(sys.executable).parent / "airflow"),
-            "dags",
-            "test",
-            f"ecdctr_{level}",
-            str(DATE),
-        ]
-        conf = {"data_date": str(DATE), **conf}
-        return subprocess.run(
-            [*command, "--conf", json.dumps(conf)],
-            env=self.airflow.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return self.dags.run(level, {"data_date": str(DATE), **conf})
 
     def pod(self, task: str) -> dict[str, Any]:
         return next(
@@ -71,7 +57,7 @@ class Pods:
 
 
 @pytest.fixture(scope="module")
-def pods(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+def pods(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
     folder = tmp_path_factory.mktemp("pods")
     mount = folder / "mount"
     mount.mkdir()
@@ -80,12 +66,13 @@ def pods(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods
     (folder / "template.yaml").write_text(yaml.safe_dump(template))
     settings = SETTINGS | {"pod_template": str(folder / "template.yaml")}
     config = write_config(mount / "config.yaml", world, execution="kubernetes", kubernetes=settings)
-    cluster = Cluster(folder / "pods", mount, {"data-access": {"token": "s3cr3t"}})
+    cluster = Cluster(folder / "pods", mount, {"data-access": {"token": "s3cr3t"}}, warm)
     with cluster.serving(free_port()):
         airflow = Airflow(folder / "home", config, mount / "store", free_port())
         airflow.environment["KUBECONFIG"] = str(cluster.kubeconfig(folder / "kubeconfig"))
         airflow.migrate()
-        yield Pods(airflow, cluster)
+        with dags_test(airflow) as dags:
+            yield Pods(airflow, cluster, dags)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +174,7 @@ def test_a_task_that_is_killed_takes_its_pod_along(pods, monkeypatch):
     assert pod.process.poll() is None
     operator.on_kill()
     assert request.metadata.name in pods.cluster.deleted
-    assert pod.process.wait(10) != 0
+    assert pod.process.wait() != 0
     assert pods.store.versions("production", "cpm") in (
         [],
         [Ref("production", "cpm", DATE, "v0001")],
@@ -240,7 +227,8 @@ def on_spark(pods: Pods) -> Iterator[Path]:
         "startup_timeout_seconds": 60,
     }
     changed = {
-        "data": raw["data"] | {"engine": "spark", "prepared": str(prepared)},
+        "data": raw["data"] | {"engine": "spark", "prepared": str(prepared), "lookback_days": 1},
+        "cpm": raw["cpm"] | {"window_days": 2},
         "airflow": raw["airflow"] | {"kubernetes": kubernetes, "retries": 1, "retry_seconds": 1},
     }
     config.write_text(yaml.safe_dump(raw | changed))
@@ -266,8 +254,8 @@ def test_preparation_is_a_spark_application_and_one_that_is_evicted_is_made_agai
         "ecdctr-prepare-next-day",
     ]
     assert [app["spec"]["executor"]["instances"] for app in pods.cluster.submitted] == [3, 3, 3]
-    assert "prepare natural: 5 to do" in output  # the driver's log is the task's
-    assert len(list(on_spark.rglob("*.parquet"))) == 6
+    assert "prepare natural: 2 to do" in output  # the driver's log is the task's
+    assert len(list(on_spark.rglob("*.parquet"))) == 3
     assert [ref.version for ref in pods.store.versions("spark", "cpm")] == ["v0001"]
     assert "s3cr3t" not in json.dumps(pods.cluster.submitted) + output
     assert pods.cluster.applications == {}

@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from ecdctr.airflow.api import ENDED, Api
+from ecdctr.airflow.commands import WARM
 from ecdctr.airflow.postgres import missing, postgres
 from ecdctr.airflow.standalone import free_port
 from ecdctr.store.store import Store
@@ -101,7 +102,7 @@ def with_password(data: Path, port: int) -> Iterator[None]:
 
 @pytest.mark.airflow
 @pytest.mark.skipif(missing() is not None, reason="PostgreSQL from the wheel does not run here")
-def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_path):
+def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm, tmp_path):
     ports = {name: free_port() for name in ("postgres", "api", "scheduler", "triggerer", "worker")}
     home = tmp_path / "airflow"
     home.mkdir()
@@ -127,6 +128,7 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, tmp_p
             "AIRFLOW__API__PORT": str(ports["api"]),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__WORKERS": "1",
+            WARM: str(warm),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(ports["scheduler"]),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(ports["triggerer"]),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(ports["worker"]),

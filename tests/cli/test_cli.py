@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,17 +17,14 @@ from ecdctr.errors import ConfigError
 from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
 from tests.conftest import DATE, REPOSITORY
-from tests.make import write_config
+from tests.make import forked, write_config
+
+Ecdctr = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def ecdctr(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ecdctr.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-    )
+@pytest.fixture
+def ecdctr(warm: Path) -> Ecdctr:
+    return partial(forked, warm)
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def options(world: Path, tmp_path: Path) -> list[str]:
     return ["--config", str(config), "--store", str(tmp_path / "store")]
 
 
-def test_a_day_from_the_command_line(options, tmp_path):
+def test_a_day_from_the_command_line(ecdctr, options, tmp_path):
     prepared = ecdctr(*options, "--json", "prepare", "--date", str(DATE), "--validate")
     said = json.loads(prepared.stdout)
     assert said["violations"] == 0
@@ -70,7 +69,7 @@ def test_the_command_line_starts_without_the_libraries_of_its_commands():
     assert not heavy & set(done.stdout.split())
 
 
-def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
+def test_every_line_of_a_log_says_what_it_is_about(ecdctr, options, monkeypatch):
     done = ecdctr(*options, "train", "tpm", "--date", str(DATE), "--experiment", "x")
     about = f"[level=tpm experiment=x data_date={DATE}"
     assert [line for line in done.stderr.splitlines() if about not in line] == []
@@ -104,7 +103,7 @@ def test_every_line_of_a_log_says_what_it_is_about(options, monkeypatch):
         ),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_one_or_two(options, arguments, words):
+def test_bad_input_is_one_sentence_and_exit_code_one_or_two(ecdctr, options, arguments, words):
     done = ecdctr(*options, *arguments)
     assert done.returncode in (1, 2)
     assert words in done.stderr

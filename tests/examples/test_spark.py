@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,42 @@ from tests.impressions.logs import cast, put
 from tests.make import changed
 from tests.memory import test_memory as remembered
 
-pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
+pyspark = pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 
 FIRST = dt.date(2026, 1, 1)
 DAYS = [FIRST + dt.timedelta(days=n) for n in range(4)]
+# Ten rows are not worth what makes millions fast: compilers, and tasks that share the work
+QUICK = """
+spark.master local[1]
+spark.sql.shuffle.partitions 2
+spark.sql.codegen.wholeStage false
+spark.sql.codegen.factoryMode NO_CODEGEN
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+"""
 FEATURES = (
     Feature(name="city", side="user", kind="categorical"),
     Feature(name="tags", side="item", kind="multi_valued", max_values=2),
     Feature(name="price", side="item", kind="numeric", transform="log1p"),
     Feature(name="age", side="user", kind="numeric"),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Java for all tests here, quick to start; ended in order, since at the end of Python it is too late to log."""
+    folder = tmp_path_factory.mktemp("spark")
+    (folder / "spark-defaults.conf").write_text(QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        yield
+    context, gateway = pyspark.SparkContext, pyspark.SparkContext._gateway
+    if gateway is not None:
+        context.getOrCreate().stop()
+        gateway.shutdown()
+        gateway.proc.stdin.close()  # which ends Java
+        gateway.proc.wait(60)
+        context._gateway = context._jvm = None
 
 
 def impressions(

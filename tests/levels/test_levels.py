@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecdctr.config import Config, Cpm, Snapshots
+from ecdctr.config import LEVELS, Cpm, Snapshots
 from ecdctr.errors import ConfigError, StoreError, TrainingError
 from ecdctr.evaluation.evaluate import evaluate, score
 from ecdctr.evaluation.gate import gate
@@ -35,15 +36,12 @@ NEXT = DATE + dt.timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def trained(
-    config: Config, tmp_path_factory: pytest.TempPathFactory
+    trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Store, dict[str, Ref]]:
-    """Two weekly TPMs, CPM and A-CTR of one day."""
-    store = Store(tmp_path_factory.mktemp("store"))
-    refs = {"old": train_tpm(Request(config, store, DATE - dt.timedelta(days=7))).manifest.ref}
-    refs["tpm"] = train_tpm(Request(config, store, DATE)).manifest.ref
-    refs["cpm"] = train_cpm(Request(config, store, DATE)).manifest.ref
-    refs["actr"] = train_actr(Request(config, store, DATE)).manifest.ref
-    return store, refs
+    """Return a copy to add to: two weekly TPMs, CPM and A-CTR of one day."""
+    store = Store(shutil.copytree(trained, tmp_path_factory.mktemp("levels") / "store"))
+    refs = {level: store.require(level, DATE) for level in LEVELS}
+    return store, refs | {"old": store.require("tpm", DATE - dt.timedelta(days=1))}
 
 
 def test_lineage_leads_from_the_ads_model_to_the_first_tpm(trained):

@@ -26,9 +26,7 @@ from ecdctr.evaluation.evaluate import score
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
-from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving import bundle, export
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.bundle import Bundle, sealed
@@ -51,14 +49,11 @@ NEXT = DATE + dt.timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def exported(config, tmp_path_factory):
+def exported(trained, tmp_path_factory):
     """Return a bundle of an A-CTR with snapshots, its store and its version."""
     folder = tmp_path_factory.mktemp("serving")
-    store = Store(folder / "store")
-    for days in (7, 0):
-        train_tpm(Request(config, store, DATE - dt.timedelta(days=days)))
-    train_cpm(Request(config, store, DATE))
-    ref = train_actr(Request(config, store, DATE)).manifest.ref
+    store = Store(shutil.copytree(trained, folder / "store"))
+    ref = store.require("actr", DATE)
     export_bundle(store, ref, folder / "bundle")
     return folder / "bundle", store, ref
 

@@ -22,9 +22,7 @@ import pytest
 import uvicorn
 
 from ecdctr.levels.actr import train_actr
-from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
-from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower, bundle_name
 from ecdctr.serving.routes import build_app
@@ -39,12 +37,10 @@ SWAPS, CLIENTS = 100, 4
 
 
 @pytest.fixture(scope="module")
-def store(config, tmp_path_factory) -> Store:
+def store(config, trained, tmp_path_factory) -> Store:
     """Two A-CTR versions of one day that score differently; the first one serves."""
-    store = Store(tmp_path_factory.mktemp("service") / "store")
-    train_tpm(Request(config, store, DATE))
-    train_cpm(Request(config, store, DATE))
-    store.set_alias("serving", train_actr(Request(config, store, DATE)).manifest.ref, "first")
+    store = Store(shutil.copytree(trained, tmp_path_factory.mktemp("service") / "store"))
+    store.set_alias("serving", store.require("actr", DATE), "first")
     train_actr(Request(changed(config, "actr", lr_dense=5e-3), store, DATE, force=True))
     return store
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +33,7 @@ from ecdctr.studies.forgetting.basis import row_basis_now
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, matrix_row, stored_row
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, delivered_again
+from tests.make import changed, delivered_again, forked
 
 FORGETS = np.array(
     [[0.8, 0.5, 0.5], [0.7, 0.8, 0.6], [0.5, 0.7, 0.9]]
@@ -331,7 +329,7 @@ def test_no_version_is_judged_whose_chain_is_not_known_back_to_the_first_day(
     assert stored_row(holding_out, store, ref, later).num_rows
 
 
-def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(tmp_path):
+def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(warm, tmp_path):
     config = tmp_path / "tiny.yaml"
     text = (REPOSITORY / "configs" / "tiny.yaml").read_text()
     config.write_text(
@@ -343,11 +341,10 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     )
     store = tmp_path / "store"
     command = [
-        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store), "forgetting", "--world",
-        "tiny", "--seeds", "1", "--rows", "continue_no_tpm,continue,broken", "--days", "4",
+        "--config", config, "--store", store, "forgetting", "--world", "tiny", "--seeds", "1", "--rows", "continue_no_tpm,continue,broken", "--days", "4",
         "--work", str(tmp_path / "work"), "--workers", "1", "--name", "first-study",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked(warm, *command)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
     folder = Store(store).study("first-study")

@@ -12,8 +12,7 @@ import multiprocessing
 import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,29 +44,24 @@ from ecdctr.training import progress
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers
 from tests.conftest import DATE
-from tests.make import changed, write_config
+from tests.make import changed, forked, write_config
 
 NEXT = DATE + dt.timedelta(days=1)
 
 
-def run(config: Path, store: Path, *arguments: str, fails: bool = False) -> Any:
-    command = [
-        sys.executable,
-        "-m",
-        "ecdctr.cli",
-        "--config",
-        str(config),
-        "--store",
-        str(store),
-        "--json",
-        *arguments,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    if fails:
-        assert done.returncode == 1, done.stderr[-800:]
-        return done.stderr
-    assert done.returncode == 0, done.stderr[-1500:]
-    return json.loads(done.stdout)
+@pytest.fixture
+def run(warm: Path) -> Callable[..., Any]:
+    """Return what runs a command and gives its result, or what it says if it fails."""
+
+    def ran(config: Path, store: Path, *arguments: str, fails: bool = False) -> Any:
+        done = forked(warm, "--config", config, "--store", store, "--json", *arguments)
+        if fails:
+            assert done.returncode == 1, done.stderr[-800:]
+            return done.stderr
+        assert done.returncode == 0, done.stderr[-1500:]
+        return json.loads(done.stdout)
+
+    return ran
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +91,7 @@ def alone(config: Path, store: Path, level: str) -> Outcome:
 
 
 def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(
-    config, tmp_path
+    config, run, tmp_path
 ):
     """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -122,7 +116,7 @@ def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_
     assert list((two / ".progress").glob("*.safetensors")) == []
 
 
-def test_shards_that_do_not_match_the_processes_are_refused_in_one_sentence(config, tmp_path):
+def test_shards_that_do_not_match_the_processes_are_refused_in_one_sentence(config, run, tmp_path):
     said = run(
         config, tmp_path, "train", "tpm", "--date", str(DATE), "--processes", "3", fails=True
     )
@@ -189,7 +183,7 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
     os._exit(0 if len(saved) == 2 else 1)  # without waiting for the other one
 
 
-def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(config, tmp_path):
+def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(config, run, tmp_path):
     undisturbed = run(
         config, tmp_path / "undisturbed", "train", "tpm", "--date", str(DATE), "--processes", "2"
     )

@@ -1,0 +1,67 @@
+"""A command that a warm process forks is like one in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ecdctr.airflow.commands import WARM, Forked, start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--json", "store", "list"], 0, "[]"),
+        (["store", "show", "nonsense"], 1, "expected experiment/level/YYYY-MM-DD"),
+        (["train", "tpm", "--date", "2026-02-30"], 2, "is not a date; expected YYYY-MM-DD"),
+    ],
+)
+def test_it_ends_and_says_as_a_process_of_its_own(
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, code, words
+):
+    monkeypatch.chdir(tmp_path)  # the store's name is read from there
+    said = {}
+    for kind, path in ((Forked, str(warm)), (subprocess.Popen, "")):
+        monkeypatch.setenv(WARM, path)
+        made = start(["--store", "store", *arguments], dict(os.environ))
+        assert isinstance(made, kind)
+        with made.stdout as output:
+            said[kind] = output.read()
+        assert made.wait() == code, said
+        assert made.poll() is not None
+    assert words in said[Forked]
+    assert said[Forked] == said[subprocess.Popen]
+
+
+def test_its_environment_is_that_of_who_asks_and_it_leads_a_session(
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(WARM, str(warm))
+    own = {"ECDCTR_CONFIG": str(tmp_path / "none.yaml")}
+    made = start(["validate", "--date", "2026-01-18"], dict(os.environ) | own)
+    assert os.getsid(made.pid) == made.pid
+    with made.stdout as output:
+        assert str(tmp_path / "none.yaml") in output.read()
+    made.wait()
+
+
+def test_one_that_is_killed_is_told_from_one_that_ends(
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(WARM, str(warm))
+    made = start(["--store", str(tmp_path), "store", "list"], dict(os.environ))
+    os.killpg(made.pid, signal.SIGKILL)
+    assert made.wait() == -signal.SIGKILL
+
+
+def test_where_nobody_listens_it_is_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(WARM, str(tmp_path / "nobody"))
+    with start(["schema"], dict(os.environ)) as made:
+        assert isinstance(made, subprocess.Popen)
+        assert "snapshots" in made.stdout.read()
