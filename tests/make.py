@@ -21,6 +21,19 @@ from ecdctr.airflow.standalone import Airflow
 from ecdctr.config import Config
 from tests.conftest import REPOSITORY
 
+# Ten rows are not worth what makes millions fast: Java's second compiler, and tasks that share the work
+QUICK_SPARK = """
+spark.master local[1]
+spark.sql.shuffle.partitions 2
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+"""
+
+
+def quick_spark(folder: Path) -> Path:
+    """Return the folder, with defaults for SPARK_CONF_DIR that start quickly and share nothing out."""
+    (folder / "spark-defaults.conf").write_text(QUICK_SPARK)
+    return folder
+
 
 def write_config(target: Path, world: Path, **airflow: Any) -> Path:
     """Write tiny.yaml on a world, whose days are prepared once, beside it."""

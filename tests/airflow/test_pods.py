@@ -21,7 +21,7 @@ from ecdctr.store.store import Store
 from tests.airflow.cluster import Cluster
 from tests.airflow.dags_test import DagsTest, dags_test
 from tests.conftest import DATE, REPOSITORY
-from tests.make import write_config
+from tests.make import quick_spark, write_config
 
 pytestmark = pytest.mark.airflow
 SETTINGS: dict[str, Any] = {
@@ -211,7 +211,7 @@ def test_a_level_with_shards_trains_in_as_many_pods_of_an_indexed_job(pods, shar
 
 
 @pytest.fixture
-def on_spark(pods: Pods) -> Iterator[Path]:
+def on_spark(pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """CPM's examples are made by Spark applications, in a folder of their own; one retry.
 
     Yields the folder.
@@ -219,6 +219,7 @@ def on_spark(pods: Pods) -> Iterator[Path]:
     pytest.importorskip("pyspark")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
+    monkeypatch.setenv("SPARK_CONF_DIR", str(quick_spark(tmp_path)))
     config = Path(pods.airflow.environment["ECDCTR_CONFIG"])
     raw = yaml.safe_load(config.read_text())
     prepared = config.parent / "prepared-by-spark"
