@@ -156,8 +156,12 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
         line = re.search(r"CSV Error on Line: (\d+)", text)
         if "Invalid unicode" in text:
             raise encodings.refused(path, "utf-8") from None
+        if "state machine" in text or "unterminated quote" in text:  # what mixed ends look like
+            other = other_end(_all_lines(content or path))
+            if other:
+                raise ContractError(f"{path}{unlike(other)}") from None
         if line is None:
-            raise ContractError(f"{path}{_unplaced(content or path, text, error)}") from None
+            raise ContractError(f"{path} cannot be read: {first_line(error)}") from None
         raise ContractError(
             f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or {DESCRIBE}."
         ) from None
@@ -169,12 +173,6 @@ def _reason(text: str) -> str:
     telling = [part for part in reasons if "Expected Number" in part or "unterminated" in part]
     others = [part for part in reasons if not part.startswith("Original Line")]
     return next(iter([*telling, *others, *reasons])).rstrip(".")
-
-
-def _unplaced(content: Path, text: str, error: Exception) -> str:
-    if "state machine" in text and (line := other_end(_all_lines(content))):
-        return unlike(line)
-    return f" cannot be read: {first_line(error)}"
 
 
 def _all_lines(path: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,8 @@ class RemoteImpressions:
         found = found or table_of(_names_at(self.root, _open(self.root)[1]))
         above, _, last = _open(self.root)[1].rpartition("/")
         if not found and last == "data":
-            return iceberg_of(_names_at(self.root, f"{above}/metadata"))
+            with suppress(ContractError):  # whoever may read the data may not read beside it
+                return iceberg_of(_names_at(self.root, f"{above}/metadata"))
         return found
 
 

@@ -17,6 +17,7 @@ from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, column, rows, run
 
+NOTED = rows().replace("ads\n", '"a\nb ""c"" , d"\n').replace("natural\n", '"e\nf"\n')
 BROKEN = {  # content, words of the sentence, changes of the log's description
     "a longer row": (rows() + "1,2,3,4,5,6\n", "a.csv, line 42: Expected Number of Columns: 5 "
                                                "Found: 6", {}),
@@ -28,6 +29,7 @@ BROKEN = {  # content, words of the sentence, changes of the log's description
     "UTF-16": (rows().encode("utf-16"), "a.csv is UTF-16; say so", {}),
     "mixed ends of lines": (rows().replace("\n", "\r\n", 10), r"a.csv, line 11: it ends unlike the lines before", {}),
     "mixed ends, quoted ones aside": (rows().replace("natural", '"a\r\nb"') + "1,2,3,0,ads\r\n", "a.csv, line 62: it ends", {}),
+    "mixed ends behind quotes": (NOTED.replace("\n", "\r\n") + NOTED.split("\n", 1)[1], "a.csv, line 83: it ends unlike the lines before", {}),
     "an open quote in the header": (rows().replace("user", '"user', 1), "a.csv, line 1: unexpected "
                                                                         "end of data; a quote", {}),
     "columns alike": (rows().replace("kind", "User", 1), "a.csv: columns user and User", {}),
