@@ -183,8 +183,10 @@ def _version(name: str, least: str) -> Finding:
 
 
 def _gpu() -> Finding:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return Finding(True, "GPU: not looked for, torch is not installed", note=True)
     return Finding(
         True,
         f"GPU: {torch.cuda.get_device_name()}"

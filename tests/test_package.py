@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 import ecdctr
 from tests.conftest import REPOSITORY
+from tests.make import write_config
 
 HEAVY = {"torch", "duckdb", "matplotlib"}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -60,6 +61,18 @@ def test_scoring_and_the_service_import_where_these_are_not_installed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_doctor_says_what_the_extra_train_would_bring(world, tmp_path):
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in sorted(HEAVY))
+    code = (
+        f"import sys; {blocked}from pathlib import Path; from ecdctr.doctor import examine; "
+        f"print(*examine(Path({str(write_config(tmp_path / 'c.yaml', world))!r}), "
+        f"Path({str(tmp_path / 'store')!r})), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "GPU: not looked for, torch is not installed" in done.stdout
 
 
 def test_every_package_that_is_imported_is_declared():

@@ -90,6 +90,15 @@ def data_date(params: dict[str, Any], dag_run: Any) -> str:
     return last_complete_day(end).isoformat()
 
 
+def run_name(experiment: str, date: dt.date | str) -> str:
+    """Return the id of the run of an experiment's data date, where the param data_date names it.
+
+    Studies call their runs so, and a chain finds the run of the day before by it: Airflow gives
+    tasks no list of runs.
+    """
+    return f"{experiment}__{date}"
+
+
 def next_day(params: dict[str, Any], dag_run: Any) -> str:
     """Return the evaluation day of a run: the day after its data date (used in templates)."""
     return (dt.date.fromisoformat(data_date(params, dag_run)) + dt.timedelta(days=1)).isoformat()

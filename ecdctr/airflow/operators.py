@@ -19,7 +19,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from ecdctr.airflow.commands import Forked, start
-from ecdctr.airflow.dates import Settings, load_settings
+from ecdctr.airflow.dates import Settings, load_settings, run_name
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RefusedError, RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
@@ -249,8 +249,9 @@ class WaitForYesterday(BaseOperator):
     """Keeps a chain in order: who goes on from the day before waits until that day is done.
 
     The run of the day before is its experiment's of the logical date before (backfills, schedules),
-    or where the param data_date names the day, the run whose name differs in the date only. While
-    it is queued or runs, this one waits; if it failed, this one fails. With the param chain_start,
+    or where the param data_date names the day, the one that is called as `run_name` says (a
+    study's). While it is queued or runs, this one waits; if it failed, this one fails. With the
+    param chain_start,
     the version of the day before is waited for even when nobody has started its run. Where the
     configuration makes no chain there is nothing to wait for.
     """
@@ -303,7 +304,7 @@ class WaitForYesterday(BaseOperator):
             self.experiment,
             before,
             context["dag"].dag_id,
-            _run_before(context, self.date, before, self.experiment),
+            _run_before(context, before, self.experiment),
             start is not None,
             poke_seconds=config.airflow.poke_seconds,
             timeout_seconds=config.airflow.wait_hours * 3600,
@@ -339,15 +340,15 @@ class WaitForYesterday(BaseOperator):
             )
 
 
-def _run_before(context: Any, date: str, before: str, experiment: str) -> str:
+def _run_before(context: Any, before: str, experiment: str) -> str:
     """Return the experiment's run of the day before.
 
-    Its logical date, its run id, or nothing that is known. Airflow has one run of a DAG per logical
-    date, whatever its experiment; another experiment's is not waited for.
+    Its logical date, the name that it has in a study, or nothing that is known. Airflow has one run
+    of a DAG per logical date, whatever its experiment; another experiment's is not waited for.
     """
     run = context["dag_run"]
     if not run.logical_date or context["params"].get("data_date"):
-        return run.run_id.replace(date, before) if date in run.run_id else ""
+        return run_name(experiment, before)
     then = run.logical_date - dt.timedelta(days=1)
     previous = context["ti"].get_previous_dagrun()
     if previous and previous.logical_date == then:

@@ -106,8 +106,9 @@ class YesterdayTrigger(PollTrigger):
     waits for a further day of data) is not waited for.
 
     `run_before` is the experiment's run of the day before: its logical date (backfills, schedules)
-    or its run id, empty when neither is known. `must_exist` says that a chain began before that
-    day, so that its version is waited for even when nobody has started its run yet.
+    or its name (`run_name`), empty when another experiment's has that date. `must_exist` says that
+    a chain began before that day, so that its version is waited for even when nobody has started
+    its run yet.
     """
 
     names = ("store", "level", "experiment", "date", "dag_id", "run_before", "must_exist")

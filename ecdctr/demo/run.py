@@ -34,6 +34,7 @@ FIRST_WINDOW_DAYS = 14
 ASK_SECONDS = (
     2  # Airflow's answers cost it as much as a step; the store's folders tell more at once
 )
+SLOTS = 2  # trainings at once
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
@@ -147,7 +148,7 @@ def demo(home: Path, days: int) -> None:
     with contextlib.ExitStack() as stack:
         with steps.step("2/4  Start Airflow"):
             stack.enter_context(airflow.running())
-            airflow.api.pool(config.airflow.pool, 2)
+            airflow.api.pool(config.airflow.pool, SLOTS)
             airflow.wait_for_dags()
         with steps.step(f"3/4  Run the three DAGs ({airflow.url} shows them now)"):
             last = open_impressions(config.data.root).dates("ads")[-1]
@@ -180,7 +181,7 @@ def ui(home: Path, port: int) -> None:
     config, store = write_config(home), home / "store"
     airflow = Airflow(home / "airflow", config, store, port, scheduled=False)
     with airflow.running():
-        airflow.api.pool("gpu", 2)
+        airflow.api.pool(load_config(config).airflow.pool, SLOTS)
         console.print(
             f"Airflow's web UI: [bold]{airflow.url}[/]  (Ctrl+C stops it; no login, loopback only; "
             "nothing runs by its schedule: the demo's days lie in the past)"

@@ -27,6 +27,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
+from ecdctr.studies.forgetting.dag import Planned
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import failed_logs, write_config
@@ -303,7 +304,7 @@ def test_only_a_run_of_the_own_experiment_is_the_one_of_the_day_before(before, e
         "params": {"data_date": None},
         "ti": SimpleNamespace(get_previous_dagrun=lambda: previous),
     }
-    named = _run_before(context, str(DATE), str(DATE - dt.timedelta(days=1)), "mine")
+    named = _run_before(context, str(DATE - dt.timedelta(days=1)), "mine")
     assert named == (then.isoformat() if expected else "")
 
 
@@ -315,8 +316,21 @@ def test_an_earlier_run_than_that_of_the_day_before_says_nothing():
         "params": {"data_date": None},
         "ti": SimpleNamespace(get_previous_dagrun=lambda: last_week),
     }
-    named = _run_before(context, "2026-03-02", "2026-03-01", "mine")
+    named = _run_before(context, "2026-03-01", "mine")
     assert named == (logical - dt.timedelta(days=1)).isoformat()
+
+
+@pytest.mark.parametrize("logical", [None, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)])
+def test_with_a_data_date_the_run_of_the_day_before_is_the_one_that_a_study_names(config, logical):
+    """Whatever this run is called: a date in its name means nothing."""
+    day, before = dt.date(2026, 3, 2), dt.date(2026, 3, 1)
+    model = Planned("actr", "s", "continue", 1, before, config)
+    context = {
+        "dag_run": SimpleNamespace(logical_date=logical, run_id=f"{day}_of_{day}"),
+        "params": {"data_date": str(day)},
+    }
+    named = _run_before(context, str(before), model.experiment)
+    assert named == model.run(5, before)["trigger_run_id"]
 
 
 def test_a_chain_continues_from_the_version_of_the_day_before_only(config, parents, tmp_path):

@@ -24,7 +24,13 @@ from typing import Any, NamedTuple
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, TriggerRule, task, task_group
 
-from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, refuse_unknown
+from ecdctr.airflow.dates import (
+    Settings,
+    failing_at_once,
+    load_settings,
+    refuse_unknown,
+    run_name,
+)
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
 from ecdctr.config.terms import DEFAULT
@@ -87,7 +93,7 @@ class Planned(NamedTuple):
             conf["hold_out_every"] = hold_out_every
         if self.config.chained(self.level):
             conf["chain_start"] = str(chain_start)
-        return {"trigger_run_id": f"{self.experiment}__{self.date}", "conf": conf}
+        return {"trigger_run_id": run_name(self.experiment, self.date), "conf": conf}
 
 
 class StudyForm(NamedTuple):
