@@ -23,6 +23,7 @@ EVALUATING = (
     "examples.ragged",
     "examples.transforms",
     "examples.vocabulary",
+    "files.rounding",
     "levels.parents",
     "levels.restore",
     "memory.columns",

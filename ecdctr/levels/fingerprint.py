@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from ecdctr.levels.reading import Days
     from ecdctr.levels.request import Plan, Request
 
-# Where learning is defined. Preparation has fingerprints of its own, which enter as those of the
-# days; the store, progress files and what is said on the way change no weight.
+# Where learning is defined, and what a version's files are made with. Preparation has fingerprints
+# of its own, which enter as those of the days, the memory's tables have one (Remembered); the
+# store, progress files and what is said on the way change no weight.
 LEARNING = (
     "examples.batches",
     "examples.ragged",
     "examples.vocabulary",
+    "files.rounding",
     "levels.parents",
     "levels.reading",
+    "levels.remembering",
     "levels.restore",
+    "levels.run",
     "models",
     "training.loop",
     "training.optimizers",
@@ -53,4 +57,9 @@ def fingerprint(request: Request, algorithm: int, plan: Plan, days: Days) -> str
 @lru_cache(maxsize=len(LEVELS))
 def level_code(level: Level) -> str:
     """Digest the modules that a level learns with; comments and layout are not in it."""
-    return code_digest([f"levels.{level}", "training.loop"], LEARNING)
+    return code_digest(roots(level), LEARNING)
+
+
+def roots(level: Level) -> list[str]:
+    """Return the modules that a level's training begins in."""
+    return [f"levels.{level}", "levels.run", "training.loop"]

@@ -16,15 +16,19 @@ from ecdctr.evaluation.basis import EVALUATING
 from ecdctr.examples import prepare
 from ecdctr.levels.actr import Actr
 from ecdctr.levels.cpm import Cpm
-from ecdctr.levels.fingerprint import LEARNING, fingerprint
+from ecdctr.levels.fingerprint import LEARNING, fingerprint, roots
 from ecdctr.levels.request import Plan, Request
 from ecdctr.levels.tpm import Tpm
+from ecdctr.studies.ablation.study import MEASURING
 from tests.conftest import DATE
 
 CHANGES = [  # file, text, in its place, whose results change
     ("models/tpm.py", "product.sum(1)", "product.sum(1) + 0", {"tpm", "actr"}),
     ("models/transfer.py", "return strength / 2", "return strength / 3", {"tpm", "cpm", "actr"}),
     ("training/optimizers.py", "EPSILON = 1e-8", "EPSILON = 1e-7", {"tpm", "cpm", "actr"}),
+    ("levels/reading.py", ".get(day.date, 0)", ".get(day.date, 1)", {"tpm", "cpm", "actr"}),
+    ("levels/run.py", "built.start.penalty", "None", {"tpm", "cpm", "actr"}),
+    ("files/rounding.py", "/ 127", "/ 126", {"tpm", "cpm", "actr"}),
     ("levels/cpm.py", "if not parent:", "if not parent or 0:", {"cpm"}),
     ("levels/actr.py", "FISHER_BATCHES = 50", "FISHER_BATCHES = 51", {"actr"}),
     ("examples/batches.py", "math.ceil(", "math.floor(", {"tpm", "cpm", "actr"}),
@@ -44,10 +48,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def digests(package: Path) -> dict[str, str]:
-    levels = {
-        level: code_digest([f"levels.{level}", "training.loop"], LEARNING, package)
-        for level in LEVELS
-    }
+    levels = {level: code_digest(roots(level), LEARNING, package) for level in LEVELS}
     preparing = code_digest(["examples.prepare"], prepare.PREPARING, package)
     return {**levels, "prepare": preparing}
 
@@ -100,6 +101,59 @@ def test_whatever_an_evaluation_computes_with_is_in_the_digest_of_its_code():
     imported = {one for name in reached for one in _imports(_file(name, PACKAGE), PACKAGE)}
     computing = {"evaluation", "examples", "levels", "memory", "models", "training"}
     assert {one for one in imported - reached if one.split(".")[0] in computing} == apart
+
+
+APART = {  # what a training imports and is not in the digest of its code, and why
+    "config": "settings enter by their values",
+    "errors": "sentences",
+    "examples.clean": "preparation has a fingerprint, which enters",
+    "examples.prepare": "the same",
+    "examples.remembered": "memory's tables have a fingerprint, which enters",
+    "examples.transforms": "of preparation",
+    "files": "says nothing",
+    "files.duck": "how DuckDB is opened",
+    "impressions": "says nothing",
+    "impressions.contract": "of preparation",
+    "impressions.days": "the days that are read enter",
+    "impressions.impressions": "where files lie; their content enters",
+    "impressions.quality": "stops or warns, and changes no weight",
+    "impressions.reading": "holds listings for a command",
+    "levels.fingerprint": "it names",
+    "levels.request": "carries values",
+    "memory.columns": "of preparation and of memory's tables",
+    "memory.table": "of memory's tables",
+    "store.manifest": "names and records",
+    "store.store": "keeps files as they are",
+    "training.process": "memory and threads of the process",
+    "training.progress": "goes on in the same weights, as tests hold",
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_whatever_a_level_imports_is_in_the_digest_of_its_code_or_stands_apart_with_a_reason(level):
+    reached = _closure(roots(level), LEARNING, PACKAGE)
+    imported = {one for name in reached for one in _imports(_file(name, PACKAGE), PACKAGE)}
+    assert imported - reached <= set(APART)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("evaluation/expected.py", "difference", "difference_"),
+        ("evaluation/metrics.py", "1e-", "2e-"),
+        ("examples/held_out.py", "config", "config_"),
+        ("studies/floors.py", "+ rate", "- rate"),
+        ("studies/ablation/study.py", "next_day", "next_day_"),
+    ],
+)
+def test_another_way_to_measure_makes_a_studys_records_anew(package, name, old, new):
+    before = code_digest(["studies.ablation.study"], MEASURING, package)
+    edited = package.parent / "edited" / "ecdctr"
+    shutil.copytree(package, edited)
+    text = (package / name).read_text()
+    assert old in text
+    (edited / name).write_text(text.replace(old, new))
+    assert code_digest(["studies.ablation.study"], MEASURING, edited) != before
 
 
 def test_a_root_that_is_no_module_is_an_error():

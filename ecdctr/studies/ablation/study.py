@@ -17,6 +17,7 @@ import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError
+from ecdctr.evaluation.basis import evaluating_code
 from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
@@ -47,6 +49,8 @@ from ecdctr.worlds.simulate import simulate
 if TYPE_CHECKING:
     from ecdctr.worlds.named import NamedWorld
 
+# Where the records of a study come from, beside the levels that it trains
+MEASURING = ("evaluation", "examples.held_out", "studies.ablation.study", "studies.floors")
 DAY = dt.timedelta(days=1)
 WEEK = dt.timedelta(days=7)
 FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
@@ -302,7 +306,7 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
         day = date + dt.timedelta(days=1)
         evaluation = current(request.config, store, manifest.ref, day)
         metrics = evaluation.content["metrics"]
-        key = {"seed": seed, "date": date, "code": _code()[:12]}
+        key = {"seed": seed, "date": date, "code": measuring_code()[:12]}
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
@@ -341,7 +345,7 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
     records: list[Record] = []
     users: list[Record] = []
     for date in study.dates(seed):
-        key = {"seed": seed, "date": date, "code": _code()[:12]}
+        key = {"seed": seed, "date": date, "code": measuring_code()[:12]}
         for floor in kept_floors(study.config(seed), date, study.folder(seed) / "floors"):
             for cohort, values in floor.metrics.items():
                 cost = {"daily_seconds": floor.seconds} if cohort == "all" else {}
@@ -362,10 +366,11 @@ def _judged(users: pa.Table, key: Record) -> list[Record]:
     ]
 
 
-def _code() -> str:
-    """Digest the code that the records of a row come from."""
-    evaluating = code_digest(["evaluation.evaluate"], ["evaluation"])
-    return digest([*(level_code(level) for level in LEVELS), evaluating])
+@lru_cache(maxsize=1)
+def measuring_code() -> str:
+    """Digest the code that the records of a row or a floor come from."""
+    measuring = code_digest(["studies.ablation.study"], MEASURING)
+    return digest([*(level_code(level) for level in LEVELS), evaluating_code(), measuring])
 
 
 def of_row(config: Config, row: str) -> Config:

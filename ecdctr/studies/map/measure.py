@@ -20,7 +20,7 @@ from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
 from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.records import per_seed
-from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.ablation.study import Study, measuring_code, run_study
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
@@ -53,11 +53,10 @@ class MapStudy:
     def result_path(self, world: NamedWorld) -> Path:
         """Return where a cell's result lies.
 
-        Its name says the world, the settings and the design.
+        Its name says the world, the settings, the design and the code that measures.
         """
-        design = digest(
-            [self.seeds, self.eval_days, self.chain_days, ROWS, self.config_path.read_text()]
-        )
+        settings = [ROWS, self.config_path.read_text(), measuring_code()]
+        design = digest([self.seeds, self.eval_days, self.chain_days, *settings])
         return self.work / "cells" / f"{world.name}-{design[:8]}.json"
 
     def study(self, world: NamedWorld) -> Study:
