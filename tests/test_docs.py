@@ -139,8 +139,8 @@ def test_the_readmes_service_answers(followed):
 @pytest.mark.parametrize(
     ("command", "smaller"),
     [
-        ("./run ecdctr ablation", ["--seeds", "1", "--eval-days", "1", "--chain-days", "1"]),
-        ("./run ecdctr forgetting", ["--seeds", "1", "--days", "3"]),
+        ("./run ecdctr ablation", ["--eval-days", "1", "--chain-days", "1"]),
+        ("./run ecdctr forgetting", ["--days", "3"]),
     ],
 )
 def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, smaller):
@@ -148,7 +148,8 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, small
     config = tmp_path / "config.yaml"
     config.write_text((REPOSITORY / "configs" / "tiny.yaml").read_text())
     arguments = line.replace("ecdctr", f"ecdctr --config {config} --store {tmp_path}/store", 1)
-    said = typed(warm, tmp_path, arguments, "--world", "tiny", "--work", str(tmp_path), *smaller)
+    small = ["--world", "tiny", "--seeds", "1", "--workers", "1", *smaller]
+    said = typed(warm, tmp_path, arguments, "--work", str(tmp_path), *small)
     assert "GAUC" in said
 
 

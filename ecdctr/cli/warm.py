@@ -53,7 +53,10 @@ def _command(asking: socket.socket) -> NoReturn:
     os.setsid()
     text, files, *_ = socket.recv_fds(asking, 1 << 16, 2)
     while not text.endswith(b"\n"):
-        text += asking.recv(1 << 16)
+        more = asking.recv(1 << 16)
+        if not more:
+            os._exit(1)  # who asks has ended
+        text += more
     asked = json.loads(text)
     os.environ.clear()
     os.environ.update(asked["environment"])

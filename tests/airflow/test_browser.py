@@ -104,9 +104,13 @@ class Ui:
         return (self.run_ids(dag_id) - before).pop()
 
     def send(self, dialog: Any, button: Any) -> None:
-        """Press the button; the form goes away when Airflow has taken it."""
+        """Press the button; the form goes away when Airflow has taken it.
+
+        And so do we: a page of Airflow draws and asks as long as it is open.
+        """
         button.click()
         dialog.wait_for(state="hidden")
+        self.page.goto("about:blank")
 
     def run_ids(self, dag_id: str) -> set[str]:
         return {run["dag_run_id"] for run in self.runs(dag_id)}
@@ -147,7 +151,7 @@ def ui(world: Path, parents: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         airflow.api.pool("gpu", 2)
         airflow.wait_for_dags()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
         page.set_default_timeout(120_000)  # a busy machine must not fail a test
         opened = Ui(airflow, page)
         opened.trigger("ecdctr_actr", data_date=str(DATE))

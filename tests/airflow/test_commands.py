@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -65,3 +66,16 @@ def test_where_nobody_listens_it_is_a_process_of_its_own(
     with start(["schema"], dict(os.environ)) as made:
         assert isinstance(made, subprocess.Popen)
         assert "snapshots" in made.stdout.read()
+
+
+def test_who_goes_away_before_he_has_asked_disturbs_nobody(
+    warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(warm))
+        asking.sendall(b'{"arguments": [')
+    monkeypatch.setenv(WARM, str(warm))
+    made = start(["train", "tpm", "--date", "never"], dict(os.environ))
+    with made.stdout as output:
+        assert "'never' is not a date" in output.read()
+    assert made.wait() == 2

@@ -272,7 +272,8 @@ def test_a_broken_day_of_the_lookback_is_refused_too(tmp_path):
 
 def test_what_spark_defaults_say_stands(tmp_path):
     """In a process of its own, since a session is there once per process."""
-    (tmp_path / "spark-defaults.conf").write_text("spark.sql.shuffle.partitions 3\n")
+    with (quick_spark(tmp_path) / "spark-defaults.conf").open("a") as defaults:
+        defaults.write("spark.sql.shuffle.partitions 3\n")
     code = (
         "from ecdctr.examples.spark import start_spark; "
         "print(start_spark().conf.get('spark.sql.shuffle.partitions'))"
