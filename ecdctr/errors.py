@@ -55,7 +55,21 @@ _TROUBLES = {
     "File too large": (errno.EFBIG, "raise the limit of file sizes (ulimit -f, or the disk's)"),
     "Input/output error": (errno.EIO, "check the disk"),
     "Stale file handle": (errno.ESTALE, "mount the network folder again"),
+    "Too many open files": (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+    "Out of Memory Error": (  # DuckDB's words
+        errno.ENOMEM,
+        "free some memory, or lower data.duckdb_memory and data.threads",
+    ),
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Tell whether an error is of the machine's disk or memory, and not of what was read."""
+    texts = [text for text, (number, _) in _TROUBLES.items() if number in _NO_ROOM]
+    number = getattr(error, "errno", None)
+    told = number in _NO_ROOM or any(text in str(error) for text in texts)
+    return told or isinstance(error, MemoryError)
 
 
 def machine_trouble(error: BaseException) -> str | None:

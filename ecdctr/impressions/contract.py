@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, lacks_room
 from ecdctr.files import duck
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
@@ -110,6 +110,8 @@ def validate_day(
     try:
         rows, clicks, violations = _check_rows(connection, schema, files, date)
     except duckdb.Error as error:  # the footer was whole, the pages are not
+        if lacks_room(error):
+            raise
         return DayReport(domain, date, 0, 0, [_unreadable(connection, schema, error)])
     return DayReport(domain, date, rows, clicks, violations, schema)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from ecdctr.errors import ContractError, first_line
+from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions import encodings
 from ecdctr.impressions.csv_count import LONGEST_LINE, count_records, read_records
@@ -152,6 +152,8 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, EOFError, OSError, zlib.error) as error:
+        if lacks_room(error):
+            raise
         text = str(error)
         line = re.search(r"CSV Error on Line: (\d+)", text)
         if "Invalid unicode" in text:

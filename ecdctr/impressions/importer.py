@@ -15,7 +15,7 @@ from typing import NamedTuple
 import duckdb
 
 from ecdctr.config import DOMAINS
-from ecdctr.errors import ContractError, first_line
+from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
 from ecdctr.impressions.column_types import BELOW_MICROSECONDS
@@ -121,6 +121,8 @@ def _joining(mapping: Mapping) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
+        if lacks_room(error):
+            raise
         files = [name for table in (mapping.log, *mapping.joins.values()) for name in table.files]
         raise ContractError(
             f"mapping joins.{', '.join(mapping.joins)}: one of {', '.join(files)} cannot be read: "
@@ -171,6 +173,8 @@ def _stage(
             "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:
+        if lacks_room(error):
+            raise
         raise ContractError(
             f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
         ) from None

@@ -20,7 +20,7 @@ from typing import Any
 import fsspec
 
 from ecdctr.config import Domain, digest
-from ecdctr.errors import ContractError, first_line
+from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.layout import (
@@ -302,4 +302,6 @@ def _explained(root: str) -> Iterator[None]:
     except ContractError:
         raise
     except Exception as error:
+        if lacks_room(error):
+            raise
         raise ContractError(f"data.root {root} cannot be read: {first_line(error)}") from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.errors import first_line
+from ecdctr.errors import first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.declared import (
     EXPECTED,
@@ -219,6 +219,8 @@ def _read_footer(path: Path) -> Footer | Violation:
     except UnicodeDecodeError:
         return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
     except (pa.ArrowException, OSError) as error:
+        if lacks_room(error):
+            raise
         return Violation("unreadable", where, unread(path, error))
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
 from ecdctr.config import Section
-from ecdctr.errors import ConfigError, ContractError
+from ecdctr.errors import ConfigError, ContractError, lacks_room
 from ecdctr.files.duck import identifier, parquet
 from ecdctr.files.urls import looks_like_url
 from ecdctr.impressions import csv_text
@@ -203,6 +203,8 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
         refuse_alike(names, str(path))
         described = db.execute(f"DESCRIBE SELECT * FROM {parquet([path])}").fetchall()
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if lacks_room(error):
+            raise
         raise ContractError(f"{path} cannot be read: {unread(path, error)}.") from None
     return Part(path, path, rows, {row[0]: row[1] for row in described})
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -116,6 +117,12 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
             PermissionError(13, "Permission denied", "/x"),
             75,
             "at /x: give this user the right to read",
+        ),
+        (OSError(24, "Too many open files", "/x"), 75, "at /x: raise the limit of open files"),
+        (
+            duckdb.OutOfMemoryException("Out of Memory Error: no block"),
+            75,
+            "free some memory, or lower data.duckdb_memory",
         ),
         (MemoryError(), 75, "too little memory"),
         (KeyboardInterrupt(), 130, None),

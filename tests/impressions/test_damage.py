@@ -6,12 +6,14 @@ import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
 from ecdctr.errors import ConfigError, ContractError
+from ecdctr.impressions import contract, csv_text
 from ecdctr.impressions.contract import connect, validate_day
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
@@ -135,3 +137,33 @@ def test_parquet_without_rows_may_declare_anything_in_an_import(tmp_path):
 def test_a_name_of_another_system_is_told(tmp_path, name, hint):
     with pytest.raises(ConfigError, match=f"No file matches .*; {hint}"):
         import_log(Mapping(log={"files": [name]}, **BASE), tmp_path, tmp_path / "out")
+
+
+FULL = [OSError(28, "No space left on device"), duckdb.IOException("IO Error: Could not write: No space left on device"),
+        duckdb.OutOfMemoryException("Out of Memory Error: no block"), pa.ArrowMemoryError("malloc failed")]  # fmt: skip
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fails(*_: object) -> None:
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_machine_without_room_is_no_damage_of_a_log(tmp_path, monkeypatch, error):
+    """The same command may succeed later."""
+    (tmp_path / "a.csv").write_text(rows())
+    monkeypatch.setattr(csv_text, "_count", failing(error))
+    with pytest.raises(type(error)):
+        import_log(Mapping(log={"files": ["a.csv"]}, **BASE), tmp_path, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", FULL[1:3])
+def test_a_machine_without_room_is_no_damage_of_a_day(tmp_path, monkeypatch, error):
+    write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    monkeypatch.setattr(contract, "_check_rows", failing(error))
+    with connect(config) as db, pytest.raises(type(error)):
+        validate_day(db, config, "ads", FIRST)
