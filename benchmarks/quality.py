@@ -1,8 +1,8 @@
 """False alarms of the daily check on distributions.
 
-The plain population stability index against the one in use. python -m benchmarks.quality
-# days drawn from one distribution python -m benchmarks.quality --config C --domain ads --days 200
-# a log's own days
+The plain population stability index against the one in use, and what is new with rows and with
+users as the unit, on days drawn from one distribution: python -m benchmarks.quality
+On a log's own days: python -m benchmarks.quality --config C --domain ads --days 200
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ecdctr.config import Config, load_config
+from ecdctr.config import Config, Quality, load_config
 from ecdctr.impressions.contract import connect
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.quality import FEWEST_DAYS, TOP_VALUES, Days, check_day
-from ecdctr.impressions.shift import Sample, population_stability_index
+from ecdctr.impressions.quality import FEWEST_DAYS, HASHED_VALUES, TOP_VALUES, Days, check_day
+from ecdctr.impressions.shift import (
+    HASHES,
+    Distinct,
+    Sample,
+    population_stability_index,
+    unseen_share,
+)
 
 LIMIT, SEEDS, TRAILING = 0.25, 200, 7
 DRAWS = tuple(
@@ -47,7 +54,7 @@ def drawn(rng: np.random.Generator, rows: int, values: int, power: float) -> Sam
     chance = np.arange(1, values + 1) ** -float(power)
     counts = rng.multinomial(rows, chance / chance.sum())
     frequent = np.argsort(-counts, kind="stable")[:TOP_VALUES]
-    return Sample({str(i): int(counts[i]) for i in frequent if counts[i]}, rows)
+    return Sample({str(i): int(counts[i]) for i in frequent if counts[i]}, rows, rows)
 
 
 def identical() -> None:
@@ -68,6 +75,80 @@ def identical() -> None:
             for column in zip(*pairs, strict=True)
         ]
         print(f"| {rows:,} | {values:,} | {'1/k' if power else 'even'} | {' | '.join(said)} |")
+
+
+class Visits(NamedTuple):
+    """A log in which a user shows one value several times a day, such as a city or a device."""
+
+    users: int  # of a day
+    rows: int  # of a user's day
+    values: int
+    power: float
+    stays: int = 1  # days that a user comes in a row; then others do
+
+
+def visited(rng: np.random.Generator, shape: Visits, days: int) -> list[np.ndarray]:
+    """Return users and values [rows, 2] of days whose users all draw their value alike."""
+    chance = np.arange(1, shape.values + 1) ** -float(shape.power)
+    chance /= chance.sum()
+    fresh = -(-shape.users // shape.stays)  # of a day
+    users = np.arange(fresh * (days + shape.stays))
+    value = rng.choice(shape.values, len(users), p=chance)
+    of_day = [users[fresh * day : fresh * (day + shape.stays)] for day in range(days)]
+    return [np.repeat(np.stack([who, value[who]], 1), shape.rows, axis=0) for who in of_day]
+
+
+def profiled(day: np.ndarray, by_user: bool) -> tuple[Sample, Distinct]:
+    """Return what a profile keeps of a day, with users or with rows as the unit."""
+    values, first, counts = np.unique(day[:, 1], return_index=True, return_counts=True)
+    of_user = np.unique(day, axis=0)[:, 1]
+    users = dict(zip(*np.unique(of_user, return_counts=True), strict=True))
+    alone = [v for v, n in zip(values, counts, strict=True) if (users[v] if by_user else n) == 1]
+    who = dict(zip(values.tolist(), day[first, 0].tolist(), strict=True))
+    hashes = np.random.default_rng(7).integers(0, HASHES - 1, int(values.max()) + 1, np.uint64)
+    lowest = sorted((int(hashes[v]), int(v)) for v in values)[:HASHED_VALUES]
+    rows = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    lone = {h: who[v] for h, v in lowest if v in set(map(int, alone))}
+    seen = Distinct.lowest({h: rows[v] for h, v in lowest}, lone, len(day), HASHED_VALUES)
+    top = sorted(rows, key=lambda v: -rows[v])[:TOP_VALUES]
+    units = len(np.unique(day[:, 0])) if by_user else len(day)
+    return Sample({str(v): rows[v] for v in top}, len(day), units), seen
+
+
+VISITS = (
+    Visits(150, 4, 2_000, 0), Visits(150, 4, 2_000, 1), Visits(500, 4, 5_000, 1),
+    Visits(500, 20, 200, 0.5), Visits(150, 4, 2_000, 0, 5), Visits(500, 4, 10**6, 0, 3),
+)  # fmt: skip
+
+
+def first_days(shape: Visits, by_user: bool, seeds: int = 12) -> list[int]:
+    """Count days of a log's second half week that are told: by new values, and by the index."""
+    told = [0, 0]
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, shape.users, shape.values])
+        days = [profiled(day, by_user) for day in visited(rng, shape, FEWEST_DAYS + 3)]
+        for n in range(FEWEST_DAYS, len(days)):
+            past = Sample.pooled(sample for sample, _ in days[:n])
+            seen = Distinct.pooled(distinct for _, distinct in days[:n])
+            told[0] += unseen_share(seen, days[n][1]) > Quality().max_unseen_share
+            told[1] += population_stability_index(past, days[n][0]) > LIMIT
+    return told
+
+
+def visits() -> None:
+    """Count false alarms where rows come in visits, in the first days of a log."""
+    print(
+        "\n| users a day | rows of each | days in a row | values | chance of the k-th | by rows: "
+        "new values, index | by users |\n|---|---|---|---|---|---|---|"
+    )
+    for shape in VISITS:
+        said = [first_days(shape, by_user) for by_user in (False, True)]
+        told = " | ".join(f"{new} of 36, {index} of 36" for new, index in said)
+        power = f"1/k^{shape.power:g}" if shape.power else "even"
+        print(
+            f"| {shape.users:,} | {shape.rows} | {shape.stays} | {shape.values:,} | {power} | "
+            f"{told} |"
+        )
 
 
 def logged(config: Config, domain: str, last: int) -> None:
@@ -130,6 +211,7 @@ def main() -> None:
         logged(load_config(asked.config), asked.domain, asked.days)
     else:
         identical()
+        visits()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from ecdctr.airflow.commands import Forked, start
-from ecdctr.airflow.dates import Settings, load_settings, run_name
+from ecdctr.airflow.dates import Settings, failing_at_once, load_settings, run_name
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RefusedError, RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
@@ -123,7 +123,8 @@ class ProcessOperator(BaseOperator):
 class WaitForDay(BaseOperator):
     """Waits until a day of impressions lies there, without holding a worker slot meanwhile.
 
-    With a `level` it first looks whether the levels above have versions for that day.
+    With `both`, that of the other domain, too, which histories and counts look at. With a `level`
+    it first looks whether the levels above have versions for that day.
     """
 
     template_fields: Sequence[str] = ("date", "experiment", "variant")
@@ -139,13 +140,14 @@ class WaitForDay(BaseOperator):
         settle_seconds: float,
         poke_seconds: float,
         wait_hours: float,
+        both: bool = False,
         level: Level | None = None,
         experiment: str = "",
         variant: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.domain, self.date = root, domain, date
+        self.root, self.domain, self.date, self.both = root, domain, date, both
         self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
         self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
         self.level, self.experiment, self.variant = level, experiment, variant
@@ -158,10 +160,7 @@ class WaitForDay(BaseOperator):
         """
         if self.level:
             self.look_above(self.level)
-        trigger = DayTrigger(
-            self.root, self.domain, self.date, self.ready, self.marker, self.settle_seconds,
-            poke_seconds=self.poke_seconds, timeout_seconds=self.wait_hours * 3600,
-        )  # fmt: skip
+        trigger = self.trigger()
         lacking = trigger.lacks(time.monotonic())
         if lacking is None:
             self.log.info("%s impressions of %s are there.", self.domain, self.date)
@@ -169,6 +168,13 @@ class WaitForDay(BaseOperator):
         self.log.info("%s impressions of %s: %s.", self.domain, self.date, lacking)
         self.log.info("%s", self.outlook(dt.datetime.now(dt.UTC)))
         self.defer(trigger=trigger, method_name="arrived")
+
+    def trigger(self) -> DayTrigger:
+        """Return what looks for the day."""
+        return DayTrigger(
+            self.root, self.domain, self.date, self.ready, self.marker, self.settle_seconds,
+            both=self.both, poke_seconds=self.poke_seconds, timeout_seconds=self.wait_hours * 3600,
+        )  # fmt: skip
 
     def look_above(self, level: Level) -> None:
         """Refuse at once what `train` would refuse after preparing.
@@ -181,8 +187,9 @@ class WaitForDay(BaseOperator):
         if config.chained(level) and store.newest(self.experiment, level, date):
             return  # it goes on from its own past
         for above, as_of in above_of(config, level, date).items():
-            if store.resolve(above, as_of, self.experiment):
-                continue
+            with failing_at_once():  # what was known then may have been removed since
+                if store.resolve(above, as_of, self.experiment):
+                    continue
             text = (
                 f"{level} of {date} starts from {above}, of which experiment '{self.experiment}' "
                 f"has no version with data up to {as_of}"
@@ -219,9 +226,10 @@ class WaitForDay(BaseOperator):
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
         """Go on after the triggerer's event."""
         if event["outcome"] != "ready":
+            lacking = self.trigger().lacks(time.monotonic()) or "they have come just now"
             raise RefusedError(
                 f"No {self.domain} impressions of {self.date} under {self.root} after "
-                f"{self.wait_hours} h; deliver them and clear this task."
+                f"{self.wait_hours} h: {lacking}; deliver them and clear this task."
             )
 
 

@@ -128,7 +128,9 @@ def _add_training(settings: Settings, level: Level) -> BaseOperator:
     shards = settings.config.training(level).shards
     train = command_task(settings, "train", _train_arguments(level), gpu=True, processes=shards)
     asked = {"experiment": EXPERIMENT, "variant": VARIANT}
-    wait = _wait(settings, level, "wait_for_data", DATE, level=level, **asked)
+    # TPM reads natural impressions alone, unless it remembers what users did
+    both = level != "tpm" or settings.config.memory.enabled
+    wait = _wait(settings, level, "wait_for_data", DATE, both, level=level, **asked)
     wait >> prepare >> train >> _publish(level)
     if level != "tpm":
         yesterday = WaitForYesterday(
@@ -142,14 +144,16 @@ def _add_evaluation(settings: Settings, level: Level, trained: BaseOperator) -> 
     """Add wait_for_next_day → evaluate_and_gate behind training."""
     arguments = ["evaluate", "--version", VERSION, "--date", NEXT, "--variant", VARIANT, "--gate"]
     evaluate = command_task(settings, EVALUATE, arguments)
-    wait = _wait(settings, level, "wait_for_next_day", NEXT)
+    wait = _wait(settings, level, "wait_for_next_day", NEXT, both=True)
     # elsewhere than on Spark the evaluation prepares the day itself
     on_spark = _prepares_on_spark(settings, level)
     prepare = [_prepare(settings, level, "prepare_next_day", NEXT)] if on_spark else []
     chain(trained, wait, *prepare, evaluate)
 
 
-def _wait(settings: Settings, of: Level, task_id: str, date: str, **asked: Any) -> WaitForDay:
+def _wait(
+    settings: Settings, of: Level, task_id: str, date: str, both: bool, **asked: Any
+) -> WaitForDay:
     config = settings.config
     return WaitForDay(
         task_id=task_id,
@@ -161,6 +165,7 @@ def _wait(settings: Settings, of: Level, task_id: str, date: str, **asked: Any) 
         settle_seconds=config.airflow.settle_minutes * 60,
         poke_seconds=config.airflow.poke_seconds,
         wait_hours=config.airflow.wait_hours,
+        both=both,
         **asked,
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from ecdctr.config import Domain
+from ecdctr.config import DOMAINS, Domain
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -57,10 +57,11 @@ class PollTrigger(BaseTrigger):
 class DayTrigger(PollTrigger):
     """Waits until a day is delivered as data.ready says, and unchanged for some seconds.
 
-    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle.
+    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle. With `both`, that of
+    the other domain is waited for, too, unless its log begins later.
     """
 
-    names = ("root", "domain", "date", "ready", "marker", "settle_seconds")
+    names = ("root", "domain", "date", "ready", "marker", "settle_seconds", "both")
 
     def __init__(
         self,
@@ -70,12 +71,13 @@ class DayTrigger(PollTrigger):
         ready: str,
         marker: str,
         settle_seconds: float,
+        both: bool = False,
         **timing: float,
     ) -> None:
         super().__init__(**timing)
-        self.root, self.domain, self.date = root, domain, date
+        self.root, self.domain, self.date, self.both = root, domain, date, both
         self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
-        self._seen: tuple[dict[str, int], float] = {}, 0.0
+        self._seen: tuple[list[dict[str, int]], float] = [], 0.0
 
     def look(self) -> Outcome:
         """Tell whether the day is there, and as it was."""
@@ -88,11 +90,13 @@ class DayTrigger(PollTrigger):
         """
         delivery = Delivery(absolute(self.root), self.ready, self.marker)
         date = dt.date.fromisoformat(self.date)
-        lacking = delivery.lacks(self.domain, date)
+        lacks = delivery.lacks_for_examples if self.both else delivery.lacks
+        lacking = lacks(self.domain, date)
         over = dt.datetime.combine(date, dt.time(), dt.UTC) + dt.timedelta(days=1 + SETTLED_DAYS)
         if lacking or not self.settle_seconds or over < dt.datetime.now(dt.UTC):
             return lacking
-        entries = delivery.entries(self.domain, date)
+        waited_for = DOMAINS if self.both else (self.domain,)
+        entries = [delivery.entries(domain, date) for domain in waited_for]
         if entries != self._seen[0]:
             self._seen = entries, now
         still = self.settle_seconds - (now - self._seen[1])

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ecdctr import __version__
 from ecdctr.config import Config, Level, load_config
 from ecdctr.config.section import MAX_SEED
 from ecdctr.config.terms import DEFAULT
@@ -186,6 +187,13 @@ ResultOption = Annotated[
 ]
 
 
+def say_version(asked: bool) -> None:
+    """Print the version and end, where it is asked for."""
+    if asked:
+        sys.stdout.write(f"ecdctr {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     context: typer.Context,
@@ -200,6 +208,10 @@ def _global(
     ] = "demo/store",
     as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", callback=say_version, is_eager=True),
+    ] = False,
 ) -> None:
     context.obj = Session(config, absolute(store), as_json)
     log_to_stderr()

@@ -130,7 +130,7 @@ def _checked(
                 f"memory.windows: {config.memory.longest} days, but the {name} log has {log} so "
                 "far; counts of this window are those of a shorter one until then."
             )
-    warnings += _without_clicks(reports)
+    warnings += _gaps(config, reports) + _without_clicks(reports)
     for warning in warnings:
         console.print(labelled("unlike the days before", "yellow", warning), soft_wrap=True)
     return {
@@ -142,8 +142,23 @@ def _checked(
     }
 
 
+def _gaps(config: Config, reports: list[Any]) -> list[str]:
+    """Say which days one domain lacks of those that examples of the days checked look at."""
+    from ecdctr.impressions.days import gaps
+
+    if not reports:
+        return []
+    dates = sorted({report.date for report in reports})
+    return [
+        f"{gap}: not there, but the other domain has that day, and histories and counts are of "
+        "both; a training of CPM or A-CTR and an evaluation that look at it refuse more such days "
+        f"than data.allowed_missing_days: {config.data.allowed_missing_days}."
+        for gap in gaps(config, dates, config.data.lookback_days)
+    ]
+
+
 def _without_clicks(reports: list[Any]) -> list[str]:
-    """Say which domains have no click at all on the days that were checked."""
+    """Say which domains have no click on the days that were checked, or else on which of them."""
     said = []
     for name in dict.fromkeys(report.domain for report in reports):
         own = [report for report in reports if report.domain == name]
@@ -152,6 +167,13 @@ def _without_clicks(reports: list[Any]) -> list[str]:
                 f"{name}: no click among the {sum(report.rows for report in own):,} impressions of "
                 f"{own[0].date} to {own[-1].date}; a training that reads no other day refuses them."
             )
+            continue
+        said += [
+            f"{name}: no click among the {report.rows:,} impressions of {report.date}; a training "
+            "that reads this day alone, as in a chain, refuses it."
+            for report in own
+            if report.rows and not report.clicks
+        ]
     return said
 
 

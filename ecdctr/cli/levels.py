@@ -32,7 +32,7 @@ from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log, table
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError, TryAgain
 from ecdctr.store.manifest import Ref
 
 if TYPE_CHECKING:
@@ -80,6 +80,13 @@ class TrainOptions:
         typer.Option(
             "--restart/--no-restart",
             help="start anew where each day would go on from the day before",
+        ),
+    ] = False
+    from_older: Annotated[
+        bool,
+        typer.Option(
+            "--from-older",
+            help="where `store gc` removed what was known then, start from older versions",
         ),
     ] = False
     chain_start: ChainStartOption = None
@@ -159,6 +166,7 @@ def _trained(session: Session, options: TrainOptions, first: bool) -> Outcome:
         options.variant,
         options.force,
         options.restart or options.date == options.chain_start,
+        options.from_older,
         bars if first else Silent(),
     )
     try:
@@ -196,13 +204,19 @@ def evaluate(
 ) -> None:
     """Score a version on a later day: metrics whole and per cohort (progressive validation)."""
     from ecdctr.evaluation.evaluate import evaluate
+    from ecdctr.evaluation.gate import let_wait
 
     session = session_of(context)
     before = date - dt.timedelta(days=1)
     ref = Ref.parse(version) if version else session.store.require(level, before, experiment)
     config, store = session.config(variant), session.store
     with store.in_use():
-        evaluation = evaluate(config, store, ref, date)
+        try:
+            evaluation = evaluate(config, store, ref, date)
+        except (EcdctrError, TryAgain) as error:
+            if then_gate:
+                let_wait(store, ref, date, error)
+            raise
     log("evaluated", **_about(ref), on=date)
     payload = {"version": str(ref), "date": str(date), "metrics": evaluation.metrics}
     if not session.as_json:

@@ -170,6 +170,12 @@ class Config(Section):
         every = (self, *(self.with_variant(name) for name in self.variants))
         return max(one.snapshot_days for one in every)
 
+    @property
+    def examples_look_back(self) -> int:
+        """Days before an impression that its example is made of, in both domains."""
+        memory = self.memory.longest + 6 if self.memory.enabled else 0  # its tables are weekly
+        return max(self.data.lookback_days, memory)
+
     def training(self, level: Level) -> Training:
         """Return the optimisation settings of a level."""
         return {"tpm": self.tpm, "cpm": self.cpm, "actr": self.actr}[level]

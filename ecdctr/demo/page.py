@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
-from ecdctr.evaluation.stored import judged_on
+from ecdctr.evaluation.stored import judged_on, other_impressions
 from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
@@ -75,16 +75,13 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
 
 def _refuse_other_data(store: Store, rows: list[Row]) -> None:
     """Raise StoreError when a day was delivered again between two experiments' evaluations."""
-    first: dict[str, tuple[Row, str]] = {}
+    first: dict[str, tuple[Ref, str]] = {}
     for row in rows:
-        data = judged_on(store, Ref.parse(row.version), dt.date.fromisoformat(row.date))
-        other, before = first.setdefault(row.date, (row, data))
+        ref, date = Ref.parse(row.version), dt.date.fromisoformat(row.date)
+        data = judged_on(store, ref, date)
+        other, before = first.setdefault(row.date, (ref, data))
         if data != before:
-            raise StoreError(
-                f"{other.version} and {row.version} were evaluated on other impressions of "
-                f"{row.date}, which was delivered again between; run for both: "
-                f"ecdctr evaluate --date {row.date} --version VERSION"
-            )
+            raise StoreError(other_impressions(date, other, ref))
 
 
 def print_table(rows: list[Row], console: Console) -> None:

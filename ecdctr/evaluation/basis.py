@@ -6,8 +6,11 @@ The day's examples and the code that evaluates.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config
@@ -47,6 +50,20 @@ class Basis(NamedTuple):
 def evaluating_code() -> str:
     """Digest the modules that make an evaluation; comments and layout are not in it."""
     return code_digest(["evaluation.evaluate"], EVALUATING)
+
+
+def impressions_digest(users: pa.Table) -> str:
+    """Digest what an evaluation judged by, from its users with their impressions and clicks.
+
+    Unlike the examples it is the same for variants that read other features of one day.
+    """
+    kinds = {"user": pa.string(), "impressions": pa.int64(), "clicks": pa.int64()}
+    columns = {name: users[name].cast(kind) for name, kind in kinds.items()}  # however it was kept
+    table = pa.table(columns).sort_by("user").combine_chunks()
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:

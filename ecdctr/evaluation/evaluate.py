@@ -16,7 +16,7 @@ import torch
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import StoreError, TrainingError
-from ecdctr.evaluation.basis import Basis, basis_of
+from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import Prepared, prepare
@@ -173,7 +173,9 @@ def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis) -> Non
         "calibration_curve": calibration_curve(scored.labels, scored.scores),
         "score_spread": float(scored.scores.std(dtype=np.float64)),
     }
+    users = users_table(scored)
+    content["impressions"] = impressions_digest(users)  # says at once what may be compared
     with store.staging() as folder:
-        pq.write_table(users_table(scored), folder / "users.parquet")
+        pq.write_table(users, folder / "users.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

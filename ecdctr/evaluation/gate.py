@@ -15,10 +15,10 @@ import math
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
-from ecdctr.errors import EcdctrError, StoreError, TryAgain
+from ecdctr.errors import ContractError, EcdctrError, StoreError, TryAgain
 from ecdctr.evaluation.basis import basis_now, basis_of
 from ecdctr.evaluation.noninferiority import Result, noninferiority
-from ecdctr.evaluation.stored import Stored, current, pair
+from ecdctr.evaluation.stored import Stored, current, load, pair
 from ecdctr.evaluation.verdict import Outcome, Verdict, explain
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.reading import one_reading
@@ -40,16 +40,38 @@ def gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdic
     the first that passes serves. Every verdict is kept, and what the data said stands. Evaluations
     that do not rest on the data and code as they are now are made anew. When another version is
     promoted or a day delivered meanwhile, all is judged again. Raises StoreError when the version
-    was not evaluated on `date`, TryAgain when others were faster each time.
+    was not evaluated on `date`, TryAgain when others were faster each time, and what keeps the
+    version from being judged; then the version waits, and the gate of a later one judges it.
     """
     for _ in range(ATTEMPTS - 1):
-        with contextlib.suppress(TryAgain):
+        with contextlib.suppress(TryAgain, ContractError):
             return _gate(config, store, challenger, date)
-    return _gate(config, store, challenger, date)
+    return _gate(config, store, challenger, date, last=True)
+
+
+def let_wait(store: Store, challenger: Ref, date: dt.date, error: Exception) -> None:
+    """Keep that a version could not be judged, so that it waits for the gate of a later one."""
+    served = store.serving(challenger.experiment, challenger.level)
+    serves = served is not None and served.ref == challenger
+    known = challenger in store.versions(challenger.experiment, challenger.level)
+    if serves or not known or challenger.date >= date:
+        return
+    reason = f"{challenger} could not be judged on {date}: {error}"
+    said = store.verdicts(challenger)
+    if said and said[-1]["reason"] == reason:  # asked again
+        return
+    examples: dict[str, str] = {}
+    with contextlib.suppress(EcdctrError):  # a damaged evaluation may be the reason
+        if evaluation := load(store, challenger, date):
+            examples = {str(date): str(evaluation.content.get("examples", ""))}
+    verdict = Verdict(Outcome.WAITING, reason, served.ref if served else None, examples)
+    store.add_verdict(challenger, {"date": date, "passed": False, **verdict._asdict()})
 
 
 @one_reading()  # each attempt has its own
-def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdict:
+def _gate(
+    config: Config, store: Store, challenger: Ref, date: dt.date, last: bool = False
+) -> Verdict:
     with store.in_use():
         served = store.serving(challenger.experiment, challenger.level)
         champion = served.ref if served else None
@@ -61,7 +83,14 @@ def _gate(config: Config, store: Store, challenger: Ref, date: dt.date) -> Verdi
                 f"{challenger} was not evaluated on {date}; "
                 f"run: ecdctr evaluate --date {date} --version {challenger}"
             )
-        verdict = _settle(config, store, challenger, served, date)
+        try:
+            verdict = _settle(config, store, challenger, served, date)
+        except (EcdctrError, TryAgain) as error:
+            if last or not isinstance(error, TryAgain | ContractError):
+                let_wait(store, challenger, date, error)
+                with contextlib.suppress(TryAgain):
+                    _judge_waiting(config, store, challenger, served, date)
+            raise
         if verdict.passed:
             return verdict
         notes = _judge_waiting(config, store, challenger, served, date)
@@ -171,6 +200,12 @@ def _rule(config: Config) -> str:
 def _judge(
     config: Config, store: Store, challenger: Ref, champion: Ref | None, date: dt.date
 ) -> Verdict:
+    domain, yesterday = LEVEL_DOMAIN[challenger.level], date - dt.timedelta(days=1)
+    if whole_days(config, domain, yesterday, date, 1) != [date]:
+        raise ContractError(
+            f"{domain} of {date} is not delivered whole in both domains (data.ready: "
+            f"{config.data.ready}); deliver it and run the command again."
+        )
     ours = current(config, store, challenger, date)
     examples = {str(date): str(ours.content["examples"])}
     against = _against_its_past(store, challenger, champion) or _against_its_parents(

@@ -8,7 +8,6 @@ Reads no model and imports no torch, so that the gate starts fast.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.errors import StoreError, first_line
-from ecdctr.evaluation.basis import Basis, basis_now
+from ecdctr.evaluation.basis import Basis, basis_now, impressions_digest
 from ecdctr.evaluation.noninferiority import Paired
 
 if TYPE_CHECKING:
@@ -65,20 +64,19 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
 
 
 def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
-    """Digest what a stored evaluation judged by: users with their impressions and clicks.
-
-    Unlike its basis it is the same for variants that read other features of one day.
-    """
+    """Digest which impressions a stored evaluation judged by; raises StoreError without one."""
     evaluation = load(store, ref, date)
     if evaluation is None:
-        return ""
-    table = (
-        evaluation.users.select(["user", "impressions", "clicks"]).sort_by("user").combine_chunks()
+        raise StoreError(f"{ref} was not evaluated on {date}.")
+    return str(evaluation.content.get("impressions") or impressions_digest(evaluation.users))
+
+
+def other_impressions(date: dt.date, first: Ref, second: Ref) -> str:
+    """Say that two versions cannot be compared on a day, and what to do."""
+    return (
+        f"{first} and {second} were evaluated on other impressions of {date}, which was delivered "
+        f"again between; run for both: ecdctr evaluate --date {date} --version VERSION"
     )
-    content = pa.BufferOutputStream()
-    with pa.ipc.new_stream(content, table.schema) as stream:
-        stream.write_table(table)
-    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def current(config: Config, store: Store, ref: Ref, date: dt.date) -> Stored:

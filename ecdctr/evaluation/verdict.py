@@ -10,6 +10,8 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from ecdctr.store.store import WAITS
+
 if TYPE_CHECKING:
     from ecdctr.config import Config
     from ecdctr.evaluation.noninferiority import Bound, Result
@@ -23,7 +25,7 @@ class Outcome(StrEnum):
     FIRST = "first to serve"
     PASSED = "passed"
     REFUSED = "refused"
-    WAITING = "not judged yet"
+    WAITING = WAITS
 
 
 class Verdict(NamedTuple):

@@ -29,7 +29,7 @@ from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row, write_parquet
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import present_days, window
+from ecdctr.impressions.days import present_days, refuse_gaps, window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
 from ecdctr.memory.columns import never
@@ -76,14 +76,18 @@ def prepare(
 
     `basic` examples hold ids, label and TPM's features only: TPM reads months, and needs no history
     or counts. With data.engine 'spark' examples are made by ecdctr/examples/spark.py, basic ones
-    always here. Raises ContractError for a missing or broken day, before anything is written for
-    it. A day that is delivered again meanwhile is prepared again; DeliveredAnew if that never ends.
+    always here. Raises ContractError for a missing or broken day, or where the days that others
+    look at have gaps, before anything is written for it. A day that is delivered again meanwhile is
+    prepared again; DeliveredAnew if that never ends.
     """
     prepared = []
     with contextlib.ExitStack() as stack:
         build: Build | None = None
         remembered = Remembered(config)
-        for date in present_days(config, domain, dates):
+        present = present_days(config, domain, dates)
+        if not basic:
+            refuse_gaps(config, present, config.examples_look_back)
+        for date in present:
             day = example_path(config, domain, date, basic, remembered)
             if not day.path.exists():
                 build = build or stack.enter_context(_builder(config, domain, basic))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ecdctr.config.terms import DOMAINS
 from ecdctr.errors import ContractError
-from ecdctr.impressions.delivery import Delivery
+from ecdctr.impressions.delivery import Delivery, other_domain
 from ecdctr.impressions.impressions import open_impressions
 
 if TYPE_CHECKING:
@@ -44,14 +45,66 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
     return [date for date in dates if date in present]
 
 
+class Gap(NamedTuple):
+    """A day that one domain has and the other lacks."""
+
+    domain: Domain
+    date: dt.date
+
+    def __str__(self) -> str:
+        return f"{self.domain} of {self.date}"
+
+
+def gaps(config: Config, dates: Iterable[dt.date], back: int) -> list[Gap]:
+    """Return what lacks of days and of the `back` days before each, since examples read both.
+
+    Days that neither domain has are those of a log that rests. Days before a domain's first day
+    are no gap: its log starts there, and one without any day has not begun.
+    """
+    impressions = open_impressions(config.data.root)
+    present = {domain: set(impressions.dates(domain)) for domain in DOMAINS}
+    read = {day for date in dates for day in window(date, back + 1)}
+    return sorted(
+        Gap(domain, day)
+        for domain, days in present.items()
+        for day in read & present[other_domain(domain)]
+        if days and day > min(days) and day not in days
+    )
+
+
+def refuse_gaps(config: Config, dates: Iterable[dt.date], back: int) -> None:
+    """Raise ContractError when a date and the days before it have more gaps than are tolerated."""
+    dates = list(dates)
+    every = gaps(config, dates, back)
+    for date in dates if every else []:
+        missing = [gap for gap in every if 0 <= (date - gap.date).days <= back]
+        if len(missing) > config.data.allowed_missing_days:
+            names = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
+            raise ContractError(
+                f"{config.data.root}: examples of {date} look at that day and the {back} before it "
+                f"in both domains, and one lacks what the other has: {names}. Deliver what is "
+                "missing, or raise data.allowed_missing_days (now "
+                f"{config.data.allowed_missing_days})."
+            )
+
+
 def whole_days(
-    config: Config, domain: Domain, after: dt.date, until: dt.date, most: int
+    config: Config,
+    domain: Domain,
+    after: dt.date,
+    until: dt.date,
+    most: int,
+    alone: bool = False,
 ) -> list[dt.date]:
-    """Return the last `most` days between two that were delivered whole, as data.ready says."""
+    """Return the last `most` days between two that were delivered whole, as data.ready says.
+
+    Of both domains, whose days the examples are made of; `alone` asks for the one only.
+    """
     delivery = Delivery.of(config.data)
+    lacks = delivery.lacks if alone else delivery.lacks_for_examples
     dates = open_impressions(config.data.root).dates(domain)
     newest_first = (date for date in reversed(dates) if after < date <= until)
-    whole = (date for date in newest_first if delivery.lacks(domain, date) is None)
+    whole = (date for date in newest_first if lacks(domain, date) is None)
     return list(itertools.islice(whole, most))[::-1]
 
 

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 MARKER_BYTES = 1000
 
 
+def other_domain(domain: Domain) -> Domain:
+    """Return the domain that is not this one."""
+    return "ads" if domain == "natural" else "natural"
+
+
 class Delivery(NamedTuple):
     """How days are delivered under a root.
 
@@ -52,6 +57,19 @@ class Delivery(NamedTuple):
             size = f"{entries[self.marker]:,} bytes"
             return f"the marker {self.marker} should hold the number of rows, found {size}"
         return self._lacks_rows(domain, date)
+
+    def lacks_for_examples(self, domain: Domain, date: dt.date) -> str | None:
+        """Return what the day lacks for its examples: that of the other domain is read, too.
+
+        Histories and counts are of both. Before the other domain's first day nothing lacks there.
+        """
+        lacking = self.lacks(domain, date)
+        other = other_domain(domain)
+        dates = open_impressions(self.root).dates(other)
+        if lacking or not dates or date < dates[0]:
+            return lacking
+        lacking = self.lacks(other, date)
+        return f"its examples look at {other}, of which {lacking}" if lacking else None
 
     def _lacks_rows(self, domain: Domain, date: dt.date) -> str | None:
         import pyarrow as pa  # not at the top: a DAG file is parsed without it

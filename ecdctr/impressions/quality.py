@@ -14,7 +14,9 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import duckdb
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError
@@ -31,9 +33,6 @@ from ecdctr.impressions.shift import (
     unseen_share,
 )
 
-if TYPE_CHECKING:
-    import duckdb
-
 TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3
 DAY = dt.timedelta(days=1)
@@ -46,16 +45,17 @@ ROTATIONS = 3  # of which so many are looked at
 class Profile(NamedTuple):
     """What is kept of a day.
 
-    Sizes, nulls per feature, counts of each categorical feature's most frequent values.
-
-    `values` are the most frequent ones, `hashed` those with the lowest hashes, by hash.
+    Sizes, nulls per feature, and of each categorical feature: rows of the most frequent `values`;
+    of the values with the lowest hashes the rows, and a hash of the user who alone had one
+    (`hashed`, by hash); how many users had any.
     """
 
     rows: int
     clicks: int
     nulls: dict[str, int]
     values: dict[str, dict[str, int]]
-    hashed: dict[str, dict[str, int]]
+    hashed: dict[str, dict[str, tuple[int, int | None]]]
+    users: dict[str, int]
 
     @property
     def ctr(self) -> float:
@@ -64,12 +64,16 @@ class Profile(NamedTuple):
 
     def sample(self, name: str) -> Sample:
         """Return the sample of a categorical feature's values."""
-        return Sample(self.values.get(name, {}), self.rows - self.nulls.get(name, 0))
+        rows = self.rows - self.nulls.get(name, 0)
+        return Sample(self.values.get(name, {}), rows, self.users.get(name, 0))
 
     def distinct(self, name: str) -> Distinct:
         """Return which values of a categorical feature there are."""
-        counts = {int(text): n for text, n in self.hashed.get(name, {}).items()}
-        return Distinct.lowest(counts, self.rows - self.nulls.get(name, 0), HASHED_VALUES)
+        hashed = {int(text): said for text, said in self.hashed.get(name, {}).items()}
+        counts = {value: n for value, (n, _) in hashed.items()}
+        users = {value: user for value, (_, user) in hashed.items() if user is not None}
+        rows = self.rows - self.nulls.get(name, 0)
+        return Distinct.lowest(counts, users, rows, HASHED_VALUES)
 
 
 class Finding(NamedTuple):
@@ -127,11 +131,11 @@ class Days:
     def before(self, date: dt.date) -> list[dt.date]:
         """Return the trailing days of a date."""
         most = self.config.quality.trailing_days
-        return whole_days(self.config, self.domain, dt.date.min, date - DAY, most)
+        return whole_days(self.config, self.domain, dt.date.min, date - DAY, most, alone=True)
 
     def has(self, date: dt.date) -> bool:
         """Say whether a day is there."""
-        return bool(whole_days(self.config, self.domain, date - DAY, date, 1))
+        return bool(whole_days(self.config, self.domain, date - DAY, date, 1, alone=True))
 
     def profile(self, date: dt.date) -> Profile:
         """Return the profile of one day."""
@@ -236,7 +240,7 @@ def _profile(
     folder = config.data.prepared / "profiles" / f"domain={domain}" / f"date={date}"
 
     def path() -> Path:
-        said = [impressions.digest(domain, date), features, Profile._fields]
+        said = [impressions.digest(domain, date), features, Profile._fields, duckdb.__version__]
         return folder / f"{digest(said)[:20]}.json"
 
     def write(temporary: Path) -> None:
@@ -256,7 +260,7 @@ def _measure(
 ) -> Profile:
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
     row = one_row(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
-    values, hashed = {}, {}
+    values, hashed, users = {}, {}, {}
     for name, kind in features:
         if kind == "categorical":
             counts = (
@@ -265,12 +269,18 @@ def _measure(
             )
             query = f"{counts} ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             values[name] = dict(connection.execute(query).fetchall())
-            query = (
-                f"SELECT md5_number_lower(value), n FROM ({counts}) ORDER BY 1 LIMIT "
-                f"{HASHED_VALUES}"
+            query = f'SELECT count(DISTINCT user_id) FROM {source} WHERE "{name}" IS NOT NULL'
+            (users[name],) = one_row(connection, query)
+            by_user = (
+                f'SELECT "{name}"::VARCHAR AS value, count(*) AS n, min(hash(user_id)) AS first, '
+                f'max(hash(user_id)) AS last FROM {source} WHERE "{name}" IS NOT NULL GROUP BY 1'
             )
-            hashed[name] = {str(of): n for of, n in connection.execute(query).fetchall()}
+            query = (
+                "SELECT md5_number_lower(value), n, CASE WHEN first = last THEN first END "
+                f"FROM ({by_user}) ORDER BY 1 LIMIT {HASHED_VALUES}"
+            )
+            found = connection.execute(query).fetchall()
+            hashed[name] = {str(of): (n, user) for of, n, user in found}
     names = [name for name, _ in features]
-    return Profile(
-        int(row[0]), int(row[1]), dict(zip(names, map(int, row[2:]), strict=True)), values, hashed
-    )
+    nulls_of = dict(zip(names, map(int, row[2:]), strict=True))
+    return Profile(int(row[0]), int(row[1]), nulls_of, values, hashed, users)

@@ -5,12 +5,14 @@ value, and values that are rare differ between any two samples: of two samples o
 one long-tailed distribution it is above 1. So values too rare to be compared are pooled, and what
 is left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a
 chi-square statistic over n and m; Yurdakul and Naranjo, "Statistical properties of the population
-stability index", 2020), is taken off.
+stability index", 2020), is taken off. Rows of one user are no independent draws: a visit shows one
+value several times. So n and m are users, not rows.
 
 Of many rare values the index sees nothing. So the share of values that are new is looked at apart,
-less what sampling makes of it (Good 1953: about the share of values that were seen once), on those
-values whose hash is lowest: they are the same ones on every day, so that whether one is new is
-known without keeping all (coordinated sampling; Cohen 2016).
+less what sampling makes of it, on those values whose hash is lowest: they are the same ones on
+every day, so that whether one is new is known without keeping all (coordinated sampling; Cohen
+2016). What sampling makes is the share of a day's rows whose values one user alone has brought, on
+however many days: they would be new if that user were (Good 1953, with users in place of rows).
 """
 
 from __future__ import annotations
@@ -20,44 +22,54 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEWEST = 10  # impressions of a value that the smaller sample should hold, else the value is pooled
+FEWEST = 10  # users of a value that the smaller sample should hold, else the value is pooled
 MOST_BINS = 50
 HASHES = 2**64
 PSEUDO_COUNT = 0.5  # so that a value that one sample lacks has a finite term
 
 
 class Sample(NamedTuple):
-    """Counts of a feature's most frequent values, and of all values that are not null."""
+    """Rows of a feature's most frequent values, rows that are not null, and users who have some."""
 
     counts: dict[str, int]
     total: int
+    users: int
 
     @classmethod
     def pooled(cls, samples: Iterable[Sample]) -> Sample:
         """Pool samples as one."""
         counts: dict[str, int] = {}
-        total = 0
+        total = users = 0
         for sample in samples:
             total += sample.total
+            users += sample.users
             for value, count in sample.counts.items():
                 counts[value] = counts.get(value, 0) + count
-        return cls(counts, total)
+        return cls(counts, total, users)
 
 
 class Distinct(NamedTuple):
-    """Counts of the values whose hash lies below `limit`, by hash, and the number of all values.
+    """Rows of the values whose hash lies below `limit`, by hash; `total` is that of all values.
 
-    Null is no value.
+    `lone` has of the values that one user alone has brought a hash of that user, and the rows of
+    one day.
     """
 
     counts: dict[int, int]
+    lone: dict[int, tuple[int, int]]
     total: int
     limit: int
 
     @classmethod
-    def lowest(cls, counts: dict[int, int], total: int, most: int) -> Distinct:
-        """Return counts of the `most` values with the lowest hashes; of all if they are fewer."""
-        return cls(counts, total, max(counts) + 1 if len(counts) >= most else HASHES)
+    def lowest(
+        cls, counts: dict[int, int], users: dict[int, int], total: int, most: int
+    ) -> Distinct:
+        """Return of a day the `most` values with the lowest hashes, or all if there are fewer.
+
+        `users` are those who alone had a value.
+        """
+        lone = {value: (user, counts[value]) for value, user in users.items()}
+        return cls(counts, lone, total, max(counts) + 1 if len(counts) >= most else HASHES)
 
     @classmethod
     def pooled(cls, samples: Iterable[Distinct]) -> Distinct:
@@ -65,15 +77,22 @@ class Distinct(NamedTuple):
         samples = list(samples)
         limit = min((sample.limit for sample in samples), default=HASHES)
         counts: dict[int, int] = {}
+        brought: dict[int, list[tuple[int, int] | None]] = {}
         for sample in samples:
             for value, count in sample.counts.items():
                 if value < limit:
                     counts[value] = counts.get(value, 0) + count
-        return cls(counts, sum(sample.total for sample in samples), limit)
+                    brought.setdefault(value, []).append(sample.lone.get(value))
+        lone = {}
+        for value, days in brought.items():
+            known = [day for day in days if day]
+            if len(known) == len(days) and len({user for user, _ in known}) == 1:
+                lone[value] = max(known)
+        return cls(counts, lone, sum(sample.total for sample in samples), limit)
 
 
 def unseen_share(expected: Distinct, today: Distinct) -> float:
-    """Return the share of `found` whose values `expected` lacks.
+    """Return the share of today's rows whose values `expected` lacks.
 
     Less what two samples of one distribution show, in [0, 1].
     """
@@ -83,7 +102,7 @@ def unseen_share(expected: Distinct, today: Distinct) -> float:
     new = sum(
         n for value, n in today.counts.items() if value < limit and value not in expected.counts
     )
-    once = sum(value < limit and n == 1 for value, n in expected.counts.items())
+    once = sum(n for value, (_, n) in expected.lone.items() if value < limit)
     part = limit / HASHES  # of all values
     return max(0.0, min(1.0, new / part / today.total) - once / part / expected.total)
 
@@ -109,15 +128,15 @@ def population_stability_index(expected: Sample, today: Sample) -> float:
     bins = len(counts[0])
     p, q = ((kept + PSEUDO_COUNT) / (kept.sum() + PSEUDO_COUNT * bins) for kept in counts)
     index = float(((q - p) * np.log(q / p)).sum())
-    return max(0.0, index - (bins - 1) * (1 / expected.total + 1 / today.total))
+    return max(0.0, index - (bins - 1) * (1 / expected.users + 1 / today.users))
 
 
 def _bins(expected: Sample, today: Sample) -> list[str]:
-    """Return the values of which the smaller sample holds FEWEST or more.
+    """Return the values of which the smaller sample holds FEWEST users' worth or more.
 
     They are ordered by their mean share, the most frequent ones first.
     """
-    smaller = min(expected.total, today.total)
+    smaller = min(expected.users, today.users)
     shares = {
         value: (
             expected.counts.get(value, 0) / expected.total

@@ -116,20 +116,16 @@ class Actr:
 
 
 def _origin(request: Request) -> Origin:
-    config, store = request.config, request.store
+    config = request.config
     if config.chained("actr") and not request.restart:
-        yesterday = store.newest(request.experiment, "actr", request.before)
+        yesterday = request.version_before("actr")
         if yesterday:
             _refuse_gap(request, yesterday)
             return Origin(yesterday)
     if config.actr.init == "none":
-        teacher = (
-            None
-            if config.actr.source == "none"
-            else store.require("cpm", request.date, request.experiment, request.variant)
-        )
+        teacher = None if config.actr.source == "none" else request.require("cpm", request.date)
         return Origin(None, teacher)
-    cpm = store.require("cpm", request.date, request.experiment, request.variant)
+    cpm = request.require("cpm", request.date)
     _refuse_other_inputs(request, cpm)
     return Origin(cpm)
 

@@ -71,4 +71,4 @@ class Cpm:
         request = self.request
         if request.restart or not request.config.chained("cpm"):
             return None
-        return request.store.newest(request.experiment, "cpm", request.before)
+        return request.version_before("cpm")

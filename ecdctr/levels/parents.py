@@ -74,7 +74,7 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
     settings = request.config.snapshots
     if not settings.count:
         return SnapshotSets()
-    request.store.require("tpm", settings.needed(request.date), request.experiment, request.variant)
+    request.require("tpm", settings.needed(request.date))
     by_day: dict[dt.date, tuple[Ref, ...]] = {}
     serving = _known_on(request, request.date)
     if settings.require_all and len(serving) < settings.count:
@@ -91,10 +91,7 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
 
 def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
     """Return the newest TPM versions as of the K dates, newest first, each once."""
-    resolved = (
-        request.store.resolve("tpm", as_of, request.experiment)
-        for as_of in request.config.snapshots.as_of(date)
-    )
+    resolved = (request.resolve("tpm", as_of) for as_of in request.config.snapshots.as_of(date))
     return tuple(dict.fromkeys(ref for ref in resolved if ref))
 
 

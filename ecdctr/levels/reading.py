@@ -16,7 +16,9 @@ from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Part
 from ecdctr.examples.prepare import Prepared, prepare
-from ecdctr.impressions.days import window
+from ecdctr.impressions.days import gaps, window
+from ecdctr.impressions.delivery import other_domain
+from ecdctr.levels.remembering import holds_memory, refuse_memory_gaps
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Plan, Request, SnapshotSets
@@ -47,7 +49,12 @@ def days_since(
 
 
 def prepare_days(request: Request, plan: Plan) -> Days:
-    """Prepare all domains and days that a plan reads; raises StoreError for none."""
+    """Prepare all domains and days that a plan reads; raises StoreError for none.
+
+    Raises ContractError where days, or those that they look back on, lack one domain.
+    """
+    if holds_memory(request, plan):
+        refuse_memory_gaps(request)
     to_read: list[tuple[Domain, list[dt.date]]] = [(LEVEL_DOMAIN[plan.level], plan.dates)]
     if plan.natural_dates:
         to_read.append(("natural", list(plan.natural_dates)))
@@ -74,6 +81,18 @@ def prepare_days(request: Request, plan: Plan) -> Days:
                 "Check the label 'click' of these days."
             )
     return days
+
+
+def passed_over(request: Request, plan: Plan) -> list[str]:
+    """Say which days one domain lacks of those that the data date's examples look at."""
+    if plan.level == "tpm":
+        return []
+    config = request.config
+    return [
+        f"{gap}: expected, since {other_domain(gap.domain)} has that day, found none "
+        f"(data.allowed_missing_days: {config.data.allowed_missing_days})"
+        for gap in gaps(config, [request.date], config.examples_look_back)
+    ]
 
 
 def left_out(plan: Plan, days: Days) -> list[dt.date]:

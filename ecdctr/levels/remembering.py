@@ -13,6 +13,7 @@ from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
+from ecdctr.impressions.days import refuse_gaps
 from ecdctr.memory.table import newest_table
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def holds_memory(request: Request, plan: Plan) -> bool:
     """
     alone = plan.level == "actr" and not plan.snapshots.sets
     return request.config.memory.enabled and (plan.level == "tpm" or alone)
+
+
+def refuse_memory_gaps(request: Request) -> None:
+    """Raise ContractError where the days of the newest weekly table lack one domain."""
+    memory = request.config.memory
+    date = newest_table(memory, request.date)
+    refuse_gaps(request.config, [date], memory.longest - 1)
 
 
 def save_memory(request: Request, folder: Path) -> None:

@@ -55,6 +55,7 @@ class Request:
     variant: str = DEFAULT
     force: bool = False
     restart: bool = False
+    from_older: bool = False  # where what was known then was removed, start from what is left
     reporter: Reporter = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
@@ -68,6 +69,18 @@ class Request:
     def before(self) -> dt.date:
         """The day before the data date."""
         return self.date - dt.timedelta(days=1)
+
+    def resolve(self, level: Level, as_of: dt.date) -> Ref | None:
+        """Return what was known of a level on a date; raises StoreError where it was removed."""
+        return self.store.resolve(level, as_of, self.experiment, self.from_older)
+
+    def require(self, level: Level, as_of: dt.date) -> Ref:
+        """Do the same, and raise StoreError that says how to make it where there is none."""
+        return self.store.require(level, as_of, self.experiment, self.variant, self.from_older)
+
+    def version_before(self, level: Level) -> Ref | None:
+        """Return the experiment's own version that a chain goes on from, as `resolve` does."""
+        return self.store.known(self.experiment, level, self.before, self.from_older)
 
 
 @dataclass(frozen=True)

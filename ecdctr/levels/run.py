@@ -14,7 +14,7 @@ from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.quality import check_day
-from ecdctr.impressions.reading import one_reading
+from ecdctr.impressions.reading import DeliveredAnew, one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
 from ecdctr.levels.reading import (
@@ -22,6 +22,7 @@ from ecdctr.levels.reading import (
     click_rate,
     last_prior_ctr,
     left_out,
+    passed_over,
     prepare_days,
     training_parts,
 )
@@ -118,7 +119,9 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
     start = steps.build(plan, inputs, vocabularies)
     if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
         start_at_rate(start.model, click_rate(gathered.days))
-    return Built(start, inputs, vocabularies, [str(finding) for finding in unlike])
+    older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
+    told = [*map(str, unlike), *passed_over(request, plan), *older]
+    return Built(start, inputs, vocabularies, told)
 
 
 def publish(
@@ -131,6 +134,9 @@ def publish(
         steps.finish(built.start.model, built.vocabularies, folder)
         if holds_memory(request, gathered.plan):
             save_memory(request, folder / "memory")
+            plan, days = gathered.plan, gathered.days
+            if fingerprint(request, steps.algorithm, plan, days) != gathered.fingerprint:
+                raise DeliveredAnew(f"What {plan.level} {request.date} remembers")
         checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
         return store.publish(folder, _manifest(request, gathered, built, result), request.force)
 

@@ -36,7 +36,7 @@ class Tpm:
     def plan(self) -> Plan:
         """Read the days since the version before, or the whole window where there is none."""
         request, settings = self.request, self.request.config.tpm
-        parent = request.store.resolve("tpm", request.before, request.experiment)
+        parent = request.resolve("tpm", request.before)
         if parent and settings.refresh == "incremental":
             dates, skipped = days_since(request, parent, settings, "tpm")
         else:

@@ -164,9 +164,18 @@ class LocalStorage:
         durable.write_bytes(folder.parent / f"{folder.name}.removed", note)
         return durable.rename_dir(folder, trash)
 
-    def removed(self, group: str, name: str) -> bool:
-        """Tell whether the small file stands in its place."""
-        return (self.root / group / f"{name}.removed").exists()
+    def removed(self, group: str, name: str) -> bytes | None:
+        """Return the small file that stands in its place."""
+        return self.read(f"{group}/{name}.removed")
+
+    def removals(self, group: str, since: str, until: str) -> list[str]:
+        """Return what small files stand for."""
+        return [
+            f"{day}/{path.stem}"
+            for day in _subfolders(self.root / group)
+            if since <= day <= until
+            for path in (self.root / group / day).glob("v*.removed")
+        ]
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove abandoned trainings, half-built versions, replaced folders and the trash."""

@@ -259,9 +259,15 @@ class ObjectStorage:
             self._delete(place)
         return bool(places)
 
-    def removed(self, group: str, name: str) -> bool:
-        """Tell whether the index says so."""
-        return name in self._read_json(f"{group}/index.json")[0].get("removed", {})
+    def removed(self, group: str, name: str) -> bytes | None:
+        """Return what the index says of it."""
+        note = self._read_json(f"{group}/index.json")[0].get("removed", {}).get(name)
+        return None if note is None else str(note).encode()
+
+    def removals(self, group: str, since: str, until: str) -> list[str]:
+        """Return what the index names."""
+        names = self._read_json(f"{group}/index.json")[0].get("removed", {})
+        return [name for name in names if since <= name.partition("/")[0] <= until]
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove what no index names, and local files of abandoned trainings.

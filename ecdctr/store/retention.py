@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ecdctr.config.terms import LEVELS
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import ALIASES, Store, served_before
+from ecdctr.store.store import ALIASES, WAITS, Store, served_before
 
 ABANDONED = dt.timedelta(days=7)
 
@@ -27,7 +27,8 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     """Return what retention would remove, oldest first.
 
     Kept are: of each experiment and level the newest `keep` versions; what an alias points at, what
-    it pointed at before, and what a rollback would lead to; TPM versions of the last
+    it pointed at before, and what a rollback would lead to; what waits for the gate and is newer
+    than what serves; TPM versions of the last
     `snapshot_days` before the newest and the one before them, which the next consumers resolve; and
     everything that these descend from. Of a chain, in which each version goes on from the one
     before it, that is the version before and no further: else nothing would ever go.
@@ -46,6 +47,7 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
                 history = store.alias_history(alias, experiment, level)
                 kept.update(list(dict.fromkeys(r.ref for r in reversed(history)))[:2])
                 kept.update(served_before(history)[-2:])
+            kept.update(ref for ref in refs if _waits(store, ref))
     waiting, done = list(kept), set[Ref]()
     while waiting:
         child = waiting.pop()
@@ -77,13 +79,24 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
         versions = removable(store, keep, snapshot_days)
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            note = json.dumps({"ref": str(ref), "at": at, "reason": reason}).encode()
+            variant = store.manifest(ref).variant
+            said = {"ref": str(ref), "at": at, "reason": reason, "variant": variant}
+            note = json.dumps(said).encode()
             if store.storage.remove(
                 f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note
             ):
                 freed += size
         freed += store.storage.clean(ABANDONED.total_seconds())
     return versions, freed
+
+
+def _waits(store: Store, ref: Ref) -> bool:
+    """Tell whether a version waits for the gate of a later one: it may serve yet."""
+    served = store.serving(ref.experiment, ref.level)
+    if served and served.ref.age >= ref.age:
+        return False
+    verdicts = store.verdicts(ref)
+    return bool(verdicts) and verdicts[-1]["outcome"] == WAITS
 
 
 def _manifests(store: Store) -> dict[Ref, Manifest]:

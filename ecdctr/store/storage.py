@@ -109,8 +109,11 @@ class Storage(Protocol):
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Take a folder away, whole at once; its version is never given again."""
 
-    def removed(self, group: str, name: str) -> bool:
-        """Tell whether a folder was taken away on purpose."""
+    def removed(self, group: str, name: str) -> bytes | None:
+        """Return the note of a folder that was taken away on purpose, None of any other."""
+
+    def removals(self, group: str, since: str, until: str) -> list[str]:
+        """Return the names of folders that were taken away, of dates between two, both included."""
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove what killed processes left and nobody took up for so long.

@@ -21,6 +21,7 @@ from ecdctr.store.manifest import NAME, STUDIES, VERSION, FileEntry, Manifest, R
 from ecdctr.store.storage import open_storage
 
 ALIASES = ("candidate", "serving")
+WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
 ADVANCES = 20  # tries, against others who set the same alias
 
 
@@ -211,14 +212,49 @@ class Store:
                 return manifest
         return None
 
-    def resolve(self, level: str, as_of: dt.date, experiment: str = PRODUCTION) -> Ref | None:
+    def known(
+        self, experiment: str, level: str, as_of: dt.date, from_older: bool = False
+    ) -> Ref | None:
+        """Return the version of the experiment itself that was the newest one on a date.
+
+        Raises StoreError where retention has removed it, unless an older one will do.
+        """
+        found = self.newest(experiment, level, as_of)
+        lost = None if from_older else self._lost(experiment, level, as_of, found)
+        if lost is None:
+            return found
+        note = json.loads(self.storage.removed(*_place(lost)) or b"{}")
+        variant = note.get("variant", DEFAULT)
+        raise StoreError(
+            f"What was known of {level} on {as_of} in experiment '{experiment}' is {lost}, which "
+            f"was removed ({note.get('reason', 'store gc')}, {note.get('at', 'nobody knows when')})"
+            f"; left before it is {found or 'none'}, from which the same run would end in another "
+            f"version; make it again (ecdctr train {level} --date {lost.date} --experiment "
+            f"{experiment}{_same(variant)}), or let `ecdctr train` start from what is left: "
+            "--from-older."
+        )
+
+    def _lost(self, experiment: str, level: str, as_of: dt.date, found: Ref | None) -> Ref | None:
+        """Return the newest version up to a date that retention removed, if it is newer."""
+        since = found.date if found else dt.date.min
+        removals = self.storage.removals(
+            _group(experiment, level), since.isoformat(), as_of.isoformat()
+        )
+        removed = [_ref(experiment, level, name) for name in removals]
+        newest = max(removed, key=lambda ref: ref.age, default=None)
+        return newest if newest and (found is None or newest.age > found.age) else None
+
+    def resolve(
+        self, level: str, as_of: dt.date, experiment: str = PRODUCTION, from_older: bool = False
+    ) -> Ref | None:
         """Return the newest version whose data ends on or before `as_of`.
 
-        It is one of this experiment, or else of its parent.
+        It is one of this experiment, or else of its parent. Raises StoreError where retention has
+        removed it, unless an older one will do.
         """
         current: str | None = experiment
         while current:
-            newest = self.newest(current, level, as_of)
+            newest = self.known(current, level, as_of, from_older)
             if newest:
                 return newest
             current = self.parent_of(current)
@@ -230,18 +266,18 @@ class Store:
         as_of: dt.date,
         experiment: str = PRODUCTION,
         variant: str = DEFAULT,
+        from_older: bool = False,
     ) -> Ref:
         """Like resolve, but a missing version is a StoreError that says how to make one.
 
         `variant` is that of whoever asks: the missing version has to be made with the same.
         """
-        ref = self.resolve(level, as_of, experiment)
+        ref = self.resolve(level, as_of, experiment, from_older)
         if ref is None:
-            same = "" if variant == DEFAULT else f" --variant {variant}"
             raise StoreError(
                 f"No {level} version with data date on or before {as_of} in experiment "
                 f"'{experiment}' or its parents ({self.root}); make one with: ecdctr train {level} "
-                f"--date {as_of} --experiment {experiment}{same}"
+                f"--date {as_of} --experiment {experiment}{_same(variant)}"
             )
         return ref
 
@@ -425,7 +461,7 @@ class Store:
 
     def removed(self, ref: Ref) -> bool:
         """Tell whether retention has taken a version away."""
-        return self.storage.removed(*_place(ref))
+        return self.storage.removed(*_place(ref)) is not None
 
     def verify(self) -> list[str]:
         """Re-hash every file of every version; returns one sentence per problem."""
@@ -522,6 +558,17 @@ def experiment_of(study: str, variant: str, seed: int) -> str:
 def _place(ref: Ref) -> tuple[str, str]:
     """Return the group and the name of a version's folder."""
     return _group(ref.experiment, ref.level), f"{ref.date}/{ref.version}"
+
+
+def _ref(experiment: str, level: str, name: str) -> Ref:
+    """Return the version whose folder has a name."""
+    date, _, version = name.partition("/")
+    return Ref(experiment, level, dt.date.fromisoformat(date), version)
+
+
+def _same(variant: str) -> str:
+    """Return the option that names a variant to the command line, nothing for the default."""
+    return "" if variant == DEFAULT else f" --variant {variant}"
 
 
 def _evaluations(experiment: str, level: str) -> str:

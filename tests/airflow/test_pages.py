@@ -48,7 +48,7 @@ def publish(store: Store, level: str, date: dt.date, **values) -> Ref:
         return store.publish(folder, made.model_copy(update=values)).ref
 
 
-def evaluate(store: Store, ref: Ref, gauc: float) -> None:
+def evaluate(store: Store, ref: Ref, gauc: float, impressions: str = "same") -> None:
     date = ref.date + dt.timedelta(days=1)
     folder = (
         store.root
@@ -60,7 +60,10 @@ def evaluate(store: Store, ref: Ref, gauc: float) -> None:
     )
     folder.mkdir(parents=True)
     metrics = {"all": {"gauc": gauc, "impressions": 10.0}, "oracle": {"gauc": 0.9}}
-    content = {"ref": str(ref), "date": str(date), "metrics": metrics, "calibration_curve": []}
+    content = {
+        "ref": str(ref), "date": str(date), "metrics": metrics, "calibration_curve": [],
+        "impressions": impressions,
+    }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(content))
 
 
@@ -207,6 +210,33 @@ def test_experiments_stand_side_by_side_and_come_as_csv(client, chain):
     assert [(row["experiment"], row["gauc"]) for row in rows] == [
         ("production", "0.6"), ("production", "0.7123"), ("other", "0.5"),
     ]  # fmt: skip
+    assert {row["impressions"] for row in rows} == {"same"}
+
+
+def test_experiments_are_not_compared_on_days_that_were_delivered_again_between(
+    client, store, chain
+):
+    """Neither in means nor in the chart; the table of all evaluations says what each rests on."""
+    refs = []
+    for experiment in ("production", "other"):
+        refs.append(publish(store, "actr", DAY + dt.timedelta(days=1), experiment=experiment))
+        evaluate(store, refs[-1], 0.83, experiment)
+    page = client.get("/experiments").text
+    day = DAY + dt.timedelta(days=2)
+    assert f"{refs[0]} and {refs[1]} were evaluated on other impressions of {day}" in page
+    assert "mean GAUC (1 d)" in page
+    assert "0.8300" not in page
+    rows = list(csv.DictReader(io.StringIO(client.get("/experiments.csv").text)))
+    assert [row["impressions"] for row in rows if row["date"] == str(day)] == [
+        "production", "other",
+    ]  # fmt: skip
+
+
+def test_an_evaluation_that_does_not_say_what_it_rests_on_is_like_no_other(client, store, chain):
+    ref = publish(store, "actr", DAY + dt.timedelta(days=1))
+    evaluate(store, ref, 0.83, "")
+    rows = list(csv.DictReader(io.StringIO(client.get("/experiments.csv").text)))
+    assert [row["impressions"] for row in rows if row["version"] == str(ref)] == [str(ref)]
 
 
 @pytest.fixture

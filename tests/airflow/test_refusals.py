@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from ecdctr.airflow import alerts
 from ecdctr.airflow.dates import data_date
 from ecdctr.airflow.operators import ProcessOperator, WaitForDay
 from ecdctr.airflow.pipeline import build_dag
-from ecdctr.airflow.refusals import RunRefused, without_frames
+from ecdctr.airflow.refusals import RefusedError, RunRefused, without_frames
 from ecdctr.errors import ConfigError
 from tests.make import write_config
 
@@ -47,6 +48,23 @@ def test_what_a_template_refuses_fails_the_first_task_without_a_retry(level):
     environment = dag.get_template_env()
     with pytest.raises(RunRefused, match=r"variant=no_tpm cannot run in 'production'"):
         first.render_template(first.date, {"params": params, "dag_run": None}, environment)
+
+
+@pytest.mark.parametrize(("level", "both"), [("tpm", False), ("cpm", True), ("actr", True)])
+def test_a_run_waits_for_the_domains_that_it_reads_and_is_judged_on(level, both):
+    dag = build_dag(level)
+    assert dag.get_task("wait_for_data").both is both
+    assert dag.get_task("wait_for_next_day").both
+
+
+def test_a_run_whose_other_domain_never_came_says_so(world, tmp_path):
+    shutil.copytree(world, tmp_path / "world")
+    shutil.rmtree(tmp_path / "world" / "domain=natural" / "date=2026-01-18")
+    waits = wait_for(tmp_path / "world", "2026-01-18")
+    waits.both = True
+    words = r"its examples look at natural, of which no \.parquet file is there; deliver"
+    with pytest.raises(RefusedError, match=words):
+        waits.arrived({}, {"outcome": "timeout"})
 
 
 def wait_for(world, date):

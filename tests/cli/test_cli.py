@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+import ecdctr as ecdctr_package
+from ecdctr.cli import app
 from ecdctr.config import load_config
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.levels.request import Request
 from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
 from tests.conftest import DATE, REPOSITORY
@@ -31,6 +35,24 @@ def ecdctr(warm: Path) -> Ecdctr:
 def options(world: Path, tmp_path: Path) -> list[str]:
     config = write_config(tmp_path / "config.yaml", world)
     return ["--config", str(config), "--store", str(tmp_path / "store")]
+
+
+def test_the_version_is_told():
+    said = CliRunner().invoke(app, ["--version"])
+    assert (said.exit_code, said.output) == (0, f"ecdctr {ecdctr_package.__version__}\n")
+
+
+def test_train_starts_from_older_versions_where_it_is_told_to(options, monkeypatch):
+    asked = []
+
+    def stop(level: str, request: Request) -> None:
+        asked.append(request.from_older)
+        raise StoreError("enough")
+
+    monkeypatch.setattr("ecdctr.levels.train", stop)
+    for more in ([], ["--from-older"]):
+        CliRunner().invoke(app, [*options, "train", "cpm", "--date", str(DATE), *more])
+    assert asked == [False, True]
 
 
 def test_a_day_from_the_command_line(ecdctr, options, tmp_path):

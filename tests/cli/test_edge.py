@@ -285,13 +285,13 @@ def rewritten(world, tmp_path):
     shutil.copytree(world, tmp_path / "world")
     path = write_config(tmp_path / "c.yaml", tmp_path / "world")
 
-    def validate(column: str, change: Callable[[Any], Any]) -> int:
+    def validate(column: str, change: Callable[[Any], Any], *more: str) -> int:
         for part in (tmp_path / "world" / "domain=ads" / "date=2026-01-18").glob("*.parquet"):
             read = pq.read_table(part, partitioning=None)
             place = read.schema.get_field_index(column)
             pq.write_table(read.set_column(place, column, change(read[column])), part)
         options = ["--domain", "ads", "--date", "2026-01-18"]
-        return net.run(app, ["--config", str(path), "--json", "validate", *options])
+        return net.run(app, ["--config", str(path), "--json", "validate", *options, *more])
 
     return validate
 
@@ -310,6 +310,18 @@ def test_validate_says_that_training_refuses_a_day_without_clicks(rewritten, cap
     warning = json.loads(capsys.readouterr().out)["warnings"][-1]
     assert warning.startswith("ads: no click among the ")
     assert "a training that reads no other day refuses" in warning
+
+
+def test_validate_names_a_day_without_clicks_among_others_which_a_chain_would_refuse(
+    rewritten, capsys
+):
+    nothing = pa.scalar(0, pa.int8())
+    assert rewritten("click", lambda clicks: pc.multiply(clicks, nothing), "--days", "3") == 0
+    warning = json.loads(capsys.readouterr().out)["warnings"][-1]
+    assert warning.startswith("ads: no click among the ")
+    assert (
+        "impressions of 2026-01-18; a training that reads this day alone, as in a chain" in warning
+    )
 
 
 def test_words_of_a_table_are_whole_at_80_columns():

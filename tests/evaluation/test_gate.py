@@ -7,20 +7,23 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from ecdctr.cli import app
 from ecdctr.config import Config
 from ecdctr.doctor import examine
-from ecdctr.errors import StoreError, TryAgain
+from ecdctr.errors import ContractError, StoreError, TryAgain
 from ecdctr.evaluation import basis
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
-from ecdctr.evaluation.basis import basis_now
+from ecdctr.evaluation.basis import basis_now, impressions_digest
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import Outcome, Verdict, gate
 from ecdctr.evaluation.stored import current, load, pair
@@ -32,7 +35,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Kind, Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, delivered_again
+from tests.make import changed, delivered_again, write_config
 from tests.store.test_store import manifest
 
 DAY = dt.timedelta(days=1)
@@ -332,7 +335,8 @@ def test_others_who_promote_all_the_time_end_the_gate_with_a_sentence(
     monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
     with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(again\)"):
         gate(config, store, other, NEXT)
-    assert store.verdicts(other) == []
+    (said,) = store.verdicts(other)
+    assert said["outcome"] == Outcome.WAITING, "the next gate judges it"
 
 
 def test_doctor_repeats_how_much_the_gate_can_see_with_this_traffic(config, store, waits):
@@ -509,18 +513,108 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
     other = evaluated(own, store, version(store), 0.75)
     evaluated(own, store, champion, 0.75)
     folder, now, moved = root / "domain=ads" / f"date={NEXT}", gates.current, []
+    judge = gates._judge
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
         if ref == champion and not moved:
             moved.append(shutil.move(folder, away))
-        elif away.exists():
-            shutil.move(away, folder)
         return now(config, store, ref, date)
 
+    def back(*judged: Any) -> Verdict:
+        if away.exists():
+            shutil.move(away, folder)
+        return judge(*judged)
+
     monkeypatch.setattr(gates, "current", read)
+    monkeypatch.setattr(gates, "_judge", back)
     assert gate(own, store, other, NEXT).passed
     assert moved
     assert [said["passed"] for said in store.verdicts(other)] == [True]
+
+
+@pytest.fixture
+def away(config: Config, store: Store, champion: Ref, tmp_path: Path) -> tuple[Config, Ref, Path]:
+    """Return a log of its own, a version, and the folder of the day after it, which is away."""
+    root = tmp_path / "world"
+    shutil.copytree(config.data.root, root)
+    own = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    other = evaluated(own, store, version(store), 0.75, NEXT, NEXT + DAY)
+    evaluated(own, store, champion, 0.75, NEXT, NEXT + DAY)
+    return own, other, root / "domain=ads" / f"date={NEXT}"
+
+
+@pytest.mark.parametrize("when", ["before it is read", "before the champion is"])
+def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges_it(
+    store, champion, away, tmp_path, monkeypatch, when
+):
+    """Each attempt finds the day gone, then it comes back."""
+    own, other, folder = away
+    now = gates.current
+
+    def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
+        if folder.exists() and (ref == champion or when == "before it is read"):
+            shutil.move(folder, tmp_path / "away")
+        elif not folder.exists() and when == "before the champion is":
+            shutil.move(tmp_path / "away", folder)
+        return now(config, store, ref, date)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "current", read)
+        with pytest.raises((TryAgain, ContractError)):
+            gate(own, store, other, NEXT)
+    shutil.move(tmp_path / "away", folder)
+    (said,) = store.verdicts(other)
+    assert said["outcome"] == Outcome.WAITING
+    assert said["reason"].startswith(f"{other} could not be judged on {NEXT}: ")
+    assert store.alias("serving") == champion
+
+    newest = evaluated(own, store, version(store, NEXT), 0.75, NEXT + DAY, calibration=9.0)
+    verdict = gate(own, store, newest, NEXT + DAY)
+    assert f"{other}, which waited, has passed meanwhile and serves" in verdict.reason
+    assert store.alias("serving") == other
+
+
+def test_a_version_whose_day_is_away_while_it_is_evaluated_waits_for_the_next_gate(
+    store, champion, away, tmp_path
+):
+    own, other, folder = away
+    shutil.move(folder, tmp_path / "away")
+    path = write_config(tmp_path / "c.yaml", Path(own.data.root))
+    root = str(store.root)
+    arguments = ["--config", str(path), "--store", root, "evaluate", "--date", str(NEXT)]
+    ended = CliRunner().invoke(app, [*arguments, "--version", str(other)])
+    assert ended.exit_code == 1
+    assert store.verdicts(other) == []
+    assert CliRunner().invoke(app, [*arguments, "--version", str(other), "--gate"]).exit_code == 1
+    (said,) = store.verdicts(other)
+    assert said["outcome"] == Outcome.WAITING
+
+
+def test_a_day_whose_natural_impressions_are_away_is_no_day_to_judge_by(store, champion, away):
+    """Refused where no gap is tolerated; where one is, judged by the other day alone."""
+    own, other, folder = away
+    shutil.rmtree(folder.parent.parent / "domain=natural" / f"date={NEXT}")
+    with pytest.raises(ContractError, match=f"natural of {NEXT}"):
+        gate(own, store, other, NEXT + DAY)
+    assert store.verdicts(other)[-1]["outcome"] == Outcome.WAITING
+    tolerant = changed(own, "data", allowed_missing_days=1)
+    for ref in (other, champion):
+        evaluated(tolerant, store, ref, 0.75, NEXT, NEXT + DAY)
+    assert list(gate(tolerant, store, other, NEXT + DAY).examples) == [str(NEXT + DAY)]
+
+
+def test_the_first_version_is_not_judged_by_a_day_of_one_domain_though_gaps_are_tolerated(
+    config, any_store, tmp_path
+):
+    root = tmp_path / "world"
+    shutil.copytree(config.data.root, root)
+    shutil.rmtree(root / "domain=natural" / f"date={NEXT}")
+    own = changed(config, "data", root=root, prepared=tmp_path / "prepared", allowed_missing_days=1)
+    first = evaluated(own, any_store, version(any_store))
+    with pytest.raises(ContractError, match=f"ads of {NEXT} is not delivered whole in both"):
+        gate(own, any_store, first, NEXT)
+    assert any_store.alias("serving") is None
+    assert any_store.verdicts(first)[-1]["outcome"] == Outcome.WAITING
 
 
 def test_a_version_that_was_rolled_back_does_not_return_by_the_gate(config, store, champion):
@@ -540,8 +634,7 @@ def test_a_day_that_is_not_delivered_whole_is_no_day_to_judge_by(config, store, 
     """
     root = tmp_path / "world"
     shutil.copytree(config.data.root, root)
-    folders = sorted((root / "domain=ads").iterdir())
-    for folder in folders:
+    for folder in root.glob("domain=*/date=*"):
         (folder / "_SUCCESS").touch()
     half = root / "domain=ads" / f"date={NEXT}"
     marked = changed(config, "data", root=root, prepared=tmp_path / "prepared", ready="marker")
@@ -629,6 +722,8 @@ def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict
     evaluate(small, store, challenger, NEXT)
     before = gate(small, store, challenger, NEXT)
     old = {ref: load(store, ref, NEXT) for ref in (served, challenger)}
+    for one in old.values():
+        assert one.content["impressions"] == impressions_digest(one.users)
     assert store.load_evaluation(challenger, NEXT)["verdict"]["reason"] == before.reason
 
     again = delivered_again(small, tmp_path, NEXT)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecdctr.config import Config, Quality
+from ecdctr.config import Config, Feature, Quality
 from ecdctr.errors import ContractError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.quality import HASHED_VALUES, TOP_VALUES, check_day
@@ -167,7 +167,7 @@ counts = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 1000), min_si
 
 
 def sample(counts: dict[str, int]) -> Sample:
-    return Sample(counts, sum(counts.values()))
+    return Sample(counts, sum(counts.values()), sum(counts.values()))
 
 
 @given(counts, counts)
@@ -184,7 +184,7 @@ def drawn(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Sample:
     """Return a day as its profile keeps it."""
     counts = rng.multinomial(rows, chance / chance.sum())
     top = np.argsort(-counts, kind="stable")[:TOP_VALUES]
-    return Sample({str(i): int(counts[i]) for i in top if counts[i]}, rows)
+    return Sample({str(i): int(counts[i]) for i in top if counts[i]}, rows, rows)
 
 
 @pytest.mark.parametrize("rows", [300, 2_000, 10_000])
@@ -200,14 +200,15 @@ def test_days_of_one_distribution_raise_no_alarm(rows, values, power):
 
 
 def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
-    """Return the values of a day as its profile keeps them.
+    """Return the values of a day as its profile keeps them, each row of another user.
 
     The i-th value has the same hash on every day.
     """
     of_value = np.random.default_rng(7).integers(0, HASHES - 1, len(chance), np.uint64).tolist()
     counts = rng.multinomial(rows, chance / chance.sum())
     lowest = sorted((of_value[i], int(n)) for i, n in enumerate(counts) if n)[:HASHED_VALUES]
-    return Distinct.lowest(dict(lowest), rows, HASHED_VALUES)
+    lone = {value: int(rng.integers(2**63)) for value, n in lowest if n == 1}
+    return Distinct.lowest(dict(lowest), lone, rows, HASHED_VALUES)
 
 
 @pytest.mark.parametrize("rows", [300, 2_000, 10_000])
@@ -263,6 +264,48 @@ def test_a_day_whose_many_values_are_all_new_is_told(config, tmp_path, values):
     assert check_day(log, "ads", days[3]) == []
     (finding,) = check_day(log, "ads", days[4])
     assert (finding.measure, finding.actual) == ("values of category never seen before", "100.0%")
+
+
+def test_values_that_a_visit_shows_several_times_are_those_of_one_user(config, tmp_path):
+    """Users who each have a city of many, in visits of four: each day has cities that none had.
+
+    Then a day on which most cities are new to a log in which few were.
+    """
+    rng = np.random.default_rng(5)
+    root = tmp_path / "data"
+    days = [DATE + dt.timedelta(days=n) for n in range(7)]
+    for n, date in enumerate(days):
+        folder = root / "domain=ads" / f"date={date}"
+        folder.mkdir(parents=True)
+        user = np.repeat(rng.integers(0, 10**9, 150), 4)
+        moment = dt.datetime.combine(date, dt.time(1), dt.UTC)
+        table = {
+            "user_id": pa.array(user),
+            "item_id": pa.array(np.arange(600)),
+            "ts": pa.array([moment] * 600, pa.timestamp("us", tz="UTC")),
+            "click": pa.array((np.arange(600) % 5 == 0).astype(np.int8)),
+            "city": pa.array(user % 2_000),
+            "country": pa.array(user % 20 + (1_000 if n == 6 else 0)),
+        }
+        pq.write_table(pa.table(table), folder / "part-0.parquet")
+    features = tuple(
+        Feature(name=name, side="user", kind="categorical") for name in ("city", "country")
+    )
+    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
+    log = config.model_copy(update={"data": data, "features": features})
+    assert [check_day(log, "ads", day) for day in days[3:6]] == [[], [], []]
+    (finding,) = check_day(log, "ads", days[6])
+    assert (finding.measure, finding.actual) == ("values of country never seen before", "100.0%")
+
+
+def test_what_users_bring_on_several_days_is_theirs_alone_and_what_two_bring_is_not():
+    first = Distinct.lowest({1: 4, 2: 4, 3: 4}, {1: 7, 2: 8}, 12, 100)
+    second = Distinct.lowest({1: 6, 2: 4}, {1: 7, 2: 9}, 10, 100)
+    pooled = Distinct.pooled([first, second])
+    assert pooled.lone == {1: (7, 6)}
+    assert pooled.counts == {1: 10, 2: 8, 3: 4}
+    today = Distinct.lowest({4: 5, 1: 5}, {}, 10, 100)
+    assert unseen_share(pooled, today) == pytest.approx(0.5 - 6 / 22)
 
 
 def test_what_sampling_alone_makes_is_taken_off():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,12 +17,14 @@ from typer.testing import CliRunner
 
 from ecdctr.cli import app
 from ecdctr.config import Config
+from ecdctr.impressions.reading import DeliveredAnew
+from ecdctr.levels.remembering import save_memory
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.make import write_config
+from tests.make import changed, write_config
 
 WEEK = dt.timedelta(days=7)
 
@@ -46,6 +49,30 @@ def test_each_version_of_tpm_holds_the_newest_weekly_table(remembering: Config, 
     newest = max(tables[0]["natural_last"].drop_null().to_pylist())
     assert DATE - dt.timedelta(days=10) < newest <= DATE
     assert "memory/category.parquet" in first.files
+
+
+def test_memory_of_another_delivery_than_the_version_is_named_by_is_not_published(
+    remembering: Config, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A day is delivered again while TPM trains, before its tables are written."""
+    root = tmp_path / "data"
+    for domain in ("natural", "ads"):
+        for back in range(4):
+            day = f"domain={domain}/date={DATE - dt.timedelta(days=back)}"
+            shutil.copytree(Path(remembering.data.root) / day, root / day)
+    own = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
+
+    def delivered(request: Request, folder: Path) -> None:
+        (path,) = (root / "domain=ads" / f"date={DATE}").glob("*.parquet")
+        pq.write_table(pq.read_table(path, partitioning=None).slice(1), path)
+        save_memory(request, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ecdctr.levels.run.save_memory", delivered)
+        with pytest.raises(DeliveredAnew, match=r"What tpm .* remembers was delivered again"):
+            train_tpm(Request(own, store, DATE))
+    assert store.versions("production", "tpm") == []
+    assert train_tpm(Request(own, store, DATE)).manifest.files
 
 
 def test_a_damaged_table_is_told_and_gc_takes_it_with_its_version(

@@ -136,7 +136,12 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
     hours = EMPTY.extended(pa.array([0, 12, 23]))
     with tempfile.TemporaryDirectory() as name:
         paths = {"root": Path(name) / "log", "prepared": Path(name) / "prepared"}
-        shape = {"history_length": length, "lookback_days": lookback, "numeric_null": -1.5}
+        shape = {
+            "history_length": length,
+            "lookback_days": lookback,
+            "numeric_null": -1.5,
+            "allowed_missing_days": 9,
+        }
         config = Config.model_validate({"data": paths | shape, "features": FEATURES})
         write(config, vocabularies, log)
         (day,) = prepare(config, "ads", [DATE])

@@ -15,9 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecdctr.errors import StoreError
+from ecdctr.levels.actr import Actr
+from ecdctr.levels.cpm import Cpm
+from ecdctr.levels.request import Request
+from ecdctr.levels.tpm import Tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import removable, remove
 from ecdctr.store.store import Store
+from tests.conftest import DATE
 from tests.store.test_store import DAY, manifest
 
 
@@ -242,3 +247,64 @@ def test_half_built_versions_go_in_a_bucket_too(any_store):
     half_built.mkdir(parents=True)
     remove(any_store, 1, 0, "test")
     assert not half_built.exists()
+
+
+def test_what_was_known_then_and_is_removed_is_refused_and_not_replaced_by_an_older_one(any_store):
+    store, dates = any_store, [DAY + dt.timedelta(days=n) for n in range(4)]
+    first, second, _, newest = (publish(store, "cpm", date) for date in dates)
+    store.set_alias("serving", first, "keeps it")
+    remove(store, 1, 0, "store gc --keep 1")
+    assert store.resolve("cpm", dates[0]) == first
+    assert store.resolve("cpm", dates[3]) == newest
+    store.create_experiment("study")
+    for experiment in ("production", "study"):
+        with pytest.raises(StoreError, match=f"is {second}, which was removed") as refused:
+            store.resolve("cpm", dates[1], experiment)
+        for words in ("store gc --keep 1", f"left before it is {first}", "--from-older"):
+            assert words in str(refused.value)
+        assert f"ecdctr train cpm --date {dates[1]} --experiment production" in str(refused.value)
+        assert store.resolve("cpm", dates[1], experiment, from_older=True) == first
+    with pytest.raises(StoreError, match="was removed"):
+        store.known("production", "cpm", dates[2])
+    again = publish(store, "cpm", dates[1])
+    assert again.version == "v0002"
+    assert store.resolve("cpm", dates[1]) == again
+
+
+def test_a_newer_version_of_one_date_that_is_removed_is_missed_too(any_store):
+    store = any_store
+    first = publish(store, "cpm", DAY)
+    again = publish(store, "cpm", DAY, [publish(store, "tpm", DAY)])
+    assert (first.version, again.version) == ("v0001", "v0002")
+    store.set_alias("serving", first, "keeps it")
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    remove(store, 1, 0, "test")
+    with pytest.raises(StoreError, match=f"is {again}, which was removed"):
+        store.resolve("cpm", DAY)
+
+
+def test_no_level_plans_from_what_is_left_unless_it_is_told_to(store, config):
+    """TPM, CPM and A-CTR, anew and in chains; what is planned reads no data."""
+    dates = [DATE - dt.timedelta(days=n) for n in (6, 5, 2, 0)]
+    for level in ("tpm", "cpm", "actr"):
+        refs = [publish(store, level, date) for date in dates]
+        store.set_alias("serving", refs[0], "keeps it")
+    remove(store, 1, 0, "test")
+    then = DATE - dt.timedelta(days=4)
+    chained = config.with_variant("incremental"), config.with_variant("continue")
+    asked = [(Tpm, config), (Cpm, config), (Cpm, chained[0]), (Actr, config), (Actr, chained[1])]
+    for steps, settings_ in asked:
+        with pytest.raises(StoreError, match=f"{dates[1]}/v0001, which was removed"):
+            steps(Request(settings_, store, then)).plan()
+    older = Request(config, store, then, from_older=True)
+    (parent,) = Tpm(older).plan().parents["tpm"]
+    assert parent.date == dates[0]
+
+
+def test_what_waits_for_the_gate_stays(store):
+    dates = [DAY + dt.timedelta(days=n) for n in range(4)]
+    old, serves, waits, _ = (publish(store, "actr", date) for date in dates)
+    store.set_alias("serving", serves, "test")
+    for ref in (old, waits):
+        store.add_verdict(ref, {"date": DAY, "outcome": "not judged yet", "examples": {}})
+    assert {one.ref for one in removable(store, 1, 0)} == {old}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ecdctr.config import load_config
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.compare import compare
 from ecdctr.levels.request import Silent
 from ecdctr.report.figures import save_png
@@ -21,7 +21,7 @@ from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.records import mean_gauc, per_seed
 from ecdctr.studies.ablation.speed import measure
-from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.ablation.study import Study, refuse_other_impressions, run_study
 from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world
@@ -55,6 +55,16 @@ def test_a_study_run_again_trains_nothing_and_says_the_same(finished):
     before = {name: store.versions(name, "actr") for name in store.experiments()}
     assert run_study(study, 1, Silent()) == results
     assert {name: store.versions(name, "actr") for name in store.experiments()} == before
+
+
+def test_rows_that_were_judged_on_other_deliveries_of_a_day_are_not_compared(finished):
+    records = [dict(record) for record in finished[1][0]]
+    judged = [record for record in records if record.get("judged_on")]
+    assert {record["row"] for record in judged} > {"item_rate", finished[0].rows[0]}
+    refuse_other_impressions(records)
+    judged[-1]["judged_on"] = "another delivery"
+    with pytest.raises(StoreError, match=r"Rows .* and .* were judged on other impressions of 2"):
+        refuse_other_impressions(records)
 
 
 def test_the_page_has_rows_differences_and_speeds(finished):

@@ -28,6 +28,7 @@ from ecdctr.levels.request import Request
 from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
+from ecdctr.studies.forgetting import matrix
 from ecdctr.studies.forgetting import measures as f
 from ecdctr.studies.forgetting.basis import row_basis_now
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, matrix_row, stored_row
@@ -315,6 +316,22 @@ def test_no_version_is_judged_whose_chain_learned_on_a_day_what_is_held_out(
         stored_row(holding_out, store, ref, ads)
     later = held_out_ads(holding_out, [DATE + dt.timedelta(days=1)], 4)
     assert stored_row(holding_out, store, ref, later).num_rows, "the first day is not asked about"
+
+
+def test_a_row_that_other_code_kept_is_not_taken_and_its_version_is_asked_again(
+    holding_out, store, chained, monkeypatch
+):
+    """Code that did not ask the chain; its rows carry its digest in their names."""
+    ref, dates = chained(0, 4), [DATE, DATE + dt.timedelta(days=1)]
+    with monkeypatch.context() as before:
+        before.setattr("ecdctr.studies.forgetting.basis.code_digest", lambda *_: "of before")
+        before.setattr(matrix, "_refuse_learned", lambda *_: None)
+        old = held_out_ads(holding_out, dates, 4)
+        assert stored_row(holding_out, store, ref, old).num_rows
+        assert load_rows(store, ref.experiment, old.basis)
+    assert load_rows(store, ref.experiment, row_basis_now(holding_out, dates, 4)) == {}
+    with pytest.raises(StoreError, match="hold_out_every 0"):
+        stored_row(holding_out, store, ref, held_out_ads(holding_out, dates, 4))
 
 
 def test_no_version_is_judged_whose_chain_is_not_known_back_to_the_first_day(

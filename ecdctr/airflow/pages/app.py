@@ -139,17 +139,23 @@ class Pages:
         return self._page(request, "version.html", ref=ref, manifest=manifest, evaluated=evaluated)
 
     def experiments(self, request: Request) -> HTMLResponse:
-        """Show next-day GAUC of all experiments, their means over shared days, and studies."""
+        """Show next-day GAUC of all experiments, their means over shared days, and studies.
+
+        Days that were delivered again between two evaluations are told and not compared.
+        """
         store = self.open_store()
-        curves = views.curves(store, views.experiments_of(store))
+        compared = views.compared(store, views.experiments_of(store))
+        curves = compared.curves()
         common = common_days(curves)
         by_day = {name: dict(points) for name, points in curves.items()}
+        every = {one.date for days in compared.evaluated.values() for one in days}
         return self._page(
             request,
             "experiments.html",
             curves=curves,
-            chart=chart(curves) if curves else None,
-            dates=sorted({date for points in curves.values() for date, _ in points}),
+            chart=chart(curves) if any(curves.values()) else None,
+            apart=compared.apart,
+            dates=sorted(every),
             common=common,
             means={name: fmean(days[d] for d in common) for name, days in by_day.items() if common},
             variants={name: views.variant_of(store, name) for name in curves},
@@ -157,15 +163,19 @@ class Pages:
         )
 
     def experiments_csv(self) -> PlainTextResponse:
-        """Send all next-day evaluations of A-CTR."""
+        """Send all next-day evaluations of A-CTR.
+
+        Those of one day may be compared where the digests in the column `impressions` are equal.
+        """
         store, text = self.open_store(), io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(["experiment", "date", "version", *CSV_METRICS, "oracle_gauc"])
+        columns = ["experiment", "date", "version", *CSV_METRICS, "oracle_gauc", "impressions"]
+        writer.writerow(columns)
         for name in views.experiments_of(store):
             for one in views.evaluations(store, name, days=100_000):
                 metrics = [one.metrics.get(key, "") for key in CSV_METRICS]
                 oracle = "" if one.oracle is None else one.oracle
-                writer.writerow([name, one.date, one.ref, *metrics, oracle])
+                writer.writerow([name, one.date, one.ref, *metrics, oracle, one.impressions])
         disposition = {"Content-Disposition": "attachment; filename=ecdctr-experiments.csv"}
         headers = HEADERS | disposition
         return PlainTextResponse(text.getvalue(), headers=headers, media_type="text/csv")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
+from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
@@ -38,6 +39,21 @@ class Evaluated(NamedTuple):
     metrics: dict[str, float]
     oracle: float | None
     champion: bool
+    impressions: str  # digest of what it was judged by
+
+
+class Compared(NamedTuple):
+    """Next-day evaluations of experiments, and why some days cannot be compared."""
+
+    evaluated: dict[str, list[Evaluated]]
+    apart: dict[dt.date, str]
+
+    def curves(self) -> dict[str, list[Point]]:
+        """Return GAUC over the days that can be compared, a curve per experiment that has one."""
+        return {
+            name: [(e.date, e.metrics["gauc"]) for e in days if e.date not in self.apart]
+            for name, days in self.evaluated.items()
+        }
 
 
 class Node(NamedTuple):
@@ -102,22 +118,41 @@ def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[E
         raw = store.load_evaluation(ref, date) if next_day else None
         if raw:
             oracle = raw["metrics"].get("oracle", {}).get("gauc")
-            newest[date] = Evaluated(date, ref, raw["metrics"]["all"], oracle, ref in champions)
+            judged = raw.get("impressions") or _judged_on(store, ref, date)
+            newest[date] = Evaluated(
+                date, ref, raw["metrics"]["all"], oracle, ref in champions, judged
+            )
     return list(newest.values())[::-1]
 
 
-def curves(store: Store, experiments: list[str]) -> dict[str, list[Point]]:
-    """Return next-day GAUC over days, a curve per experiment that has one."""
-    by_experiment = {}
+def _judged_on(store: Store, ref: Ref, date: dt.date) -> str:
+    """Digest what an evaluation of an older form judged by; what nobody knows is like no other."""
+    from ecdctr.evaluation.stored import judged_on  # not at the top: few need it
+
+    try:
+        return judged_on(store, ref, date)
+    except StoreError:
+        return str(ref)
+
+
+def compared(store: Store, experiments: list[str]) -> Compared:
+    """Return next-day evaluations of experiments that have one with a GAUC.
+
+    Days that they were not all judged on by the same impressions stand apart.
+    """
+    from ecdctr.evaluation.stored import other_impressions
+
+    evaluated, apart = {}, {}
+    first: dict[dt.date, Evaluated] = {}
     for experiment in experiments:
-        points = [
-            (e.date, e.metrics["gauc"])
-            for e in evaluations(store, experiment)
-            if "gauc" in e.metrics
-        ]
-        if points:
-            by_experiment[experiment] = points
-    return by_experiment
+        days = [e for e in evaluations(store, experiment) if "gauc" in e.metrics]
+        if days:
+            evaluated[experiment] = days
+        for one in days:
+            other = first.setdefault(one.date, one)
+            if other.impressions != one.impressions:
+                apart[one.date] = other_impressions(one.date, other.ref, one.ref)
+    return Compared(evaluated, apart)
 
 
 def lineage(store: Store, ref: Ref) -> Lineage:

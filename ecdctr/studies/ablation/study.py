@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.config.terms import DEFAULT, FULL
-from ecdctr.errors import ConfigError
-from ecdctr.evaluation.basis import evaluating_code
+from ecdctr.errors import ConfigError, StoreError
+from ecdctr.evaluation.basis import evaluating_code, impressions_digest
 from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
@@ -218,6 +218,7 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     records = [record for some, _ in done for record in some]
     users = [record for _, some in done for record in some]
     order = {row: i for i, row in enumerate((*FLOORS, *study.rows, "oracle"))}
+    refuse_other_impressions(records)
     records.sort(key=lambda r: (r["seed"], order[r["row"]], r["date"], r["cohort"]))
     if not study.next_day:
         return [], []
@@ -229,6 +230,20 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
             pa.Table.from_pylist(complete), study.work / f"ablation-{name}{what}.parquet"
         )
     return records, users
+
+
+def refuse_other_impressions(records: list[Record]) -> None:
+    """Raise StoreError when a day was delivered again between two rows' evaluations."""
+    first: dict[tuple[Any, ...], Record] = {}
+    for record in records:
+        if "judged_on" in record:
+            other = first.setdefault((record["seed"], record["date"]), record)
+            if other["judged_on"] != record["judged_on"]:
+                raise StoreError(
+                    f"Rows {other['row']} and {record['row']} were judged on other impressions of "
+                    f"{record['date'] + DAY}, which was delivered again between; run the study "
+                    "again: what it has trained is re-used."
+                )
 
 
 def _split(row: str) -> tuple[str, int]:
@@ -310,8 +325,11 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
-                cost = _cost(study, seed, row, manifest) if (name, of) == (row, "all") else {}
-                records.append({**key, "row": name, "cohort": of, **values, **cost})
+                own: Record = {}
+                if (name, of) == (row, "all"):
+                    own |= _cost(study, seed, row, manifest)
+                    own["judged_on"] = impressions_digest(evaluation.users)
+                records.append({**key, "row": name, "cohort": of, **values, **own})
         users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
         users += _expected(study, request, manifest.ref, records, {**key, "row": row})
     return records, users
@@ -348,8 +366,11 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
         key = {"seed": seed, "date": date, "code": measuring_code()[:12]}
         for floor in kept_floors(study.config(seed), date, study.folder(seed) / "floors"):
             for cohort, values in floor.metrics.items():
-                cost = {"daily_seconds": floor.seconds} if cohort == "all" else {}
-                records.append({**key, "row": floor.name, "cohort": cohort, **values, **cost})
+                own: Record = {}
+                if cohort == "all":
+                    own = {"daily_seconds": floor.seconds}
+                    own["judged_on"] = impressions_digest(floor.users)
+                records.append({**key, "row": floor.name, "cohort": cohort, **values, **own})
             users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
             if floor.expected is not None:
                 of_floor = {"seed": seed, "date": date, "row": floor.name}
