@@ -22,7 +22,7 @@ from ecdctr.config.terms import (
     Domain,
     Level,
 )
-from ecdctr.config.training import Actr, Cpm, Tpm, Training
+from ecdctr.config.training import Actr, Admission, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.config.visits import Visits
 
@@ -34,6 +34,7 @@ __all__ = [
     "PRODUCTION",
     "RESERVED_COLUMNS",
     "Actr",
+    "Admission",
     "AirflowSettings",
     "Config",
     "Cpm",

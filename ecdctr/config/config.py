@@ -15,7 +15,7 @@ from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
-from ecdctr.config.terms import DEFAULT, FULL, Level
+from ecdctr.config.terms import DEFAULT, FULL, LEVELS, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
@@ -132,6 +132,41 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _bounded_fields(self) -> Config:
+        """Refuse a `vocabulary` of what is no field, or whose ids come from unbounded parents."""
+        declared = [f.name for f in self.features if f.kind != "numeric"]
+        for level in LEVELS:
+            fields = ["user_id", "item_id", *(declared if level != "tpm" else self._of_tpm)]
+            fields += ["hour"] if level != "tpm" else []
+            for name in self.training(level).vocabulary:
+                if name not in fields:
+                    raise ValueError(
+                        f"{level}.vocabulary: '{name}' is no field with ids; expected some of "
+                        f"{', '.join(fields)}"
+                    )
+                for parent in self._ids_from(level, name):
+                    if name not in self.training(parent).vocabulary:
+                        raise ValueError(
+                            f"{level}.vocabulary.{name}: ids come from {parent}, which does not "
+                            f"keep when it saw them; set {parent}.vocabulary.{name}, too, if only "
+                            "to {}"
+                        )
+        return self
+
+    @property
+    def _of_tpm(self) -> list[str]:
+        return [feature.name for feature in self.features if feature.tpm]
+
+    def _ids_from(self, level: Level, name: str) -> list[Level]:
+        """Return the levels whose ids a field of a level takes over."""
+        parents: list[Level] = []
+        if level != "tpm" and self.snapshots.count and name in ("user_id", "item_id"):
+            parents.append("tpm")
+        if level == "actr" and (self.actr.init == "cpm" or self.actr.source != "none"):
+            parents.append("cpm")
+        return parents
+
+    @model_validator(mode="after")
     def _tables_of_variants(self) -> Config:
         for name, rows in self.tables.items():
             if name in self.variants:
@@ -211,8 +246,11 @@ class Config(Section):
         }
         if level != "tpm":
             parts |= {"network": whole["network"], "snapshots": whole["snapshots"]}
-        if self.memory.enabled:  # a configuration without it keeps its fingerprint
+        # a configuration without these keeps its fingerprint
+        if self.memory.enabled:
             parts["memory"] = whole["memory"]
+        if not self.training(level).vocabulary:
+            del parts[level]["vocabulary"]
         return parts
 
     def with_variant(self, name: str | None) -> Config:

@@ -10,6 +10,28 @@ from ecdctr.config.section import MAX_DAYS, Days, Section, Width
 from ecdctr.files.rounding import Precision
 
 
+class Admission(Section):
+    """Which ids of a field have a row of their own; all others read as the unknown row."""
+
+    min_impressions: int = Field(
+        1, ge=1, le=10**9, description="that an id must have been read in before it gets a row"
+    )
+    evict_after_days: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_DAYS,
+        description="days without an impression after which an id loses its row; never by default",
+    )
+    max_rows: int | None = Field(
+        None, ge=1, le=2**31 - 2, description="of the field's table; no limit by default"
+    )
+    order: Literal["lru", "lfu"] = Field(
+        "lru",
+        description="who keeps a row where there are too few: the most recently or the most "
+        "frequently seen",
+    )
+
+
 class Training(Section):
     """One level's optimisation. Learning rates are per step of Adam."""
 
@@ -59,6 +81,13 @@ class Training(Section):
         le=604_800,
         description=(
             "how often a training saves where it is, to go on there when it was interrupted"
+        ),
+    )
+    vocabulary: dict[str, Admission] = Field(
+        default_factory=dict,
+        description=(
+            "admission and eviction of ids by field, e.g. user_id: {min_impressions: 2, "
+            "evict_after_days: 90}; ids of fields that it does not name have a row for ever"
         ),
     )
     save_optimizer: bool = Field(

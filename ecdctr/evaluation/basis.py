@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVALUATING = (
     "evaluation.evaluate",
     "evaluation.metrics",
+    "examples.admission",
     "examples.batches",
     "examples.ragged",
     "examples.transforms",

@@ -1,13 +1,14 @@
 """Raw id → embedding row. Row 0 stands for every id that is not known.
 
-Rows are only ever appended.
+Whose a row is stands in the vocabulary of the version. Rows are only ever appended, unless
+examples/admission.py evicts: then a freed row goes to another id.
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +25,23 @@ if TYPE_CHECKING:
 DENSE = 16  # ids that fill at least a 16th of their range are looked up in a table over the range
 
 
-class Vocabulary:
-    """The ids of one field in order of their rows: values[i] has row i + 1."""
+class Sightings(NamedTuple):
+    """When ids were last seen and how often; each id once."""
 
-    def __init__(self, values: pa.Array) -> None:
-        self.values = values
+    ids: pa.Array  # [n]
+    last: NDArray[np.int32]  # [n] days since 1970
+    counts: NDArray[np.int64]  # [n] impressions
+
+
+class Vocabulary:
+    """The ids of one field in order of their rows: values[i] has row i + 1.
+
+    `sightings` are of these ids in this order, and then of ids that wait for a row; None where
+    every id has one for ever.
+    """
+
+    def __init__(self, values: pa.Array, sightings: Sightings | None = None) -> None:
+        self.values, self.sightings = values, sightings
         self._table: NDArray[np.int32] | None = None
         self._low = 0
         self._sorted = self._order = np.empty(0, np.int64)
@@ -60,7 +73,7 @@ class Vocabulary:
             return Vocabulary(candidates.sort())
         if not len(candidates):
             return self
-        self._refuse_other_type(candidates)
+        refuse_other_type(self.values.type, candidates)
         new = candidates.filter(pc.invert(pc.is_in(candidates, value_set=self.values)))
         return Vocabulary(pa.concat_arrays([self.values, new.sort()]))
 
@@ -69,7 +82,7 @@ class Vocabulary:
         ids = normalized(ids)
         if len(self.values) == 0 or ids.null_count == len(ids):
             return np.zeros(len(ids), dtype=np.int32)
-        self._refuse_other_type(ids)
+        refuse_other_type(self.values.type, ids)
         if self._table is None:  # ids repeat: look up each once
             encoded = ids.dictionary_encode()
             distinct = np.append(self._lookup_distinct(encoded.dictionary), np.int32(0))
@@ -81,12 +94,15 @@ class Vocabulary:
             rows[pc.is_null(ids).to_numpy(zero_copy_only=False)] = 0
         return rows
 
-    def _refuse_other_type(self, ids: pa.Array) -> None:
-        if ids.type != self.values.type:
-            raise StoreError(
-                f"Ids changed their type: the version has {self.values.type}, the data has "
-                f"{ids.type}. Deliver the ids as before, or train the version again."
-            )
+    def rows_in(self, other: Vocabulary) -> NDArray[np.int32]:
+        """Return the row of each own row's id in another vocabulary [rows]; 0 where it has none."""
+        rows = np.zeros(self.rows, np.int32)
+        shared = len(other.values)
+        if self.values[:shared].equals(other.values):  # a child that only grew
+            rows[: shared + 1] = np.arange(shared + 1)
+        else:
+            rows[1:] = other.lookup(self.values)
+        return rows
 
     def _lookup_distinct(self, ids: pa.Array) -> NDArray[np.int32]:
         if not pa.types.is_int64(self.values.type):
@@ -98,17 +114,42 @@ class Vocabulary:
         return np.where(self._sorted[place] == numbers, self._order[place] + 1, 0).astype(np.int32)
 
     def save(self, path: Path) -> None:
-        """Write as Parquet (id, row)."""
-        table = pa.table({"id": self.values, "row": np.arange(1, self.rows)})
+        """Write as Parquet (id, row), with sightings (id, row, last_seen, impressions).
+
+        Ids that wait for a row have row 0.
+        """
+        columns = {"id": self.values, "row": np.arange(1, self.rows)}
+        if self.sightings:
+            ids, last, counts = self.sightings
+            rows = np.zeros(len(ids), np.int64)
+            rows[: len(self.values)] = columns["row"]
+            seen = {"last_seen": pa.array(last, pa.date32()), "impressions": counts}
+            columns = {"id": ids, "row": rows, **seen}
+        table = pa.table(columns)
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Read what save wrote."""
-        return cls(pq.read_table(path, partitioning=None).column("id").combine_chunks())
+        table = pq.read_table(path, partitioning=None)
+        ids = table.column("id").combine_chunks()
+        if "last_seen" not in table.column_names:
+            return cls(ids)
+        last = table.column("last_seen").cast(pa.int32()).to_numpy()
+        sightings = Sightings(ids, last, table.column("impressions").to_numpy())
+        return cls(ids[: int(np.count_nonzero(table.column("row").to_numpy()))], sightings)
 
 
 EMPTY = Vocabulary(pa.array([], type=pa.int64()))
+
+
+def refuse_other_type(expected: pa.DataType, ids: pa.Array) -> None:
+    """Raise StoreError for ids of another type than a version's."""
+    if ids.type != expected:
+        raise StoreError(
+            f"Ids changed their type: the version has {expected}, the data has {ids.type}. Deliver "
+            "the ids as before, or train the version again."
+        )
 
 
 def normalized(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -132,15 +173,42 @@ def distinct(
 
     Where there are none, they are of type null. They are read within the connection's bounds.
     """
-    value = f'unnest("{column}")' if multi_valued else f'"{column}"'
     parts = [path for path in files if not _holds_nothing(path, column)]
     if not parts:
         return pa.nulls(0)
+    query = f"SELECT DISTINCT {_value(column, multi_valued)} AS value FROM {duck.parquet(parts)}"
+    return normalized(_table(connection, query).column("value")).drop_null()
+
+
+def seen(
+    connection: duckdb.DuckDBPyConnection, files: list[Path], column: str, multi_valued: bool
+) -> Sightings:
+    """Count the impressions of each non-null value of a column over many prepared days.
+
+    Of type null where there are none. Read within the connection's bounds.
+    """
+    parts = [path for path in files if not _holds_nothing(path, column)]
+    if not parts:
+        return Sightings(pa.nulls(0), np.empty(0, np.int32), np.empty(0, np.int64))
+    values = f"SELECT {_value(column, multi_valued)} AS value, ts FROM {duck.parquet(parts)}"
+    query = (
+        f"SELECT value, max(ts)::DATE AS last, count(*) AS counts FROM ({values}) "
+        "WHERE value IS NOT NULL GROUP BY value"
+    )
+    table = _table(connection, query)
+    last = table.column("last").cast(pa.int32()).to_numpy()
+    return Sightings(normalized(table.column("value")), last, table.column("counts").to_numpy())
+
+
+def _value(column: str, multi_valued: bool) -> str:
+    return f'unnest("{column}")' if multi_valued else f'"{column}"'
+
+
+def _table(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        query = f"SELECT DISTINCT {value} AS value FROM {duck.parquet(parts)}"
         table: pa.Table = connection.execute(query).to_arrow_table()
-    return normalized(table.column("value")).drop_null()
+    return table
 
 
 def _holds_nothing(path: Path, column: str) -> bool:

@@ -79,13 +79,15 @@ class Actr:
         """Make the network with CPM's weights, its aggregator frozen and merged."""
         request, config, origin = self.request, self.request.config, self.origin
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        taught = origin.teacher and load_teacher(request, origin.teacher, plan.snapshots)
+        taught = origin.teacher and load_teacher(
+            request, origin.teacher, plan.snapshots, vocabularies
+        )
         snapshots = load_snapshots(request, plan.snapshots, vocabularies)
         model = CtrNet(config, inputs, rows, config.seed, snapshots, taught)
         if not origin.parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(origin.parent))
-        start = start_from(model, origin.parent, saved, config.actr.carry_optimizer)
+        start = start_from(model, origin.parent, saved, vocabularies, config.actr.carry_optimizer)
         if not origin.continues:
             apply_batch_norm_policy(model, config.actr.batch_norm)
         if config.actr.freeze_aggregator:

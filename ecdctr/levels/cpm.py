@@ -61,7 +61,7 @@ class Cpm:
         if not parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(parent))
-        return start_from(model, parent, saved, config.cpm.carry_optimizer)
+        return start_from(model, parent, saved, vocabularies, config.cpm.carry_optimizer)
 
     def finish(self, model: CtrNet, vocabularies: Vocabularies, folder: Path) -> None:
         """Merge the K snapshots that serve into one table, so that the version can be scored."""

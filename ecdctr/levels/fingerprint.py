@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # of its own, which enter as those of the days, the memory's tables have one (Remembered); the
 # store, progress files and what is said on the way change no weight.
 LEARNING = (
+    "examples.admission",
     "examples.batches",
     "examples.ragged",
     "examples.vocabulary",

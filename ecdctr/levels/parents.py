@@ -1,4 +1,4 @@
-"""What a version takes from others: weights by raw id, snapshots, vocabularies that it extends."""
+"""What a version takes from others: weights by raw id, snapshots, the ids that have rows."""
 
 from __future__ import annotations
 
@@ -11,28 +11,48 @@ import torch
 from torch import nn
 
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.examples.vocabulary import EMPTY, distinct
+from ecdctr.examples.admission import Renewal, assumed, renewed
+from ecdctr.examples.vocabulary import EMPTY, Sightings, Vocabulary, distinct, seen
 from ecdctr.impressions import contract
 from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
 from ecdctr.models import checkpoint
-from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.embeddings import FieldEmbeddings, carry
 from ecdctr.models.snapshots import ABSENT, EntitySnapshots
 from ecdctr.models.transfer import load_dense
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ecdctr.config import Admission, Domain
     from ecdctr.examples.batches import Inputs
+    from ecdctr.examples.prepare import Prepared
     from ecdctr.store.manifest import Ref
+
+    Days = dict[tuple[Domain, dt.date], Prepared]
+
+SIDE_OF = {name: side for side, name in checkpoint.SIDES.items()}
 
 
 def start_from(
-    model: Network, parent: Ref, saved: checkpoint.Checkpoint, carry_optimizer: bool
+    model: Network,
+    parent: Ref,
+    saved: checkpoint.Checkpoint,
+    vocabularies: Vocabularies,
+    carry_optimizer: bool,
 ) -> Start[Network]:
     """Give a network its parent's weights.
 
-    Embedding rows by raw id, dense layers, Adam's moments if asked for. Raises ConfigError when the
+    Embedding rows by raw id, dense layers, Adam's moments if asked for. Ids that the parent lacks
+    start anew, whosever row they have now. Raises ConfigError when the
     parent's network is another one, or has saved no moments.
     """
-    _load_tables(model, parent, saved)
+    rows = {
+        name: own.rows_in(saved.vocabularies[name])
+        for name, own in vocabularies.items()
+        if name in saved.tables
+    }
+    _load_tables(model, parent, saved, rows)
     try:
         load_dense(model, saved.dense)
     except RuntimeError as error:
@@ -46,10 +66,12 @@ def start_from(
             f"carry_optimizer is set, but {parent} has no optimizer state; "
             f"set {parent.level}.save_optimizer: true and train it again."
         )
-    return Start(model, saved.optimizer if carry_optimizer else None)
+    return Start(model, _moments(saved.optimizer, rows) if carry_optimizer else None)
 
 
-def _load_tables(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint) -> None:
+def _load_tables(
+    model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint, rows: dict[str, NDArray[np.int32]]
+) -> None:
     embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
         dim = embeddings.table.weight.shape[1]
@@ -58,7 +80,19 @@ def _load_tables(model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint) ->
                 f"{parent.level} {parent} has embeddings of dimension {table.shape[1]}, the "
                 f"configuration says {dim}; set embedding_dim as before, or start a new experiment."
             )
-        embeddings.load_prefix(name, table)
+        embeddings.load(name, table, rows[name])
+
+
+def _moments(
+    saved: dict[str, torch.Tensor], rows: dict[str, NDArray[np.int32]]
+) -> dict[str, torch.Tensor]:
+    """Put a parent's moments of the tables in the order of the child's rows; zeros for new ids."""
+    moved = dict(saved)
+    for name, own in rows.items():
+        for key in [key for key in saved if key.startswith(f"tables/{name}/")]:
+            moved[key] = saved[key].new_zeros(len(own), saved[key].shape[1])
+            carry(saved[key], own, moved[key])
+    return moved
 
 
 def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets:
@@ -122,21 +156,75 @@ def load_snapshots(
 
 
 def grow_vocabularies(
-    request: Request, plan: Plan, inputs: Inputs, files: list[Path]
-) -> Vocabularies:
-    """Extend the vocabularies of `plan.grow_from` by the ids of examples and snapshots."""
-    base = (
-        checkpoint.load(request.store.path(plan.grow_from)).vocabularies if plan.grow_from else {}
-    )
-    multi = {name for name, _ in inputs.multi}
+    request: Request, plan: Plan, inputs: Inputs, days: Days
+) -> tuple[Vocabularies, dict[str, float]]:
+    """Extend the vocabularies of `plan.grow_from` by the ids of the days and of the snapshots.
+
+    Or admit and evict, where the level's `vocabulary` names a field; a version's metrics tell of
+    it. Raises ConfigError for too few rows, StoreError for ids that changed their type.
+    """
+    base: Vocabularies = {}
+    if plan.grow_from:
+        base = checkpoint.load(request.store.path(plan.grow_from)).vocabularies
+    bounded = request.config.training(plan.level).vocabulary
+    vocabularies: Vocabularies = {}
+    metrics: dict[str, float] = {}
     with contract.connect(request.config) as connection:
-        vocabularies = {
-            name: base.get(name, EMPTY).extended(distinct(connection, files, name, name in multi))
-            for name in inputs.vocabularies
-        }
-    if plan.level != "tpm":
-        folders = [request.store.path(ref) for ref in plan.parents.get("tpm", [])]
-        for side, name in checkpoint.SIDES.items():
-            for ids in [checkpoint.snapshot_ids(folder, side) for folder in folders]:
+        for name in inputs.vocabularies:
+            parent, multi = base.get(name, EMPTY), name in dict(inputs.multi)
+            if name in bounded:
+                paths = _uncounted(request, plan, days)
+                read = seen(connection, paths, name, multi)
+                renewal = _renewal(request, plan, name, parent, read)
+                vocabularies[name] = renewal.vocabulary
+                metrics |= renewal.metrics(name, request.date)
+                continue
+            paths = [day.path for day in days.values()]
+            vocabularies[name] = parent.extended(distinct(connection, paths, name, multi))
+            for ref in _told_by(plan, name):
+                ids = checkpoint.snapshot_ids(request.store.path(ref), SIDE_OF[name])
                 vocabularies[name] = vocabularies[name].extended(ids)
-    return vocabularies
+    return vocabularies, metrics
+
+
+def _renewal(
+    request: Request, plan: Plan, name: str, parent: Vocabulary, read: Sightings
+) -> Renewal:
+    settings = request.config.training(plan.level).vocabulary[name]
+    of_parent = plan.grow_from.date if plan.grow_from else request.date
+    if parent.sightings is None:
+        parent = Vocabulary(parent.values, assumed(parent.values, of_parent, settings))
+    told = [_sightings(request, ref, name, settings) for ref in _told_by(plan, name)]
+    where = f"{plan.level}.vocabulary.{name}"
+    try:
+        return renewed(parent, read, told, settings, request.date, where)
+    except StoreError as error:
+        raise StoreError(f"{name}: {error}") from None
+
+
+def _told_by(plan: Plan, name: str) -> list[Ref]:
+    """Return the TPM versions whose snapshots know ids of a field."""
+    return plan.parents.get("tpm", []) if plan.level != "tpm" and name in SIDE_OF else []
+
+
+def _sightings(request: Request, ref: Ref, name: str, settings: Admission) -> Sightings:
+    """Return when the ids of a snapshot were seen."""
+    vocabulary = Vocabulary.load(request.store.path(ref) / "vocabulary" / f"{name}.parquet")
+    if vocabulary.sightings is None:
+        return assumed(vocabulary.values, ref.date, settings)
+    _, last, counts = vocabulary.sightings
+    count = len(vocabulary.values)  # those that wait are not in the snapshot
+    return Sightings(vocabulary.values, last[:count], counts[:count])
+
+
+def _uncounted(request: Request, plan: Plan, days: Days) -> list[Path]:
+    """Return the days that the parent has not read: those after its own, of the same domains."""
+    if not plan.grow_from:
+        return [day.path for day in days.values()]
+    manifest = request.store.manifest(plan.grow_from)
+    counted = {key.split("/")[0] for key in manifest.data_digests}
+    return [
+        day.path
+        for (domain, date), day in days.items()
+        if domain not in counted or date > manifest.window_end
+    ]

@@ -14,13 +14,14 @@ from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
+from ecdctr.models.source import FrozenSource
 from ecdctr.models.tpm import TpmNet
 from ecdctr.models.transfer import load_dense
 from ecdctr.store.manifest import Manifest, Ref
 
 if TYPE_CHECKING:
     from ecdctr.examples.vocabulary import Vocabulary
-    from ecdctr.levels.request import Request, SnapshotSets
+    from ecdctr.levels.request import Request, SnapshotSets, Vocabularies
     from ecdctr.store.store import Store
 
 
@@ -42,7 +43,8 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
     else:
         teacher = None
         if manifest.level == "actr" and config.actr.source != "none":
-            teacher = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
+            network, known = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
+            teacher = _teaching(network, known, saved.vocabularies)
         merged = {side: EntitySnapshots.of_merged(table) for side, table in saved.merged.items()}
         model = CtrNet(config, inputs, rows, config.seed, merged or None, teacher)
     without_snapshots = {
@@ -51,35 +53,44 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
     load_dense(model, without_snapshots)
     embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
-        embeddings.load_prefix(name, table)
+        embeddings.field(name).copy_(table)
     return model.eval(), inputs, saved.vocabularies
 
 
-def load_teacher(request: Request, ref: Ref, snapshots: SnapshotSets) -> CtrNet:
-    """Read the CPM of KEEP and CTNet.
+def load_teacher(
+    request: Request, ref: Ref, snapshots: SnapshotSets, vocabularies: Vocabularies
+) -> FrozenSource:
+    """Read the CPM of KEEP and CTNet, for a child with these vocabularies.
 
     It is asked about an impression with the snapshots of the impression's day. Raises StoreError
     for a TPM, or damaged files.
     """
-    network = load_ctr_network(request.store, ref)
-    saved = checkpoint.load(request.store.path(ref))
-    entities = load_snapshots(request, snapshots, saved.vocabularies)
+    network, known = load_ctr_network(request.store, ref)
+    entities = load_snapshots(request, snapshots, known)
     if network.snapshots and entities:
         network.snapshots = nn.ModuleDict(entities)
-        load_dense(network, saved.dense)
+        load_dense(network, checkpoint.load(request.store.path(ref)).dense)
         network.merge_snapshots()
-    return network.eval()
+    return _teaching(network, known, vocabularies)
 
 
-def load_ctr_network(store: Store, ref: Ref) -> CtrNet:
-    """Read a CPM or an A-CTR; raises StoreError for a TPM."""
-    network, _, _ = load_network(store, ref)
+def load_ctr_network(store: Store, ref: Ref) -> tuple[CtrNet, Vocabularies]:
+    """Read a CPM or an A-CTR and its vocabularies; raises StoreError for a TPM."""
+    network, _, vocabularies = load_network(store, ref)
     if not isinstance(network, CtrNet):
         raise StoreError(f"{ref}: expected a CPM or an A-CTR, found a {ref.level}.")
-    return network
+    return network, vocabularies
+
+
+def _teaching(network: CtrNet, known: Vocabularies, vocabularies: Vocabularies) -> FrozenSource:
+    """Let a network that knows some ids teach a child with these vocabularies."""
+    rows = {name: own.rows_in(known[name]) for name, own in vocabularies.items() if name in known}
+    return FrozenSource(network, rows)
 
 
 def trained_config(manifest: Manifest) -> Config:
     """Build the configuration that a version was trained with, as far as it decides the result."""
     settings = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
+    of_level = settings[manifest.level]  # its vocabularies are there, however they came about
+    settings[manifest.level] = {k: v for k, v in of_level.items() if k != "vocabulary"}
     return Config.model_validate({"seed": manifest.seed, **settings})

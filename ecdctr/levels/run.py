@@ -57,6 +57,7 @@ class Built(Generic[Network]):
     start: Start[Network]
     inputs: Inputs
     vocabularies: Vocabularies
+    admission: dict[str, float]  # metrics of the fields that admit and evict
     quality: list[str]
 
 
@@ -114,14 +115,13 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
         for ref in refs:
             request.store.check(ref)
     inputs = Inputs.of(request.config, plan.level)
-    files = [day.path for day in gathered.days.values()]
-    vocabularies = grow_vocabularies(request, plan, inputs, files)
+    vocabularies, admission = grow_vocabularies(request, plan, inputs, gathered.days)
     start = steps.build(plan, inputs, vocabularies)
     if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
         start_at_rate(start.model, click_rate(gathered.days))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
     told = [*map(str, unlike), *passed_over(request, plan), *older]
-    return Built(start, inputs, vocabularies, told)
+    return Built(start, inputs, vocabularies, admission, told)
 
 
 def publish(
@@ -213,6 +213,7 @@ def _manifest(
             "samples_per_second": result.samples / max(result.seconds, 1e-9),
             "peak_memory_mb": peak_memory_mb(),
             "parameters": float(sum(p.numel() for p in built.start.model.parameters())),
+            **built.admission,
         },
         rows={"samples": result.samples, **rows},
         quality=built.quality,

@@ -52,7 +52,7 @@ class Tpm:
         if not parent:
             return Start(model)
         saved = checkpoint.load(self.request.store.path(parent))
-        return start_from(model, parent, saved, config.tpm.carry_optimizer)
+        return start_from(model, parent, saved, vocabularies, config.tpm.carry_optimizer)
 
     def finish(self, model: TpmNet, vocabularies: Vocabularies, folder: Path) -> None:
         """Write the historical-embedding tables of users and items."""

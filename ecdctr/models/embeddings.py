@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CARRIED_AT_ONCE = 1 << 20  # rows; bounds what is held twice
 
 
 class Block(NamedTuple):
@@ -92,12 +98,22 @@ class FieldEmbeddings(nn.Module):
         return part
 
     @torch.no_grad()
-    def load_prefix(self, name: str, table: torch.Tensor) -> None:
-        """Carry a parent's rows over.
+    def load(self, name: str, table: torch.Tensor, rows: NDArray[np.int32]) -> None:
+        """Carry a parent's vectors over; `rows` [own rows] as in `carry`."""
+        carry(table, rows, self.field(name))
 
-        A child's vocabulary extends its parent's, so they are its first rows.
-        """
-        self.field(name)[: len(table)] = table.to(self.table.weight.device)
+
+@torch.no_grad()
+def carry(source: torch.Tensor, rows: NDArray[np.int32], target: torch.Tensor) -> None:
+    """Copy row rows[r] of a parent's table to row r of a child's, and row 0 to row 0.
+
+    Where rows[r] is 0 the parent lacks the id, and the child's row stays as it is. Source [n, d],
+    rows [m], target [m, d].
+    """
+    carried = np.flatnonzero(rows)
+    for part in np.split(carried, range(CARRIED_AT_ONCE, len(carried), CARRIED_AT_ONCE)):
+        target[torch.from_numpy(part)] = source[torch.from_numpy(rows[part]).long()]
+    target[0] = source[0]
 
 
 def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

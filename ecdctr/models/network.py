@@ -5,7 +5,6 @@ All features, click history, aggregated snapshots, and a backbone over them.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +35,7 @@ class CtrNet(nn.Module):
         rows: dict[str, int],
         seed: int,
         snapshots: dict[str, EntitySnapshots] | None = None,
-        source: CtrNet | None = None,
+        source: FrozenSource | None = None,
     ) -> None:
         """snapshots: of 'user' and 'item', None for K = 0.
 
@@ -68,7 +67,7 @@ class CtrNet(nn.Module):
             rest += self._add_snapshots(config, snapshots)
             if config.snapshots.history:
                 self.long_term = nn.Linear(snapshots["item"].out_dim, dim, bias=False)
-        self.source = None if source is None else FrozenSource(source)
+        self.source = source
         if self.source and config.actr.source == "keep":
             rest += config.network.hidden[-1]
         self.backbone = build_backbone(Shape(fields, dim, rest), config.network)
@@ -149,20 +148,12 @@ class CtrNet(nn.Module):
     def knowledge(self, batch: Batch) -> list[torch.Tensor]:
         """Return the outputs of the hidden layers [B, h] each, for a child that is taught.
 
-        KEEP, CTNet.
-
-        A child's vocabulary extends its parent's: rows beyond the parent's become its unknown row.
-        Raises TypeError for a backbone without hidden layers of its own.
+        KEEP, CTNet. The batch's rows are those of the own tables. Raises TypeError for a backbone
+        without hidden layers of its own.
         """
         if not isinstance(self.backbone, Mlp):
             raise TypeError(f"{type(self.backbone).__name__} hands on no hidden layers.")
-        rows, inputs = self.embeddings.rows, self.inputs
-        ids = _rows_below(batch.ids, [rows[name] for name in inputs.fields])
-        widths = [rows[name] for name, width in inputs.multi for _ in range(width)]
-        multi = _rows_below(batch.multi, widths)
-        history = _rows_below(batch.history, [rows["item_id"]] * batch.history.shape[1])
-        seen = replace(batch, ids=ids, multi=multi, history=history)
-        return self.backbone.layers(self.features(seen))
+        return self.backbone.layers(self.features(batch))
 
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
@@ -192,8 +183,3 @@ class CtrNet(nn.Module):
         """Stop the aggregators from learning."""
         for parameter in self.snapshots.parameters():
             parameter.requires_grad_(False)
-
-
-def _rows_below(rows: torch.Tensor, limits: list[int]) -> torch.Tensor:
-    """Keep the rows [B, n] that lie below n limits; the others become 0, the unknown row."""
-    return rows * (rows < torch.tensor(limits, dtype=rows.dtype, device=rows.device))

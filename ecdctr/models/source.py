@@ -6,19 +6,25 @@ KEEP-like and CTNet-like transfer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from ecdctr.examples.batches import Batch
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ecdctr.examples.batches import Batch, Inputs
     from ecdctr.models.backbones.features import Features
     from ecdctr.models.backbones.mlp import Mlp
 
 
 class Knowing(Protocol):
     """A network that can be asked for what its hidden layers say."""
+
+    inputs: Inputs
 
     def knowledge(self, batch: Batch) -> list[torch.Tensor]:
         """Return the outputs of the hidden layers, [B, h] each."""
@@ -27,10 +33,18 @@ class Knowing(Protocol):
 class FrozenSource(nn.Module):
     """The hidden layers of a CPM, in inference mode whatever the mode of the network around it."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """network: one that is Knowing."""
+    def __init__(self, network: nn.Module, rows: dict[str, NDArray[np.int32]]) -> None:
+        """Take a network over.
+
+        Args:
+            network: one that is Knowing.
+            rows: for each vocabulary the row that the id of each of the child's rows has in the
+                network's own tables [the child's rows]; 0 where it does not know the id.
+        """
         super().__init__()
         self.network = network.eval().requires_grad_(False)
+        for name, own in rows.items():
+            self.register_buffer(f"rows_{name}", torch.from_numpy(own), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenSource:
         """Stay in inference mode."""
@@ -39,7 +53,25 @@ class FrozenSource(nn.Module):
     @torch.no_grad()
     def forward(self, batch: Batch) -> list[torch.Tensor]:
         """Return the outputs of the hidden layers, [B, h] each."""
-        return cast("Knowing", self.network).knowledge(batch)
+        return cast("Knowing", self.network).knowledge(self.translated(batch))
+
+    def translated(self, batch: Batch) -> Batch:
+        """Return a batch of the child's rows as rows of the network's own tables."""
+        inputs = cast("Knowing", self.network).inputs
+        multi = [name for name, width in inputs.multi for _ in range(width)]
+        history = self.rows("item_id")[batch.history.long()]
+        ids, multi_rows = self._columns(batch.ids, inputs.fields), self._columns(batch.multi, multi)
+        return replace(batch, ids=ids, multi=multi_rows, history=history)
+
+    def rows(self, name: str) -> torch.Tensor:
+        """Return the network's row of each of the child's rows of a vocabulary, int32 [rows]."""
+        return self.get_buffer(f"rows_{name}")
+
+    def _columns(self, rows: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        if not names:
+            return rows
+        columns = zip(names, rows.long().unbind(1), strict=True)
+        return torch.stack([self.rows(name)[column] for name, column in columns], 1)
 
 
 class Adapters(nn.Module):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ecdctr.serving import tables
 
 INPUTS = ("ids", "multi", "numeric", "history", "gaps", "rows")
-NO_LIMIT = 2**31 - 1
 
 
 class Rows:
@@ -35,7 +34,7 @@ class Rows:
     """
 
     def __init__(self, network: CtrNet) -> None:
-        self.networks = [network]
+        self.networks, self.source = [network], network.source
         if network.source is not None:
             self.networks.append(cast("CtrNet", network.source.network))
         self.parts: list[int] = []
@@ -54,29 +53,23 @@ class Rows:
     def of(self, name: str) -> tables.Rows:
         """Return the parts of a vocabulary's rows."""
         side = {name: side for side, name in SIDES.items()}.get(name)
-        parts = [one.embeddings.field(name) for one in self.networks]
-        for teacher in self.networks[1:]:
-            seen = torch.ones(teacher.embeddings.rows[name], 1)
-            seen[0] = 0
-            parts.append(seen)
-        if side:
-            parts += [table for table, _ in self._snapshots(side)]
-        widths = self.parts[: len(parts)]
 
         def rows(numbers: NDArray[np.int64]) -> list[NDArray[np.float32]]:
             index = torch.from_numpy(numbers)
-            # a child's vocabulary extends its teacher's: what lies beyond is unknown to that one
-            taken = [part.detach()[torch.where(index < len(part), index, 0)] for part in parts]
+            places = [index]  # in the tables of each network
+            if self.source is not None:
+                places.append(self.source.rows(name)[index].long())
+            each = list(zip(self.networks, places, strict=True))
+            taken = [one.embeddings.field(name)[place] for one, place in each]
+            taken += [(place > 0).float()[:, None] for place in places[1:]]
+            if side:
+                taken += [_merged(one, side)[place] for one, place in each if one.snapshots]
             return [
-                nn.functional.pad(part, (0, width - part.shape[1])).numpy()
-                for part, width in zip(taken, widths, strict=True)
+                nn.functional.pad(part.detach(), (0, width - part.shape[1])).numpy()
+                for part, width in zip(taken, self.parts, strict=False)
             ]
 
         return rows
-
-    def _snapshots(self, side: str) -> list[tuple[torch.Tensor, int]]:
-        merged = [_merged(one, side) for one in self.networks if one.snapshots]
-        return list(zip(merged, self.parts[len(self.parts) - len(merged) :], strict=True))
 
 
 class Probability(nn.Module):
@@ -118,13 +111,12 @@ class _LocalSource(FrozenSource):
     known: torch.Tensor
 
     def __init__(self, source: FrozenSource) -> None:
-        super().__init__(source.network)
+        super().__init__(source.network, {})
         self.register_buffer("known", torch.zeros(1, 1))
 
-    def forward(self, batch: Batch) -> list[torch.Tensor]:
-        """Return the outputs of the hidden layers, [B, h] each."""
-        multi, history = self._known(batch.multi), self._known(batch.history)
-        return super().forward(replace(batch, multi=multi, history=history))
+    def translated(self, batch: Batch) -> Batch:
+        """Return the batch without the clicks and values that the teacher does not know."""
+        return replace(batch, multi=self._known(batch.multi), history=self._known(batch.history))
 
     def _known(self, rows: torch.Tensor) -> torch.Tensor:
         """Keep the places of ids that the teacher knows; the others become 0, which pads."""
@@ -160,7 +152,6 @@ def _drop_tables(network: CtrNet) -> None:
     """Leave a network without tables and offsets: ids are places in one small table."""
     embeddings = network.embeddings
     embeddings.table = nn.Embedding(1, embeddings.table.embedding_dim).requires_grad_(False)
-    embeddings.rows = dict.fromkeys(embeddings.rows, NO_LIMIT)
     network.field_offsets.zero_()
     network.multi_offsets.zero_()
     network.item_offset = 0
