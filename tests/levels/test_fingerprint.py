@@ -115,6 +115,7 @@ APART = {  # what a training imports and is not in the digest of its code, and w
     "impressions": "says nothing",
     "impressions.contract": "of preparation",
     "impressions.days": "the days that are read enter",
+    "impressions.delivery": "says or refuses what a domain lacks; the days that are read enter",
     "impressions.impressions": "where files lie; their content enters",
     "impressions.quality": "stops or warns, and changes no weight",
     "impressions.reading": "holds listings for a command",
