@@ -185,6 +185,16 @@ def test_the_list_of_rooms_is_the_law_that_the_linter_holds():
         ).exists()
 
 
+def test_every_module_is_named_in_the_row_of_its_room():
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    rows = page.partition("| room |")[2].partition("\n\n")[0].splitlines()
+    for path in sorted((REPOSITORY / "ecdctr").glob("*/**/*.py")):
+        room, name = path.relative_to(REPOSITORY / "ecdctr").parts[0], path.stem
+        if not name.startswith("__"):
+            (row,) = [line for line in rows if f"`ecdctr/{room}/`" in line]
+            assert f"`{name}`" in row, path
+
+
 def test_where_something_is_changed_is_one_file_and_begins_at_one_name():
     page = (REPOSITORY / "docs" / "architecture.md").read_text()
     table = page.partition("| where would I change")[2].partition("\n\n")[0]

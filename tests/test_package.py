@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -23,8 +22,9 @@ HEAVY = {"torch", "duckdb", "matplotlib"}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 NOT_FROM_PYPI_BY_NAME = {
-    "torchrec"
-}  # installed without its metadata's needs: ./run, docs/several-machines.md
+    "torchrec",  # installed without its metadata's needs: ./run, docs/several-machines.md
+    "deepctr_torch", "fuxictr",  # in environments of their own: benchmarks/peer_*.py
+}  # fmt: skip
 
 
 def needs(names: list[str]) -> set[str]:
@@ -82,7 +82,8 @@ def test_every_package_that_is_imported_is_declared():
         for text in group
     }
     missing = {}
-    for path in sorted(Path(ecdctr.__file__).parent.rglob("*.py")):
+    rooms = ("ecdctr", "dags", "plugins", "tests", "benchmarks")
+    for path in sorted(path for room in rooms for path in (REPOSITORY / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = (
                 [node.module or ""]
@@ -92,11 +93,24 @@ def test_every_package_that_is_imported_is_declared():
                 else []
             )
             for module in {name.split(".")[0] for name in modules}:
-                elsewhere = module in sys.stdlib_module_names | {"ecdctr", *NOT_FROM_PYPI_BY_NAME}
-                homes = {canonicalize_name(home) for home in DISTRIBUTIONS.get(module, [])}
-                if not elsewhere and homes and not homes & declared:
+                elsewhere = module in sys.stdlib_module_names | {*rooms, *NOT_FROM_PYPI_BY_NAME}
+                # what is not installed here is taken to be called as its module is
+                homes = {canonicalize_name(home) for home in DISTRIBUTIONS.get(module, [module])}
+                if not elsewhere and not homes & declared:
                     missing[module] = str(path)
     assert not missing
+
+
+def test_the_version_stands_in_one_place():
+    assert PROJECT["dynamic"] == ["version"]
+    assert "version" not in PROJECT
+    assert importlib.metadata.version("ecdctr") == ecdctr.__version__
+
+
+def test_scoring_loads_nothing_of_the_configuration():
+    code = "import sys; import ecdctr.serving.scorer; print({'pydantic', 'yaml'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", ecdctr.__all__)

@@ -35,7 +35,7 @@ from ecdctr.airflow.forms import NAME
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
 from ecdctr.config import LEVEL_DOMAIN, Level
-from ecdctr.config.terms import DEFAULT, PRODUCTION
+from ecdctr.config.terms import DEFAULT, NAME_PATTERN, PRODUCTION
 
 DATE = "{{ data_date(params, dag_run) }}"
 NEXT = "{{ next_day(params, dag_run) }}"
@@ -238,7 +238,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
         "experiment": Param(
             PRODUCTION,
             type="string",
-            pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$",
+            pattern=NAME_PATTERN,
             expected=NAME,
             title="Experiment",
             description=(

@@ -62,7 +62,7 @@ def postgres(data: Path, port: int | None = None) -> Iterator[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with _socket_folder() as sockets, log.open("w") as file:
         if not (data / "PG_VERSION").exists():
-            _create(programs, data, log)
+            _create(programs, data)
         here = [f"unix_socket_directories={sockets}"]
         if port:
             here += ["listen_addresses=127.0.0.1", f"port={port}"]
@@ -129,7 +129,7 @@ def _socket_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _create(programs: Path, data: Path, log: Path) -> None:
+def _create(programs: Path, data: Path) -> None:
     """Make an empty database cluster."""
     shutil.rmtree(data, ignore_errors=True)  # half-made by one that was killed
     data.mkdir(mode=0o700)

@@ -117,6 +117,7 @@ class AblationOptions:
 def ablation(
     context: typer.Context,
     options: AblationOptions,
+    *,
     target: PageOption = None,
     workers: WorkersOption = 2,
     about: Annotated[
@@ -206,22 +207,38 @@ def _picture(records: list[dict[str, Any]], target: Path) -> str:
     return picture.name
 
 
-@app.command()
-def tune(
-    context: typer.Context,
+@dataclass(frozen=True)
+class TuningOptions:
+    """What is tried, on which worlds and days."""
+
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; 'full' is the whole method")
-    ] = "ads_only,full",
-    level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr",
-    seeds: SeedsOption = Seeds((21, 22)),
+    ] = "ads_only,full"
+    level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr"
+    seeds: SeedsOption = Seeds((21, 22))
     eval_days: Annotated[
         int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
-    ] = 2,
+    ] = 2
     chain_days: Annotated[
         int, typer.Option(min=0, max=MAX_DAYS, help="as in `ecdctr ablation`")
-    ] = 30,
-    world: WorldOption = "demo",
-    changes: SetOption = None,
+    ] = 30
+    world: WorldOption = "demo"
+    changes: SetOption = None
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same."""
+        return (
+            f"ecdctr tune --level {self.level} --seeds {self.seeds} --eval-days {self.eval_days} "
+            f"--rows {self.rows}"
+        )
+
+
+@app.command()
+@grouped
+def tune(
+    context: typer.Context,
+    options: TuningOptions,
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the search", **FOLDER)
     ] = Path("tuning"),
@@ -241,21 +258,19 @@ def tune(
 
     study = Study(
         session_of(context).config_path,
-        load_world(world, changes or ()),
-        seeds,
-        session_of(context).config().rows(rows),
-        eval_days,
+        load_world(options.world, options.changes or ()),
+        options.seeds,
+        session_of(context).config().rows(options.rows),
+        options.eval_days,
         work,
-        chain_days,
+        options.chain_days,
     )
     bars = Bars()
     try:
-        trials = run_tuning(study, level, workers, bars)
+        trials = run_tuning(study, options.level, workers, bars)
     finally:
         bars.close()
-    text = tuning_page(
-        trials, f"ecdctr tune --level {level} --seeds {seeds} --eval-days {eval_days} --rows {rows}"
-    )
+    text = tuning_page(trials, options.command)
     write_or_print(
         context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()}
     )

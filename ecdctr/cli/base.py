@@ -66,6 +66,7 @@ class Session:
 def parse_date(text: str) -> dt.date:
     """Return a day of the years 1970 to 2199; raises typer.BadParameter for anything else."""
     try:
+        # typer's own formats would take a year of any size, and name the format without a mend
         date = dt.datetime.strptime(text, "%Y-%m-%d").date()  # a day has no zone
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a date; expected YYYY-MM-DD.") from None
@@ -207,8 +208,8 @@ def _global(
         ),
     ] = "demo/store",
     as_json: Annotated[bool, typer.Option("--json", help="print results as JSON")] = False,
-    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
-    version: Annotated[
+    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,  # noqa: ARG001  # net.py
+    version: Annotated[  # noqa: ARG001  # its callback
         bool,
         typer.Option("--version", help="print the version", callback=say_version, is_eager=True),
     ] = False,

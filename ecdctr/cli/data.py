@@ -161,17 +161,18 @@ def _without_clicks(reports: list[Any]) -> list[str]:
     """Say which domains have no click on the days that were checked, or else on which of them."""
     said = []
     for name in dict.fromkeys(report.domain for report in reports):
-        own = [report for report in reports if report.domain == name]
-        if not sum(report.clicks for report in own):
+        days = [report for report in reports if report.domain == name]
+        if not sum(report.clicks for report in days):
             said.append(
-                f"{name}: no click among the {sum(report.rows for report in own):,} impressions of "
-                f"{own[0].date} to {own[-1].date}; a training that reads no other day refuses them."
+                f"{name}: no click among the {sum(report.rows for report in days):,} impressions of "
+                f"{days[0].date} to {days[-1].date}; a training that reads no other day refuses "
+                "them."
             )
             continue
         said += [
             f"{name}: no click among the {report.rows:,} impressions of {report.date}; a training "
             "that reads this day alone, as in a chain, refuses it."
-            for report in own
+            for report in days
             if report.rows and not report.clicks
         ]
     return said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from ecdctr.cli.base import (
     session_of,
     show,
 )
+from ecdctr.cli.options import grouped
 from ecdctr.cli.studies import (
     SeedsOption,
     StudyOption,
@@ -38,24 +40,32 @@ from ecdctr.store.store import experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
 
-@app.command()
-def forgetting(
-    context: typer.Context,
-    seeds: SeedsOption = Seeds((1, 2, 3)),
+@dataclass(frozen=True)
+class ForgettingOptions:
+    """What is compared, on which worlds and days."""
+
+    seeds: SeedsOption = Seeds((1, 2, 3))
     rows: Annotated[
         str,
         typer.Option(
             help="comma-separated variants; the first is what the others are compared with"
         ),
-    ] = "continue_no_tpm,continue,full",
+    ] = "continue_no_tpm,continue,full"
     days: Annotated[
         int, typer.Option(min=3, max=MAX_DAYS, help="data dates, the last ones of the world")
-    ] = 40,
+    ] = 40
     hold_out_every: Annotated[
         int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
-    ] = 5,
-    world: WorldOption = "demo",
-    changes: SetOption = None,
+    ] = 5
+    world: WorldOption = "demo"
+    changes: SetOption = None
+
+
+@app.command()
+@grouped
+def forgetting(
+    context: typer.Context,
+    options: ForgettingOptions,
     work: Annotated[
         Path, typer.Option(help="worlds, prepared data and stores of the study", **FOLDER)
     ] = Path("forgetting"),
@@ -74,25 +84,25 @@ def forgetting(
     from ecdctr.studies.forgetting.study import run_forgetting
     from ecdctr.worlds.named import load_world
 
-    names = session_of(context).config().rows(rows)
+    names = session_of(context).config().rows(options.rows)
     study = Study(
         session_of(context).config_path,
-        load_world(world, changes or ()),
-        seeds,
+        load_world(options.world, options.changes or ()),
+        options.seeds,
         names,
-        days,
+        options.days,
         work,
         chain_days=0,
-        hold_out_every=hold_out_every,
+        hold_out_every=options.hold_out_every,
     )
     bars = Bars()
     try:
         outcome = run_forgetting(study, workers, bars)
     finally:
         bars.close()
-    dates, recurrence = study.dates(seeds[0]), _recurrence(study.world.settings)
+    dates, recurrence = study.dates(options.seeds[0]), _recurrence(study.world.settings)
     where = f"the simulated world '{study.world.name}'"
-    about = About(name, where, dates, seeds, hold_out_every, recurrence)
+    about = About(name, where, dates, options.seeds, options.hold_out_every, recurrence)
     _write_study(context, about, outcome, result)
 
 
@@ -132,6 +142,7 @@ def matrix_row(
 @matrix_app.command("report")
 def matrix_report(
     context: typer.Context,
+    *,
     first: FromOption,
     last: ToOption,
     hold_out_every: HoldOutOption,

@@ -34,6 +34,7 @@ from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log, table
 from ecdctr.errors import ConfigError, EcdctrError, TryAgain
 from ecdctr.store.manifest import Ref
+from ecdctr.store.store import SERVING
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Outcome
@@ -191,6 +192,7 @@ def _log_outcome(outcome: Outcome, about: dict[str, object]) -> None:
 def evaluate(
     context: typer.Context,
     date: EvaluationDateOption,
+    *,
     level: LevelOption = "actr",
     experiment: ExperimentOption = PRODUCTION,
     version: Annotated[
@@ -266,7 +268,7 @@ def _judged(session: Session, ref: Ref, date: dt.date, variant: str) -> dict[str
     return {
         "version": str(ref), "promoted": verdict.passed, "outcome": verdict.outcome.value,
         "reason": verdict.reason,
-        "serving": str(session.store.alias("serving", ref.experiment, ref.level)),
+        "serving": str(session.store.alias(SERVING, ref.experiment, ref.level)),
         "power": verdict.power, "needed_days": verdict.needed_days,
     }  # fmt: skip
 

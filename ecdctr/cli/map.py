@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,20 +15,23 @@ from ecdctr.cli.base import (
     FILE,
     FOLDER,
     ResultOption,
+    Seeds,
     SetOption,
     WorldOption,
     app,
     finite,
-    parse_seeds,
     session_of,
     show,
 )
+from ecdctr.cli.options import grouped
+from ecdctr.cli.studies import SeedsOption, WorkersOption
 from ecdctr.files import durable
 
 
-@app.command("map")
-def map_(
-    context: typer.Context,
+@dataclass(frozen=True)
+class MapOptions:
+    """Which worlds, and how each is studied."""
+
     planes: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,17 +42,36 @@ def map_(
                 "never; repeatable"
             ),
         ),
-    ] = None,
-    world: WorldOption = "visits",
-    changes: SetOption = None,
+    ] = None
+    world: WorldOption = "visits"
+    changes: SetOption = None
     impressions_a_day: Annotated[
         int, typer.Option(min=100, help="of each cell; its users follow from it")
-    ] = 20_000,
-    seeds: Annotated[
-        str, typer.Option(help="comma-separated; worlds and weights of each cell")
-    ] = "1",
-    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days of each cell")] = 4,
-    chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 14,
+    ] = 20_000
+    seeds: SeedsOption = Seeds((1,))
+    eval_days: Annotated[int, typer.Option(min=1, help="evaluation days of each cell")] = 4
+    chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 14
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same, without places."""
+        told = [("--plane", plane) for plane in self.planes or ()]
+        told += [("--world", self.world)]
+        told += [("--set", change) for change in self.changes or ()]
+        told += [("--seeds", str(self.seeds))]
+        told += [("--impressions-a-day", str(self.impressions_a_day))]
+        told += [("--eval-days", str(self.eval_days)), ("--chain-days", str(self.chain_days))]
+        return "ecdctr --config configs/map.yaml map " + " ".join(
+            f"{option} {shlex.quote(value)}" for option, value in told
+        )
+
+
+@app.command("map")
+@grouped
+def map_(
+    context: typer.Context,
+    options: MapOptions,
+    *,
     work: Annotated[
         Path, typer.Option(help="results of cells; re-used when run again", **FOLDER)
     ] = Path("map"),
@@ -62,7 +86,7 @@ def map_(
         float | None,
         typer.Option(min=0, help="begin no cell after so many minutes; 0 writes the page alone"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes of a cell's study")] = 2,
+    workers: WorkersOption = 2,
     result: ResultOption = None,
 ) -> None:
     """Measure where each part pays.
@@ -75,11 +99,18 @@ def map_(
     from ecdctr.studies.map.measure import MapStudy, run_map
     from ecdctr.studies.map.page import map_page
 
-    spanned = [parse_plane(text) for text in planes or PLANES]
-    placed = [cells(plane, world, changes or (), impressions_a_day) for plane in spanned]
+    spanned = [parse_plane(text) for text in options.planes or PLANES]
+    placed = [
+        cells(plane, options.world, options.changes or (), options.impressions_a_day)
+        for plane in spanned
+    ]
     worlds = {one.name: one for on_plane in placed for one in on_plane.values()}
     study = MapStudy(
-        session_of(context).config_path, parse_seeds(seeds), eval_days, chain_days, work
+        session_of(context).config_path,
+        options.seeds,
+        options.eval_days,
+        options.chain_days,
+        work,
     )
     until = None if minutes is None else dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     bars = Bars()
@@ -97,7 +128,7 @@ def map_(
     if target:
         pictures = _pictures(measured, target)
         durable.replace_text(
-            target, map_page(measured, results, pictures, _command(context), len(worlds))
+            target, map_page(measured, results, pictures, options.command, len(worlds))
         )
     show(
         context, {"cells": len(worlds), "measured": len(results), "page": str(target or "")}, result
@@ -118,23 +149,3 @@ def _pictures(measured: list[tuple[Any, dict[Any, Any]]], target: Path) -> dict[
                 save_png(heat_maps(plane, inside), temporary)
             names[number] = picture.name
     return names
-
-
-def _command(context: typer.Context) -> str:
-    """Return the command as it was given, without places."""
-    told = {
-        "planes": "--plane",
-        "world": "--world",
-        "changes": "--set",
-        "seeds": "--seeds",
-        "impressions_a_day": "--impressions-a-day",
-        "eval_days": "--eval-days",
-        "chain_days": "--chain-days",
-    }
-    parts = ["ecdctr --config configs/map.yaml map"]
-    for name, option in told.items():
-        value = context.params.get(name)
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one is not None:
-                parts.append(f"{option} '{one}'" if " " in str(one) else f"{option} {one}")
-    return " ".join(parts)

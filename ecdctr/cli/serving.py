@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,10 +22,12 @@ from ecdctr.cli.base import (
     session_of,
     show,
 )
+from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION
 from ecdctr.console import Bars, log
 from ecdctr.errors import ConfigError
 from ecdctr.store.manifest import Ref
+from ecdctr.store.store import CANDIDATE, SERVING
 
 MAX_THREADS = 1024
 
@@ -72,7 +75,7 @@ def export_version(
         from ecdctr.serving.export import export_bundle
 
     session = session_of(context)
-    ref = Ref.parse(version) if version else session.store.alias("serving", experiment)
+    ref = Ref.parse(version) if version else session.store.alias(SERVING, experiment)
     if ref is None:
         raise ConfigError(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."
@@ -179,19 +182,32 @@ def _address(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class FollowOptions:
+    """What of the store is followed."""
+
+    bundles: Annotated[Path, typer.Option(help="where exported versions are kept", **FOLDER)] = (
+        Path("demo/bundles")
+    )
+    experiment: ExperimentOption = PRODUCTION
+    shadow: Annotated[
+        bool, typer.Option(help="also score with the newest candidate, and tell the difference")
+    ] = False
+    poll_seconds: Annotated[
+        float, typer.Option(min=0.05, help="how often to look for a promoted version")
+    ] = 5.0
+    precision: PrecisionOption = "float32"
+
+
 @app.command()
+@grouped
 def serve(
     context: typer.Context,
+    options: FollowOptions,
+    *,
     bundle: Annotated[
         Path | None, typer.Option(help="score with this bundle; default: follow the store")
     ] = None,
-    bundles: Annotated[
-        Path, typer.Option(help="where exported versions are kept", **FOLDER)
-    ] = Path("demo/bundles"),
-    experiment: ExperimentOption = PRODUCTION,
-    shadow: Annotated[
-        bool, typer.Option(help="also score with the newest candidate, and tell the difference")
-    ] = False,
     host: Annotated[
         str,
         typer.Option(
@@ -204,11 +220,7 @@ def serve(
     threads: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="of one pass through the network")
     ] = 1,
-    poll_seconds: Annotated[
-        float, typer.Option(min=0.05, help="how often to look for a promoted version")
-    ] = 5.0,
     max_candidates: Annotated[int, typer.Option(min=1, help="of one request")] = 1000,
-    precision: PrecisionOption = "float32",
     verify: VerifyOption = False,
 ) -> None:
     """Score over HTTP with the serving version.
@@ -221,22 +233,22 @@ def serve(
         from ecdctr.serving.follow import Follower
         from ecdctr.serving.routes import build_app
         from ecdctr.serving.scorer import Scorer
-        from ecdctr.serving.service import Limits, Service
+        from ecdctr.serving.service import SERVES, SHADOW, Limits, Service
 
     service = Service(Limits(candidates=max_candidates))
     followers = []
     if bundle:
-        if shadow:
+        if options.shadow:
             raise ConfigError("--shadow follows the store's candidate; leave --bundle out.")
-        service.swap("serving", Scorer(bundle, threads, verify=verify))
+        service.swap(SERVES, Scorer(bundle, threads, verify=verify))
     else:
         session = session_of(context)
         session.config()  # a version can only be exported with a configuration that is valid
-        roles = [("serving", "serving"), *([("shadow", "candidate")] if shadow else [])]
+        roles = [(SERVES, SERVING), *([(SHADOW, CANDIDATE)] if options.shadow else [])]
         for role, alias in roles:
-            where = (session.store, experiment, bundles, session.config_path)
-            options = (precision, threads, poll_seconds)
-            followers.append(Follower(role, alias, *where, *options))
+            where = (session.store, options.experiment, options.bundles, session.config_path)
+            how = (options.precision, threads, options.poll_seconds)
+            followers.append(Follower(role, alias, *where, *how))
     settings = uvicorn.Config(
         build_app(service, list(followers)), log_level="warning", access_log=False
     )

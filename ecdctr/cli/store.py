@@ -21,6 +21,7 @@ from ecdctr.config import PRODUCTION
 from ecdctr.config.terms import LEVELS
 from ecdctr.console import table
 from ecdctr.store.manifest import Ref
+from ecdctr.store.store import ALIASES, SERVING
 
 
 @store_app.command("gc")
@@ -70,7 +71,7 @@ def store_list(
     versions = []
     for name in [experiment] if experiment else store.experiments():
         for level in LEVELS:
-            aliases = {alias: store.alias(alias, name, level) for alias in ("candidate", "serving")}
+            aliases = {alias: store.alias(alias, name, level) for alias in ALIASES}
             for ref in store.versions(name, level):
                 manifest = store.manifest(ref)
                 names = [alias for alias, target in aliases.items() if target == ref]
@@ -125,7 +126,7 @@ def store_verify(context: typer.Context) -> None:
 @store_app.command("promote")
 def store_promote(context: typer.Context, version: str, reason: str = "promoted by hand") -> None:
     """Make a version serve, past the gate."""
-    record = session_of(context).store.set_alias("serving", Ref.parse(version), reason)
+    record = session_of(context).store.set_alias(SERVING, Ref.parse(version), reason)
     show(context, {"serving": str(record.ref), "reason": reason})
 
 

@@ -14,17 +14,16 @@ from ecdctr.config.section import Section
 from ecdctr.config.simulation import Simulation
 from ecdctr.config.terms import (
     DEFAULT,
-    DOMAINS,
     LEVEL_DOMAIN,
     LEVELS,
     PRODUCTION,
     RESERVED_COLUMNS,
-    Domain,
     Level,
 )
 from ecdctr.config.training import Actr, Admission, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.config.visits import Visits
+from ecdctr.domains import DOMAINS, Domain
 
 __all__ = [
     "DEFAULT",

@@ -15,14 +15,14 @@ from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
-from ecdctr.config.terms import DEFAULT, FULL, LEVELS, Level
+from ecdctr.config.terms import DEFAULT, FULL, LEVELS, NAME_PATTERN, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
 from ecdctr.files.urls import looks_like_url
 
-VariantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+VariantName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
 class Config(Section):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ecdctr.domains import Domain
 
 Level = Literal["tpm", "cpm", "actr"]
-Domain = Literal["natural", "ads"]
 LEVELS: tuple[Level, ...] = ("tpm", "cpm", "actr")
-DOMAINS: tuple[Domain, ...] = ("natural", "ads")
 LEVEL_DOMAIN: dict[str, Domain] = {"tpm": "natural", "cpm": "natural", "actr": "ads"}
 PRODUCTION = "production"  # the experiment that serves, and that the others fall back to
 FULL = "full"  # the row of a study that is the configuration as it stands
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,62}$"  # of experiments, studies and variants
+STUDY_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,24}$"  # of forms: a variant and a seed are added to it
 DEFAULT = "default"  # the variant that is the configuration as it stands
 CONTRACT_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
 PREPARED_COLUMNS = {  # what preparation, the partitions and the counts of a request add

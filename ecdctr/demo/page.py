@@ -19,6 +19,7 @@ from ecdctr.report.figures import new_figure
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
+from ecdctr.store.store import SERVING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,7 +133,7 @@ def _means(metrics: list[dict[str, float]]) -> list[str]:
 
 def write_page(store: Store, rows: list[Row], target: Path) -> None:
     """Write one HTML file with everything inside it, values escaped."""
-    serving = store.alias("serving")
+    serving = store.alias(SERVING)
     lineage = []
     if serving:
         for ref, manifest in store.lineage(serving).items():
@@ -143,7 +144,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
                     [parent for parents in manifest.parents.values() for parent in parents],
                 )
             )
-    history = list(reversed(store.alias_history("serving")))
+    history = list(reversed(store.alias_history(SERVING)))
     page = (
         environment("ecdctr.demo")
         .get_template("page.html")

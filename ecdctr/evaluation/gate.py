@@ -23,7 +23,7 @@ from ecdctr.evaluation.verdict import Outcome, Verdict, explain
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.reading import one_reading
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import AliasRecord, Kind, Store
+from ecdctr.store.store import SERVING, AliasRecord, Kind, Store
 
 ATTEMPTS = 5  # of judging, while others promote
 JUDGING = ("evaluation.gate", "evaluation.noninferiority", "evaluation.stored")
@@ -157,7 +157,7 @@ def _settle(
     verdict = _judge(config, store, challenger, champion, date)
     if verdict.passed:  # first: a verdict that passed is kept only of what served
         number = served.number if served else 0
-        store.set_alias("serving", challenger, verdict.reason, Kind.GATE, after=number)
+        store.set_alias(SERVING, challenger, verdict.reason, Kind.GATE, after=number)
     store.add_verdict(challenger, {"date": date, "passed": verdict.passed, **verdict._asdict()})
     return verdict
 
@@ -235,7 +235,7 @@ def _against_its_past(store: Store, challenger: Ref, champion: Ref | None) -> st
     by_hand = f"promote it by hand if it is meant: ecdctr store promote {challenger}"
     if champion and champion.age > challenger.age:
         return f"older than the serving {champion}; {by_hand}"
-    history = store.alias_history("serving", challenger.experiment, challenger.level)
+    history = store.alias_history(SERVING, challenger.experiment, challenger.level)
     if any(record.ref == challenger for record in history):
         return f"served before and does not any more, since {history[-1].reason}; {by_hand}"
     return None

@@ -50,17 +50,17 @@ class Ordered:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def places(self, wanted: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the place of the first key that is not below each of `wanted` [n] → [n]."""
+    def places(self, values: NDArray[Any]) -> NDArray[np.intp]:
+        """Return the place of the first key that is not below each of `values` [n] → [n]."""
         if len(self.keys) <= PLAIN:
-            return np.searchsorted(self.keys, wanted)
-        page = np.searchsorted(self.firsts, wanted) - 1  # its first key lies below
+            return np.searchsorted(self.keys, values)
+        page = np.searchsorted(self.firsts, values) - 1  # its first key lies below
         place = np.maximum(page, 0) * PAGE
         step = PAGE // 2
         while step:
             probe = place + step
             inside = np.minimum(probe, len(self.keys) - 1)
-            below = (probe < len(self.keys)) & (self.keys[inside] < wanted)
+            below = (probe < len(self.keys)) & (self.keys[inside] < values)
             place = np.where(below, probe, place)
             step //= 2
         return np.where(page < 0, 0, place + 1)

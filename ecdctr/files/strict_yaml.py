@@ -114,7 +114,7 @@ def _refuse_doubles(node: MappingNode) -> None:
         lines[key.value] = key.start_mark.line + 1
 
 
-def _unknown(loader: _Loader, node: Node) -> Any:
+def _unknown(_: _Loader, node: Node) -> Any:
     raise ConstructorError(
         problem=f"the tag '{node.tag}' is not known here; leave it out",
         problem_mark=node.start_mark,

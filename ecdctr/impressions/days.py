@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecdctr.config.terms import DOMAINS
+from ecdctr.domains import DOMAINS
 from ecdctr.errors import ContractError
 from ecdctr.impressions.delivery import Delivery, other_domain
 from ecdctr.impressions.impressions import open_impressions

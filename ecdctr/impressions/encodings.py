@@ -75,10 +75,10 @@ def encoding_of(name: str) -> str:
     """Return an encoding as Python names it; raises ValueError for one that it does not know."""
     try:
         info = codecs.lookup(name)
-        known = info._is_text_encoding and info.name not in NO_TEXT
+        is_text = info._is_text_encoding and info.name not in NO_TEXT
     except (LookupError, ValueError):
-        known = False
-    if not known:
+        is_text = False
+    if not is_text:
         raise ValueError(
             "expected an encoding of text, such as utf-8, utf-16, cp1252 (Windows), latin-1 or "
             f"shift_jis, found {name!r:.60}"
@@ -109,14 +109,14 @@ def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
         raise ContractError(f"{path} is {what}.")
     if what := format_of(raw):
         raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
-    found, marked = _unicode_of(raw)
-    if found == "utf-8" and encoding not in UTF8:
+    unicode, marked = _unicode_of(raw)
+    if unicode == "utf-8" and encoding not in UTF8:
         raise ContractError(
             f"{path} begins with the mark of UTF-8; leave encoding: {encoding} out of the mapping."
         )
-    family = found[:6]  # utf-16 of utf-16-le
-    fitting = (family, found) if marked or found.endswith("-le") else (found,)
-    if found not in ("", "utf-8") and encoding not in fitting:
+    family = unicode[:6]  # utf-16 of utf-16-le
+    fitting = (family, unicode) if marked or unicode.endswith("-le") else (unicode,)
+    if unicode not in ("", "utf-8") and encoding not in fitting:
         raise ContractError(
             f"{path} is {family.upper()}; say so in the mapping (encoding: {fitting[0]})."
         )

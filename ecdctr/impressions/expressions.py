@@ -88,7 +88,7 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
         _refuse_rounding(tables, key, text, tree)
         if key in IDS:
             _refuse_numbers_as_ids(tables, key, tree)
-        _refuse_type(tables, key, text, kinds)
+        _refuse_type(key, text, kinds)
         types[key] = kinds
     return types
 
@@ -276,7 +276,7 @@ def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
             )
 
 
-def _refuse_type(tables: Tables, key: str, text: str, kind: str) -> None:
+def _refuse_type(key: str, text: str, kind: str) -> None:
     """Raise ConfigError for an expression whose type the contract does not have."""
     element = kind.removesuffix("[]")
     many = kind != element

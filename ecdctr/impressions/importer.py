@@ -239,7 +239,7 @@ def _finish(
 
     Every row that was read is in one of the counts.
     """
-    narrow = _narrow(db, mapping, types, scratch)
+    narrow = _narrow(db, types, scratch)
     counts = {str(domain): [0, 0, 0] for domain in DOMAINS}  # rows, clicks, doubles
     partitions = {
         path.relative_to(path.parents[1]) for path in scratch.glob("raw-*/_domain=*/_date=*")
@@ -276,9 +276,7 @@ def _finish(
     return done
 
 
-def _narrow(
-    db: duckdb.DuckDBPyConnection, mapping: Mapping, types: dict[str, str], scratch: Path
-) -> str:
+def _narrow(db: duckdb.DuckDBPyConnection, types: dict[str, str], scratch: Path) -> str:
     """REPLACE for wide integers: int64 where all of the log's values fit, else text."""
     staged = sorted(scratch.glob("raw-*/_domain=*/_date=*/*.parquet"))
     names = {key.removeprefix("features."): kind for key, kind in types.items()}

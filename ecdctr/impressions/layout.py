@@ -79,10 +79,10 @@ def table_format(folder: Path) -> str | None:
     """
     for one in (folder, *folder.parents):
         there = [name for name in TABLES if (one / name).is_dir()]
-        if found := table_of(there):
-            return found
-        if one.name == "data" and (found := iceberg_of(names_in(one.parent / "metadata"))):
-            return found
+        if table := table_of(there):
+            return table
+        if one.name == "data" and (table := iceberg_of(names_in(one.parent / "metadata"))):
+            return table
     return None
 
 

@@ -103,6 +103,6 @@ def digest_files(paths: list[Path]) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _digest_file(path: str, size: int, mtime_ns: int, ctime_ns: int) -> str:
+def _digest_file(path: str, _size: int, _mtime_ns: int, _ctime_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

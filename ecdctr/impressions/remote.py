@@ -136,13 +136,13 @@ class RemoteImpressions:
     def table(self, domain: Domain) -> str | None:
         start = f"{_open(self.root)[1]}/domain={domain}/"
         of_domain = _list(self.root, f"domain={domain}", below=2)
-        found = table_of({path[len(start) :].split("/")[0] for path in of_domain})
-        found = found or table_of(_names_at(self.root, _open(self.root)[1]))
+        table = table_of({path[len(start) :].split("/")[0] for path in of_domain})
+        table = table or table_of(_names_at(self.root, _open(self.root)[1]))
         above, _, last = _open(self.root)[1].rpartition("/")
-        if not found and last == "data":
+        if not table and last == "data":
             with suppress(ContractError):  # whoever may read the data may not read beside it
                 return iceberg_of(_names_at(self.root, f"{above}/metadata"))
-        return found
+        return table
 
 
 def _names_at(root: str, folder: str) -> list[str]:
@@ -165,8 +165,8 @@ def _ask_names(root: str, folder: str) -> list[str]:
         import obstore
 
         bucket, _, prefix = folder.partition("/")
-        found = obstore.list_with_delimiter(_bucket(root, bucket), prefix or None)
-        paths = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        listed = obstore.list_with_delimiter(_bucket(root, bucket), prefix or None)
+        paths = [*listed["common_prefixes"], *(one["path"] for one in listed["objects"])]
         return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 

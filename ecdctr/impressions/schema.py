@@ -243,7 +243,7 @@ def unread(path: Path, error: Exception) -> str:
 
 
 @lru_cache(maxsize=20_000)
-def _footer(path: str, size: int, mtime_ns: int) -> Footer:
+def _footer(path: str, _size: int, _mtime_ns: int) -> Footer:
     """Read once per size and time of change."""
     with pq.ParquetFile(path) as file:
         return Footer(file.metadata.num_rows, file.schema_arrow)

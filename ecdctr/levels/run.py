@@ -31,7 +31,7 @@ from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps,
 from ecdctr.models import checkpoint
 from ecdctr.models.transfer import start_at_rate
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Kind, Store
+from ecdctr.store.store import CANDIDATE, Kind, Store
 from ecdctr.training.loop import FitResult, Job, fit
 from ecdctr.training.process import peak_memory_mb
 from ecdctr.training.progress import Progress
@@ -230,4 +230,4 @@ def _manifest(
 def _conclude(store: Store, ref: Ref, progress: Progress) -> None:
     """Do what remains once a version is there; also when a run died right after publishing it."""
     progress.discard()
-    store.advance("candidate", ref, "newest version trained", Kind.TRAIN)
+    store.advance(CANDIDATE, ref, "newest version trained", Kind.TRAIN)

@@ -1,6 +1,6 @@
 """The numbers that a model reads of a user's memory: their names, and the formulas behind them.
 
-Needs nothing else, for the scorer's sake.
+Needs little else, for the scorer's sake.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ecdctr.domains import DOMAINS
+
 PREFIX = "memory_"
-ITEM = "item_id"
-DOMAINS = ("natural", "ads")
 PRIOR_CLICKS, PRIOR_SHOWN = 1.0, 10.0  # of the smoothed rate: (clicks + 1) / (impressions + 10)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ecdctr.domains import DOMAINS
 from ecdctr.files.duck import parquet
-from ecdctr.memory.columns import DOMAINS, input_names, inputs
+from ecdctr.memory.columns import input_names, inputs
 from ecdctr.memory.pairs import as_counts
 from ecdctr.memory.table import sums
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ecdctr.domains import DOMAINS
 from ecdctr.files.mapped import Ordered, mapped, write_ordered
-from ecdctr.memory.columns import DOMAINS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from ecdctr.memory.columns import DOMAINS
+from ecdctr.domains import DOMAINS
 
 
 def pairs_sql(views: dict[str, str], key: str, date: dt.date) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecdctr.domains import DOMAINS
 from ecdctr.files import durable
 from ecdctr.files.duck import literal, parquet
-from ecdctr.memory.columns import DOMAINS, counts
+from ecdctr.memory.columns import counts
 from ecdctr.memory.pairs import as_counts
 
 if TYPE_CHECKING:

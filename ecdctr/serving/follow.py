@@ -42,7 +42,7 @@ class Follower:
     or fails its self-test, the one before it goes on serving.
     """
 
-    role: str  # serving or shadow
+    role: str  # SERVES or SHADOW, of the service
     alias: str
     store: Store
     experiment: str

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError
-from ecdctr.memory.columns import DOMAINS, counts
+from ecdctr.memory.columns import counts
 from ecdctr.memory.lookup import NEVER, write_arrays
 from ecdctr.memory.table import newest_table
 from ecdctr.store.manifest import Manifest, Ref

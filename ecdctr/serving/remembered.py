@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecdctr.domains import DOMAINS
 from ecdctr.errors import EcdctrError
 from ecdctr.examples import transforms
-from ecdctr.memory.columns import DOMAINS, input_names, inputs, never
+from ecdctr.memory.columns import input_names, inputs, never
 from ecdctr.memory.lookup import NEVER, Facts, KeyTable
 from ecdctr.serving.rules import RequestError
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ecdctr.domains import DOMAINS
 from ecdctr.serving.rules import NUMBER_LIMIT, Kind, RequestError, Rule, is_number, moment, shown
 
 COUNTS = tuple(f"{side}_{what}" for side in ("user", "item") for what in ("impressions", "clicks"))
@@ -117,9 +118,10 @@ class Shape:
                     f"{place}: expected an impression with {', '.join(sorted(RECENT_KEYS))} and "
                     f"at most {', '.join(self.remembered)}, found {_shape(one)}."
                 )
-            if one["domain"] not in ("natural", "ads"):
+            if one["domain"] not in DOMAINS:
                 raise RequestError(
-                    f"{place}.domain: expected natural or ads, found {shown(one['domain'])}."
+                    f"{place}.domain: expected {' or '.join(DOMAINS)}, found "
+                    f"{shown(one['domain'])}."
                 )
             click = one["click"]
             if not is_number(click) or click not in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ecdctr.domains import DOMAINS
 from ecdctr.serving.request import PRIOR, RECENT, RECENT_KEYS, Shape
 from ecdctr.serving.rules import LATEST
 
@@ -77,7 +78,7 @@ def _recent(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     properties = {key: shape.rules[key].schema() for key in shape.remembered} | {
         "item_id": shape.clicked.schema(),
         "ts": {"type": "number", "minimum": 0, "maximum": LATEST},
-        "domain": {"enum": ["natural", "ads"]},
+        "domain": {"enum": list(DOMAINS)},
         "click": {"enum": [0, 1]},
     }
     return {

@@ -48,10 +48,10 @@ class Scorer:
         self.tables = bundle.tables()
         self.shape = Shape(self.description, self.kinds)
         self._session = _session(bundle, threads)
-        self._memory = self._open_memory(bundle, "selftest_memory")
+        self._memory = self._open_memory("selftest_memory")
         if self_test:
             self._prove(bundle.self_test())
-        self._memory = self._open_memory(bundle, "memory")
+        self._memory = self._open_memory("memory")
 
     @property
     def version(self) -> str:
@@ -139,7 +139,7 @@ class Scorer:
             "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
         }
 
-    def _open_memory(self, bundle: Bundle, name: str) -> Remembered | None:
+    def _open_memory(self, name: str) -> Remembered | None:
         described = self.description.get(name)
         if not described:
             return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ecdctr.serving.scorer import Scorer
 
+SERVES, SHADOW = "serving", "shadow"  # roles of scorers
 SHADOW_LOG_EVERY = 1000
 
 
@@ -49,7 +50,7 @@ class Service:
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.metrics = limits, Metrics()
-        self.scorers: dict[str, Scorer] = {}  # by role: serving, shadow
+        self.scorers: dict[str, Scorer] = {}  # by role
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue(limits.waiting)
         self._shadowed: asyncio.Queue[tuple[dict[str, Any], NDArray[np.float32]]] = asyncio.Queue(
             limits.waiting
@@ -60,7 +61,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether there is a version to score with."""
-        return "serving" in self.scorers
+        return SERVES in self.scorers
 
     def swap(self, role: str, scorer: Scorer) -> None:
         """Use this scorer from the next batch on."""
@@ -92,7 +93,7 @@ class Service:
             while count < self.limits.together and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
                 count += len(batch[-1].request["candidates"])
-            scorer = self.scorers["serving"]
+            scorer = self.scorers[SERVES]
             requests = [waiting.request for waiting in batch]
             results: list[NDArray[np.float32] | Exception]
             try:
@@ -112,7 +113,7 @@ class Service:
                     waiting.answer.set_exception(result)
                     continue
                 waiting.answer.set_result((scorer.version, result))
-                if "shadow" in self.scorers:
+                if SHADOW in self.scorers:
                     self._remember(waiting.request, result)
 
     def _remember(self, request: dict[str, Any], served: NDArray[np.float32]) -> None:
@@ -128,7 +129,7 @@ class Service:
             request, served = await self._shadowed.get()
             while not self._queue.empty():
                 await asyncio.sleep(0.001)
-            shadow = self.scorers["shadow"]
+            shadow = self.scorers[SHADOW]
             try:
                 (outcome,) = await loop.run_in_executor(
                     self._thread, score_together, shadow, [request]
@@ -143,7 +144,7 @@ class Service:
                 self.metrics.difference.observe(value)
             self._differences += differences
             if len(self._differences) >= SHADOW_LOG_EVERY:
-                serving = self.scorers["serving"].version
+                serving = self.scorers[SERVES].version
                 p50, p99 = np.quantile(self._differences, [0.5, 0.99])
                 log(
                     f"shadow {shadow.version} against {serving}: differs by {p50:.2g} (p99 "

@@ -55,7 +55,7 @@ class LocalStorage:
         """Return folders with a name that an experiment may have."""
         if not self.root.exists():
             return []
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.match(p.name))
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and NAME.fullmatch(p.name))
 
     def add_experiment(self, name: str, content: bytes) -> bool:
         """Return a folder with experiment.json."""

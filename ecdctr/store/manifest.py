@@ -9,10 +9,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ecdctr.config import Level
+from ecdctr.config.terms import NAME_PATTERN
 from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
-NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,62}\Z")
+NAME = re.compile(NAME_PATTERN)  # fullmatch: `$` lets a line end by
 STUDIES = ".studies"  # results of studies, beside the experiments
 VERSION = re.compile(r"^v\d{4,}\Z")
 

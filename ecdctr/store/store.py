@@ -20,7 +20,8 @@ from ecdctr.files import durable
 from ecdctr.store.manifest import NAME, STUDIES, VERSION, FileEntry, Manifest, Ref
 from ecdctr.store.storage import open_storage
 
-ALIASES = ("candidate", "serving")
+CANDIDATE, SERVING = "candidate", "serving"
+ALIASES = (CANDIDATE, SERVING)
 WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
 ADVANCES = 20  # tries, against others who set the same alias
 
@@ -424,7 +425,7 @@ class Store:
 
     def serving(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord | None:
         """Return the newest record of `serving`, None if nothing ever served."""
-        history = self.alias_history("serving", experiment, level)
+        history = self.alias_history(SERVING, experiment, level)
         return history[-1] if history else None
 
     def rollback(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord:
@@ -433,14 +434,14 @@ class Store:
         A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if
         nothing is left, TryAgain when `serving` was set meanwhile.
         """
-        history = self.alias_history("serving", experiment, level)
+        history = self.alias_history(SERVING, experiment, level)
         stack = served_before(history)
         if len(stack) < 2:
             raise StoreError(
                 f"No earlier serving {level} in experiment '{experiment}' to roll back to."
             )
         reason = f"rollback from {stack[-1]}"
-        return self.set_alias("serving", stack[-2], reason, Kind.ROLLBACK, history[-1].number)
+        return self.set_alias(SERVING, stack[-2], reason, Kind.ROLLBACK, history[-1].number)
 
     # -- lineage and verification ------------------------------------------------------------------
 
@@ -599,7 +600,7 @@ def _group(experiment: str, name: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise StoreError for a name that an experiment or a study cannot have."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise StoreError(
             f"'{name}' cannot be a name here; use lower-case letters, digits, '_', '-' or '.', at "
             "most 63 characters."

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import digest
+from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.evaluation.expected import expected_metrics, expected_users
@@ -33,7 +34,7 @@ from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.memory.columns import DOMAINS, input_names
+from ecdctr.memory.columns import input_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -57,7 +57,7 @@ class Feed:
         self.interests = Interests(sim, seed)
         self.habits = Habits(sim, seed, self.items)
         self.ranker = Ranker(sim, self.items, self.interests, self.habits)
-        self.bias: dict[Domain, float] = {"natural": 0.0, "ads": 0.0}
+        self.bias: dict[Domain, float] = dict.fromkeys(DOMAINS, 0.0)
         self.bias["natural"] = self._calibrated("natural", sim.natural_ctr)
         self.bias["ads"] = self._calibrated("ads", sim.ads_ctr)
 
@@ -65,7 +65,7 @@ class Feed:
         """Return impressions of a day by domain, and `held_out` ads on the last days."""
         visits = self.arrivals.day(day)
         rng = np.random.default_rng([self.seed, 3, day])
-        sizes = self._sizes(day, visits)
+        sizes = self._sizes(visits)
         visit = np.repeat(np.arange(len(sizes)), sizes)
         position = np.arange(len(visit)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         ad = rng.random(len(visit), dtype=np.float32) < self.sim.ads_share
@@ -82,7 +82,7 @@ class Feed:
             tables["held_out"] = self._table(apart, day, visits, "ads", rows, len(DOMAINS))
         return tables
 
-    def _sizes(self, day: int, visits: DayVisits) -> NDArray[np.int64]:
+    def _sizes(self, visits: DayVisits) -> NDArray[np.int64]:
         """Return impressions of each visit [V], at least one."""
         spread = self.sim.per_visit_spread
         minutes = np.round(visits.times * 1440)

@@ -20,7 +20,7 @@ from ecdctr.errors import StoreError
 from ecdctr.report.html import rendered
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import Store
+from ecdctr.store.store import SERVING, Store
 
 COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
 STUDY_FILES = {
@@ -79,7 +79,7 @@ def build_app(
     return app
 
 
-async def _not_there(request: Request, error: Exception) -> JSONResponse:
+async def _not_there(_: Request, error: Exception) -> JSONResponse:
     """Answer 404 to what the store does not have, or cannot have."""
     return JSONResponse({"detail": str(error)}, 404)
 
@@ -118,7 +118,7 @@ class Pages:
             states=views.level_states(store, experiment, today, self.scheduled()),
             evaluated=evaluated,
             chart=chart({experiment: points}, oracle, champions) if points else None,
-            history=list(reversed(store.alias_history("serving", experiment)))[:20],
+            history=list(reversed(store.alias_history(SERVING, experiment)))[:20],
         )
 
     def lineage(

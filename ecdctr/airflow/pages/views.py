@@ -11,7 +11,7 @@ from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
 from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+from ecdctr.store.store import SERVING, Store
 
 DAYS_SHOWN = 60
 REFRESH_DAYS = {"tpm": 7, "cpm": 1, "actr": 1}
@@ -93,7 +93,7 @@ def level_states(
             LevelState(
                 level,
                 store.manifest(ref) if ref else None,
-                store.alias("serving", experiment, level),
+                store.alias(SERVING, experiment, level),
                 age,
                 runs,
                 runs and age is not None and age > 2 * REFRESH_DAYS[level] + 1,
@@ -107,7 +107,7 @@ def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[E
 
     Of a day's versions the newest is taken.
     """
-    champions = {record.ref for record in store.alias_history("serving", experiment)}
+    champions = {record.ref for record in store.alias_history(SERVING, experiment)}
     newest: dict[dt.date, Evaluated] = {}
     seen: set[dt.date] = set()
     for date, ref in store.evaluated(experiment):

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, Param
 from ecdctr.airflow.dates import failing_at_once, load_settings, refuse_unknown
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config
-from ecdctr.config.terms import DEFAULT, FULL
+from ecdctr.config.terms import DEFAULT, FULL, STUDY_PATTERN
 
 DOC = """**What each part of the method brings**: rows × seeds on simulated worlds, started by hand.
 
@@ -69,7 +69,7 @@ def _params(config: Config) -> dict[str, Param]:
         "study": Param(
             "ablation",
             type="string",
-            pattern=r"^[a-z0-9][a-z0-9_-]{0,24}$",
+            pattern=STUDY_PATTERN,
             expected="up to 25 lower-case letters, digits, hyphens",
             title="Study",
             description="Names the page; an earlier study of this name is replaced.",

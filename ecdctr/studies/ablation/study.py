@@ -331,13 +331,11 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
                     own["judged_on"] = impressions_digest(evaluation.users)
                 records.append({**key, "row": name, "cohort": of, **values, **own})
         users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
-        users += _expected(study, request, manifest.ref, records, {**key, "row": row})
+        users += _expected(request, manifest.ref, records, {**key, "row": row})
     return records, users
 
 
-def _expected(
-    study: Study, request: Request, ref: Ref, records: list[Record], key: Record
-) -> list[Record]:
+def _expected(request: Request, ref: Ref, records: list[Record], key: Record) -> list[Record]:
     """Judge a version by the true probabilities of held-out ads, where the world has some.
 
     Adds the metrics to the row's record (and to the oracle's), returns a record per user.

@@ -33,7 +33,7 @@ from ecdctr.airflow.dates import (
 )
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
-from ecdctr.config.terms import DEFAULT
+from ecdctr.config.terms import DEFAULT, STUDY_PATTERN
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
@@ -136,7 +136,7 @@ class StudyForm(NamedTuple):
 
     def check(self, variant: str) -> None:
         """Refuse a snapshot or an experiment name that cannot be."""
-        if not NAME.match(experiment_of(self.study, variant, max(self.seeds))):
+        if not NAME.fullmatch(experiment_of(self.study, variant, max(self.seeds))):
             raise ConfigError(
                 f"Study '{self.study}' with variant '{variant}' is too long a name; shorten it."
             )
@@ -297,7 +297,7 @@ def _params(config: Config) -> dict[str, Param]:
         "study": Param(
             "forgetting",
             type="string",
-            pattern=r"^[a-z0-9][a-z0-9_-]{0,24}$",
+            pattern=STUDY_PATTERN,
             expected="up to 25 lower-case letters, digits, hyphens",
             title="Study",
             description="Names the results and, with variant and seed, the experiments.",
