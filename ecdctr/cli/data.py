@@ -164,8 +164,8 @@ def _without_clicks(reports: list[Any]) -> list[str]:
         days = [report for report in reports if report.domain == name]
         if not sum(report.clicks for report in days):
             said.append(
-                f"{name}: no click among the {sum(report.rows for report in days):,} impressions of "
-                f"{days[0].date} to {days[-1].date}; a training that reads no other day refuses "
+                f"{name}: no click among the {sum(report.rows for report in days):,} impressions "
+                f"of {days[0].date} to {days[-1].date}; a training that reads no other day refuses "
                 "them."
             )
             continue
