@@ -83,7 +83,8 @@ class ProcessOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Run, stream the log, return the result.
 
-        A refusal of the command fails the task with its sentence.
+        Raises RefusedError with the sentence of a command that refuses, RuntimeError where a retry
+        may help: it was killed, or the machine did not let it finish.
         """
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
@@ -224,7 +225,7 @@ class WaitForDay(BaseOperator):
         return f"Waiting for {what}: {there}. The task fails at {until:%Y-%m-%d %H:%M} UTC."
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on after the triggerer's event."""
+        """Go on after the triggerer's event; raises RefusedError when the time was up."""
         if event["outcome"] != "ready":
             lacking = self.trigger().lacks(time.monotonic()) or "they have come just now"
             raise RefusedError(
@@ -286,7 +287,11 @@ class WaitForYesterday(BaseOperator):
         )
 
     def execute(self, context: Any) -> None:
-        """Go on at once if there is nothing to wait for, else hand over to the triggerer."""
+        """Go on at once if there is nothing to wait for, else hand over to the triggerer.
+
+        Raises RefusedError for a chain_start that contradicts the variant or the date, and for a
+        backfill that runs backwards.
+        """
         settings = load_settings()
         config = settings.config.with_variant(self.variant)
         if not config.chained(self.level):
@@ -336,7 +341,7 @@ class WaitForYesterday(BaseOperator):
         self.arrived(context, {"outcome": outcome})
 
     def arrived(self, context: Any, event: dict[str, Any]) -> None:
-        """Go on after the triggerer's event."""
+        """Go on after the triggerer's event; raises RefusedError without the day before."""
         if event["outcome"] != "ready":
             reason = (
                 "its run failed" if event["outcome"] == "failed" else "it did not appear in time"

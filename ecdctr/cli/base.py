@@ -219,7 +219,7 @@ def _global(
 
 
 def session_of(context: typer.Context) -> Session:
-    """Return what the global options of this command line say."""
+    """Return what the global options say; raises RuntimeError before they are read."""
     session = context.find_object(Session)
     if session is None:
         raise RuntimeError("the global options were not read")

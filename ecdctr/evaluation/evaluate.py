@@ -159,7 +159,10 @@ def users_table(scored: Scored) -> pa.Table:
 def calibration_curve(
     labels: NDArray[np.float32], scores: NDArray[np.float32], bins: int = 10
 ) -> list[list[float]]:
-    """Return mean prediction and observed CTR in bins of equal size, lowest predictions first."""
+    """Return [mean prediction, observed CTR] of bins of equal size, lowest predictions first.
+
+    `labels` and `scores` are [n].
+    """
     groups = np.array_split(np.argsort(scores, kind="stable"), bins)
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 

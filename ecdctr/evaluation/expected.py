@@ -45,6 +45,8 @@ def expected_user_auc(
 ) -> UserAuc:
     """Return the expected AUC per user, ties counted half.
 
+    `users`, `chances` (true probabilities) and `scores` are [n].
+
     One sort and sums. Users with one impression are left out.
     """
     order = np.lexsort((scores, users))
@@ -72,7 +74,7 @@ def expected_user_auc(
 def expected_metrics(
     users: NDArray[np.int64], chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
-    """Return expected GAUC and LogLoss (nats), and the sizes behind them."""
+    """Return expected GAUC and LogLoss (nats), and the sizes behind them; all arrays are [n]."""
     judged = expected_user_auc(users, chances, scores)
     metrics = {
         "expected_impressions": float(len(users)),

@@ -60,7 +60,7 @@ def user_auc(
 def gauc(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> float:
-    """Return AUC within users, weighted by their impressions; NaN if none.
+    """Return AUC within users, weighted by their impressions; NaN if none. Arrays are [n].
 
     Zhu et al. 2017, "Optimized Cost per Click".
     """
@@ -68,7 +68,7 @@ def gauc(
 
 
 def auc(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
-    """Return area under the ROC curve over all impressions, ties counted half.
+    """Return area under the ROC curve over all impressions [n], ties counted half.
 
     NaN with one label only.
     """
@@ -77,7 +77,7 @@ def auc(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
 
 
 def log_loss(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
-    """Return mean negative log likelihood in nats; probabilities are clipped at 1e-7."""
+    """Return mean negative log likelihood of [n] in nats; probabilities are clipped at 1e-7."""
     return float(np.mean(losses(labels, scores)))
 
 
@@ -94,7 +94,7 @@ def losses(labels: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArra
 def all_metrics(
     users: NDArray[np.int64], labels: NDArray[np.floating], scores: NDArray[np.floating]
 ) -> dict[str, float]:
-    """Return GAUC, AUC, LogLoss, normalized entropy, calibration and sizes.
+    """Return GAUC, AUC, LogLoss, normalized entropy, calibration and sizes. Arrays are [n].
 
     Entropy as He et al. 2014, calibration as predicted over observed CTR.
 

@@ -156,7 +156,7 @@ class Batch:
         return cls(*(torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
 
     def take(self, index: torch.Tensor | slice) -> Batch:
-        """Return the chosen rows."""
+        """Return the chosen rows: of a tensor [k] of row numbers, or a slice."""
         return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device) -> Batch:

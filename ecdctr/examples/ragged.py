@@ -26,7 +26,7 @@ def pad(values: NDArray[Any], lengths: NDArray[np.int64], width: int) -> NDArray
 
 
 def gap_buckets(seconds: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Return seconds since a click → 1 + log2 of them, at most GAP_BUCKETS - 1."""
+    """Return seconds since a click [n] → 1 + log2 of them, at most GAP_BUCKETS - 1."""
     bucket = 1 + np.log2(1 + np.maximum(seconds, 0))
     buckets: NDArray[np.uint8] = np.minimum(bucket, GAP_BUCKETS - 1).astype(np.uint8)
     return buckets

@@ -21,7 +21,7 @@ LARGE = 64 << 20  # bytes beyond which the kernel shall not read ahead what nobo
 
 
 def mapped(path: Path, dimensions: int) -> NDArray[Any]:
-    """Return an array of a file's pages.
+    """Return an array of a file's pages, of so many dimensions: [n] or [n, d].
 
     Raises OSError or ValueError when it is missing or damaged.
     """

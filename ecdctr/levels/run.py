@@ -127,7 +127,10 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
 def publish(
     steps: Steps[Network], gathered: Gathered, built: Built[Network], result: FitResult
 ) -> Manifest:
-    """Write the version into the store, whole or not at all."""
+    """Write the version into the store, whole or not at all.
+
+    Raises DeliveredAnew where a day that it read was delivered again meanwhile.
+    """
     request, store = steps.request, steps.request.store
     store.create_experiment(request.experiment, store.parent_of(request.experiment) or PRODUCTION)
     with store.staging() as folder:

@@ -87,14 +87,14 @@ class FieldEmbeddings(nn.Module):
         return self.table.weight[start : start + self.rows[name]]
 
     def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """Return what this process holds of something with a row for each of the tables'.
+        """Return this process's part [r, …] of something [R, …] with a row for each of the tables'.
 
         All of it, unless sharded (models/sharded.py).
         """
         return whole
 
     def whole(self, part: torch.Tensor) -> torch.Tensor:
-        """Join what `part` took apart."""
+        """Join what `part` took apart: [r, …] of each process → [R, …]."""
         return part
 
     @torch.no_grad()

@@ -46,7 +46,7 @@ def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
 def elastic_weight_consolidation(
     model: nn.Module, batches: Iterable[Batch], strength: float
 ) -> Callable[[], torch.Tensor]:
-    """Return the penalty strength / 2 · Σ F (θ − θ₀)² on dense parameters.
+    """Return the penalty strength / 2 · Σ F (θ − θ₀)² on dense parameters, a scalar [].
 
     EWC, Kirkpatrick et al. 2017, equation 3.
 

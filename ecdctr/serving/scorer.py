@@ -91,7 +91,7 @@ class Scorer:
     def finite(
         self, arrays: dict[str, NDArray[Any]], probabilities: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return the probabilities of a request.
+        """Return the probabilities [candidates] of a request.
 
         Raises RequestError where a number was too much for the network.
         """

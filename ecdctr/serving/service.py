@@ -74,7 +74,7 @@ class Service:
         log(f"{role}: {scorer.version}" + (f" instead of {old.version}" if old else ""))
 
     async def score(self, request: dict[str, Any]) -> tuple[str, NDArray[np.float32]]:
-        """Return the version and its probabilities.
+        """Return the version and its probabilities [candidates].
 
         Raises RequestError, or QueueFull when too many requests wait.
         """
@@ -156,7 +156,7 @@ class Service:
 def score_together(
     scorer: Scorer, requests: list[dict[str, Any]]
 ) -> list[NDArray[np.float32] | Exception]:
-    """Return one pass through the network for several requests.
+    """Return the probabilities [candidates] of each request, by one pass through the network.
 
     A request that does not fit fails alone.
     """

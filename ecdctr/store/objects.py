@@ -196,7 +196,7 @@ class ObjectStorage:
         The manifest's object takes the number, the index makes the version visible, last of all.
 
         Whoever loses the swap looks again whether it is still needed, so that two writers of the
-        same make one.
+        same make one. Raises TryAgain for who loses it too often.
         """
         self.check()
         self.leases.check()

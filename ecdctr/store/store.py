@@ -269,7 +269,7 @@ class Store:
         variant: str = DEFAULT,
         from_older: bool = False,
     ) -> Ref:
-        """Like resolve, but a missing version is a StoreError that says how to make one.
+        """Like resolve, but raises StoreError for a missing version, which says how to make one.
 
         `variant` is that of whoever asks: the missing version has to be made with the same.
         """

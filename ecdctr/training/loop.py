@@ -123,7 +123,7 @@ class _Learner:
         return at
 
     def step(self, batch: Batch, size: int) -> torch.Tensor:
-        """Learn from this process's part of a batch of `size` rows; returns its loss, detached."""
+        """Learn from this process's part of a batch of `size` rows; returns its loss []."""
         settings, device = self.job.settings, self.job.workers.device.type
         # one shape is compiled, once
         forward = self.compiled if len(batch) == settings.batch_size else self.network

@@ -123,14 +123,14 @@ class Optimizers:
         self.rows = RowAdam(embeddings, settings.lr_embedding)
 
     def step(self, loss: torch.Tensor) -> None:
-        """Update all parameters once."""
+        """Update all parameters once; `loss` is a scalar []."""
         self.dense.zero_grad()
         loss.backward()
         self.rows.step()
         self.dense.step()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return Adam's moments on the CPU.
+        """Return Adam's moments on the CPU, each of its parameter's shape.
 
         Per field for the tables, per name for the dense parameters. Of several processes, all have
         to call it, and only the first one gets the tables'.

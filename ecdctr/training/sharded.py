@@ -43,7 +43,7 @@ class ShardedEmbeddings(FieldEmbeddings):
         self._exchange = (_torchrec(self.total, dim, workers, self._lookup),)
 
     def take(self, distinct: torch.Tensor) -> torch.Tensor:
-        """From the processes that have them: each row that this process reads is asked for once."""
+        """Return the rows [n, d] of `distinct` [n], each asked for once of who has it."""
         from torchrec import KeyedJaggedTensor
 
         lengths = torch.tensor([len(distinct)], device=distinct.device)
@@ -62,7 +62,7 @@ class ShardedEmbeddings(FieldEmbeddings):
         return super().take(distinct).index_select(0, places)
 
     def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """Return this process's block of something with a row for each of the tables'."""
+        """Return this process's block [r, …] of something [R, …] with a row for each one."""
         start = self.workers.rank * self.height
         part = whole[start : start + self.height]
         missing = self.height - len(part)
@@ -72,7 +72,7 @@ class ShardedEmbeddings(FieldEmbeddings):
 
     @torch.no_grad()
     def whole(self, part: torch.Tensor) -> torch.Tensor:
-        """Return all blocks together on the first process, nothing on the others.
+        """Return all blocks together [R, …] on the first process, nothing on the others.
 
         All have to call it.
         """

@@ -26,7 +26,7 @@ def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def uniform(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
-    """Return numbers in (0, 1) for keys that are broadcast against each other.
+    """Return numbers in (0, 1) for keys [n] or scalars, broadcast against each other.
 
     Equal keys give equal numbers.
     """
@@ -39,7 +39,7 @@ def uniform(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
 
 
 def normal(*keys: int | NDArray[Any]) -> NDArray[np.float64]:
-    """Draw standard normal numbers for keys (Box-Muller)."""
+    """Draw standard normal numbers for keys [n] or scalars (Box-Muller)."""
     radius = np.sqrt(-2 * np.log(uniform(0, *keys)))
     numbers: NDArray[np.float64] = radius * np.cos(2 * np.pi * uniform(1, *keys))
     return numbers

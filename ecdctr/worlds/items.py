@@ -33,7 +33,7 @@ class Lives(NamedTuple):
     weight: NDArray[np.float64]
 
     def on(self, day: int) -> NDArray[np.int64]:
-        """Entries that can be shown on a day."""
+        """Return the entries [n] that can be shown on a day."""
         return np.flatnonzero((self.born <= day) & (self.dies > day))
 
 
@@ -78,7 +78,7 @@ class Items:
         return self._alive[key]
 
     def living(self, domain: Domain, day: int) -> NDArray[np.bool_]:
-        """By item id: whether a domain can show it on a day."""
+        """Tell by item id [items] whether a domain can show it on a day."""
         living = np.zeros(len(self.category), dtype=bool)
         living[self.lives[domain].items[self.lives[domain].on(day)]] = True
         return living

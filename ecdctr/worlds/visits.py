@@ -101,7 +101,7 @@ class Arrivals:
 
 
 def time_of_day(fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spread even fractions of a day over its hours: a quiet night and a busy evening.
+    """Spread even fractions of a day [n] over its hours: a quiet night and a busy evening.
 
     Order stays.
     """

@@ -99,7 +99,7 @@ class Pages:
         return PlainTextResponse(script, headers=HEADERS, media_type="text/javascript")
 
     def overview(self, request: Request, experiment: str = PRODUCTION) -> HTMLResponse:
-        """Show levels, evaluations and promotions of an experiment."""
+        """Show levels, evaluations and promotions of an experiment; raises HTTPException (404)."""
         store = self.open_store()
         names = views.experiments_of(store)
         if names and experiment not in names:
@@ -181,7 +181,7 @@ class Pages:
         return PlainTextResponse(text.getvalue(), headers=headers, media_type="text/csv")
 
     def study(self, request: Request, name: str) -> HTMLResponse:
-        """Show a study: its forgetting, or an ablation's page."""
+        """Show a study: its forgetting, or an ablation's page; raises HTTPException (404)."""
         store = self.open_store()
         study = views.study(store, name)
         if study is None:
@@ -193,7 +193,7 @@ class Pages:
         return self._page(request, "study.html", study=study, names=views.measure_names(study))
 
     def study_file(self, name: str, file: str) -> FileResponse:
-        """Send a file of a study."""
+        """Send a file of a study; raises HTTPException (404) for any other."""
         store = self.open_store()
         if file not in STUDY_FILES or name not in store.studies():
             raise HTTPException(404, f"No file '{file}' of a study '{name}'.")
