@@ -84,7 +84,7 @@ def bucket(s3: S3Server, world: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     upload(s3, world, root)
     config = write_config(tmp_path / "config.yaml", world)
     raw = yaml.safe_load(config.read_text())
-    raw["data"]["root"] = root
+    raw["data"] |= {"root": root, "prepared": str(tmp_path / "prepared")}
     raw["evaluation"] |= {"gate_min_users": 10, "gate_days": 1}
     raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
     raw["cpm"]["window_days"] = 2
