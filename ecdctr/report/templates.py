@@ -8,7 +8,7 @@ SHARED = "ecdctr.report"
 
 
 def environment(package: str) -> Environment:
-    """Read templates of a package, and `file.html` (one page to be sent around) from here.
+    """Read templates of a package, and from here `file.html`: what every page is, its stylesheet.
 
     What is put into a page is escaped, and a name that is not there is an error.
     """

@@ -31,6 +31,7 @@ from ecdctr.store.store import Store
 from ecdctr.studies.ablation.stored import save_ablation
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.forgetting.page import About, write_study
+from tests.conftest import REPOSITORY
 from tests.store.test_store import manifest as bare_manifest
 
 with warnings.catch_warnings():
@@ -104,6 +105,12 @@ def test_the_overview_shows_levels_the_champion_and_why_it_serves_escaped(client
     assert "behind its schedule" in page
     assert NASTY not in page
     assert "&lt;script&gt;" in page
+
+
+def test_all_pages_are_of_one_form_with_one_stylesheet():
+    pages = list((REPOSITORY / "ecdctr").rglob("*.html"))
+    assert [path.name for path in pages if "<style>" in path.read_text()] == ["file.html"]
+    assert [path.name for path in pages if "<!doctype" in path.read_text()] == ["file.html"]
 
 
 def test_an_old_version_is_no_alarm_where_nothing_is_scheduled(store, chain):
