@@ -26,7 +26,7 @@ from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
 from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, sealed
 from ecdctr.serving.graph import INPUTS, Probability, Rows
-from ecdctr.serving.memory import remembering, write_memory, write_tables
+from ecdctr.serving.memory_export import remembering, write_memory, write_tables
 from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer

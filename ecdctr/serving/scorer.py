@@ -18,7 +18,7 @@ from ecdctr.examples import transforms
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import NUMPY
 from ecdctr.serving.bundle import Bundle
-from ecdctr.serving.remembered import Remembered
+from ecdctr.serving.memory_lookup import Remembered
 from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.tables import compact
