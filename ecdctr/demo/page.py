@@ -257,6 +257,8 @@ def _lineage_plot(store: Store, serving: Ref) -> str:
     for ref, manifest in lineage.items():
         x, y = place[str(ref)]
         for parent in [p for parents in manifest.parents.values() for p in parents]:
+            if parent not in place:  # retention has removed it; the table names it
+                continue
             px, py = place[parent]
             bend = "arc3,rad=0.5" if px == x else "arc3"
             style = {

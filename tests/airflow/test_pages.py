@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
+from ecdctr.demo.page import _lineage_plot
 from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
 from ecdctr.studies.ablation.stored import save_ablation
 from ecdctr.studies.forgetting.measures import Matrix
@@ -193,6 +195,26 @@ def test_the_lineage_has_every_version_behind_the_serving_one(client, chain, sto
     # two snapshots into CPM, CPM into A-CTR, TPM into TPM; A-CTR's snapshots are those of its CPM
     assert len(drawn.edges) == 4
     assert len({(node.x, node.y) for node in drawn.nodes}) == 4
+
+
+def test_a_lineage_whose_older_versions_retention_removed_is_drawn_as_far_as_it_goes(store):
+    """The shipped schedule: a weekly TPM, a CPM that goes on from the day before, A-CTR from it."""
+    tpms: list[str] = []
+    cpm: list[str] = []
+    for n in range(30):
+        date = DAY + dt.timedelta(days=n)
+        if n % 7 == 0:
+            tpms.insert(0, str(publish(store, "tpm", date, parents={"tpm": tpms[:1]})))
+        cpm = [str(publish(store, "cpm", date, parents={"tpm": tpms[:2], "cpm": cpm}))]
+        actr = publish(store, "actr", date, parents={"cpm": cpm, "tpm": tpms[:2]})
+    store.set_alias("serving", actr, "passed")
+    remove(store, 3, 7, "test")
+    drawn = views.lineage(store, actr)
+    assert {m.ref for m in drawn.versions} == set(store.lineage(actr))
+    assert drawn.removed == 2  # the CPM and the TPM before the last that is left
+    page = TestClient(build_app(lambda: store, lambda: None)).get(f"/lineage/{actr}").text
+    assert "2 parents that retention (ecdctr store gc) has removed" in page
+    assert "<svg" in _lineage_plot(store, actr)  # the demo's report
 
 
 def test_a_version_links_to_its_airflow_run(client, chain):

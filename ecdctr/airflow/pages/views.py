@@ -67,7 +67,8 @@ class Node(NamedTuple):
 class Lineage(NamedTuple):
     """A lineage ready to draw: boxes, lines between their edges, the size of the whole.
 
-    `versions` are all of them, newest first.
+    `versions` are all of them, newest first; `removed` is how many parents retention took away,
+    which are not drawn.
     """
 
     nodes: list[Node]
@@ -75,6 +76,7 @@ class Lineage(NamedTuple):
     width: int
     height: int
     versions: list[Manifest]
+    removed: int
 
 
 def level_states(
@@ -162,7 +164,10 @@ def lineage(store: Store, ref: Ref) -> Lineage:
     """
     width, height, box_width, box_height = 300, 84, 220, 58
     manifests = store.lineage(ref)
-    in_front = _in_front(manifests, ref)
+    named = {one: _parents(manifest) for one, manifest in manifests.items()}
+    parents = {one: [r for r in direct if r in manifests] for one, direct in named.items()}
+    gone = {r for direct in named.values() for r in direct if r not in manifests}
+    in_front = _in_front(parents, ref)
     columns: list[list[list[Ref]]] = []
     for level in LEVELS:
         versions = sorted((r for r in manifests if r.level == level), key=lambda r: (r.date, r))
@@ -178,11 +183,8 @@ def lineage(store: Store, ref: Ref) -> Lineage:
             node = Node([manifests[r] for r in box], 10 + i * width, 10 + top + j * height)
             nodes |= dict.fromkeys(box, node)
     edges: dict[tuple[int, int, int, int], None] = {}
-    for child, manifest in manifests.items():
-        direct = _parents(manifest)
-        through = {
-            r for parent in direct if parent.level == "cpm" for r in _parents(manifests[parent])
-        }
+    for child, direct in parents.items():
+        through = {r for parent in direct if parent.level == "cpm" for r in parents[parent]}
         for parent in direct:
             if child.level == "actr" and parent.level == "tpm" and parent in through:
                 continue  # its snapshots are its CPM's
@@ -195,15 +197,16 @@ def lineage(store: Store, ref: Ref) -> Lineage:
                 edges[a.x + box_width, a.y + box_height // 2, b.x, b.y + box_height // 2] = None
     drawn = list({id(node): node for node in nodes.values()}.values())
     newest_first = sorted(manifests.values(), key=lambda m: (m.data_date, m.level), reverse=True)
-    return Lineage(drawn, list(edges), len(columns) * width, tallest * height + 10, newest_first)
+    size = len(columns) * width, tallest * height + 10
+    return Lineage(drawn, list(edges), *size, newest_first, len(gone))
 
 
-def _in_front(manifests: dict[Ref, Manifest], ref: Ref) -> set[Ref]:
+def _in_front(parents: dict[Ref, list[Ref]], ref: Ref) -> set[Ref]:
     """Return the version itself and what it rests on, without earlier days of any chain."""
     in_front, ahead = {ref}, [ref]
     while ahead:
-        manifest = manifests[ahead.pop()]
-        direct = [r for r in _parents(manifest) if r.level != manifest.level and r not in in_front]
+        one = ahead.pop()
+        direct = [r for r in parents[one] if r.level != one.level and r not in in_front]
         in_front.update(direct)
         ahead += direct
     return in_front
