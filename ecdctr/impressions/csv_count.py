@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import IO
 
 EMPTY = re.compile(rb"(?<=\n)\n")
+BESIDE = re.compile(r'[ \t]"|"[ \t]')
 LONGEST_LINE = 64_000_000  # bytes
 
 
@@ -68,6 +69,38 @@ def csv_reader(
     if quotes:
         return csv.reader(lines, delimiter=delimiter, strict=strict)
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict)
+
+
+def blank_beside_quote(file: IO[bytes], skip: int, delimiter: str) -> int | None:
+    """Return the first line with a blank between a quote around a cell and the cell's end.
+
+    RFC 4180 has blanks as letters; DuckDB takes them away, so that two ids would become one.
+    """
+    between, blank = re.escape(delimiter), "[ \t]" if delimiter != "\t" else " "
+    letter = rf"(?!{between})[^\r\n]"
+    cell = re.compile(
+        rf'(?P<odd>{blank}+"|"(?:[^"]|"")*"{blank}+(?={between}|[\r\n]|$))?'
+        rf'(?:"(?:[^"]|"")*"|(?:{letter})*)(?:{letter})*(?:{between}|[\r\n]+|$)'
+    )
+    read: list[str] = []
+
+    def kept(lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            read.append(line)
+            # one letter for the parser alone, whose delimiter can be no more
+            yield line if len(delimiter) == 1 else line.replace(delimiter, "\x1f")
+
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
+    number = skip + 1
+    with long_cells():
+        lines = kept(itertools.islice(text, skip, None))
+        for _ in csv_reader(lines, delimiter if len(delimiter) == 1 else "\x1f", quotes=True):
+            record = "".join(read)
+            if BESIDE.search(record) and any(one["odd"] for one in cell.finditer(record)):
+                return number
+            number += len(read)
+            read.clear()
+    return None
 
 
 @contextmanager

@@ -111,17 +111,25 @@ def _behind_comment(
 ) -> list[str] | None:
     """Return the names of a header that stands behind `#`; None where there is none.
 
-    It is the last comment, has as many cells as the line after it (`first`), and names. Raises
-    ContractError where that line may be the header as well, and nobody says that it is.
+    It is the last comment that has as many cells as the line after the comments (`first`), and
+    names. Raises ContractError where that line may be the header as well, and nobody says that
+    it is.
     """
     comments = {i: line for i, line in enumerate(before, 1) if line.startswith(COMMENT)}
     if not comments or not dialect.has_header:
         return None
     fields = [told[1].split() for line in comments.values() if (told := FIELDS.match(line))]
-    number, last = max(comments.items())
-    cells = fields[-1] if fields else _split(last.lstrip("# \t"), delimiter, dialect)
-    if len(cells) != len(first) or len(cells) == 1 or not _are_names(cells):
+    split = {i: _split(one.lstrip("# \t"), delimiter, dialect) for i, one in comments.items()}
+    if fields:
+        split = {max(comments): fields[-1]}
+    fitting = [
+        (i, cells)
+        for i, cells in split.items()
+        if len(cells) == len(first) > 1 and _are_names(cells)
+    ]
+    if not fitting:
         return None
+    number, cells = fitting[-1]
     if not _are_names(first) or dialect.names == tuple(cells):
         return cells
     if dialect.header is None:

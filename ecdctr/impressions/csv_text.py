@@ -19,7 +19,12 @@ import pyarrow as pa
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions import encodings
-from ecdctr.impressions.csv_count import LONGEST_LINE, count_records, read_records
+from ecdctr.impressions.csv_count import (
+    LONGEST_LINE,
+    blank_beside_quote,
+    count_records,
+    read_records,
+)
 from ecdctr.impressions.csv_opening import (
     COMMENT,
     DESCRIBE,
@@ -89,6 +94,7 @@ def copy(db: duckdb.DuckDBPyConnection, text: Text, opening: Opening, target: Pa
         there = _count(text, opening)
         row = db.execute(f"COPY ({query}) TO {literal(target)} (FORMAT parquet)").fetchone()
         _refuse_put_together(db, path, opening, target)
+        _refuse_blanks(text, opening)
     rows = int(row[0]) if row else 0
     if rows != there:
         _refuse_lost(text, opening, rows)
@@ -100,6 +106,33 @@ def _count(text: Text, opening: Opening) -> int:
     blanks = len(opening.names) == 1
     blocks = encodings.blocks(text.content)
     return count_records(blocks, opening.skip, opening.dialect.quotes, blanks) - opening.header
+
+
+def _refuse_blanks(text: Text, opening: Opening) -> None:
+    """Raise ContractError where a blank stands beside the quotes around a cell."""
+    between = re.escape(opening.delimiter.encode())
+    beside = re.compile(rb'(?:^|%b|[\r\n])[ \t]+"|"[ \t]+(?:%b|[\r\n]|$)' % (between, between))
+    if not opening.dialect.quotes or not any(
+        beside.search(block)
+        for block in _overlapping(text.content)
+        if any(pair in block for pair in (b' "', b'" ', b'\t"', b'"\t'))
+    ):
+        return
+    with encodings.opened(text.content) as file:
+        line = blank_beside_quote(file, opening.skip, opening.delimiter)
+    if line:
+        raise ContractError(
+            f"{text.path}, line {line}: a blank stands beside the quotes around a cell, and would "
+            "be lost. Take it away, or say quotes: false in the mapping where quotes are letters."
+        )
+
+
+def _overlapping(content: Path) -> Iterator[bytes]:
+    """Yield blocks of a file, each after the last bytes of the one before."""
+    tail = b""
+    for block in encodings.blocks(content):
+        yield tail + block
+        tail = block[-100:]
 
 
 def _refuse_lost(text: Text, opening: Opening, rows: int) -> None:
@@ -137,9 +170,10 @@ def _refuse_put_together(
             if headers
             else f"{marks:,} rows begin with a byte order mark"
         )
+        advice = "" if opening.dialect.has_header else ", or say header: true"
         raise ContractError(
-            f"{path}: {what}; it seems to be several files put together. Name the single ones, or "
-            "say header: true."
+            f"{path}: {what}; it seems to be several files put together. Name the single ones"
+            f"{advice}."
         )
 
 

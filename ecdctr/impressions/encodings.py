@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,7 +19,8 @@ import pyarrow as pa
 from ecdctr.errors import ContractError
 
 UTF8 = ("utf-8", "utf-8-sig")
-WESTERN = ("iso8859-1", "cp1252", "iso8859-15")  # in these, text of UTF-8 is words like Ã¼
+FAMILY = ("utf-", "utf_")  # in every other encoding, text of UTF-8 is words like Ã¼
+SHIFTED = ("utf-7", "iso2022", "hz")  # text beyond ASCII written in ASCII's bytes
 NO_TEXT = ("unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined")
 MARKS = {  # what a file may begin with; UTF-32 first, since its mark begins like UTF-16's
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -35,21 +37,21 @@ ZEROS: dict[
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
 }
-MAGIC = {  # how files begin that are no CSV, whatever they are named
-    b"PAR1": "Parquet",
-    b"PARE": "encrypted Parquet",
-    b"ORC": "ORC",
-    b"Obj\x01": "Avro",
-    b"ARROW1": "Arrow (Feather)",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"\x04\x22\x4d\x18": "an lz4 archive",
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "a bzip2 archive",
-    b"\xfd7zXZ": "an xz archive",
-    b"<?xml": "XML",
-    b'{"': "JSON",
+MAGIC = {  # how files begin that are no CSV; more than letters, with which a header may begin
+    rb"PAR1(\x15|...\0)": "Parquet",  # a page's header, or the length of an encrypted one
+    rb"PARE...\0": "encrypted Parquet",
+    rb"ORC.{0,99}?[\0\x02-\x08\x0e-\x1f]": "ORC",
+    rb"Obj\x01.{1,999}?avro\.": "Avro",
+    rb"ARROW1\0\0": "Arrow (Feather)",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook",
+    rb"\x1f\x8b": "a gzip archive",
+    rb"\x28\xb5\x2f\xfd": "a zstd archive",
+    rb"\x04\x22\x4d\x18": "an lz4 archive",
+    rb"PK\x03\x04": "a zip archive",
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "a bzip2 archive",
+    rb"\xfd7zXZ": "an xz archive",
+    rb"<\?xml": "XML",
+    rb'\{"': "JSON",
 }
 NO_LOG = {  # what stands in a file's place where it was not loaded
     b"<!doctype": "an HTML page, perhaps of an error; load it again",
@@ -115,13 +117,31 @@ def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
             f"{path} begins with the mark of UTF-8; leave encoding: {encoding} out of the mapping."
         )
     family = unicode[:6]  # utf-16 of utf-16-le
-    fitting = (family, unicode) if marked or unicode.endswith("-le") else (unicode,)
+    fitting = (family, unicode) if marked else (unicode,)
     if unicode not in ("", "utf-8") and encoding not in fitting:
         raise ContractError(
             f"{path} is {family.upper()}; say so in the mapping (encoding: {fitting[0]})."
         )
+    if raw.isascii() and b"\0" not in raw and not _has_ascii(encoding):
+        raise ContractError(
+            f"{path} is ASCII, not {encoding.upper()}; leave encoding: {encoding} out of the "
+            "mapping."
+        )
     if encoding in UTF8 and b"\0" in raw[:NO_TEXT_IN] and not _is_utf8(raw):
         raise ContractError(f"{path} is no text; it holds zeros and bytes that are no UTF-8.")
+
+
+def _has_ascii(encoding: str) -> bool:
+    """Say whether bytes of ASCII can be text of an encoding: not in UTF-16, nor on mainframes."""
+    letters = bytes(range(ord(" "), 127))
+    return (
+        encoding.startswith(SHIFTED)
+        or sum(
+            a != b
+            for a, b in zip(letters.decode(encoding, "replace"), letters.decode(), strict=False)
+        )
+        < len(letters) // 2
+    )
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -139,7 +159,7 @@ def no_log(raw: bytes) -> str | None:
 
 def format_of(raw: bytes) -> str | None:
     """Return the format that a file's first bytes are of; None where they tell none."""
-    return next((what for magic, what in MAGIC.items() if raw.startswith(magic)), None)
+    return next((what for magic, what in MAGIC.items() if re.match(magic, raw, re.DOTALL)), None)
 
 
 def _unicode_of(raw: bytes) -> tuple[str, bool]:
@@ -177,7 +197,7 @@ def in_utf8(path: Path, encoding: str, target: Path) -> Path:
                 raise refused(path, encoding) from None
             utf8.add(block)
             start = start and not text
-    if encoding in WESTERN and utf8.holds and utf8.beyond_ascii:
+    if not encoding.startswith(FAMILY) and utf8.holds and utf8.beyond_ascii:
         raise ContractError(
             f"{path} is UTF-8, as all in it that is not ASCII shows; leave encoding: {encoding} "
             "out of the mapping."
@@ -203,6 +223,11 @@ class _Utf8Alone:
 def refused(path: Path, encoding: str) -> ContractError:
     """Return what is to be said of a file that is not of its encoding."""
     bad = first_bad(path, encoding)
+    if bad is None and encoding in ("utf-16", "utf-32"):
+        return ContractError(
+            f"{path} does not begin with the mark of {encoding.upper()}; say encoding: "
+            f"{encoding}-le or {encoding}-be, or another encoding."
+        )
     if bad is None:
         return ContractError(f"{path} is no {encoding.upper()}; say another encoding.")
     where = f"{path}, line {bad.line}: the byte 0x{bad.byte:02x} is no {encoding.upper()} here"
@@ -225,7 +250,10 @@ def refused(path: Path, encoding: str) -> ContractError:
 
 
 def first_bad(path: Path, encoding: str) -> Bad | None:
-    """Return the first byte of a file that its encoding does not have; None where all is well."""
+    """Return the first byte of a file that its encoding does not have; None where all is well.
+
+    None also where the mark is missing with which text of the encoding begins.
+    """
     decoder = codecs.getincrementaldecoder(encoding)()
     newlines = returns = 0
     for block in itertools.chain(blocks(path), [b""]):
@@ -244,5 +272,7 @@ def first_bad(path: Path, encoding: str) -> Bad | None:
             newlines, returns = newlines + text.count("\n"), returns + text.count("\r")
             near = content[:at] + content[at + 1 :]
             return Bad(1 + (newlines or returns), content[at], line, near)
+        except UnicodeError:  # a mark that is not there
+            return None
         newlines, returns = newlines + text.count("\n"), returns + text.count("\r")
     return None

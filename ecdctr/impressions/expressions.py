@@ -164,7 +164,12 @@ def _shown(tables: Tables, text: str, column: str) -> str:
             f"WHERE {name} IS NOT NULL AND TRY_CAST({name} AS DOUBLE) IS NULL",
         )
         why = odd and f"text, since '{odd:.40}' is no number"
-    return f"{column} {kind}" + (f" ({why})" if why else "")
+    return f"{_short(column)} {kind}" + (f" ({why})" if why else "")
+
+
+def _short(column: str) -> str:
+    """Write a column's name, the start of one that another encoding made of a whole line."""
+    return f"{column if column.isprintable() else ascii(column):.40}"
 
 
 def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
@@ -180,9 +185,7 @@ def _refuse_no_column(tables: Tables, key: str, tree: Node) -> None:
     parameters = {name for lhs in lambdas for (name, *_) in references(lhs)}
     for reference in references(tree):
         if reference[0] not in parameters and not tables.find(reference):
-            listed = ", ".join(
-                name if name.isprintable() else ascii(name) for name in tables.columns["log"]
-            )
+            listed = ", ".join(_short(name) for name in tables.columns["log"])
             raise ConfigError(
                 f"mapping {key}: there is no column '{'.'.join(reference)}'. "
                 f"The log's columns: {listed}."

@@ -27,6 +27,9 @@ BROKEN = {  # content, words of the sentence, changes of the log's description
     "Latin-1": (rows().replace("natural", "nat\u00fcrlich", 1).encode("latin-1"), "a.csv, line 2: "
                                                                                   "the byte 0xfc is no UTF-8", {}),
     "UTF-16": (rows().encode("utf-16"), "a.csv is UTF-16; say so", {}),
+    "a blank before quotes": (rows() + ' "9",1,1,1,ads\n', "a.csv, line 42: a blank stands beside the quotes", {}),
+    "a blank behind quotes": (rows() + '"9" ,1,1,1,ads\n', "a.csv, line 42: ", {}),
+    "a blank at the end of a line": (rows() + '9,1,1,1,"ads"  \n', "a.csv, line 42: ", {}),
     "mixed ends of lines": (rows().replace("\n", "\r\n", 10), r"a.csv, line 11: it ends unlike the lines before", {}),
     "mixed ends, quoted ones aside": (rows().replace("natural", '"a\r\nb"') + "1,2,3,0,ads\r\n", "a.csv, line 62: it ends", {}),
     "mixed ends behind quotes": (NOTED.replace("\n", "\r\n") + NOTED.split("\n", 1)[1], "a.csv, line 83: it ends unlike the lines before", {}),
@@ -178,6 +181,7 @@ BEHIND = {  # a header that stands behind #, and changes of the log's descriptio
     "at once": (f"#{HEAD}\n{BODY}", {}),
     "after comments": (f"# made by a tool\r\n# a, b\r\n# {HEAD}\n".replace("\r", "") + BODY, {}),
     "before a blank line": (f"##{HEAD}\n\n{BODY}", {}),
+    "before other comments": (f"# one, two, three\n#{HEAD}\n# rows: 40\n#\n{BODY}", {}),
     "in quotes": (f'#"user","item",t,clicked,kind\n{BODY}', {}),
     "after a mark": ("\ufeff#" + HEAD + "\n" + BODY, {}),
     "said to be there": (f"#{HEAD}\n{BODY}", {"header": True}),
@@ -309,6 +313,20 @@ def test_text_of_parquet_that_is_no_utf8_is_named_with_its_column(tmp_path):
         run(tmp_path, {}, {"files": ["a.parquet"]})
 
 
+def test_blanks_inside_of_quotes_are_letters(tmp_path):
+    users = ['" a"', 'a "b" c', '" ""x"" "', '"a, ""b"", c"', '", "', '"\n ""\n"']
+    run(tmp_path, {"a.csv": rows(users)})
+    assert set(column(tmp_path, "user_id")) == {
+        " a", 'a "b" c', ' "x" ', 'a, "b", c', ", ", '\n "\n'
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["PARENT_ASIN", "PAR1", "ORCID", "BZh_id", "Obj\x01", "ARROW1"])
+def test_a_header_may_begin_like_another_format(tmp_path, name):
+    text = rows().replace("user", name, 1)
+    assert run(tmp_path, {"a.csv": text}, user_id=f'"{name}"').read == 40
+
+
 TITLE = 'the "best'
 
 
@@ -332,12 +350,13 @@ def test_files_that_were_put_together_are_refused(tmp_path, what):
     name = "a.csv.gz" if what.startswith("two") else "a.csv"
     with pytest.raises(
         ContractError, match=rf"{name}: .* it seems to be several files put together"
-    ):
-        run(tmp_path, {name: TOGETHER[what]}, {"files": [name]})
+    ) as refused:
+        run(tmp_path, {name: TOGETHER[what]}, {"files": [name], "header": True})
+    assert "header: true" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (PACKED, "is a gzip archive"), (b"PK\x03\x04" + rows().encode(), "is a zip archive"), (b"PAR1" + rows().encode(), "is Parquet"),
+    (PACKED, "is a gzip archive"), (b"PK\x03\x04" + rows().encode(), "is a zip archive"), (b"PAR1\x15\x04" + rows().encode(), "is Parquet"),
     (pa.compress(rows().encode(), "zstd", asbytes=True), "is a zstd archive"), (bz2.compress(rows().encode()), "is a bzip2 archive"),
     (rows().encode("utf-32"), "is UTF-32; say so"), (rows().encode("utf-16-le"), "is UTF-16; say so"),
     (rows().encode("utf-16-be"), "is UTF-16; say so"),

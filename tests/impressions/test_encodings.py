@@ -7,7 +7,7 @@ import gzip
 
 import pytest
 
-from ecdctr.errors import ContractError
+from ecdctr.errors import ConfigError, ContractError
 from ecdctr.impressions import encodings
 from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, column, rows, run
@@ -54,6 +54,14 @@ def test_every_letter_of_an_encoding_is_kept(tmp_path, monkeypatch, encoding, bl
     (codecs.BOM_UTF16_BE + rows().encode("utf-16-be"), "utf-16-le", r"is UTF-16; .*\(encoding: utf-16\)"),
     (rows(["é"]).encode("utf-8-sig"), "cp1252", "begins with the mark of UTF-8; leave encoding: cp1252 out"),
     (rows(["é"]).encode(), "latin-1", "is UTF-8, as all in it .* leave encoding: iso8859-1 out"),
+    *((rows(["привет"]).encode(), other, f"is UTF-8, as all in it .* leave encoding: {other} out")
+      for other in ("cp1251", "cp1250", "cp437", "mac-roman", "gb18030")),
+    (rows().encode("utf-16-le"), "utf-16", r"is UTF-16; say so in the mapping \(encoding: utf-16-le\)"),
+    (rows().encode("utf-32-le"), "utf-32", r"is UTF-32; say so in the mapping \(encoding: utf-32-le\)"),
+    (rows(["日本語用户名字称" * 30]).encode("utf-16-le"), "utf-16", "does not begin with the mark of UTF-16; say "
+                                                            "encoding: utf-16-le or utf-16-be"),
+    (rows().encode(), "utf-16-be", "is ASCII, not UTF-16-BE; leave encoding: utf-16-be out"),
+    (rows().encode(), "cp037", "is ASCII, not CP037; leave encoding: cp037 out"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "utf-8", "is a pointer of Git LFS; load the file"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "utf-8", "is no text; it holds zeros and bytes"),
     (b"SQLite format 3\0\x10\0,\n", "utf-8", "line 1: a column's name holds the character 0"),
@@ -81,3 +89,10 @@ def test_lines_are_counted_over_all_blocks(tmp_path, monkeypatch):
 def test_an_encoding_that_is_none_is_refused_at_load(name):
     with pytest.raises(ValueError, match="expected an encoding of text, such as utf-8"):
         Mapping(log={"files": ["a.csv"], "encoding": name}, **BASE)
+
+
+def test_a_header_of_another_encoding_is_shown_by_its_start(tmp_path):
+    text = rows().replace("kind", "\x85kind" * 99, 1)
+    with pytest.raises(ConfigError, match="The log's columns") as refused:
+        run(tmp_path, {"a.csv": text})
+    assert len(str(refused.value)) < 400
