@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
-from ecdctr.errors import StoreError, TrainingError
+from ecdctr.errors import ContractError, StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
@@ -66,7 +66,8 @@ def score(
 ) -> Scored:
     """Score a day's impressions with a version, or held-out ones of that day.
 
-    Raises StoreError if the version has read that day (leakage).
+    Raises StoreError if the version has read that day (leakage), ContractError if the day is not
+    there.
     """
     if ref.date >= date:
         raise StoreError(
@@ -74,7 +75,10 @@ def score(
         )
     day = [held_out] if held_out else prepare(config, domain, [date])
     if not day:
-        raise StoreError(f"No {domain} impressions on {date} to evaluate {ref} on.")
+        raise ContractError(
+            f"No {domain} impressions on {date} to evaluate {ref} on; deliver the day and run the "
+            "command again."
+        )
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     parts: list[tuple[NDArray[Any], ...]] = []

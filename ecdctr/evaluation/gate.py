@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import uuid
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
@@ -75,8 +76,9 @@ def _gate(
     with store.in_use():
         served = store.serving(challenger.experiment, challenger.level)
         champion = served.ref if served else None
-        if served and champion == challenger:
-            _keep_what_promoted(store, served, date)
+        if served:
+            _keep_what_promoted(store, served)
+        if champion == challenger:
             return Verdict(Outcome.SERVES, f"{challenger} serves already", champion)
         if store.evaluation(challenger, date) is None:
             raise StoreError(
@@ -97,13 +99,13 @@ def _gate(
         return verdict._replace(reason=". ".join([verdict.reason, *notes]))
 
 
-def _keep_what_promoted(store: Store, served: AliasRecord, date: dt.date) -> None:
-    """Keep the verdict of a gate that was killed between the alias and the verdict."""
-    if served.kind == Kind.GATE and not any(said["passed"] for said in store.verdicts(served.ref)):
-        evaluation = store.load_evaluation(served.ref, date)
-        examples = {str(date): str(evaluation["examples"])} if evaluation else {}
-        verdict = Verdict(Outcome.PASSED, served.reason, examples=examples)
-        store.add_verdict(served.ref, {"date": date, "passed": True, **verdict._asdict()})
+def _keep_what_promoted(store: Store, served: AliasRecord) -> None:
+    """Keep the verdict of a gate that was killed between the alias and the verdict.
+
+    As the alias's record has it: the days may have been delivered again since.
+    """
+    if served.verdict and not any(said["passed"] for said in store.verdicts(served.ref)):
+        store.add_verdict(served.ref, served.verdict)
 
 
 def _judge_waiting(
@@ -155,10 +157,11 @@ def _settle(
     if standing:
         return standing
     verdict = _judge(config, store, challenger, champion, date)
+    kept = {"id": uuid.uuid4().hex, "date": date, "passed": verdict.passed, **verdict._asdict()}
     if verdict.passed:  # first: a verdict that passed is kept only of what served
         number = served.number if served else 0
-        store.set_alias(SERVING, challenger, verdict.reason, Kind.GATE, after=number)
-    store.add_verdict(challenger, {"date": date, "passed": verdict.passed, **verdict._asdict()})
+        store.set_alias(SERVING, challenger, verdict.reason, Kind.GATE, number, kept)
+    store.add_verdict(challenger, kept)
     return verdict
 
 
@@ -293,18 +296,18 @@ def _compare(
     settings = config.evaluation
     domain = LEVEL_DOMAIN[challenger.level]
     days = whole_days(config, domain, challenger.date, date, settings.gate_days)
-    if not days:
-        raise StoreError(
-            f"{challenger}: of the {domain} days after it up to {date} none is delivered whole "
-            f"(data.ready: {config.data.ready}); nothing can be compared."
-        )
+    if not days:  # `date` was whole when the judging began
+        raise _meanwhile(challenger, champion, [date])
     ours = [current(config, store, challenger, day) for day in days]
     examples = {str(one.date): str(one.content["examples"]) for one in ours}
     try:
-        theirs = [current(config, store, champion, day) for day in days]
+        try:
+            theirs = [current(config, store, champion, day) for day in days]
+        except EcdctrError as error:
+            if isinstance(error, ContractError) or _delivered_meanwhile(config, ours, date):
+                raise _meanwhile(challenger, champion, days) from error
+            theirs = [current(config, store, champion, day) for day in days]  # back by now?
     except EcdctrError as error:
-        if _delivered_meanwhile(config, ours, date):
-            raise _meanwhile(challenger, champion, days) from error
         text = (
             f"{challenger}: the serving {champion} cannot be evaluated on {days[0]} to {days[-1]}, "
             f"so that nothing can be compared: {error} To let the challenger serve all the same: "
@@ -345,7 +348,7 @@ def _delivered_meanwhile(config: Config, ours: list[Stored], date: dt.date) -> b
 def _meanwhile(challenger: Ref, champion: Ref, days: list[dt.date]) -> TryAgain:
     return TryAgain(
         f"{challenger} and {champion}: days from {days[0]} to {days[-1]} were delivered again "
-        "while they were compared. Run the command again."
+        "or away while they were compared. Run the command again."
     )
 
 

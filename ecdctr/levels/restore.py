@@ -91,6 +91,6 @@ def _teaching(network: CtrNet, known: Vocabularies, vocabularies: Vocabularies) 
 def trained_config(manifest: Manifest) -> Config:
     """Build the configuration that a version was trained with, as far as it decides the result."""
     settings = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
-    of_level = settings[manifest.level]  # its vocabularies are there, however they came about
+    of_level = settings.get(manifest.level, {})  # its vocabularies are there, however made
     settings[manifest.level] = {k: v for k, v in of_level.items() if k != "vocabulary"}
     return Config.model_validate({"seed": manifest.seed, **settings})

@@ -36,13 +36,17 @@ class Kind(StrEnum):
 
 
 class AliasRecord(NamedTuple):
-    """One line of an alias's history; `reason` is for people, `kind` for code."""
+    """One line of an alias's history; `reason` is for people, `kind` for code.
+
+    `verdict` is the gate's, as it keeps it beside the version right after; None of any other kind.
+    """
 
     number: int
     ref: Ref
     at: str
     reason: str
     kind: Kind
+    verdict: dict[str, Any] | None = None
 
 
 class Store:
@@ -371,29 +375,37 @@ class Store:
     # -- aliases -----------------------------------------------------------------------------------
 
     def set_alias(
-        self, alias: str, ref: Ref, reason: str, kind: Kind = Kind.PROMOTE, after: int | None = None
+        self,
+        alias: str,
+        ref: Ref,
+        reason: str,
+        kind: Kind = Kind.PROMOTE,
+        after: int | None = None,
+        verdict: dict[str, Any] | None = None,
     ) -> AliasRecord:
         """Point an alias of the version's experiment and level at it; the history is kept.
 
         With `after` it does so only if the alias's newest record still has that number (0: there is
-        none). Raises StoreError for an unknown alias or a version that is not there, TryAgain for a
+        none). `verdict` lies in the record, so that who is killed before keeping it can keep it
+        later. Raises StoreError for an unknown alias or a version that is not there, TryAgain for a
         record that came in between.
         """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         record = {"id": uuid.uuid4().hex, "ref": str(ref), "at": at, "reason": reason, "kind": kind}
+        content = json.dumps(record | ({"verdict": verdict} if verdict else {}), default=str)
         log = f"{_group(ref.experiment, 'aliases')}/{ref.level}/{alias}"
         with self.in_use():  # nothing is removed between the look and the record
             self.manifest(ref)
-            number = self.storage.append(log, json.dumps(record).encode(), after)
+            number = self.storage.append(log, content.encode(), after)
         if number is None:
             newest = self.alias_history(alias, ref.experiment, ref.level)[-1]
             raise TryAgain(
                 f"'{alias}' of {ref.experiment}/{ref.level} was set to {newest.ref} meanwhile "
                 f"({newest.reason}); {ref} was not set. Run the command again."
             )
-        return AliasRecord(number, ref, at, reason, kind)
+        return AliasRecord(number, ref, at, reason, kind, verdict)
 
     def advance(self, alias: str, ref: Ref, reason: str, kind: Kind) -> None:
         """Point an alias at a version unless it points at a newer one, as often as others set it.
@@ -538,7 +550,7 @@ def served_before(history: list[AliasRecord]) -> list[Ref]:
     return stack
 
 
-def _alias_record(number: int, raw: dict[str, str]) -> AliasRecord:
+def _alias_record(number: int, raw: dict[str, Any]) -> AliasRecord:
     """Return a record as stored.
 
     Records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'.
@@ -548,7 +560,8 @@ def _alias_record(number: int, raw: dict[str, str]) -> AliasRecord:
         before = raw["reason"].removeprefix("rollback from ")
         undone = before != raw["reason"] and len(before.split("/")) == 4
         kind = Kind.ROLLBACK if undone else Kind.PROMOTE
-    return AliasRecord(number, Ref.parse(raw["ref"]), raw["at"], raw["reason"], Kind(kind))
+    ref = Ref.parse(raw["ref"])
+    return AliasRecord(number, ref, raw["at"], raw["reason"], Kind(kind), raw.get("verdict"))
 
 
 def experiment_of(study: str, variant: str, seed: int) -> str:

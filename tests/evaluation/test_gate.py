@@ -532,6 +532,33 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
     assert [said["passed"] for said in store.verdicts(other)] == [True]
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
+@pytest.mark.parametrize("looking", ["current", "_compare"])
+def test_a_day_that_is_back_at_once_is_no_reason_to_blame_the_champion(
+    store, champion, away, tmp_path, monkeypatch, looking, allowed
+):
+    """Away while the champion is looked at, or the days are listed, and back right after."""
+    own, other, folder = away
+    own = changed(own, "data", allowed_missing_days=allowed)
+    for ref in (other, champion):
+        evaluated(own, store, ref, 0.75, NEXT, NEXT + DAY)
+    look, moved = getattr(gates, looking), []
+
+    def gone(*given: Any) -> Any:
+        if moved or (looking == "current" and given[2] != champion):
+            return look(*given)
+        moved.append(shutil.move(folder, tmp_path / "away"))
+        try:
+            return look(*given)
+        finally:
+            shutil.move(tmp_path / "away", folder)
+
+    monkeypatch.setattr(gates, looking, gone)
+    assert gate(own, store, other, NEXT).passed
+    assert moved
+    assert [said["outcome"] for said in store.verdicts(other)] == [Outcome.PASSED]
+
+
 @pytest.fixture
 def away(config: Config, store: Store, champion: Ref, tmp_path: Path) -> tuple[Config, Ref, Path]:
     """Return a log of its own, a version, and the folder of the day after it, which is away."""
@@ -771,3 +798,26 @@ def test_a_gate_killed_before_its_verdict_is_kept_keeps_it_the_next_time(
     assert kept["passed"]
     shown = store.load_evaluation(ref, NEXT)["verdict"]
     assert shown["reason"] == store.serving("production", "actr").reason
+
+
+def test_the_verdict_of_a_killed_gate_names_the_data_it_judged_when_the_day_came_again_since(
+    config, store, champion, monkeypatch, tmp_path
+):
+    """Whoever is judged next: the alias's record has the verdict whole."""
+    ref = evaluated(config, store, version(store), 0.76, NEXT)
+    judged = basis_now(config, ref, NEXT).examples
+    with monkeypatch.context() as context:
+        context.setattr(Store, "add_verdict", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            gate(config, store, ref, NEXT)
+    again = delivered_again(config, tmp_path, NEXT)
+    evaluated(again, store, ref, 0.5, NEXT, calibration=9.0)
+    assert gate(again, store, ref, NEXT).outcome == Outcome.SERVES
+    (kept,) = store.verdicts(ref)
+    assert (
+        kept["examples"] == {str(NEXT): judged} != {str(NEXT): basis_now(again, ref, NEXT).examples}
+    )
+    assert (kept["champion"], kept["passed"]) == ([str(part) for part in champion], True)
+    assert kept["power"] > 0.8
+    assert kept["rule"]
+    assert store.load_evaluation(ref, NEXT)["verdict"] is None, "the new data was never judged"
