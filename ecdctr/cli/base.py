@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +119,14 @@ def parse_name(text: str) -> str:
 def file_to_write(text: str | Path) -> Path:
     """Return a file that can be written when the work is done.
 
-    Raises typer.BadParameter where a folder stands there.
+    Raises typer.BadParameter where a folder stands there, or what a file would take the place of,
+    such as a pipe or a device.
     """
     path = _below_folders(Path(text))
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{path} is a pipe or a device; name a file.")
     return path
 
 
@@ -141,11 +145,12 @@ def folder_to_write(text: str | Path) -> Path:
 def _below_folders(path: Path) -> Path:
     try:
         path.exists()  # raises for a name that is too long
-        above = next(place for place in path.parents if place.exists())
+        above = next(place for place in path.parents if os.path.lexists(place))
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}; name another.") from None
     if not above.is_dir():
-        raise typer.BadParameter(f"{above} is a file, expected a folder; name another.")
+        what = "a file" if above.exists() else "a link to nothing"
+        raise typer.BadParameter(f"{above} is {what}, expected a folder; name another.")
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ecdctr.serving.rules import EXACT, RequestError
@@ -48,9 +48,11 @@ def parse_json(content: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r:.60} is given twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {name!r:.60} is given twice")
+            seen.add(name)
     return made
 
 
@@ -76,7 +78,10 @@ def _exact(text: str) -> float | int:
     value = float(text)
     if not math.isfinite(value) or not value.is_integer():
         return value
-    exact = Decimal(text)
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # its exponent is beyond int64: 0, or too small for any float
+        return Fraction(value) if text.lower().partition("e")[0].strip("-0.") else value
     if exact != exact.to_integral_value():
         return Fraction(value)
     return int(exact) if abs(value) >= EXACT else value

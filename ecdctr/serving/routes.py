@@ -113,8 +113,8 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
 
 async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any]]:
     """Read the bytes of a request, or make the answer to one that is compressed or too long."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):  # empty: none was applied
         return 415, {
             "error": f"Content-Encoding {encoding:.20} is not read; send the body as it is."
         }

@@ -45,16 +45,20 @@ def refused(capsys, arguments: list[str]) -> str:
     ["score", "--bundle", "b", "--out", "NAME"],
 ], ids=lambda words: " ".join(words[-2:] + words[:1]))  # fmt: skip
 @pytest.mark.parametrize(("name", "words"), [("folder", "folder is a folder; name a file in it"), ("file/below", "file is a file, expected a folder"),
-                                             ("file/x/y", "file is a file"), ("n" * 300, "File name too long")])  # fmt: skip
+                                             ("file/x/y", "file is a file"), ("pipe", "pipe is a pipe or a device; name a file"),
+                                             ("lost/x", "lost is a link to nothing, expected a folder"), ("n" * 300, "File name too long")])  # fmt: skip
 def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, arguments, name, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     named = [
         word.replace("NAME", f"{tmp_path}/{name}").replace("STORE", f"{tmp_path}/s")
         for word in arguments
     ]
     assert words in refused(capsys, named)
-    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file", "pipe", "lost"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("arguments", [
@@ -62,9 +66,11 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, argu
     ["import", "log", "--mapping", "m.yaml", "--out", "NAME"],
 ], ids=lambda words: " ".join(words[:2]))  # fmt: skip
 @pytest.mark.parametrize(("name", "words"), [("ROOT/file", "file is a file, expected a folder"), ("ROOT/file/below", "file is a file"),
+                                             ("ROOT/lost", "lost is a link to nothing, expected a folder"),
                                              ("s3://bucket/x", "is a URL"), ("s3:/bucket", "is a URL")])  # fmt: skip
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, capsys, arguments, name, words):
     (tmp_path / "file").touch()
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     target = name.replace("ROOT", str(tmp_path))
     assert words in refused(capsys, [word.replace("NAME", target) for word in arguments])
 

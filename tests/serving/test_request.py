@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from ecdctr.serving import json_text
 from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.request import Shape, refuse_unknown
 from ecdctr.serving.rules import LATEST, Kind, RequestError, Rule, shown
@@ -248,7 +249,14 @@ def test_a_name_that_no_answer_can_carry_is_shown_escaped():
 
 
 @pytest.mark.parametrize(
-    "text", ["9007199254740993.5", "1.0000000000000000000001", "1e-400", "-4503599627370497.9999"]
+    "text",
+    [
+        "9007199254740993.5",
+        "1.0000000000000000000001",
+        "1e-400",
+        "-4503599627370497.9999",
+        "-0.10E-99999999999999999999",
+    ],
 )
 def test_a_number_with_a_fraction_is_no_id_though_its_float_is_whole(text):
     (value,) = parse_json(f"[{text}]".encode())
@@ -256,6 +264,29 @@ def test_a_number_with_a_fraction_is_no_id_though_its_float_is_whole(text):
     with pytest.raises(RequestError, match="user_id: expected an integer of 64 bits"):
         Rule("integer").checked([value], lambda _: "user_id")
     assert Rule("number", low=-1e30, high=1e30).checked([value], str) == [float(text)]
+
+
+@pytest.mark.parametrize("text", ["0e99999999999999999999", "-0.00E-99999999999999999999"])
+def test_zero_is_zero_with_any_exponent(text):
+    (value,) = parse_json(f"[{text}]".encode())
+    assert Rule("integer").checked([value], str) == [0]
+
+
+def test_a_key_given_twice_is_found_in_one_pass():
+    """A request of many keys holds up no other one."""
+
+    class Key(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Key.compared += 1
+            return str.__eq__(self, other)
+
+    pairs = [(Key(i), 0) for i in range(300)]
+    with pytest.raises(ValueError, match="the key '299' is given twice"):
+        json_text._unique([*pairs, (Key(299), 1)])
+    assert Key.compared < 600
 
 
 def test_numbers_of_thousands_of_digits_are_refused_in_words():

@@ -130,6 +130,15 @@ def test_a_compressed_body_is_refused_as_such(encoding):
     assert len(text) < 100
 
 
+@pytest.mark.parametrize("encoding", ["", " ", "Identity"])
+def test_a_body_that_is_not_compressed_may_say_so(encoding):
+    with running(Service(Limits())) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/score", b"{nonsense", {"Content-Encoding": encoding})
+        assert connection.getresponse().status == 400
+        connection.close()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
