@@ -112,7 +112,7 @@ def validate_day(
     except duckdb.Error as error:  # the footer was whole, the pages are not
         if lacks_room(error):
             raise
-        return DayReport(domain, date, 0, 0, [_unreadable(connection, schema, error)])
+        return DayReport(domain, date, 0, 0, [unreadable(connection, schema, error)])
     return DayReport(domain, date, rows, clicks, violations, schema)
 
 
@@ -124,7 +124,7 @@ def _of_unread(names: list[str]) -> str:
     )
 
 
-def _unreadable(
+def unreadable(
     connection: duckdb.DuckDBPyConnection, schema: DaySchema, error: duckdb.Error
 ) -> Violation:
     """Return which file cannot be read, and the column where it holds text that is no UTF-8."""

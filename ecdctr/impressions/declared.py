@@ -162,6 +162,8 @@ def misfit_sql(raw: str, kind: ColumnType, declared: pa.DataType) -> str | None:
         if kind.name == "integer":
             fits += f" AND {raw} = trunc({raw})"
         return f"(NOT isnan({raw}) AND NOT ({fits}))"
+    if pa.types.is_date(declared):
+        return f"NOT isfinite({raw})"  # which Parquet writes as a day of the year 5,881,580
     if kind.name == "number" and pa.types.is_decimal(declared) and declared.precision > 38:
         return f"abs({raw}::DOUBLE) > {FLOAT32_MAX}::DOUBLE"  # which DuckDB reads as DOUBLE
     if kind.name == "integer" and (declared == pa.uint64() or pa.types.is_decimal(declared)):

@@ -128,18 +128,18 @@ def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stag
         declared = schema.field(name).type
         kind = type_of(role := _role(str(declared)), declared)
         wrong = misfit_sql(identifier(name), kind, declared) if kind else None
-        if not wrong:
+        if not (kind and wrong):
             continue
         row = db.execute(
             f"SELECT count(*), count(*) FILTER ({wrong}) FROM {staged.rows} WHERE {DOMAINS}"
         ).fetchone()
         rows, count = row or (0, 0)
         if count:
-            expected = (
-                "finite numbers within float32"
-                if role == "number"
-                else "lists of whole numbers that int64 holds"
-            )
+            expected = "lists of whole numbers that int64 holds"
+            if role == "number":
+                expected = "finite numbers within float32"
+            elif kind.name == "text":
+                expected = "dates that are not infinite"
             raise ContractError(
                 f"{staged.path}: features.{name} does not fit in {count:,} of {rows:,} rows; "
                 f"expected {expected}, or null."

@@ -36,7 +36,7 @@ from ecdctr.impressions.import_rows import (
 from ecdctr.impressions.joins import check_joins, same_key
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
-from ecdctr.impressions.tables import Opened, TableFile, open_table
+from ecdctr.impressions.tables import Opened, TableFile, damaged, open_table
 
 # 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
 CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
@@ -83,7 +83,7 @@ def import_log(
             for name, join in mapping.joins.items()
         }
         log = open_table(db, mapping.log, source, scratch / "log")
-        with _joining(mapping):
+        with _joining(mapping, [log, *opened.values()]):
             tables = _create(db, {"log": log, **opened})
             check_joins(tables, mapping)
         db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
@@ -116,13 +116,18 @@ def _connect(folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBP
 
 
 @contextmanager
-def _joining(mapping: Mapping) -> Iterator[None]:
+def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
     """Say what DuckDB says of files that it reads whole for joins, or to look for keys."""
     try:
         yield
     except duckdb.Error as error:
         if lacks_room(error):
             raise
+        for file in (file for table in opened for file in table.files):
+            if damage := damaged(file.path):
+                raise ContractError(
+                    f"mapping joins.{', '.join(mapping.joins)}: {damage}."
+                ) from None
         files = [name for table in (mapping.log, *mapping.joins.values()) for name in table.files]
         raise ContractError(
             f"mapping joins.{', '.join(mapping.joins)}: one of {', '.join(files)} cannot be read: "
@@ -175,6 +180,8 @@ def _stage(
     except duckdb.Error as error:
         if lacks_room(error):
             raise
+        if damage := damaged(file.path):
+            raise ContractError(f"{damage}.") from None
         raise ContractError(
             f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
         ) from None

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import duckdb
 
 from ecdctr.config import Config, Domain, digest
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, lacks_room
 from ecdctr.files.duck import one_row
-from ecdctr.impressions.contract import connect
+from ecdctr.impressions.contract import connect, unreadable
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
@@ -247,7 +247,12 @@ def _profile(
         schema, violations = read_schema(impressions.files(domain, date), config.features)
         if schema is None:
             raise ContractError(". ".join(map(str, violations)) + ".")
-        made = _measure(connection, f"({schema.select()})", features)
+        try:
+            made = _measure(connection, f"({schema.select()})", features)
+        except duckdb.Error as error:  # statistics of the file that its values contradict
+            if lacks_room(error):
+                raise
+            raise ContractError(f"{unreadable(connection, schema, error)}.") from None
         temporary.write_text(json.dumps(made._asdict()))
 
     target = path()

@@ -116,6 +116,8 @@ class DaySchema(NamedTuple):
         declared = sorted({str(group.declared[i]) for group in self.groups})
         if self.types[i].name == "number":
             return "expected finite numbers within float32, or null"
+        if self.types[i].name == "text":
+            return "expected dates that are not infinite, or null"
         limits = (
             "whole numbers" if "float" in declared[0] or "double" in declared[0] else "integers"
         )

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,16 +20,24 @@ from ecdctr.impressions.layout import SCRATCH, WRITTEN
 
 FINAL = "final"  # what of the working folder becomes the root's
 LOCK = f"{SCRATCH}lock"
-WORKING = re.compile(re.escape(SCRATCH) + "[a-z0-9_]{8}")  # as tempfile names folders
+WORKING = f"{SCRATCH}working-"  # and 32 digits, as nobody names a folder of their own
+LEFT = re.compile(re.escape(WORKING) + "[0-9a-f]{32}")
 
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
     """Yield a working folder under `root`; the domains in its `final` are put in place at the end.
 
-    Raises ConfigError where `root` holds impressions, or another import works there.
+    Raises ConfigError where `root` holds impressions or is no folder, or another import works
+    there.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError(
+            f"{root}: expected a folder or nothing, found a file or a link to nothing; name "
+            "another, or mend it."
+        ) from None
     with _alone(root):
         _put_in_place(root)
         taken = sorted(path.name for path in root.glob("domain=*"))
@@ -37,18 +45,38 @@ def staging(root: Path) -> Iterator[Path]:
             raise ConfigError(
                 f"{root} already holds {', '.join(taken)}; import into an empty folder."
             )
-        for left in [path for path in root.iterdir() if WORKING.fullmatch(path.name)]:
-            shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=root, prefix=SCRATCH) as folder:
-            yield Path(folder)
-            (Path(folder) / FINAL).rename(root / WRITTEN)
+        for left in [path for path in root.iterdir() if LEFT.fullmatch(path.name)]:
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+        folder = root / f"{WORKING}{uuid.uuid4().hex}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+            (folder / FINAL).rename(root / WRITTEN)
             _put_in_place(root)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(root: Path) -> None:
-    """Move what an import has written where it is read, also one that was killed while it did."""
+    """Move what an import has written where it is read, also one that was killed while it did.
+
+    Raises ConfigError where something else stands in the way.
+    """
     written = root / WRITTEN
+    if written.is_symlink() or (written.exists() and not written.is_dir()):
+        raise ConfigError(f"{written}: expected a folder of an import or nothing; move it away.")
     if written.is_dir():
+        for domain_folder in sorted(written.iterdir()):
+            if not (domain_folder.name.startswith("domain=") and domain_folder.is_dir()):
+                raise ConfigError(
+                    f"{domain_folder}: expected domains of an import alone; move it away."
+                )
+            if os.path.lexists(root / domain_folder.name):
+                raise ConfigError(
+                    f"{domain_folder}, of an import that was stopped, and "
+                    f"{root / domain_folder.name} are both there; move one of them away."
+                )
         for domain_folder in sorted(written.iterdir()):
             domain_folder.rename(root / domain_folder.name)
         written.rmdir()
@@ -61,6 +89,8 @@ def _alone(root: Path) -> Iterator[None]:
     Raises ConfigError when one works there.
     """
     path = root / LOCK
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{path}: expected the lock of an import or nothing; move it away.")
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,11 +17,12 @@ from pydantic import Field, field_validator
 
 from ecdctr.config import Section
 from ecdctr.errors import ConfigError, ContractError, lacks_room
-from ecdctr.files.duck import identifier, parquet
+from ecdctr.files.duck import connect, identifier, parquet
 from ecdctr.files.urls import looks_like_url
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 from ecdctr.impressions.csv_opening import Dialect, delimiter_of
+from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.layout import SCRATCH, table_format
 from ecdctr.impressions.schema import unread
@@ -125,6 +126,12 @@ def open_table(
     if kinds == {True} and any(part.rows for part in parts):  # what has no rows may be of any type
         parts = [part if part.rows else part._replace(types={}) for part in parts]
     names = list(dict.fromkeys(name for part in parts for name in part.types))
+    if not names:
+        raise ContractError(
+            f"{', '.join(table.files)}: expected columns, found none in {paths[0]}"
+            f"{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: nothing, blank lines or "
+            "comments alone; look at what wrote the files."
+        )
     refuse_alike(names, "the files " + ", ".join(table.files))
     if kinds == {True}:
         _refuse_of_csv(table)
@@ -174,9 +181,11 @@ def matches(table: Table, source: Path) -> list[Path]:
 
 
 def refuse_alike(names: list[str], where: str) -> None:
-    """Raise ContractError when two columns have one name but for upper and lower case."""
+    """Raise ContractError when two columns have one name, or one but for upper and lower case."""
     seen: dict[str, str] = {}
     for name in names:
+        if seen.get(name.lower()) == name:
+            raise ContractError(f"{where}: column {name} is there twice; rename or drop one.")
         if name.lower() in seen:
             raise ContractError(
                 f"{where}: columns {seen[name.lower()]} and {name} have the same name but for "
@@ -207,6 +216,26 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
             raise
         raise ContractError(f"{path} cannot be read: {unread(path, error)}.") from None
     return Part(path, path, rows, {row[0]: row[1] for row in described})
+
+
+def damaged(path: Path) -> str | None:
+    """Say that a Parquet file cannot be read to its end; None where it can, and of CSV.
+
+    By a connection of its own: some errors leave one that answers nothing more.
+    """
+    if path.suffix.lower() not in PARQUET:
+        return None
+    with connect(threads=1) as db:
+        rows = f"(SELECT * FROM {parquet([path])})"
+        try:
+            if undecodable(db, rows):
+                return None
+            db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {rows}").fetchall()
+        except duckdb.Error as error:
+            if lacks_room(error):
+                raise
+            return f"{path} cannot be read: {unread(path, error)}"
+    return None
 
 
 def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:

@@ -13,7 +13,7 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from ecdctr.errors import ConfigError, ContractError
-from ecdctr.impressions import contract, csv_text
+from ecdctr.impressions import contract, csv_text, quality
 from ecdctr.impressions.contract import connect, validate_day
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
@@ -91,7 +91,7 @@ def test_what_lies_in_a_files_place_is_told(tmp_path, what):
     columns = {"user_id": "user_id", "item_id": "item_id", "ts": "ts", "click": "click", "domain": "'ads'"}  # fmt: skip
     features = {name: name for name in ("category", "brand", "flag", "price", "tags", "words")}
     mapping = Mapping(log={"files": ["*.parquet"]}, **columns, features=features)
-    with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read"):
+    with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read: "):
         import_log(mapping, path.parent, tmp_path / "out")
 
 
@@ -108,7 +108,9 @@ def test_a_damaged_file_of_a_join_is_told(tmp_path, where):
     mapping = Mapping(
         log={"files": [files]}, joins={"j": {"files": [joined], "key": "item"}}, **BASE
     )
-    with pytest.raises(ContractError, match=r"mapping joins\.j: .*j\.parquet.* cannot be read"):
+    with pytest.raises(
+        ContractError, match=r"mapping joins\.j: .*j\.parquet cannot be read: expected a whole"
+    ):
         import_log(mapping, tmp_path, tmp_path / "out")
 
 
@@ -167,3 +169,14 @@ def test_a_machine_without_room_is_no_damage_of_a_day(tmp_path, monkeypatch, err
     monkeypatch.setattr(contract, "_check_rows", failing(error))
     with connect(config) as db, pytest.raises(type(error)):
         validate_day(db, config, "ads", FIRST)
+
+
+def test_statistics_that_the_values_contradict_are_told_as_damage(tmp_path, monkeypatch):
+    """DuckDB notices them in a query of groups alone."""
+    path = write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
+    said = "Perfect hash aggregate: the statistics in your data source are corrupt"
+    monkeypatch.setattr(quality, "_measure", failing(duckdb.InvalidInputException(said)))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    words = f"{path}: .*found a damaged one .{said}"
+    with connect(config) as db, pytest.raises(ContractError, match=words):
+        quality._profile(db, config, "ads", FIRST)

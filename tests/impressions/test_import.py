@@ -6,6 +6,7 @@ No value changes, no row is lost.
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 import os
 from decimal import Decimal
@@ -301,6 +302,29 @@ def test_an_import_below_its_own_source_reads_the_log_alone(tmp_path):
     )
     done = import_log(mapping, tmp_path, tmp_path / "out")
     assert (done.read, done.first, done.last) == (40, "2026-01-01", "2026-01-01")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"#user,item,t,clicked,kind\n", gzip.compress(b"")]
+)
+def test_a_log_without_any_column_is_told(tmp_path, content):
+    name = "a.csv.gz" if content[:2] == b"\x1f\x8b" else "a.csv"
+    with pytest.raises(ContractError, match=f"expected columns, found none in .*{name}: nothing"):
+        run(tmp_path, {name: content}, log={"files": ["a.*"]})
+
+
+def test_a_column_that_is_there_twice_is_told_so(tmp_path):
+    with pytest.raises(ContractError, match=r"a\.csv: column user is there twice"):
+        run(tmp_path, {"a.csv": rows().replace("item", "user", 1)})
+
+
+def test_a_date_that_never_comes_is_refused(tmp_path):
+    text = rows().replace("kind\n", "kind,until\n").replace("ads\n", "ads,infinity\n")
+    text = text.replace("natural\n", "natural,2026-01-05\n")
+    with pytest.raises(
+        ContractError, match=r"features\.until does not fit in 20 of 40 rows; expected dates"
+    ):
+        run(tmp_path, {"a.csv": text}, features={"until": "until"})
 
 
 def test_a_log_of_hundreds_of_columns_is_read(tmp_path):
