@@ -93,6 +93,11 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
     return types
 
 
+def columns_read(tables: Tables, text: str) -> list[tuple[str, str]]:
+    """Return the tables and columns that an expression reads, each once."""
+    return list(dict.fromkeys(tables.used(_parsed(tables.db, text))))
+
+
 def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
     """Return sentences about columns of features and rules that look like numbers and are text."""
     said = {}

@@ -18,12 +18,12 @@ from ecdctr.config import DOMAINS
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
-from ecdctr.impressions.column_types import BELOW_MICROSECONDS
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     Tables,
     check_expressions,
     columns_of,
+    columns_read,
     scalar_kind,
     text_columns,
 )
@@ -33,6 +33,7 @@ from ecdctr.impressions.import_rows import (
     words_for_cut_times,
     words_for_none,
 )
+from ecdctr.impressions.instants import instant, make_macros, refuse_rounded, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
@@ -88,6 +89,10 @@ def import_log(
             check_joins(tables, mapping)
         db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
         types = check_expressions(tables, mapping)
+        refuse_rounded(mapping.ts)
+        make_macros(db)
+        of_time = columns_read(tables, mapping.ts)
+        ts = instant(mapping.ts, types["ts"], _texts(tables, of_time))
         for sentence in text_columns(tables, mapping):
             say(sentence)
         joined = "".join(
@@ -95,13 +100,15 @@ def import_log(
             for name, join in mapping.joins.items()
         )
         for i, file in enumerate(log.files):
-            notes = _stage(db, mapping, file, f"log{joined}", types, scratch / f"raw-{i}")
+            notes = _stage(db, mapping, file, f"log{joined}", types, ts, scratch / f"raw-{i}")
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
                 if file.absent and file.rows
                 else ""
             )
             say(f"{file.path.name}: {file.rows:,} rows{absent}")
+            if log.kind == "parquet":
+                notes += words_for_int96(file.path, [name for t, name in of_time if t == "log"])
             for sentence in notes:
                 say(sentence)
         return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
@@ -154,6 +161,7 @@ def _stage(
     file: TableFile,
     source: str,
     types: dict[str, str],
+    ts: str,
     target: Path,
 ) -> list[str]:
     """Map one log file and split it by domain and day, every row of it.
@@ -167,7 +175,7 @@ def _stage(
         FROM {parquet([stored])})"""
     try:
         db.execute(
-            f"COPY ({_mapped(mapping, types)} FROM {source}) TO {literal(stored)} "
+            f"COPY ({_mapped(mapping, types, ts)} FROM {source}) TO {literal(stored)} "
             "(FORMAT parquet, COMPRESSION zstd)"
         )
         staged = Staged(file.path, stored, rows)
@@ -189,28 +197,25 @@ def _stage(
     return [note for note in notes if note]
 
 
-def _mapped(mapping: Mapping, types: dict[str, str]) -> str:
+def _mapped(mapping: Mapping, types: dict[str, str], ts: str) -> str:
     """SELECT of the mapping's values, each expression once."""
     features = "".join(
         f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
         for name, text in mapping.features.items()
     )
     return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
-        {_typed(mapping.item_id, types["item_id"])} AS item_id, {_instant(mapping, types)},
+        {_typed(mapping.item_id, types["item_id"])} AS item_id, {ts},
         ({mapping.click})::VARCHAR AS _label,
         ({mapping.domain})::VARCHAR AS _domain_text{features}"""
 
 
-def _instant(mapping: Mapping, types: dict[str, str]) -> str:
-    """Write SQL of `ts` in microseconds, and of whether digits below were cut.
-
-    Cut as DuckDB cuts text, never rounded, so that no time moves to another day.
-    """
-    text = f"({mapping.ts})::VARCHAR"
-    if not (types["ts"].endswith("_NS") or types["ts"] == "VARCHAR"):
-        return f"({mapping.ts})::TIMESTAMPTZ AS ts, false AS _cut"
-    below = f"coalesce(regexp_matches({text}, '{BELOW_MICROSECONDS}'), false)"
-    return f"({text})::TIMESTAMPTZ AS ts, {below} AS _cut"
+def _texts(tables: Tables, columns: list[tuple[str, str]]) -> list[str]:
+    """Return those of columns that are text, as SQL."""
+    return [
+        f"{identifier(table)}.{identifier(name)}"
+        for table, name in columns
+        if tables.columns[table][name] == "VARCHAR"
+    ]
 
 
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecdctr.errors import ContractError
+from ecdctr.errors import ConfigError, ContractError
 from tests.impressions.imported import START, column, rows, run
 
 LAST = 1_767_311_999_999_999_999  # nanoseconds: the last one of 2026-01-01
@@ -28,7 +29,7 @@ def written(ticks: list[int]) -> str:
     return "\n".join([head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, moments, strict=True))]) + "\n"  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["text", "text with an offset", "ns", "ns, UTC", "ns, a zone", "integers"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["text", "text, cast", "INT96", "text with an offset", "ns", "ns, UTC", "ns, a zone", "integers"])  # fmt: skip
 def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kind):
     heard: list[str] = []
     text = written(ticks(999))
@@ -39,7 +40,8 @@ def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kin
             if "offset" in kind
             else text
         )
-        run(tmp_path, {"a.csv": text}, ts="t", on_file=heard.append)
+        ts = "t::TIMESTAMP" if "cast" in kind else "t"
+        run(tmp_path, {"a.csv": text}, ts=ts, on_file=heard.append)
     else:
         zone = {"ns, UTC": "UTC", "ns, a zone": "Asia/Tokyo"}.get(kind)
         values = pa.array(ticks(999))
@@ -48,11 +50,13 @@ def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kin
             "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
             "kind": [c[4] for c in cells], "t": values if kind == "integers" else values.cast(pa.timestamp("ns", zone)),
         })  # fmt: skip
-        pq.write_table(table, tmp_path / "logs" / "a.parquet")
+        old = kind == "INT96"
+        pq.write_table(table, tmp_path / "logs" / "a.parquet", use_deprecated_int96_timestamps=old)
         ts = "make_timestamp_ns(t)" if kind == "integers" else "t"
         run(tmp_path, {}, {"files": ["a.parquet"]}, ts=ts, on_file=heard.append)
     name = "a.csv" if kind.startswith("text") else "a.parquet"
-    assert f"{name}: ts of 40 rows has digits below a microsecond; they were cut" in heard
+    what = "column t (INT96)" if kind == "INT96" else "ts"
+    assert f"{name}: {what} of 40 rows has digits below a microsecond; they were cut" in heard
     moments = column(tmp_path, "ts")
     assert max(moments) == dt.datetime(2026, 1, 1, 23, 59, 59, 999_999, tzinfo=dt.UTC)
     assert {moment.microsecond for moment in moments} == {0, 999_999}
@@ -89,3 +93,26 @@ def test_times_beyond_all_others_are_told_without_advice_that_does_not_help(tmp_
     with pytest.raises(ContractError, match=r"a\.parquet: ts lies between .* expected") as refused:
         run(tmp_path, {}, {"files": ["a.parquet"]}, ts="t")
     assert "look like" not in str(refused.value)
+
+
+def test_seconds_as_doubles_never_move_to_the_next_day(tmp_path):
+    heard: list[str] = []
+    last = rows().replace(str(START), "1767311999.9999998", 1)
+    run(tmp_path, {"a.csv": last}, on_file=heard.append)
+    assert "a.csv: ts of 1 rows has digits below a microsecond; they were cut" in heard
+    end = dt.datetime(2026, 1, 1, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    assert max(column(tmp_path, "ts")) == end
+    heard = []
+    whole = re.sub(r"(\d{10}),", r"\1.123457,", rows())
+    run(tmp_path / "whole", {"a.csv": whole}, on_file=heard.append)
+    assert heard == ["a.csv: 40 rows"]
+    assert {moment.microsecond for moment in column(tmp_path / "whole", "ts")} == {123_457}
+
+
+@pytest.mark.parametrize(
+    "ts", ["to_timestamp(t / 1e9)", "to_timestamp(t/1000000000)", "t::TIMESTAMP_S", "CAST(t AS timestamp_ms)"]
+)  # fmt: skip
+def test_a_time_that_is_rounded_before_it_can_be_cut_is_refused(tmp_path, ts):
+    text = rows() if "to_" in ts else written(ticks(999))
+    with pytest.raises(ConfigError, match=r"mapping ts: .* rounds to the next day"):
+        run(tmp_path, {"a.csv": text}, ts=ts)
