@@ -79,8 +79,9 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
         versions = removable(store, keep, snapshot_days)
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            variant = store.manifest(ref).variant
-            said = {"ref": str(ref), "at": at, "reason": reason, "variant": variant}
+            manifest = store.manifest(ref)
+            said = {"ref": str(ref), "at": at, "reason": reason, "variant": manifest.variant}
+            said["fingerprint"] = manifest.fingerprint  # another version of it is as good
             note = json.dumps(said).encode()
             if store.storage.remove(
                 f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note

@@ -222,20 +222,24 @@ class Store:
     ) -> Ref | None:
         """Return the version of the experiment itself that was the newest one on a date.
 
-        Raises StoreError where retention has removed it, unless an older one will do.
+        Where retention has removed it, one that is left of the same date and fingerprint is as
+        good. Raises StoreError where none is, unless an older one will do.
         """
         found = self.newest(experiment, level, as_of)
         lost = None if from_older else self._lost(experiment, level, as_of, found)
         if lost is None:
             return found
         note = json.loads(self.storage.removed(*_place(lost)) or b"{}")
+        if same := self.find(experiment, level, lost.date, note.get("fingerprint", "")):
+            return same.ref
+        force = " --force" if found and found.date == lost.date else ""  # else it may be taken up
         variant = note.get("variant", DEFAULT)
         raise StoreError(
             f"What was known of {level} on {as_of} in experiment '{experiment}' is {lost}, which "
             f"was removed ({note.get('reason', 'store gc')}, {note.get('at', 'nobody knows when')})"
             f"; left before it is {found or 'none'}, from which the same run would end in another "
             f"version; make it again (ecdctr train {level} --date {lost.date} --experiment "
-            f"{experiment}{_same(variant)}), or let `ecdctr train` start from what is left: "
+            f"{experiment}{_same(variant)}{force}), or let `ecdctr train` start from what is left: "
             "--from-older."
         )
 

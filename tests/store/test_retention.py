@@ -6,6 +6,7 @@ A rollback and the next number see afterwards.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -281,6 +282,44 @@ def test_a_newer_version_of_one_date_that_is_removed_is_missed_too(any_store):
     remove(store, 1, 0, "test")
     with pytest.raises(StoreError, match=f"is {again}, which was removed"):
         store.resolve("cpm", DAY)
+
+
+def test_a_removed_version_of_which_an_equal_one_is_left_is_no_loss(any_store):
+    """Made again by --force: gc keeps the first, which has children, and removes the second."""
+    store = any_store
+    first = publish(store, "cpm", DAY)
+    with store.staging() as folder:
+        (folder / "weights").write_text("the same")
+        again = store.publish(folder, store.manifest(first), force=True).ref
+    assert (again.version, again.date) == ("v0002", DAY)
+    publish(store, "actr", DAY, [first])
+    publish(store, "cpm", DAY + dt.timedelta(days=7))
+    gone = [one.ref for one in remove(store, 1, 0, "test")[0]]
+    assert gone == [again]
+    assert store.resolve("cpm", DAY) == first
+
+
+def test_what_to_do_about_a_removed_version_helps_where_another_of_its_date_is_left(
+    any_store, monkeypatch
+):
+    """Notes of older stores have no fingerprint: only --force makes a version that is newer."""
+    store = any_store
+    first = publish(store, "cpm", DAY)
+    again = publish(store, "cpm", DAY, [publish(store, "tpm", DAY)])
+    store.set_alias("serving", first, "keeps it")
+    publish(store, "cpm", DAY + dt.timedelta(days=1))
+    taken = store.storage.remove
+
+    def of_old(group: str, name: str, note: bytes) -> bool:
+        said = json.loads(note)
+        said.pop("fingerprint", None)
+        return taken(group, name, json.dumps(said).encode())
+
+    monkeypatch.setattr(store.storage, "remove", of_old)
+    remove(store, 1, 0, "test")
+    with pytest.raises(StoreError, match=f"is {again}, which was removed") as refused:
+        store.resolve("cpm", DAY)
+    assert f"ecdctr train cpm --date {DAY} --experiment production --force)" in str(refused.value)
 
 
 def test_no_level_plans_from_what_is_left_unless_it_is_told_to(store, config):
