@@ -74,6 +74,10 @@ class LocalStorage:
         durable.make_dir(path.parent)
         return durable.create_exclusive(path, content)
 
+    def discard(self, key: str) -> None:
+        """Unlink the file."""
+        (self.root / key).unlink(missing_ok=True)
+
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Append to a log.
 

@@ -108,6 +108,11 @@ class ObjectStorage:
         self.check()
         return self._put(key, content, "create")
 
+    def discard(self, key: str) -> None:
+        """Delete the object."""
+        with self._explained(), contextlib.suppress(FileNotFoundError):
+            obstore.delete(self.bucket, key)
+
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Append to a log, one object that is swapped.
 

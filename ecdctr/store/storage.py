@@ -62,6 +62,9 @@ class Storage(Protocol):
     def create(self, key: str, content: bytes) -> bool:
         """Create a document, whole; False if it exists already."""
 
+    def discard(self, key: str) -> None:
+        """Take a document away, if it is there."""
+
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Add to a log; returns the number that the record got, 1 being the first.
 

@@ -372,6 +372,10 @@ class Store:
         """
         self.storage.create(_matrix_row(ref, basis), content)
 
+    def drop_matrix_row(self, ref: Ref, basis: str) -> None:
+        """Take away what save_matrix_row kept, if anything: a damaged row."""
+        self.storage.discard(_matrix_row(ref, basis))
+
     def matrix_row(self, ref: Ref, basis: str) -> bytes | None:
         """Return what save_matrix_row kept."""
         return self.storage.read(_matrix_row(ref, basis))

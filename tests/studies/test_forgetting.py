@@ -277,6 +277,19 @@ def test_rows_from_before_a_day_was_delivered_again_are_not_used_again(
         f.Matrix.of_rows([before, after], dates)
 
 
+def test_a_damaged_matrix_row_is_told_with_its_remedy_and_made_anew(holding_out, store):
+    train_cpm(Request(holding_out, store, DATE))
+    ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
+    held_out = held_out_ads(holding_out, [DATE, DATE + dt.timedelta(days=1)], 4)
+    before = stored_row(holding_out, store, ref, held_out)
+    (path,) = store.root.rglob("matrix/*.parquet")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=f"matrix row of {ref} .*ecdctr matrix row --date {DATE}"):
+        load_rows(store, ref.experiment, held_out.basis)
+    assert stored_row(holding_out, store, ref, held_out).equals(before)
+    assert load_rows(store, ref.experiment, held_out.basis)[DATE].equals(before)
+
+
 def test_a_version_is_never_judged_on_ads_that_it_learned_before_their_day_was_delivered_again(
     holding_out, store, tmp_path
 ):

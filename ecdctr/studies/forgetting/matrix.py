@@ -5,6 +5,7 @@ The rows of a forgetting matrix, reading each day once and scoring all days at o
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
 from ecdctr.evaluation.metrics import user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
@@ -102,18 +103,35 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
 def stored_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.Table:
     """Return a version's row on these very ads from the store.
 
-    Made and kept there if it is not there yet.
+    Made and kept there if it is not there yet, or damaged.
     """
-    stored = store.matrix_row(ref, held_out.basis.name)
-    if stored is not None:
-        return pq.read_table(pa.BufferReader(stored))
+    with contextlib.suppress(StoreError):  # a damaged one is made anew
+        if (stored := _read_row(store, ref, held_out.basis)) is not None:
+            return stored
     with store.in_use():
         _refuse_learned(store, ref, held_out)
         row = matrix_row(config, store, ref, held_out)
         content = pa.BufferOutputStream()
         pq.write_table(row, content)
+        store.drop_matrix_row(ref, held_out.basis.name)  # a damaged one
         store.save_matrix_row(ref, held_out.basis.name, content.getvalue().to_pybytes())
     return row
+
+
+def _read_row(store: Store, ref: Ref, basis: RowBasis) -> pa.Table | None:
+    """Return a stored row, None if there is none; raises StoreError for a damaged one."""
+    content = store.matrix_row(ref, basis.name)
+    if content is None:
+        return None
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"The matrix row of {ref} ({store.root}, {basis.name}.parquet) cannot be read "
+            f"({first_line(error)}); make it again: ecdctr matrix row --date {ref.date} "
+            f"--experiment {ref.experiment} --from {basis.dates[0]} --to {basis.dates[-1]}, with "
+            "the study's --hold-out-every."
+        ) from None
 
 
 def _refuse_learned(store: Store, ref: Ref, held_out: HeldOut) -> None:
@@ -170,14 +188,8 @@ def load_rows(store: Store, experiment: str, basis: RowBasis) -> dict[dt.date, p
     Of each date's versions the newest counts.
 
     Dates without one are left out: not trained, not evaluated, or evaluated on what has been
-    delivered anew since.
+    delivered anew since. Raises StoreError for a damaged row.
     """
     newest = {ref.date: ref for ref in store.versions(experiment, "actr")}
-    contents = {
-        date: store.matrix_row(newest[date], basis.name) for date in basis.dates if date in newest
-    }
-    return {
-        date: pq.read_table(pa.BufferReader(content))
-        for date, content in contents.items()
-        if content is not None
-    }
+    rows = {date: _read_row(store, newest[date], basis) for date in basis.dates if date in newest}
+    return {date: row for date, row in rows.items() if row is not None}
