@@ -11,15 +11,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
-from ecdctr.config import LEVEL_DOMAIN, Config
+from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, digest
 from ecdctr.examples.prepare import example_path
+from ecdctr.impressions.days import window
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.reading import DeliveredAnew
 
 if TYPE_CHECKING:
+    from ecdctr.config import Domain
     from ecdctr.store.manifest import Ref
 
 EVALUATING = (
+    "evaluation.basis",
     "evaluation.evaluate",
     "evaluation.metrics",
     "examples.admission",
@@ -53,18 +59,25 @@ def evaluating_code() -> str:
     return code_digest(["evaluation.evaluate"], EVALUATING)
 
 
-def impressions_digest(users: pa.Table) -> str:
-    """Digest what an evaluation judged by, from its users with their impressions and clicks.
+def impressions_digest(config: Config, domain: Domain, date: dt.date, examples: str) -> str:
+    """Digest the impressions that an evaluation on the day's examples rests on.
 
-    Unlike the examples it is the same for variants that read other features of one day.
+    Its rows by user, item, moment and click, and the files of the day and of those that it looks
+    back on, of both domains. Unlike the examples it is the same for variants that read other
+    features of them, or memory. Raises DeliveredAnew where the examples are not made of them.
     """
-    kinds = {"user": pa.string(), "impressions": pa.int64(), "clicks": pa.int64()}
-    columns = {name: users[name].cast(kind) for name, kind in kinds.items()}  # however it was kept
-    table = pa.table(columns).sort_by("user").combine_chunks()
+    impressions = open_impressions(config.data.root)
+    days = window(date, config.data.lookback_days + 1)
+    files = {f"{one}/{day}": impressions.digest(one, day) for one in DOMAINS for day in days}
+    made = example_path(config, domain, date)
+    if made.fingerprint != examples:
+        raise DeliveredAnew(impressions.where(domain, date))
+    names = ["user_id", "item_id", "ts", "click"]
+    rows = pq.read_table(made.path, columns=names, partitioning=None).combine_chunks()
     content = pa.BufferOutputStream()
-    with pa.ipc.new_stream(content, table.schema) as stream:
-        stream.write_table(table)
-    return hashlib.sha256(content.getvalue()).hexdigest()
+    with pa.ipc.new_stream(content, rows.schema.remove_metadata()) as stream:
+        stream.write_table(rows.replace_schema_metadata())
+    return digest([files, hashlib.sha256(content.getvalue()).hexdigest()])
 
 
 def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:

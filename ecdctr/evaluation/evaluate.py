@@ -118,7 +118,8 @@ def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluatio
     with store.in_use():
         scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)
         result = Evaluation(ref, date, metrics_by_cohort(config, scored))
-        _save(store, result, scored, basis_of(config, scored.examples))
+        judged_on = impressions_digest(config, LEVEL_DOMAIN[ref.level], date, scored.examples)
+        _save(store, result, scored, basis_of(config, scored.examples), judged_on)
     return result
 
 
@@ -171,18 +172,19 @@ def calibration_curve(
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 
 
-def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis) -> None:
+def _save(
+    store: Store, result: Evaluation, scored: Scored, basis: Basis, judged_on: str
+) -> None:
     content = {
         "ref": str(result.ref),
         "date": str(result.date),
         **basis._asdict(),
+        "judged_on": judged_on,  # says at once what may be compared
         "metrics": result.metrics,
         "calibration_curve": calibration_curve(scored.labels, scored.scores),
         "score_spread": float(scored.scores.std(dtype=np.float64)),
     }
-    users = users_table(scored)
-    content["impressions"] = impressions_digest(users)  # says at once what may be compared
     with store.staging() as folder:
-        pq.write_table(users, folder / "users.parquet")
+        pq.write_table(users_table(scored), folder / "users.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.errors import StoreError, first_line
-from ecdctr.evaluation.basis import Basis, basis_now, impressions_digest
+from ecdctr.evaluation.basis import Basis, basis_now
 from ecdctr.evaluation.noninferiority import Paired
 
 if TYPE_CHECKING:
@@ -64,18 +64,22 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
 
 
 def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
-    """Digest which impressions a stored evaluation judged by; raises StoreError without one."""
+    """Digest which impressions a stored evaluation judged by; raises StoreError without one.
+
+    One of an older form does not say, so it is like no other.
+    """
     evaluation = load(store, ref, date)
     if evaluation is None:
         raise StoreError(f"{ref} was not evaluated on {date}.")
-    return str(evaluation.content.get("impressions") or impressions_digest(evaluation.users))
+    return str(evaluation.content.get("judged_on") or ref)
 
 
 def other_impressions(date: dt.date, first: Ref, second: Ref) -> str:
     """Say that two versions cannot be compared on a day, and what to do."""
     return (
-        f"{first} and {second} were evaluated on other impressions of {date}, which was delivered "
-        f"again between; run for both: ecdctr evaluate --date {date} --version VERSION"
+        f"{first} and {second} were evaluated on other impressions of {date} or of the days that it "
+        "looks back on (delivered again between, data.lookback_days is another, or an evaluation "
+        f"of an older form); run for both: ecdctr evaluate --date {date} --version VERSION"
     )
 
 

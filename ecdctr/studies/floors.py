@@ -22,6 +22,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import digest
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.evaluation.basis import impressions_digest
 from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
 from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.examples.batches import drawn_moments
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 FLOORS = ("item_rate", "counts", "gbm")
 EVALUATED_BY = (  # where floors and their metrics are defined; days have fingerprints of their own
+    "evaluation.basis",
     "evaluation.evaluate",
     "evaluation.expected",
     "evaluation.metrics",
@@ -59,7 +61,8 @@ class Floor(NamedTuple):
     """A floor on one day: metrics by cohort, and a table of users with their AUC.
 
     `expected` is such a table of held-out ads, judged by true probabilities; None where there are
-    none. `seconds` is what a day of it takes to make from prepared days.
+    none. `seconds` is what a day of it takes to make from prepared days; `judged_on` a digest of
+    the impressions that it was judged by.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Floor(NamedTuple):
     users: pa.Table
     expected: pa.Table | None
     seconds: float
+    judged_on: str
 
 
 def require_boosting() -> None:
@@ -98,8 +102,11 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
     names = _inputs(config)
     past = _read(config, window(date, config.actr.window_days), names)
     past = past.filter(pa.array(drawn_moments(past, config.actr.ads_share)))
-    day = _read(config, [date + dt.timedelta(days=1)], names)
-    held_out = prepare_held_out(config, date + dt.timedelta(days=1))
+    next_day = date + dt.timedelta(days=1)
+    day = _read(config, [next_day], names)
+    examples = prepare(config, "ads", [next_day])[0].fingerprint
+    judged_on = impressions_digest(config, "ads", next_day, examples)
+    held_out = prepare_held_out(config, next_day)
     apart = _columns([held_out], names) if held_out else day.slice(0, 0)
     rows = pa.concat_tables([day, apart], promote_options="permissive")
     started = time.perf_counter()
@@ -120,6 +127,7 @@ def floors(config: Config, date: dt.date) -> list[Floor]:
             _scored(day, values[:count]),
             _scored(apart, values[count:]),
             seconds[name],
+            judged_on,
         )
         for name, values in scores.items()
     ]
@@ -162,16 +170,19 @@ def _unpacked(packed: dict[str, Any]) -> Floor:
     return Floor(**packed | {"users": pa.table(packed["users"]), "expected": expected})
 
 
-def _floor(config: Config, name: str, scored: Scored, apart: Scored, seconds: float) -> Floor:
+def _floor(
+    config: Config, name: str, scored: Scored, apart: Scored, seconds: float, judged_on: str
+) -> Floor:
     """Judge a floor by the day's clicks, and by true probabilities where held-out ads have them."""
     metrics = metrics_by_cohort(config, scored)
     if name == "counts":  # a count is no probability
         metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
     metrics.pop("oracle", None)
     if not len(apart.users):
-        return Floor(name, metrics, users_table(scored), None, seconds)
+        return Floor(name, metrics, users_table(scored), None, seconds, judged_on)
     metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-    return Floor(name, metrics, users_table(scored), expected_users(apart), seconds)
+    expected = expected_users(apart)
+    return Floor(name, metrics, users_table(scored), expected, seconds, judged_on)
 
 
 def _inputs(config: Config) -> list[str]:

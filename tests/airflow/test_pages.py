@@ -65,7 +65,7 @@ def evaluate(store: Store, ref: Ref, gauc: float, impressions: str = "same") -> 
     metrics = {"all": {"gauc": gauc, "impressions": 10.0}, "oracle": {"gauc": 0.9}}
     content = {
         "ref": str(ref), "date": str(date), "metrics": metrics, "calibration_curve": [],
-        "impressions": impressions,
+        "judged_on": impressions,
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(content))
 

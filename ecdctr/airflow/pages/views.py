@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
-from ecdctr.errors import StoreError
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import SERVING, Store
 
@@ -120,21 +119,11 @@ def evaluations(store: Store, experiment: str, days: int = DAYS_SHOWN) -> list[E
         raw = store.load_evaluation(ref, date) if next_day else None
         if raw:
             oracle = raw["metrics"].get("oracle", {}).get("gauc")
-            judged = raw.get("impressions") or _judged_on(store, ref, date)
+            judged = raw.get("judged_on") or str(ref)  # an older form is like no other
             newest[date] = Evaluated(
                 date, ref, raw["metrics"]["all"], oracle, ref in champions, judged
             )
     return list(newest.values())[::-1]
-
-
-def _judged_on(store: Store, ref: Ref, date: dt.date) -> str:
-    """Digest what an evaluation of an older form judged by; what nobody knows is like no other."""
-    from ecdctr.evaluation.stored import judged_on  # not at the top: few need it
-
-    try:
-        return judged_on(store, ref, date)
-    except StoreError:
-        return str(ref)
 
 
 def compared(store: Store, experiments: list[str]) -> Compared:

@@ -29,7 +29,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.evaluation.basis import evaluating_code, impressions_digest
+from ecdctr.evaluation.basis import evaluating_code
 from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
@@ -233,7 +233,7 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
 
 
 def refuse_other_impressions(records: list[Record]) -> None:
-    """Raise StoreError when a day was delivered again between two rows' evaluations."""
+    """Raise StoreError when two rows were evaluated on other impressions of a day."""
     first: dict[tuple[Any, ...], Record] = {}
     for record in records:
         if "judged_on" in record:
@@ -241,8 +241,9 @@ def refuse_other_impressions(records: list[Record]) -> None:
             if other["judged_on"] != record["judged_on"]:
                 raise StoreError(
                     f"Rows {other['row']} and {record['row']} were judged on other impressions of "
-                    f"{record['date'] + DAY}, which was delivered again between; run the study "
-                    "again: what it has trained is re-used."
+                    f"{record['date'] + DAY} or of the days that it looks back on (delivered again "
+                    "between: run the study again, what it has trained is re-used; or "
+                    "data.lookback_days is another: such rows are not comparable)."
                 )
 
 
@@ -328,7 +329,7 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
                 own: Record = {}
                 if (name, of) == (row, "all"):
                     own |= _cost(study, seed, row, manifest)
-                    own["judged_on"] = impressions_digest(evaluation.users)
+                    own["judged_on"] = evaluation.content["judged_on"]
                 records.append({**key, "row": name, "cohort": of, **values, **own})
         users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
         users += _expected(request, manifest.ref, records, {**key, "row": row})
@@ -367,7 +368,7 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
                 own: Record = {}
                 if cohort == "all":
                     own = {"daily_seconds": floor.seconds}
-                    own["judged_on"] = impressions_digest(floor.users)
+                    own["judged_on"] = floor.judged_on
                 records.append({**key, "row": floor.name, "cohort": cohort, **values, **own})
             users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
             if floor.expected is not None:
