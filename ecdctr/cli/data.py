@@ -153,7 +153,7 @@ def _gaps(config: Config, reports: list[Any]) -> list[str]:
         f"{gap}: not there, but the other domain has that day, and histories and counts are of "
         "both; a training of CPM or A-CTR and an evaluation that look at it refuse more such days "
         f"than data.allowed_missing_days: {config.data.allowed_missing_days}."
-        for gap in gaps(config, dates, config.data.lookback_days)
+        for gap in gaps(config, dates, config.examples_look_back)
     ]
 
 

@@ -6,6 +6,7 @@ Prepared, checked for something to learn, and in the order of training.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Part
 from ecdctr.examples.prepare import Prepared, prepare
-from ecdctr.impressions.days import gaps, window
+from ecdctr.impressions.days import Gap, gaps, window
 from ecdctr.impressions.delivery import other_domain
-from ecdctr.levels.remembering import holds_memory, refuse_memory_gaps
+from ecdctr.impressions.impressions import open_impressions
+from ecdctr.levels.remembering import holds_memory, memory_gaps, refuse_memory_gaps
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Plan, Request, SnapshotSets
@@ -83,16 +85,32 @@ def prepare_days(request: Request, plan: Plan) -> Days:
     return days
 
 
-def passed_over(request: Request, plan: Plan) -> list[str]:
-    """Say which days one domain lacks of those that the data date's examples look at."""
-    if plan.level == "tpm":
-        return []
+def passed_over(request: Request, plan: Plan, days: Days) -> list[str]:
+    """Say which days are missing of all that were read, and `data.allowed_missing_days` tolerates.
+
+    Those of the windows, and those that one domain lacks of what examples or memory look at.
+    """
     config = request.config
-    return [
-        f"{gap}: expected, since {other_domain(gap.domain)} has that day, found none "
-        f"(data.allowed_missing_days: {config.data.allowed_missing_days})"
-        for gap in gaps(config, [request.date], config.examples_look_back)
+    lacking: list[Gap] = []
+    if plan.level != "tpm":
+        lacking += gaps(config, {date for _, date in days}, config.examples_look_back)
+    if holds_memory(request, plan):
+        lacking += memory_gaps(request)
+    said = {
+        gap: f"expected, since {other_domain(gap.domain)} has that day, found none"
+        for gap in lacking
+    }
+    windows: list[tuple[Domain, Sequence[dt.date]]] = [
+        (LEVEL_DOMAIN[plan.level], plan.dates),
+        ("natural", plan.natural_dates),
     ]
+    for domain, dates in windows:
+        began = open_impressions(config.data.root).dates(domain)[:1]
+        for date in dates:
+            if (domain, date) not in days and began and date > began[0]:
+                said.setdefault(Gap(domain, date), "expected in the window, found none")
+    tolerated = f"(data.allowed_missing_days: {config.data.allowed_missing_days})"
+    return [f"{gap}: {what} {tolerated}" for gap, what in sorted(said.items())]
 
 
 def left_out(plan: Plan, days: Days) -> list[dt.date]:

@@ -5,6 +5,7 @@ TPM's, or where no TPM stands behind it the ads model's own.
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import refuse_gaps
+from ecdctr.impressions.days import Gap, gaps, refuse_gaps
 from ecdctr.memory.table import newest_table
 
 if TYPE_CHECKING:
@@ -31,9 +32,18 @@ def holds_memory(request: Request, plan: Plan) -> bool:
 
 def refuse_memory_gaps(request: Request) -> None:
     """Raise ContractError where the days of the newest weekly table lack one domain."""
+    refuse_gaps(request.config, *_newest_table(request))
+
+
+def memory_gaps(request: Request) -> list[Gap]:
+    """Return which days one domain lacks of those of the newest weekly table."""
+    return gaps(request.config, *_newest_table(request))
+
+
+def _newest_table(request: Request) -> tuple[list[dt.date], int]:
+    """Return the newest weekly table's date, and how many days before it are in the table."""
     memory = request.config.memory
-    date = newest_table(memory, request.date)
-    refuse_gaps(request.config, [date], memory.longest - 1)
+    return [newest_table(memory, request.date)], memory.longest - 1
 
 
 def save_memory(request: Request, folder: Path) -> None:

@@ -120,7 +120,7 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
     if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
         start_at_rate(start.model, click_rate(gathered.days))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
-    told = [*map(str, unlike), *passed_over(request, plan), *older]
+    told = [*map(str, unlike), *passed_over(request, plan, gathered.days), *older]
     return Built(start, inputs, vocabularies, admission, told)
 
 

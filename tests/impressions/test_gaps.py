@@ -19,6 +19,7 @@ from ecdctr.impressions.days import Gap, gaps, whole_days
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.manifest import Manifest
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.make import changed, write_config
@@ -134,6 +135,39 @@ def test_a_gap_that_is_tolerated_stands_in_the_manifest(log, tmp_path):
     manifest = train_cpm(Request(short, store, DATE)).manifest
     said = [line for line in manifest.quality if line.startswith(f"ads of {DATE - DAY}: expected")]
     assert len(said) == 1
+
+
+def told(manifest: Manifest) -> list[str]:
+    return [line.split(" (")[0] for line in manifest.quality if "data.allowed_missing_days" in line]
+
+
+def test_every_tolerated_day_of_a_window_and_of_what_it_looks_back_on_is_told(log, tmp_path):
+    """Also a day that both domains lack, and one that only the window's first day looks at."""
+    store = Store(tmp_path / "store")
+    tolerant = changed(log, "data", allowed_missing_days=1, lookback_days=1)
+    tolerant = changed(changed(tolerant, "cpm", window_days=3), "snapshots", count=0)
+    assert told(train_cpm(Request(tolerant, store, NEXT)).manifest) == []
+    take_away(log, "natural", DATE)
+    take_away(log, "ads", DATE)
+    lines = told(train_cpm(Request(tolerant, store, NEXT)).manifest)
+    assert lines == [f"natural of {DATE}: expected in the window, found none"]
+    assert told(train_tpm(Request(tolerant, store, NEXT)).manifest) == lines
+    take_away(log, "ads", DATE - 2 * DAY)
+    assert told(train_cpm(Request(tolerant, store, NEXT)).manifest) == [
+        f"ads of {DATE - 2 * DAY}: expected, since natural has that day, found none", *lines,
+    ]  # fmt: skip
+
+
+def test_validation_names_the_gaps_that_memory_alone_looks_at(log, tmp_path):
+    take_away(log, "natural", NEXT - 3 * DAY)
+    path = write_config(tmp_path / "c.yaml", Path(log.data.root))
+    raw = yaml.safe_load(path.read_text())
+    raw["data"]["lookback_days"] = 1
+    raw["memory"] = {"enabled": True, "windows": [3]}
+    path.write_text(yaml.safe_dump(raw))
+    arguments = ["--config", str(path), "--store", str(tmp_path / "s"), "validate"]
+    asked = CliRunner().invoke(app, [*arguments, "--date", str(NEXT)])
+    assert f"natural of {NEXT - 3 * DAY}: not there, but the other domain has" in asked.stderr
 
 
 def test_memory_is_not_made_of_days_that_lack_one_domain(log, tmp_path):
