@@ -85,6 +85,7 @@ class Visits(NamedTuple):
     values: int
     power: float
     stays: int = 1  # days that a user comes in a row; then others do
+    spread: float = 0  # of the rows' logarithm around that of `rows`; 0: all users have as many
 
 
 def visited(rng: np.random.Generator, shape: Visits, days: int) -> list[np.ndarray]:
@@ -95,15 +96,23 @@ def visited(rng: np.random.Generator, shape: Visits, days: int) -> list[np.ndarr
     users = np.arange(fresh * (days + shape.stays))
     value = rng.choice(shape.values, len(users), p=chance)
     of_day = [users[fresh * day : fresh * (day + shape.stays)] for day in range(days)]
-    return [np.repeat(np.stack([who, value[who]], 1), shape.rows, axis=0) for who in of_day]
+    logged = []
+    for who in of_day:
+        drawn_rows = np.exp(rng.normal(np.log(shape.rows), shape.spread, len(who)))
+        rows = np.maximum(1, np.round(drawn_rows)).astype(int)
+        logged.append(np.repeat(np.stack([who, value[who]], 1), rows, axis=0))
+    return logged
 
 
-def profiled(day: np.ndarray, by_user: bool) -> tuple[Sample, Distinct]:
-    """Return what a profile keeps of a day, with users or with rows as the unit."""
+UNITS = ("rows", "users", "effective users")
+
+
+def profiled(day: np.ndarray, unit: str) -> tuple[Sample, Distinct]:
+    """Return what a profile keeps of a day, with one of UNITS as the unit."""
     values, first, counts = np.unique(day[:, 1], return_index=True, return_counts=True)
     of_user = np.unique(day, axis=0)[:, 1]
     users = dict(zip(*np.unique(of_user, return_counts=True), strict=True))
-    alone = [v for v, n in zip(values, counts, strict=True) if (users[v] if by_user else n) == 1]
+    alone = [v for v, n in zip(values, counts, strict=True) if (n if unit == "rows" else users[v]) == 1]
     who = dict(zip(values.tolist(), day[first, 0].tolist(), strict=True))
     hashes = np.random.default_rng(7).integers(0, HASHES - 1, int(values.max()) + 1, np.uint64)
     lowest = sorted((int(hashes[v]), int(v)) for v in values)[:HASHED_VALUES]
@@ -111,22 +120,28 @@ def profiled(day: np.ndarray, by_user: bool) -> tuple[Sample, Distinct]:
     lone = {h: who[v] for h, v in lowest if v in set(map(int, alone))}
     seen = Distinct.lowest({h: rows[v] for h, v in lowest}, lone, len(day), HASHED_VALUES)
     top = sorted(rows, key=lambda v: -rows[v])[:TOP_VALUES]
-    units = len(np.unique(day[:, 0])) if by_user else len(day)
-    return Sample({str(v): rows[v] for v in top}, len(day), units), seen
+    of_users = np.unique(day[:, 0], return_counts=True)[1]
+    units = {
+        "rows": float(len(day)),
+        "users": float(len(of_users)),
+        "effective users": float(of_users.sum() ** 2 / (of_users**2).sum()),
+    }
+    return Sample({str(v): rows[v] for v in top}, len(day), units[unit]), seen
 
 
 VISITS = (
     Visits(150, 4, 2_000, 0), Visits(150, 4, 2_000, 1), Visits(500, 4, 5_000, 1),
     Visits(500, 20, 200, 0.5), Visits(150, 4, 2_000, 0, 5), Visits(500, 4, 10**6, 0, 3),
+    Visits(500, 2, 200, 1, 1, 1.0), Visits(500, 2, 200, 1, 1, 1.5), Visits(500, 20, 10, 0, 1, 1.5),
 )  # fmt: skip
 
 
-def first_days(shape: Visits, by_user: bool, seeds: int = 12) -> list[int]:
+def first_days(shape: Visits, unit: str, seeds: int = 12) -> list[int]:
     """Count days of a log's second half week that are told: by new values, and by the index."""
     told = [0, 0]
     for seed in range(seeds):
         rng = np.random.default_rng([seed, shape.users, shape.values])
-        days = [profiled(day, by_user) for day in visited(rng, shape, FEWEST_DAYS + 3)]
+        days = [profiled(day, unit) for day in visited(rng, shape, FEWEST_DAYS + 3)]
         for n in range(FEWEST_DAYS, len(days)):
             past = Sample.pooled(sample for sample, _ in days[:n])
             seen = Distinct.pooled(distinct for _, distinct in days[:n])
@@ -138,15 +153,16 @@ def first_days(shape: Visits, by_user: bool, seeds: int = 12) -> list[int]:
 def visits() -> None:
     """Count false alarms where rows come in visits, in the first days of a log."""
     print(
-        "\n| users a day | rows of each | days in a row | values | chance of the k-th | by rows: "
-        "new values, index | by users |\n|---|---|---|---|---|---|---|"
+        "\n| users a day | rows of each, spread of their logarithm | days in a row | values | chance of "
+        "the k-th | by rows: new values, index | by users | by effective users |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for shape in VISITS:
-        said = [first_days(shape, by_user) for by_user in (False, True)]
+        said = [first_days(shape, unit) for unit in UNITS]
         told = " | ".join(f"{new} of 36, {index} of 36" for new, index in said)
         power = f"1/k^{shape.power:g}" if shape.power else "even"
         print(
-            f"| {shape.users:,} | {shape.rows} | {shape.stays} | {shape.values:,} | {power} | "
+            f"| {shape.users:,} | {shape.rows}, {shape.spread:g} | {shape.stays} | {shape.values:,} | {power} | "
             f"{told} |"
         )
 

@@ -47,7 +47,7 @@ class Profile(NamedTuple):
 
     Sizes, nulls per feature, and of each categorical feature: rows of the most frequent `values`;
     of the values with the lowest hashes the rows, and a hash of the user who alone had one
-    (`hashed`, by hash); how many users had any.
+    (`hashed`, by hash); how many users of equal rows those who had any are worth.
     """
 
     rows: int
@@ -55,7 +55,7 @@ class Profile(NamedTuple):
     nulls: dict[str, int]
     values: dict[str, dict[str, int]]
     hashed: dict[str, dict[str, tuple[int, int | None]]]
-    users: dict[str, int]
+    effective_users: dict[str, float]
 
     @property
     def ctr(self) -> float:
@@ -65,7 +65,7 @@ class Profile(NamedTuple):
     def sample(self, name: str) -> Sample:
         """Return the sample of a categorical feature's values."""
         rows = self.rows - self.nulls.get(name, 0)
-        return Sample(self.values.get(name, {}), rows, self.users.get(name, 0))
+        return Sample(self.values.get(name, {}), rows, self.effective_users.get(name, 0))
 
     def distinct(self, name: str) -> Distinct:
         """Return which values of a categorical feature there are."""
@@ -274,7 +274,10 @@ def _measure(
             )
             query = f"{counts} ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
             values[name] = dict(connection.execute(query).fetchall())
-            query = f'SELECT count(DISTINCT user_id) FROM {source} WHERE "{name}" IS NOT NULL'
+            of_users = (
+                f'SELECT count(*) AS r FROM {source} WHERE "{name}" IS NOT NULL GROUP BY user_id'
+            )
+            query = f"SELECT coalesce(sum(r) ** 2 / sum(r ** 2), 0)::DOUBLE FROM ({of_users})"
             (users[name],) = one_row(connection, query)
             by_user = (
                 f'SELECT "{name}"::VARCHAR AS value, count(*) AS n, min(hash(user_id)) AS first, '

@@ -6,7 +6,8 @@ one long-tailed distribution it is above 1. So values too rare to be compared ar
 is left for two samples of one distribution, about (B - 1) (1/n + 1/m) with B bins (half of PSI is a
 chi-square statistic over n and m; Yurdakul and Naranjo, "Statistical properties of the population
 stability index", 2020), is taken off. Rows of one user are no independent draws: a visit shows one
-value several times. So n and m are users, not rows.
+value several times. So n and m are users, not rows; and since users bring unequal rows, as many of
+equal ones as are worth the same: (Σ r)² / Σ r² for r rows each (Kish, "Survey Sampling", 1965).
 
 Of many rare values the index sees nothing. So the share of values that are new is looked at apart,
 less what sampling makes of it, on those values whose hash is lowest: they are the same ones on
@@ -29,23 +30,26 @@ PSEUDO_COUNT = 0.5  # so that a value that one sample lacks has a finite term
 
 
 class Sample(NamedTuple):
-    """Rows of a feature's most frequent values, rows that are not null, and users who have some."""
+    """Rows of a feature's most frequent values, rows that are not null, and users who have some.
+
+    These as an effective number, as above.
+    """
 
     counts: dict[str, int]
     total: int
-    users: int
+    users: float
 
     @classmethod
     def pooled(cls, samples: Iterable[Sample]) -> Sample:
         """Pool samples as one."""
         counts: dict[str, int] = {}
-        total = users = 0
+        total, squares = 0, 0.0
         for sample in samples:
             total += sample.total
-            users += sample.users
+            squares += sample.total**2 / sample.users if sample.users else 0.0
             for value, count in sample.counts.items():
                 counts[value] = counts.get(value, 0) + count
-        return cls(counts, total, users)
+        return cls(counts, total, total**2 / squares if squares else 0)
 
 
 class Distinct(NamedTuple):

@@ -298,6 +298,34 @@ def test_values_that_a_visit_shows_several_times_are_those_of_one_user(config, t
     assert (finding.measure, finding.actual) == ("values of country never seen before", "100.0%")
 
 
+def test_users_who_bring_unequal_rows_are_worth_fewer_of_equal_ones(config, tmp_path):
+    """Users of whom a few bring most rows, each of one value: days of one distribution."""
+    rng = np.random.default_rng(2)
+    root = tmp_path / "data"
+    chance = 1 / np.arange(1, 201)
+    days = [DATE + dt.timedelta(days=n) for n in range(6)]
+    for date in days:
+        folder = root / "domain=ads" / f"date={date}"
+        folder.mkdir(parents=True)
+        rows = np.maximum(1, np.round(rng.lognormal(np.log(2), 1.5, 500))).astype(int)
+        user = np.repeat(rng.integers(0, 10**9, 500), rows)
+        city = np.repeat(rng.choice(200, 500, p=chance / chance.sum()), rows)
+        moment = dt.datetime.combine(date, dt.time(1), dt.UTC)
+        table = {
+            "user_id": pa.array(user),
+            "item_id": pa.array(np.arange(len(user))),
+            "ts": pa.array([moment] * len(user), pa.timestamp("us", tz="UTC")),
+            "click": pa.array((np.arange(len(user)) % 5 == 0).astype(np.int8)),
+            "city": pa.array(city),
+        }
+        pq.write_table(pa.table(table), folder / "part-0.parquet")
+    features = (Feature(name="city", side="user", kind="categorical"),)
+    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
+    log = config.model_copy(update={"data": data, "features": features})
+    said = [finding.measure for day in days[3:] for finding in check_day(log, "ads", day)]
+    assert "distribution of city" not in said
+
+
 def test_what_users_bring_on_several_days_is_theirs_alone_and_what_two_bring_is_not():
     first = Distinct.lowest({1: 4, 2: 4, 3: 4}, {1: 7, 2: 8}, 12, 100)
     second = Distinct.lowest({1: 6, 2: 4}, {1: 7, 2: 9}, 10, 100)
