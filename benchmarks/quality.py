@@ -112,7 +112,8 @@ def profiled(day: np.ndarray, unit: str) -> tuple[Sample, Distinct]:
     values, first, counts = np.unique(day[:, 1], return_index=True, return_counts=True)
     of_user = np.unique(day, axis=0)[:, 1]
     users = dict(zip(*np.unique(of_user, return_counts=True), strict=True))
-    alone = [v for v, n in zip(values, counts, strict=True) if (n if unit == "rows" else users[v]) == 1]
+    own = dict(zip(values, counts, strict=True)) if unit == "rows" else users
+    alone = [value for value in values if own[value] == 1]
     who = dict(zip(values.tolist(), day[first, 0].tolist(), strict=True))
     hashes = np.random.default_rng(7).integers(0, HASHES - 1, int(values.max()) + 1, np.uint64)
     lowest = sorted((int(hashes[v]), int(v)) for v in values)[:HASHED_VALUES]
@@ -153,8 +154,8 @@ def first_days(shape: Visits, unit: str, seeds: int = 12) -> list[int]:
 def visits() -> None:
     """Count false alarms where rows come in visits, in the first days of a log."""
     print(
-        "\n| users a day | rows of each, spread of their logarithm | days in a row | values | chance of "
-        "the k-th | by rows: new values, index | by users | by effective users |\n"
+        "\n| users a day | rows of each, spread of their logarithm | days in a row | values "
+        "| chance of the k-th | by rows: new values, index | by users | by effective users |\n"
         "|---|---|---|---|---|---|---|---|"
     )
     for shape in VISITS:
@@ -162,8 +163,8 @@ def visits() -> None:
         told = " | ".join(f"{new} of 36, {index} of 36" for new, index in said)
         power = f"1/k^{shape.power:g}" if shape.power else "even"
         print(
-            f"| {shape.users:,} | {shape.rows}, {shape.spread:g} | {shape.stays} | {shape.values:,} | {power} | "
-            f"{told} |"
+            f"| {shape.users:,} | {shape.rows}, {shape.spread:g} | {shape.stays} | "
+            f"{shape.values:,} | {power} | {told} |"
         )
 
 

@@ -172,9 +172,7 @@ def calibration_curve(
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 
 
-def _save(
-    store: Store, result: Evaluation, scored: Scored, basis: Basis, judged_on: str
-) -> None:
+def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis, judged_on: str) -> None:
     content = {
         "ref": str(result.ref),
         "date": str(result.date),

@@ -77,7 +77,7 @@ def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
 def other_impressions(date: dt.date, first: Ref, second: Ref) -> str:
     """Say that two versions cannot be compared on a day, and what to do."""
     return (
-        f"{first} and {second} were evaluated on other impressions of {date} or of the days that it "
+        f"{first} and {second} were evaluated on other impressions of {date} or of days that it "
         "looks back on (delivered again between, data.lookback_days is another, or an evaluation "
         f"of an older form); run for both: ecdctr evaluate --date {date} --version VERSION"
     )
