@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from ecdctr.airflow.standalone import Airflow, free_port
+from ecdctr.config import load_config
+from ecdctr.levels.cpm import train_cpm
+from ecdctr.levels.request import Request
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.airflow.cluster import Cluster
@@ -264,6 +267,8 @@ def test_preparation_is_a_spark_application_and_one_that_is_evicted_is_made_agai
 
 
 def test_a_refused_command_fails_the_task_with_its_sentence(pods, tpm):
+    config = load_config(Path(pods.airflow.environment["ECDCTR_CONFIG"]))
+    train_cpm(Request(config, pods.store, DATE))  # with snapshots, which the variant is without
     done = pods.run("actr", experiment="refused", variant="no_tpm")
     assert done.returncode != 0
     assert "train cpm with the same variant first" in done.stdout + done.stderr
