@@ -53,12 +53,17 @@ def digests(package: Path) -> dict[str, str]:
     return {**levels, "prepare": preparing}
 
 
+def edited(package: Path, name: str, text: str) -> Path:
+    """Return a copy of the package with another text in one file."""
+    copy = package.parent / "edited" / "ecdctr"
+    shutil.copytree(package, copy)
+    (copy / name).write_text(text)
+    return copy
+
+
 def changed_by_edit(package: Path, name: str, text: str) -> set[str]:
     before = digests(package)
-    edited = package.parent / "edited" / "ecdctr"
-    shutil.copytree(package, edited)
-    (edited / name).write_text(text)
-    return {of for of, value in digests(edited).items() if value != before[of]}
+    return {of for of, value in digests(edited(package, name, text)).items() if value != before[of]}
 
 
 @pytest.mark.parametrize(("name", "old", "new", "expected"), CHANGES)
@@ -149,12 +154,10 @@ def test_whatever_a_level_imports_is_in_the_digest_of_its_code_or_stands_apart_w
 )
 def test_another_way_to_measure_makes_a_studys_records_anew(package, name, old, new):
     before = code_digest(["studies.ablation.study"], MEASURING, package)
-    edited = package.parent / "edited" / "ecdctr"
-    shutil.copytree(package, edited)
     text = (package / name).read_text()
     assert old in text
-    (edited / name).write_text(text.replace(old, new))
-    assert code_digest(["studies.ablation.study"], MEASURING, edited) != before
+    copy = edited(package, name, text.replace(old, new))
+    assert code_digest(["studies.ablation.study"], MEASURING, copy) != before
 
 
 def test_a_root_that_is_no_module_is_an_error():
