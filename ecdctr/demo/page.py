@@ -12,10 +12,10 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.stored import judged_on, other_impressions
 from ecdctr.report.figures import new_figure
+from ecdctr.report.lineage import lineage
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
@@ -134,29 +134,18 @@ def _means(metrics: list[dict[str, float]]) -> list[str]:
 def write_page(store: Store, rows: list[Row], target: Path) -> None:
     """Write one HTML file with everything inside it, values escaped."""
     serving = store.alias(SERVING)
-    lineage = []
-    if serving:
-        for ref, manifest in store.lineage(serving).items():
-            lineage.append(
-                (
-                    ref,
-                    manifest,
-                    [parent for parents in manifest.parents.values() for parent in parents],
-                )
-            )
     history = list(reversed(store.alias_history(SERVING)))
     page = (
         environment("ecdctr.demo")
         .get_template("page.html")
         .render(
             serving=serving,
-            lineage=lineage,
+            lineage=lineage(store, serving) if serving else None,
             history=history,
             rows=rows,
             names=NAMES,
             gauc_plot=_gauc_plot(rows),
             calibration_plot=_calibration_plot(rows),
-            lineage_plot=_lineage_plot(store, serving) if serving else "",
             written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
@@ -240,42 +229,4 @@ def _calibration_plot(rows: list[Row]) -> str:
     axes.plot([0, top], [0, top], ":", color="#999999")
     axes.set_xlabel("predicted CTR (deciles)")
     axes.set_ylabel("observed CTR")
-    return _svg(figure)
-
-
-def _lineage_plot(store: Store, serving: Ref) -> str:
-    lineage = store.lineage(serving)
-    columns: dict[str, list[Ref]] = {
-        level: [r for r in lineage if r.level == level] for level in LEVELS
-    }
-    place: dict[str, tuple[float, float]] = {}
-    for column, refs in enumerate(columns.values()):
-        for i, ref in enumerate(sorted(refs, key=lambda r: r.date)):
-            place[str(ref)] = (float(column), i - (len(refs) - 1) / 2)
-    figure, axes = _figure(8, 0.9 + 0.7 * max(len(refs) for refs in columns.values()))
-    axes.axis("off")
-    for ref, manifest in lineage.items():
-        x, y = place[str(ref)]
-        for parent in [p for parents in manifest.parents.values() for p in parents]:
-            if parent not in place:  # retention has removed it; the table names it
-                continue
-            px, py = place[parent]
-            bend = "arc3,rad=0.5" if px == x else "arc3"
-            style = {
-                "arrowstyle": "->",
-                "color": "#999999",
-                "connectionstyle": bend,
-                "shrinkA": 30,
-                "shrinkB": 30,
-            }
-            axes.annotate("", xy=(x, y), xytext=(px, py), arrowprops=style)
-        text = (
-            f"{ref.level.upper()} {ref.date} {ref.version}\nreads {manifest.window_start} to "
-            f"{manifest.window_end}"
-        )
-        box = {"boxstyle": "round,pad=0.5", "fc": "#eaf2fa", "ec": "#1769aa"}
-        axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=box)
-    axes.set_xlim(-0.4, 2.4)
-    heights = [height for _, height in place.values()]
-    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
     return _svg(figure)

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
-from ecdctr.demo.page import _lineage_plot
+from ecdctr.demo.page import Row, write_page
 from ecdctr.evaluation.gate import Outcome, Verdict
+from ecdctr.report.lineage import lineage
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
@@ -135,7 +136,7 @@ def test_a_long_chain_is_drawn_as_one_box_behind_its_newest_version(store):
         cpm = publish(store, "cpm", date, parents={"cpm": before, "tpm": [str(tpm)]})
         before = [str(cpm)]
     actr = publish(store, "actr", DAY + dt.timedelta(days=5), parents={"cpm": before})
-    drawn = views.lineage(store, actr)
+    drawn = lineage(store, actr)
     assert sorted(len(node.versions) for node in drawn.nodes) == [1, 1, 1, 5]
     assert (
         len(drawn.edges) == 3
@@ -190,14 +191,16 @@ def test_the_lineage_has_every_version_behind_the_serving_one(client, chain, sto
     assert f"/version/{chain['first']}" not in page
     assert "/dags/ecdctr_actr/runs/manual%201" in page
     assert "by hand" in page
-    drawn = views.lineage(store, chain["actr"])
+    drawn = lineage(store, chain["actr"])
     assert len(drawn.nodes) == 4
     # two snapshots into CPM, CPM into A-CTR, TPM into TPM; A-CTR's snapshots are those of its CPM
     assert len(drawn.edges) == 4
     assert len({(node.x, node.y) for node in drawn.nodes}) == 4
 
 
-def test_a_lineage_whose_older_versions_retention_removed_is_drawn_as_far_as_it_goes(store):
+def test_a_lineage_whose_older_versions_retention_removed_is_drawn_as_far_as_it_goes(
+    store, tmp_path
+):
     """The shipped schedule: a weekly TPM, a CPM that goes on from the day before, A-CTR from it."""
     tpms: list[str] = []
     cpm: list[str] = []
@@ -209,12 +212,17 @@ def test_a_lineage_whose_older_versions_retention_removed_is_drawn_as_far_as_it_
         actr = publish(store, "actr", date, parents={"cpm": cpm, "tpm": tpms[:2]})
     store.set_alias("serving", actr, "passed")
     remove(store, 3, 7, "test")
-    drawn = views.lineage(store, actr)
+    drawn = lineage(store, actr)
     assert {m.ref for m in drawn.versions} == set(store.lineage(actr))
     assert drawn.removed == 2  # the CPM and the TPM before the last that is left
     page = TestClient(build_app(lambda: store, lambda: None)).get(f"/lineage/{actr}").text
     assert "2 parents that retention (ecdctr store gc) has removed" in page
-    assert "<svg" in _lineage_plot(store, actr)  # the demo's report
+    report = tmp_path / "report.html"
+    metrics = {"all": {"gauc": 0.7, "log_loss": 0.2}}
+    write_page(store, [Row("production", "2026-04-10", str(actr), metrics, [[0.1, 0.1]])], report)
+    drawing = report.read_text().split("Lineage of the serving model")[1]
+    assert "earlier CPM" in drawing
+    assert "2 parents that retention (ecdctr store gc) has removed" in drawing
 
 
 def test_a_version_links_to_its_airflow_run(client, chain):

@@ -18,6 +18,7 @@ from ecdctr.airflow.pages.chart import chart, common_days
 from ecdctr.config import PRODUCTION
 from ecdctr.errors import StoreError
 from ecdctr.report.html import rendered
+from ecdctr.report.lineage import lineage
 from ecdctr.report.templates import environment
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import SERVING, Store
@@ -126,7 +127,7 @@ class Pages:
     ) -> HTMLResponse:
         """Show the versions behind one."""
         ref = Ref.parse(f"{experiment}/{level}/{date}/{version}")
-        drawn = views.lineage(self.open_store(), ref)
+        drawn = lineage(self.open_store(), ref)
         return self._page(request, "lineage.html", ref=ref, lineage=drawn)
 
     def version(

@@ -55,29 +55,6 @@ class Compared(NamedTuple):
         }
 
 
-class Node(NamedTuple):
-    """A box of a drawn lineage: one version, or earlier ones of a chain; x and y are in pixels."""
-
-    versions: list[Manifest]
-    x: int
-    y: int
-
-
-class Lineage(NamedTuple):
-    """A lineage ready to draw: boxes, lines between their edges, the size of the whole.
-
-    `versions` are all of them, newest first; `removed` is how many parents retention took away,
-    which are not drawn.
-    """
-
-    nodes: list[Node]
-    edges: list[tuple[int, int, int, int]]
-    width: int
-    height: int
-    versions: list[Manifest]
-    removed: int
-
-
 def level_states(
     store: Store, experiment: str, today: dt.date, scheduled: Collection[str]
 ) -> list[LevelState]:
@@ -144,65 +121,6 @@ def compared(store: Store, experiments: list[str]) -> Compared:
             if other.impressions != one.impressions:
                 apart[one.date] = other_impressions(one.date, other.ref, one.ref)
     return Compared(evaluated, apart)
-
-
-def lineage(store: Store, ref: Ref) -> Lineage:
-    """Return the versions behind one, in columns TPM, CPM, A-CTR, oldest on top.
-
-    Earlier ones of a chain are one box.
-    """
-    width, height, box_width, box_height = 300, 84, 220, 58
-    manifests = store.lineage(ref)
-    named = {one: _parents(manifest) for one, manifest in manifests.items()}
-    parents = {one: [r for r in direct if r in manifests] for one, direct in named.items()}
-    gone = {r for direct in named.values() for r in direct if r not in manifests}
-    in_front = _in_front(parents, ref)
-    columns: list[list[list[Ref]]] = []
-    for level in LEVELS:
-        versions = sorted((r for r in manifests if r.level == level), key=lambda r: (r.date, r))
-        earlier = [r for r in versions if r not in in_front]
-        boxes = [earlier] if earlier else []
-        columns.append(boxes + [[r] for r in versions if r in in_front])
-    columns = [column for column in columns if column]
-    tallest = max(len(column) for column in columns)
-    nodes: dict[Ref, Node] = {}
-    for i, column in enumerate(columns):
-        top = (tallest - len(column)) * height // 2
-        for j, box in enumerate(column):
-            node = Node([manifests[r] for r in box], 10 + i * width, 10 + top + j * height)
-            nodes |= dict.fromkeys(box, node)
-    edges: dict[tuple[int, int, int, int], None] = {}
-    for child, direct in parents.items():
-        through = {r for parent in direct if parent.level == "cpm" for r in parents[parent]}
-        for parent in direct:
-            if child.level == "actr" and parent.level == "tpm" and parent in through:
-                continue  # its snapshots are its CPM's
-            a, b = nodes[parent], nodes[child]
-            if a is b:
-                continue
-            if a.x == b.x:  # along a column: from bottom to top
-                edges[a.x + 110, a.y + box_height, b.x + 110, b.y] = None
-            elif child in in_front:  # what earlier ones started from stands in the table
-                edges[a.x + box_width, a.y + box_height // 2, b.x, b.y + box_height // 2] = None
-    drawn = list({id(node): node for node in nodes.values()}.values())
-    newest_first = sorted(manifests.values(), key=lambda m: (m.data_date, m.level), reverse=True)
-    size = len(columns) * width, tallest * height + 10
-    return Lineage(drawn, list(edges), *size, newest_first, len(gone))
-
-
-def _in_front(parents: dict[Ref, list[Ref]], ref: Ref) -> set[Ref]:
-    """Return the version itself and what it rests on, without earlier days of any chain."""
-    in_front, ahead = {ref}, [ref]
-    while ahead:
-        one = ahead.pop()
-        direct = [r for r in parents[one] if r.level != one.level and r not in in_front]
-        in_front.update(direct)
-        ahead += direct
-    return in_front
-
-
-def _parents(manifest: Manifest) -> list[Ref]:
-    return [Ref.parse(text) for parents in manifest.parents.values() for text in parents]
 
 
 def studies(store: Store) -> list[dict[str, Any]]:
