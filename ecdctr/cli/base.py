@@ -20,8 +20,9 @@ from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log_to_stderr, terminal
 from ecdctr.files import durable
 from ecdctr.files.urls import looks_like_url
+from ecdctr.store.places import check_name
 from ecdctr.store.storage import absolute
-from ecdctr.store.store import Store, check_name
+from ecdctr.store.store import Store
 
 YEARS = range(1970, 2200)
 

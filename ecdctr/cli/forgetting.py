@@ -36,7 +36,7 @@ from ecdctr.cli.studies import (
 )
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.errors import StoreError
-from ecdctr.store.store import experiment_of
+from ecdctr.store.places import experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
 

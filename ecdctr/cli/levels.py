@@ -33,8 +33,8 @@ from ecdctr.config import PRODUCTION, Level
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log, table
 from ecdctr.errors import ConfigError, EcdctrError, TryAgain
+from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import SERVING
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Outcome

@@ -26,8 +26,8 @@ from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION
 from ecdctr.console import Bars, log
 from ecdctr.errors import ConfigError
+from ecdctr.store.aliases import CANDIDATE, SERVING
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import CANDIDATE, SERVING
 
 MAX_THREADS = 1024
 

@@ -20,8 +20,8 @@ from ecdctr.cli.base import (
 from ecdctr.config import PRODUCTION
 from ecdctr.config.terms import LEVELS
 from ecdctr.console import table
+from ecdctr.store.aliases import ALIASES, SERVING
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import ALIASES, SERVING
 
 
 @store_app.command("gc")

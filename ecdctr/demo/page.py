@@ -18,8 +18,8 @@ from ecdctr.report.figures import new_figure
 from ecdctr.report.lineage import lineage
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
+from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import SERVING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

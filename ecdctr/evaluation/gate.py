@@ -13,6 +13,7 @@ import contextlib
 import datetime as dt
 import math
 import uuid
+from typing import TYPE_CHECKING
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
@@ -23,8 +24,11 @@ from ecdctr.evaluation.stored import Stored, current, load, pair
 from ecdctr.evaluation.verdict import Outcome, Verdict, explain
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.reading import one_reading
+from ecdctr.store.aliases import SERVING, AliasRecord, Kind
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import SERVING, AliasRecord, Kind, Store
+
+if TYPE_CHECKING:
+    from ecdctr.store.store import Store
 
 ATTEMPTS = 5  # of judging, while others promote
 JUDGING = ("evaluation.gate", "evaluation.noninferiority", "evaluation.stored")

@@ -10,7 +10,7 @@ import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from ecdctr.store.store import WAITS
+from ecdctr.store.results import WAITS
 
 if TYPE_CHECKING:
     from ecdctr.config import Config

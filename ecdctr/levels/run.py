@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import socket
 from dataclasses import dataclass
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import ecdctr
 from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
@@ -30,12 +30,15 @@ from ecdctr.levels.remembering import holds_memory, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.models.transfer import start_at_rate
+from ecdctr.store.aliases import CANDIDATE, Kind
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import CANDIDATE, Kind, Store
 from ecdctr.training.loop import FitResult, Job, fit
 from ecdctr.training.process import peak_memory_mb
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers, check_shards, join
+
+if TYPE_CHECKING:
+    from ecdctr.store.store import Store
 
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 

@@ -20,6 +20,30 @@ from ecdctr.store.manifest import NAME, STUDIES, VERSION
 TRIES = 100  # to get the next number of a log, against others who want it too
 
 
+class Folders:
+    """A group: date folders and what lies in them; without dates, the folders themselves."""
+
+    def __init__(self, root: Path, dated: bool) -> None:
+        self.root, self.dated = root, dated
+
+    def names(self) -> Iterator[str]:
+        """Yield them, a date folder at a time."""
+        for day in _subfolders(self.root):
+            if self.dated:
+                yield from (f"{day}/{name}" for name in _subfolders(self.root / day))
+            else:
+                yield day
+
+    def removals(self, since: str, until: str) -> list[str]:
+        """Return what small files stand for."""
+        return [
+            f"{day}/{path.stem}"
+            for day in _subfolders(self.root)
+            if since <= day <= until
+            for path in (self.root / day).glob("v*.removed")
+        ]
+
+
 class LocalStorage:
     """Folders lie at <root>/<group>/<name>, documents at <root>/<key>.
 
@@ -105,13 +129,9 @@ class LocalStorage:
             for path in sorted((self.root / log).glob("[0-9]*.json"))
         ]
 
-    def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """Yield date folders and what lies in them; without dates, the folders themselves."""
-        for day in _subfolders(self.root / group):
-            if dated:
-                yield from (f"{day}/{name}" for name in _subfolders(self.root / group / day))
-            else:
-                yield day
+    def listing(self, group: str, dated: bool = True) -> Folders:
+        """Return the group's folder, which is looked at as far as it is asked about."""
+        return Folders(self.root / group, dated)
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
         """Return the file's content."""
@@ -171,15 +191,6 @@ class LocalStorage:
     def removed(self, group: str, name: str) -> bytes | None:
         """Return the small file that stands in its place."""
         return self.read(f"{group}/{name}.removed")
-
-    def removals(self, group: str, since: str, until: str) -> list[str]:
-        """Return what small files stand for."""
-        return [
-            f"{day}/{path.stem}"
-            for day in _subfolders(self.root / group)
-            if since <= day <= until
-            for path in (self.root / group / day).glob("v*.removed")
-        ]
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove abandoned trainings, half-built versions, replaced folders and the trash."""

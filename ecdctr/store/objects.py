@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import shutil
 import time
 import uuid
@@ -18,19 +17,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from obstore.store import from_url
-
-from ecdctr.errors import StoreError, TryAgain, first_line
+from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
+from ecdctr.store.bucket import CONTENTS, TRIES, Bucket, wait
 from ecdctr.store.lease import Leases
-from ecdctr.store.manifest import STUDIES, VERSION
+from ecdctr.store.leftovers import sweep
+from ecdctr.store.manifest import VERSION
 
-CONTENTS = "contents.json"  # the files of a folder with their SHA-256
-TRIES = 100  # of a swap, against others who change the same object
-Swap = Callable[[dict[str, Any]], Any]
+
+class Index:
+    """What an index said when it was read."""
+
+    def __init__(self, folders: dict[str, str], removed: dict[str, str]) -> None:
+        self.folders, self.removed = folders, removed
+
+    def names(self) -> Iterator[str]:
+        """Yield them sorted."""
+        yield from sorted(self.folders, key=_by_age, reverse=True)
+
+    def removals(self, since: str, until: str) -> list[str]:
+        """Return what it names."""
+        return [name for name in self.removed if since <= name.partition("/")[0] <= until]
 
 
 class ObjectStorage:
@@ -43,52 +51,21 @@ class ObjectStorage:
         self.root = url.rstrip("/")
         self.cache = Cache.of(self.root)
         self.local = self.cache.root
-        with self._explained():
-            self.bucket = from_url(self.root, retry_config={"max_retries": 4})
-        self._checked = False
+        self.bucket = Bucket(self.root)
         self._known: set[str] = set()
-        self.leases = Leases(self.root, lambda change: self._swap(".locks/in-use.json", change))
+        self.leases = Leases(
+            self.root, lambda change: self.bucket.swap(".locks/in-use.json", change)
+        )
 
     def check(self) -> None:
-        """Ask once, before the first write: a probe of conditional writes that leaves nothing.
-
-        Raises StoreError for a bucket that is not there, or that has no conditional writes.
-        """
-        if self._checked:
-            return
-        self._checked = True
-        key = f".probe/{uuid.uuid4().hex}"
-        try:
-            first = self._put(key, b"1", "create")
-            again = self._put(key, b"2", "create")
-            stale = self._put(key, b"3", '"0123456789abcdef0123456789abcdef"')
-        except FileNotFoundError:  # of something that is to be created: its bucket
-            self._checked = False
-            raise StoreError(
-                f"The store {self.root} cannot be written: there is no such bucket; create it, or "
-                "mend the address."
-            ) from None
-        except (StoreError, NotImplementedError) as error:
-            self._checked = False
-            raise StoreError(
-                f"The store {self.root} cannot be written: {first_line(error)}"
-            ) from None
-        with self._explained(), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self.bucket, key)
-        if not first or again or stale:
-            self._checked = False
-            missing = "If-None-Match" if again else "If-Match"
-            raise StoreError(
-                f"The store {self.root} cannot be written: its endpoint ignores conditional writes "
-                f"({missing}), so two writers would overwrite each other. Use S3 itself or a "
-                "server that has them."
-            )
+        """Probe conditional writes, once."""
+        self.bucket.check()
 
     # -- documents and logs ------------------------------------------------------------------------
 
     def experiments(self) -> list[str]:
         """From an index of their own."""
-        return sorted(self._read_json("experiments.json")[0].get("experiments", []))
+        return sorted(self.bucket.read_json("experiments.json")[0].get("experiments", []))
 
     def add_experiment(self, name: str, content: bytes) -> bool:
         """Write the document, then its name in the index.
@@ -101,17 +78,16 @@ class ObjectStorage:
 
     def read(self, key: str) -> bytes | None:
         """Read with one GET."""
-        return self._get(key)[0]
+        return self.bucket.get(key)[0]
 
     def create(self, key: str, content: bytes) -> bool:
         """Create with one PUT with If-None-Match."""
-        self.check()
-        return self._put(key, content, "create")
+        self.bucket.check()
+        return self.bucket.put(key, content, "create")
 
     def discard(self, key: str) -> None:
         """Delete the object."""
-        with self._explained(), contextlib.suppress(FileNotFoundError):
-            obstore.delete(self.bucket, key)
+        self.bucket.delete(key)
 
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Append to a log, one object that is swapped.
@@ -130,20 +106,20 @@ class ObjectStorage:
             return len(records) + 1
 
         self.leases.check()
-        number: int | None = self._swap(f"{log}.json", add)
+        number: int | None = self.bucket.swap(f"{log}.json", add)
         return number
 
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """Read with one GET."""
-        texts = self._read_json(f"{log}.json")[0].get("records", [])
+        texts = self.bucket.read_json(f"{log}.json")[0].get("records", [])
         return [(number, text.encode()) for number, text in enumerate(texts, 1)]
 
     # -- folders -----------------------------------------------------------------------------------
 
-    def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """Read the index, sorted."""
-        index = self._read_json(f"{group}/index.json")[0].get("folders", {})
-        yield from sorted(index, key=_by_age, reverse=True)
+    def listing(self, group: str, dated: bool = True) -> Index:
+        """Read the index, once."""
+        content = self.bucket.read_json(f"{group}/index.json")[0]
+        return Index(content.get("folders", {}), content.get("removed", {}))
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
         """From the copy where there is one, else one GET."""
@@ -182,7 +158,7 @@ class ObjectStorage:
             for file, digest in digests.items():
                 path = target / file
                 durable.make_dir(path.parent)
-                self._download(f"{place}/{file}", path)
+                self.bucket.download(f"{place}/{file}", path)
                 if durable.sha256(path) != digest:
                     raise StoreError(f"{self.root}/{place}/{file} differs from its digest.")
 
@@ -203,38 +179,38 @@ class ObjectStorage:
         Whoever loses the swap looks again whether it is still needed, so that two writers of the
         same make one. Raises TryAgain for who loses it too often.
         """
-        self.check()
+        self.bucket.check()
         self.leases.check()
         self._enlist(group.partition("/")[0])
         key, version = f"{group}/index.json", ""
         for attempt in range(TRIES):
-            index, tag = self._read_json(key)
+            index, tag = self.bucket.read_json(key)
             if finished():
                 if version:
-                    self._delete(f"{group}/{date}/{version}")
+                    self.bucket.delete_folder(f"{group}/{date}/{version}")
                 return None
             if not version:
                 version = self._claim(folder, group, date, seal, index)
-                self._upload(folder, f"{group}/{date}/{version}", skip=("manifest.json",))
+                self.bucket.upload(folder, f"{group}/{date}/{version}", skip=("manifest.json",))
             name = f"{date}/{version}"
             index.setdefault("folders", {})[name] = f"{group}/{name}"
             self.leases.check()
-            if self._put(key, json.dumps(index).encode(), tag):
+            if self.bucket.put(key, json.dumps(index).encode(), tag):
                 return version
-            if name in self._read_json(key)[0].get("folders", {}):
+            if name in self.bucket.read_json(key)[0].get("folders", {}):
                 return version  # the answer to our own swap was lost on the way
-            _wait(attempt)
-        raise self._contended(key)
+            wait(attempt)
+        raise self.bucket.contended(key)
 
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Replace a folder: under a new name in the bucket.
 
         The index then points there, and the old objects go.
         """
-        self.check()
+        self.bucket.check()
         self._enlist(group.partition("/")[0])
         place = f"{group}/{name}.{uuid.uuid4().hex[:12]}"
-        self._upload(folder, place)
+        self.bucket.upload(folder, place)
 
         old: list[str] = []
 
@@ -245,9 +221,9 @@ class ObjectStorage:
             index["folders"][name] = place
 
         self.leases.check()
-        self._swap(f"{group}/index.json", point)
+        self.bucket.swap(f"{group}/index.json", point)
         for one in old:
-            self._delete(one)
+            self.bucket.delete_folder(one)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Out of the index, then the objects."""
@@ -259,46 +235,27 @@ class ObjectStorage:
                 places[:] = [index["folders"].pop(name)]
 
         self.leases.check()
-        self._swap(f"{group}/index.json", forget)
+        self.bucket.swap(f"{group}/index.json", forget)
         for place in places:
-            self._delete(place)
+            self.bucket.delete_folder(place)
         return bool(places)
 
     def removed(self, group: str, name: str) -> bytes | None:
         """Return what the index says of it."""
-        note = self._read_json(f"{group}/index.json")[0].get("removed", {}).get(name)
+        note = self.bucket.read_json(f"{group}/index.json")[0].get("removed", {}).get(name)
         return None if note is None else str(note).encode()
-
-    def removals(self, group: str, since: str, until: str) -> list[str]:
-        """Return what the index names."""
-        names = self._read_json(f"{group}/index.json")[0].get("removed", {})
-        return [name for name in names if since <= name.partition("/")[0] <= until]
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove what no index names, and local files of abandoned trainings.
 
         What is being built lies on this machine; nobody builds while the only lease is held.
         """
-        freed, limit = 0, time.time() - older_than_seconds
+        limit = time.time() - older_than_seconds
         shutil.rmtree(self.local / ".staging", ignore_errors=True)
         for path in (self.local / ".progress").glob("*"):
             if path.stat().st_mtime < limit:
                 path.unlink()
-        places: dict[str, set[str]] = {}
-        with self._explained():
-            for page in obstore.list(self.bucket):
-                for entry in page:
-                    group, place = _split(entry["path"])
-                    if group is None or entry["last_modified"].timestamp() > limit:
-                        continue
-                    if group not in places:
-                        places[group] = set(
-                            self._read_json(f"{group}/index.json")[0].get("folders", {}).values()
-                        )
-                    if place not in places[group]:
-                        obstore.delete(self.bucket, entry["path"])
-                        freed += entry["size"]
-        return freed
+        return sweep(self.bucket, limit)
 
     # -- who uses the store ------------------------------------------------------------------------
 
@@ -312,76 +269,6 @@ class ObjectStorage:
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """Hold the only lease."""
         return self.leases.exclusively()
-
-    # -- requests ----------------------------------------------------------------------------------
-
-    def _swap(self, key: str, change: Swap) -> Any:
-        """Read a JSON object, change it, write it back if nobody else did meanwhile, else again.
-
-        `change` may be called on an object that it has changed already, when the answer to the swap
-        was lost. Raises TryAgain when others are faster every time.
-        """
-        self.check()
-        for attempt in range(TRIES):
-            value, tag = self._read_json(key)
-            before = json.dumps(value)
-            result = change(value)
-            if json.dumps(value) == before or self._put(key, json.dumps(value).encode(), tag):
-                return result
-            _wait(attempt)
-        raise self._contended(key)
-
-    def _contended(self, key: str) -> TryAgain:
-        return TryAgain(
-            f"{self.root}/{key}: others were faster {TRIES} times; run the same command again."
-        )
-
-    def _read_json(self, key: str) -> tuple[dict[str, Any], str]:
-        """Return an object and its tag; an empty one, to be created, where there is none."""
-        content, tag = self._get(key)
-        return ({}, "create") if content is None else (json.loads(content), tag)
-
-    def _get(self, key: str) -> tuple[bytes | None, str]:
-        with self._explained():
-            try:
-                answer = obstore.get(self.bucket, key)
-                return bytes(answer.bytes()), str(answer.meta["e_tag"])
-            except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
-                    raise StoreError(
-                        f"The store {self.root} cannot be used: there is no such bucket."
-                    ) from None
-                return None, "create"
-
-    def _put(self, key: str, content: bytes | Path, tag: str) -> bool:
-        """Write if nothing is there (tag 'create') or if what is there has this tag.
-
-        False if another was faster.
-        """
-        mode: Any = "create" if tag == "create" else {"e_tag": tag}
-        with self._explained():
-            try:
-                obstore.put(self.bucket, key, content, mode=mode)
-            except (AlreadyExistsError, PreconditionError):
-                return False
-        return True
-
-    def _upload(self, folder: Path, place: str, skip: tuple[str, ...] = ()) -> None:
-        contents = durable.digests(folder)
-        with self._explained():
-            for name in contents:
-                if name not in skip:
-                    obstore.put(self.bucket, f"{place}/{name}", folder / name)
-            obstore.put(self.bucket, f"{place}/{CONTENTS}", json.dumps(contents).encode())
-
-    def _download(self, key: str, path: Path) -> None:
-        with self._explained():
-            try:
-                with path.open("wb") as file:
-                    for chunk in obstore.get(self.bucket, key):
-                        file.write(chunk)
-            except FileNotFoundError:
-                raise StoreError(f"{self.root}/{key} is missing.") from None
 
     def _claim(
         self,
@@ -405,19 +292,9 @@ class ObjectStorage:
                 f"{group}/{date}/{version}/manifest.json",
                 (folder / "manifest.json").read_bytes(),
             )
-            if self._put(key, content, "create") or self.read(key) == content:
+            if self.bucket.put(key, content, "create") or self.read(key) == content:
                 return version
             number += 1
-
-    def _delete(self, place: str) -> None:
-        """Delete the objects of a folder; what a crash leaves of them is for `clean`."""
-        content = self.read(f"{place}/{CONTENTS}")
-        with self._explained():
-            for name in json.loads(content) if content else ["manifest.json"]:
-                with contextlib.suppress(FileNotFoundError):
-                    obstore.delete(self.bucket, f"{place}/{name}")
-            with contextlib.suppress(FileNotFoundError):
-                obstore.delete(self.bucket, f"{place}/{CONTENTS}")
 
     def _place(self, group: str, name: str) -> str | None:
         """Return where a folder's objects lie.
@@ -426,7 +303,9 @@ class ObjectStorage:
         """
         if f"{group}/{name}" in self._known:
             return f"{group}/{name}"
-        place: str | None = self._read_json(f"{group}/index.json")[0].get("folders", {}).get(name)
+        place: str | None = (
+            self.bucket.read_json(f"{group}/index.json")[0].get("folders", {}).get(name)
+        )
         if place == f"{group}/{name}":
             self._known.add(place)
         return place
@@ -444,42 +323,10 @@ class ObjectStorage:
                 index["experiments"].append(experiment)
 
         if f"{experiment}/" not in self._known and not experiment.startswith("."):
-            self._swap("experiments.json", add)
+            self.bucket.swap("experiments.json", add)
             self._known.add(f"{experiment}/")
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Yield errors of the endpoint as one sentence."""
-        try:
-            yield
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            raise
-        except BaseError as error:
-            raise StoreError(f"The store {self.root} cannot be used: {first_line(error)}") from None
-
-
-def _wait(attempt: int) -> None:
-    """Wait longer each time, up to a second, at random: who collided shall not do so again."""
-    time.sleep(random.uniform(0, min(0.05 * 1.5**attempt, 1.0)))  # noqa: S311  # no secret
 
 
 def _by_age(name: str) -> tuple[str, int, str]:
     date, _, last = name.rpartition("/")
     return date, len(last) if VERSION.match(last) else 0, last
-
-
-def _split(path: str) -> tuple[str | None, str]:
-    """Return the group and the place that an object belongs to.
-
-    No group for documents, logs and indexes.
-    """
-    match path.split("/"):
-        case [experiment, "evaluations", level, day, version, *_]:
-            group = f"{experiment}/evaluations/{level}"
-            return group, f"{group}/{day}/{version}"
-        case [group, study, _, *_] if group == STUDIES:
-            return group, f"{group}/{study}"
-        case [experiment, level, date, version, _, *_] if VERSION.match(version):
-            group = f"{experiment}/{level}"
-            return group, f"{group}/{date}/{version}"
-    return None, path

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config.terms import LEVELS
+from ecdctr.store.aliases import ALIASES, served_before
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import ALIASES, WAITS, Store, served_before
+from ecdctr.store.results import WAITS
+
+if TYPE_CHECKING:
+    from ecdctr.store.store import Store
 
 ABANDONED = dt.timedelta(days=7)
 

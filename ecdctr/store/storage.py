@@ -30,6 +30,16 @@ CONDITIONAL = {
 }  # may have conditional writes
 
 
+class Listing(Protocol):
+    """The folders of a group, read once for all that is asked."""
+
+    def names(self) -> Iterator[str]:
+        """Yield those that are there, newest date and highest number first."""
+
+    def removals(self, since: str, until: str) -> list[str]:
+        """Return the names of those that were taken away, of dates between two, both included."""
+
+
 class Storage(Protocol):
     """Documents, logs and folders under a root.
 
@@ -77,11 +87,8 @@ class Storage(Protocol):
     def records(self, log: str) -> list[tuple[int, bytes]]:
         """Return a log's records with their numbers, oldest first."""
 
-    def names(self, group: str, dated: bool = True) -> Iterator[str]:
-        """Return the folders of a group, newest date and highest number first.
-
-        `dated` groups have names like DATE/NAME.
-        """
+    def listing(self, group: str, dated: bool = True) -> Listing:
+        """Return which folders a group has and had; `dated` ones have names like DATE/NAME."""
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
         """Return one file of a folder, None if there is none."""
@@ -114,9 +121,6 @@ class Storage(Protocol):
 
     def removed(self, group: str, name: str) -> bytes | None:
         """Return the note of a folder that was taken away on purpose, None of any other."""
-
-    def removals(self, group: str, since: str, until: str) -> list[str]:
-        """Return the names of folders that were taken away, of dates between two, both included."""
 
     def clean(self, older_than_seconds: float) -> int:
         """Remove what killed processes left and nobody took up for so long.

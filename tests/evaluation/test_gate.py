@@ -31,9 +31,10 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
+from ecdctr.store.aliases import Kind
 from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import remove
-from ecdctr.store.store import Kind, Store
+from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
 from tests.make import changed, delivered_again, write_config
 from tests.store.test_store import manifest

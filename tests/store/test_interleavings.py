@@ -38,12 +38,13 @@ from ecdctr.evaluation.noninferiority import Paired, noninferiority
 from ecdctr.examples.prepare import Prepared
 from ecdctr.files import durable
 from ecdctr.impressions.reading import keep, settled
-from ecdctr.store import objects
+from ecdctr.store import bucket
+from ecdctr.store.aliases import Kind
 from ecdctr.store.local import LocalStorage
 from ecdctr.store.manifest import Ref
 from ecdctr.store.objects import ObjectStorage
 from ecdctr.store.retention import remove
-from ecdctr.store.store import Kind, Store
+from ecdctr.store.store import Store
 from tests.make import changed
 from tests.store.test_store import manifest
 
@@ -214,7 +215,16 @@ class Interrupted:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._storage, name)
-        if name not in ("append", "records", "replace", "folder", "file", "add", "names", "in_use"):
+        if name not in (
+            "append",
+            "records",
+            "replace",
+            "folder",
+            "file",
+            "add",
+            "listing",
+            "in_use",
+        ):
             return method
 
         def call(*arguments: Any) -> Any:
@@ -360,8 +370,8 @@ def test_no_interleaving_on_a_folder_leaves_an_alias_alone_or_a_verdict_on_other
 @given(STEPS)
 def test_no_interleaving_on_a_bucket_leaves_an_alias_alone_or_a_verdict_on_other_data(cheap, steps):
     """Obstore's own bucket in memory, which has conditional writes as S3 has."""
-    bucket = obstore.store.MemoryStore()
+    objects = obstore.store.MemoryStore()
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECDCTR_CACHE", cache)
-        patch.setattr(objects, "from_url", lambda *_, **__: bucket)
+        patch.setattr(bucket, "from_url", lambda *_, **__: objects)
         interleave(cheap, lambda: on(ObjectStorage("s3://bucket/store")), steps)

@@ -32,7 +32,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
-from ecdctr.store import lease, objects
+from ecdctr.store import bucket, lease
 from ecdctr.store.objects import ObjectStorage
 from ecdctr.store.retention import remove
 from ecdctr.store.storage import absolute, open_storage
@@ -73,11 +73,21 @@ def test_versions_are_found_although_listings_show_nothing(url, s3):
         s3.lists = True
 
 
+def test_a_resolve_reads_the_index_once_however_much_was_removed(url, monkeypatch):
+    store = Store(url)
+    refs = [publish(store, DAY + dt.timedelta(days=n), f"f{n}").ref for n in range(3)]
+    remove(store, 1, 0, "test")
+    read, get = [], bucket.Bucket.get
+    monkeypatch.setattr(bucket.Bucket, "get", lambda self, key: read.append(key) or get(self, key))
+    assert fresh(url).resolve("cpm", DAY + dt.timedelta(days=9)) == refs[-1]
+    assert read == ["production/cpm/index.json"]
+
+
 def test_asking_whether_it_can_be_written_leaves_nothing_behind(url, tmp_path):
     storage = open_storage(url)
     storage.check()
     assert isinstance(storage, ObjectStorage)
-    assert [one for page in obstore.list(storage.bucket) for one in page] == []
+    assert [one for page in obstore.list(storage.bucket.objects) for one in page] == []
     open_storage(tmp_path / "store").check()
     assert not (tmp_path / "store").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
@@ -160,7 +170,7 @@ def test_a_damaged_object_is_named_and_a_damaged_copy_is_made_again(url, s3):
 def test_an_evaluation_that_is_replaced_while_it_is_read_is_read_anew(url, monkeypatch, tmp_path):
     """Twice: after its list of files was read, and after a file of the next one was."""
     ref, storage = publish(Store(url), DAY, "f").ref, ObjectStorage(url)
-    writer, download, said = fresh(url), storage._download, ["first", "second", "third"]
+    writer, download, said = fresh(url), storage.bucket.download, ["first", "second", "third"]
 
     def write() -> None:
         folder = tmp_path / said[0]
@@ -174,7 +184,7 @@ def test_an_evaluation_that_is_replaced_while_it_is_read_is_read_anew(url, monke
         download(key, path)
 
     write()
-    monkeypatch.setattr(storage, "_download", read)
+    monkeypatch.setattr(storage.bucket, "download", read)
     group, name = "production/evaluations/cpm", f"{DAY}/{ref.date}.{ref.version}"
     assert (storage.folder(group, name) / "evaluation.json").read_text() == "third"
 
@@ -207,7 +217,7 @@ def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
     old = publish(store, DAY, "old").ref
     new = publish(store, DAY + dt.timedelta(days=1), "new").ref
     obstore.put(
-        ObjectStorage(url).bucket, f"production/cpm/{DAY}/v0009/manifest.json", b"{}"
+        ObjectStorage(url).bucket.objects, f"production/cpm/{DAY}/v0009/manifest.json", b"{}"
     )  # and then died
     with (
         store.in_use(),
@@ -266,9 +276,9 @@ def test_lost_answers_write_no_record_twice_and_lose_no_folder(url, monkeypatch)
 def test_swaps_against_others_who_are_always_faster_end(url, monkeypatch):
     store = Store(url)
     ref = publish(store, DAY, "f").ref
-    monkeypatch.setattr(objects, "_wait", lambda _: None)
-    monkeypatch.setattr(ObjectStorage, "_put", lambda *_: False)
-    with pytest.raises(TryAgain, match=f"others were faster {objects.TRIES} times"):
+    monkeypatch.setattr(bucket, "wait", lambda _: None)
+    monkeypatch.setattr(bucket.Bucket, "put", lambda *_: False)
+    with pytest.raises(TryAgain, match=f"others were faster {bucket.TRIES} times"):
         store.storage.append("production/log", str(ref).encode())
 
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
+from ecdctr.store.aliases import Kind
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.storage import absolute
-from ecdctr.store.store import Kind, Store
+from ecdctr.store.store import Store
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 DAY = dt.date(2026, 1, 10)

@@ -20,8 +20,9 @@ from ecdctr.errors import StoreError
 from ecdctr.report.html import rendered
 from ecdctr.report.lineage import lineage
 from ecdctr.report.templates import environment
+from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
-from ecdctr.store.store import SERVING, Store
+from ecdctr.store.store import Store
 
 COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
 STUDY_FILES = {

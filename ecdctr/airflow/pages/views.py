@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
+from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import SERVING, Store
+from ecdctr.store.store import Store
 
 DAYS_SHOWN = 60
 REFRESH_DAYS = {"tpm": 7, "cpm": 1, "actr": 1}

@@ -37,7 +37,8 @@ from ecdctr.config.terms import DEFAULT, STUDY_PATTERN
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
-from ecdctr.store.store import Store, experiment_of
+from ecdctr.store.places import experiment_of
+from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.days import study_days
 
 DOC = """**Who forgets what**: variants are backfilled side by side over a range of days, on this

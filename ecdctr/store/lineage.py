@@ -1,0 +1,91 @@
+"""What a version descends from, and whether its files are what was published."""
+
+from __future__ import annotations
+
+from ecdctr.config.terms import LEVELS
+from ecdctr.errors import StoreError
+from ecdctr.files import durable
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.places import place
+from ecdctr.store.versions import Versions
+
+
+class Lineage(Versions):
+    """Lineage and verification."""
+
+    def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
+        """Return the version and all it descends from that retention has left, nearest first."""
+        manifests: dict[Ref, Manifest] = {}
+        queue = [ref]
+        while queue:
+            current = queue.pop(0)
+            if current not in manifests and (current == ref or not self.removed(current)):
+                manifests[current] = self.manifest(current)
+                queue += [
+                    Ref.parse(parent)
+                    for parents in manifests[current].parents.values()
+                    for parent in parents
+                ]
+        return manifests
+
+    def removed(self, ref: Ref) -> bool:
+        """Tell whether retention has taken a version away."""
+        return self.storage.removed(*place(ref)) is not None
+
+    def verify(self) -> list[str]:
+        """Re-hash every file of every version; returns one sentence per problem."""
+        problems = []
+        for experiment in self.experiments():
+            for level in LEVELS:
+                for ref in self.versions(experiment, level):
+                    problems += self._verify_version(ref)
+        return problems
+
+    def check(self, ref: Ref) -> None:
+        """Re-hash a version's files before something is built on them.
+
+        Raises StoreError that names the damaged one.
+        """
+        problems = self._damages(ref)
+        if problems:
+            raise StoreError(" ".join(problems))
+
+    def _damages(self, ref: Ref) -> list[str]:
+        mend = (
+            f"train it again: ecdctr train {ref.level} --date {ref.date} --experiment "
+            f"{ref.experiment} --force."
+        )
+        try:
+            manifest = self.manifest(ref)
+        except StoreError as error:
+            return [f"{error} If it is damaged, {mend}"]
+        try:
+            folder = self.path(ref)
+        except StoreError as error:  # damaged before it was copied here
+            return [f"{ref}: {error} If it stays so, {mend}"]
+        problems = []
+        digest = folder / "manifest.sha256"
+        if not digest.exists() or digest.read_text() != durable.sha256(folder / "manifest.json"):
+            problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
+        for name, entry in manifest.files.items():
+            path = folder / name
+            if not path.exists():
+                problems.append(f"{ref}: file {name} is missing; {mend}")
+            elif durable.sha256(path) != entry.sha256:
+                problems.append(f"{ref}: file {name} differs from its manifest; {mend}")
+        return problems
+
+    def _verify_version(self, ref: Ref) -> list[str]:
+        problems = self._damages(ref)
+        try:
+            manifest = self.manifest(ref)
+        except StoreError:
+            return problems
+        for parents in manifest.parents.values():
+            problems += [
+                f"{ref}: parent {parent} is missing."
+                for parent in parents
+                if self.storage.file(*place(Ref.parse(parent)), "manifest.json") is None
+                and not self.removed(Ref.parse(parent))
+            ]
+        return problems

@@ -1,0 +1,100 @@
+"""Which version was the newest one on a date."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING
+
+from ecdctr.config.terms import DEFAULT, PRODUCTION
+from ecdctr.errors import StoreError
+from ecdctr.store.places import place, ref_of
+from ecdctr.store.versions import Versions, newest_of
+
+if TYPE_CHECKING:
+    from ecdctr.store.manifest import Ref
+    from ecdctr.store.storage import Listing
+
+
+class Resolving(Versions):
+    """Resolving as of a date."""
+
+    def resolve(
+        self, level: str, as_of: dt.date, experiment: str = PRODUCTION, from_older: bool = False
+    ) -> Ref | None:
+        """Return the newest version whose data ends on or before `as_of`.
+
+        It is one of this experiment, or else of its parent. Raises StoreError where retention has
+        removed it, unless an older one will do.
+        """
+        current: str | None = experiment
+        while current:
+            newest = self.known(current, level, as_of, from_older)
+            if newest:
+                return newest
+            current = self.parent_of(current)
+        return None
+
+    def require(
+        self,
+        level: str,
+        as_of: dt.date,
+        experiment: str = PRODUCTION,
+        variant: str = DEFAULT,
+        from_older: bool = False,
+    ) -> Ref:
+        """Like resolve, but raises StoreError for a missing version, which says how to make one.
+
+        `variant` is that of whoever asks: the missing version has to be made with the same.
+        """
+        ref = self.resolve(level, as_of, experiment, from_older)
+        if ref is None:
+            raise StoreError(
+                f"No {level} version with data date on or before {as_of} in experiment "
+                f"'{experiment}' or its parents ({self.root}); make one with: ecdctr train {level} "
+                f"--date {as_of} --experiment {experiment}{_same(variant)}"
+            )
+        return ref
+
+    def known(
+        self, experiment: str, level: str, as_of: dt.date, from_older: bool = False
+    ) -> Ref | None:
+        """Return the version of the experiment itself that was the newest one on a date.
+
+        Where retention has removed it, one that is left of the same date and fingerprint is as
+        good. Raises StoreError where none is, unless an older one will do.
+        """
+        listing = self.listing(experiment, level)
+        found = newest_of(listing, experiment, level, as_of)
+        lost = None if from_older else _lost(listing, experiment, level, as_of, found)
+        if lost is None:
+            return found
+        note = json.loads(self.storage.removed(*place(lost)) or b"{}")
+        if same := self.find(experiment, level, lost.date, note.get("fingerprint", "")):
+            return same.ref
+        force = " --force" if found and found.date == lost.date else ""  # else it may be taken up
+        variant = note.get("variant", DEFAULT)
+        raise StoreError(
+            f"What was known of {level} on {as_of} in experiment '{experiment}' is {lost}, which "
+            f"was removed ({note.get('reason', 'store gc')}, {note.get('at', 'nobody knows when')})"
+            f"; left before it is {found or 'none'}, from which the same run would end in another "
+            f"version; make it again (ecdctr train {level} --date {lost.date} --experiment "
+            f"{experiment}{_same(variant)}{force}), or let `ecdctr train` start from what is left: "
+            "--from-older."
+        )
+
+
+def _lost(
+    listing: Listing, experiment: str, level: str, as_of: dt.date, found: Ref | None
+) -> Ref | None:
+    """Return the newest version up to a date that retention removed, if it is newer."""
+    since = found.date if found else dt.date.min
+    removals = listing.removals(since.isoformat(), as_of.isoformat())
+    removed = [ref_of(experiment, level, name) for name in removals]
+    newest = max(removed, key=lambda ref: ref.age, default=None)
+    return newest if newest and (found is None or newest.age > found.age) else None
+
+
+def _same(variant: str) -> str:
+    """Return the option that names a variant to the command line, nothing for the default."""
+    return "" if variant == DEFAULT else f" --variant {variant}"

@@ -1,0 +1,109 @@
+"""What is kept beside the versions: evaluations, verdicts, studies, rows of a matrix."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ecdctr.store import places
+from ecdctr.store.manifest import STUDIES, Ref
+from ecdctr.store.places import check_name
+from ecdctr.store.versions import Versions
+
+WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
+
+
+class Results(Versions):
+    """Results beside the versions."""
+
+    def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
+        """Keep a staged folder as a version's evaluation on a day, in place of an earlier one."""
+        self.storage.replace(
+            folder, places.evaluations(ref.experiment, ref.level), places.evaluation(ref, date)
+        )
+
+    def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
+        """Return the folder of an evaluation on this machine, None if there is none."""
+        folder = self.storage.folder(
+            places.evaluations(ref.experiment, ref.level), places.evaluation(ref, date)
+        )
+        return folder.resolve() if folder.exists() else None  # not what replaces it meanwhile
+
+    def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
+        """Return the metrics of a version on a day; None if it was not evaluated.
+
+        Under 'verdict' lies the gate's newest verdict of that day, None if there is none on these
+        very examples.
+        """
+        folder = self.evaluation(ref, date)
+        if folder is None:
+            return None
+        content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+        verdicts = [
+            verdict
+            for verdict in self.verdicts(ref)
+            if verdict["date"] == str(date)
+            and verdict["examples"].get(str(date)) == content.get("examples", "")
+        ]
+        return content | {"verdict": verdicts[-1] if verdicts else None}
+
+    def add_verdict(self, ref: Ref, verdict: dict[str, Any]) -> None:
+        """Keep what the gate found.
+
+        At least its date, and under 'examples' the data of each day that it rests on.
+        """
+        content = json.dumps({"id": uuid.uuid4().hex, **verdict}, default=str).encode()
+        self.storage.append(places.verdicts(ref), content)
+
+    def verdicts(self, ref: Ref) -> list[dict[str, Any]]:
+        """Return all verdicts on a version, oldest first."""
+        return [json.loads(content) for _, content in self.storage.records(places.verdicts(ref))]
+
+    def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
+        """Yield which version was evaluated on which day, newest day and version first."""
+        for name in self.storage.listing(places.evaluations(experiment, level)).names():
+            day, _, version = name.partition("/")
+            date, _, number = version.partition(".")
+            yield (
+                dt.date.fromisoformat(day),
+                Ref(experiment, level, dt.date.fromisoformat(date), number),
+            )
+
+    def save_study(self, folder: Path, name: str) -> None:
+        """Keep a staged folder as a study's results, in place of earlier ones.
+
+        Raises StoreError for a bad name.
+        """
+        check_name(name)
+        self.storage.replace(folder, STUDIES, name)
+
+    def study(self, name: str) -> Path:
+        """Return the folder of a study's results on this machine.
+
+        Raises StoreError for a bad name.
+        """
+        check_name(name)
+        return self.storage.folder(STUDIES, name)
+
+    def studies(self) -> list[str]:
+        """Return names of the studies that have results, sorted."""
+        return sorted(self.storage.listing(STUDIES, dated=False).names())
+
+    def save_matrix_row(self, ref: Ref, basis: str, content: bytes) -> None:
+        """Keep a version's row of a forgetting matrix, a Parquet file.
+
+        `basis` names what it rests on, the first stays.
+        """
+        self.storage.create(places.matrix_row(ref, basis), content)
+
+    def drop_matrix_row(self, ref: Ref, basis: str) -> None:
+        """Take away what save_matrix_row kept, if anything: a damaged row."""
+        self.storage.discard(places.matrix_row(ref, basis))
+
+    def matrix_row(self, ref: Ref, basis: str) -> bytes | None:
+        """Return what save_matrix_row kept."""
+        return self.storage.read(places.matrix_row(ref, basis))

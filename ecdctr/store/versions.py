@@ -1,0 +1,139 @@
+"""Which versions and experiments there are, and what each says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ecdctr.config.terms import PRODUCTION
+from ecdctr.errors import StoreError
+from ecdctr.store.manifest import VERSION, Manifest, Ref
+from ecdctr.store.places import check_name, group_of, place
+from ecdctr.store.storage import Listing, open_storage
+
+
+class Versions:
+    """What lies under a root, and who uses it.
+
+    Versions lie at <root>/<experiment>/<level>/<data date>/<version>/.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.storage = open_storage(root)
+
+    @property
+    def root(self) -> Any:
+        """Where the store lies: a path, or a URL as text."""
+        return self.storage.root
+
+    def create_experiment(self, name: str, parent: str = PRODUCTION) -> None:
+        """Declare an experiment whose resolves fall back to its parent; production has none.
+
+        Raises StoreError for a bad name, or when it exists with another parent.
+        """
+        check_name(name)
+        if name == PRODUCTION or self.storage.add_experiment(
+            name, json.dumps({"parent": parent}).encode()
+        ):
+            return
+        existing = self.parent_of(name)
+        if existing != parent:
+            raise StoreError(
+                f"Experiment '{name}' has parent '{existing}', not '{parent}'; choose another name."
+            )
+
+    def parent_of(self, experiment: str) -> str | None:
+        """Return the experiment where a resolve goes on, None at production."""
+        if experiment == PRODUCTION:
+            return None
+        check_name(experiment)
+        content = self.storage.read(f"{experiment}/experiment.json")
+        return str(json.loads(content)["parent"]) if content else PRODUCTION
+
+    def experiments(self) -> list[str]:
+        """Return names of all experiments that hold something, sorted."""
+        return self.storage.experiments()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep what reads or writes from removals; may be nested."""
+        with self.storage.in_use():
+            yield
+
+    @contextlib.contextmanager
+    def exclusively(self, what: str) -> Iterator[None]:
+        """Keep everything from training and evaluating; raises StoreError if something does now."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.storage.exclusively())
+            except BlockingIOError as error:
+                raise StoreError(f"Cannot {what} in {self.root}: {error}.") from None
+            yield
+
+    def path(self, ref: Ref) -> Path:
+        """Return the folder of a version on this machine."""
+        return self.storage.folder(*place(ref))
+
+    def manifest(self, ref: Ref) -> Manifest:
+        """Read a version's manifest.
+
+        Raises StoreError if it is missing, unreadable, or another version's.
+        """
+        where = f"{self.root}/{ref}/manifest.json"
+        content = self.storage.file(*place(ref), "manifest.json")
+        if content is None:
+            raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).")
+        try:
+            manifest = Manifest.model_validate_json(content)
+        except ValidationError as error:
+            raise StoreError(
+                f"{where} cannot be read: {error.error_count()} problems, first: "
+                f"{error.errors()[0]['msg']}."
+            ) from None
+        if manifest.ref != ref:
+            raise StoreError(f"{where} cannot be read: it says that it is {manifest.ref}.")
+        return manifest
+
+    def versions(self, experiment: str, level: str) -> list[Ref]:
+        """Return all versions of a level, oldest data date and number first."""
+        return list(refs_of(self.listing(experiment, level), experiment, level))[::-1]
+
+    def newest(self, experiment: str, level: str, as_of: dt.date = dt.date.max) -> Ref | None:
+        """Return the version with the newest data date, up to `as_of`, of the experiment itself.
+
+        The manifests of other experiments are not read.
+        """
+        return newest_of(self.listing(experiment, level), experiment, level, as_of)
+
+    def find(self, experiment: str, level: str, date: dt.date, fingerprint: str) -> Manifest | None:
+        """Return the newest finished version of that date with that fingerprint."""
+        for ref in refs_of(self.listing(experiment, level), experiment, level):
+            if ref.date < date:
+                break
+            if ref.date == date and (manifest := self.manifest(ref)).fingerprint == fingerprint:
+                return manifest
+        return None
+
+    def listing(self, experiment: str, level: str) -> Listing:
+        """Return which versions a level has and had, read once."""
+        return self.storage.listing(group_of(experiment, level))
+
+
+def refs_of(listing: Listing, experiment: str, level: str) -> Iterator[Ref]:
+    """Yield the versions of a listing, newest date and number first."""
+    for name in listing.names():
+        date, _, version = name.partition("/")
+        if VERSION.match(version):
+            with contextlib.suppress(ValueError):
+                yield Ref(experiment, level, dt.date.fromisoformat(date), version)
+
+
+def newest_of(listing: Listing, experiment: str, level: str, as_of: dt.date) -> Ref | None:
+    """Return the version of a listing with the newest data date, up to `as_of`."""
+    return next((ref for ref in refs_of(listing, experiment, level) if ref.date <= as_of), None)
