@@ -20,7 +20,6 @@ from tests.make import write_config
 
 HEAVY = {"torch", "duckdb", "matplotlib"}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = importlib.metadata.packages_distributions()
 NOT_FROM_PYPI_BY_NAME = {
     "torchrec",  # installed without its metadata's needs: ./run, docs/several-machines.md
     "deepctr_torch", "fuxictr",  # in environments of their own: benchmarks/peer_*.py
@@ -81,7 +80,7 @@ def test_every_package_that_is_imported_is_declared():
         for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
         for text in group
     }
-    missing = {}
+    missing, distributions = {}, importlib.metadata.packages_distributions()
     rooms = ("ecdctr", "dags", "plugins", "tests", "benchmarks")
     for path in sorted(path for room in rooms for path in (REPOSITORY / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -95,7 +94,7 @@ def test_every_package_that_is_imported_is_declared():
             for module in {name.split(".")[0] for name in modules}:
                 elsewhere = module in sys.stdlib_module_names | {*rooms, *NOT_FROM_PYPI_BY_NAME}
                 # what is not installed here is taken to be called as its module is
-                homes = {canonicalize_name(home) for home in DISTRIBUTIONS.get(module, [module])}
+                homes = {canonicalize_name(home) for home in distributions.get(module, [module])}
                 if not elsewhere and not homes & declared:
                     missing[module] = str(path)
     assert not missing
