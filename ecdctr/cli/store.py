@@ -79,7 +79,7 @@ def store_list(
                     (
                         str(ref),
                         manifest.variant,
-                        f"{manifest.total_bytes / 1e6:.1f}",
+                        f"{store.stored_bytes(ref, manifest) / 1e6:.1f}",
                         ", ".join(names),
                     )
                 )

@@ -15,6 +15,7 @@ from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
+from ecdctr.config.store import StoreSettings
 from ecdctr.config.terms import DEFAULT, FULL, LEVELS, NAME_PATTERN, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
@@ -41,6 +42,7 @@ class Config(Section):
     network: Network = Field(Network(), description="the network of CPM and A-CTR")
     cpm: Cpm = Field(Cpm(), description="how the Complete Pre-training Model is trained")
     actr: Actr = Field(Actr(), description="how the ads model is trained")
+    store: StoreSettings = Field(StoreSettings(), description="how versions lie in the store")
     quality: Quality = Field(Quality(), description="when a day is too unlike the days before it")
     evaluation: Evaluation = Field(Evaluation(), description="progressive validation and the gate")
     airflow: AirflowSettings = Field(

@@ -66,6 +66,11 @@ class Cache:
         self._evict()
         return target
 
+    def forget(self, key: str) -> None:
+        """Hold a copy no longer; when it is used again, it is compared again."""
+        if held := self._held.pop(key, None):
+            held.close()
+
     def _make(self, target: Path, fill: Callable[[Path], None]) -> None:
         temporary = self.root / "filling" / uuid.uuid4().hex
         durable.make_dir(temporary)

@@ -14,10 +14,11 @@ from torch import nn
 from ecdctr.config import DEFAULT, PRODUCTION, Config, Level
 from ecdctr.errors import ConfigError
 from ecdctr.examples.vocabulary import Vocabulary
+from ecdctr.store.manifest import Base, Ref
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Inputs
-    from ecdctr.store.manifest import Manifest, Ref
+    from ecdctr.store.manifest import Manifest
     from ecdctr.store.store import Store
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -81,6 +82,13 @@ class Request:
     def version_before(self, level: Level) -> Ref | None:
         """Return the experiment's own version that a chain goes on from, as `resolve` does."""
         return self.store.known(self.experiment, level, self.before, self.from_older)
+
+    def stored_against(self, plan: Plan) -> Base | None:
+        """Return what the version is stored against: the one whose rows its own begin with."""
+        deltas = self.config.store.deltas
+        if plan.grow_from is None or plan.level not in deltas.levels:
+            return None
+        return Base(plan.grow_from, deltas.max_links)
 
 
 @dataclass(frozen=True)

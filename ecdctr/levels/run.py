@@ -144,7 +144,8 @@ def publish(
             if fingerprint(request, steps.algorithm, plan, days) != gathered.fingerprint:
                 raise DeliveredAnew(f"What {plan.level} {request.date} remembers")
         checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
-        return store.publish(folder, _manifest(request, gathered, built, result), request.force)
+        manifest = _manifest(request, gathered, built, result)
+        return store.publish(folder, manifest, request.force, request.stored_against(gathered.plan))
 
 
 def _finished(request: Request, gathered: Gathered, workers: Workers) -> Manifest | None:

@@ -125,11 +125,15 @@ class Bucket:
     def upload(self, folder: Path, place: str, skip: tuple[str, ...] = ()) -> None:
         """Write the files of a folder, then the list of them."""
         contents = durable.digests(folder)
+        for name in contents:
+            if name not in skip:
+                self.overwrite(f"{place}/{name}", folder / name)
+        self.overwrite(f"{place}/{CONTENTS}", json.dumps(contents).encode())
+
+    def overwrite(self, key: str, content: bytes | Path) -> None:
+        """Write an object, whatever is there."""
         with self.explained():
-            for name in contents:
-                if name not in skip:
-                    obstore.put(self.objects, f"{place}/{name}", folder / name)
-            obstore.put(self.objects, f"{place}/{CONTENTS}", json.dumps(contents).encode())
+            obstore.put(self.objects, key, content)
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file; raises StoreError if it is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
+from ecdctr.store import deltas
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.places import place
 from ecdctr.store.versions import Versions
@@ -61,6 +62,8 @@ class Lineage(Versions):
             return [f"{error} If it is damaged, {mend}"]
         try:
             folder = self.path(ref)
+            if broken := self._broken_deltas(ref):
+                raise StoreError(f"{', '.join(broken)} differ from what was published.")
         except StoreError as error:  # damaged before it was copied here
             return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
@@ -74,6 +77,11 @@ class Lineage(Versions):
             elif durable.sha256(path) != entry.sha256:
                 problems.append(f"{ref}: file {name} differs from its manifest; {mend}")
         return problems
+
+    def _broken_deltas(self, ref: Ref) -> list[str]:
+        """Return the stored changes that are damaged, though a whole copy may lie in the cache."""
+        changes = self.changes(ref)
+        return deltas.damages(self.storage.folder(*place(ref)), changes) if changes else []
 
     def _verify_version(self, ref: Ref) -> list[str]:
         problems = self._damages(ref)

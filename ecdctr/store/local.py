@@ -11,10 +11,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
+from ecdctr.files.cache import Cache
 from ecdctr.store.manifest import NAME, STUDIES, VERSION
 
 TRIES = 100  # to get the next number of a log, against others who want it too
@@ -53,6 +55,11 @@ class LocalStorage:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.local = root
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Under ECDCTR_CACHE, as of a bucket."""
+        return Cache.of(str(self.root))
 
     def check(self) -> None:
         """Refuse a folder without hard links and atomic renames.
@@ -179,6 +186,18 @@ class LocalStorage:
             self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"
         ):
             durable.replace_dir(folder, target)
+
+    def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
+        """Rename each into its place, then unlink."""
+        folder = self.root / group / name
+        for file in added:
+            durable.make_dir((folder / file).parent)
+            with durable.replacing(folder / file) as temporary:
+                shutil.copyfile(source / file, temporary)
+                durable.sync(temporary)
+            durable.sync((folder / file).parent)
+        for file in gone:
+            (folder / file).unlink(missing_ok=True)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Rename a folder into the trash; a small file stays in its place."""

@@ -51,6 +51,13 @@ class Ref(NamedTuple):
             ) from None
 
 
+class Base(NamedTuple):
+    """A version whose files a child's are stored against, if the chain is no longer than that."""
+
+    ref: Ref
+    max_links: int
+
+
 class FileEntry(BaseModel):
     """One file of a version."""
 
@@ -58,6 +65,14 @@ class FileEntry(BaseModel):
 
     sha256: str
     bytes: int
+
+
+def inside(files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+    """Return them; raises ValueError where one would lie outside the version's folder."""
+    for name in files:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"file '{name}' would lie outside the version's folder")
+    return files
 
 
 class Manifest(BaseModel):
@@ -102,10 +117,7 @@ class Manifest(BaseModel):
     @field_validator("files")
     @classmethod
     def _inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        for name in files:
-            if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-                raise ValueError(f"file '{name}' would lie outside the version's folder")
-        return files
+        return inside(files)
 
     @property
     def ref(self) -> Ref:

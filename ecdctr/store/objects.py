@@ -225,6 +225,20 @@ class ObjectStorage:
         for one in old:
             self.bucket.delete_folder(one)
 
+    def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
+        """Upload, say so in the list of its files, delete."""
+        place = f"{group}/{name}"
+        contents: dict[str, str] = json.loads(self.read(f"{place}/{CONTENTS}") or b"{}")
+        self.leases.check()
+        for file in added:
+            self.bucket.overwrite(f"{place}/{file}", source / file)
+            contents[file] = durable.sha256(source / file)
+        kept = {file: digest for file, digest in contents.items() if file not in gone}
+        self.bucket.overwrite(f"{place}/{CONTENTS}", json.dumps(kept).encode())
+        self.cache.forget(place)
+        for file in gone:
+            self.bucket.delete(f"{place}/{file}")
+
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Out of the index, then the objects."""
         places: list[str] = []

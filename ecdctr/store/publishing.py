@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecdctr.files import durable
-from ecdctr.store.manifest import FileEntry, Manifest
-from ecdctr.store.places import check_name
+from ecdctr.store import deltas
+from ecdctr.store.manifest import Base, FileEntry, Manifest, Ref
+from ecdctr.store.places import check_name, place
 from ecdctr.store.versions import Versions
 
 
@@ -35,17 +36,22 @@ class Publishing(Versions):
         """Return where a training with this fingerprint saves how far it is."""
         return self.storage.local / ".progress" / f"{fingerprint}.safetensors"
 
-    def publish(self, folder: Path, manifest: Manifest, force: bool = False) -> Manifest:
+    def publish(
+        self, folder: Path, manifest: Manifest, force: bool = False, base: Base | None = None
+    ) -> Manifest:
         """Make a staged folder a version, all or nothing; returns the manifest as stored.
 
         Two writers never share a number. A finished version with the same fingerprint wins over the
-        new one unless `force`.
+        new one unless `force`. With a base its files are stored as changes against that one's,
+        where that pays and the chain is not too long. Raises StoreError where the base is damaged.
         """
         check_name(manifest.experiment)
         entries = {
             name: FileEntry(sha256=digest, bytes=(folder / name).stat().st_size)
             for name, digest in durable.digests(folder).items()
         }
+        if base:
+            self._shrink(folder, entries, base)
         stored = manifest.model_copy(update={"files": entries})
         finished: list[Manifest] = []
 
@@ -67,3 +73,17 @@ class Publishing(Versions):
         group = f"{manifest.experiment}/{manifest.level}"
         version = self.storage.add(folder, group, manifest.data_date.isoformat(), seal, is_finished)
         return finished[0] if version is None else stored
+
+    def make_whole(self, ref: Ref) -> None:
+        """Store whole what is stored as changes; for whoever has the store alone."""
+        changes, folder = self.changes(ref), self.path(ref)
+        if changes:
+            gone = [deltas.NAME, *changes.stored]
+            self.storage.amend(*place(ref), folder, list(changes.files), gone)
+
+    def _shrink(self, folder: Path, entries: dict[str, FileEntry], base: Base) -> None:
+        before = self.changes(base.ref)
+        links = 1 + (before.links if before else 0)
+        if links <= base.max_links:
+            names = deltas.shrinkable(entries, self.manifest(base.ref).files)
+            deltas.shrink(folder, names, entries, self.sound(base.ref, names), base.ref, links)

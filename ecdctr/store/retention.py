@@ -63,7 +63,7 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
             kept.update(parents)
             waiting += [parent for parent in parents if parent.level != child.level]
     return [
-        Removable(ref, manifest.total_bytes)
+        Removable(ref, store.stored_bytes(ref, manifest))
         for ref, manifest in manifests.items()
         if ref not in kept
     ]
@@ -81,6 +81,7 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
     freed = 0
     with store.exclusively("remove versions"):
         versions = removable(store, keep, snapshot_days)
+        _make_whole(store, {one.ref for one in versions})
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             manifest = store.manifest(ref)
@@ -93,6 +94,17 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
                 freed += size
         freed += store.storage.clean(ABANDONED.total_seconds())
     return versions, freed
+
+
+def _make_whole(store: Store, going: set[Ref]) -> None:
+    """Store versions that stay whole where what their changes are against goes.
+
+    Raises StoreError where one cannot be put together; then nothing is removed.
+    """
+    for ref in _manifests(store):
+        changes = None if ref in going else store.changes(ref)
+        if changes and changes.ref in going:
+            store.make_whole(ref)
 
 
 def _waits(store: Store, ref: Ref) -> bool:

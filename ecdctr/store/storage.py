@@ -9,11 +9,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ecdctr.errors import StoreError
 from ecdctr.files.urls import lacks_a_slash
 from ecdctr.store.local import LocalStorage
+
+if TYPE_CHECKING:
+    from ecdctr.files.cache import Cache
 
 URL = "://"
 CONDITIONAL = {
@@ -53,6 +56,10 @@ class Storage(Protocol):
         """Where it lies, for messages."""
 
     local: Path  # on this machine: what is being built, how far trainings are
+
+    @property
+    def cache(self) -> Cache:
+        """Copies on this machine: of versions that are stored as changes, whole; of a bucket."""
 
     def check(self) -> None:
         """Try to write, and leave nothing behind.
@@ -115,6 +122,12 @@ class Storage(Protocol):
 
     def replace(self, folder: Path, group: str, name: str) -> None:
         """Put a local folder in place of that of a name, if there is one."""
+
+    def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
+        """Put files of a local folder into a folder, then take some of its own away.
+
+        While nobody else uses the store. Whoever dies in between leaves both.
+        """
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
         """Take a folder away, whole at once; its version is never given again."""

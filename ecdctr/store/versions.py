@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ecdctr.config.terms import PRODUCTION
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
+from ecdctr.files import durable
+from ecdctr.store import deltas
 from ecdctr.store.manifest import VERSION, Manifest, Ref
 from ecdctr.store.places import check_name, group_of, place
 from ecdctr.store.storage import Listing, open_storage
+
+if TYPE_CHECKING:
+    from ecdctr.store.deltas import Changes
 
 
 class Versions:
@@ -77,8 +82,68 @@ class Versions:
             yield
 
     def path(self, ref: Ref) -> Path:
-        """Return the folder of a version on this machine."""
-        return self.storage.folder(*place(ref))
+        """Return a folder on this machine with a version's whole files.
+
+        One that is stored as changes is put together in the cache. Raises StoreError where it
+        cannot be, or is damaged in a bucket.
+        """
+        stored = self.storage.folder(*place(ref))
+        try:
+            return self._put_together(ref, stored) if (stored / deltas.NAME).exists() else stored
+        except (StoreError, FileNotFoundError):
+            stored = self.storage.folder(*place(ref))
+            if (stored / deltas.NAME).exists():
+                raise
+            return stored  # retention made it whole meanwhile
+
+    def _put_together(self, ref: Ref, stored: Path) -> Path:
+        changes = deltas.read((stored / deltas.NAME).read_bytes(), ref)
+        manifest = self.manifest(ref)
+        digests = {name: entry.sha256 for name, entry in manifest.files.items()}
+
+        def fill(target: Path) -> None:
+            base = self._base(ref, changes)
+            deltas.put_together(stored, changes, manifest, base, target)
+
+        return self.storage.cache.folder(
+            f"whole/{ref}", fill, lambda target: durable.has_files(target, digests)
+        )
+
+    def _base(self, ref: Ref, changes: Changes) -> Path:
+        """Return the whole files that a version's changes are against; raises StoreError."""
+        try:
+            before = self.changes(changes.ref)
+            if before and before.links >= changes.links:
+                raise StoreError(f"it is itself the end of {before.links} links.")
+            return self.sound(changes.ref, changes.files)
+        except StoreError as error:
+            raise StoreError(
+                f"{ref} is stored as changes against {changes.base}, which cannot be used: "
+                f"{first_line(error)}"
+            ) from None
+
+    def sound(self, ref: Ref, names: Iterable[str]) -> Path:
+        """Return a version's folder once files of it were compared with what was published.
+
+        Raises StoreError that names the one which is missing or damaged.
+        """
+        files, folder = self.manifest(ref).files, self.path(ref)
+        for name in names:
+            if name not in files or not durable.has_files(folder, {name: files[name].sha256}):
+                raise StoreError(f"{ref}/{name} is missing or damaged.")
+        return folder
+
+    def changes(self, ref: Ref) -> Changes | None:
+        """Return what a version is stored against, None where it is stored whole."""
+        content = self.storage.read("/".join((*place(ref), deltas.NAME)))  # no copy of a while ago
+        return None if content is None else deltas.read(content, ref)
+
+    def stored_bytes(self, ref: Ref, manifest: Manifest) -> int:
+        """Return what a version's files take in the store."""
+        changes = self.changes(ref)
+        smaller = changes.files if changes else {}
+        whole = sum(manifest.files[name].bytes for name in smaller)
+        return manifest.total_bytes - whole + sum(one.bytes for one in smaller.values())
 
     def manifest(self, ref: Ref) -> Manifest:
         """Read a version's manifest.
