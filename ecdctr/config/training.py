@@ -42,6 +42,15 @@ class Training(Section):
     batch_size: int = Field(1024, ge=2, le=2**22, description="impressions per step")
     lr_embedding: float = Field(5e-3, gt=0, le=10, description="learning rate of embedding tables")
     lr_dense: float = Field(1e-3, gt=0, le=10, description="learning rate of everything else")
+    lr_final: float = Field(
+        1,
+        ge=0,
+        le=1,
+        description=(
+            "share of the learning rates that is left at the end of a training: they fall to it in "
+            "a straight line; 1 keeps them as they are"
+        ),
+    )
     chunk_rows: int = Field(
         262_144,
         ge=1024,

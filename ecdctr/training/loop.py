@@ -110,6 +110,7 @@ class _Learner:
         self.job, self.network = job, network
         self.optimizers = Optimizers(job.model, job.settings)
         self.compiled = _compiled(network) if job.settings.compile else network
+        self.rows = sum(part.rows for part in job.parts) * job.settings.epochs
 
     def resume(self) -> Position:
         """Start from the parent's moments, or where an interrupted training was."""
@@ -122,8 +123,11 @@ class _Learner:
             job.on_step(done, at.loss_sum / max(at.epoch_samples, 1))
         return at
 
-    def step(self, batch: Batch, size: int) -> torch.Tensor:
-        """Learn from this process's part of a batch of `size` rows; returns its loss []."""
+    def step(self, batch: Batch, size: int, done: int) -> torch.Tensor:
+        """Learn from this process's part of a batch of `size` rows; returns its loss [].
+
+        `done` rows were learned from before it, in all epochs.
+        """
         settings, device = self.job.settings, self.job.workers.device.type
         # one shape is compiled, once
         forward = self.compiled if len(batch) == settings.batch_size else self.network
@@ -133,8 +137,18 @@ class _Learner:
         loss = binary_cross_entropy(logits, batch.label, reduction="sum") / size
         # gradients are averaged over the processes, of which each has a part of the batch
         learned = loss * self.job.workers.world
-        self.optimizers.step(learned if self.job.penalty is None else learned + self.job.penalty())
+        if self.job.penalty is not None:
+            learned = learned + self.job.penalty()
+        self.optimizers.step(learned, rate_left(settings.lr_final, done, self.rows))
         return loss.detach()
+
+
+def rate_left(final: float, done: int, rows: int) -> float:
+    """Return the share of the learning rates that is left after `done` of about `rows` rows.
+
+    It falls from 1 to `final` in a straight line.
+    """
+    return 1 - (1 - final) * min(done / max(rows, 1), 1)
 
 
 class _Account:
@@ -150,11 +164,16 @@ class _Account:
         self.samples, self.loss_sum = samples, loss_sum
         self.pending: list[tuple[int, torch.Tensor]] = []
 
+    @property
+    def waiting(self) -> int:
+        """Samples whose losses are not added up yet."""
+        return sum(size for size, _ in self.pending)
+
     def settle(self, where: str) -> None:
         """Add up the pending losses; raises TrainingError if they are no finite number."""
         if not self.pending:
             return
-        count = sum(size for size, _ in self.pending)
+        count = self.waiting
         mine = sum(size * value.item() for size, value in self.pending)
         (total,) = self.job.workers.total(mine)
         if not math.isfinite(total):
@@ -176,7 +195,8 @@ class _Account:
 def _run_epoch(learner: _Learner, account: _Account, first: int) -> None:
     job = learner.job
     for step, (batch, size) in enumerate(_batches(job, account.epoch, first), first):
-        account.pending.append((size, learner.step(batch, size)))
+        loss = learner.step(batch, size, account.before + account.samples + account.waiting)
+        account.pending.append((size, loss))
         if step % CHECK_EVERY == 0:
             account.settle(f"about step {step}")
             if job.progress:

@@ -33,8 +33,8 @@ class RowAdam:
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(table), torch.zeros_like(table)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Update the rows of the last batch once."""
+    def step(self, share: float = 1.0) -> None:
+        """Update the rows of the last batch once, by `share` of the learning rate."""
         assert self.embeddings.block is not None  # noqa: S101  # made by forward
         rows, vectors = self.embeddings.block
         gradient = vectors.grad
@@ -49,7 +49,7 @@ class RowAdam:
         )
         self.exp_avg.index_copy_(0, rows, mean)
         self.exp_avg_sq.index_copy_(0, rows, square)
-        size = self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
+        size = share * self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
         updated = vectors.addcdiv(mean, square.sqrt_().add_(EPSILON), value=-size)
         self.embeddings.table.weight.index_copy_(0, rows, updated)
 
@@ -71,8 +71,8 @@ class DenseAdam:
                 parameter.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Update the parameters that have a gradient once."""
+    def step(self, share: float = 1.0) -> None:
+        """Update the parameters that have a gradient once, by `share` of the learning rates."""
         for parameters, lr in self.groups:
             learned: list[torch.Tensor] = [p for p in parameters if p.grad is not None]
             states = [self._state_of(parameter) for parameter in learned]
@@ -87,7 +87,7 @@ class DenseAdam:
                 amsgrad=False,
                 beta1=BETAS[0],
                 beta2=BETAS[1],
-                lr=lr,
+                lr=share * lr,
                 weight_decay=0.0,
                 eps=EPSILON,
                 maximize=False,
@@ -122,12 +122,12 @@ class Optimizers:
         self.dense = DenseAdam([(groups[key], rates[key]) for key in groups])
         self.rows = RowAdam(embeddings, settings.lr_embedding)
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Update all parameters once; `loss` is a scalar []."""
+    def step(self, loss: torch.Tensor, share: float = 1.0) -> None:
+        """Update all parameters once, by `share` of the learning rates; `loss` is a scalar []."""
         self.dense.zero_grad()
         loss.backward()
-        self.rows.step()
-        self.dense.step()
+        self.rows.step(share)
+        self.dense.step(share)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return Adam's moments on the CPU, each of its parameter's shape.

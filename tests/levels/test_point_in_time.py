@@ -223,7 +223,7 @@ def test_an_interrupted_training_over_several_sets_ends_in_the_same_weights(
     weekly, monkeypatch, tmp_path
 ):
     config, store = weekly
-    config = changed(config, "cpm", checkpoint_seconds=0.0)
+    config = changed(config, "cpm", checkpoint_seconds=0.0, lr_final=0.0)
     whole = train("cpm", Request(config, store, DATE, "whole", "whole")).manifest
     settle = loop._Account.settle
 

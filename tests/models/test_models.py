@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR
 
 from ecdctr.config import Snapshots, Tpm
 from ecdctr.examples.ragged import GAP_BUCKETS
@@ -16,6 +17,7 @@ from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.aggregations import build_aggregation
 from ecdctr.models.attention import TargetAttention
 from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
+from ecdctr.training.loop import rate_left
 from ecdctr.training.optimizers import Optimizers
 
 IDS = st.integers(-(2**63), 2**63 - 1)
@@ -42,7 +44,8 @@ def randomize(module: nn.Module) -> None:
             parameter.normal_()
 
 
-def test_rows_are_updated_as_torch_sparse_adam_does():
+@pytest.mark.parametrize("final", [1.0, 0.0])
+def test_rows_are_updated_as_torch_sparse_adam_does_also_by_falling_rates(final):
     model = Scorer().train()
     table = nn.Parameter(model.embeddings.table.weight.clone())
     peer = torch.optim.SparseAdam([table], lr=0.01)
@@ -50,19 +53,23 @@ def test_rows_are_updated_as_torch_sparse_adam_does():
     out.load_state_dict(model.out.state_dict())
     peer_dense = torch.optim.Adam(out.parameters(), lr=0.001)
     optimizers = Optimizers(model, Tpm(lr_embedding=0.01, lr_dense=0.001))
+    falling = [LinearLR(one, 1.0, final, 20) for one in (peer, peer_dense)]
     generator = torch.Generator().manual_seed(2)
-    for _ in range(20):
+    for step in range(20):
         rows = torch.randint(
             0, 12, (16, 5), generator=generator
         )  # rows from 12 on are never touched
         label = torch.rand(16, generator=generator).round()
-        optimizers.step(nn.functional.binary_cross_entropy_with_logits(model(rows), label))
+        loss = nn.functional.binary_cross_entropy_with_logits(model(rows), label)
+        optimizers.step(loss, rate_left(final, step * 16, 20 * 16))
         peer.zero_grad()
         peer_dense.zero_grad()
         logits = out(nn.functional.embedding(rows, table, sparse=True).sum(1)).squeeze(1)
         nn.functional.binary_cross_entropy_with_logits(logits, label).backward()
         peer.step()
         peer_dense.step()
+        for one in falling:
+            one.step()
     torch.testing.assert_close(model.embeddings.table.weight, table.detach(), atol=1e-6, rtol=1e-5)
     assert torch.equal(model.embeddings.table.weight[12:], Scorer().embeddings.table.weight[12:])
 
