@@ -14,6 +14,7 @@ from ecdctr.cli import (  # noqa: F401  # each adds its commands
     map,
     serving,
     setup,
+    sparsity,
     store,
 )
 from ecdctr.cli.base import app

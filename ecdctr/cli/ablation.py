@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,18 @@ from ecdctr.config import Level
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.config.terms import DEFAULT
 from ecdctr.files import durable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ecdctr.studies.ablation.study import Study
+
+AboutOption = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="Markdown about the data, shown at the top of the page"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -94,9 +106,13 @@ class AblationOptions:
     @property
     def command(self) -> str:
         """The command line that says the same."""
+        return self.said("ablation", "--base", DEFAULT)
+
+    def said(self, command: str, of_base: str, default: str) -> str:
+        """Return the command line of a command whose option for the base has this name."""
         told = {
             "--world": (self.world, "demo"),
-            "--base": (self.base, DEFAULT),
+            of_base: (self.base, default),
             "--chain-days": (self.chain_days, 30),
             "--until": (self.until, None),
             "--eval-every": (self.eval_every, 1),
@@ -104,10 +120,10 @@ class AblationOptions:
         others = " --own-data" if self.own_data else ""
         others += "".join(f" --set {change}" for change in self.changes or ())
         others += "".join(
-            f" {name} {value}" for name, (value, default) in told.items() if value != default
+            f" {name} {value}" for name, (value, usual) in told.items() if value != usual
         )
         return (
-            f"ecdctr ablation --seeds {self.seeds} --eval-days {self.eval_days}{others} "
+            f"ecdctr {command} --seeds {self.seeds} --eval-days {self.eval_days}{others} "
             f"--rows {self.rows}"
         )
 
@@ -120,14 +136,7 @@ def ablation(
     *,
     target: PageOption = None,
     workers: WorkersOption = 2,
-    about: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Markdown about the data, shown at the top of the page",
-        ),
-    ] = None,
+    about: AboutOption = None,
     repeats: Annotated[
         int,
         typer.Option(
@@ -148,25 +157,13 @@ def ablation(
     A killed run goes on where it was.
     """
     from ecdctr.console import Bars
+    from ecdctr.studies.ablation.figure import quality_and_cost
     from ecdctr.studies.ablation.page import Origin, results_page
     from ecdctr.studies.ablation.records import mean_gauc
     from ecdctr.studies.ablation.speed import measure
-    from ecdctr.studies.ablation.study import Study, run_study
-    from ecdctr.worlds.named import load_world
+    from ecdctr.studies.ablation.study import run_study
 
-    study = Study(
-        session_of(context).config_path,
-        load_world(options.world, options.changes or ()),
-        options.seeds,
-        session_of(context).config().rows(options.rows),
-        options.eval_days,
-        options.work,
-        options.chain_days,
-        base=options.base,
-        own_data=options.own_data,
-        until=options.until,
-        eval_every=options.eval_every,
-    )
+    study = study_of(context, options)
     bars = Bars()
     try:
         records, users = run_study(study, workers, bars)
@@ -191,19 +188,38 @@ def ablation(
 
         folder = save_ablation(session_of(context).store, name, study.world.name, records, page)
         payload |= {"study": str(folder), "name": name}
-    text = page(_picture(records, target) if target else None)
+    text = page(picture_beside(quality_and_cost(records), target) if target else None)
     write_or_print(context, text, target, result, payload)
 
 
-def _picture(records: list[dict[str, Any]], target: Path) -> str:
-    """Draw quality against cost beside the page; returns the picture's name."""
+def study_of(context: typer.Context, options: AblationOptions) -> Study:
+    """Return the study that a command line asks for."""
+    from ecdctr.studies.ablation.study import Study
+    from ecdctr.worlds.named import load_world
+
+    return Study(
+        session_of(context).config_path,
+        load_world(options.world, options.changes or ()),
+        options.seeds,
+        session_of(context).config().rows(options.rows),
+        options.eval_days,
+        options.work,
+        options.chain_days,
+        base=options.base,
+        own_data=options.own_data,
+        until=options.until,
+        eval_every=options.eval_every,
+    )
+
+
+def picture_beside(figure: Figure, target: Path) -> str:
+    """Draw a figure beside the page; returns the picture's name."""
     from ecdctr.report.figures import save_png
-    from ecdctr.studies.ablation.figure import quality_and_cost
 
     picture = target.with_suffix(".png")
     durable.make_dir(picture.parent)
     with durable.replacing(picture) as temporary:
-        save_png(quality_and_cost(records), temporary)
+        save_png(figure, temporary)
     return picture.name
 
 

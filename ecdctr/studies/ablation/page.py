@@ -96,12 +96,13 @@ def results_page(
         parts += [
             "## Steps of `./run demo`\n",
             "The last run on the same machine.\n",
-            _table(("step", "time"), lines),
+            markdown_table(("step", "time"), lines),
         ]
     return "\n".join(parts)
 
 
-def _spread(values: NDArray[np.float64], sign: str = "") -> str:
+def spread(values: NDArray[np.float64], sign: str = "") -> str:
+    """Return the mean of one value per seed [seeds] and, of several, the standard deviation."""
     values = values[np.isfinite(values)]
     if not len(values):
         return "–"
@@ -109,7 +110,8 @@ def _spread(values: NDArray[np.float64], sign: str = "") -> str:
     return f"{values.mean():{sign}.4f}{deviation}"
 
 
-def _table(header: Sequence[str], lines: list[list[str]]) -> str:
+def markdown_table(header: Sequence[str], lines: list[list[str]]) -> str:
+    """Return a Markdown table."""
     body = [
         "| " + " | ".join(cells) + " |" for cells in [list(header), ["---"] * len(header), *lines]
     ]
@@ -125,7 +127,7 @@ def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:
     lines = []
     for row in rows:
         metrics = [
-            _spread(per_seed(records, row, name))
+            spread(per_seed(records, row, name))
             for name in ("gauc", "auc", "log_loss", "calibration")
         ]
         lines.append([NAMES.get(row, row), *metrics, price(records, row)])
@@ -147,7 +149,7 @@ def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:
             else []
         ),
     ]
-    return _table(header, lines) + "\n" + " ".join(notes) + "\n"
+    return markdown_table(header, lines) + "\n" + " ".join(notes) + "\n"
 
 
 def _differences(records: Records, users: Records, rows: list[str], own_data: bool) -> list[str]:
@@ -164,7 +166,7 @@ def _differences(records: Records, users: Records, rows: list[str], own_data: bo
     header = ("row", "full − row [95 % interval]", "p by Holm", "detectable", "each seed")
     return [
         "## Full E-CDCTR minus each row, in GAUC\n",
-        _table(header, lines)
+        markdown_table(header, lines)
         + (
             f"\n{STATISTICS} Detectable: the smallest difference that such data show in four of "
             "five repetitions.\n"
@@ -180,7 +182,7 @@ def _costs(records: Records, rows: list[str]) -> str:
                 per_seed(records, row, f"daily_{name}").mean() for name in ("samples", "bytes")
             )
             lines.append([NAMES.get(row, row), f"{samples:,.0f}", f"{size / 1e6:.1f} MB"])
-    return _table(("row", "samples a day", "stored a day"), lines) + (
+    return markdown_table(("row", "samples a day", "stored a day"), lines) + (
         "\nAll levels together, each divided by the days between its refreshes.\n"
     )
 
@@ -192,7 +194,7 @@ def _cohorts(records: Records, rows: list[str]) -> str:
             lines.append(
                 [
                     NAMES.get(row, row),
-                    *(_spread(per_seed(records, row, "gauc", c)) for c in COHORTS),
+                    *(spread(per_seed(records, row, "gauc", c)) for c in COHORTS),
                 ]
             )
     sizes = [
@@ -213,7 +215,7 @@ def _cohorts(records: Records, rows: list[str]) -> str:
         for cohort in COHORTS
     ]
     lines.append(["users behind GAUC, all seeds and days", *(f"{count:,.0f}" for count in judges)])
-    return _table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
+    return markdown_table(("row", *(cohort.replace("_", " ") for cohort in COHORTS)), lines) + (
         "\nNew users and items were not seen in the lookback, low-activity users less often than "
         "`evaluation.low_activity_below`. GAUC rests on the users with a click and a non-click; of "
         "few it says little.\n"
@@ -235,4 +237,4 @@ def _speeds(speeds: Sequence[Speed]) -> str:
         memory = "–" if speed.peak_memory_mb is None else f"{speed.peak_memory_mb:,.0f} MB"
         rate = f"{speed.per_second:,.0f} ({speed.slowest:,.0f} to {speed.fastest:,.0f})"
         lines.append([speed.what, f"{speed.samples:,}", f"{speed.seconds:.1f} s", rate, memory])
-    return _table(("work", "rows", "time", "rows/s", "peak memory"), lines)
+    return markdown_table(("work", "rows", "time", "rows/s", "peak memory"), lines)
