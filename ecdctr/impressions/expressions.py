@@ -8,72 +8,31 @@ otherwise, the expression is refused.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
+from ecdctr.impressions.syntax import (
+    FRACTIONS,
+    WHOLE,
+    WIDE,
+    Node,
+    Tables,
+    is_number,
+    nodes,
+    parsed,
+    references,
+    types_of,
+)
 
 if TYPE_CHECKING:
-    from ecdctr.impressions.column_types import Ambiguous
     from ecdctr.impressions.mapping import Mapping
 
-WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-WIDE = ("UBIGINT", "HUGEINT")  # int64 where all values of the log fit, else text
-FRACTIONS = ("FLOAT", "DOUBLE")
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
 IDS = ("user_id", "item_id")
-Node = dict[str, Any]
-
-
-class Tables(NamedTuple):
-    """The log and its joins in DuckDB, with what is known of their columns."""
-
-    db: duckdb.DuckDBPyConnection
-    columns: dict[str, dict[str, str]]  # by table, 'log' first: DuckDB's types
-    csv: frozenset[str]  # tables of CSV
-    ambiguous: dict[str, dict[str, Ambiguous]]  # by table
-
-    @property
-    def source(self) -> str:
-        """All tables, SQL for FROM; to bind expressions, not to be run."""
-        return ", ".join(identifier(name) for name in self.columns)
-
-    def find(self, reference: list[str]) -> tuple[str, str] | None:
-        """Return the table and column that an expression names.
-
-        None for a parameter of a lambda.
-        """
-        first, *rest = reference
-        by_table = {table.lower(): table for table in self.columns}
-        tables = [by_table[first.lower()]] if rest and first.lower() in by_table else self.columns
-        name = rest[0] if rest and first.lower() in by_table else first
-        for table in tables:
-            for column in self.columns[table]:
-                if column.lower() == name.lower():
-                    return table, column
-        return None
-
-    def used(self, tree: Node) -> list[tuple[str, str]]:
-        """Return the tables and columns that an expression reads."""
-        return [column for reference in references(tree) if (column := self.find(reference))]
-
-    def type_of(self, *expressions: str) -> list[str]:
-        """DuckDB's types of expressions over one row; raises duckdb.Error."""
-        listed = ", ".join(f"({text}) AS v{i}" for i, text in enumerate(expressions))
-        return [
-            str(row[1])
-            for row in self.db.execute(f"DESCRIBE SELECT {listed} FROM {self.source}").fetchall()
-        ]
-
-
-def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return the columns of a table or view with DuckDB's types."""
-    return {row[0]: row[1] for row in db.execute(f"DESCRIBE {identifier(table)}").fetchall()}
 
 
 def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
@@ -81,7 +40,7 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
     types = {}
     for key, text in mapping.expressions().items():
         kinds = _bound(tables, key, text)
-        tree = _parsed(tables.db, text)
+        tree = parsed(tables.db, text)
         _refuse_no_column(tables, key, tree)
         _refuse_other_rows(tables, key, text, tree)
         _refuse_chance(tables, key, text, tree)
@@ -95,7 +54,7 @@ def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
 
 def columns_read(tables: Tables, text: str) -> list[tuple[str, str]]:
     """Return the tables and columns that an expression reads, each once."""
-    return list(dict.fromkeys(tables.used(_parsed(tables.db, text))))
+    return list(dict.fromkeys(tables.used(parsed(tables.db, text))))
 
 
 def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
@@ -104,26 +63,10 @@ def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
     for key, text in mapping.expressions().items():
         if key in IDS:
             continue
-        for table, column in tables.used(_parsed(tables.db, text)):
+        for table, column in tables.used(parsed(tables.db, text)):
             if why := tables.ambiguous.get(table, {}).get(column):
                 said[f"{table}.{column} is {why}; types: {{{column}: DOUBLE}} makes numbers"] = 1
     return list(said)
-
-
-def nodes(tree: Any) -> Iterator[Node]:
-    """Yield every node of an expression that DuckDB parsed."""
-    if isinstance(tree, dict):
-        yield tree
-        for value in tree.values():
-            yield from nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from nodes(value)
-
-
-def references(tree: Node) -> list[list[str]]:
-    """Return the names that an expression writes for columns, parameters of lambdas among them."""
-    return [node["column_names"] for node in nodes(tree) if node.get("class") == "COLUMN_REF"]
 
 
 def scalar_kind(kind: str) -> str | None:
@@ -175,13 +118,6 @@ def _shown(tables: Tables, text: str, column: str) -> str:
 def _short(column: str) -> str:
     """Write a column's name, the start of one that another encoding made of a whole line."""
     return f"{column if column.isprintable() else ascii(column):.40}"
-
-
-def _parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
-    """Return the syntax of an expression that is known to bind."""
-    (made,) = db.execute("SELECT json_serialize_sql(?)", [f"SELECT ({text})"]).fetchone() or ("{}",)
-    document: Node = json.loads(made)
-    return document
 
 
 def _refuse_no_column(tables: Tables, key: str, tree: Node) -> None:
@@ -237,7 +173,7 @@ def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
     DuckDB rounds the text to the number's type.
     """
     for node in nodes(tree):
-        kinds = {kind for part in _compared(node) for kind in _types_of(tables, tree, part)}
+        kinds = {kind for part in _compared(node) for kind in types_of(tables, tree, part)}
         if "VARCHAR" in kinds and any(is_number(kind) for kind in kinds):
             raise ConfigError(
                 f"mapping {key}: '{text}' compares text with a number; write the number in quotes, "
@@ -250,24 +186,6 @@ def _compared(node: Node) -> list[Node]:
     if node.get("class") == "COMPARISON":
         return [node["left"], node["right"]]
     return node["children"] if node.get("type") in ("COMPARE_IN", "COMPARE_NOT_IN") else []
-
-
-def _types_of(tables: Tables, tree: Node, part: Node) -> list[str]:
-    """Return the type of a part of an expression; none where it names a parameter of a lambda."""
-    (statement,) = tree["statements"]
-    alone = {**statement, "node": {**statement["node"], "select_list": [part]}}
-    row = tables.db.execute(
-        "SELECT json_deserialize_sql(?)", [json.dumps({**tree, "statements": [alone]})]
-    ).fetchone()
-    try:
-        return tables.type_of(str(row[0]).removeprefix("SELECT ")) if row else []
-    except duckdb.Error:
-        return []
-
-
-def is_number(kind: str) -> bool:
-    """Say whether a type of DuckDB is one of numbers."""
-    return kind in (*WHOLE, *WIDE, *FRACTIONS) or kind.startswith("DECIMAL(")
 
 
 def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:

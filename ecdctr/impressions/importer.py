@@ -20,9 +20,7 @@ from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
-    Tables,
     check_expressions,
-    columns_of,
     columns_read,
     scalar_kind,
     text_columns,
@@ -33,10 +31,11 @@ from ecdctr.impressions.import_rows import (
     words_for_cut_times,
     words_for_none,
 )
-from ecdctr.impressions.instants import instant, make_macros, refuse_rounded, words_for_int96
+from ecdctr.impressions.instants import instant, make_macros, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
+from ecdctr.impressions.syntax import Tables, columns_of
 from ecdctr.impressions.tables import Opened, TableFile, damaged, open_table
 
 # 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
@@ -89,11 +88,12 @@ def import_log(
             check_joins(tables, mapping)
         db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
         types = check_expressions(tables, mapping)
-        refuse_rounded(mapping.ts)
         make_macros(db)
-        of_time = columns_read(tables, mapping.ts)
-        ts = instant(mapping.ts, types["ts"], _texts(tables, of_time))
-        for sentence in text_columns(tables, mapping):
+        ts = instant(tables, mapping.ts, _texts(tables, columns_read(tables, mapping.ts)))
+        of_tables = _columns_by_table(tables, mapping)
+        said = text_columns(tables, mapping)
+        said += [note for name in opened for note in _cut_in(opened[name], of_tables[name])]
+        for sentence in said:
             say(sentence)
         joined = "".join(
             f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
@@ -107,9 +107,7 @@ def import_log(
                 else ""
             )
             say(f"{file.path.name}: {file.rows:,} rows{absent}")
-            if log.kind == "parquet":
-                notes += words_for_int96(file.path, [name for t, name in of_time if t == "log"])
-            for sentence in notes:
+            for sentence in [*notes, *_cut_in(log._replace(files=[file]), of_tables["log"])]:
                 say(sentence)
         return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
 
@@ -207,6 +205,25 @@ def _mapped(mapping: Mapping, types: dict[str, str], ts: str) -> str:
         {_typed(mapping.item_id, types["item_id"])} AS item_id, {ts},
         ({mapping.click})::VARCHAR AS _label,
         ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+
+
+def _columns_by_table(tables: Tables, mapping: Mapping) -> dict[str, list[str]]:
+    """Return the columns that the mapping reads of each table, keys of joins among them."""
+    read: dict[str, list[str]] = {name: [] for name in tables.columns}
+    for text in mapping.expressions().values():
+        for table, name in columns_read(tables, text):
+            read[table].append(name)
+    for table, join in mapping.joins.items():
+        read[table].append(join.key)
+        read["log"].append(join.key)
+    return read
+
+
+def _cut_in(table: Opened, columns: list[str]) -> list[str]:
+    """Write sentences about times of Parquet files that DuckDB cuts as it reads them."""
+    if table.kind != "parquet":
+        return []
+    return [note for file in table.files for note in words_for_int96(file.path, columns)]
 
 
 def _texts(tables: Tables, columns: list[tuple[str, str]]) -> list[str]:

@@ -1,69 +1,237 @@
 """The time of an impression as SQL: in microseconds, digits below cut, never rounded.
 
-DuckDB cuts text and Parquet, but rounds seconds (`to_timestamp`) and casts to coarser types.
+DuckDB cuts text and Parquet's INT96, but rounds seconds (`to_timestamp`) and whatever makes a
+coarser type of nanoseconds. So the parts of the expression that would round are written anew by
+their types, and a time that is computed with fractions is refused: nobody knows of what a double
+was rounded.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ConfigError
+from ecdctr.files.duck import one_row
 from ecdctr.impressions.column_types import BELOW_MICROSECONDS
+from ecdctr.impressions.syntax import (
+    FRACTIONS,
+    WHOLE,
+    WIDE,
+    Node,
+    Tables,
+    children,
+    expression,
+    is_number,
+    parsed,
+    references,
+    types_of,
+    written,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
-SECONDS = re.compile(r"\bto_timestamp\s*\(", re.IGNORECASE)
-BILLIONTH = re.compile(r"/\s*(1e0?9|10{9})\b|\*\s*1e-0?9\b", re.IGNORECASE)
-COARSE = re.compile(r"(::|\bAS)\s*TIMESTAMP_(S|MS)\b", re.IGNORECASE)
-# A double of today's seconds is at most 0.12 microseconds from the one that was written.
-ROUNDED = """CREATE TEMP MACRO {name}(x) AS CASE WHEN {sign} * (
-        epoch_us(to_timestamp(x)) - floor(x)::DOUBLE * 1000000 - (x - floor(x))::DOUBLE * 1000000
-    ) > CASE WHEN typeof(x) IN ('DOUBLE', 'FLOAT') THEN 0.12 ELSE 0.000001 END
-    THEN to_timestamp(x) - {sign} * INTERVAL 1 MICROSECOND ELSE to_timestamp(x) END"""
+COARSE = ("TIMESTAMP_S", "TIMESTAMP_MS")
+CUT = {  # nanoseconds, and what holds them cut to microseconds
+    "TIMESTAMP_NS": "TIMESTAMP",
+    "TIMESTAMPTZ_NS": "TIMESTAMPTZ",
+    "TIME_NS": "TIME",
+}
+SECOND = 1_000_000  # microseconds
+DIGITS = "DECIMAL(38, 18)"  # holds seconds as text with all of their digits
+# Microseconds of x, of which each is u. A double is at most half a step from what was written.
+CUT_UNITS = """CREATE TEMP MACRO _cut_units(x, u) AS make_timestamptz(
+    floor(x)::BIGINT * u + floor((x - floor(x))::DOUBLE * u + _written(x, u))::BIGINT)"""
+FILLED_UNITS = """CREATE TEMP MACRO _filled_units(x, u) AS make_timestamptz(
+    floor(x)::BIGINT * u + ceil((x - floor(x))::DOUBLE * u - _written(x, u))::BIGINT)"""
+WRITTEN = """CREATE TEMP MACRO _written(x, u) AS CASE WHEN typeof(x) IN ('DOUBLE', 'FLOAT')
+    THEN least(u * 1.01 * pow(2, floor(log2(greatest(abs(x::DOUBLE), 1))) - 53), 0.5)
+    ELSE 0.000001 END"""
+WHOLE_UNITS = "CREATE TEMP MACRO _whole_units(x, u) AS make_timestamptz(x::BIGINT * u)"
+ALL_OF = """CREATE TEMP MACRO _all_of(x) AS CASE WHEN x = floor(x) THEN x
+    ELSE error(x || ' has a fraction, which a cast to whole numbers would round') END"""
 
 
 def make_macros(db: duckdb.DuckDBPyConnection) -> None:
-    """Make seconds to microseconds cut, and the same that are filled up: unlike where cut."""
-    db.execute(ROUNDED.format(name="_cut_seconds", sign=1))
-    db.execute(ROUNDED.format(name="_filled_seconds", sign=-1))
+    """Make the functions that `instant` writes."""
+    for macro in (WRITTEN, CUT_UNITS, FILLED_UNITS, WHOLE_UNITS, ALL_OF):
+        db.execute(macro)
 
 
-def refuse_rounded(text: str) -> None:
-    """Raise ConfigError for a time whose expression rounds before it can be cut."""
-    if COARSE.search(text):
-        raise ConfigError(
-            f"mapping ts: '{text}' casts to whole seconds or milliseconds, which rounds to the "
-            "next day; cast to TIMESTAMP, or write date_trunc('second', …)."
-        )
-    if SECONDS.search(text) and BILLIONTH.search(text):
-        raise ConfigError(
-            f"mapping ts: '{text}' makes seconds of nanoseconds, which rounds to the next day; "
-            "write make_timestamp_ns(column)."
-        )
-
-
-def instant(text: str, kind: str, columns: list[str]) -> str:
+def instant(tables: Tables, text: str, columns: list[str]) -> str:
     """Write SQL of `ts`, and of `_cut`: whether digits below a microsecond were cut.
 
-    `kind` is the expression's type, `columns` are the columns of text that it reads, as SQL.
+    `columns` are the columns of text that the expression reads, as SQL. Raises ConfigError for a
+    time that is rounded before it can be cut.
     """
-    written = [f"({text})::VARCHAR"] if kind.endswith("_NS") or kind == "VARCHAR" else []
-    value = written[0] if written else f"({text})"
-    cut = [
-        f"coalesce(regexp_matches({one}, '{BELOW_MICROSECONDS}'), false)"
-        for one in [*written, *columns]
-    ]
-    if SECONDS.search(text):
-        value = SECONDS.sub("_cut_seconds(", value)
-        cut.append(f"(({value}) <> ({SECONDS.sub('_filled_seconds(', text)})) IS TRUE")
-    return f"{value}::TIMESTAMPTZ AS ts, {' OR '.join(cut) or 'false'} AS _cut"
+    time = _Time(tables, text)
+    value = time.written(time.cut(expression(time.tree)))
+    cut = [*map(_below, columns), *time.was_cut]
+    kind = types_of(tables, time.tree, expression(time.tree))
+    if kind == ["VARCHAR"]:
+        cut.append(_below(value))
+    if "_cut_units(" in value:
+        cut.append(f"(({value}) <> ({value.replace('_cut_units(', '_filled_units(')})) IS TRUE")
+    return f"({value})::TIMESTAMPTZ AS ts, {' OR '.join(cut) or 'false'} AS _cut"
+
+
+def _below(text: str) -> str:
+    """Write whether a time as text has digits below a microsecond."""
+    return f"coalesce(regexp_matches({text}, '{BELOW_MICROSECONDS}'), false)"
+
+
+class _Time:
+    """An expression of a time, written anew where it would round."""
+
+    def __init__(self, tables: Tables, text: str) -> None:
+        self.tables, self.text = tables, text
+        self.tree = parsed(tables.db, text)
+        self.was_cut: list[str] = []  # conditions
+
+    def written(self, node: Node) -> str:
+        return written(self.tables.db, self.tree, node)
+
+    def kind(self, node: Node) -> str:
+        return next(iter(types_of(self.tables, self.tree, node)), "")
+
+    def cut(self, node: Node, inside_ns: bool = False) -> Node:
+        """Return the same time with what is below a microsecond cut."""
+        if not references(node) or (kind := self.kind(node)) == "BOOLEAN" or _is(node, "round"):
+            return node
+        if node["class"] == "LAMBDA":
+            self._refuse("writes a lambda, in which it may be rounded; write it without")
+        if node["class"] == "CAST" and kind in COARSE:
+            self._refuse(
+                "casts to whole seconds or milliseconds, which rounds to the next day; cast to "
+                "TIMESTAMP, or write date_trunc('second', …)"
+            )
+        if _is(node, "to_timestamp"):
+            return self._seconds(children(node)[0])
+        if kind in CUT and not inside_ns:
+            return self._from_nanoseconds(self._with_parts(node, True), CUT[kind])
+        return self._with_parts(node, kind in CUT)
+
+    def _from_nanoseconds(self, node: Node, kind: str) -> Node:
+        text = f"({self.written(node)})::VARCHAR"
+        self.was_cut.append(_below(text))
+        return self._parsed(f"({text})::{kind}")
+
+    def _with_parts(self, node: Node, inside_ns: bool) -> Node:
+        """Return the node with each part cut; refused where one is a fraction that may be lost."""
+        exact = {id(part): self._exact(node, part, inside_ns) for part in children(node)}
+        return {
+            name: value if name == "type_expr" else _replaced(value, exact)
+            for name, value in node.items()
+        }
+
+    def _exact(self, node: Node, part: Node, inside_ns: bool) -> Node:
+        if not references(part) or not self._is_fraction(part):
+            return self.cut(part, inside_ns)
+        to = self.kind(node)
+        if self._is_whole(part):
+            return part
+        if self._is_column(part):
+            if to == "VARCHAR" or _is(node, "floor", "trunc"):
+                return part
+            if node["class"] == "CAST" and to in (*WHOLE, *WIDE):
+                return self._parsed(f"_all_of({self.written(part)})")
+        self._refuse_fraction(part)
+
+    def _seconds(self, node: Node) -> Node:
+        """Return what `to_timestamp` would make of seconds, cut instead of rounded."""
+        text = self.written(node)
+        if node["class"] == "CASE" or node["type"] == "OPERATOR_COALESCE":
+            kept = {
+                id(check["when_expr"]): check["when_expr"] for check in node.get("case_checks", [])
+            }
+            parts = {id(part): kept.get(id(part)) or self._seconds(part) for part in children(node)}
+            return {name: _replaced(value, parts) for name, value in node.items()}
+        if not references(node) or not self._is_fraction(node):
+            return self._parsed(f"to_timestamp({self.written(self.cut(node))})")
+        if self._is_whole(node):
+            return self._parsed(f"to_timestamp({text})")
+        value, units = self._per_second(node)
+        if (column := self._digits(value)) is None:
+            self._refuse_fraction(node)
+        if not self._is_fraction(value):
+            return self._parsed(f"_whole_units({column}, {units})")
+        return self._parsed(f"_cut_units({column}, {units})")
+
+    def _per_second(self, node: Node) -> tuple[Node, int]:
+        """Return what is divided by a constant, and how many microseconds each of it is then."""
+        if _is(node, "/", "*"):
+            value, by = children(node)
+            if _is(node, "*") and not references(value):
+                value, by = by, value
+            if references(value) and not references(by):
+                (factor,) = one_row(self.tables.db, f"SELECT TRY(({self.written(by)})::DOUBLE)")
+                units = (SECOND / factor if _is(node, "/") else SECOND * factor) if factor else 0
+                if any(abs(units - 10**n) < 10 ** (n - 9) for n in range(7)):
+                    return value, round(units)
+        return node, SECOND
+
+    def _digits(self, node: Node) -> str | None:
+        """Write a number as it stands in the log, text as decimals; None for what is computed."""
+        if not self._is_fraction(node):
+            return self.written(self.cut(node))
+        if self._is_column(node) or self._is_whole(node):
+            return self.written(node)
+        if node["class"] == "CAST":
+            (inner,) = children(node)
+            if self.kind(inner) == "VARCHAR":
+                cast = "TRY_CAST" if node["try_cast"] else "CAST"
+                return f"{cast}({self.written(inner)} AS {DIGITS})"
+            if self.kind(node) in FRACTIONS and not _is(inner, "/", "*"):
+                return self._digits(inner)
+        return None
+
+    def _is_fraction(self, node: Node) -> bool:
+        kind = self.kind(node)
+        return kind in FRACTIONS or (kind.startswith("DECIMAL(") and not kind.endswith(",0)"))
+
+    def _is_column(self, node: Node) -> bool:
+        return bool(node["class"] == "COLUMN_REF")
+
+    def _is_whole(self, node: Node) -> bool:
+        """Say whether a number has no fraction: rounded by the mapping itself, or of integers."""
+        if _is(node, "round") or (is_number(self.kind(node)) and not self._is_fraction(node)):
+            return True
+        parts = children(node)
+        if _is(node, "floor", "trunc"):
+            return self._is_column(parts[0])
+        return bool(node["class"] == "CAST" and self._is_whole(parts[0]))
+
+    def _parsed(self, text: str) -> Node:
+        return expression(parsed(self.tables.db, text))
+
+    def _refuse_fraction(self, part: Node) -> NoReturn:
+        self._refuse(
+            f"computes with fractions ({self.written(part):.60}), which rounds to the next day; "
+            "write to_timestamp(column) of seconds as they stand, epoch_ms(column), "
+            "make_timestamp(column) or make_timestamp_ns(column) of whole milliseconds, "
+            "microseconds or nanoseconds, or round(…) where that is meant"
+        )
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise ConfigError(f"mapping ts: '{self.text}' {why}.")
+
+
+def _is(node: Node, *names: str) -> bool:
+    return node.get("class") == "FUNCTION" and node["function_name"].lower() in names
+
+
+def _replaced(value: object, parts: dict[int, Node]) -> object:
+    """Return a value of a node with other expressions in the place of its own."""
+    if id(value) in parts:
+        return parts[id(value)]
+    if isinstance(value, dict):
+        return {name: _replaced(inner, parts) for name, inner in value.items()}
+    return [_replaced(inner, parts) for inner in value] if isinstance(value, list) else value
 
 
 def words_for_int96(path: Path, columns: list[str]) -> list[str]:

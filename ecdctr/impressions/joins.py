@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier
-from ecdctr.impressions.expressions import FRACTIONS, Tables, is_number, one
+from ecdctr.impressions.expressions import one
+from ecdctr.impressions.syntax import FRACTIONS, Tables, is_number
 
 if TYPE_CHECKING:
     from ecdctr.impressions.mapping import Mapping
