@@ -29,6 +29,7 @@ from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row, write_parquet
 from ecdctr.impressions import contract
+from ecdctr.impressions.damage import told_damage
 from ecdctr.impressions.days import present_days, refuse_gaps, window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
@@ -100,6 +101,7 @@ def prepare(
             prepared.append(day)
             if on_day:
                 on_day(date)
+    duck.note_read(day.path for day in prepared)
     refuse_other_types([day.path for day in prepared])
     return prepared
 
@@ -110,7 +112,8 @@ def _build(build: Build, date: dt.date, target: Path, where: str) -> None:
     What a file turns out not to hold only when all of it is read is told as ContractError.
     """
     try:
-        build(date, target)
+        with told_damage():
+            build(date, target)
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
         raise ContractError(
             f"{where}: cannot be prepared, {first_line(error)}. Deliver the day's files, or those "

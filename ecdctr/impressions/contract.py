@@ -15,6 +15,7 @@ import duckdb
 
 from ecdctr.errors import ContractError, lacks_room
 from ecdctr.files import duck
+from ecdctr.impressions.damage import broken_checksum, damaged
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
@@ -107,6 +108,8 @@ def validate_day(
     schema, violations = read_schema(files, config.features)
     if schema is None:
         return DayReport(domain, date, 0, 0, violations)
+    if damage := _broken_checksum(files):
+        return DayReport(domain, date, 0, 0, [damage])
     try:
         rows, clicks, violations = _check_rows(connection, schema, files, date)
     except duckdb.Error as error:  # the footer was whole, the pages are not
@@ -124,6 +127,11 @@ def _of_unread(names: list[str]) -> str:
     )
 
 
+def _broken_checksum(files: list[Path]) -> Violation | None:
+    found = ((path, broken_checksum(path)) for path in files)
+    return next((Violation("unreadable", str(path), why) for path, why in found if why), None)
+
+
 def unreadable(
     connection: duckdb.DuckDBPyConnection, schema: DaySchema, error: duckdb.Error
 ) -> Violation:
@@ -136,6 +144,8 @@ def unreadable(
             if name := undecodable(connection, rows):
                 message = f"column {name}: expected text in UTF-8, found other bytes"
                 return Violation("unreadable", str(path), message)
+        if damaged(path):
+            return Violation("unreadable", str(path), unread(path, error))
     where = str(files[0] if len(files) == 1 else files[0].parent)
     return Violation("unreadable", where, unread(files[0], error))
 
@@ -156,14 +166,14 @@ def validate(
     """
     reports = []
     types = types or LogTypes()
-    with connect(config) as connection:
-        for domain in domains:
-            for date in _all_days(config, domain) if dates is None else list(dates):
+    for domain in domains:
+        for date in _all_days(config, domain) if dates is None else list(dates):
+            with connect(config) as connection:  # one each: damage may leave one that is of no use
                 report = validate_day(connection, config, domain, date)
-                report.violations.extend(types.add(report))
-                reports.append(report)
-                if on_day:
-                    on_day(report)
+            report.violations.extend(types.add(report))
+            reports.append(report)
+            if on_day:
+                on_day(report)
     return reports
 
 

@@ -18,6 +18,7 @@ from ecdctr.config import DOMAINS
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
+from ecdctr.impressions.damage import damaged
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     check_expressions,
@@ -36,7 +37,7 @@ from ecdctr.impressions.joins import check_joins, same_key
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
 from ecdctr.impressions.syntax import Tables, columns_of
-from ecdctr.impressions.tables import Opened, TableFile, damaged, open_table
+from ecdctr.impressions.tables import PARQUET, Opened, TableFile, open_table
 
 # 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
 CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
@@ -129,7 +130,7 @@ def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
         if lacks_room(error):
             raise
         for file in (file for table in opened for file in table.files):
-            if damage := damaged(file.path):
+            if damage := _damage(file.path):
                 raise ContractError(
                     f"mapping joins.{', '.join(mapping.joins)}: {damage}."
                 ) from None
@@ -138,6 +139,11 @@ def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
             f"mapping joins.{', '.join(mapping.joins)}: one of {', '.join(files)} cannot be read: "
             f"{first_line(error)}"
         ) from None
+
+
+def _damage(path: Path) -> str | None:
+    """Say that a file of Parquet is damaged; what is CSV was read to its end."""
+    return damaged(path) if path.suffix.lower() in PARQUET else None
 
 
 def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
@@ -186,7 +192,7 @@ def _stage(
     except duckdb.Error as error:
         if lacks_room(error):
             raise
-        if damage := damaged(file.path):
+        if damage := _damage(file.path):
             raise ContractError(f"{damage}.") from None
         raise ContractError(
             f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ecdctr.errors import TryAgain
 from ecdctr.files import durable
+from ecdctr.impressions.damage import told_damage
 
 ATTEMPTS = 3  # of work on days that are delivered meanwhile
 Given = ParamSpec("Given")
@@ -40,14 +41,16 @@ def one_reading() -> Iterator[None]:
 
     Blocks inside share its listings.
 
-    Outside any, whoever asks gets what lies there now.
+    Outside any, whoever asks gets what lies there now. Raises ContractError with the file where
+    something fails since one that it read is damaged.
     """
     if _LISTINGS.get() is not None:
         yield
         return
     token = _LISTINGS.set({})
     try:
-        yield
+        with told_damage():
+            yield
     finally:
         _LISTINGS.reset(token)
 

@@ -17,12 +17,12 @@ from pydantic import Field, field_validator
 
 from ecdctr.config import Section
 from ecdctr.errors import ConfigError, ContractError, lacks_room
-from ecdctr.files.duck import connect, identifier, parquet
+from ecdctr.files.duck import identifier, parquet
 from ecdctr.files.urls import looks_like_url
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 from ecdctr.impressions.csv_opening import Dialect, delimiter_of
-from ecdctr.impressions.declared import undecodable
+from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.layout import SCRATCH, table_format
 from ecdctr.impressions.schema import unread
@@ -211,31 +211,14 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
             return Part(path, path, 0, {})
         refuse_alike(names, str(path))
         described = db.execute(f"DESCRIBE SELECT * FROM {parquet([path])}").fetchall()
+        why = broken_checksum(path)
     except (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if lacks_room(error):
             raise
-        raise ContractError(f"{path} cannot be read: {unread(path, error)}.") from None
+        why = unread(path, error)
+    if why:
+        raise ContractError(f"{path} cannot be read: {why}.")
     return Part(path, path, rows, {row[0]: row[1] for row in described})
-
-
-def damaged(path: Path) -> str | None:
-    """Say that a Parquet file cannot be read to its end; None where it can, and of CSV.
-
-    By a connection of its own: some errors leave one that answers nothing more.
-    """
-    if path.suffix.lower() not in PARQUET:
-        return None
-    with connect(threads=1) as db:
-        rows = f"(SELECT * FROM {parquet([path])})"
-        try:
-            if undecodable(db, rows):
-                return None
-            db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {rows}").fetchall()
-        except duckdb.Error as error:
-            if lacks_room(error):
-                raise
-            return f"{path} cannot be read: {unread(path, error)}"
-    return None
 
 
 def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:

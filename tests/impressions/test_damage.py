@@ -13,10 +13,16 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from ecdctr.errors import ConfigError, ContractError
+from ecdctr.examples.batches import Part, read_chunks
+from ecdctr.examples.prepare import prepare
+from ecdctr.examples.vocabulary import distinct
+from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract, csv_text, quality
 from ecdctr.impressions.contract import connect, validate_day
+from ecdctr.impressions.damage import first_damaged
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
+from ecdctr.impressions.reading import one_reading
 from tests.impressions.imported import BASE, rows
 from tests.impressions.logs import FIRST, config_of, day_table, write_day
 
@@ -97,7 +103,7 @@ def test_what_lies_in_a_files_place_is_told(tmp_path, what):
 
 @pytest.mark.parametrize("where", ["log", "joined"])
 def test_a_damaged_file_of_a_join_is_told(tmp_path, where):
-    table = pa.table({"item": list(range(9)), "colour": ["red"] * 9})
+    table = pa.table({"colour": ["red"] * 9, "item": list(range(9))})
     damaged("item")(tmp_path / "j.parquet", table)
     if where == "joined":
         (tmp_path / "a.csv").write_text(rows())
@@ -180,3 +186,91 @@ def test_statistics_that_the_values_contradict_are_told_as_damage(tmp_path, monk
     words = f"{path}: .*found a damaged one .{said}"
     with connect(config) as db, pytest.raises(ContractError, match=words):
         quality._profile(db, config, "ads", FIRST)
+
+
+def flip_a_value(path: Path, column: str) -> None:
+    """Change a bit of a value in an uncompressed page, which is whole in every other respect."""
+    row_group = pq.read_metadata(path).row_group(0)
+    columns = [row_group.column(i) for i in range(row_group.num_columns)]
+    chunk = next(c for c in columns if c.path_in_schema == column)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset + chunk.total_compressed_size - 8] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_page_whose_checksum_is_wrong_is_told(tmp_path, dictionary):
+    """Spark writes checksums; what has none cannot be known to be another value."""
+    path = write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+
+    def violations(checksums: bool, flipped: bool) -> list[str]:
+        how = {"write_page_checksum": checksums, "use_dictionary": dictionary}
+        pq.write_table(day_table("ads", 0), path, compression="none", **how)
+        if flipped:
+            flip_a_value(path, "price")
+        with connect(config) as db:
+            return [str(v) for v in validate_day(db, config, "ads", FIRST).violations]
+
+    assert violations(True, False) == []
+    (told,) = violations(True, True)
+    assert told.startswith(f"{path}: expected a whole Parquet file, found a damaged one (")
+    mapping = Mapping(log={"files": ["*.parquet"]}, user_id="user_id", item_id="item_id", ts="ts", click="click", domain="'ads'")  # fmt: skip
+    with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read: expected a whole"):
+        import_log(mapping, path.parent, tmp_path / "out")
+    if not dictionary:
+        assert violations(False, True) == []
+
+
+def test_whatever_a_reader_says_of_a_damaged_file_names_it(tmp_path):
+    """DuckDB and Arrow name no file, and DuckDB's own errors ask to report them."""
+    paths = [write_day(tmp_path, "ads", day, day_table("ads", day)) for day in range(3)]
+
+    def read(error: Exception) -> None:
+        with one_reading():
+            parquet(paths)
+            raise error
+
+    internal = duckdb.InternalException("INTERNAL Error: Perfect hash aggregate: group 65")
+    said = [internal, pa.ArrowInvalid("Column 3"), OSError("Couldn't deserialize thrift")]
+    for error in said:
+        with pytest.raises(type(error), match=str(error)):
+            read(error)
+    damaged("price")(paths[1], day_table("ads", 1))
+    for error in said:
+        with pytest.raises(ContractError, match=f"{paths[1]} cannot be read: .* Deliver it again"):
+            read(error)
+    full = OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space left"):
+        read(full)
+
+
+def test_values_beyond_a_files_own_statistics_are_damage(tmp_path):
+    """The kind that DuckDB notices in a query of groups alone."""
+    path = write_day(tmp_path, "ads", 0, day_table("ads", 0))
+    pq.write_table(day_table("ads", 0), path, compression="none", use_dictionary=False)
+    assert first_damaged([tmp_path / "gone.parquet", path]) is None
+    flip_a_value(path, "user_id")
+    content = path.read_bytes()
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    path.write_bytes(content[: end - 1] + b"\x7f" + content[end:])
+    assert first_damaged([path]) == (
+        f"{path} cannot be read: expected a whole Parquet file, found a damaged one (values of "
+        "column user_id contradict its statistics)"
+    )
+
+
+def test_a_damaged_prepared_file_is_named_by_who_reads_it(tmp_path):
+    for domain in ("natural", "ads"):
+        write_day(tmp_path / "data", domain, 0, day_table(domain, 0))
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    (day,) = prepare(config, "ads", [FIRST])
+    with day.path.open("r+b") as file:
+        file.seek(4)
+        file.write(b"\xff" * 200)
+    words = f"{day.path} cannot be read: .* remove it if preparation made it"
+    with pytest.raises(ContractError, match=words), one_reading():
+        list(read_chunks([Part(prepare(config, "ads", [FIRST])[0].path, "ads")], None, 100))
+    with pytest.raises(ContractError, match=words), one_reading(), connect(config) as db:
+        distinct(db, [day.path], "user_id", False)

@@ -1,0 +1,138 @@
+"""A damaged Parquet file is named by one sentence, whoever notices the damage, and however.
+
+DuckDB sees some damage only where values contradict a file's statistics, in the midst of a query,
+and answers nothing more then. Arrow checks the checksums of pages, where their writer made some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecdctr.errors import ContractError, lacks_room
+from ecdctr.files.duck import connect, parquet, reads
+from ecdctr.impressions.declared import undecodable
+from ecdctr.impressions.schema import unread
+
+NEXT_INTEGER = b"\x15"  # the header of the next field, an integer, in Thrift's compact protocol
+
+
+@contextmanager
+def told_damage() -> Iterator[None]:
+    """Raise ContractError with the damaged file for what DuckDB or Arrow say of files in a block.
+
+    An error that no file explains is raised as it is.
+    """
+    with reads() as paths:
+        try:
+            yield
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            of_system = getattr(error, "errno", None) is not None or lacks_room(error)
+            if not of_system and (found := first_damaged([*reversed(paths)])):
+                raise ContractError(
+                    f"{found}. Deliver it again; remove it if preparation made it, which then "
+                    "makes it anew."
+                ) from None
+            raise
+
+
+def first_damaged(paths: Iterable[Path]) -> str | None:
+    """Say which of some files is damaged; None where all can be read, and for what is gone."""
+    return next((found for path in paths if path.is_file() and (found := damaged(path))), None)
+
+
+def damaged(path: Path) -> str | None:
+    """Say that a Parquet file cannot be read to its end; None where it can.
+
+    By a connection of its own: some errors leave one that answers nothing more.
+    """
+    with connect(threads=1) as db:
+        rows = f"(SELECT * FROM {parquet([path])})"
+        try:
+            if name := undecodable(db, rows):
+                return f"{path} cannot be read: column {name} holds text that is no UTF-8"
+            db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {rows}").fetchall()
+            why = broken_checksum(path) or _contradiction(path)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if lacks_room(error):
+                raise
+            why = unread(path, error)
+    return f"{path} cannot be read: {why}" if why else None
+
+
+def broken_checksum(path: Path) -> str | None:
+    """Say that a page of a file has another checksum than its writer wrote down.
+
+    None where all are right, and where the file has none. Read once per size and times of change.
+    """
+    status = path.stat()
+    return _broken_checksum(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _broken_checksum(path: Path, _size: int, _mtime_ns: int, _ctime_ns: int) -> str | None:
+    if not _has_checksums(path):
+        return None
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        try:
+            for i in range(file.num_row_groups):
+                for name in dict.fromkeys(file.schema_arrow.names):
+                    file.read_row_group(i, columns=[name])
+        except (pa.ArrowException, OSError) as error:
+            if lacks_room(error):
+                raise
+            return unread(path, error)
+    return None
+
+
+def _has_checksums(path: Path) -> bool:
+    """Say whether the first page's header has a checksum: its fourth field, after three integers.
+
+    https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift (PageHeader)
+    It follows the file's first four bytes; Arrow ends the process where asked for the place of a
+    column that is encrypted.
+    """
+    with path.open("rb") as file:
+        header = file.read(44)[4:]
+    at = 0
+    for _ in range(3):
+        at += 1  # the field's own byte
+        while at < len(header) and header[at] >= 0x80:  # a number goes on while this bit is set
+            at += 1
+        at += 1
+    return header[at : at + 1] == NEXT_INTEGER
+
+
+def _contradiction(path: Path) -> str | None:
+    """Say that values lie beyond what a file's own statistics promise of them."""
+    with pq.ParquetFile(path) as file:
+        for i in range(file.num_row_groups):
+            group = file.metadata.row_group(i)
+            for j in range(group.num_columns):
+                said = group.column(j).statistics
+                name = group.column(j).path_in_schema
+                if said is None or not said.has_min_max or name not in file.schema_arrow.names:
+                    continue
+                values = file.read_row_group(i, columns=[name]).column(0)
+                if _beyond(values, said.min, said.max):
+                    return (
+                        "expected a whole Parquet file, found a damaged one (values of column "
+                        f"{name} contradict its statistics)"
+                    )
+    return None
+
+
+def _beyond(values: pa.ChunkedArray, low: Any, high: Any) -> bool:
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        return False  # text is cut there, times and decimals come in other forms
+    found = pc.min_max(values).as_py()
+    return found["min"] is not None and bool(found["min"] < low or found["max"] > high)
