@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from ecdctr.config import Config, load_config
 from ecdctr.files.durable import locked
@@ -23,6 +26,7 @@ from tests.store.s3 import S3Server, s3_server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
+LIVE = "tests/airflow/live/"
 
 # They take longest, longest first: begun last, they would leave the other workers without work
 LONG = (
@@ -36,6 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest modules; the others follow in their order."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+class Together(LoadFileScheduling):
+    """One worker runs a file's tests, and those of all files that share an Airflow."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return LIVE if nodeid.startswith(LIVE) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Return how the workers share the tests where files stay whole."""
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:
@@ -102,17 +118,24 @@ def trained(config: Config, parents: Path, shared: Path) -> Path:
     return once(shared / "trained", make)
 
 
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Path]:
-    """Yield the socket of a process that forks commands, with torch loaded (ecdctr/cli/warm.py)."""
+@contextlib.contextmanager
+def warmed(*command: str) -> Iterator[Path]:
+    """Yield the socket of a process that forks commands (ecdctr/cli/warm.py), started so."""
     with tempfile.TemporaryDirectory(prefix="ecdctr-") as folder:
         path = Path(folder) / "socket"
-        with subprocess.Popen([sys.executable, "-m", "ecdctr.cli.warm", str(path)]) as process:
+        with subprocess.Popen([sys.executable, *command, str(path)]) as process:
             while not path.exists():
                 assert process.poll() is None
                 threading.Event().wait(0.05)
             yield path
             process.terminate()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Path]:
+    """Yield the socket of a process that forks commands, with torch loaded."""
+    with warmed("-m", "ecdctr.cli.warm") as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

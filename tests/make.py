@@ -101,14 +101,14 @@ def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
 
 
 def forked(
-    warm: Path, *arguments: object, folder: Path | None = None
+    warm: Path, *arguments: object, folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `ecdctr` in a process of its own that need not load torch: the warm process forks it."""
     said = []
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         files = output.fileno(), errors.fileno()
         words = [str(word) for word in arguments]
-        code = Forked(warm, words, dict(os.environ), *files, folder or REPOSITORY).wait()
+        code = Forked(warm, words, os.environ | environment, *files, folder or REPOSITORY).wait()
         for file in (output, errors):
             file.seek(0)
             said.append(file.read().decode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +25,6 @@ from ecdctr.levels.parents import load_snapshots
 from ecdctr.levels.reading import training_parts
 from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.levels.restore import load_network
-from ecdctr.levels.tpm import train_tpm
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import elastic_weight_consolidation
 from ecdctr.store.manifest import Ref
@@ -32,6 +32,7 @@ from ecdctr.store.store import Store
 from tests.conftest import DATE
 
 NEXT = DATE + dt.timedelta(days=1)
+SHORT = {"cpm": {"window_days": 2}, "actr": {"window_days": 2}}
 AGGREGATIONS = (
     "self_attention",
     "newest",
@@ -52,11 +53,9 @@ def changed(config: Config, **sections: dict) -> Config:
 
 
 @pytest.fixture(scope="module")
-def store(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(config: Config, parents: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Two TPM versions, a CPM without snapshots in its own experiment."""
-    store = Store(tmp_path_factory.mktemp("store"))
-    for days in (7, 0):
-        train_tpm(Request(config, store, DATE - dt.timedelta(days=days)))
+    store = Store(shutil.copytree(parents, tmp_path_factory.mktemp("options") / "store"))
     train_cpm(Request(changed(config, snapshots={"count": 0}), store, DATE, "plain", "plain"))
     return store
 
@@ -87,7 +86,7 @@ def test_products_of_mixed_snapshots_are_refused(config):
 
 
 def same_merged_and_unmerged(config: Config, store: Store, snapshots: dict) -> CtrNet:
-    config = changed(config, snapshots=snapshots)
+    config = changed(config, snapshots=snapshots, **SHORT)
     _, ref = both(config, store, f"{snapshots['aggregation']}{len(snapshots)}")
     model, inputs, vocabularies = load_network(store, ref)
     assert isinstance(model, CtrNet)
@@ -125,7 +124,7 @@ def same_merged_and_unmerged(config: Config, store: Store, snapshots: dict) -> C
     ],
 )
 def test_every_backbone_goes_from_cpm_to_a_ctr(config, store, network):
-    config = changed(config, network=network)
+    config = changed(config, network=network, **SHORT)
     _, ref = both(config, store, "_".join(network.values()))
     metrics = evaluate(config, store, ref, NEXT).metrics["all"]
     assert 0.4 < metrics["auc"] <= 1

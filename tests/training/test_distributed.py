@@ -12,7 +12,9 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ from ecdctr.store.store import Store
 from ecdctr.training import progress
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers
-from tests.conftest import DATE
+from tests.conftest import DATE, warmed
 from tests.make import changed, forked, write_config
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -62,6 +64,39 @@ def run(warm: Path) -> Callable[..., Any]:
         return json.loads(done.stdout)
 
     return ran
+
+
+@pytest.fixture(scope="module")
+def sharing() -> Iterator[Path]:
+    """Yield the socket of a process that forks commands, with TorchRec loaded."""
+    code = "import sys, torchrec; from pathlib import Path; from ecdctr.cli.warm import serve; "
+    with warmed("-c", f"{code}serve(Path(sys.argv[1]))") as path:
+        yield path
+
+
+def by_two(sharing: Path, config: Path, store: Path, level: str) -> Any:
+    """Train a level in two processes, as torchrun would start them; return the first's result."""
+    port = free_port()
+
+    def one(rank: int) -> subprocess.CompletedProcess[str]:
+        command = "--config", config, "--store", store, "--json", "train", level, "--date", DATE
+        return forked(sharing, *command, **place(rank, port))
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(one, range(2)))
+    assert [done.returncode for done in both] == [0, 0], "".join(d.stderr[-1500:] for d in both)
+    return json.loads(both[0].stdout)
+
+
+def place(rank: int, port: int) -> dict[str, str]:
+    """Return what tells a process that it is one of two."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +126,20 @@ def alone(config: Path, store: Path, level: str) -> Outcome:
 
 
 def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(
-    config, run, tmp_path
+    config, run, sharing, tmp_path
 ):
-    """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained."""
+    """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained.
+
+    The first by the command that starts both processes.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
     for level in ("tpm", "cpm", "actr"):
         single = alone(config, one, level).manifest
-        together = run(config, two, "train", level, "--date", str(DATE), "--processes", "2")
+        together = (
+            run(config, two, "train", level, "--date", str(DATE), "--processes", "2")
+            if level == "tpm"
+            else by_two(sharing, config, two, level)
+        )
         assert together["fingerprint"] == single.fingerprint
         assert together["samples"] == single.rows["samples"]
         assert together["train_loss"] == pytest.approx(
@@ -160,12 +202,7 @@ class Stopped(Exception):
 
 def worker(rank: int, port: int, config: Path, store: Path) -> None:
     """One of two processes, which stop together right after the second time that their progress was saved."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= place(rank, port)
     original, saved = Progress.save, []
 
     def save(self, model, optimizers, position):
@@ -183,10 +220,10 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
     os._exit(0 if len(saved) == 2 else 1)  # without waiting for the other one
 
 
-def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(config, run, tmp_path):
-    undisturbed = run(
-        config, tmp_path / "undisturbed", "train", "tpm", "--date", str(DATE), "--processes", "2"
-    )
+def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(
+    config, sharing, tmp_path
+):
+    undisturbed = by_two(sharing, config, tmp_path / "undisturbed", "tpm")
     context, port, store = multiprocessing.get_context("spawn"), free_port(), tmp_path / "store"
     both = [context.Process(target=worker, args=(rank, port, config, store)) for rank in range(2)]
     for one in both:
@@ -198,7 +235,7 @@ def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(confi
     assert saved.stem == undisturbed["fingerprint"]
     shutil.copytree(store, tmp_path / "copy")
     ended = [
-        run(config, store, "train", "tpm", "--date", str(DATE), "--processes", "2")["version"],
+        by_two(sharing, config, store, "tpm")["version"],
         str(alone(config, tmp_path / "copy", "tpm").manifest.ref),
     ]
     expected = weights(tmp_path / "undisturbed", undisturbed["version"])
