@@ -41,7 +41,7 @@ COMPONENTS = {
 }
 # what it forks tasks with knows the DAGs' modules, which each task would load
 OF_PART = {"scheduler": {"AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False"}}
-START_SECONDS = 240
+START_SECONDS = 600  # a busy machine takes minutes; what ends is noticed at once
 MARK = "ECDCTR_STANDALONE"  # in the environment of every process of a running Airflow: its home
 
 

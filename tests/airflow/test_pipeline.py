@@ -1,6 +1,6 @@
 """The DAGs in a real Airflow: `dags test`, import cost, pod specification.
 
-Backfills: test_backfill.py.
+Backfills: live/test_backfill.py.
 """
 
 from __future__ import annotations

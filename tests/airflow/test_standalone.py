@@ -223,10 +223,10 @@ class Started:
         ]
 
     def until(self, what: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not ready():
             assert time.monotonic() < deadline, f"{what}: {self.log.read_text()[-2000:]}"
-            time.sleep(0.1)
+            time.sleep(0.5)  # a look at all processes of a machine costs some
 
 
 @pytest.fixture
