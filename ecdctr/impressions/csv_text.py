@@ -198,6 +198,11 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
                 raise ContractError(f"{path}{unlike(other)}") from None
         if line is None:
             raise ContractError(f"{path} cannot be read: {first_line(error)}") from None
+        if re.search(rf"^Original Line: *{COMMENT}", text, re.MULTILINE):
+            raise ContractError(
+                f"{path}, line {line[1]}: a comment ({COMMENT}) stands among the rows, where every "
+                "line is a row; take it away. Comments may stand before the header."
+            ) from None
         raise ContractError(
             f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or {DESCRIBE}."
         ) from None

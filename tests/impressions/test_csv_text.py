@@ -371,3 +371,20 @@ def test_files_of_a_table_that_counts_some_as_removed_are_refused(tmp_path, plac
     (tmp_path / "logs" / place).mkdir(parents=True)
     with pytest.raises(ConfigError, match=rf"a\.csv belongs to a table of .*{place}"):
         run(tmp_path, {"a.csv": rows()})
+
+
+@pytest.mark.parametrize("before", ["", "# of a machine\n"])
+@pytest.mark.parametrize("at", [5, 41], ids=["in the midst", "at the end"])
+def test_a_comment_among_the_rows_is_told_and_a_row_that_begins_like_one_is_a_row(
+    tmp_path, before, at
+):
+    lines = rows().splitlines()
+    text = before + "\n".join([*lines[:at], "# written again, after a pause", *lines[at:]]) + "\n"
+    number = at + 1 + bool(before)
+    with pytest.raises(
+        ContractError, match=rf"a\.csv, line {number}: a comment \(#\) stands among"
+    ):
+        run(tmp_path / "a", {"a.csv": text})
+    last = lines[-1].split(",", 1)[1]
+    run(tmp_path / "b", {"a.csv": text.replace("# written again, after a pause", f"#7,{last}")})
+    assert column(tmp_path / "b", "user_id").count("#7") == 1
