@@ -3,6 +3,8 @@
 python -m benchmarks.deltas                 # a chain whose ids come and go, 21 days, trained first
 python -m benchmarks.deltas demo/store      # a store that is there, for example the demo's
 
+The last row is of bundles: the newest A-CTRs exported, each as changes against the one before.
+
 Each CPM and A-CTR is published once more, as changes against the version that its rows grow from,
 as `store.deltas` would have stored it. A server that follows the A-CTRs fetches what is stored of
 each, and of what it is stored against, as far as it has not got that yet. Bytes are exact; seconds
@@ -31,11 +33,13 @@ from ecdctr.config.store import Deltas
 from ecdctr.files.cache import FOLDER as CACHE
 from ecdctr.levels import train
 from ecdctr.levels.request import Request
+from ecdctr.serving.export import export_bundle
+from ecdctr.serving.patch import write_patch
 from ecdctr.store.manifest import Base, Manifest, Ref
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
 
-ROOT, DAYS = RESULTS / "deltas", 21
+ROOT, DAYS, BUNDLES = RESULTS / "deltas", 21, 4
 DAILY: tuple[Level, ...] = ("cpm", "actr")
 
 
@@ -115,10 +119,33 @@ def fetched(store: Store, ref: Ref, there: set[Ref]) -> int:
     return base + store.stored_bytes(ref, store.manifest(ref))
 
 
+def bundles(store: Store) -> list[tuple[int, int]]:
+    """Return bytes of the newest bundles but one, whole and as changes against the one before."""
+    sizes, before = [], None
+    for ref in store.versions("production", "actr")[-BUNDLES:]:
+        folder = ROOT / "bundles" / str(ref.date)
+        export_bundle(store, ref, folder)
+        if before:
+            write_patch(folder, before, ROOT / "patches" / str(ref.date))
+            sizes.append((size(folder), size(ROOT / "patches" / str(ref.date))))
+        before = folder
+    return sizes
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _shown(whole: float, changes: float) -> tuple[str, str, str]:
+    return f"{whole / 1e6:.2f}", f"{changes / 1e6:.2f}", f"{changes / whole:.0%}"
+
+
 def main() -> None:
     """Measure a store, or a chain that is trained first."""
     shutil.rmtree(ROOT, ignore_errors=True)
-    rows = measured(Store(Path(sys.argv[1])) if len(sys.argv) > 1 else chain())
+    store = Store(Path(sys.argv[1])) if len(sys.argv) > 1 else chain()
+    rows = measured(store)
     table = Table(
         "",
         "versions",
@@ -134,10 +161,14 @@ def main() -> None:
         whole, changes = mean(r.whole for r in of_level), mean(r.changes for r in of_level)
         seconds = (median(r.copied for r in of_level), median(r.put_together for r in of_level))
         table.add_row(
-            level, str(len(of_level)), f"{whole / 1e6:.2f}", f"{changes / 1e6:.2f}",
-            f"{changes / whole:.0%}", f"{mean(r.fetched for r in of_level) / 1e6:.2f}",
+            level, str(len(of_level)), *_shown(whole, changes),
+            f"{mean(r.fetched for r in of_level) / 1e6:.2f}",
             *(f"{one:.3f}" for one in seconds),
         )  # fmt: skip
+    sizes = bundles(store)
+    table.add_row(
+        "bundle", str(len(sizes)), *_shown(*(mean(one) for one in zip(*sizes, strict=True)))
+    )
     Console(width=120).print(table)
 
 

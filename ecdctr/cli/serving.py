@@ -66,13 +66,17 @@ def export_version(
     ] = None,
     experiment: ExperimentOption = PRODUCTION,
     precision: PrecisionOption = "float32",
+    against: Annotated[
+        Path | None,
+        typer.Option(help="write what changed since this bundle alone, for ecdctr patch"),
+    ] = None,
 ) -> None:
     """Write a version as a bundle that scores without torch and Airflow.
 
     ONNX, tables, schema, self-test.
     """
     with _extra():
-        from ecdctr.serving.export import export_bundle
+        from ecdctr.serving.export import export_bundle, export_changes
 
     session = session_of(context)
     ref = Ref.parse(version) if version else session.store.alias(SERVING, experiment)
@@ -81,11 +85,28 @@ def export_version(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."
         )
     with session.store.in_use():
-        description = export_bundle(session.store, ref, target, precision)
+        if against:
+            description = export_changes(session.store, ref, target, against, precision)
+        else:
+            description = export_bundle(session.store, ref, target, precision)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     rounding = float(f"{description['tables']['rounding']:.1e}")
     told = {"bundle": str(target), "version": description["version"], "bytes": size}
     show(context, told | {"precision": precision, "largest_change_by_rounding": rounding})
+
+
+@app.command("patch")
+def patch_bundle(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Option(help="the bundle that the changes are against")],
+    changes: Annotated[Path, typer.Option(help="folder made by ecdctr export --against")],
+    target: Annotated[Path, typer.Option("--out", help="folder to make", **FOLDER)],
+) -> None:
+    """Put a bundle together from what changed and the bundle of before, without torch."""
+    from ecdctr.serving.patch import apply_patch
+
+    description = apply_patch(changes, bundle, target)
+    show(context, {"bundle": str(target), "version": description["version"]})
 
 
 @app.command()

@@ -43,9 +43,7 @@ def write_delta(file: Path, base: Path, target: Path) -> None:
             chunk = changed[place : place + length]
             if piece.base is not None:
                 chunk = chunk ^ before[piece.base + start : piece.base + start + length]
-            planes = np.ascontiguousarray(chunk.reshape(-1, piece.width).T)
-            packed = _codec().compress(planes.reshape(-1), asbytes=True)
-            out.write(FRAME.pack(len(packed)) + packed)
+            _pack(chunk, piece.width, out)
 
 
 def apply_delta(delta: Path, base: Path, target: Path) -> None:
@@ -58,11 +56,50 @@ def apply_delta(delta: Path, base: Path, target: Path) -> None:
     with delta.open("rb") as source, target.open("wb") as out:
         pieces = _read_pieces(source)
         for _, piece, start, length in _chunks(pieces):
-            planes = np.frombuffer(_unpacked(source, length), np.uint8)
-            chunk = np.ascontiguousarray(planes.reshape(piece.width, -1).T).reshape(-1)
+            chunk = _unpack(source, length, piece.width)
             if piece.base is not None:
                 chunk = chunk ^ before[piece.base + start : piece.base + start + length]
             out.write(chunk.data)
+        if source.read(1):
+            raise ValueError("it goes on after its end")
+
+
+def write_row_delta(file: Path, base: Path, rows: NDArray[np.int64], target: Path) -> None:
+    """Write what changed in the rows of a .npy file [n, d] against rows of another one [m, d].
+
+    rows: [n], where each row was in the base, -1 for a new one. Raises ValueError where rows of one
+    are no rows of the other.
+    """
+    changed, before = np.load(file, mmap_mode="r"), np.load(base, mmap_mode="r")
+    _check_rows(changed.shape[1:], changed.dtype, before)
+    with file.open("rb") as whole:
+        head = whole.read(file.stat().st_size - changed.nbytes)
+    with target.open("wb") as out:
+        out.write(
+            json.dumps({"head": head.decode("latin-1"), "shape": changed.shape}).encode() + b"\n"
+        )
+        for part in _row_chunks(len(changed), changed[:1].nbytes):
+            _pack(_raw(changed[part]) ^ _gathered(before, rows[part]), changed.itemsize, out)
+
+
+def apply_row_delta(delta: Path, base: Path, rows: NDArray[np.int64], target: Path) -> None:
+    """Write the .npy file that a delta was made of; raises ValueError as apply_delta does."""
+    before = np.load(base, mmap_mode="r")
+    with delta.open("rb") as source, target.open("wb") as out:
+        try:
+            first = json.loads(source.readline())
+            head, (count, width) = first["head"].encode("latin-1"), first["shape"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its first line is no head of an array ({error})") from None
+        _check_rows((width,), before.dtype, before)
+        if len(rows) != count:
+            raise ValueError(f"it is of {count:,} rows, found {len(rows):,}")
+        out.write(head)
+        size = width * before.itemsize
+        for part in _row_chunks(count, size):
+            length = (part.stop - part.start) * size
+            chunk = _unpack(source, length, before.itemsize)
+            out.write((chunk ^ _gathered(before, rows[part])).data)
         if source.read(1):
             raise ValueError("it goes on after its end")
 
@@ -117,13 +154,45 @@ def _read_pieces(source: BinaryIO) -> list[Piece]:
         raise ValueError(f"its first line is no list of pieces ({error})") from None
 
 
-def _unpacked(source: BinaryIO, length: int) -> bytes:
-    """Return the next frame, unpacked to its length; raises ValueError where it cannot be."""
+def _pack(chunk: NDArray[np.uint8], width: int, out: BinaryIO) -> None:
+    """Write bytes of numbers of a width as a frame."""
+    planes = np.ascontiguousarray(chunk.reshape(-1, width).T)
+    packed = _codec().compress(planes.reshape(-1), asbytes=True)
+    out.write(FRAME.pack(len(packed)) + packed)
+
+
+def _unpack(source: BinaryIO, length: int, width: int) -> NDArray[np.uint8]:
+    """Read the next frame, of so many bytes once unpacked; raises ValueError if it is damaged."""
     try:
         packed = source.read(FRAME.unpack(source.read(FRAME.size))[0])
-        return bytes(_codec().decompress(packed, length, asbytes=True))
+        unpacked = _codec().decompress(packed, length, asbytes=True)
     except (struct.error, pa.ArrowException, OSError) as error:
         raise ValueError(f"it cannot be unpacked ({error})") from None
+    planes = np.frombuffer(unpacked, np.uint8)
+    return np.ascontiguousarray(planes.reshape(width, -1).T).reshape(-1)
+
+
+def _check_rows(shape: tuple[int, ...], dtype: np.dtype[Any], base: NDArray[Any]) -> None:
+    if base.ndim != 2 or base.shape[1:] != shape or base.dtype != dtype:
+        raise ValueError(f"rows of {shape} {dtype} are no rows of {base.shape} {base.dtype}")
+
+
+def _row_chunks(count: int, size: int) -> Iterator[slice]:
+    """Yield the rows, of `size` bytes each, that are packed together."""
+    step = max(CHUNK // max(size, 1), 1)
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _gathered(base: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the bytes of rows of the base, zeros for those that it has not."""
+    taken = np.array(base[np.maximum(rows, 0)])
+    taken[rows < 0] = 0
+    return _raw(taken)
+
+
+def _raw(rows: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
 
 
 def _codec() -> Any:

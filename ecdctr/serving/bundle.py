@@ -34,6 +34,14 @@ def sealed(description: dict[str, Any]) -> bytes:
     return json.dumps({**description, "digest": _digest(description)}, indent=1).encode()
 
 
+def unsealed(description: dict[str, Any]) -> dict[str, Any]:
+    """Return a description without its digest; raises ValueError where that is another one's."""
+    without = {key: value for key, value in description.items() if key != "digest"}
+    if description.get("digest") != _digest(without):
+        raise ValueError("it was changed since it was exported")
+    return without
+
+
 def _digest(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
@@ -59,9 +67,7 @@ class Bundle:
                 f"{description.get('schema_version')}; export it again with this release."
             )
         with self._damage("bundle.json"):
-            if description.pop("digest", None) != _digest(description):
-                raise ValueError("it was changed since it was exported")
-        self.description: dict[str, Any] = description
+            self.description = unsealed(description)
 
     @property
     def kinds(self) -> dict[str, Kind]:

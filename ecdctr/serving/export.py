@@ -24,9 +24,10 @@ from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.files import durable
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
-from ecdctr.serving.bundle import SCHEMA_VERSION, checksums, sealed
+from ecdctr.serving.bundle import SCHEMA_VERSION, Bundle, checksums, sealed
 from ecdctr.serving.graph import INPUTS, Probability, Rows
 from ecdctr.serving.memory_export import remembering, write_memory, write_tables
+from ecdctr.serving.patch import write_patch
 from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
@@ -122,6 +123,23 @@ def export_bundle(
         Scorer(folder, verify=True)
         if not durable.rename_dir(folder, target):
             raise ConfigError(_taken(target))
+    return description
+
+
+def export_changes(
+    store: Store, ref: Ref, target: Path, against: Path, precision: Precision = "float32"
+) -> dict[str, Any]:
+    """Export a version, and write what its bundle has that another bundle has not.
+
+    Returns the bundle's description; raises as export_bundle and write_patch do.
+    """
+    if target.exists():
+        raise ConfigError(_taken(target))
+    Bundle(against)  # before any work
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
+        description = export_bundle(store, ref, Path(name) / "bundle", precision)
+        write_patch(Path(name) / "bundle", against, target)
     return description
 
 

@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, argu
 
 @pytest.mark.parametrize("arguments", [
     ["export", "--out", "NAME"], ["simulate", "--out", "NAME"], ["serve", "--bundles", "NAME"],
-    ["import", "log", "--mapping", "m.yaml", "--out", "NAME"],
+    ["import", "log", "--mapping", "m.yaml", "--out", "NAME"], ["patch", "--bundle", "b", "--changes", "c", "--out", "NAME"],
 ], ids=lambda words: " ".join(words[:2]))  # fmt: skip
 @pytest.mark.parametrize(("name", "words"), [("ROOT/file", "file is a file, expected a folder"), ("ROOT/file/below", "file is a file"),
                                              ("ROOT/lost", "lost is a link to nothing, expected a folder"),
