@@ -1,6 +1,7 @@
 """The Airflow plugin.
 
-The E-CDCTR pages inside the web UI, and a link from a training task to its version.
+The E-CDCTR pages inside the web UI, a link from a training task to its version, and how
+runs are called.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from airflow.plugins_manager import AirflowPlugin
 
 import ecdctr.airflow.pipeline  # noqa: F401  # loaded before tasks are forked, which all need it
 from ecdctr.airflow.dates import load_settings
-from ecdctr.airflow.forms import OneSentence
+from ecdctr.airflow.forms import NamesRuns, OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink
+from ecdctr.airflow.timetable import DataDateTimetable
 from ecdctr.store.store import Store
 
 
@@ -44,7 +46,10 @@ class EcdctrPlugin(AirflowPlugin):
 
     name = "ecdctr"
     fastapi_apps = _pages()
-    fastapi_root_middlewares = [{"middleware": OneSentence, "name": "one sentence per refusal"}]
+    fastapi_root_middlewares = [
+        {"middleware": OneSentence, "name": "one sentence per refusal"},
+        {"middleware": NamesRuns, "name": "runs by hand are called by their data date"},
+    ]
     external_views = [
         {
             "name": "E-CDCTR",
@@ -54,3 +59,4 @@ class EcdctrPlugin(AirflowPlugin):
         }
     ]
     operator_extra_links = [VersionLink(), StudyLink()]
+    timetables = [DataDateTimetable]

@@ -71,13 +71,13 @@ def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
     return changed(config, "data", root=root, prepared=target / "prepared")
 
 
-def answer_of(app: Any, method: str, path: str) -> httpx.Response:
-    """Return what an ASGI application answers to a request without a body."""
+def answer_of(app: Any, method: str, path: str, json: Any = None) -> httpx.Response:
+    """Return what an ASGI application answers to a request, without a body or with one of JSON."""
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path)
+            return await client.request(method, path, json=json)
 
     return asyncio.run(ask())
 

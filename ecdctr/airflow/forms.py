@@ -1,13 +1,17 @@
-"""What a form of Airflow says of a param that it refuses.
+"""What a form of Airflow says of a param that it refuses, and what it calls the run that it starts.
 
-One sentence instead of a dump of the schema.
+One sentence instead of a dump of the schema; data date, experiment and variant instead of the
+moment at which somebody pressed the button.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from typing import TYPE_CHECKING
+
+from ecdctr.config.terms import DEFAULT, LEVELS, PRODUCTION
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
 DUMP = "\n\nFailed validating"  # where jsonschema, whose words Airflow passes on, begins to dump
 # As `expected` of a Param, a keyword that jsonschema skips and `sentence` reads
 NAME = "lower-case letters, digits, dots, hyphens"
+# Airflow folds such a section of a form: what is refused stands above the fields, in sight
+MORE = "More parameters"
+TRIGGER = re.compile(rf"/api/v2/dags/ecdctr_({'|'.join(LEVELS)})/dagRuns")
 
 
 class OneSentence:
@@ -49,6 +56,55 @@ class OneSentence:
                 await send({"type": "http.response.body", "body": content})
 
         await self.app(scope, receive, shortened)
+
+
+class NamesRuns:
+    """A middleware of Airflow's API server that names a level's run whose asker names none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; what triggers a run by hand is read whole, and named."""
+        if not (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and TRIGGER.fullmatch(scope["path"])
+        ):
+            await self.app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # whoever asked has gone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        named = named_body(body, dt.datetime.now(dt.UTC))
+        first: list[Message] = [{"type": "http.request", "body": named, "more_body": False}]
+
+        async def replayed() -> Message:
+            return first.pop() if first else await receive()
+
+        headers = _with_length(scope["headers"], len(named))
+        await self.app(dict(scope) | {"headers": headers}, replayed, send)
+
+
+def named_body(body: bytes, now: dt.datetime) -> bytes:
+    """Name the run of a data date by it, by experiment, variant and the moment of asking.
+
+    A run that has a name, or no data date among its params, stays as it is.
+    """
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        return body
+    conf = asked.get("conf") if isinstance(asked, dict) else None
+    if not isinstance(conf, dict) or not conf.get("data_date") or asked.get("dag_run_id"):
+        return body
+    about = [conf["data_date"], conf.get("experiment", PRODUCTION), conf.get("variant", DEFAULT)]
+    name = f"manual__{'_'.join(map(str, about))}__{now:%Y-%m-%dT%H:%M:%S}"
+    return json.dumps(asked | {"dag_run_id": name}).encode()
 
 
 def short_body(body: bytes) -> bytes:

@@ -20,7 +20,6 @@ from airflow.sdk import (
     DAG,
     Asset,
     BaseOperator,
-    CronDataIntervalTimetable,
     Param,
     XComArg,
     chain,
@@ -31,9 +30,10 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
 from ecdctr.airflow.dates import EVALUATE, PREPARE, Settings, load_settings, macros
-from ecdctr.airflow.forms import NAME
+from ecdctr.airflow.forms import MORE, NAME
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
+from ecdctr.airflow.timetable import DataDateTimetable
 from ecdctr.config import LEVEL_DOMAIN, Level
 from ecdctr.config.terms import DEFAULT, NAME_PATTERN, PRODUCTION
 
@@ -98,7 +98,7 @@ def build_dag(level: Level) -> DAG:
         dag_id=f"ecdctr_{level}",
         description=TITLE[level],
         doc_md=doc_of(level),
-        schedule=CronDataIntervalTimetable(
+        schedule=DataDateTimetable(
             airflow.tpm_cron if level == "tpm" else airflow.daily_cron, "UTC"
         ),
         start_date=_midnight(airflow.start_date),
@@ -260,12 +260,14 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             None,
             type=["null", "integer"],
             title="Seed",
+            section=MORE,
             description="Of the weights; empty: the configuration's.",
         ),
         "force": Param(
             False,
             type="boolean",
             title="Force",
+            section=MORE,
             description="Train again even if the version exists.",
         ),
     }
@@ -274,6 +276,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             False,
             type="boolean",
             title="Restart",
+            section=MORE,
             description=(
                 "Start anew, A-CTR from CPM, where each day would go on from the day before."
             ),
@@ -283,6 +286,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Chain start",
+            section=MORE,
             description=(
                 "Where each day goes on from the day before: this day starts anew, every "
                 "later one waits."
@@ -294,6 +298,7 @@ def _params(level: Level, variants: list[str]) -> dict[str, Param]:
             type=["null", "integer"],
             minimum=2,
             title="Hold out every",
+            section=MORE,
             description=(
                 "Keep each n-th impression of ads out of training, for a forgetting matrix."
             ),

@@ -25,7 +25,7 @@ from ecdctr.evaluation.verdict import Outcome, Verdict, explain
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.reading import one_reading
 from ecdctr.store.aliases import SERVING, AliasRecord, Kind
-from ecdctr.store.manifest import Ref
+from ecdctr.store.manifest import Ref, variant_option
 
 if TYPE_CHECKING:
     from ecdctr.store.store import Store
@@ -88,6 +88,7 @@ def _gate(
             raise StoreError(
                 f"{challenger} was not evaluated on {date}; "
                 f"run: ecdctr evaluate --date {date} --version {challenger}"
+                f"{variant_option(store.manifest(challenger).variant)}"
             )
         try:
             verdict = _settle(config, store, challenger, served, date)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ecdctr.errors import StoreError, first_line
 from ecdctr.evaluation.basis import Basis, basis_now
 from ecdctr.evaluation.noninferiority import Paired
+from ecdctr.store.manifest import variant_option
 
 if TYPE_CHECKING:
     from ecdctr.config import Config
@@ -59,6 +60,7 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
         raise StoreError(
             f"The evaluation of {ref} on {date} cannot be read ({first_line(error)}); make it "
             f"again: ecdctr evaluate --date {date} --version {ref}"
+            f"{variant_option(store.manifest(ref).variant)}"
         ) from None
     return Stored(ref, date, content, users)
 
@@ -79,7 +81,8 @@ def other_impressions(date: dt.date, first: Ref, second: Ref) -> str:
     return (
         f"{first} and {second} were evaluated on other impressions of {date} or of days that it "
         "looks back on (delivered again between, data.lookback_days is another, or an evaluation "
-        f"of an older form); run for both: ecdctr evaluate --date {date} --version VERSION"
+        f"of an older form); run for both: ecdctr evaluate --date {date} --version VERSION "
+        "--variant VARIANT"
     )
 
 
@@ -110,8 +113,8 @@ def pair(days: list[tuple[Stored, Stored]]) -> Paired:
         if not same or not ours.users.column("user").equals(theirs.users.column("user")):
             raise StoreError(
                 f"{ours.ref} on {ours.date} and {theirs.ref} on {theirs.date} were not evaluated "
-                f"on the same examples by the same code; run: ecdctr evaluate --date {ours.date} "
-                "--version VERSION for both."
+                f"on the same examples by the same code; run for both: ecdctr evaluate --date "
+                f"{ours.date} --version VERSION --variant VARIANT"
             )
         (first, second), weight = (
             [_numbers(one.users, "auc") for one in (ours, theirs)],

@@ -52,14 +52,13 @@ class Lineage(Versions):
             raise StoreError(" ".join(problems))
 
     def _damages(self, ref: Ref) -> list[str]:
-        mend = (
-            f"train it again: ecdctr train {ref.level} --date {ref.date} --experiment "
-            f"{ref.experiment} --force."
-        )
+        train = f"ecdctr train {ref.level} --date {ref.date} --experiment {ref.experiment}"
         try:
             manifest = self.manifest(ref)
         except StoreError as error:
+            mend = f"train it again, with the variant and seed that it had: {train} --force."
             return [f"{error} If it is damaged, {mend}"]
+        mend = f"train it again: {train}{manifest.options} --force."
         try:
             folder = self.path(ref)
             if broken := self._broken_deltas(ref):

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ecdctr.config import Level
-from ecdctr.config.terms import NAME_PATTERN
+from ecdctr.config.terms import DEFAULT, NAME_PATTERN, PRODUCTION
 from ecdctr.errors import StoreError
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -114,6 +114,18 @@ class Manifest(BaseModel):
     host: str
     airflow_run: str | None = None  # DAG and run, when Airflow started the training
 
+    @property
+    def options(self) -> str:
+        """What makes such a version again, beside its level, date and experiment.
+
+        As the command line takes it. Production knows no variants, seeds and held-out ads.
+        """
+        if self.experiment == PRODUCTION:
+            return ""
+        held_out = self.config.get("actr", {}).get("hold_out_every")
+        ads = f" --hold-out-every {held_out}" if self.level == "actr" and held_out else ""
+        return f"{variant_option(self.variant)} --seed {self.seed}{ads}"
+
     @field_validator("files")
     @classmethod
     def _inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
@@ -128,3 +140,8 @@ class Manifest(BaseModel):
     def total_bytes(self) -> int:
         """Size of all files, in bytes."""
         return sum(entry.bytes for entry in self.files.values())
+
+
+def variant_option(variant: str) -> str:
+    """Return the option that names a variant to the command line, nothing for the default."""
+    return "" if variant == DEFAULT else f" --variant {variant}"

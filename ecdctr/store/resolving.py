@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ecdctr.config.terms import DEFAULT, PRODUCTION
 from ecdctr.errors import StoreError
+from ecdctr.store.manifest import variant_option
 from ecdctr.store.places import place, ref_of
 from ecdctr.store.versions import Versions, newest_of
 
@@ -52,7 +53,7 @@ class Resolving(Versions):
             raise StoreError(
                 f"No {level} version with data date on or before {as_of} in experiment "
                 f"'{experiment}' or its parents ({self.root}); make one with: ecdctr train {level} "
-                f"--date {as_of} --experiment {experiment}{_same(variant)}"
+                f"--date {as_of} --experiment {experiment}{variant_option(variant)}"
             )
         return ref
 
@@ -73,13 +74,13 @@ class Resolving(Versions):
         if same := self.find(experiment, level, lost.date, note.get("fingerprint", "")):
             return same.ref
         force = " --force" if found and found.date == lost.date else ""  # else it may be taken up
-        variant = note.get("variant", DEFAULT)
+        options = note.get("options", variant_option(note.get("variant", DEFAULT)))
         raise StoreError(
             f"What was known of {level} on {as_of} in experiment '{experiment}' is {lost}, which "
             f"was removed ({note.get('reason', 'store gc')}, {note.get('at', 'nobody knows when')})"
             f"; left before it is {found or 'none'}, from which the same run would end in another "
             f"version; make it again (ecdctr train {level} --date {lost.date} --experiment "
-            f"{experiment}{_same(variant)}{force}), or let `ecdctr train` start from what is left: "
+            f"{experiment}{options}{force}), or let `ecdctr train` start from what is left: "
             "--from-older."
         )
 
@@ -93,8 +94,3 @@ def _lost(
     removed = [ref_of(experiment, level, name) for name in removals]
     newest = max(removed, key=lambda ref: ref.age, default=None)
     return newest if newest and (found is None or newest.age > found.age) else None
-
-
-def _same(variant: str) -> str:
-    """Return the option that names a variant to the command line, nothing for the default."""
-    return "" if variant == DEFAULT else f" --variant {variant}"

@@ -85,7 +85,7 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
         for ref, size in reversed(versions):
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             manifest = store.manifest(ref)
-            said = {"ref": str(ref), "at": at, "reason": reason, "variant": manifest.variant}
+            said = {"ref": str(ref), "at": at, "reason": reason, "options": manifest.options}
             said["fingerprint"] = manifest.fingerprint  # another version of it is as good
             note = json.dumps(said).encode()
             if store.storage.remove(

@@ -156,6 +156,21 @@ def test_a_chart_has_round_ticks_all_its_days_and_values_to_read():
     assert [mark.label for mark in drawn.lines[0].marks] == ["0.767", "0.845", "0.800"]
 
 
+@given(st.lists(st.floats(0.3, 1.0), min_size=1, max_size=6, unique=True))
+def test_no_value_of_a_chart_lies_on_another_one_or_on_a_point(values):
+    drawn = chart({str(value): [(DAY, value)] for value in values})
+    marks = [line.marks[0] for line in drawn.lines]
+    labelled = [mark for mark in marks if mark.label]
+    assert labelled
+    assert len(values) > 2 or labelled == marks
+    for mark in labelled:  # a text of 12 pixels, a point of 6
+        top, foot = mark.label_y - 10, mark.label_y + 2
+        others = [other for other in marks if abs(other.y - mark.y) > 1]
+        assert all(other.y + 3 <= top or other.y - 3 >= foot for other in others)
+        texts = [other.label_y for other in others if other.label]
+        assert all(abs(other - mark.label_y) >= 12 for other in texts)
+
+
 @given(
     st.lists(st.floats(0.3, 1.0), min_size=1, max_size=40),
     st.lists(st.floats(0.3, 1.0), max_size=40),

@@ -12,16 +12,22 @@ LEFT, RIGHT, TOP, BOTTOM = 60.0, 740.0, 20.0, 250.0
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 LABELLED = 24  # with more points than these their values would lie on each other
 DAY_TICKS = 8
+# Pixels: from a point to the foot of its value's text, above it or below it; what a text needs
+ABOVE, BELOW, ROOM = -9.0, 19.0, 24.0
 
 
 class Mark(NamedTuple):
-    """A point of a curve: its place, its text when pointed at, its value if there is room."""
+    """A point of a curve: its place, its text when pointed at, its value if there is room.
+
+    The value's text stands at `label_y`.
+    """
 
     x: float
     y: float
     title: str
     label: str
     large: bool
+    label_y: float
 
 
 class Line(NamedTuple):
@@ -65,16 +71,18 @@ def chart(
     lines = []
     for place, (name, line) in enumerate(drawn.items()):
         is_oracle = line is oracle
-        marks = [
-            Mark(
+        marks = []
+        for date, value in line:
+            side = _beside(y(value), [y(other) for when, other in points if when == date])
+            mark = Mark(
                 round(x(date), 1),
                 round(y(value), 1),
                 f"{name} {date} {value:.4f}" + (", served" if date in champions else ""),
-                f"{value:.3f}" if len(points) <= LABELLED else "",
+                f"{value:.3f}" if side is not None and len(points) <= LABELLED else "",
                 date in champions and not is_oracle,
+                round(y(value) + (side or 0.0), 1),
             )
-            for date, value in line
-        ]
+            marks.append(mark)
         lines.append(Line(None if is_oracle else place, marks))
     every = -(-len(dates) // DAY_TICKS)
     shown = dates[::-1][::every]
@@ -85,6 +93,18 @@ def chart(
         [(round(y(value), 1), f"{value:.{digits}f}") for value in at_values],
         [(round(x(date), 1), f"{date:%m-%d}") for date in shown],
     )
+
+
+def _beside(y: float, of_day: list[float]) -> float | None:
+    """Return on which side of a point its value can be read, None between two others.
+
+    `of_day` are the heights of all points of its day, its own among them.
+    """
+    if not any(0 < y - other < ROOM for other in of_day):
+        return ABOVE
+    if not any(0 < other - y < ROOM - ABOVE + BELOW for other in of_day):
+        return BELOW
+    return None
 
 
 def common_days(curves: dict[str, list[Point]]) -> list[dt.date]:

@@ -14,6 +14,7 @@ from typing import Any
 from airflow.sdk import DAG, Param
 
 from ecdctr.airflow.dates import failing_at_once, load_settings, refuse_unknown
+from ecdctr.airflow.forms import MORE
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config
 from ecdctr.config.terms import DEFAULT, FULL, STUDY_PATTERN
@@ -87,6 +88,7 @@ def _params(config: Config) -> dict[str, Param]:
             type="string",
             enum=[DEFAULT, *sorted(config.variants)],
             title="Base",
+            section=MORE,
             description=(
                 "Variant that every row lies on top of; 'full' is then this variant itself."
             ),
@@ -97,6 +99,7 @@ def _params(config: Config) -> dict[str, Param]:
             pattern=r"^\d+(,\d+)*$",
             expected="numbers with commas between, such as 1,2,3",
             title="Seeds",
+            section=MORE,
             description="Each gives a world and weights of its own.",
         ),
         "world": Param(
@@ -104,15 +107,17 @@ def _params(config: Config) -> dict[str, Param]:
             type="string",
             pattern=r"^[A-Za-z0-9_./-]+$",
             title="World",
+            section=MORE,
             description="tiny, demo, large, visits, purchases, or a YAML file where the task runs.",
         ),
-        "workers": Param(2, type="integer", minimum=1, title="Processes"),
-        "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days"),
+        "workers": Param(2, type="integer", minimum=1, title="Processes", section=MORE),
+        "eval_days": Param(4, type="integer", minimum=1, title="Evaluation days", section=MORE),
         "chain_days": Param(
             30,
             type="integer",
             minimum=0,
             title="Chain days",
+            section=MORE,
             description="Life of rows that continue day by day.",
         ),
     }

@@ -31,6 +31,7 @@ from ecdctr.airflow.dates import (
     refuse_unknown,
     run_name,
 )
+from ecdctr.airflow.forms import MORE
 from ecdctr.airflow.operators import command_task
 from ecdctr.config import Config, Level, digest
 from ecdctr.config.terms import DEFAULT, STUDY_PATTERN
@@ -323,6 +324,7 @@ def _params(config: Config) -> dict[str, Param]:
             pattern=r"^\d+(,\d+)*$",
             expected="numbers with commas between, such as 1,2,3",
             title="Seeds",
+            section=MORE,
             description="Of the weights of CPM and A-CTR.",
         ),
         "hold_out_every": Param(
@@ -330,6 +332,7 @@ def _params(config: Config) -> dict[str, Param]:
             type="integer",
             minimum=2,
             title="Hold out every",
+            section=MORE,
             description="Each n-th impression of ads.",
         ),
     }

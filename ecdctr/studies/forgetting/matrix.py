@@ -20,7 +20,7 @@ from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.levels.restore import load_network
-from ecdctr.store.manifest import Ref
+from ecdctr.store.manifest import Ref, variant_option
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ def _refuse_link(ref: Ref, link: Manifest, held_out: HeldOut) -> None:
     every = link.config.get("actr", {}).get("hold_out_every", 0)
     again = (
         f"train it again: ecdctr train actr --date {link.data_date} --experiment "
-        f"{link.experiment} --hold-out-every {held_out.every} --force"
+        f"{link.experiment}{variant_option(link.variant)} --seed {link.seed} --hold-out-every "
+        f"{held_out.every} --force"
     )
     if read and every != held_out.every:
         raise StoreError(

@@ -97,6 +97,8 @@ def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions
     assert set(backfill(live, "actr", days, conf).values()) == {"success"}
     for level in ("cpm", "actr"):
         assert [ref.date for ref in versions.versions("study", level)] == days
+        names = [run_id(live, level, day) for day in days]
+        assert names == [f"backfill__{day}T00:00:00+00:00" for day in days]
     for ref in versions.versions("study", "actr"):
         assert versions.manifest(ref).parents["cpm"] == [f"study/cpm/{ref.date}/v0001"]
         assert versions.manifest(ref).window_end == ref.date
