@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import textwrap
@@ -11,6 +12,8 @@ import structlog
 from airflow.sdk.exceptions import AirflowFailException
 
 WIDTH = 100  # characters of a line that the log's window shows whole
+# Logs what a template raises, frames and all, right before the task logs it once more
+TEMPLATES = "airflow.sdk.definitions._internal.templater"
 
 
 class RefusedError(AirflowFailException):
@@ -30,6 +33,14 @@ class RefusedError(AirflowFailException):
 
 class RunRefused(RefusedError):
     """A run that cannot be as it was asked for: its sentence says itself what to do."""
+
+
+def no_refusal(record: logging.LogRecord) -> bool:
+    """Tell whether a record is about anything but a refusal; a filter of logging."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RefusedError))
+
+
+logging.getLogger(TEMPLATES).addFilter(no_refusal)
 
 
 def without_frames(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ecdctr.airflow import alerts
 from ecdctr.airflow.dates import data_date
 from ecdctr.airflow.operators import ProcessOperator, WaitForDay
 from ecdctr.airflow.pipeline import build_dag
-from ecdctr.airflow.refusals import RefusedError, RunRefused, without_frames
+from ecdctr.airflow.refusals import TEMPLATES, RefusedError, RunRefused, without_frames
 from ecdctr.errors import ConfigError
 from tests.make import write_config
 
@@ -41,13 +41,18 @@ def test_a_backfill_whose_form_sent_no_params_does_not_train_into_production():
 
 
 @pytest.mark.parametrize("level", ["tpm", "cpm", "actr"])
-def test_what_a_template_refuses_fails_the_first_task_without_a_retry(level):
+def test_what_a_template_refuses_fails_the_first_task_without_a_retry_or_frames(level, caplog):
     dag = build_dag(level)
     (first,) = dag.roots
     params = {"experiment": "production", "variant": "no_tpm", "data_date": "2026-01-11"}
     environment = dag.get_template_env()
-    with pytest.raises(RunRefused, match=r"variant=no_tpm cannot run in 'production'"):
-        first.render_template(first.date, {"params": params, "dag_run": None}, environment)
+    with caplog.at_level(logging.DEBUG):
+        with pytest.raises(RunRefused, match=r"variant=no_tpm cannot run in 'production'"):
+            first.render_template_fields({"params": params, "dag_run": None}, environment)
+        assert not caplog.records, "Airflow logs the sentence once, when the task ends"
+        with pytest.raises(AttributeError):
+            first.render_template_fields({"params": {}, "dag_run": None}, environment)
+    assert [record.name for record in caplog.records] == [TEMPLATES]
 
 
 @pytest.mark.parametrize(("level", "both"), [("tpm", False), ("cpm", True), ("actr", True)])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ecdctr.airflow.forms import MORE
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -84,6 +85,8 @@ class Ui:
 
     def fill(self, dialog: Any, fields: dict[str, str]) -> None:
         for name, value in fields.items():
+            if not dialog.locator(f"[id='element_{name}'], [name='element_{name}']").count():
+                dialog.get_by_text(MORE, exact=True).click()
             if name == "variant":
                 dialog.locator("[role=combobox]").last.fill(value)
                 self.page.get_by_role("option", name=value, exact=True).click()
@@ -165,12 +168,15 @@ def study(ui: Ui) -> str:
     return "browser"
 
 
-def test_runs_triggered_in_the_ui_are_green_and_serve(ui):
+def test_runs_triggered_in_the_ui_are_green_called_by_their_day_and_serve(ui):
     ui.open("/dags/ecdctr_actr")
     ui.page.get_by_text("wait_for_data").first.wait_for()
     ui.page.wait_for_timeout(1000)  # the grid's bars are drawn after its names
     ui.shot("actr")
     assert ui.store.alias("serving") == Ref("production", "actr", DATE, "v0001")
+    assert any(
+        run.startswith(f"manual__{DATE}_production_default__") for run in ui.run_ids("ecdctr_actr")
+    )
 
 
 def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
@@ -181,6 +187,10 @@ def test_a_variant_that_is_not_declared_is_refused_when_it_is_triggered(ui):
     message = ui.page.get_by_text("expected lower-case letters").first
     message.wait_for()
     assert "Failed validating" not in ui.page.content()
+    ui.page.wait_for_timeout(500)  # the form grows by the message
+    box = message.bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] <= 900 - box["height"], "the sentence is out of sight"
     ui.shot("refused")
     assert ui.run_ids("ecdctr_actr") == before
 
@@ -216,6 +226,8 @@ def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
     ui.shot("backfill")
     ui.send(dialog, dialog.get_by_role("button", name="Run Backfill"))
     ui.wait_for("ecdctr_actr", before, 2)
+    named = sorted(ui.run_ids("ecdctr_actr") - before)
+    assert named == [f"backfill__{day}T00:00:00+00:00" for day in days]
     versions = ui.store.versions("ui-chain", "actr")
     assert [ref.date for ref in versions] == days
     parents = [ui.store.manifest(ref).parents.get("actr") for ref in versions]
