@@ -89,7 +89,7 @@ def print_table(rows: list[Row], console: Console) -> None:
     """Tabulate next-day GAUC: a line per experiment, a column for each of the newest days."""
     grouped = _by_experiment(rows)
     dates = sorted({row.date for row in rows})
-    common = sorted(set.intersection(*(set(by_date) for by_date in grouped.values())))
+    common = _common_days(grouped)
     shown = dates[-COLUMNS:]
     left_out = "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days)"
     table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
@@ -135,6 +135,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
     """Write one HTML file with everything inside it, values escaped."""
     serving = store.alias(SERVING)
     history = list(reversed(store.alias_history(SERVING)))
+    curves = mean_calibration(rows)
     page = (
         environment("ecdctr.demo")
         .get_template("page.html")
@@ -145,7 +146,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
             rows=rows,
             names=NAMES,
             gauc_plot=_gauc_plot(rows),
-            calibration_plot=_calibration_plot(rows),
+            calibration_plot=_calibration_plot(curves) if curves else "",
             written=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
@@ -158,6 +159,11 @@ def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:
     for row in rows:
         grouped.setdefault(row.experiment, {})[row.date] = row
     return grouped
+
+
+def _common_days(grouped: dict[str, dict[str, Row]]) -> list[str]:
+    """Return the days that all experiments have; means over others would compare other days."""
+    return sorted(set.intersection(*(set(by_date) for by_date in grouped.values())))
 
 
 def _svg(figure: Figure) -> str:
@@ -211,22 +217,33 @@ def _gauc_plot(rows: list[Row]) -> str:
     return _svg(figure)
 
 
-def _calibration_plot(rows: list[Row]) -> str:
+def _calibration_plot(curves: dict[str, NDArray[np.float64]]) -> str:
     figure, axes = _figure(4.2, 3.6)
-    top = 0.0
-    for name, by_date in _by_experiment(rows).items():
-        curves = [np.array(row.curve) for row in by_date.values()]
-        mean = np.mean([curve for curve in curves if len(curve) == len(curves[0])], axis=0)
-        axes.plot(
-            mean[:, 0],
-            mean[:, 1],
-            marker="o",
-            ms=3,
-            color=COLOURS.get(name),
-            label=NAMES.get(name, name),
-        )
-        top = max(top, mean.max())
+    for name, curve in curves.items():
+        predicted, observed = curve.T
+        axes.plot(predicted, observed, marker="o", ms=3, color=COLOURS.get(name))
+    top = max(curve.max() for curve in curves.values())
     axes.plot([0, top], [0, top], ":", color="#999999")
     axes.set_xlabel("predicted CTR (deciles)")
     axes.set_ylabel("observed CTR")
     return _svg(figure)
+
+
+def mean_calibration(rows: list[Row]) -> dict[str, NDArray[np.float64]]:
+    """Return each experiment's mean calibration curve [points, (predicted, observed)].
+
+    Over the days that all of them have, with as many points as the longest; empty without one.
+    """
+    grouped = _by_experiment(rows)
+    points = max(len(row.curve) for row in rows)
+    days = [
+        date
+        for date in _common_days(grouped)
+        if all(len(by_date[date].curve) == points for by_date in grouped.values())
+    ]
+    if not days or not points:
+        return {}
+    return {
+        name: np.mean([by_date[date].curve for date in days], axis=0)
+        for name, by_date in grouped.items()
+    }

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ecdctr.demo.page import Row, _gauc_plot, collect, print_table
+from ecdctr.demo.page import Row, _gauc_plot, collect, mean_calibration, print_table
 from ecdctr.errors import StoreError
 from tests.conftest import DATE
 from tests.evaluation.test_gate import evaluated
@@ -44,6 +44,17 @@ def test_means_are_over_the_days_that_all_experiments_have():
 def test_experiments_without_a_common_day_have_no_mean():
     said = printed([ROWS[0], ROWS[2]])
     assert said.count("0.5000") == said.count("0.6000") == 1
+
+
+def test_calibration_is_the_mean_over_the_days_that_all_experiments_have():
+    own, shared = [[0.1, 0.9]] * 10, [[0.1, 0.2]] * 10
+    curves = [own, shared, shared]
+    rows = [one._replace(curve=curve) for one, curve in zip(ROWS, curves, strict=True)]
+    means = mean_calibration(rows)
+    assert means["ads_only"].tolist() == means["production"].tolist() == shared
+    assert mean_calibration([rows[0], rows[2]]) == {}, "no day in common"
+    short = rows[2]._replace(curve=shared[:9])
+    assert mean_calibration([*rows[:2], short]) == {}, "another number of points"
 
 
 @pytest.mark.parametrize("days", [1, 3, 30])
