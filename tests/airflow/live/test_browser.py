@@ -31,6 +31,7 @@ FLAGS = [
 ]
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"
 DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
+VARIANTS = ("continue_no_tpm", "continue")  # of a forgetting study, as its form proposes
 
 pytestmark = [
     pytest.mark.airflow,
@@ -85,15 +86,15 @@ class Ui:
 
     def fill(self, dialog: Any, fields: dict[str, str]) -> None:
         for name, value in fields.items():
-            if not dialog.locator(f"[id='element_{name}'], [name='element_{name}']").count():
-                dialog.get_by_text(MORE, exact=True).click()
             if name == "variant":
                 dialog.locator("[role=combobox]").last.fill(value)
                 self.page.get_by_role("option", name=value, exact=True).click()
-            else:
-                dialog.locator(
-                    f"[name=element_{name}], [id='number-input:element_{name}'] input"
-                ).first.fill(value)
+                continue
+            places = f"[name=element_{name}], [id='number-input:element_{name}'] input"
+            field = dialog.locator(places).first
+            if not field.is_visible():
+                dialog.get_by_text(MORE, exact=True).click()
+            field.fill(value)
 
     def trigger(self, dag_id: str, **fields: str) -> str:
         """Fill the form, send it, wait until the run has ended; returns its id."""
@@ -263,13 +264,19 @@ def test_a_study_triggered_in_the_ui_says_which_variant_to_deploy(ui, study):
     assert heat.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     ui.shot("study")
     (run,) = ui.runs("ecdctr_forgetting")
-    task = f"/api/v2/dags/ecdctr_forgetting/dagRuns/{run['dag_run_id']}/taskInstances/report/links"
-    assert ui.airflow.api.call("GET", task)["extra_links"]["Study"] == f"/ecdctr/study/{study}"
+    tasks = f"/api/v2/dags/ecdctr_forgetting/dagRuns/{run['dag_run_id']}/taskInstances"
+    links = ui.airflow.api.call("GET", f"{tasks}/report/links")["extra_links"]
+    assert links["Study"] == f"/ecdctr/study/{study}"
+    mapped = [one for one in ui.airflow.api.all(tasks, "task_instances") if one["map_index"] >= 0]
+    days = {(f"{study}.{variant}.s1", str(day)) for variant in VARIANTS for day in DAYS}
+    for task, between in (("day.backfill", "__"), ("day.row", " ")):
+        named = {one["rendered_map_index"] for one in mapped if one["task_id"] == task}
+        assert named == {between.join(day) for day in days}
     with ui.page.expect_download() as download:
         frame.get_by_role("link", name="matrix.csv").click()
     lines = download.value.path().read_text().splitlines()
     assert len(lines) == 1 + 2 * 3 * 3
-    for name in ("continue_no_tpm", "continue"):
+    for name in VARIANTS:
         assert [ref.date for ref in ui.store.versions(f"{study}.{name}.s1", "actr")] == DAYS
     assert ui.store.resolve("actr", DAYS[-1]) == Ref("production", "actr", DATE, "v0001")
 
