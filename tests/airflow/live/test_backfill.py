@@ -204,6 +204,7 @@ def shift_days(path: Path, days: int) -> None:
 
 
 def test_a_variant_that_does_not_validate_is_refused_when_the_backfill_is_created(live):
+    wait_for_backfills(live, "actr")
     with pytest.raises(EcdctrError, match="no_such_variant"):
         create(live, "actr", DAYS[:2], {"experiment": "x", "variant": "no_such_variant"})
 
