@@ -166,14 +166,17 @@ def validate(
     """
     reports = []
     types = types or LogTypes()
-    for domain in domains:
-        for date in _all_days(config, domain) if dates is None else list(dates):
-            with connect(config) as connection:  # one each: damage may leave one that is of no use
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(connect(config))
+        for domain in domains:
+            for date in _all_days(config, domain) if dates is None else list(dates):
                 report = validate_day(connection, config, domain, date)
-            report.violations.extend(types.add(report))
-            reports.append(report)
-            if on_day:
-                on_day(report)
+                if any(violation.kind == "unreadable" for violation in report.violations):
+                    connection = stack.enter_context(connect(config))  # damage may have spoilt it
+                report.violations.extend(types.add(report))
+                reports.append(report)
+                if on_day:
+                    on_day(report)
     return reports
 
 

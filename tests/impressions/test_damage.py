@@ -274,3 +274,22 @@ def test_a_damaged_prepared_file_is_named_by_who_reads_it(tmp_path):
         list(read_chunks([Part(prepare(config, "ads", [FIRST])[0].path, "ads")], None, 100))
     with pytest.raises(ContractError, match=words), one_reading(), connect(config) as db:
         distinct(db, [day.path], "user_id", False)
+
+
+def test_a_day_behind_one_that_spoils_the_connection_is_read(tmp_path, monkeypatch):
+    """After an internal error DuckDB answers every query with an error."""
+    for day in range(2):
+        write_day(tmp_path / "data", "ads", day, day_table("ads", day))
+    check, spoilt = contract._check_rows, []
+
+    def checked(connection: duckdb.DuckDBPyConnection, *rest: object) -> object:
+        if not spoilt:
+            spoilt.append(connection)
+            raise duckdb.InternalException("INTERNAL Error: Perfect hash aggregate")
+        assert connection not in spoilt
+        return check(connection, *rest)
+
+    monkeypatch.setattr(contract, "_check_rows", checked)
+    first, second = contract.validate(config_of(tmp_path / "data", tmp_path / "prepared"), ["ads"])
+    assert [violation.kind for violation in first.violations] == ["unreadable"]
+    assert second.violations == []
