@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ecdctr.impressions.mapping import Mapping
 
+DAY = 86_400  # seconds
 UNITS = {  # how many of a unit are a second, and how to read it
     1_000: ("milliseconds", "epoch_ms(column)"),
     1_000_000: ("microseconds", "make_timestamp(column)"),
@@ -174,7 +175,7 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     first, last, *seconds = row
     earliest = mapping.earliest or dt.date(1970, 1, 1)
     latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
-    low, high = (_midnight(earliest), _midnight(latest + dt.timedelta(days=1)))
+    low, high = _midnight(earliest), _midnight(latest) + DAY
     too_early = mapping.earliest is None and 0 <= seconds[1] < _midnight(dt.date(1971, 1, 1))
     if low <= seconds[0] and seconds[1] < high and not too_early:
         return

@@ -254,3 +254,10 @@ def test_times_of_a_joined_table_are_cut_and_said_as_those_of_the_log(tmp_path, 
         f"j.parquet: column {name} (INT96) of 5 rows has digits below a microsecond; they were cut"
     )
     assert heard.count(words) == 1
+
+
+def test_the_last_day_that_there_is_can_be_the_latest(tmp_path):
+    """As databases write what never ends."""
+    ts = "CASE WHEN clicked = 1 THEN to_timestamp(t) ELSE '9999-12-31 23:59:59.999999'::TIMESTAMPTZ END"
+    done = run(tmp_path, {"a.csv": rows()}, ts=ts, latest=dt.date(9999, 12, 31))
+    assert (done.read, str(done.last)) == (40, "9999-12-31")
