@@ -194,9 +194,10 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
 
 
 def _seconds(moment: str) -> str:
-    """Return SQL of the seconds since 1970; infinity of an infinite time."""
+    """Return SQL of the whole seconds since 1970; infinity of an infinite time."""
     infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
-    return f"coalesce(epoch({moment}), {infinite})"
+    # whole, since a double of seconds would round the last microsecond of a day to the next one
+    return f"coalesce(epoch_us({moment}) // 1000000, {infinite})"
 
 
 def _midnight(date: dt.date) -> float:

@@ -203,7 +203,7 @@ class _Time:
             return True
         parts = children(node)
         if _is(node, "floor", "trunc"):
-            return self._is_column(parts[0])
+            return self._is_column(parts[0]) or self._is_whole(parts[0])
         return bool(node["class"] == "CAST" and self._is_whole(parts[0]))
 
     def _parsed(self, text: str) -> Node:

@@ -9,7 +9,7 @@ import datetime as dt
 import re
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ecdctr.config import RESERVED_COLUMNS, Section
 from ecdctr.errors import ConfigError
@@ -45,6 +45,14 @@ class Mapping(Section):
     features: dict[str, str] = Field(default_factory=dict)
     earliest: dt.date | None = Field(None, description="first day that can be; default: 1970-01-01")
     latest: dt.date | None = Field(None, description="last day that can be; default: tomorrow")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Mapping:
+        if self.earliest and self.latest and self.earliest > self.latest:
+            raise ValueError(
+                f"expected earliest ({self.earliest}) not to be after latest ({self.latest})"
+            )
+        return self
 
     def expressions(self) -> dict[str, str]:
         """Return every expression by its key in the mapping."""

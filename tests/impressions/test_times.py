@@ -174,7 +174,7 @@ def test_no_expression_moves_the_last_nanosecond_to_the_next_day(tmp_path, ts, k
     ("to_timestamp(t / 1000.0)", 1000), ("to_timestamp(t::DOUBLE / power(10, 3))", 1000), ("to_timestamp(t / 1e6)", 10**6),
     ("to_timestamp(CASE WHEN t > 1e12 THEN t / 1000 ELSE t END)", 1000), ("to_timestamp(t // 1)", 1),
     ("make_timestamp(t * 1000)", 1000), ("epoch_ms(t::BIGINT)", 1000), ("to_timestamp(round(t / 1e3))", 1000),
-    ("'1970-01-01'::TIMESTAMP + INTERVAL (t) SECOND", 1), ("'1970-01-01'::TIMESTAMP + to_milliseconds(t)", 1000),
+    ("'1970-01-01'::TIMESTAMP + INTERVAL (t) SECOND", 1), ("to_timestamp(t) - INTERVAL (clicked * 0) HOUR", 1), ("'1970-01-01'::TIMESTAMP + to_milliseconds(t)", 1000),
 ])  # fmt: skip
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64()], ids=str)
 def test_whole_numbers_of_a_unit_are_times_without_a_word(tmp_path, ts, unit, kind):
@@ -261,3 +261,11 @@ def test_the_last_day_that_there_is_can_be_the_latest(tmp_path):
     ts = "CASE WHEN clicked = 1 THEN to_timestamp(t) ELSE '9999-12-31 23:59:59.999999'::TIMESTAMPTZ END"
     done = run(tmp_path, {"a.csv": rows()}, ts=ts, latest=dt.date(9999, 12, 31))
     assert (done.read, str(done.last)) == (40, "9999-12-31")
+
+
+def test_a_first_day_after_the_last_is_refused(tmp_path):
+    limits = {"earliest": dt.date(2026, 2, 1), "latest": dt.date(2026, 1, 1)}
+    with pytest.raises(
+        ValueError, match=r"expected earliest \(2026-02-01\) not to be after latest"
+    ):
+        run(tmp_path, {"a.csv": rows()}, **limits)
