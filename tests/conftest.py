@@ -30,9 +30,10 @@ LIVE = "tests/airflow/live/"
 
 # They take longest, longest first: begun last, they would leave the other workers without work
 LONG = (
-    "test_backfill", "test_browser", "test_pods", "test_options", "test_distributed", "test_setup",
-    "test_pipeline", "test_speed", "test_levels", "test_docs", "test_soak", "test_service",
-    "test_objects", "test_memory", "test_ablation", "test_remedies", "test_standalone",
+    "test_backfill", "test_browser", "test_pods", "test_setup", "test_distributed", "test_pipeline",
+    "test_standalone", "test_bucket", "test_options", "test_docs", "test_levels",
+    "test_delivered_again", "test_spark", "test_soak", "test_service", "test_objects",
+    "test_memory", "test_ablation", "test_remedies", "test_csv_text",
 )  # fmt: skip
 
 

@@ -400,12 +400,11 @@ class Cluster:
     def _run(
         self, command: list[str], environment: dict[str, str], log: int
     ) -> Forked | subprocess.Popen:
-        """Run the image's program, by the warm process unless it is one of several."""
-        if command[0] == "ecdctr" and "RANK" not in environment:
+        """Run the image's program by the warm process, and Spark's by one of its own."""
+        if command[0] == "ecdctr":
             return Forked(self.warm, command[1:], environment, log, log)
-        program = ["-m", "ecdctr.cli", *command[1:]] if command[0] == "ecdctr" else command
         return subprocess.Popen(
-            [sys.executable, *program],
+            [sys.executable, *command],
             env=environment,
             stdout=log,
             stderr=log,

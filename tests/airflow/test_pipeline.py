@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def heard() -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory, heard) -> Airflow:
+def airflow(
+    world: Path, database: Path, tmp_path_factory: pytest.TempPathFactory, heard
+) -> Airflow:
     """Return one with a database, which tells a StatsD of its metrics."""
     folder = tmp_path_factory.mktemp("airflow")
     config = write_config(folder / "config.yaml", world)
@@ -51,7 +54,8 @@ def airflow(world: Path, tmp_path_factory: pytest.TempPathFactory, heard) -> Air
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(heard[0]),
     }
-    made.migrate()
+    made.home.mkdir()
+    shutil.copy(database, made.home)
     return made
 
 

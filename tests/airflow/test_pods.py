@@ -60,7 +60,9 @@ class Pods:
 
 
 @pytest.fixture(scope="module")
-def pods(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
+def pods(
+    world: Path, warm: Path, database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pods]:
     folder = tmp_path_factory.mktemp("pods")
     mount = folder / "mount"
     mount.mkdir()
@@ -73,7 +75,8 @@ def pods(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     with cluster.serving(free_port()):
         airflow = Airflow(folder / "home", config, mount / "store", free_port())
         airflow.environment["KUBECONFIG"] = str(cluster.kubeconfig(folder / "kubeconfig"))
-        airflow.migrate()
+        airflow.home.mkdir()
+        shutil.copy(database, airflow.home)
         with dags_test(airflow) as dags:
             yield Pods(airflow, cluster, dags)
 

@@ -149,7 +149,7 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm,
         )
 
     with with_password(tmp_path / "postgres", ports["postgres"]), contextlib.ExitStack() as stack:
-        assert start("init").wait(120) == 0, (tmp_path / "init.log").read_text()[-2000:]
+        assert start("init").wait(900) == 0, (tmp_path / "init.log").read_text()[-2000:]
         assert stat.S_IMODE((home / "passwords.json").stat().st_mode) == 0o600
         for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
             process = start(service)
@@ -157,14 +157,14 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm,
             stack.callback(os.killpg, process.pid, 9)
         url = f"http://127.0.0.1:{ports['api']}"
         api = Api(
-            url, {"username": "admin", "password": SECRETS["AIRFLOW_ADMIN_PASSWORD"]}, patience=240
+            url, {"username": "admin", "password": SECRETS["AIRFLOW_ADMIN_PASSWORD"]}, patience=900
         )
         api.text("/api/v2/monitor/health")
         for closed in ("/api/v2/dags", "/ecdctr/overview", "/ecdctr/experiments.csv"):
             assert httpx.get(url + closed, trust_env=False, timeout=60).status_code == 401
         assert api.call("GET", "/api/v2/pools/gpu")["slots"] == 1
         names = [f"ecdctr_{level}" for level in ("tpm", "cpm", "actr")]
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not {dag["dag_id"] for dag in api.all("/api/v2/dags", "dags")} >= set(names):
             assert time.monotonic() < deadline, "the DAGs were not parsed"
             time.sleep(0.5)

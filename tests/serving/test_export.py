@@ -49,13 +49,10 @@ NEXT = DATE + dt.timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
+def exported(trained, shipped, tmp_path_factory):
     """Return a bundle of an A-CTR with snapshots, its store and its version."""
-    folder = tmp_path_factory.mktemp("serving")
-    store = Store(shutil.copytree(trained, folder / "store"))
-    ref = store.require("actr", DATE)
-    export_bundle(store, ref, folder / "bundle")
-    return folder / "bundle", store, ref
+    store = Store(shutil.copytree(trained, tmp_path_factory.mktemp("serving") / "store"))
+    return shipped, store, store.require("actr", DATE)
 
 
 @pytest.fixture(scope="module")

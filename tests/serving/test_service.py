@@ -46,11 +46,10 @@ def store(config, trained, tmp_path_factory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def scorers(config, store, tmp_path_factory) -> list[Scorer]:
-    folder = tmp_path_factory.mktemp("bundles")
-    for ref in store.versions("production", "actr"):
-        export_bundle(store, ref, folder / ref.version)
-    return [Scorer(path) for path in sorted(folder.iterdir())]
+def scorers(store, shipped, tmp_path_factory) -> list[Scorer]:
+    second = tmp_path_factory.mktemp("bundles") / "second"
+    export_bundle(store, store.versions("production", "actr")[1], second)
+    return [Scorer(shipped), Scorer(second)]
 
 
 @pytest.fixture(scope="module")
