@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from ecdctr.errors import TryAgain
 from ecdctr.files import durable
-from ecdctr.impressions.damage import told_damage
 
 ATTEMPTS = 3  # of work on days that are delivered meanwhile
 Given = ParamSpec("Given")
@@ -49,10 +49,19 @@ def one_reading() -> Iterator[None]:
         return
     token = _LISTINGS.set({})
     try:
-        with told_damage():
+        with _telling_damage():
             yield
     finally:
         _LISTINGS.reset(token)
+
+
+def _telling_damage() -> contextlib.AbstractContextManager[None]:
+    """Return what tells of damaged files; nothing where only serving is installed."""
+    if importlib.util.find_spec("duckdb") is None:
+        return contextlib.nullcontext()
+    from ecdctr.impressions.damage import told_damage
+
+    return told_damage()
 
 
 def listings() -> dict[tuple[str, str], Files] | None:
