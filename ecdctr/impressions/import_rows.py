@@ -197,7 +197,9 @@ def _seconds(moment: str) -> str:
     """Return SQL of the whole seconds since 1970; infinity of an infinite time."""
     infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
     # whole, since a double of seconds would round the last microsecond of a day to the next one
-    return f"coalesce(epoch_us({moment}) // 1000000, {infinite})"
+    micros = f"epoch_us({moment})"
+    whole = f"{micros} // 1000000 - ({micros} % 1000000 < 0)::INTEGER"  # // goes towards 0
+    return f"coalesce({whole}, {infinite})"
 
 
 def _midnight(date: dt.date) -> float:
