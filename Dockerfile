@@ -8,7 +8,7 @@ RUN useradd --uid 1000 --create-home --shell /usr/sbin/nologin ecdctr \
 WORKDIR /opt/ecdctr
 COPY constraints.txt pyproject.toml README.md ./
 COPY ecdctr ecdctr
-RUN pip install --no-cache-dir -c constraints.txt '.[train,airflow,kubernetes,monitoring,postgres]'
+RUN pip install --no-cache-dir -c constraints.txt '.[train,studies,airflow,kubernetes,monitoring,postgres]'
 COPY dags dags
 COPY plugins plugins
 

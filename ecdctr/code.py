@@ -53,8 +53,15 @@ def _file(name: str, package: Path) -> Path:
 
 @lru_cache(maxsize=1024)
 def _imports(file: Path, package: Path) -> tuple[str, ...]:
-    """Return the modules of the package that a file imports anywhere, also inside functions."""
-    return tuple(_imported(ast.parse(file.read_text()), package))
+    """Return the modules of the package that a file imports anywhere, also inside functions.
+
+    What is imported for the type checker alone computes nothing.
+    """
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    return tuple(_imported(tree, package))
 
 
 def _imported(tree: ast.Module, package: Path) -> Iterator[str]:

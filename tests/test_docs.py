@@ -93,6 +93,25 @@ def typed(warm: Path, folder: Path, line: str, *more: str) -> str:
     return done.stdout
 
 
+NO_VERBS = {
+    "A", "All", "As", "Days", "Every", "From", "How", "In", "Names", "Out", "The", "Their", "Until", "What",
+    "Where", "Whether", "Which", "While",
+}  # fmt: skip
+
+
+def test_docstrings_of_functions_say_what_to_do():
+    """Properties are what they return, and are named so."""
+    descriptions = []
+    for path in sorted((REPOSITORY / "ecdctr").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = (ast.get_docstring(node) or "Say").split()[0]
+                is_property = any("property" in ast.unparse(d) for d in node.decorator_list)
+                if not is_property and (first in NO_VERBS or not first[0].isupper()):
+                    descriptions.append(f"{path.name}:{node.lineno} {node.name}")
+    assert descriptions == []
+
+
 def test_the_example_of_bring_your_own_data_runs_as_written(followed):
     assert "<svg" in (followed / "report.html").read_text()
 

@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ecdctr
+from ecdctr.cli.net import explained
+from ecdctr.errors import UNFORESEEN
 from tests.conftest import REPOSITORY
 from tests.make import write_config
 
@@ -52,13 +54,27 @@ def test_scoring_installs_neither_torch_nor_duckdb_nor_matplotlib():
     assert needs(extras["train"]) >= HEAVY
 
 
-def test_scoring_and_the_service_import_where_these_are_not_installed():
-    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in sorted(HEAVY))
-    code = (
-        f"import sys; {blocked}from ecdctr import Scorer, Store; import "
-        "ecdctr.serving.service, ecdctr.serving.follow"
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["serve", "--help"], ["score", "--help"], ["store", "list"]],
+    ids=" ".join,
+)
+def test_scoring_and_serving_start_with_the_extra_serving_alone(arguments, tmp_path):
+    brought = needs([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serving"]])
+    blocked = sorted(
+        module
+        for module, homes in importlib.metadata.packages_distributions().items()
+        if module != "ecdctr" and not {canonicalize_name(home) for home in homes} & brought
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert {*blocked} > HEAVY
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from ecdctr import Scorer, Store; "
+        "import ecdctr.serving.service, ecdctr.serving.follow; from ecdctr.cli.net import run; "
+        f"from ecdctr.cli import app; sys.exit(run(app, {arguments!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -72,6 +88,21 @@ def test_doctor_says_what_the_extra_train_would_bring(world, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "GPU: not looked for, torch is not installed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("torch", "train"), ("onnx.helper", "export"), ("sklearn", "studies")]
+)
+def test_a_command_says_which_extra_brings_what_it_lacks(module, extra):
+    error = ModuleNotFoundError(f"No module named '{module}'", name=module)
+    code, sentence = explained(error, ["train", "tpm"])
+    assert code == 1
+    assert sentence.endswith(f"pip install 'ecdctr[{extra}]'")
+
+
+def test_a_missing_module_of_nobodys_is_an_error_that_nobody_foresaw():
+    error = ModuleNotFoundError("No module named 'ecdctr.nothing'", name="ecdctr.nothing")
+    assert explained(error, ["train", "tpm"])[0] == UNFORESEEN
 
 
 def test_every_package_that_is_imported_is_declared():

@@ -105,7 +105,7 @@ def next_day(params: dict[str, Any], dag_run: Any) -> str:
 
 
 def macros(params: Iterable[str]) -> dict[str, Callable[..., str]]:
-    """`data_date` and `next_day` for the templates of a DAG with these params.
+    """Return `data_date` and `next_day` for the templates of a DAG with these params.
 
     What they refuse fails at once.
     """

@@ -209,7 +209,7 @@ def _publish(level: Level) -> XComArg:
 
 
 def _deadline(hours: float | None) -> DeadlineAlert | None:
-    """Tells an operator when a run is not done some hours after it was queued."""
+    """Tell an operator when a run is not done some hours after it was queued."""
     if hours is None:
         return None
     if sys.argv[1:3] == ["dags", "test"]:

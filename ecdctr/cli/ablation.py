@@ -105,7 +105,7 @@ class AblationOptions:
 
     @property
     def command(self) -> str:
-        """The command line that says the same."""
+        """Return the command line that says the same."""
         return self.said("ablation", "--base", DEFAULT)
 
     def said(self, command: str, of_base: str, default: str) -> str:
@@ -243,7 +243,7 @@ class TuningOptions:
 
     @property
     def command(self) -> str:
-        """The command line that says the same."""
+        """Return the command line that says the same."""
         return (
             f"ecdctr tune --level {self.level} --seeds {self.seeds} --eval-days {self.eval_days} "
             f"--rows {self.rows}"

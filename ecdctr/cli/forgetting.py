@@ -192,5 +192,5 @@ def _write_study(context: typer.Context, about: Any, outcome: Any, result: Path 
 
 
 def _recurrence(settings: Any) -> int | None:
-    """After how many days interests return, if it is one number for all users."""
+    """Return after how many days interests return, if it is one number for all users."""
     return getattr(settings, "recurrence_days", None)

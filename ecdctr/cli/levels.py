@@ -96,7 +96,7 @@ class TrainOptions:
 
     @property
     def about(self) -> dict[str, object]:
-        """What every line of the log says."""
+        """Return what every line of the log says."""
         return {"level": self.level, "experiment": self.experiment, "data_date": self.date}
 
     def refuse_contradictions(self) -> None:
@@ -109,8 +109,8 @@ class TrainOptions:
         changed = self.seed is not None or self.hold_out_every is not None
         if changed and self.experiment == PRODUCTION:
             raise ConfigError(
-                "--seed and --hold-out-every cannot run in 'production', whose versions would mix; "
-                "name an --experiment."
+                f"--seed and --hold-out-every cannot run in '{PRODUCTION}', whose versions would "
+                "mix; name an --experiment."
             )
 
 

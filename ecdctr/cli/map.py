@@ -54,7 +54,7 @@ class MapOptions:
 
     @property
     def command(self) -> str:
-        """The command line that says the same, without places."""
+        """Return the command line that says the same, without places."""
         told = [("--plane", plane) for plane in self.planes or ()]
         told += [("--world", self.world)]
         told += [("--set", change) for change in self.changes or ()]

@@ -16,6 +16,7 @@ from typer._click.exceptions import NoArgsIsHelpError
 from typer.exceptions import Abort, TyperException
 from typer.main import Typer, get_command
 
+from ecdctr.cli.extras import missing_extra
 from ecdctr.console import current_step
 from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
 from ecdctr.impressions.reading import one_reading
@@ -98,6 +99,8 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
             TRY_AGAIN,
             "The machine has too little memory for this; nothing was published in part.",
         )
+    if extra := missing_extra(error):
+        return 1, extra
     trouble = machine_trouble(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
 

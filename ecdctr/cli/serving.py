@@ -43,20 +43,6 @@ VerifyOption = Annotated[
 ]
 
 
-@contextlib.contextmanager
-def _extra() -> Iterator[None]:
-    """Yield imports of what the extra 'serving' brings.
-
-    Raises ConfigError when it is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed; install ecdctr with the extra 'serving'."
-        ) from None
-
-
 @app.command("export")
 def export_version(
     context: typer.Context,
@@ -75,8 +61,7 @@ def export_version(
 
     ONNX, tables, schema, self-test.
     """
-    with _extra():
-        from ecdctr.serving.export import export_bundle, export_changes
+    from ecdctr.serving.export import export_bundle, export_changes
 
     session = session_of(context)
     ref = Ref.parse(version) if version else session.store.alias(SERVING, experiment)
@@ -132,8 +117,7 @@ def score(
 
     A line of probabilities is written for each request.
     """
-    with _extra():
-        from ecdctr.serving.scorer import Scorer
+    from ecdctr.serving.scorer import Scorer
 
     if (examples is None) != (target is None) or (examples and requests):
         raise ConfigError(
@@ -248,13 +232,12 @@ def serve(
 
     A newly promoted one takes over without a restart.
     """
-    with _extra():
-        import uvicorn
+    import uvicorn
 
-        from ecdctr.serving.follow import Follower
-        from ecdctr.serving.routes import build_app
-        from ecdctr.serving.scorer import Scorer
-        from ecdctr.serving.service import SERVES, SHADOW, Limits, Service
+    from ecdctr.serving.follow import Follower
+    from ecdctr.serving.routes import build_app
+    from ecdctr.serving.scorer import Scorer
+    from ecdctr.serving.service import SERVES, SHADOW, Limits, Service
 
     service = Service(Limits(candidates=max_candidates))
     followers = []

@@ -354,7 +354,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """Nested sections with those of an overlay in place of their own."""
+    """Put an overlay's values into nested sections, in place of their own."""
     result = dict(base)
     for key, value in overlay.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)

@@ -217,7 +217,7 @@ def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Entry point of ./run demo, ./run ui and ./run airflow."""
+    """Be the entry point of ./run demo, ./run ui and ./run airflow."""
     parser = argparse.ArgumentParser(prog="./run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="the demo")

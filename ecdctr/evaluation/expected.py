@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from ecdctr.evaluation.compare import DETECTABLE, TWO_SIDED_95
 from ecdctr.evaluation.metrics import UserAuc, losses
 
 if TYPE_CHECKING:
@@ -32,12 +33,19 @@ class Gains(NamedTuple):
     error: float
 
     @property
-    def detectable(self) -> float:
-        """Return the smallest true difference that such data show in four of five repetitions.
+    def margin(self) -> float:
+        """Half of the 95 % interval around the difference."""
+        return TWO_SIDED_95 * self.error
 
-        At a level of 5 %.
-        """
-        return (1.96 + 0.84) * self.error
+    @property
+    def sure(self) -> bool:
+        """Whether 0 lies outside of the 95 % interval."""
+        return abs(self.difference) > self.margin
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that shows at 5 % in four of five repetitions."""
+        return DETECTABLE * self.error
 
 
 def expected_user_auc(

@@ -133,7 +133,7 @@ def _judge_waiting(
 
 
 def _waiting(store: Store, challenger: Ref, champion: Ref | None) -> list[Ref]:
-    """Versions of earlier dates, newer than the champion, whose last verdict was to wait.
+    """Return versions of earlier dates, newer than the champion, whose last verdict was to wait.
 
     Newest first. Of a date only the newest version: it was trained again in place of the others.
     """

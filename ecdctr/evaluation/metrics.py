@@ -19,7 +19,7 @@ class UserAuc(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """GAUC: the mean weighted by impressions; NaN without users."""
+        """Return GAUC: the mean weighted by impressions; NaN without users."""
         if not len(self.auc):
             return float("nan")
         return float(np.average(self.auc, weights=self.impressions))

@@ -128,7 +128,7 @@ class Ratio(NamedTuple):
 
 
 def _estimates(sums: Array) -> tuple[Array, Array]:
-    """Ratios and their standard errors, from sums over users of Ratio.columns [..., 5]."""
+    """Return ratios and their errors [...], from sums over users of Ratio.columns [..., 5]."""
     gains, weights, squares, products, weights_squared = np.moveaxis(sums, -1, 0)
     weights = np.maximum(weights, 1e-12)
     value = gains / weights

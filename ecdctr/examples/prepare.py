@@ -193,11 +193,11 @@ def example_fingerprint(
     if basic:
         names = [feature.name for feature in config.features if feature.tpm]
         day = open_impressions(config.data.root).digest(domain, date)
-        return digest([_code_digest(), names, set_aside_by(config), domain, str(date), day])
+        return digest([preparing_code(), names, set_aside_by(config), domain, str(date), day])
     before = window(date - dt.timedelta(days=1), config.data.lookback_days)
     impressions = open_impressions(config.data.root)
     days = {f"{d}/{day}": impressions.digest(d, day) for d in DOMAINS for day in [*before, date]}
-    parts: list[object] = [_code_digest(), _settings(config), domain, str(date), days]
+    parts: list[object] = [preparing_code(), _settings(config), domain, str(date), days]
     if config.memory.enabled:
         parts.append((remembered or Remembered(config)).fingerprint(date))
     return digest(parts)
@@ -215,7 +215,8 @@ def _settings(config: Config) -> dict[str, object]:
 
 
 @lru_cache(maxsize=1)
-def _code_digest() -> str:
+def preparing_code() -> str:
+    """Digest the code that examples are made with; comments and layout are not in it."""
     return digest([ALGORITHM, code_digest(["examples.prepare"], PREPARING)])
 
 
@@ -228,7 +229,7 @@ def _extract(
 
     def files() -> tuple[Path, Path] | None:
         raw = {d: impressions.digest(d, date) for d in DOMAINS if impressions.has(d, date)}
-        name = digest([_code_digest(), set_aside_by(config), raw])[:20]
+        name = digest([preparing_code(), set_aside_by(config), raw])[:20]
         made = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
         return made if raw else None
 

@@ -43,7 +43,8 @@ class Remembered:
         before = date - dt.timedelta(days=1)
         newest = newest_table(self.memory, before)
         since = {str(day): self._content(day) for day in days_since(newest, before)}
-        return digest([self._table_name(newest), since, self.memory.max_pairs])
+        keys = self.config.memory_keys
+        return digest([self._table_name(newest), since, self.memory.max_pairs, keys])
 
     def sources(
         self, connection: duckdb.DuckDBPyConnection, views: Views, date: dt.date

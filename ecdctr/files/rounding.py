@@ -15,7 +15,7 @@ Precision = Literal["float32", "float16", "int8"]
 
 
 def quantized(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
-    """Vectors [n, w] as int8 with a scale per row [n]: symmetric, the largest number is ±127."""
+    """Round vectors [n, w] to int8 with a scale per row [n]: symmetric, the largest is ±127."""
     import numpy as np  # the configuration, which every command reads, takes the names above alone
 
     largest = np.abs(vectors).max(axis=1, initial=0.0) / 127

@@ -134,7 +134,10 @@ def _exact(text: str) -> str:
 
 
 def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambiguous | None:
-    """Two texts of a column that are one number; -0 is 0, and what is no number is not compared."""
+    """Find two texts of a column that are one number.
+
+    -0 is 0, and what is no number is not compared.
+    """
     row = db.execute(
         f"""SELECT min(text), max(text) FROM (
             SELECT {column}::DOUBLE AS number,

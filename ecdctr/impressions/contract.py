@@ -227,7 +227,7 @@ def raise_for(report: DayReport, config: Config) -> DaySchema:
 
 
 def _all_days(config: Config, domain: Domain) -> list[dt.date]:
-    """From the first to the last day; those that may be missing are left out."""
+    """List the days from the first to the last; those that may be missing are left out."""
     root = config.data.root
     dates = open_impressions(root).dates(domain)
     if not dates:

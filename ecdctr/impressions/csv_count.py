@@ -105,7 +105,7 @@ def blank_beside_quote(file: IO[bytes], skip: int, delimiter: str) -> int | None
 
 @contextmanager
 def long_cells() -> Iterator[None]:
-    """Python's reader with cells as long as DuckDB's lines; its own limit is 131,072 characters."""
+    """Let Python's reader take cells as long as DuckDB's lines; its own limit is 128 KiB."""
     limit = csv.field_size_limit(LONGEST_LINE)
     try:
         yield

@@ -35,7 +35,7 @@ class Delivery(NamedTuple):
 
     @classmethod
     def of(cls, data: Data) -> Delivery:
-        """As configured."""
+        """Make it as configured."""
         return cls(data.root, data.ready, data.marker)
 
     def entries(self, domain: Domain, date: dt.date) -> dict[str, int]:

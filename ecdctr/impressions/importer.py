@@ -202,7 +202,7 @@ def _stage(
 
 
 def _mapped(mapping: Mapping, types: dict[str, str], ts: str) -> str:
-    """SELECT of the mapping's values, each expression once."""
+    """Return the SELECT of the mapping's values, each expression once."""
     features = "".join(
         f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
         for name, text in mapping.features.items()
@@ -312,7 +312,7 @@ def _finish(
 
 
 def _narrow(db: duckdb.DuckDBPyConnection, types: dict[str, str], scratch: Path) -> str:
-    """REPLACE for wide integers: int64 where all of the log's values fit, else text."""
+    """Return the REPLACE for wide integers: int64 where all of the log's values fit, else text."""
     staged = sorted(scratch.glob("raw-*/_domain=*/_date=*/*.parquet"))
     names = {key.removeprefix("features."): kind for key, kind in types.items()}
     wide = [name for name, kind in names.items() if scalar_kind(kind.removesuffix("[]")) == "wide"]

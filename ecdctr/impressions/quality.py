@@ -213,7 +213,7 @@ def _usual_changes(days: Days, config: Config, date: dt.date) -> dict[str, Chang
 def _compare_values(
     config: Config, now: dict[str, Change], usual: dict[str, Change]
 ) -> list[tuple[str, str, str]]:
-    """`usual` is what days one rotation earlier and more showed.
+    """Compare values; `usual` is what days one rotation earlier and more showed.
 
     A rotation's turn is unlike any day before it.
     """

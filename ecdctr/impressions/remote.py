@@ -100,7 +100,7 @@ class RemoteImpressions:
         return sorted(path for path in folder.iterdir() if is_part(path.name))
 
     def digest(self, domain: Domain, date: dt.date) -> str:
-        """As of the same files in a folder; remembered when the copy is gone."""
+        """Digest as of the same files in a folder; remembered when the copy is gone."""
         listing = _listing(self.root, domain, date)
         if not listing:
             return digest_files([])

@@ -121,9 +121,10 @@ WHERE domain = 'ads' AND ts > (SELECT max(ts) FROM part) - INTERVAL {JUDGED_DAYS
 
 
 def _lift(connection: duckdb.DuckDBPyConnection, domain: str, near: int, far: int) -> float:
-    """Click rate of a domain's last impressions whose kind the user clicked in natural content.
+    """Return how much more often impressions of a kind clicked before are clicked.
 
-    Over that of others. Clicked so many days before. Only users with any click in these days are
+    The click rate of a domain's last impressions whose kind the user clicked in natural content, so
+    many days before, over that of others. Only users with any click in these days are
     asked, nan without a log that long.
     """
     query = f"""

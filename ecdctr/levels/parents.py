@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ecdctr.config import Admission, Domain
+    from ecdctr.config import Admission
     from ecdctr.examples.batches import Inputs
-    from ecdctr.examples.prepare import Prepared
+    from ecdctr.levels.reading import Days
     from ecdctr.store.manifest import Ref
-
-    Days = dict[tuple[Domain, dt.date], Prepared]
 
 SIDE_OF = {name: side for side, name in checkpoint.SIDES.items()}
 

@@ -147,7 +147,7 @@ def click_rate(days: Days) -> float:
 
 
 def _has_clicks(path: Path) -> bool:
-    """From the Parquet statistics alone."""
+    """Tell from the Parquet statistics alone."""
     metadata = pq.read_metadata(path)
     column = metadata.schema.to_arrow_schema().names.index("click")
     statistics = [

@@ -75,7 +75,7 @@ def save(
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Safetensors makes files that only their owner may read.
+    """Save so that all may read it: safetensors makes files that only their owner may read.
 
     Let those read it who may read the folder.
     """

@@ -37,7 +37,7 @@ class CtrNet(nn.Module):
         snapshots: dict[str, EntitySnapshots] | None = None,
         source: FrozenSource | None = None,
     ) -> None:
-        """snapshots: of 'user' and 'item', None for K = 0.
+        """Take `snapshots` of 'user' and 'item', None for K = 0.
 
         Source: a pre-trained network for KEEP or CTNet.
         """

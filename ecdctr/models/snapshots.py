@@ -40,7 +40,7 @@ class EntitySnapshots(nn.Module):
         settings: Snapshots,
         sets: torch.Tensor | None = None,
     ) -> None:
-        """Vectors [versions, rows, d], present [versions, rows] bool.
+        """Hold vectors [versions, rows, d], present [versions, rows] bool.
 
         sets [S, K] int64 are places of versions, newest first, or ABSENT; by default one set of all
         versions.
@@ -58,7 +58,7 @@ class EntitySnapshots(nn.Module):
 
     @classmethod
     def of_merged(cls, table: torch.Tensor) -> EntitySnapshots:
-        """From a table merged earlier [rows, out_dim]: enough to score, the aggregator is gone."""
+        """Make it from a table merged earlier [rows, out_dim]: enough to score."""
         snapshots = cls.__new__(cls)
         nn.Module.__init__(snapshots)
         snapshots.aggregator, snapshots.out_dim = None, table.shape[1]

@@ -32,7 +32,9 @@ def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def apply_batch_norm_policy(model: CtrNet, policy: str) -> None:
-    """keep: carry all over; reset_all: forget running mean and variance, weights and biases.
+    """Apply a policy to batch normalisation.
+
+    keep: carry all over; reset_all: forget running mean and variance, weights and biases.
 
     Running statistics alone are no policy: training never reads them, and has replaced them when it
     ends.

@@ -24,7 +24,7 @@ HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of the files that a scorer reads, for bundle.json."""
+    """Return size and SHA-256 of the files that a scorer reads, for bundle.json."""
     paths = [*(folder / name for name in READ), *sorted(folder.glob("*/*.npy"))]
     return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
 

@@ -150,7 +150,7 @@ def _taken(target: Path) -> str:
 def describe(
     config: Config, manifest: Manifest, inputs: Inputs, vocabularies: dict[str, Vocabulary]
 ) -> dict[str, Any]:
-    """bundle.json: what the graph's inputs mean and what a request looks like."""
+    """Describe, for bundle.json, what the graph's inputs mean and what a request looks like."""
     sides = {
         side: [f.name for f in config.features if f.side == side]
         for side in ("user", "item", "context")
@@ -265,7 +265,7 @@ def _kind(vocabulary: Vocabulary) -> Kind:
 
 
 def _write_graphs(graph: Probability, arguments: tuple[torch.Tensor, ...], folder: Path) -> None:
-    """model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program."""
+    """Write model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program."""
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")

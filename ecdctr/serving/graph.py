@@ -94,7 +94,7 @@ class Probability(nn.Module):
         gaps: torch.Tensor,
         rows: torch.Tensor,
     ) -> torch.Tensor:
-        """Click probabilities [B]; ids, multi and history are places in rows [U, width]."""
+        """Compute click probabilities [B]; ids, multi and history are places in rows [U, width]."""
         ads = torch.ones_like(ids[:, 0])
         batch = Batch(ids, multi, numeric, history, gaps, ads, ads - 1, ads.float())
         parts = {name: rows[:, start:end] for name, (start, end) in self.slices.items()}

@@ -70,7 +70,7 @@ class Rule:
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
-        """The least and greatest number allowed; None where it holds no number."""
+        """Return the least and greatest number allowed; None where it holds no number."""
         if self.kind in ("integer", "any"):
             return ID_LIMITS
         return self.low, self.high

@@ -59,7 +59,7 @@ class Scorer:
         return str(self.description["version"])
 
     def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
-        """Click probabilities of a request's candidates, [candidates].
+        """Return click probabilities of a request's candidates, [candidates].
 
         Ids and categories that training never saw, and features left out, score as unknown; a user
         or item without counts as preparation has one that was never shown. Raises RequestError for

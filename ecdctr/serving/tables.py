@@ -100,7 +100,10 @@ class Vectors:
     """The vectors of one vocabulary's rows, as float32 whatever they are stored as."""
 
     def __init__(self, folder: Path, name: str, parts: Sequence[int], precision: Precision) -> None:
-        """parts: widths. Raises OSError or ValueError when a file is missing or damaged."""
+        """Open the files; `parts` are widths.
+
+        Raises OSError or ValueError when a file is missing or damaged.
+        """
         self.stored = mapped(folder / file_name(name, "vectors"), 2)
         self.width = self.stored.shape[1]
         if self.stored.dtype != np.dtype(precision):
@@ -145,7 +148,7 @@ def file_name(name: str, part: str) -> str:
 
 
 def hashed(text: bytes) -> int:
-    """64 bits of a text, as a signed integer."""
+    """Hash a text to 64 bits, as a signed integer."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 

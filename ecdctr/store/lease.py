@@ -53,7 +53,7 @@ class Leases:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """While held, nothing is removed; waits while something is."""
+        """Let nothing be removed while this is held; waits while something is."""
         while not self._use():
             self.sleep(1)
         try:

@@ -246,7 +246,7 @@ class LocalStorage:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Their names, newest first, without those that are being replaced.
+    """List their names, newest first, without those that are being replaced.
 
     Numbers as numbers: v10000 is above v9999.
     """

@@ -36,7 +36,7 @@ class Ref(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Ref:
-        """Inverse of str(); raises StoreError on another form."""
+        """Read what str() writes; raises StoreError on another form."""
         try:
             experiment, level, date, version = text.split("/")
             if not (

@@ -64,7 +64,7 @@ class ObjectStorage:
     # -- documents and logs ------------------------------------------------------------------------
 
     def experiments(self) -> list[str]:
-        """From an index of their own."""
+        """Read them from an index of their own."""
         return sorted(self.bucket.read_json("experiments.json")[0].get("experiments", []))
 
     def add_experiment(self, name: str, content: bytes) -> bool:
@@ -122,7 +122,7 @@ class ObjectStorage:
         return Index(content.get("folders", {}), content.get("removed", {}))
 
     def file(self, group: str, name: str, file: str) -> bytes | None:
-        """From the copy where there is one, else one GET."""
+        """Return the copy where there is one, else one GET."""
         place = self._place(group, name)
         if place is None:
             return None
@@ -240,7 +240,7 @@ class ObjectStorage:
             self.bucket.delete(f"{place}/{file}")
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
-        """Out of the index, then the objects."""
+        """Take it out of the index, then the objects."""
         places: list[str] = []
 
         def forget(index: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Resolving(Versions):
         variant: str = DEFAULT,
         from_older: bool = False,
     ) -> Ref:
-        """Like resolve, but raises StoreError for a missing version, which says how to make one.
+        """Resolve, but raise StoreError for a missing version, which says how to make one.
 
         `variant` is that of whoever asks: the missing version has to be made with the same.
         """

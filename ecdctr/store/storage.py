@@ -142,7 +142,7 @@ class Storage(Protocol):
         """
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
-        """While held, nothing is removed."""
+        """Let nothing be removed while this is held."""
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """Keep everybody else from the store.

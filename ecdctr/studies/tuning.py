@@ -36,7 +36,7 @@ class Trial(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Over seeds and days."""
+        """Average over seeds and days."""
         return float(np.mean(self.gauc))
 
 

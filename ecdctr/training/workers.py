@@ -94,7 +94,7 @@ class Workers(NamedTuple):
         return True
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all are here."""
         if self.world > 1:
             distributed.barrier()
 

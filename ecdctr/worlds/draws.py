@@ -16,7 +16,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators".
+    """Mix bits as Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators".
 
     The finaliser of SplitMix64.
     """

@@ -91,7 +91,7 @@ class Feed:
         return sizes.astype(np.int64)
 
     def _held_out(self, day: int, sizes: NDArray[np.int64]) -> Rows:
-        """As many more ads in each visit as are set, at positions that the visit has."""
+        """Draw as many more ads in each visit as are set, at positions that the visit has."""
         rng = np.random.default_rng([self.seed, 5, day])
         count = self.sim.held_out_per_visit
         drawn = rng.random((len(sizes), count)) * sizes[:, None]

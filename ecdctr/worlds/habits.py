@@ -53,7 +53,7 @@ class Habits:
         return self.items.alive(domain, begin).of(uniform(self.seed, what, users, slot, stretch))
 
     def kinds(self, users: NDArray[np.int64], domain: Domain) -> NDArray[np.int16]:
-        """Categories [users, KINDS] that a user comes back to."""
+        """Return the categories [users, KINDS] that a user comes back to."""
         columns = []
         for slot in range(KINDS):
             mine = uniform(self.seed, KIND, users, slot, 0)

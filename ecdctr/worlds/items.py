@@ -67,7 +67,7 @@ class Items:
         self._alive: dict[tuple[Domain, int], Weighted] = {}
 
     def alive(self, domain: Domain, day: int) -> Weighted:
-        """Draws from what a domain can show on a day; the last days asked for are kept."""
+        """Return draws from what a domain can show on a day; the last days asked for are kept."""
         key = (domain, day)
         if key not in self._alive:
             if len(self._alive) >= 64:
@@ -87,7 +87,7 @@ class Items:
 def _lives(
     rng: np.random.Generator, alive: int, median: float, sim: Visits
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Birth, end and weight of as many items as keep about `alive` of them alive on every day.
+    """Draw birth, end and weight of as many items as keep about `alive` of them alive on every day.
 
     Oldest first.
     """

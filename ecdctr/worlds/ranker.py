@@ -34,7 +34,7 @@ class Ranker:
         visit: NDArray[np.int64],
         habits: NDArray[np.int32],
     ) -> NDArray[np.int32]:
-        """Items of rows [R] whose `visit` [R] ascends.
+        """Choose items of rows [R] whose `visit` [R] ascends.
 
         `users` [V] and `habits` [V, habits] are those of the visits. Rows of one visit come in the
         order of their positions, and get the better items first.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Simulation, Visits
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
@@ -54,15 +55,16 @@ def simulate(
 
 
 def _claim_root(sim: Simulation | Visits, seed: int, root: Path) -> None:
-    """Never mix two worlds in one folder."""
+    """Refuse to mix two worlds in one folder."""
     root.mkdir(parents=True, exist_ok=True)
-    described = {"seed": seed, "layout": 1, **sim.model_dump(mode="json", exclude={"kind"})}
+    code = code_digest(["worlds.simulate"], ["worlds"])
+    described = {"seed": seed, "code": code, **sim.model_dump(mode="json", exclude={"kind"})}
     path = root / "world.json"
     if path.exists():
         if json.loads(path.read_text()) != described:
             raise ConfigError(
-                f"{root} holds another simulated world (see {path}); name another --out, or delete "
-                "it."
+                f"{root} holds another simulated world, or one that another version of ecdctr made "
+                f"(see {path}); name another --out, or delete it."
             )
     elif any(root.glob("domain=*")):
         raise ConfigError(f"{root} holds impressions that were not simulated; name another --out.")

@@ -26,6 +26,7 @@ CHANGES = [  # file, text, in its place, whose results change
     ("models/tpm.py", "product.sum(1)", "product.sum(1) + 0", {"tpm", "actr"}),
     ("models/transfer.py", "return strength / 2", "return strength / 3", {"tpm", "cpm", "actr"}),
     ("training/optimizers.py", "EPSILON = 1e-8", "EPSILON = 1e-7", {"tpm", "cpm", "actr"}),
+    ("models/backbones/mlp.py", "class Mlp(", "class Mlp_(", {"cpm", "actr"}),
     ("levels/reading.py", ".get(day.date, 0)", ".get(day.date, 1)", {"tpm", "cpm", "actr"}),
     ("levels/run.py", "built.start.penalty", "None", {"tpm", "cpm", "actr"}),
     ("files/rounding.py", "/ 127", "/ 126", {"tpm", "cpm", "actr"}),
@@ -151,6 +152,7 @@ def test_whatever_a_level_imports_is_in_the_digest_of_its_code_or_stands_apart_w
         ("examples/held_out.py", "config", "config_"),
         ("studies/floors.py", "+ rate", "- rate"),
         ("studies/ablation/study.py", "next_day", "next_day_"),
+        ("worlds/daily.py", "rng", "rng_"),
     ],
 )
 def test_another_way_to_measure_makes_a_studys_records_anew(package, name, old, new):

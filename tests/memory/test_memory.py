@@ -239,6 +239,15 @@ def test_a_changed_day_inside_the_longest_window_makes_new_examples(tmp_path):
     assert (example_path(config, "ads", last).fingerprint != before) == inside
 
 
+def test_another_key_of_memory_makes_new_examples(tmp_path):
+    write_log(tmp_path / "data", np.random.default_rng(8), strings=False)
+    config = config_of(tmp_path)
+    fewer = config.memory.model_copy(update={"features": ()})
+    without = config.model_copy(update={"memory": fewer})
+    assert without.memory_keys != config.memory_keys
+    assert example_path(without, "ads", DAYS[-1]) != example_path(config, "ads", DAYS[-1])
+
+
 def test_without_memory_nothing_of_it_is_in_examples_inputs_or_fingerprints(tmp_path):
     write_log(tmp_path / "data", np.random.default_rng(9), strings=False)
     config = config_of(tmp_path, Memory())

@@ -21,7 +21,7 @@ class Aggregation(nn.Module):
     default: nn.Parameter | None
 
     def __init__(self, width: int, dim: int, settings: Snapshots) -> None:
-        """width: of the pooled vector; dim: of a snapshot's."""
+        """Take widths: `width` of the pooled vector, `dim` of a snapshot's."""
         super().__init__()
         self.presence = settings.presence
         self.out_dim = width + 2 * self.presence

@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 
 
 def tower(width: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Linear, BatchNorm and ReLU per hidden size: [B, width] → [B, hidden[-1]]."""
+    """Stack Linear, BatchNorm and ReLU per hidden size: [B, width] → [B, hidden[-1]]."""
     layers: list[nn.Module] = []
     for size in hidden:
         layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.ReLU()]

@@ -25,7 +25,7 @@ class StarLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(DOMAINS), size))
 
     def forward(self, x: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-        """[B, width] → [B, size]."""
+        """Map [B, width] → [B, size], each row by its domain's weights."""
         values = [
             nn.functional.linear(x, self.shared.weight * weight, self.shared.bias + bias)
             for weight, bias in zip(self.weight, self.bias, strict=True)

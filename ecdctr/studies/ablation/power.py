@@ -61,7 +61,7 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
         cells = [names.get(row, row), gauc, loss, "", ""]
         if row in gained:
             one = gained[row]
-            cells[3:] = [f"{one.difference:+.4f} ± {1.96 * one.error:.4f}", f"{one.detectable:.4f}"]
+            cells[3:] = [f"{one.difference:+.4f} ± {one.margin:.4f}", f"{one.detectable:.4f}"]
         lines.append("| " + " | ".join(cells) + " |")
     impressions = sum(r["expected_impressions"] for r in judged if r["row"] == rows[0])
     text = (

@@ -34,7 +34,7 @@ from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
 from ecdctr.examples.held_out import prepare_held_out
-from ecdctr.examples.prepare import prepare
+from ecdctr.examples.prepare import prepare, preparing_code
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
@@ -49,8 +49,10 @@ from ecdctr.worlds.simulate import simulate
 if TYPE_CHECKING:
     from ecdctr.worlds.named import NamedWorld
 
-# Where the records of a study come from, beside the levels that it trains
-MEASURING = ("evaluation", "examples.held_out", "studies.ablation.study", "studies.floors")
+# Where the records of a study come from, beside preparation and the levels that it trains
+MEASURING = (
+    "evaluation", "examples.held_out", "studies.ablation.study", "studies.floors", "worlds",
+)  # fmt: skip
 DAY = dt.timedelta(days=1)
 WEEK = dt.timedelta(days=7)
 FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
@@ -390,7 +392,8 @@ def _judged(users: pa.Table, key: Record) -> list[Record]:
 def measuring_code() -> str:
     """Digest the code that the records of a row or a floor come from."""
     measuring = code_digest(["studies.ablation.study"], MEASURING)
-    return digest([*(level_code(level) for level in LEVELS), evaluating_code(), measuring])
+    trained = [preparing_code(), *(level_code(level) for level in LEVELS)]
+    return digest([*trained, evaluating_code(), measuring])
 
 
 def of_row(config: Config, row: str) -> Config:

@@ -47,7 +47,7 @@ class HeldOut(NamedTuple):
 
     @property
     def dates(self) -> tuple[dt.date, ...]:
-        """The days."""
+        """Return the days."""
         return self.basis.dates
 
 

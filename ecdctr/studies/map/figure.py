@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecdctr.evaluation.expected import Gains
 from ecdctr.report.figures import GREY, grey, new_figure
 from ecdctr.studies.map.measure import WORTH
 
@@ -57,5 +58,6 @@ def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result],
 
 def said(worth: dict[str, float]) -> str:
     """Return a difference in thousandths of GAUC, in brackets where its 95 % interval holds 0."""
-    text = f"{1000 * worth['difference']:+.0f}"
-    return text if abs(worth["difference"]) > 1.96 * worth["error"] else f"({text})"
+    gained = Gains(**worth)
+    text = f"{1000 * gained.difference:+.0f}"
+    return text if gained.sure else f"({text})"

@@ -16,27 +16,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecdctr.config import digest
+from ecdctr.config.terms import FULL
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
 from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.records import per_seed
 from ecdctr.studies.ablation.study import Study, measuring_code, run_study
+from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
     from ecdctr.worlds.named import NamedWorld
 
-ROWS = ("ads_only", "no_tpm", "memory", "vectors", "full", "paper")
+ROWS = ("ads_only", "no_tpm", "memory", "vectors", FULL, "paper")
 # What each part is worth: the row with it, the row without; `floor` is the best of the floors.
 WORTH = {
     "CPM": ("no_tpm", "ads_only"),
     "TPM's vectors": ("vectors", "no_tpm"),
     "memory": ("memory", "no_tpm"),
-    "vectors and memory": ("full", "no_tpm"),
-    "full over the best floor": ("full", "floor"),
-    "full over the paper's form": ("full", "paper"),
+    "vectors and memory": (FULL, "no_tpm"),
+    "full over the best floor": (FULL, "floor"),
+    "full over the paper's form": (FULL, "paper"),
 }
-FLOORS = ("item_rate", "counts", "gbm")
 Result = dict[str, Any]
 
 

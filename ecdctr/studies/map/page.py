@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecdctr.config.terms import FULL
+from ecdctr.evaluation.expected import Gains
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
 from ecdctr.studies.map.measure import WORTH
@@ -86,13 +88,13 @@ def _power(results: list[Result]) -> str:
 
 
 def _summary(results: list[Result]) -> str:
-    """In how many cells each part helps for sure, harms for sure, or neither."""
+    """Say in how many cells each part helps for sure, harms for sure, or neither."""
     lines = []
     for part in WORTH:
-        worths = [result["worth"][part] for result in results]
-        sure = [one for one in worths if abs(one["difference"]) > 1.96 * one["error"]]
-        helps = sum(one["difference"] > 0 for one in sure)
-        least, most = (1000 * pick(one["difference"] for one in worths) for pick in (min, max))
+        worths = [Gains(**result["worth"][part]) for result in results]
+        sure = [one for one in worths if one.sure]
+        helps = sum(one.difference > 0 for one in sure)
+        least, most = (1000 * pick(one.difference for one in worths) for pick in (min, max))
         counts = [helps, len(sure) - helps, len(worths) - len(sure)]
         lines.append([part, *map(str, counts), f"{least:+.0f} to {most:+.0f}"])
     header = ["what it is worth", "helps", "harms", "no sure difference", "from, to"]
@@ -129,7 +131,7 @@ def _all(results: list[Result]) -> str:
         world = result["world"]
         places = [f"{world[name]:g}" for name in COORDINATES if name != "period"]
         scores = [f"{result['rows'][row]['expected_gauc']:.4f}" for row in rows]
-        full, ads = (result["rows"][row]["daily_samples"] for row in ("full", "ads_only"))
+        full, ads = (result["rows"][row]["daily_samples"] for row in (FULL, "ads_only"))
         lines.append([_period(world), *places, *scores, f"{full:,.0f} / {ads:,.0f}"])
     return "Expected GAUC.\n\n" + _table([name.replace("_", " ") for name in header], lines)
 

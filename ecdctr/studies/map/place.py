@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ecdctr.evaluation.expected import Gains
 from ecdctr.report.rows import NAMES
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def place(statistics: Statistics, cells: list[dict[str, Any]]) -> Place | None:
 
 
 def distance(first: dict[str, float], second: dict[str, float]) -> float:
-    """Euclidean over the statistics that both have; where none can be told it is infinite."""
+    """Return the Euclidean distance over the statistics that both have; infinite without any."""
     parts = []
     for name, scale in SCALES.items():
         one, other = (math.nan if v[name] is None else v[name] for v in (first, second))
@@ -83,12 +84,10 @@ def advice(nearest: Place | None) -> str:
         f"{rows['ads_only']['expected_gauc']:.4f}, full {rows['full']['expected_gauc']:.4f})."
     )
     for part, worth in nearest.cell["worth"].items():
-        sure = abs(worth["difference"]) > 1.96 * worth["error"]
-        kind = "helps" if worth["difference"] > 0 else "harms"
-        verdict = kind if sure else "makes no sure difference"
-        lines.append(
-            f"{part}: {verdict} ({worth['difference']:+.4f} ± {1.96 * worth['error']:.4f})"
-        )
+        gained = Gains(**worth)
+        kind = "helps" if gained.difference > 0 else "harms"
+        verdict = kind if gained.sure else "makes no sure difference"
+        lines.append(f"{part}: {verdict} ({gained.difference:+.4f} ± {gained.margin:.4f})")
     if nearest.distance > FAR:
         lines.append(
             "No measured world is like this log: take this as a hint, and try the rows yourself."
