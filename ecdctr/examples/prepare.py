@@ -28,11 +28,11 @@ from ecdctr.examples.remembered import READING, Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row, write_parquet
+from ecdctr.files.reads import note_read
 from ecdctr.impressions import contract
-from ecdctr.impressions.damage import told_damage
 from ecdctr.impressions.days import present_days, refuse_gaps, window
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.reading import keep, settled
+from ecdctr.impressions.reading import keep, settled, told_damage
 from ecdctr.memory.columns import never
 from ecdctr.memory.join import memory_columns, memory_relation
 
@@ -101,7 +101,7 @@ def prepare(
             prepared.append(day)
             if on_day:
                 on_day(date)
-    duck.note_read(day.path for day in prepared)
+    note_read(day.path for day in prepared)
     refuse_other_types([day.path for day in prepared])
     return prepared
 

@@ -6,9 +6,7 @@ Bounded, in UTC, and with paths that are names, never patterns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import duckdb
 
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
-
-_READ: ContextVar[dict[Path, None] | None] = ContextVar("read", default=None)
+from ecdctr.files.reads import note_read
 
 
 def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -68,30 +65,6 @@ def parquet(paths: Iterable[Path | str]) -> str:
     note_read(map(Path, whole))
     names = ", ".join(literal(re.sub(r"[\[*?]", r"[\g<0>]", path)) for path in whole)
     return f"read_parquet([{names}], hive_partitioning = false)"
-
-
-@contextmanager
-def reads() -> Iterator[dict[Path, None]]:
-    """Yield the files that are read in a block, in the order of reading; blocks inside share it."""
-    if (outer := _READ.get()) is not None:
-        yield outer
-        return
-    paths: dict[Path, None] = {}
-    token = _READ.set(paths)
-    try:
-        yield paths
-    finally:
-        _READ.reset(token)
-
-
-def note_read(paths: Iterable[Path]) -> None:
-    """Write down that these files are read, by DuckDB or another reader."""
-    noted = _READ.get()
-    if noted is None:
-        return
-    for path in paths:
-        noted.pop(path, None)
-        noted[path] = None
 
 
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:

@@ -6,8 +6,7 @@ and answers nothing more then. Arrow checks the checksums of pages, where their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError, lacks_room
-from ecdctr.files.duck import connect, parquet, reads
+from ecdctr.files.duck import connect, parquet
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.schema import unread
 
 NEXT_INTEGER = b"\x15"  # the header of the next field, an integer, in Thrift's compact protocol
 
 
-@contextmanager
-def told_damage() -> Iterator[None]:
-    """Raise ContractError with the damaged file for what DuckDB or Arrow say of files in a block.
+def refuse_damaged(error: Exception, paths: Iterable[Path]) -> None:
+    """Raise ContractError with the damaged one of some files, where that explains an error.
 
-    An error that no file explains is raised as it is.
+    Not of what the operating system says, nor of errors of anything but DuckDB and Arrow.
     """
-    with reads() as paths:
-        try:
-            yield
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            of_system = getattr(error, "errno", None) is not None or lacks_room(error)
-            if not of_system and (found := first_damaged([*reversed(paths)])):
-                raise ContractError(
-                    f"{found}. Deliver it again; remove it if preparation made it, which then "
-                    "makes it anew."
-                ) from None
-            raise
+    of_system = getattr(error, "errno", None) is not None or lacks_room(error)
+    if of_system or not isinstance(error, duckdb.Error | pa.ArrowException | OSError):
+        return
+    if damage := first_damaged(paths):
+        raise ContractError(
+            f"{damage}. Deliver it again; remove it if preparation made it, which then makes it "
+            "anew."
+        ) from None
 
 
 def first_damaged(paths: Iterable[Path]) -> str | None:

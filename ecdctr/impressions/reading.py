@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ecdctr.errors import TryAgain
 from ecdctr.files import durable
+from ecdctr.files.reads import reads
 
 ATTEMPTS = 3  # of work on days that are delivered meanwhile
 Given = ParamSpec("Given")
@@ -49,19 +49,27 @@ def one_reading() -> Iterator[None]:
         return
     token = _LISTINGS.set({})
     try:
-        with _telling_damage():
+        with told_damage():
             yield
     finally:
         _LISTINGS.reset(token)
 
 
-def _telling_damage() -> contextlib.AbstractContextManager[None]:
-    """Return what tells of damaged files; nothing where only serving is installed."""
-    if importlib.util.find_spec("duckdb") is None:
-        return contextlib.nullcontext()
-    from ecdctr.impressions.damage import told_damage
+@contextlib.contextmanager
+def told_damage() -> Iterator[None]:
+    """Raise ContractError with the damaged file for what DuckDB or Arrow say of files in a block.
 
-    return told_damage()
+    An error that no file explains is raised as it is.
+    """
+    with reads() as paths:
+        try:
+            yield
+        except Exception as error:
+            if paths:  # imported here: whoever only scores reads none, and has no DuckDB
+                from ecdctr.impressions.damage import refuse_damaged
+
+                refuse_damaged(error, [*reversed(paths)])
+            raise
 
 
 def listings() -> dict[tuple[str, str], Files] | None:
