@@ -1,7 +1,7 @@
 """The Airflow plugin.
 
 The E-CDCTR pages inside the web UI, a link from a training task to its version, and how
-runs are called.
+runs by hand are called.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import ecdctr.airflow.pipeline  # noqa: F401  # loaded before tasks are forked, 
 from ecdctr.airflow.dates import load_settings
 from ecdctr.airflow.forms import NamesRuns, OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink
-from ecdctr.airflow.timetable import DataDateTimetable
 from ecdctr.store.store import Store
 
 
@@ -59,4 +58,3 @@ class EcdctrPlugin(AirflowPlugin):
         }
     ]
     operator_extra_links = [VersionLink(), StudyLink()]
-    timetables = [DataDateTimetable]

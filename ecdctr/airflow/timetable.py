@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from airflow.plugins_manager import AirflowPlugin
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.utils.types import DagRunType
@@ -63,3 +64,14 @@ class DataDateTimetable(CronDataIntervalTimetable):
         return super().generate_run_id(
             run_type=run_type, run_after=run_after, data_interval=data_interval, **extra
         )
+
+
+class TimetablePlugin(AirflowPlugin):
+    """Registers the timetable, without which Airflow stores no DAG that has it.
+
+    Found by the package's entry point (pyproject.toml), so that the DAGs work in an Airflow that
+    knows their folder alone.
+    """
+
+    name = "ecdctr_timetable"
+    timetables = [DataDateTimetable]  # noqa: RUF012  # Airflow's own form

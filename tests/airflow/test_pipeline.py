@@ -53,6 +53,7 @@ def airflow(
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(heard[0]),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(made.home / "plugins"),  # none: only DAGs are given
     }
     made.home.mkdir()
     shutil.copy(database, made.home)
