@@ -31,7 +31,8 @@ class DagsTest:
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         self._process.stdin.flush()
         code = next(self._answers, "-1")
-        return subprocess.CompletedProcess(command, int(code), self._log.read_text()[said:], "")
+        output = self._log.read_bytes()[said:].decode(errors="replace")
+        return subprocess.CompletedProcess(command, int(code), output, "")
 
 
 @contextlib.contextmanager

@@ -105,6 +105,10 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
     assert json.loads(bucket("gate", "--version", VERSION, *following))["promoted"] is True
     bucket("report", "--out", str(tmp_path / "report.html"), "--experiments", "production")
     bucket("export", "--out", str(tmp_path / "bundle"))
+    newer = tmp_path / "newer"
+    bucket("export", "--against", str(tmp_path / "bundle"), "--out", str(newer))
+    patch = ("--bundle", str(tmp_path / "bundle"), "--changes", str(newer))
+    bucket("patch", *patch, "--out", str(tmp_path / "patched"))
     prepared = next((tmp_path / "prepared" / "examples").glob(f"domain=ads/date={NEXT}/*.parquet"))
     scores = tmp_path / "scores.parquet"
     bundle = ("--bundle", str(tmp_path / "bundle"))
@@ -132,6 +136,7 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
 
     studied = ["--world", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
     bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("sparsity", *studied, "--bases", "full", "--rows", "ads_only", "--eval-days", "1")
     bucket("map", "--minutes", "0", "--work", str(tmp_path / "map"))
     bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
     bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
