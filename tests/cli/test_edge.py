@@ -42,7 +42,7 @@ def commands(
             yield (*words, name), command
 
 
-ALL = dict(commands(get_command(app)))  # type: ignore[arg-type]  # the app is a group
+ALL = dict(commands(get_command(app)))
 
 
 def ends(monkeypatch, words: tuple[str, ...], error: BaseException, *before: str) -> int:

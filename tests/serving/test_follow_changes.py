@@ -71,7 +71,7 @@ def test_a_server_fetches_the_changes_alone_and_keeps_serving_where_they_cannot_
     )
     for version in (first, second):
         store.set_alias("serving", version, "promoted")
-        asyncio.run(follower.look(service))  # type: ignore[arg-type]  # swap is all it calls
+        asyncio.run(follower.look(service))
     assert service.versions == [str(first), str(second)]
     assert set(TABLES) <= fetched(cache, first)
     assert {f"{name}.delta" for name in TABLES} <= fetched(cache, second)
@@ -80,5 +80,5 @@ def test_a_server_fetches_the_changes_alone_and_keeps_serving_where_they_cannot_
     s3.damage(url, f"{other}/{TABLES[0]}.delta")
     store.set_alias("serving", third, "promoted")
     with pytest.raises(EcdctrError, match=f"{other}.*differs from its digest"):
-        asyncio.run(follower.look(service))  # type: ignore[arg-type]  # the same
+        asyncio.run(follower.look(service))
     assert service.versions == [str(first), str(second)]

@@ -211,7 +211,7 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
         if len(saved) == 2:
             raise Stopped
 
-    Progress.save = save  # type: ignore[method-assign]  # to stop there
+    Progress.save = save
     progress.SHARE_OF_TIME = 0
     with contextlib.suppress(Stopped):
         train_tpm(
