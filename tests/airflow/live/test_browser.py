@@ -62,6 +62,7 @@ class Ui:
         return dialog
 
     def backfill_dialog(self, dag_id: str, first: dt.date, last: dt.date) -> Any:
+        self.wait_for_backfills(dag_id)  # of whatever test was before
         dialog = self.dialog(dag_id)
         dialog.get_by_text("Backfill", exact=True).click()
         for date in (first, last):
