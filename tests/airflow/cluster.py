@@ -73,6 +73,8 @@ class Pod:
 
     def status(self) -> dict[str, Any]:
         now = {"startedAt": self.created}
+        over_at = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"  # without it no log is read of
+        ended_now = now | {"finishedAt": over_at}  # a container that ended before it was looked at
         if self.fault == "no_node":
             return {"phase": "Pending", "conditions": []}
         scheduled = [{"type": "PodScheduled", "status": "True"}]
@@ -90,7 +92,9 @@ class Pod:
             code = 137 if code < 0 else code
             reason = {0: "Completed"}.get(code, "Error")
             states = [
-                self._container(self.main, terminated={"exitCode": code, "reason": reason, **now})
+                self._container(
+                    self.main, terminated={"exitCode": code, "reason": reason, **ended_now}
+                )
             ]
         if self._has_sidecar():
             over = {"terminated": {"exitCode": 0, "reason": "Completed", **now}}
@@ -395,7 +399,7 @@ class Cluster:
         with pod.log.open("w") as log:
             pod.process = self._run(command, environment, log.fileno())
         if pod.fault == "evict":
-            threading.Timer(1.0, self._evict, [pod]).start()
+            threading.Timer(0.2, self._evict, [pod]).start()  # a tiny training takes a second
 
     def _run(
         self, command: list[str], environment: dict[str, str], log: int
