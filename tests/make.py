@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def answer_of(app: Any, method: str, path: str, json: Any = None) -> httpx.Respo
             return await client.request(method, path, json=json)
 
     return asyncio.run(ask())
+
+
+def wait_for_backfills(airflow: Airflow, dag_id: str) -> None:
+    """Airflow ends a backfill some seconds after its last run.
+
+    And refuses another one until then.
+    """
+    deadline, path = time.monotonic() + 600, f"/api/v2/backfills?dag_id={dag_id}"
+    while any(one["completed_at"] is None for one in airflow.api.call("GET", path)["backfills"]):
+        assert time.monotonic() < deadline, "a backfill does not end"
+        time.sleep(0.5)
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:

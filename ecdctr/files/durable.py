@@ -115,6 +115,11 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
 
 
+def leads_out(name: str) -> bool:
+    """Tell whether a file's name inside a folder, as somebody wrote it down, leads out of it."""
+    return name.startswith("/") or ".." in name.split("/") or "\0" in name
+
+
 def has_files(folder: Path, expected: dict[str, str]) -> bool:
     """Tell whether a folder has all of these files with these digests."""
     return all(

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config.terms import LEVELS
-from ecdctr.store.manifest import Manifest, Ref
 
 if TYPE_CHECKING:
+    from ecdctr.store.manifest import Manifest, Ref
     from ecdctr.store.store import Store
 
 # pixels, as lineage_drawing.html draws them
@@ -45,7 +45,7 @@ class Lineage(NamedTuple):
 def lineage(store: Store, ref: Ref) -> Lineage:
     """Lay out the versions behind one. Raises StoreError if it is not there."""
     manifests = store.lineage(ref)
-    named = {one: _parents(manifest) for one, manifest in manifests.items()}
+    named = {one: manifest.parent_refs for one, manifest in manifests.items()}
     parents = {one: [r for r in direct if r in manifests] for one, direct in named.items()}
     removed = {r for direct in named.values() for r in direct if r not in manifests}
     in_front = _in_front(parents, ref)
@@ -65,10 +65,6 @@ def lineage(store: Store, ref: Ref) -> Lineage:
         versions=sorted(manifests.values(), key=lambda m: (m.data_date, m.level), reverse=True),
         removed=len(removed),
     )
-
-
-def _parents(manifest: Manifest) -> list[Ref]:
-    return [Ref.parse(text) for parents in manifest.parents.values() for text in parents]
 
 
 def _in_front(parents: dict[Ref, list[Ref]], ref: Ref) -> set[Ref]:

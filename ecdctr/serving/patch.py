@@ -43,7 +43,7 @@ def write_patch(bundle: Path, base: Path, target: Path) -> dict[str, Any]:
     with _placed(target) as folder:
         for name, digest in durable.digests(bundle).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            stored = _store(name, bundle, base, folder)
+            stored = _store(name, digest, bundle, base, folder)
             files[name] = {"sha256": digest, "stored": stored}
         description = {
             "version": after.description["version"],
@@ -92,7 +92,7 @@ def _read(patch: Path) -> dict[str, Any]:
     try:
         description = unsealed(json.loads((patch / NAME).read_bytes()))
         for name in description["files"]:
-            if name.startswith("/") or ".." in name.split("/"):
+            if durable.leads_out(name):
                 raise ValueError(f"the file '{name}' would lie outside the bundle")
     except FileNotFoundError:
         raise EcdctrError(
@@ -121,9 +121,9 @@ def _placed(target: Path) -> Iterator[Path]:
             raise taken
 
 
-def _store(name: str, bundle: Path, base: Path, folder: Path) -> str:
-    """Write what is stored of a file; returns how."""
-    if (base / name).exists() and durable.sha256(base / name) == durable.sha256(bundle / name):
+def _store(name: str, digest: str, bundle: Path, base: Path, folder: Path) -> str:
+    """Write what is stored of a file with this digest; returns how."""
+    if durable.has_files(base, {name: digest}):
         return BASE
     delta = folder / f"{name}{DELTA}"
     if (base / name).exists():

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
-from ecdctr.store.manifest import FileEntry, Manifest, Ref, inside
+from ecdctr.store.manifest import FileEntry, Files, Manifest, Ref
 
 NAME, DELTA = "deltas.json", ".delta"
 SUFFIX = ".safetensors"  # files of arrays, which may be stored as changes
@@ -27,7 +27,7 @@ class Changes(BaseModel):
 
     base: str
     links: int = Field(ge=1)  # versions that have to be put together before this one
-    files: dict[str, FileEntry] = Field(min_length=1)  # by the whole file's name: what is stored
+    files: Files = Field(min_length=1)  # by the whole file's name: what is stored
 
     @field_validator("base")
     @classmethod
@@ -36,11 +36,6 @@ class Changes(BaseModel):
             return str(Ref.parse(base))
         except StoreError as error:
             raise ValueError(str(error)) from None
-
-    @field_validator("files")
-    @classmethod
-    def _inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        return inside(files)
 
     @property
     def ref(self) -> Ref:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.store import deltas
-from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.places import place
 from ecdctr.store.versions import Versions
+
+if TYPE_CHECKING:
+    from ecdctr.store.manifest import Manifest, Ref
 
 
 class Lineage(Versions):
@@ -22,11 +26,7 @@ class Lineage(Versions):
             current = queue.pop(0)
             if current not in manifests and (current == ref or not self.removed(current)):
                 manifests[current] = self.manifest(current)
-                queue += [
-                    Ref.parse(parent)
-                    for parents in manifests[current].parents.values()
-                    for parent in parents
-                ]
+                queue += manifests[current].parent_refs
         return manifests
 
     def removed(self, ref: Ref) -> bool:
@@ -88,11 +88,9 @@ class Lineage(Versions):
             manifest = self.manifest(ref)
         except StoreError:
             return problems
-        for parents in manifest.parents.values():
-            problems += [
-                f"{ref}: parent {parent} is missing."
-                for parent in parents
-                if self.storage.file(*place(Ref.parse(parent)), "manifest.json") is None
-                and not self.removed(Ref.parse(parent))
-            ]
-        return problems
+        return problems + [
+            f"{ref}: parent {parent} is missing."
+            for parent in manifest.parent_refs
+            if self.storage.file(*place(parent), "manifest.json") is None
+            and not self.removed(parent)
+        ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from ecdctr.config import Level
 from ecdctr.config.terms import DEFAULT, NAME_PATTERN, PRODUCTION
 from ecdctr.errors import StoreError
+from ecdctr.files import durable
 
 SCHEMA_VERSION: Literal[1] = 1
 NAME = re.compile(NAME_PATTERN)  # fullmatch: `$` lets a line end by
@@ -67,12 +68,15 @@ class FileEntry(BaseModel):
     bytes: int
 
 
-def inside(files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+def _inside(files: dict[str, FileEntry]) -> dict[str, FileEntry]:
     """Return them; raises ValueError where one would lie outside the version's folder."""
     for name in files:
-        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        if durable.leads_out(name):
             raise ValueError(f"file '{name}' would lie outside the version's folder")
     return files
+
+
+Files = Annotated[dict[str, FileEntry], AfterValidator(_inside)]  # of a version, by their paths
 
 
 class Manifest(BaseModel):
@@ -108,7 +112,7 @@ class Manifest(BaseModel):
         dt.date
     ] = []  # since the parent, not learned: too far back, or not delivered, as the settings allow
     prior_ctr: float | None = None  # that counts were smoothed with on the last day; A-CTR's alone
-    files: dict[str, FileEntry]
+    files: Files
     started_at: dt.datetime
     finished_at: dt.datetime
     host: str
@@ -126,15 +130,15 @@ class Manifest(BaseModel):
         ads = f" --hold-out-every {held_out}" if self.level == "actr" and held_out else ""
         return f"{variant_option(self.variant)} --seed {self.seed}{ads}"
 
-    @field_validator("files")
-    @classmethod
-    def _inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-        return inside(files)
-
     @property
     def ref(self) -> Ref:
         """The version's address."""
         return Ref(self.experiment, self.level, self.data_date, self.version)
+
+    @property
+    def parent_refs(self) -> list[Ref]:
+        """Its parents of all levels."""
+        return [Ref.parse(text) for parents in self.parents.values() for text in parents]
 
     @property
     def total_bytes(self) -> int:

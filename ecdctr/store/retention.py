@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config.terms import LEVELS
 from ecdctr.store.aliases import ALIASES, served_before
-from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.manifest import Ref
 from ecdctr.store.results import WAITS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     everything that these descend from. Of a chain, in which each version goes on from the one
     before it, that is the version before and no further: else nothing would ever go.
     """
-    manifests = _manifests(store)
+    manifests = {ref: store.manifest(ref) for ref in _refs(store)}
     kept: set[Ref] = set()
     for experiment in store.experiments():
         for level in LEVELS:
@@ -57,9 +57,7 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
         child = waiting.pop()
         if child in manifests and child not in done:
             done.add(child)
-            parents = [
-                Ref.parse(text) for refs in manifests[child].parents.values() for text in refs
-            ]
+            parents = manifests[child].parent_refs
             kept.update(parents)
             waiting += [parent for parent in parents if parent.level != child.level]
     return [
@@ -101,7 +99,7 @@ def _make_whole(store: Store, going: set[Ref]) -> None:
 
     Raises StoreError where one cannot be put together; then nothing is removed.
     """
-    for ref in _manifests(store):
+    for ref in _refs(store):
         changes = None if ref in going else store.changes(ref)
         if changes and changes.ref in going:
             store.make_whole(ref)
@@ -116,11 +114,11 @@ def _waits(store: Store, ref: Ref) -> bool:
     return bool(verdicts) and verdicts[-1]["outcome"] == WAITS
 
 
-def _manifests(store: Store) -> dict[Ref, Manifest]:
+def _refs(store: Store) -> list[Ref]:
     """Return all versions by experiment, level, date and number."""
-    return {
-        ref: store.manifest(ref)
+    return [
+        ref
         for experiment in store.experiments()
         for level in LEVELS
         for ref in store.versions(experiment, level)
-    }
+    ]

@@ -16,7 +16,7 @@ from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.manifest import VERSION, Manifest, Ref
-from ecdctr.store.places import check_name, group_of, place
+from ecdctr.store.places import check_name, group_of, place, ref_of
 from ecdctr.store.storage import Listing, open_storage
 
 if TYPE_CHECKING:
@@ -193,10 +193,9 @@ class Versions:
 def refs_of(listing: Listing, experiment: str, level: str) -> Iterator[Ref]:
     """Yield the versions of a listing, newest date and number first."""
     for name in listing.names():
-        date, _, version = name.partition("/")
-        if VERSION.match(version):
+        if VERSION.match(name.partition("/")[2]):
             with contextlib.suppress(ValueError):
-                yield Ref(experiment, level, dt.date.fromisoformat(date), version)
+                yield ref_of(experiment, level, name)
 
 
 def newest_of(listing: Listing, experiment: str, level: str, as_of: dt.date) -> Ref | None:

@@ -29,7 +29,7 @@ from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.dag import Planned
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs
+from tests.make import failed_logs, wait_for_backfills
 
 DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
 pytestmark = pytest.mark.airflow
@@ -39,7 +39,7 @@ def backfill(
     airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, str], **options: Any
 ) -> dict[str, str]:
     """Create a backfill, wait for the runs of its days; returns the state of each day's run."""
-    wait_for_backfills(airflow, level)
+    wait_for_backfills(airflow, f"ecdctr_{level}")
     create(airflow, level, days, conf, reprocess_behavior="completed", **options)
     return wait(airflow, level, days)
 
@@ -50,21 +50,6 @@ def create(
     asked = {"dag_id": f"ecdctr_{level}", "dag_run_conf": conf, "max_active_runs": 3}
     asked |= {"from_date": f"{days[0]}T00:00:00Z", "to_date": f"{days[-1]}T00:00:00Z"}
     airflow.api.call("POST", "/api/v2/backfills", asked | options)
-
-
-def wait_for_backfills(airflow: Airflow, level: str) -> None:
-    """Airflow ends a backfill some seconds after its last run.
-
-    And refuses another one until then.
-    """
-    deadline = time.monotonic() + 600
-    while any(one["completed_at"] is None for one in backfills(airflow, level)):
-        assert time.monotonic() < deadline, "a backfill does not end"
-        time.sleep(0.5)
-
-
-def backfills(airflow: Airflow, level: str) -> list[dict[str, Any]]:
-    return airflow.api.call("GET", f"/api/v2/backfills?dag_id=ecdctr_{level}")["backfills"]
 
 
 def wait(airflow: Airflow, level: str, days: list[dt.date]) -> dict[str, str]:
@@ -121,7 +106,7 @@ def test_the_readmes_backfill_runs_as_printed(live, versions):
     command = printed.replace(first, str(days[0])).replace(last, str(days[1]))
     config, store = (Path(live.environment[f"ECDCTR_{name}"]) for name in ("CONFIG", "STORE"))
     typed = Airflow(live.home, config, store, live.port)
-    wait_for_backfills(live, "actr")
+    wait_for_backfills(live, "ecdctr_actr")
     with typed.database():
         assert typed.call(shlex.split(command.replace("\\\n", " "))) == 0
     assert set(wait(live, "actr", days).values()) == {"success"}
@@ -204,13 +189,13 @@ def shift_days(path: Path, days: int) -> None:
 
 
 def test_a_variant_that_does_not_validate_is_refused_when_the_backfill_is_created(live):
-    wait_for_backfills(live, "actr")
+    wait_for_backfills(live, "ecdctr_actr")
     with pytest.raises(EcdctrError, match="no_such_variant"):
         create(live, "actr", DAYS[:2], {"experiment": "x", "variant": "no_such_variant"})
 
 
 def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(live, kept, versions):
-    wait_for_backfills(live, "actr")
+    wait_for_backfills(live, "ecdctr_actr")
     conf = {"experiment": "killed", "variant": "continue"}
     create(live, "actr", DAYS, conf, reprocess_behavior="completed")
     deadline = time.monotonic() + 600

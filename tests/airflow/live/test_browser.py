@@ -19,7 +19,7 @@ from ecdctr.airflow.standalone import Airflow
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs
+from tests.make import failed_logs, wait_for_backfills
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -62,7 +62,7 @@ class Ui:
         return dialog
 
     def backfill_dialog(self, dag_id: str, first: dt.date, last: dt.date) -> Any:
-        self.wait_for_backfills(dag_id)  # of whatever test was before
+        wait_for_backfills(self.airflow, dag_id)  # of whatever test was before
         dialog = self.dialog(dag_id)
         dialog.get_by_text("Backfill", exact=True).click()
         for date in (first, last):
@@ -71,19 +71,6 @@ class Ui:
             self.page.get_by_placeholder("HH:mm").last.fill("00:00")
             self.page.keyboard.press("Escape")
         return dialog
-
-    def wait_for_backfills(self, dag_id: str) -> None:
-        """Airflow ends a backfill some seconds after its last run.
-
-        And refuses another one until then.
-        """
-        deadline = time.monotonic() + 600
-        path = f"/api/v2/backfills?dag_id={dag_id}"
-        while any(
-            not one["completed_at"] for one in self.airflow.api.call("GET", path)["backfills"]
-        ):
-            assert time.monotonic() < deadline, "the backfill does not end"
-            time.sleep(0.5)
 
     def fill(self, dialog: Any, fields: dict[str, str]) -> None:
         for name, value in fields.items():
@@ -213,7 +200,7 @@ def test_a_backfill_whose_params_the_form_drops_trains_nothing_and_says_why(ui):
         ui.airflow, "ecdctr_actr", run
     )
     assert ui.store.versions("production", "actr") == versions
-    ui.wait_for_backfills("ecdctr_actr")
+    wait_for_backfills(ui.airflow, "ecdctr_actr")
 
 
 def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
