@@ -57,7 +57,7 @@ def _imports(file: Path, package: Path) -> tuple[str, ...]:
 
     What is imported for the type checker alone computes nothing.
     """
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
@@ -81,7 +81,7 @@ def _imported(tree: ast.Module, package: Path) -> Iterator[str]:
 @lru_cache(maxsize=1024)
 def _normalised(file: Path) -> str:
     """Return the syntax tree as text, without docstrings; comments and layout are not in it."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]

@@ -46,11 +46,16 @@ _TROUBLES = {
     "Read-only file system": (errno.EROFS, "mount it writable"),
     "Permission denied": (errno.EACCES, "give this user the right to read and write there"),
     "Not a directory": (errno.ENOTDIR, "look whether a file stands in the place of a folder"),
+    "File exists": (
+        errno.EEXIST,
+        "look whether a file, or a link to nothing, stands in the place of a folder",
+    ),
     "No such file or directory": (
         errno.ENOENT,
         "look whether the folder was removed or its disk unmounted",
     ),
     "Too many levels of symbolic links": (errno.ELOOP, "mend the link that points to itself"),
+    "Symlink loop": (errno.ELOOP, "mend the link that points to itself"),  # Python's words
     "File name too long": (errno.ENAMETOOLONG, "name it shorter"),
     "File too large": (errno.EFBIG, "raise the limit of file sizes (ulimit -f, or the disk's)"),
     "Input/output error": (errno.EIO, "check the disk"),

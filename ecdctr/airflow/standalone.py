@@ -167,7 +167,7 @@ class Airflow:
                 stack.close()
 
     def _start(self, name: str, *command: str) -> None:
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             self._parts[name] = subprocess.Popen(  # a list, no shell
                 [*_ending_with_us(), *command],
                 env=self.environment | OF_PART.get(name, {}) | {MARK: str(self.home)},
@@ -241,7 +241,7 @@ class Airflow:
             if process.poll() is not None:
                 raise EcdctrError(
                     f"Airflow's {name} has ended (exit code {process.returncode}); the end of "
-                    f"{self.log}:\n" + self.log.read_text(errors="replace")[-1500:]
+                    f"{self.log}:\n" + self.log.read_text("utf-8", "replace")[-1500:]
                 )
 
     def kill(self) -> None:
@@ -272,7 +272,7 @@ class Airflow:
                 ):
                     return
             time.sleep(0.25)
-        tail = self.log.read_text(errors="replace")[-1500:]
+        tail = self.log.read_text("utf-8", "replace")[-1500:]
         raise EcdctrError(
             f"Airflow did not come up within {START_SECONDS} s; the end of {self.log}:\n{tail}"
         )

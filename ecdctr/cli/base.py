@@ -19,7 +19,7 @@ from ecdctr.config.section import MAX_SEED
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log_to_stderr, terminal
 from ecdctr.files import durable
-from ecdctr.files.urls import looks_like_url
+from ecdctr.files.urls import WRITE_OUT, is_for_shells, looks_like_url
 from ecdctr.store.places import check_name
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -123,7 +123,7 @@ def file_to_write(text: str | Path) -> Path:
     Raises typer.BadParameter where a folder stands there, or what a file would take the place of,
     such as a pipe or a device.
     """
-    path = _below_folders(Path(text))
+    path = _below_folders(_written_out(text))
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; name a file in it.")
     if path.exists() and not path.is_file():
@@ -136,11 +136,17 @@ def folder_to_write(text: str | Path) -> Path:
 
     Raises typer.BadParameter where a file stands there.
     """
-    path = Path(text)
+    path = _written_out(text)
     if looks_like_url(text):
         raise typer.BadParameter(f"{text} is a URL; name a local folder and upload it from there.")
     _below_folders(path / "x")
     return path
+
+
+def _written_out(text: str | Path) -> Path:
+    if is_for_shells(text):
+        raise typer.BadParameter(f"{text} starts with {WRITE_OUT}.")
+    return Path(text)
 
 
 def _below_folders(path: Path) -> Path:

@@ -171,7 +171,7 @@ def matrix_report(
         outcome = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
-            recurrence = json.loads((root / "world.json").read_text()).get("recurrence_days")
+            recurrence = json.loads((root / "world.json").read_text("utf-8")).get("recurrence_days")
         about = About(name, str(root), dates, seeds, hold_out_every, recurrence)
         _write_study(context, about, outcome, result)
 

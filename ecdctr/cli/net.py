@@ -19,6 +19,7 @@ from typer.main import Typer, get_command
 from ecdctr.cli.extras import missing_extra
 from ecdctr.console import current_step
 from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
+from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
@@ -94,6 +95,8 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if _mistyped(error, arguments):
         name = getattr(error, "filename", "")
         return 1, f"{getattr(error, 'strerror', error)}: {name}; look at the name."
+    if isinstance(error, UnicodeEncodeError) and (problem := no_utf8(error.object)):
+        return 1, problem
     if isinstance(error, MemoryError):
         return (
             TRY_AGAIN,

@@ -235,7 +235,7 @@ def serve(
     import uvicorn
 
     from ecdctr.serving.follow import Follower
-    from ecdctr.serving.routes import build_app
+    from ecdctr.serving.routes import build_app, settings_of
     from ecdctr.serving.scorer import Scorer
     from ecdctr.serving.service import SERVES, SHADOW, Limits, Service
 
@@ -253,9 +253,7 @@ def serve(
             where = (session.store, options.experiment, options.bundles, session.config_path)
             how = (options.precision, threads, options.poll_seconds)
             followers.append(Follower(role, alias, *where, *how))
-    settings = uvicorn.Config(
-        build_app(service, list(followers)), log_level="warning", access_log=False
-    )
+    settings = settings_of(build_app(service, list(followers)))
     with _listening(host, port) as listener:
         log(f"listening on http://{_shown(host)}:{listener.getsockname()[1]}")
         uvicorn.Server(settings).run(sockets=[listener])

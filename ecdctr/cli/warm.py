@@ -65,8 +65,9 @@ def _command(asking: socket.socket) -> NoReturn:
     for number, file in zip((1, 2), files, strict=True):
         os.dup2(file, number)
         os.close(file)
-    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
-    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8")
     sys.argv = ["ecdctr", *asked["arguments"]]  # what several processes are started with
     asking.sendall(f"{os.getpid()}\n".encode())
     code = run(app, asked["arguments"])

@@ -21,7 +21,7 @@ from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
-from ecdctr.files.urls import looks_like_url
+from ecdctr.files.urls import looks_like_url, no_utf8
 
 VariantName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
@@ -307,6 +307,8 @@ def load_config(path: Path) -> Config:
         config.with_variant(name)
     _try_tuning(config, path)
     base = path.resolve().parent
+    if problem := no_utf8(str(base)):
+        raise ConfigError(problem)
     data = config.data
     root = data.root if isinstance(data.root, str) else (base / data.root).resolve()
     data = data.model_copy(update={"root": root, "prepared": (base / data.prepared).resolve()})

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
-from ecdctr.files.urls import lacks_a_slash, looks_like_url
+from ecdctr.files.urls import WRITE_OUT, is_for_shells, lacks_a_slash, looks_like_url
 
 OF_KIND = {"transform": "numeric", "max_values": "multi_valued"}  # settings of one kind of feature
 
@@ -126,6 +126,8 @@ class Data(Section):
             raise ValueError(
                 "expected a folder, or a URL with two slashes like s3://bucket/impressions"
             )
+        if is_for_shells(value):
+            raise ValueError(f"expected a folder, found one that starts with {WRITE_OUT}")
         return value if mark else Path(value)
 
     @field_validator("prepared")
@@ -133,6 +135,8 @@ class Data(Section):
     def _local(cls, value: Path) -> Path:
         if looks_like_url(value) or str(value) == ".":
             raise ValueError("expected a folder of its own on this machine")
+        if is_for_shells(value):
+            raise ValueError(f"expected a folder, found one that starts with {WRITE_OUT}")
         return value
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from ecdctr.errors import ConfigError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+MOST_TOLD = 20  # problems of one file
 PARTS_OF_UNIONS = ("path", "str", "[key]")  # of a place, as pydantic names it
 Kind = TypeVar("Kind")
 
@@ -26,21 +27,25 @@ def validated(kind: type[Kind] | TypeAdapter[Kind], raw: dict[str, Any], where: 
         return adapter.validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         items = error.errors(include_url=False)
-        places = [item["loc"] for item in items]
-        inmost = [i for i in items if not any(_within(place, i["loc"]) for place in places)]
-        problems = "; ".join(map(_problem, inmost))
+        outer = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
+        inmost = [item for item in items if item["loc"] not in outer]
+        problems = "; ".join(map(_problem, inmost[:MOST_TOLD]))
+        if len(inmost) > MOST_TOLD:
+            problems += f"; and {len(inmost) - MOST_TOLD:,} more"
         raise ConfigError(f"{where} is not valid. {problems}.") from None
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply; write it flatter.") from None
 
 
-def _within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    return len(place) > len(outer) and place[: len(outer)] == outer
-
-
 def _problem(item: ErrorDetails) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
-    key = ".".join(str(part) for part in item["loc"] if part not in PARTS_OF_UNIONS) or "file"
+    key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS) or "file"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
     given = repr(item["input"])
     return f"{key}: {message} (found {given[:80]}{'…' if len(given) > 80 else ''})"
+
+
+def _part(part: int | str) -> str:
+    """Return a key; one with letters that are not seen or look like others, as escapes."""
+    text = str(part)
+    return text if text.isascii() and text.isprintable() and text == text.strip() else ascii(text)

@@ -151,7 +151,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
         )
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page)
+    target.write_text(page, "utf-8")
 
 
 def _by_experiment(rows: list[Row]) -> dict[str, dict[str, Row]]:

@@ -125,12 +125,13 @@ def write_config(home: Path) -> Path:
     CPM goes on from day to day; only its first version reads `first_window_days`, which would take
     a third of the demo's time. Studies (./run results) read configs/demo.yaml itself.
     """
-    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text("utf-8"))
     raw["data"] |= {"root": str(home / "data"), "prepared": str(home / "prepared")}
     raw["cpm"]["first_window_days"] = FIRST_WINDOW_DAYS
     path = home / "config.yaml"
     text = yaml.safe_dump(raw, sort_keys=False, width=1000)
-    path.write_text("# Written by ./run demo: configs/demo.yaml with a smaller first CPM\n" + text)
+    note = "# Written by ./run demo: configs/demo.yaml with a smaller first CPM\n"
+    path.write_text(note + text, "utf-8")
     return path
 
 
@@ -155,7 +156,7 @@ def demo(home: Path, days: int) -> None:
             trigger_all(airflow, Store(store), plan_runs(last, days, config.snapshots))
     with steps.step("4/4  Report"):
         _ecdctr(config_path, store, "report", "--out", str(home / "report.html"))
-    (home / "timings.json").write_text(json.dumps(steps.seconds, indent=1))
+    (home / "timings.json").write_text(json.dumps(steps.seconds, indent=1), "utf-8")
     total = sum(steps.seconds.values())
     console.print(f"Done in {total:.0f} s. Airflow's web UI with these runs: [bold]./run ui[/]")
 

@@ -15,6 +15,7 @@ import duckdb
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.files.reads import note_read
+from ecdctr.files.urls import no_utf8
 
 
 def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -44,8 +45,8 @@ def one_row(
 def literal(value: object) -> str:
     """Quote text for SQL; raises ConfigError for a path that is no UTF-8: DuckDB takes none."""
     text = str(value)
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ConfigError(f"The name {text!a} is no UTF-8; rename the file or folder.")
+    if problem := no_utf8(text):
+        raise ConfigError(problem)
     return "'" + text.replace("'", "''") + "'"
 
 

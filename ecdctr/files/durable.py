@@ -76,7 +76,7 @@ def replace_text(path: Path, text: str) -> None:
     """Put a whole text file in place, its folder made where there is none."""
     make_dir(path.parent)
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
 
 
 def replace_dir(source: Path, target: Path) -> None:
@@ -136,7 +136,7 @@ def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None
     is taken.
     """
     make_dir(path.parent)
-    with path.open("a") as file:
+    with path.open("ab") as file:
         fcntl.flock(
             file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         )

@@ -29,6 +29,16 @@ TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the resolvers and constructors of the core schema alone."""
 
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Spread merge keys, so that each key is there once.
+
+        PyYAML keeps every pair of what is merged: merges of merges would grow without bound, and a
+        mapping that was spread before it is built itself would seem to have its keys twice.
+        """
+        _refuse_doubles(node)
+        super().flatten_mapping(node)
+        node.value = list({key.value: (key, value) for key, value in node.value}.values())
+
 
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {}
@@ -82,8 +92,6 @@ def _truth(loader: _Loader, node: Node) -> bool:
 
 
 def _mapping(loader: _Loader, node: Node) -> Any:
-    if isinstance(node, MappingNode):
-        _refuse_doubles(node)
     yield from loader.construct_yaml_map(node)
 
 
@@ -190,6 +198,8 @@ def _said(error: yaml.YAMLError, text: str) -> str:
         line = text.count("\n", 0, error.position) + 1
         return f", line {line}: it holds the character {chr(error.character)!r}, which is no text"
     place = f", line {mark.line + 1}" if mark else ""
+    if problem and problem.startswith("but found"):  # the first half stands in the context
+        problem = f"{getattr(error, 'context', None)}, {problem}"
     return f"{place}: {problem or str(error).splitlines()[0]}"
 
 

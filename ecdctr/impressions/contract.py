@@ -19,6 +19,7 @@ from ecdctr.impressions.damage import broken_checksum, damaged
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import absence
 from ecdctr.impressions.reading import one_reading
 from ecdctr.impressions.schema import (
     DaySchema,
@@ -235,7 +236,8 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
         found = f", found {others[0]}, which is none" if others else ""
         raise ContractError(
             f"{root}/domain={domain}: no day of impressions found; "
-            f"expected date=YYYY-MM-DD folders with *.parquet files{found}."
+            f"expected date=YYYY-MM-DD folders with *.parquet files{found}"
+            f"{absence(root, domain) if isinstance(root, Path) else ''}."
         )
     every = [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]
     return dates if len(every) - len(dates) <= config.data.allowed_missing_days else every

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ContractError
 from ecdctr.impressions.delivery import Delivery, other_domain
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import absence
 
 if TYPE_CHECKING:
     from ecdctr.config import Config, Domain
@@ -37,6 +39,7 @@ def present_days(config: Config, domain: Domain, dates: Iterable[dt.date]) -> li
     if len(missing) > config.data.allowed_missing_days:
         names = ", ".join(_named(config, domain, date) for date in missing[:NAMED])
         names += " …" if len(missing) > NAMED else ""
+        names += _absence(config, domain)
         raise ContractError(
             f"{config.data.root}/domain={domain}: {len(missing)} of {len(dates)} days are missing "
             f"({dates[0]} to {dates[-1]}): {names}. Deliver them, or raise "
@@ -106,6 +109,11 @@ def whole_days(
     newest_first = (date for date in reversed(dates) if after < date <= until)
     whole = (date for date in newest_first if lacks(domain, date) is None)
     return list(itertools.islice(whole, most))[::-1]
+
+
+def _absence(config: Config, domain: Domain) -> str:
+    root = config.data.root
+    return absence(root, domain) if isinstance(root, Path) else ""
 
 
 def _named(config: Config, domain: Domain, date: dt.date) -> str:

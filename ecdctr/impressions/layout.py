@@ -86,6 +86,18 @@ def table_format(folder: Path) -> str | None:
     return None
 
 
+def absence(root: Path, domain: Domain) -> str:
+    """Say why a domain has no folder, and what lies there instead; empty where it has one."""
+    if (root / f"domain={domain}").is_dir():
+        return ""
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing of that name"
+        return f" ({root}: expected a folder, found {found}; look at data.root)"
+    alike = [name for name in sorted(names_in(root)) if domain in name.lower()]
+    there = f", found {alike[0]!r}" if alike else ""
+    return f" ({root}: expected a folder domain={domain}{there})"
+
+
 def names_in(folder: Path) -> list[str]:
     """List the names in a folder; none where there is no folder."""
     try:

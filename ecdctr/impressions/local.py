@@ -51,7 +51,7 @@ class LocalImpressions:
         return sizes
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
-        return (day_folder(self.root, domain, date) / name).read_text(errors="replace")
+        return (day_folder(self.root, domain, date) / name).read_text("utf-8", "replace")
 
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
         self._refuse_unfinished()

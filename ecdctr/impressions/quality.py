@@ -253,11 +253,11 @@ def _profile(
             if lacks_room(error):
                 raise
             raise ContractError(f"{unreadable(connection, schema, error)}.") from None
-        temporary.write_text(json.dumps(made._asdict()))
+        temporary.write_text(json.dumps(made._asdict()), "utf-8")
 
     target = path()
     keep(target, write, lambda: path() == target, impressions.where(domain, date))
-    return Profile(**json.loads(target.read_text()))
+    return Profile(**json.loads(target.read_text("utf-8")))
 
 
 def _measure(

@@ -94,7 +94,9 @@ class RemoteImpressions:
 
         def valid(target: Path) -> bool:
             digests = target / DIGESTS
-            return digests.exists() and durable.has_files(target, json.loads(digests.read_text()))
+            return digests.exists() and durable.has_files(
+                target, json.loads(digests.read_text("utf-8"))
+            )
 
         folder = _cache(self.root).folder(_key(domain, date, listing), fill, valid)
         return sorted(path for path in folder.iterdir() if is_part(path.name))
@@ -107,7 +109,7 @@ class RemoteImpressions:
         name = hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
         remembered = _cache(self.root).root / "digests" / name
         if remembered.exists():
-            return remembered.read_text()
+            return remembered.read_text("utf-8")
         content = digest_files(self.files(domain, date))
         durable.make_dir(remembered.parent)
         with durable.replacing(remembered) as temporary:

@@ -91,7 +91,7 @@ def _alone(root: Path) -> Iterator[None]:
     path = root / LOCK
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ConfigError(f"{path}: expected the lock of an import or nothing; move it away.")
-    with path.open("a") as file:
+    with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = os.fstat(file.fileno()).st_nlink > 0  # else another took it away just now

@@ -90,7 +90,7 @@ def export_bundle(
             )
         shape = Shape(description, description["kinds"])
         (folder / "request.schema.json").write_text(
-            json.dumps(request_schema(description, shape), indent=1)
+            json.dumps(request_schema(description, shape), indent=1), "utf-8"
         )
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         cases = prepared_cases(
@@ -300,4 +300,4 @@ def _write_self_test(
     for request, row, value in zip(requests, rows, served.tolist(), strict=True):
         named = request | ({"user_id": None} if row else {})
         cases.append({"request": named, "user_row": row, "probabilities": [value]})
-    (folder / "selftest.json").write_text(json.dumps(cases))
+    (folder / "selftest.json").write_text(json.dumps(cases), "utf-8")

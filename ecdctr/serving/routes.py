@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,6 +26,7 @@ from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.service import Service
 
+ENDS_WITHIN = 10  # seconds that a server told to end waits for requests that are under way
 GONE = 499  # as nginx counts clients that went away; nobody reads the answer
 Background = Callable[[Service], Awaitable[None]]
 
@@ -70,7 +73,38 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         Route("/ready", ready),
         Route("/metrics", metrics),
     ]
-    return Starlette(routes=routes, lifespan=running)
+    app = Starlette(
+        routes=routes, lifespan=running, exception_handlers={404: _elsewhere, 405: _elsewhere}
+    )
+    app.router.redirect_slashes = False  # behind a proxy it would lead to an address of our own
+    return app
+
+
+def settings_of(app: Starlette) -> uvicorn.Config:
+    """Return how the routes are served.
+
+    By h11: httptools, where it is installed, loses the body of a request that offers another
+    protocol (as Java's client does with h2c), and reads headers without an end. A client that never
+    ends its request holds up the end of the server for a while only.
+    """
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=ENDS_WITHIN,
+    )
+
+
+async def _elsewhere(request: Request, error: Exception) -> Response:
+    """Answer what asks for another path, or by another method, as everything else is answered."""
+    status, headers = 404, None
+    if isinstance(error, HTTPException):
+        status, headers = error.status_code, error.headers
+    what = f"{request.method} {request.url.path!a:.80}"
+    text = f"There is no {what} here; POST /score, or GET /health, /ready or /metrics."
+    return JSONResponse({"error": text}, status, headers)
 
 
 async def _answer(service: Service, request: Request) -> tuple[int, dict[str, Any]]:

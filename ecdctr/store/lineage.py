@@ -67,7 +67,9 @@ class Lineage(Versions):
             return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
         digest = folder / "manifest.sha256"
-        if not digest.exists() or digest.read_text() != durable.sha256(folder / "manifest.json"):
+        if not digest.exists() or digest.read_text("utf-8") != durable.sha256(
+            folder / "manifest.json"
+        ):
             problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
             path = folder / name

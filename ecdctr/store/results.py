@@ -42,7 +42,7 @@ class Results(Versions):
         folder = self.evaluation(ref, date)
         if folder is None:
             return None
-        content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+        content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text("utf-8"))
         verdicts = [
             verdict
             for verdict in self.verdicts(ref)

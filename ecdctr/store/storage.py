@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ecdctr.errors import StoreError
-from ecdctr.files.urls import lacks_a_slash
+from ecdctr.files.urls import WRITE_OUT, is_for_shells, lacks_a_slash
 from ecdctr.store.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -157,14 +157,14 @@ def absolute(root: Path | str) -> Path | str:
     File:// and local:// are paths, gcs:// is fsspec's other word for gs://. Raises StoreError for
     what is neither, and for a path at which, or above which, a file stands.
     """
-    text = str(root).removeprefix("file://").removeprefix("local://")
+    text = _without_scheme(str(root))
     if not text.strip() or lacks_a_slash(text):
         raise StoreError(
             f"The store '{root}' is neither a folder nor a URL; name one like demo/store or "
             "s3://bucket/ecdctr."
         )
-    if text.startswith("gcs://"):
-        text = f"gs://{text.removeprefix('gcs://')}"
+    if is_for_shells(text):
+        raise StoreError(f"The store {root} starts with {WRITE_OUT}.")
     if URL in text:
         return text
     try:
@@ -179,6 +179,25 @@ def absolute(root: Path | str) -> Path | str:
                 f"The store {root}: {place} is a file, expected a folder; name another."
             )
     return path
+
+
+def _without_scheme(root: str) -> str:
+    """Return the folder of a file:// URL, any other with its scheme as it is called here.
+
+    Raises StoreError where file:// is followed by the name of a machine.
+    """
+    scheme, mark, rest = root.partition(URL)
+    scheme = scheme.lower()  # which RFC 3986 leaves open
+    if not mark:
+        return root
+    if scheme not in ("file", "local"):
+        return f"{'gs' if scheme == 'gcs' else scheme}{URL}{rest}"
+    if not rest.startswith("/"):
+        raise StoreError(
+            f"The store {root} names a machine or a relative path; write {scheme}:///folder with "
+            "three slashes, or the folder alone."
+        )
+    return rest
 
 
 @lru_cache(maxsize=16)

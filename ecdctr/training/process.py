@@ -30,7 +30,7 @@ def peak_memory_mb() -> float:
     started this one.
     """
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

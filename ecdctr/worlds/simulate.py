@@ -61,7 +61,7 @@ def _claim_root(sim: Simulation | Visits, seed: int, root: Path) -> None:
     described = {"seed": seed, "code": code, **sim.model_dump(mode="json", exclude={"kind"})}
     path = root / "world.json"
     if path.exists():
-        if json.loads(path.read_text()) != described:
+        if json.loads(path.read_text("utf-8")) != described:
             raise ConfigError(
                 f"{root} holds another simulated world, or one that another version of ecdctr made "
                 f"(see {path}); name another --out, or delete it."
@@ -69,7 +69,7 @@ def _claim_root(sim: Simulation | Visits, seed: int, root: Path) -> None:
     elif any(root.glob("domain=*")):
         raise ConfigError(f"{root} holds impressions that were not simulated; name another --out.")
     else:
-        path.write_text(json.dumps(described, indent=1))
+        path.write_text(json.dumps(described, indent=1), "utf-8")
 
 
 _worker: list[tuple[Simulation | Visits, Daily | Feed, Path]] = []  # of a process of the pool

@@ -118,6 +118,13 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
             75,
             "at /x: give this user the right to read",
         ),
+        (FileExistsError(17, "File exists", "/x"), 75, "at /x: look whether a file, or a link to"),
+        (RuntimeError("Symlink loop from '/x'"), 75, "mend the link that points to itself"),
+        (
+            UnicodeEncodeError("utf-8", "/x/\udcff.parquet", 3, 4, "surrogates not allowed"),
+            1,
+            r"The name '/x/\udcff.parquet' is no UTF-8; rename the file or folder.",
+        ),
         (OSError(24, "Too many open files", "/x"), 75, "at /x: raise the limit of open files"),
         (
             duckdb.OutOfMemoryException("Out of Memory Error: no block"),

@@ -67,6 +67,7 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, argu
 ], ids=lambda words: " ".join(words[:2]))  # fmt: skip
 @pytest.mark.parametrize(("name", "words"), [("ROOT/file", "file is a file, expected a folder"), ("ROOT/file/below", "file is a file"),
                                              ("ROOT/lost", "lost is a link to nothing, expected a folder"),
+                                             ("~/x", "~/x starts with ~ and $NAME, which shells alone replace"), ("$HOME/x", "$HOME/x starts with"),
                                              ("s3://bucket/x", "is a URL"), ("s3:/bucket", "is a URL")])  # fmt: skip
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, capsys, arguments, name, words):
     (tmp_path / "file").touch()
@@ -80,6 +81,18 @@ def test_a_store_is_never_a_file_nor_below_one(tmp_path, capsys, below):
     (tmp_path / "file").touch()
     said = refused(capsys, ["--store", f"{tmp_path}/file{below}", "store", "list"])
     assert f"{tmp_path}/file is a file, expected a folder" in said
+
+
+@pytest.mark.parametrize("name", ["~", "~/s", "~me/s", "$HOME/s", "${HOME}/s"])
+def test_a_store_is_never_made_below_what_a_shell_left_as_it_is(capsys, name):
+    """A folder called ~ is one that somebody removes with all of his own."""
+    said = refused(capsys, [f"--store={name}", "store", "list"])
+    assert f"The store {name} starts with ~ and $NAME" in said
+
+
+@pytest.mark.parametrize("name", ["./~", "a~", "x/~/y", "$", "$5", "a$B"])
+def test_other_names_with_these_signs_are_names(name):
+    assert absolute(name) == Path.cwd() / name
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "Ä", "x" * 64, ".hidden"])

@@ -111,6 +111,10 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {quarantine: 1}", "data.quarantine: .*boolean"),
         ("data: {duckdb_memory: 0GB}", "data.duckdb_memory"),
         ("data: {root: ''}", "data.root: expected a folder"),
+        ("data: {root: ~/log}", "data.root: expected a folder, found one that starts with ~ and"),
+        ("data: {root: '${DATA}/log'}", "data.root: expected a folder, found one that starts with"),
+        ("data: {prepared: ~me/p}", "data.prepared: expected a folder, found one that starts"),
+        ("data: {prepared: $HOME/p}", "data.prepared: expected a folder, found one that starts"),
         ("data: {root: 's3://'}", "data.root: expected a URL with a scheme and a place"),
         ("data: {root: }", "data.root: expected a folder"),
         ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
@@ -129,6 +133,9 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("evaluation: {gate_calibration: [-1, 2]}", "gate_calibration"),
         ("evaluation: {gate_calibration: [.nan, 2]}", "gate_calibration.0: .*finite"),
         ("evaluation: {gate_calibration: [1]}", "gate_calibration.1"),
+        ("\u200bseed: 1", r"'.u200bseed': Extra"),  # a space without width
+        ("s\u0435\u0435d: 1", r"'s.u0435.u0435d': Extra"),  # Cyrillic letters
+        ("'seed ': 1", "'seed ': Extra"),
         ("variants: {default: {seed: 2}}", "variants: 'default' is the configuration without"),
         ("variants: {'a/b': {}}", "variants.a/b"),
         ("variants: {x: {cpm: {windows_days: 3}}}", "variant 'x' .*cpm.windows_days: Extra"),
@@ -151,6 +158,21 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as refused:
         load(tmp_path, text)
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_whose_name_is_no_text_is_named(tmp_path):
+    folder = tmp_path / "w\udcff"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"w.udcff' is no UTF-8; rename the file or folder"):
+        load(folder, "seed: 1")
+
+
+def test_of_many_problems_the_first_are_told_and_the_others_counted(tmp_path):
+    """In a time that grows with their number: it once grew with its square."""
+    text = "\n".join(f"key{n}: 1" for n in range(40_000))
+    with pytest.raises(ConfigError, match="; and 39,980 more") as refused:
+        load(tmp_path, text)
+    assert len(str(refused.value)) < 2_000
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_COLUMNS))

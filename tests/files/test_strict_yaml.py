@@ -130,3 +130,25 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_json_is_read_as_json(value):
     assert parse_yaml(json.dumps(value), "c.yaml") == value
+
+
+def test_merges_of_merges_do_not_multiply():
+    """Each level would have ten times as many pairs as the one before."""
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
+    assert parse_yaml("\n".join(lines), "c.yaml")["a11"] == {"x": 1, "y": 2}
+
+
+def test_what_is_merged_before_it_is_built_has_each_key_once():
+    """PyYAML builds outer mappings first, and spreads the inner one when it is merged."""
+    text = "o: {p: {q: &b {<<: {x: 1, y: 1}, x: 2}}}\nc: {<<: *b, y: 3}"
+    assert parse_yaml(text, "c.yaml") == {
+        "o": {"p": {"q": {"x": 2, "y": 1}}},
+        "c": {"x": 2, "y": 3},
+    }
+
+
+@pytest.mark.parametrize("merged", ["{a: 1, a: 2}", "{1: 2}", "[{a: 1, a: 2}]"])
+def test_keys_of_what_is_merged_are_checked_like_others(merged):
+    with pytest.raises(ConfigError, match=r"was given|is no text"):
+        parse_yaml(f"k: {{<<: {merged}}}", "c.yaml")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -179,6 +180,30 @@ def test_a_day_has_one_name(name, date):
                                             ("_a.parquet", False), ("a.parquet.crc", False), ("a.csv", False)])  # fmt: skip
 def test_a_part_has_a_name_that_is_not_hidden(name, good):
     assert is_part(name) is good
+
+
+def _changed_root(root: Path, change: str) -> None:
+    if change == "gone":
+        shutil.rmtree(root)
+    elif change == "a file":
+        shutil.rmtree(root)
+        root.touch()
+    else:
+        (root / "domain=ads").rename(root / change)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("gone", "data: expected a folder, found nothing of that name; look at data.root"), ("a file", "expected a folder, found a file"),
+    ("domain=Ads", "expected a folder domain=ads, found 'domain=Ads'"), ("domain%3Dads", "found 'domain%3Dads'"), ("other", "expected a folder domain=ads)"),
+])  # fmt: skip
+def test_days_are_not_called_missing_where_the_folder_above_them_is(tmp_path, change, words):
+    write_log(tmp_path / "data")
+    _changed_root(tmp_path / "data", change)
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    with pytest.raises(ContractError, match=re.escape(words)):
+        present_days(config, "ads", [FIRST, LAST])
+    with pytest.raises(ContractError, match=re.escape(words)):
+        validate(config, ["ads"])
 
 
 def test_a_dangling_link_is_named(tmp_path):

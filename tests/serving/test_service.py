@@ -23,9 +23,10 @@ import uvicorn
 
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
+from ecdctr.serving import routes
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower, bundle_name
-from ecdctr.serving.routes import build_app
+from ecdctr.serving.routes import build_app, settings_of
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, score_together
 from ecdctr.store.store import Store
@@ -60,9 +61,8 @@ def requests(config) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def running(service: Service, *background: Any) -> Iterator[int]:
     """Yield the service on a free port; yields the port."""
-    settings = uvicorn.Config(
-        build_app(service, list(background)), host="127.0.0.1", port=0, log_level="error"
-    )
+    settings = settings_of(build_app(service, list(background)))
+    settings.port = 0
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -72,6 +72,7 @@ def running(service: Service, *background: Any) -> Iterator[int]:
     finally:
         server.should_exit = True
         thread.join(20)
+        assert not thread.is_alive(), "the server did not end"
 
 
 def until(condition: Any, seconds: float = 600) -> None:  # an export on a busy machine
@@ -127,6 +128,61 @@ def test_a_compressed_body_is_refused_as_such(encoding):
     assert answer.status == 415
     assert "is not read; send the body as it is" in text
     assert len(text) < 100
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/score", 405),
+        ("POST", "/score/", 404),
+        ("POST", "/v2/models/x/infer", 404),
+        ("POST", "/a%0Ab", 404),
+        ("DELETE", "/health", 405),
+    ],
+)
+def test_another_path_or_method_is_answered_in_json_with_those_that_are_there(method, path, status):
+    """And not by a redirect, which behind a proxy names a host that clients do not know."""
+    with running(Service(Limits())) as port:
+        answered, answer = call(port, method, path, b"{}")
+    assert answered == status
+    assert "POST /score, or GET /health, /ready or /metrics" in answer["error"]
+
+
+def _exchanged(port: int, sent: bytes) -> bytes:
+    """Return all bytes that come back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(sent)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+def test_a_client_that_offers_another_protocol_keeps_its_body(framing):
+    """Java's client offers h2c with each request; a server may go on with HTTP/1.1."""
+    body = b"{nonsense" if b"Length" in framing else b"9\r\n{nonsense\r\n0\r\n\r\n"
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"
+    with running(Service(Limits())) as port:
+        told = _exchanged(
+            port,
+            b"POST /score HTTP/1.1\r\nHost: a\r\n%b\r\n%b\r\n\r\n%b" % (offer, framing, body)
+            + b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        )
+    assert told.startswith(b"HTTP/1.1 400")
+    assert b"line 1 column 2" in told  # it was read
+    assert told.endswith(b'{"ready":false}')  # and so is what comes after it
+
+
+def test_headers_without_an_end_are_refused():
+    with running(Service(Limits())) as port:
+        told = _exchanged(port, b"GET /ready HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 80_000)
+    assert told.startswith(b"HTTP/1.1 400")
+
+
+def test_a_request_that_never_ends_holds_up_the_end_of_the_server_for_a_while_only(monkeypatch):
+    monkeypatch.setattr(routes, "ENDS_WITHIN", 0.2)
+    with contextlib.ExitStack() as client, running(Service(Limits())) as port:
+        half = client.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        half.sendall(b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        call(port, "GET", "/ready")
 
 
 @pytest.mark.parametrize("encoding", ["", " ", "Identity"])

@@ -407,7 +407,13 @@ def test_a_bucket_that_is_not_there_cannot_be_written_in_one_sentence(s3):
 
 def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
     assert absolute("gcs://bucket/x") == "gs://bucket/x"
-    assert absolute(f"file://{tmp_path}") == absolute(f"local://{tmp_path}") == tmp_path
+    assert absolute("S3://Bucket/X") == "s3://Bucket/X"
+    assert (
+        absolute(f"FILE://{tmp_path}")
+        == absolute(f"file://{tmp_path}")
+        == absolute(f"local://{tmp_path}")
+        == tmp_path
+    )
 
 
 def test_the_three_levels_make_the_same_versions_on_object_storage_as_in_a_folder(
@@ -486,6 +492,12 @@ def test_a_data_root_that_cannot_be_read_is_one_sentence(config, s3, url):
         prepare(changed(config, "data", root=url), "ads", [DATE])
     with pytest.raises(ValidationError, match="quarantine"):
         Data(root="s3://bucket/x", quarantine=True)
+
+
+@pytest.mark.parametrize("root", ["file://localhost/s", "file://s", "local://s"])
+def test_a_local_url_with_a_machine_is_not_taken_for_a_folder_of_that_name(root):
+    with pytest.raises(StoreError, match=r"names a machine or a relative path; write .*:///folder"):
+        absolute(root)
 
 
 @pytest.mark.parametrize("root", ["", " ", "s3:/bucket/x", "gs:/bucket"])

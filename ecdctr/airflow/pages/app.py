@@ -97,7 +97,7 @@ class Pages:
 
     def frame(self) -> PlainTextResponse:
         """Send the script that follows Airflow's theme and links."""
-        script = files("ecdctr.airflow.pages").joinpath("frame.js").read_text()
+        script = files("ecdctr.airflow.pages").joinpath("frame.js").read_text("utf-8")
         return PlainTextResponse(script, headers=HEADERS, media_type="text/javascript")
 
     def overview(self, request: Request, experiment: str = PRODUCTION) -> HTMLResponse:
@@ -189,7 +189,7 @@ class Pages:
         if study is None:
             raise HTTPException(404, f"No study '{name}' in {store.root}.")
         if study["kind"] == "ablation":
-            body = rendered((store.study(name) / "study.md").read_text())
+            body = rendered((store.study(name) / "study.md").read_text("utf-8"))
             body = body.replace('src="cost.png"', f'src="{_base(request)}/study/{name}/cost.png"')
             return self._page(request, "ablation.html", study=study, body=body)
         return self._page(request, "study.html", study=study, names=views.measure_names(study))

@@ -136,7 +136,7 @@ def study(store: Store, name: str) -> dict[str, Any] | None:
     """Return a study's results (studies/forgetting/page.py), None if there are none."""
     if name not in store.studies():
         return None
-    content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text())
+    content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text("utf-8"))
     return content
 
 

@@ -87,7 +87,7 @@ def _speed(what: str, samples: int, rates: list[float], memory: float | None) ->
 
 
 def _write_config(study: Study, seed: int, path: Path) -> Path:
-    path.write_text(yaml.safe_dump(study.config(seed).model_dump(mode="json")))
+    path.write_text(yaml.safe_dump(study.config(seed).model_dump(mode="json")), "utf-8")
     return path
 
 

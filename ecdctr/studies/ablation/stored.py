@@ -42,8 +42,8 @@ def save_ablation(
     with store.staging() as folder:
         save_png(quality_and_cost(records), folder / PICTURE)
         text = page(PICTURE)
-        (folder / "study.md").write_text(text)
-        (folder / "study.html").write_text(as_html(text, folder))
+        (folder / "study.md").write_text(text, "utf-8")
+        (folder / "study.html").write_text(as_html(text, folder), "utf-8")
         durable.write_bytes(folder / "study.json", json.dumps(content, indent=1).encode())
         store.save_study(folder, name)
     return store.study(name)

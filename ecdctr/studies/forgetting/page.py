@@ -63,8 +63,8 @@ def write_study(
         if len(about.days) >= CURVE_DAYS:
             save_png(_curves(variants), folder / "curves.png")
         _write_csv(folder / "matrix.csv", about, variants)
-        (folder / "study.md").write_text(markdown)
-        (folder / "study.html").write_text(_html(folder, about, measures, failed, advice))
+        (folder / "study.md").write_text(markdown, "utf-8")
+        (folder / "study.html").write_text(_html(folder, about, measures, failed, advice), "utf-8")
         content = {
             "kind": "forgetting",
             "name": about.name,
@@ -188,7 +188,7 @@ def _html(
 
 
 def _write_csv(path: Path, about: About, variants: dict[str, Matrix]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "seed", "model_date", "day", "gauc"])
         for name, matrix in variants.items():

@@ -56,7 +56,7 @@ class MapStudy:
 
         Its name says the world, the settings, the design and the code that measures.
         """
-        settings = [ROWS, self.config_path.read_text(), measuring_code()]
+        settings = [ROWS, self.config_path.read_text("utf-8"), measuring_code()]
         design = digest([self.seeds, self.eval_days, self.chain_days, *settings])
         return self.work / "cells" / f"{world.name}-{design[:8]}.json"
 
@@ -94,7 +94,7 @@ def run_map(
 
 def load_results(paths: list[Path]) -> list[Result]:
     """Return the results that there are."""
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 
 
 def _measure(study: MapStudy, world: NamedWorld, workers: int, reporter: Reporter) -> Result:

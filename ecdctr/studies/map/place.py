@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 def measured_cells() -> list[dict[str, Any]]:
     """Return the cells of docs/map.md, as they come with the package."""
-    cells: list[dict[str, Any]] = json.loads(CELLS.read_text()) if CELLS.exists() else []
+    cells: list[dict[str, Any]] = json.loads(CELLS.read_text("utf-8")) if CELLS.exists() else []
     return cells
 
 
