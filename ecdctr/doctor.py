@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, PRODUCTION, load_config
+from ecdctr.config.terms import dag_of
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
@@ -97,76 +98,57 @@ def _gate(store: Path | str) -> Finding:
 
 def _airflow() -> list[Finding]:
     """Return what Airflow's settings, as this shell sees them, mean for the DAGs."""
-    findings = [
-        Finding(
-            bool(os.environ.get(name)),
-            f"{name} is {os.environ[name]}"
-            if os.environ.get(name)
-            else f"{name} is not set: the DAGs need it (./run demo and ./run ui set it)",
-            note=True,
-        )
-        for name in ("ECDCTR_CONFIG", "ECDCTR_STORE")
-    ]
-    home = os.environ.get("AIRFLOW_HOME")
-    findings.append(
-        Finding(
-            True,
-            f"AIRFLOW_HOME is {home}"
-            if home
-            else "AIRFLOW_HOME is not set: Airflow would use ~/airflow",
-        )
-    )
+    findings = [_variable("ECDCTR_CONFIG"), _variable("ECDCTR_STORE"), _home()]
     try:
         from airflow.configuration import conf
     except ImportError:
         return findings
     dags = Path(conf.get("core", "dags_folder"))
-    has_dags = (dags / "ecdctr_actr.py").exists()
-    findings.append(
-        Finding(
-            has_dags,
-            f"DAGs in {dags}"
-            if has_dags
-            else f"no ecdctr DAGs in {dags}; set AIRFLOW__CORE__DAGS_FOLDER",
-            note=not os.environ.get("ECDCTR_CONFIG"),
-        )
-    )
     sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
-    findings.append(
-        Finding(
-            not sqlite,
-            "metadata on SQLite: for one person; use PostgreSQL for a team"
-            if sqlite
-            else "metadata on a server",
-            note=True,
-        )
-    )
-    host, open_door = (
-        conf.get("api", "host"),
-        conf.getboolean("core", "simple_auth_manager_all_admins"),
-    )
-    if open_door:
-        safe = host in ("127.0.0.1", "localhost", "::1")
+    findings += [_dags(dags), _metadata(sqlite)]
+    if conf.getboolean("core", "simple_auth_manager_all_admins"):
+        findings.append(_open_door(conf.get("api", "host")))
+    port = conf.get("api", "port")
+    execution = conf.get("core", "execution_api_server_url", fallback="") or ""
+    if port != "8080" and f":{port}/" not in execution:
         findings.append(
             Finding(
-                safe,
-                f"everybody is admin, on {host}"
-                + ("" if safe else "; bind to loopback or ask for a login"),
+                False,
+                f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is "
+                f"'{execution}': tasks would fail; set it to http://HOST:{port}/execution/",
             )
         )
-    port, execution = (
-        conf.get("api", "port"),
-        conf.get("core", "execution_api_server_url", fallback=""),
-    )
-    if port != "8080" and f":{port}/" not in (execution or ""):
-        text = (
-            f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is "
-            f"'{execution}'"
-        )
-        findings.append(
-            Finding(False, f"{text}: tasks would fail; set it to http://HOST:{port}/execution/")
-        )
     return findings
+
+
+def _variable(name: str) -> Finding:
+    value = os.environ.get(name)
+    unset = f"{name} is not set: the DAGs need it (./run demo and ./run ui set it)"
+    return Finding(bool(value), f"{name} is {value}" if value else unset, note=True)
+
+
+def _home() -> Finding:
+    home = os.environ.get("AIRFLOW_HOME")
+    unset = "AIRFLOW_HOME is not set: Airflow would use ~/airflow"
+    return Finding(True, f"AIRFLOW_HOME is {home}" if home else unset)
+
+
+def _dags(folder: Path) -> Finding:
+    there = (folder / f"{dag_of('actr')}.py").exists()
+    lacking = f"no ecdctr DAGs in {folder}; set AIRFLOW__CORE__DAGS_FOLDER"
+    note = not os.environ.get("ECDCTR_CONFIG")
+    return Finding(there, f"DAGs in {folder}" if there else lacking, note=note)
+
+
+def _metadata(sqlite: bool) -> Finding:
+    alone = "metadata on SQLite: for one person; use PostgreSQL for a team"
+    return Finding(not sqlite, alone if sqlite else "metadata on a server", note=True)
+
+
+def _open_door(host: str) -> Finding:
+    safe = host in ("127.0.0.1", "localhost", "::1")
+    remedy = "" if safe else "; bind to loopback or ask for a login"
+    return Finding(safe, f"everybody is admin, on {host}{remedy}")
 
 
 def _version(name: str, least: str) -> Finding:

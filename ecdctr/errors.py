@@ -2,9 +2,8 @@
 
 import errno
 
-TRY_AGAIN = (
-    75  # exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
-)
+# Exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
+TRY_AGAIN = 75
 UNFORESEEN = 70  # exit code (EX_SOFTWARE) of a command that ended with an error nobody foresaw
 
 

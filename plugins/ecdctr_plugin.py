@@ -14,6 +14,7 @@ import ecdctr.airflow.pipeline  # noqa: F401  # loaded before tasks are forked, 
 from ecdctr.airflow.dates import load_settings
 from ecdctr.airflow.forms import NamesRuns, OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink
+from ecdctr.config.terms import level_of
 from ecdctr.store.store import Store
 
 
@@ -37,7 +38,7 @@ def _scheduled() -> set[str]:
         return set()
     with create_session() as session:
         running = session.scalars(select(DagModel.dag_id).where(DagModel.is_paused.is_(False)))
-        return {dag_id.removeprefix("ecdctr_") for dag_id in running}
+        return {level_of(dag_id) for dag_id in running}
 
 
 class EcdctrPlugin(AirflowPlugin):

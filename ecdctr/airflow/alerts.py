@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 
 from ecdctr.airflow.dates import EVALUATE, PREPARE, data_date, last_complete_day, load_settings
 from ecdctr.airflow.refusals import RunRefused
-from ecdctr.config.terms import PRODUCTION
+from ecdctr.config.terms import PRODUCTION, level_of
 from ecdctr.errors import EcdctrError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def days_skipped(context: Any) -> None:
         return
     skipped = (context["ti"].xcom_pull(task_ids="train") or {}).get("skipped_days", [])
     if skipped:
-        level = context["dag"].dag_id.removeprefix("ecdctr_")
+        level = level_of(context["dag"].dag_id)
         tell(
             f"{_run(context)}: trained without {len(skipped)} days since the version before "
             f"({skipped[0]} to {skipped[-1]}), as {level}.skip_missed_days or "
@@ -74,7 +74,7 @@ async def deadline_missed(context: Any, hours: float) -> None:
     conf = run.get("conf") or {}
     end = run.get("data_interval_end")
     date = conf.get("data_date") or (last_complete_day(_time(end)) if end else "without a date")
-    level, experiment = run["dag_id"].removeprefix("ecdctr_"), conf.get("experiment", PRODUCTION)
+    level, experiment = level_of(run["dag_id"]), conf.get("experiment", PRODUCTION)
     text = (
         f"{level} {date} in {experiment}: not done {hours:g} h after it was queued (run "
         f"{run['dag_run_id']}). To do: see which task waits; a day that was not delivered, a full "
@@ -137,5 +137,5 @@ def _run(context: Any) -> str:
         date = data_date(dict(params), context["dag_run"])
     except EcdctrError:
         date = str(params.get("data_date") or "?")
-    level = context["dag"].dag_id.removeprefix("ecdctr_")
+    level = level_of(context["dag"].dag_id)
     return f"{level} {date} in {params.get('experiment', PRODUCTION)}"

@@ -11,17 +11,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from ecdctr.config.terms import DEFAULT, LEVELS, PRODUCTION
+from ecdctr.config.terms import DEFAULT, LEVELS, PRODUCTION, dag_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DUMP = "\n\nFailed validating"  # where jsonschema, whose words Airflow passes on, begins to dump
-# As `expected` of a Param, a keyword that jsonschema skips and `sentence` reads
-NAME = "lower-case letters, digits, dots, hyphens"
-# Airflow folds such a section of a form: what is refused stands above the fields, in sight
-MORE = "More parameters"
-TRIGGER = re.compile(rf"/api/v2/dags/ecdctr_({'|'.join(LEVELS)})/dagRuns")
+TRIGGER = re.compile(rf"/api/v2/dags/({'|'.join(map(dag_of, LEVELS))})/dagRuns")
 
 
 class OneSentence:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ecdctr.airflow.dates import EVALUATE
-from ecdctr.config import PRODUCTION
+from ecdctr.config.terms import PRODUCTION, level_of
 
 TRAINING = ("samples_per_second", "train_seconds", "train_loss", "peak_memory_mb")
 EVALUATION = ("gauc", "auc", "log_loss", "calibration", "ctr")
@@ -24,7 +24,7 @@ def task_succeeded(context: Any) -> None:
     if context["params"].get("experiment") != PRODUCTION:
         return
     task = context["ti"].task_id
-    level = context["dag"].dag_id.removeprefix("ecdctr_")
+    level = level_of(context["dag"].dag_id)
     result = context["ti"].xcom_pull(task_ids=task) if task in ("train", EVALUATE) else None
     for name, value in gauges(task, result or {}).items():
         stats.gauge(f"ecdctr.{level}.{name}", value)

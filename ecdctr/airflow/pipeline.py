@@ -20,7 +20,6 @@ from airflow.sdk import (
     DAG,
     Asset,
     BaseOperator,
-    Param,
     XComArg,
     chain,
     task,
@@ -30,12 +29,13 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
 from ecdctr.airflow.dates import EVALUATE, PREPARE, Settings, load_settings, macros
-from ecdctr.airflow.forms import MORE, NAME
 from ecdctr.airflow.gauges import task_succeeded
-from ecdctr.airflow.operators import WaitForDay, WaitForYesterday, command_task
+from ecdctr.airflow.operators import command_task
+from ecdctr.airflow.params import level_params
 from ecdctr.airflow.timetable import DataDateTimetable
+from ecdctr.airflow.waiting import WaitForDay, WaitForYesterday
 from ecdctr.config import LEVEL_DOMAIN, Level
-from ecdctr.config.terms import DEFAULT, NAME_PATTERN, PRODUCTION
+from ecdctr.config.terms import dag_of
 
 DATE = "{{ data_date(params, dag_run) }}"
 NEXT = "{{ next_day(params, dag_run) }}"
@@ -93,9 +93,9 @@ def build_dag(level: Level) -> DAG:
     """Build the DAG of one level, as the configuration in Airflow's environment says."""
     settings = load_settings()
     airflow = settings.config.airflow
-    params = _params(level, sorted(settings.config.variants))
+    params = level_params(level, settings.config)
     with DAG(
-        dag_id=f"ecdctr_{level}",
+        dag_id=dag_of(level),
         description=TITLE[level],
         doc_md=doc_of(level),
         schedule=DataDateTimetable(
@@ -198,7 +198,7 @@ def _train_arguments(level: Level) -> list[str]:
 
 def _publish(level: Level) -> XComArg:
     """Tell Airflow by an asset event that carries the version."""
-    asset = Asset(name=f"ecdctr_{level}", uri=f"ecdctr://store/{level}", group="ecdctr")
+    asset = Asset(name=dag_of(level), uri=f"ecdctr://store/{level}", group="ecdctr")
 
     @task(outlets=[asset])
     def publish(version: str, *, outlet_events: Any = None) -> str:
@@ -221,89 +221,6 @@ def _deadline(hours: float | None) -> DeadlineAlert | None:
         interval=dt.timedelta(hours=hours),
         callback=AsyncCallback(deadline_missed, {"hours": hours}),
     )
-
-
-def _params(level: Level, variants: list[str]) -> dict[str, Param]:
-    params = {
-        "data_date": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Data date",
-            description=(
-                "Last day of data to read; empty: the last day that was over when the "
-                "run's data interval ended."
-            ),
-        ),
-        "experiment": Param(
-            PRODUCTION,
-            type="string",
-            pattern=NAME_PATTERN,
-            expected=NAME,
-            title="Experiment",
-            description=(
-                "Namespace of the versions; what it lacks is resolved from production. In "
-                "the backfill form tick 'Override parameters on existing runs', else "
-                "Airflow leaves out all of these parameters."
-            ),
-        ),
-        "variant": Param(
-            DEFAULT,
-            type="string",
-            enum=[DEFAULT, *variants],
-            title="Variant",
-            description=(
-                "Named overlay on the configuration; needs an experiment other than production."
-            ),
-        ),
-        "seed": Param(
-            None,
-            type=["null", "integer"],
-            title="Seed",
-            section=MORE,
-            description="Of the weights; empty: the configuration's.",
-        ),
-        "force": Param(
-            False,
-            type="boolean",
-            title="Force",
-            section=MORE,
-            description="Train again even if the version exists.",
-        ),
-    }
-    if level != "tpm":
-        params["restart"] = Param(
-            False,
-            type="boolean",
-            title="Restart",
-            section=MORE,
-            description=(
-                "Start anew, A-CTR from CPM, where each day would go on from the day before."
-            ),
-        )
-        params["chain_start"] = Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Chain start",
-            section=MORE,
-            description=(
-                "Where each day goes on from the day before: this day starts anew, every "
-                "later one waits."
-            ),
-        )
-    if level == "actr":
-        params["hold_out_every"] = Param(
-            None,
-            type=["null", "integer"],
-            minimum=2,
-            title="Hold out every",
-            section=MORE,
-            description=(
-                "Keep each n-th impression of ads out of training, for a forgetting matrix."
-            ),
-        )
-    return params
 
 
 def _midnight(date: dt.date) -> dt.datetime:

@@ -23,9 +23,8 @@ from urllib.parse import quote
 from ecdctr.errors import EcdctrError
 
 USER = "airflow"
-SOCKET_LIMIT = (
-    90  # bytes of a socket's folder; the kernel takes 108 with PostgreSQL's file name behind it
-)
+# Bytes of a socket's folder; the kernel takes 108 with PostgreSQL's file name behind it
+SOCKET_LIMIT = 90
 SECONDS = 60
 # The database is as disposable as the demo; it must survive a killed process, not a power cut.
 SETTINGS = ("listen_addresses=", "fsync=off", "full_page_writes=off", "max_connections=200")

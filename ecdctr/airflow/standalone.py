@@ -27,7 +27,7 @@ import psutil
 from ecdctr.airflow.api import ENDED, Api
 from ecdctr.airflow.commands import WARM
 from ecdctr.airflow.postgres import missing, postgres, running_url
-from ecdctr.config.terms import LEVELS
+from ecdctr.config.terms import LEVELS, dag_of
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +205,7 @@ class Airflow:
 
         Raises EcdctrError with the import errors when one does not appear.
         """
-        dag_ids = {f"ecdctr_{name}" for name in names or LEVELS}
+        dag_ids = {dag_of(name) for name in names or LEVELS}
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if dag_ids <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:

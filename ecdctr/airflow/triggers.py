@@ -109,13 +109,22 @@ class YesterdayTrigger(PollTrigger):
     While its run has yet to train, and for its version. What comes after training there (evaluation
     waits for a further day of data) is not waited for.
 
-    `run_before` is the experiment's run of the day before: its logical date (backfills, schedules)
-    or its name (`run_name`), empty when another experiment's has that date. `must_exist` says that
-    a chain began before that day, so that its version is waited for even when nobody has started
-    its run yet.
+    The experiment's run of the day before is named by its `logical_date` (ISO; backfills,
+    schedules) or by its `run_id` (`run_name`), by neither when another experiment's has that date.
+    `must_exist` says that a chain began before that day, so that its version is waited for even
+    when nobody has started its run yet.
     """
 
-    names = ("store", "level", "experiment", "date", "dag_id", "run_before", "must_exist")
+    names = (
+        "store",
+        "level",
+        "experiment",
+        "date",
+        "dag_id",
+        "must_exist",
+        "run_id",
+        "logical_date",
+    )
 
     def __init__(
         self,
@@ -124,13 +133,16 @@ class YesterdayTrigger(PollTrigger):
         experiment: str,
         date: str,
         dag_id: str,
-        run_before: str,
         must_exist: bool,
+        *,
+        run_id: str = "",
+        logical_date: str = "",
         **timing: float,
     ) -> None:
         super().__init__(**timing)
         self.store, self.level, self.experiment, self.date = store, level, experiment, date
-        self.dag_id, self.run_before, self.must_exist = dag_id, run_before, must_exist
+        self.dag_id, self.must_exist = dag_id, must_exist
+        self.run_id, self.logical_date = run_id, logical_date
 
     def look(self) -> Outcome:
         """Tell whether the day before is done."""
@@ -151,7 +163,7 @@ class YesterdayTrigger(PollTrigger):
 
     def runs(self, *states: str) -> int:
         """Return how many runs of the day before are in one of these states: 0 or 1."""
-        if not self.run_before:
+        if not (self.run_id or self.logical_date):
             return 0
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -170,7 +182,6 @@ class YesterdayTrigger(PollTrigger):
 
     def _which(self) -> dict[str, Any]:
         """Return how Airflow is told the run of the day before."""
-        try:
-            return {"logical_dates": [dt.datetime.fromisoformat(self.run_before)]}
-        except ValueError:
-            return {"run_ids": [self.run_before]}
+        if self.logical_date:
+            return {"logical_dates": [dt.datetime.fromisoformat(self.logical_date)]}
+        return {"run_ids": [self.run_id]}

@@ -19,7 +19,7 @@ from ecdctr.cli.base import (
     app,
     session_of,
 )
-from ecdctr.cli.options import grouped
+from ecdctr.cli.options import command_line, grouped
 from ecdctr.cli.studies import (
     PageOption,
     SeedsOption,
@@ -30,6 +30,14 @@ from ecdctr.cli.studies import (
 )
 from ecdctr.config import Level
 from ecdctr.config.section import MAX_DAYS
+from ecdctr.config.studies import (
+    ABLATION_ROWS,
+    CHAIN_DAYS,
+    EVAL_DAYS,
+    TUNING_DAYS,
+    TUNING_ROWS,
+    WORLD,
+)
 from ecdctr.config.terms import DEFAULT
 from ecdctr.files import durable
 
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
     from ecdctr.studies.ablation.study import Study
 
+ALWAYS = {"seeds", "rows", "eval_days"}  # a page's command names them, whatever the defaults are
 AboutOption = Annotated[
     Path | None,
     typer.Option(
@@ -56,10 +65,10 @@ class AblationOptions:
         typer.Option(
             help="comma-separated variants; 'full' is the whole method; NAME@7 refreshes CPM weekly"
         ),
-    ] = "ads_only,tpm_only,no_tpm,full"
+    ] = ",".join(ABLATION_ROWS)
     eval_days: Annotated[
         int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
-    ] = 4
+    ] = EVAL_DAYS
     chain_days: Annotated[
         int,
         typer.Option(
@@ -67,14 +76,14 @@ class AblationOptions:
             max=MAX_DAYS,
             help="days that what goes on day by day has lived before the first evaluation",
         ),
-    ] = 30
+    ] = CHAIN_DAYS
     base: Annotated[
         str,
         typer.Option(
             help="variant that every row lies on top of; 'full' is then this variant itself"
         ),
     ] = DEFAULT
-    world: WorldOption = "demo"
+    world: WorldOption = WORLD
     changes: SetOption = None
     work: Annotated[
         Path,
@@ -106,26 +115,7 @@ class AblationOptions:
     @property
     def command(self) -> str:
         """Return the command line that says the same."""
-        return self.said("ablation", "--base", DEFAULT)
-
-    def said(self, command: str, of_base: str, default: str) -> str:
-        """Return the command line of a command whose option for the base has this name."""
-        told = {
-            "--world": (self.world, "demo"),
-            of_base: (self.base, default),
-            "--chain-days": (self.chain_days, 30),
-            "--until": (self.until, None),
-            "--eval-every": (self.eval_every, 1),
-        }
-        others = " --own-data" if self.own_data else ""
-        others += "".join(f" --set {change}" for change in self.changes or ())
-        others += "".join(
-            f" {name} {value}" for name, (value, usual) in told.items() if value != usual
-        )
-        return (
-            f"ecdctr {command} --seeds {self.seeds} --eval-days {self.eval_days}{others} "
-            f"--rows {self.rows}"
-        )
+        return command_line("ablation", self, ALWAYS)
 
 
 @app.command()
@@ -229,25 +219,22 @@ class TuningOptions:
 
     rows: Annotated[
         str, typer.Option(help="comma-separated variants; 'full' is the whole method")
-    ] = "ads_only,full"
+    ] = ",".join(TUNING_ROWS)
     level: Annotated[Level, typer.Option(help="whose settings are tried")] = "actr"
     seeds: SeedsOption = Seeds((21, 22))
     eval_days: Annotated[
         int, typer.Option(min=1, max=MAX_DAYS, help="evaluation days, the last ones of the world")
-    ] = 2
+    ] = TUNING_DAYS
     chain_days: Annotated[
         int, typer.Option(min=0, max=MAX_DAYS, help="as in `ecdctr ablation`")
-    ] = 30
-    world: WorldOption = "demo"
+    ] = CHAIN_DAYS
+    world: WorldOption = WORLD
     changes: SetOption = None
 
     @property
     def command(self) -> str:
         """Return the command line that says the same."""
-        return (
-            f"ecdctr tune --level {self.level} --seeds {self.seeds} --eval-days {self.eval_days} "
-            f"--rows {self.rows}"
-        )
+        return command_line("tune", self, {*ALWAYS, "level"})
 
 
 @app.command()

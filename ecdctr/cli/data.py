@@ -25,6 +25,7 @@ from ecdctr.cli.base import (
 )
 from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, Domain
 from ecdctr.config.section import MAX_DAYS, MAX_SEED
+from ecdctr.config.studies import WORLD
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import labelled, terminal
 from ecdctr.errors import ConfigError
@@ -33,7 +34,7 @@ from ecdctr.errors import ConfigError
 @app.command()
 def simulate(
     context: typer.Context,
-    world: WorldOption = "demo",
+    world: WorldOption = WORLD,
     changes: SetOption = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="of the world")] = 1,
     root: Annotated[

@@ -35,6 +35,7 @@ from ecdctr.cli.studies import (
     WorkersOption,
 )
 from ecdctr.config.section import MAX_DAYS
+from ecdctr.config.studies import FORGETTING_VARIANTS, HOLD_OUT_EVERY, WORLD
 from ecdctr.errors import StoreError
 from ecdctr.store.places import experiment_of
 from ecdctr.studies.forgetting.days import study_days
@@ -50,14 +51,14 @@ class ForgettingOptions:
         typer.Option(
             help="comma-separated variants; the first is what the others are compared with"
         ),
-    ] = "continue_no_tpm,continue,full"
+    ] = ",".join(FORGETTING_VARIANTS)
     days: Annotated[
         int, typer.Option(min=3, max=MAX_DAYS, help="data dates, the last ones of the world")
     ] = 40
     hold_out_every: Annotated[
         int, typer.Option(min=2, help="each n-th ads impression is kept for the matrix")
-    ] = 5
-    world: WorldOption = "demo"
+    ] = HOLD_OUT_EVERY
+    world: WorldOption = WORLD
     changes: SetOption = None
 
 

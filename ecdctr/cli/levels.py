@@ -30,6 +30,7 @@ from ecdctr.cli.base import (
 )
 from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
+from ecdctr.config.studies import REPORT_EXPERIMENTS
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log, table
 from ecdctr.errors import ConfigError, EcdctrError, TryAgain
@@ -289,7 +290,7 @@ def report(
     ),
     experiments: Annotated[
         str, typer.Option(help="comma-separated, 'production' is the full method")
-    ] = "ads_only,no_tpm,production",
+    ] = ",".join(REPORT_EXPERIMENTS),
 ) -> None:
     """Show GAUC per evaluation day and experiment as a table and an HTML page.
 

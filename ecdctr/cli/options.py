@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, get_type_hints
+import shlex
+from collections.abc import Callable, Collection
+from typing import Any, get_args, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,6 +41,36 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     spread.__annotations__ = {one.name: one.annotation for one in parameters}
     return spread
+
+
+def command_line(command: str, options: Any, always: Collection[str]) -> str:
+    """Return the command line that asks for these options.
+
+    `options` is a dataclass as `grouped` takes it. Fields named in `always` are written always,
+    others where they differ from their default.
+    """
+    hints = get_type_hints(type(options), include_extras=True)
+    words = ["ecdctr", command]
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in always or value != field.default:
+            words += _said(_option(field.name, hints[field.name]), value)
+    return " ".join(words)
+
+
+def _option(name: str, hint: Any) -> str:
+    """Return the name of a field's option: the one that it is given, else the field's own."""
+    # In an annotation the first name stands where typer has a default elsewhere
+    given = [word for one in get_args(hint)[1:] for word in (one.default, *(one.param_decls or ()))]
+    names = [word for word in given if isinstance(word, str) and word.startswith("--")]
+    return names[0] if names else f"--{name.replace('_', '-')}"
+
+
+def _said(option: str, value: Any) -> list[str]:
+    if value is True:
+        return [option]
+    values = value if isinstance(value, list) else [value]
+    return [word for one in values for word in (option, shlex.quote(str(one)))]
 
 
 def _parameters(kind: type) -> list[inspect.Parameter]:

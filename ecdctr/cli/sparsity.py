@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ecdctr.cli.ablation import AblationOptions, AboutOption, picture_beside, study_of
+from ecdctr.cli.ablation import ALWAYS, AblationOptions, AboutOption, picture_beside, study_of
 from ecdctr.cli.base import ResultOption, app
-from ecdctr.cli.options import grouped
+from ecdctr.cli.options import command_line, grouped
 from ecdctr.cli.studies import PageOption, WorkersOption, text_of, write_or_print
 from ecdctr.config.terms import DEFAULT, FULL
 
@@ -29,8 +29,8 @@ class SparsityOptions(AblationOptions):
 
     @property
     def command(self) -> str:
-        """The command line that says the same."""
-        return self.said("sparsity", "--bases", FULL)
+        """Return the command line that says the same."""
+        return command_line("sparsity", self, {*ALWAYS, "base"})
 
 
 @app.command()

@@ -13,10 +13,10 @@ from ecdctr.config.airflow import AirflowSettings
 from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.memory import Memory
-from ecdctr.config.network import Network, Snapshots
+from ecdctr.config.network import BACKBONES, Network, Snapshots
 from ecdctr.config.section import MAX_SEED, Section
 from ecdctr.config.store import StoreSettings
-from ecdctr.config.terms import DEFAULT, FULL, LEVELS, NAME_PATTERN, Level
+from ecdctr.config.terms import DEFAULT, FULL, IDS, LEVELS, NAME_PATTERN, Level
 from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
@@ -87,21 +87,19 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         backbone = self.network.backbone
-        if backbone in ("star", "mmoe", "ple") and not (
-            self.actr.natural_days and self.actr.init == "none"
-        ):
+        can = BACKBONES[backbone]
+        if can.both_domains and not (self.actr.natural_days and self.actr.init == "none"):
             raise ValueError(
                 f"network.backbone: {backbone} learns both domains at once; "
                 "set actr.natural_days above 0 and actr.init: none"
             )
-        if self.actr.start_at_rate and backbone not in ("mlp", "dcnv2", "masknet"):
+        if self.actr.start_at_rate and not can.start_at_rate:
+            able = " or ".join(name for name, one in BACKBONES.items() if one.start_at_rate)
+            raise ValueError(f"actr.start_at_rate needs network.backbone: {able}, found {backbone}")
+        if self.actr.source != "none" and not can.source:
+            able = " or ".join(name for name, one in BACKBONES.items() if one.source)
             raise ValueError(
-                "actr.start_at_rate needs network.backbone: mlp, dcnv2 or masknet, found "
-                f"{backbone}"
-            )
-        if self.actr.source != "none" and backbone != "mlp":
-            raise ValueError(
-                f"actr.source: {self.actr.source} needs network.backbone: mlp, found {backbone}"
+                f"actr.source: {self.actr.source} needs network.backbone: {able}, found {backbone}"
             )
         pods = self.airflow.kubernetes
         if pods.spark and self.data.engine != "spark":
@@ -138,7 +136,7 @@ class Config(Section):
         """Refuse a `vocabulary` of what is no field, or whose ids come from unbounded parents."""
         declared = [f.name for f in self.features if f.kind != "numeric"]
         for level in LEVELS:
-            fields = ["user_id", "item_id", *(declared if level != "tpm" else self._of_tpm)]
+            fields = [*IDS, *(declared if level != "tpm" else self._of_tpm)]
             fields += ["hour"] if level != "tpm" else []
             for name in self.training(level).vocabulary:
                 if name not in fields:
@@ -162,7 +160,7 @@ class Config(Section):
     def _ids_from(self, level: Level, name: str) -> list[Level]:
         """Return the levels whose ids a field of a level takes over."""
         parents: list[Level] = []
-        if level != "tpm" and self.snapshots.count and name in ("user_id", "item_id"):
+        if level != "tpm" and self.snapshots.count and name in IDS:
             parents.append("tpm")
         if level == "actr" and (self.actr.init == "cpm" or self.actr.source != "none"):
             parents.append("cpm")
@@ -329,12 +327,12 @@ def _placed(overlay: dict[str, Any], base: Path) -> dict[str, Any]:
 def _try_tuning(config: Config, path: Path) -> None:
     """Validate every value that `ecdctr tune` would try."""
     spaces = {"space": (config, config.tuning.space)}
-    for row, space in config.tuning.own.items():
+    for row, space in config.tuning.per_row.items():
         if row not in (*config.variants, FULL):
             raise ConfigError(
-                f"{path} is not valid. tuning.own.{row}: there is no variant of that name."
+                f"{path} is not valid. tuning.per_row.{row}: there is no variant of that name."
             )
-        spaces[f"own.{row}"] = (config.with_variant("" if row == FULL else row), space)
+        spaces[f"per_row.{row}"] = (config.with_variant("" if row == FULL else row), space)
     for name, (base, space) in spaces.items():
         for key, values in space.items():
             for value in values:

@@ -95,7 +95,7 @@ class Tuning(Section):
         },
         description="key of the configuration: values, for all rows",
     )
-    own: dict[str, dict[str, tuple[Any, ...]]] = Field(
+    per_row: dict[str, dict[str, tuple[Any, ...]]] = Field(
         default_factory=dict,
         description="row: the same for settings that only this row has, e.g. the strength of EWC",
     )

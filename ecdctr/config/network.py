@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from ecdctr.config.section import MAX_DAYS, Section, Width
+
+Backbone = Literal["mlp", "deepfm", "dcnv2", "masknet", "star", "mmoe", "ple"]
+
+
+class Abilities(NamedTuple):
+    """What the settings of a level may ask of a backbone."""
+
+    both_domains: bool = False  # it learns them in one training, and only so: actr.natural_days
+    start_at_rate: bool = False  # its last bias alone decides the rate that it starts at
+    source: bool = False  # another model's layers can be mapped into its own: actr.source
+
+
+BACKBONES: dict[Backbone, Abilities] = {
+    "mlp": Abilities(start_at_rate=True, source=True),
+    "deepfm": Abilities(),
+    "dcnv2": Abilities(start_at_rate=True),
+    "masknet": Abilities(start_at_rate=True),
+    "star": Abilities(both_domains=True),
+    "mmoe": Abilities(both_domains=True),
+    "ple": Abilities(both_domains=True),
+}
 
 
 class Snapshots(Section):
@@ -96,7 +117,7 @@ class Network(Section):
     history: Literal["target_attention", "mean", "none"] = Field(
         "target_attention", description="how the click history is read; target attention is DIN's"
     )
-    backbone: Literal["mlp", "deepfm", "dcnv2", "masknet", "star", "mmoe", "ple"] = Field(
+    backbone: Backbone = Field(
         "mlp",
         description="star, mmoe and ple learn both domains in one training: actr.natural_days",
     )

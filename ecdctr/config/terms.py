@@ -15,10 +15,23 @@ FULL = "full"  # the row of a study that is the configuration as it stands
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,62}$"  # of experiments, studies and variants
 STUDY_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,24}$"  # of forms: a variant and a seed are added to it
 DEFAULT = "default"  # the variant that is the configuration as it stands
-CONTRACT_COLUMNS = {"user_id", "item_id", "ts", "click", "oracle_ctr", "impression_id"}
+DAG_PREFIX = "ecdctr_"  # of the ids of all our DAGs
+IDS = ("user_id", "item_id")
+CONTRACT = (*IDS, "ts", "click")  # what every impression has
+CONTRACT_COLUMNS = {*CONTRACT, "oracle_ctr", "impression_id"}
 PREPARED_COLUMNS = {  # what preparation, the partitions and the counts of a request add
     "date", "domain", "history", "history_gap", "hour", "item_clicks", "item_ctr",
     "item_impressions", "item_seen", "prior_ctr", "user_clicks", "user_ctr",
     "user_impressions", "user_seen",
 }  # fmt: skip
 RESERVED_COLUMNS = CONTRACT_COLUMNS | PREPARED_COLUMNS
+
+
+def dag_of(name: str) -> str:
+    """Return the id of the DAG of a level, or of a study."""
+    return f"{DAG_PREFIX}{name}"
+
+
+def level_of(dag_id: str) -> str:
+    """Return the level whose DAG this is; other studies' names pass through the same way."""
+    return dag_id.removeprefix(DAG_PREFIX)

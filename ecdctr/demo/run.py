@@ -19,21 +19,19 @@ import yaml
 from rich.console import Console
 
 from ecdctr.airflow.postgres import missing
-from ecdctr.airflow.standalone import Airflow, free_port
+from ecdctr.airflow.standalone import ROOT, Airflow, free_port
 from ecdctr.config import Snapshots, load_config
-from ecdctr.config.terms import DEFAULT, PRODUCTION
+from ecdctr.config.terms import DEFAULT, PRODUCTION, dag_of
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.store import Store
 
-ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "demo"
 VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # by experiment
 FIRST_WINDOW_DAYS = 14
-ASK_SECONDS = (
-    2  # Airflow's answers cost it as much as a step; the store's folders tell more at once
-)
+# Airflow's answers cost it as much as a step; the store's folders tell more at once
+ASK_SECONDS = 2
 SLOTS = 2  # trainings at once
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
@@ -101,7 +99,7 @@ def trigger_all(airflow: Airflow, store: Store, runs: list[Run]) -> None:
         for key, run in list(waiting.items()):
             if trained.issuperset(run.after):
                 conf = {"data_date": str(run.date), "experiment": run.experiment}
-                airflow.api.trigger(f"ecdctr_{run.level}", key, conf | {"variant": run.variant})
+                airflow.api.trigger(dag_of(run.level), key, conf | {"variant": run.variant})
                 started[key] = waiting.pop(key)
         time.sleep(0.5)
         trained |= {key for key in started.keys() - trained if started[key].has_trained(store)}
@@ -110,7 +108,7 @@ def trigger_all(airflow: Airflow, store: Store, runs: list[Run]) -> None:
         asked = time.monotonic()
         for key, state in airflow.api.states().items():
             if state == "failed" and key in started:
-                dag = f"ecdctr_{started[key].level}"
+                dag = dag_of(started[key].level)
                 raise EcdctrError(f"The run {key} failed; look at it with: ./run ui (DAG {dag})")
             if state == "success" and key in started and key not in done:
                 done.add(key)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, digest
+from ecdctr.config.terms import CONTRACT
 from ecdctr.examples.prepare import example_path
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -72,8 +73,7 @@ def impressions_digest(config: Config, domain: Domain, date: dt.date, examples: 
     made = example_path(config, domain, date)
     if made.fingerprint != examples:
         raise DeliveredAnew(impressions.where(domain, date))
-    names = ["user_id", "item_id", "ts", "click"]
-    rows = pq.read_table(made.path, columns=names, partitioning=None).combine_chunks()
+    rows = pq.read_table(made.path, columns=list(CONTRACT), partitioning=None).combine_chunks()
     content = pa.BufferOutputStream()
     with pa.ipc.new_stream(content, rows.schema.remove_metadata()) as stream:
         stream.write_table(rows.replace_schema_metadata())

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ecdctr.evaluation.bootstrap import drawn_sums
+
 TWO_SIDED_95 = 1.96  # standard errors
 DETECTABLE = TWO_SIDED_95 + 0.84  # the same, to be found at 5 % with a power of 80 %
 SAMPLES = 4000
@@ -75,10 +77,11 @@ def compare(
     rng = np.random.default_rng(seed)
     values, differences = np.zeros(SAMPLES), []
     for of_users in per_seed.values():
-        gains, weights = np.array(list(of_users.values()), dtype=np.float64).T
-        draws = rng.poisson(1.0, (SAMPLES, len(gains))).astype(np.float64)
-        values += draws @ gains / np.maximum(draws @ weights, 1e-12) / len(per_seed)
-        differences.append(gains.sum() / weights.sum())
+        sums = np.array(list(of_users.values()), dtype=np.float64)  # gain and weight of each user
+        gains, weights = drawn_sums(sums, SAMPLES, rng).T
+        values += gains / np.maximum(weights, 1e-12) / len(per_seed)
+        gain, weight = sums.sum(0)
+        differences.append(gain / weight)
     low, high = np.quantile(values, [0.025, 0.975])
     tail = (min((values <= 0).sum(), (values >= 0).sum()) + 1) / (SAMPLES + 1)
     return Comparison(float(np.mean(differences)), float(low), float(high), min(1.0, 2 * tail))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
+from ecdctr.config.terms import dag_of
 from ecdctr.errors import ContractError, EcdctrError, StoreError, TryAgain
 from ecdctr.evaluation.basis import basis_now, basis_of
 from ecdctr.evaluation.noninferiority import Result, noninferiority
@@ -58,8 +59,8 @@ def let_wait(store: Store, challenger: Ref, date: dt.date, error: Exception) -> 
     """Keep that a version could not be judged, so that it waits for the gate of a later one."""
     served = store.serving(challenger.experiment, challenger.level)
     serves = served is not None and served.ref == challenger
-    known = challenger in store.versions(challenger.experiment, challenger.level)
-    if serves or not known or challenger.date >= date:
+    stored = challenger in store.versions(challenger.experiment, challenger.level)
+    if serves or not stored or challenger.date >= date:
         return
     reason = f"{challenger} could not be judged on {date}: {error}"
     said = store.verdicts(challenger)
@@ -289,7 +290,7 @@ def _against_its_parents(config: Config, store: Store, challenger: Ref) -> str |
             if age > days:
                 return (
                     f"its {level} {parent} is {age} days older, at most {days} are allowed "
-                    f"(evaluation.gate_max_{level}_age); look why ecdctr_{level} did not run"
+                    f"(evaluation.gate_max_{level}_age); look why {dag_of(level)} did not run"
                 )
     return None
 

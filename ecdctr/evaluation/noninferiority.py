@@ -22,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecdctr.evaluation.bootstrap import drawn_sums
+
 LEVEL = 0.05  # how often, at most, a challenger passes that is worse by the margin
-DRAWN_AT_ONCE = 4_000_000  # cells of the matrix of draws: 32 MB
 NOTHING = 1e-12  # of a difference, or of its standard error
 Array = NDArray[np.float64]
 
@@ -75,9 +76,8 @@ class Result(NamedTuple):
     users: int
     power: float  # how surely an equal challenger passes with this traffic
     needed: float  # by how many times more traffic the asked-for power is reached
-    unseen: (
-        float  # of a group with a smaller share of the users, perhaps (5 %) nobody is in the sample
-    )
+    # Of a group with a smaller share of the users, perhaps (5 %) nobody is in the sample
+    unseen: float
 
     @property
     def holds(self) -> bool:
@@ -102,7 +102,8 @@ def noninferiority(
         Ratio(paired.auc_difference, paired.auc_weight),
         Ratio(paired.champion_loss - paired.challenger_loss, paired.champion_loss),
     ]
-    drawn = _drawn_sums(np.concatenate([ratio.columns for ratio in ratios], 1), samples, seed)
+    columns = np.concatenate([ratio.columns for ratio in ratios], 1)
+    drawn = drawn_sums(columns, samples, np.random.default_rng(seed))
     gauc = _bound(ratios[0], drawn[:, :5], gauc_margin)
     loss = _bound(ratios[1], drawn[:, 5:], log_loss_margin)
     errors = [(bound.value - bound.low, bound.margin) for bound in (gauc, loss)]
@@ -134,20 +135,6 @@ def _estimates(sums: Array) -> tuple[Array, Array]:
     value = gains / weights
     residual = squares - 2 * value * products + value**2 * weights_squared
     return value, np.sqrt(np.maximum(residual, 0.0)) / weights
-
-
-def _drawn_sums(sums: Array, samples: int, seed: int) -> Array:
-    """Return sums over users [samples, columns] that are each drawn Poisson(1) times.
-
-    The bootstrap of large samples.
-    """
-    rng = np.random.default_rng(seed)
-    step = max(DRAWN_AT_ONCE // max(len(sums), 1), 1)
-    parts = [
-        rng.poisson(1.0, (min(step, samples - start), len(sums))) @ sums
-        for start in range(0, samples, step)
-    ]
-    return np.concatenate(parts)
 
 
 def _bound(ratio: Ratio, drawn: Array, margin: float) -> Bound:

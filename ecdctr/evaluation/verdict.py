@@ -39,12 +39,10 @@ class Verdict(NamedTuple):
     champion: Ref | None = None
     examples: dict[str, str] | None = None
     power: float | None = None  # how surely an equal version passes with this traffic
-    needed_days: float | None = (
-        None  # with how many days of such traffic the asked-for power is reached
-    )
-    rule: str | None = (
-        None  # digest of the settings by which the data decided; None where it did not
-    )
+    # With how many days of such traffic the asked-for power is reached
+    needed_days: float | None = None
+    # Digest of the settings by which the data decided; None where it did not
+    rule: str | None = None
 
     @property
     def passed(self) -> bool:

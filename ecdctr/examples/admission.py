@@ -79,20 +79,20 @@ def renewed(
     rows move down, so that a table has no holes. Raises ConfigError when the newest day alone has
     more ids than there may be rows.
     """
-    known = _merged(parent, read, snapshots)
-    owns = known.row > 0
-    ready = owns | (known.counts >= settings.min_impressions)
-    _refuse_too_few(known, read, ready, settings, where)
-    order = _in_order(known, ready, settings)
+    merged = _merged(parent, read, snapshots)
+    owned = merged.row > 0
+    ready = owned | (merged.counts >= settings.min_impressions)
+    _refuse_too_few(merged, read, ready, settings, where)
+    order = _in_order(merged, ready, settings)
     if settings.evict_after_days:
-        order = order[days(date) - known.last[order] < settings.evict_after_days]
+        order = order[days(date) - merged.last[order] < settings.evict_after_days]
     room = len(order) if settings.max_rows is None else settings.max_rows
     size = min(int(ready[order].sum()), room)
     chosen, waiting = order[:size], np.sort(order[size : size + room])
-    placed = np.concatenate([_placed(known, chosen), waiting])
-    kept = int(owns[chosen].sum())
+    placed = np.concatenate([_placed(merged, chosen), waiting])
+    kept = int(owned[chosen].sum())
     sightings = Sightings(
-        known.ids.take(pa.array(placed)), known.last[placed], known.counts[placed]
+        merged.ids.take(pa.array(placed)), merged.last[placed], merged.counts[placed]
     )
     vocabulary = Vocabulary(sightings.ids[:size], sightings)
     return Renewal(vocabulary, size - kept, len(parent.values) - kept)
@@ -146,39 +146,39 @@ def _table(
     )
 
 
-def _in_order(known: _Merged, ready: NDArray[np.bool_], settings: Admission) -> NDArray[np.int64]:
+def _in_order(merged: _Merged, ready: NDArray[np.bool_], settings: Admission) -> NDArray[np.int64]:
     """Return the ids from the first that gets a row to the last, by their places.
 
     Of two alike the one that has a row is first, then the smaller id.
     """
-    keys = (known.counts, known.last) if settings.order == "lru" else (known.last, known.counts)
-    return np.lexsort((known.row == 0, *(-key.astype(np.int64) for key in keys), ~ready))
+    keys = (merged.counts, merged.last) if settings.order == "lru" else (merged.last, merged.counts)
+    return np.lexsort((merged.row == 0, *(-key.astype(np.int64) for key in keys), ~ready))
 
 
-def _placed(known: _Merged, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+def _placed(merged: _Merged, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the chosen ids in the order of their rows.
 
     New ones take free rows from the first on: those that are read now, then those that only
     snapshots know, as where nothing is evicted.
     """
     placed = np.full(len(chosen), -1, np.int64)
-    row = known.row[chosen]
+    row = merged.row[chosen]
     stay = (row > 0) & (row <= len(chosen))
     placed[row[stay] - 1] = chosen[stay]
     new, moving = np.sort(chosen[row == 0]), chosen[row > len(chosen)]
-    new = np.concatenate([new[known.read[new]], new[~known.read[new]]])
-    moving = moving[np.argsort(known.row[moving])]
+    new = np.concatenate([new[merged.read[new]], new[~merged.read[new]]])
+    moving = moving[np.argsort(merged.row[moving])]
     placed[placed < 0] = np.concatenate([new, moving])
     return placed
 
 
 def _refuse_too_few(
-    known: _Merged, read: Sightings, ready: NDArray[np.bool_], settings: Admission, where: str
+    merged: _Merged, read: Sightings, ready: NDArray[np.bool_], settings: Admission, where: str
 ) -> None:
     if settings.max_rows is None or not len(read.last):
         return
     newest = int(read.last.max())
-    needed = int((ready & known.read & (known.last == newest)).sum())
+    needed = int((ready & merged.read & (merged.last == newest)).sum())
     if needed > settings.max_rows:
         raise ConfigError(
             f"{where}.max_rows is {settings.max_rows}, but of the ids of "

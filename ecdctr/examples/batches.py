@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ecdctr.config import DOMAINS, Config, Domain, Level
+from ecdctr.config.terms import IDS
 from ecdctr.errors import ContractError, StoreError
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import COUNT_FEATURES
@@ -91,9 +92,7 @@ class Inputs:
         TPM's few, or everything declared, the hour, the counts and the click history.
         """
         if level == "tpm":
-            return cls(
-                ("user_id", "item_id", *(f.name for f in config.features if f.tpm)), (), (), 0
-            )
+            return cls((*IDS, *(f.name for f in config.features if f.tpm)), (), (), 0)
         single = tuple(f.name for f in config.features if f.kind == "categorical")
         multi = tuple((f.name, f.max_values) for f in config.features if f.kind == "multi_valued")
         numeric = tuple(f.name for f in config.features if f.kind == "numeric")
@@ -102,7 +101,7 @@ class Inputs:
         if config.memory.enabled:
             memory = input_names(config.memory_keys, config.memory.windows)
         return cls(
-            ("user_id", "item_id", *single, *hour),
+            (*IDS, *single, *hour),
             multi,
             (*numeric, *COUNT_FEATURES, *memory),
             config.data.history_length,

@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
 from ecdctr.config import DOMAINS, Config, Domain, Memory
+from ecdctr.config.terms import CONTRACT
 from ecdctr.errors import ConfigError
 from ecdctr.examples import transforms
 from ecdctr.examples.clean import raw_views
@@ -144,7 +145,7 @@ def examples(
     )
     click_type = dict(day.dtypes)["item_id"]
     # what a join adds starts with an underscore, which no declared feature does
-    columns: list[Column] = [f.col(name) for name in ("user_id", "item_id", "ts", "click")]
+    columns: list[Column] = [f.col(name) for name in CONTRACT]
     columns.append(transforms.hour(SPARK, f.col("_us")).cast("tinyint").alias("hour"))
     columns += [_feature(config, feature.name) for feature in config.features]
     columns += [

@@ -16,9 +16,8 @@ import numpy as np
 SECOND = 1_000_000  # all times are whole microseconds since 1970 (UTC)
 HOUR = 3_600 * SECOND
 DAY = 24 * HOUR
-PRIOR_WEIGHT = (
-    10  # impressions at the prior click-through rate that every user and item starts with
-)
+# Impressions at the prior click-through rate that every user and item starts with
+PRIOR_WEIGHT = 10
 NO_PRIOR = 0.1  # the prior where no impression lies before
 SIDES = ("user", "item")
 # What models read of counts, in order; a request brings the counts themselves.

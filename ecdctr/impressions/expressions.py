@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from ecdctr.config.terms import IDS
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
 from ecdctr.impressions.syntax import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from ecdctr.impressions.mapping import Mapping
 
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
-IDS = ("user_id", "item_id")
 
 
 def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow.parquet as pq
 
+from ecdctr.config.terms import IDS
 from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, one_row
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
@@ -65,7 +66,7 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
 def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Write a sentence about ids that other programs write for none; they are kept, as ids."""
     listed = f"({', '.join(map(literal, NONE))})"
-    for name in ("user_id", "item_id"):
+    for name in IDS:
         most = db.execute(
             f"SELECT {name}::VARCHAR, count(*) FROM {staged.rows} "
             f"WHERE {DOMAINS} AND {name}::VARCHAR IN {listed} "

@@ -36,9 +36,8 @@ from ecdctr.impressions.shift import (
 TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3
 DAY = dt.timedelta(days=1)
-USUAL = (
-    1.5  # a change is told when it is this many times that of the same days of earlier rotations
-)
+# A change is told when it is this many times that of the same days of earlier rotations
+USUAL = 1.5
 ROTATIONS = 3  # of which so many are looked at
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecdctr.config.terms import CONTRACT, IDS
 from ecdctr.errors import first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.declared import (
@@ -34,7 +35,6 @@ from ecdctr.impressions.encodings import format_of, no_log
 if TYPE_CHECKING:
     from ecdctr.config import Feature
 
-CONTRACT = ("user_id", "item_id", "ts", "click")
 TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
 DAMAGED = "expected a whole Parquet file, found a damaged one"
 
@@ -88,7 +88,7 @@ class DaySchema(NamedTuple):
     def key(self) -> tuple[str, ...]:
         """What makes an impression one: its id where there is one, else who saw what when."""
         has_id = "impression_id" in self.names
-        return ("impression_id",) if has_id else ("user_id", "item_id", "ts")
+        return ("impression_id",) if has_id else (*IDS, "ts")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class DaySchema(NamedTuple):
     def order(self) -> str:
         """The order of a day's rows, total since `key` is unique: SQL for ORDER BY."""
         has_id = "impression_id" in self.names
-        return ", ".join(("ts", "user_id", "item_id", *(("impression_id",) if has_id else ())))
+        return ", ".join(("ts", *IDS, *(("impression_id",) if has_id else ())))
 
     @property
     def preference(self) -> str:

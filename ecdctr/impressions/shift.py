@@ -89,9 +89,9 @@ class Distinct(NamedTuple):
                     brought.setdefault(value, []).append(sample.lone.get(value))
         lone = {}
         for value, days in brought.items():
-            known = [day for day in days if day]
-            if len(known) == len(days) and len({user for user, _ in known}) == 1:
-                lone[value] = max(known)
+            of_one = [day for day in days if day]
+            if len(of_one) == len(days) and len({user for user, _ in of_one}) == 1:
+                lone[value] = max(of_one)
         return cls(counts, lone, sum(sample.total for sample in samples), limit)
 
 

@@ -46,8 +46,8 @@ def start_from(
     parent's network is another one, or has saved no moments.
     """
     rows = {
-        name: own.rows_in(saved.vocabularies[name])
-        for name, own in vocabularies.items()
+        name: vocabulary.rows_in(saved.vocabularies[name])
+        for name, vocabulary in vocabularies.items()
         if name in saved.tables
     }
     _load_tables(model, parent, saved, rows)
@@ -86,10 +86,10 @@ def _moments(
 ) -> dict[str, torch.Tensor]:
     """Put a parent's moments of the tables in the order of the child's rows; zeros for new ids."""
     moved = dict(saved)
-    for name, own in rows.items():
+    for name, of_parent in rows.items():
         for key in [key for key in saved if key.startswith(f"tables/{name}/")]:
-            moved[key] = saved[key].new_zeros(len(own), saved[key].shape[1])
-            carry(saved[key], own, moved[key])
+            moved[key] = saved[key].new_zeros(len(of_parent), saved[key].shape[1])
+            carry(saved[key], of_parent, moved[key])
     return moved
 
 

@@ -43,8 +43,8 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
     else:
         teacher = None
         if manifest.level == "actr" and config.actr.source != "none":
-            network, known = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
-            teacher = _teaching(network, known, saved.vocabularies)
+            network, of_parent = load_ctr_network(store, Ref.parse(manifest.parents["cpm"][0]))
+            teacher = _teaching(network, of_parent, saved.vocabularies)
         merged = {side: EntitySnapshots.of_merged(table) for side, table in saved.merged.items()}
         model = CtrNet(config, inputs, rows, config.seed, merged or None, teacher)
     without_snapshots = {
@@ -65,13 +65,13 @@ def load_teacher(
     It is asked about an impression with the snapshots of the impression's day. Raises StoreError
     for a TPM, or damaged files.
     """
-    network, known = load_ctr_network(request.store, ref)
-    entities = load_snapshots(request, snapshots, known)
+    network, of_teacher = load_ctr_network(request.store, ref)
+    entities = load_snapshots(request, snapshots, of_teacher)
     if network.snapshots and entities:
         network.snapshots = nn.ModuleDict(entities)
         load_dense(network, checkpoint.load(request.store.path(ref)).dense)
         network.merge_snapshots()
-    return _teaching(network, known, vocabularies)
+    return _teaching(network, of_teacher, vocabularies)
 
 
 def load_ctr_network(store: Store, ref: Ref) -> tuple[CtrNet, Vocabularies]:
@@ -82,9 +82,13 @@ def load_ctr_network(store: Store, ref: Ref) -> tuple[CtrNet, Vocabularies]:
     return network, vocabularies
 
 
-def _teaching(network: CtrNet, known: Vocabularies, vocabularies: Vocabularies) -> FrozenSource:
-    """Let a network that knows some ids teach a child with these vocabularies."""
-    rows = {name: own.rows_in(known[name]) for name, own in vocabularies.items() if name in known}
+def _teaching(network: CtrNet, theirs: Vocabularies, vocabularies: Vocabularies) -> FrozenSource:
+    """Let a network with its vocabularies teach a child with these."""
+    rows = {
+        name: vocabulary.rows_in(theirs[name])
+        for name, vocabulary in vocabularies.items()
+        if name in theirs
+    }
     return FrozenSource(network, rows)
 
 

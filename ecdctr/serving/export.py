@@ -31,7 +31,7 @@ from ecdctr.serving.patch import write_patch
 from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
-from ecdctr.serving.selftest import prepared_cases
+from ecdctr.serving.selftest import Cases, prepared_cases
 from ecdctr.serving.tables import Table, compact, write_ids, write_vectors
 
 if TYPE_CHECKING:
@@ -43,13 +43,8 @@ if TYPE_CHECKING:
     from ecdctr.store.manifest import Manifest, Ref
     from ecdctr.store.store import Store
 
-SETTINGS = (
-    "data",
-    "features",
-    "seed",
-    "network",
-    "memory",
-)  # of a manifest, as far as serving reads them
+# Of a manifest's configuration, what serving reads
+SETTINGS = ("data", "features", "seed", "network", "memory")
 OPSET = 20
 
 
@@ -76,54 +71,61 @@ def export_bundle(
     holder = remembering(store, manifest)
     network, inputs, vocabularies = load_network(store, ref)
     assert isinstance(network, CtrNet)  # noqa: S101  # the version is an A-CTR
+    settings = {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
+    config = Config.model_validate(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
-        folder = Path(name) / "bundle"
+        folder, scratch = Path(name) / "bundle", Path(name)
         folder.mkdir()
-        config_of_version = Config.model_validate(
-            {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
-        )
-        description = describe(config_of_version, manifest, inputs, vocabularies)
+        description = describe(config, manifest, inputs, vocabularies)
         if holder:
-            description["memory"] = write_memory(
-                config_of_version, store, holder, folder / "memory"
-            )
-        shape = Shape(description, description["kinds"])
-        (folder / "request.schema.json").write_text(
-            json.dumps(request_schema(description, shape), indent=1), "utf-8"
-        )
+            description["memory"] = write_memory(config, store, holder, folder / "memory")
+        schema = request_schema(description, Shape(description, description["kinds"]))
+        (folder / "request.schema.json").write_text(json.dumps(schema, indent=1), "utf-8")
         (folder / "manifest.json").write_bytes((store.path(ref) / "manifest.json").read_bytes())
         cases = prepared_cases(
-            config_of_version,
-            vocabularies,
-            manifest.data_date,
-            description["prior_ctr"],
-            Path(name),
+            config, vocabularies, manifest.data_date, description["prior_ctr"], scratch
         )
         if holder:
             place = folder / "selftest_memory"
-            description["selftest_memory"] = write_tables(
-                config_of_version, cases.tables, cases.until, place
-            )
-        batch = encode(cases.examples, inputs, vocabularies)
-        with torch.inference_mode():
-            trained = torch.sigmoid(network(batch))
-        rows = Rows(network)
-        tables, places = _write_tables(rows, vocabularies, description["kinds"], folder, precision)
-        description["tables"] = {"precision": precision, "parts": rows.parts}
-        graph = Probability(network).eval()
-        arrays = _arguments(batch, tables, places, inputs, rows.width)
-        with torch.inference_mode():
-            served = graph(*arrays)
-        description["tables"]["rounding"] = _rounding(trained, served, precision)
-        _write_graphs(graph, arrays, folder)
-        _write_self_test(served, cases.requests, tables["user_id"], folder)
+            description["selftest_memory"] = write_tables(config, cases.tables, cases.until, place)
+        description["tables"] = _write_network(
+            network, inputs, vocabularies, description["kinds"], cases, folder, precision
+        )
         description["files"] = checksums(folder)
         (folder / "bundle.json").write_bytes(sealed(description))
         Scorer(folder, verify=True)
         if not durable.rename_dir(folder, target):
             raise ConfigError(_taken(target))
     return description
+
+
+def _write_network(
+    network: CtrNet,
+    inputs: Inputs,
+    vocabularies: dict[str, Vocabulary],
+    kinds: dict[str, Kind],
+    cases: Cases,
+    folder: Path,
+    precision: Precision,
+) -> dict[str, Any]:
+    """Write the tables, the graph beside them and the self-test, which the trainer's network sets.
+
+    Returns what bundle.json says of the tables.
+    """
+    batch = encode(cases.examples, inputs, vocabularies)
+    with torch.inference_mode():
+        trained = torch.sigmoid(network(batch))
+    rows = Rows(network)
+    tables, places = _write_tables(rows, vocabularies, kinds, folder, precision)
+    graph = Probability(network).eval()
+    arrays = _arguments(batch, tables, places, inputs, rows.width)
+    with torch.inference_mode():
+        served = graph(*arrays)
+    rounding = _rounding(trained, served, precision)
+    _write_graphs(graph, arrays, folder)
+    _write_self_test(served, cases.requests, tables["user_id"], folder)
+    return {"precision": precision, "parts": rows.parts, "rounding": rounding}
 
 
 def export_changes(

@@ -15,9 +15,8 @@ from ecdctr.errors import EcdctrError
 
 Kind = Literal["integer", "string", "boolean", "number", "any"]
 
-LATEST = (
-    4_102_444_800  # seconds since 1970 of the year 2100: what lies beyond is no time in seconds
-)
+# Seconds since 1970 of the year 2100: what lies beyond is no time in seconds
+LATEST = 4_102_444_800
 NUMBER_LIMIT = 1e30  # of a numeric feature; the network computes in float32, which ends at 3.4e38
 ID_LIMITS = -(2**63), 2**63 - 1
 EXACT = 2**53  # floats hold every whole number up to here

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.config import DOMAINS, Config, Domain
+from ecdctr.config.terms import IDS
 from ecdctr.examples import transforms
 from ecdctr.examples.batches import Part, read_chunks
 from ecdctr.examples.clean import raw_views
@@ -65,7 +66,7 @@ def prepared_cases(
             tables = Remembered(config).tables(connection, views, until)
     requests = {_key(row): request_of(config, log, row, date) for row in log["ads", date]}
     keys = zip(
-        *(examples[name].to_pylist() for name in ("user_id", "item_id")),
+        *(examples[name].to_pylist() for name in IDS),
         pa.array(examples["ts"].combine_chunks().cast(pa.int64())).to_pylist(),
         strict=True,
     )
@@ -177,7 +178,7 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
 def write(config: Config, vocabularies: Vocabularies, log: Impressions) -> None:
     """Write the log as files under data.root, as the contract says."""
     types: dict[str, pa.DataType] = {"ts": pa.timestamp("us", tz="UTC"), "click": pa.int8()}
-    types |= {name: vocabularies[name].values.type for name in ("user_id", "item_id")}
+    types |= {name: vocabularies[name].values.type for name in IDS}
     for feature in config.features:
         value = (
             pa.float64() if feature.kind == "numeric" else vocabularies[feature.name].values.type

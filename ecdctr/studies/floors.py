@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import digest
+from ecdctr.config.terms import CONTRACT
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.basis import impressions_digest
@@ -145,9 +146,9 @@ def _basis(config: Config, date: dt.date) -> str:
     Each day's fingerprint knows the days that it looks back on.
     """
     config, next_day = _remembering(config), date + dt.timedelta(days=1)
-    known = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
+    until = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
     read = prepare(config, "ads", [*window(date, config.actr.window_days), next_day])
-    counted = prepare(config, "ads", known, basic=True)
+    counted = prepare(config, "ads", until, basic=True)
     held_out = prepare_held_out(config, next_day)
     days = [day.fingerprint for day in (*read, *counted, *([held_out] if held_out else []))]
     return digest(
@@ -198,8 +199,7 @@ def _read(config: Config, dates: list[dt.date], names: list[str]) -> pa.Table:
 
 
 def _columns(days: list[Prepared], names: list[str]) -> pa.Table:
-    known = ["user_id", "item_id", "ts", "click", "user_seen", "item_seen", "oracle_ctr"]
-    columns = [*known, *names]
+    columns = [*CONTRACT, "user_seen", "item_seen", "oracle_ctr", *names]
     tables = [pq.read_table(day.path, columns=columns, partitioning=None) for day in days]
     return pa.concat_tables(tables, promote_options="permissive")
 

@@ -85,7 +85,7 @@ def trial_settings(config: Config, row: str, level: Level) -> list[Settings]:
     space = {
         key: values for key, values in config.tuning.space.items() if key.startswith(f"{level}.")
     }
-    extra = config.tuning.own.get(_variant(row), {}) if level == "actr" else {}
+    extra = config.tuning.per_row.get(_variant(row), {}) if level == "actr" else {}
     for key, values in {**space, **extra}.items():
         for value in values:
             of_this_row.with_overlay(

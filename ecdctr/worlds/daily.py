@@ -20,13 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from ecdctr.config import DOMAINS, Domain, Simulation
+from ecdctr.worlds.items import CATEGORIES, TAGS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SLOTS = 4
-CATEGORIES = 24
-TAGS = 60
 SLOT_EFFECT = np.array([0.35, 0.1, -0.1, -0.3], dtype=np.float32)
 
 

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ecdctr.airflow.forms import NAME, NamesRuns, OneSentence, named_body, sentence
+from ecdctr.airflow.forms import NamesRuns, OneSentence, named_body, sentence
+from ecdctr.airflow.params import EXPERIMENTS
 from tests.make import answer_of
 
 
@@ -27,7 +28,9 @@ def refusal(value: object, **schema: object) -> str:
 
 
 def test_a_name_with_capitals_is_refused_with_what_a_name_is():
-    assert sentence(refusal("Not A Name", type="string", pattern="^[a-z]+$", expected=NAME)) == (
+    assert sentence(
+        refusal("Not A Name", type="string", pattern="^[a-z]+$", expected=EXPERIMENTS)
+    ) == (
         "Invalid input for param experiment: 'Not A Name' is refused; expected lower-case letters, "
         "digits, dots, hyphens."
     )

@@ -13,9 +13,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow import alerts
 from ecdctr.airflow.dates import data_date
-from ecdctr.airflow.operators import ProcessOperator, WaitForDay
+from ecdctr.airflow.operators import ProcessOperator
 from ecdctr.airflow.pipeline import build_dag
 from ecdctr.airflow.refusals import TEMPLATES, RefusedError, RunRefused, without_frames
+from ecdctr.airflow.waiting import WaitForDay
 from ecdctr.errors import ConfigError
 from tests.make import write_config
 
@@ -150,10 +151,10 @@ def look(world, level, variant="default"):
 def test_a_level_without_the_one_above_is_refused_before_anything_is_prepared(
     world, monkeypatch, level, variant, words
 ):
-    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 0)
+    monkeypatch.setattr("ecdctr.airflow.waiting._runs_of", lambda dag_id: 0)
     with pytest.raises(RunRefused, match=words):
         look(world, level, variant)
-    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 1)
+    monkeypatch.setattr("ecdctr.airflow.waiting._runs_of", lambda dag_id: 1)
     look(world, level, variant)  # the other level runs just now: `train` will see
 
 
@@ -161,5 +162,5 @@ def test_a_level_without_the_one_above_is_refused_before_anything_is_prepared(
     ("level", "variant"), [("tpm", "default"), ("cpm", "no_tpm"), ("actr", "ads_only")]
 )
 def test_a_level_that_needs_no_other_is_not_held_up(world, monkeypatch, level, variant):
-    monkeypatch.setattr("ecdctr.airflow.operators._runs_of", lambda dag_id: 0)
+    monkeypatch.setattr("ecdctr.airflow.waiting._runs_of", lambda dag_id: 0)
     look(world, level, variant)

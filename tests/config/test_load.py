@@ -148,7 +148,7 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("tables: {t: [full, ghost]}", "tables.t: 'ghost' is no variant"),
         ("variants: {t: {}}\ntables: {t: [full]}", "tables.t: a variant has this name"),
         ("variants: {x: {tables: {}}}", "the overlay 'x' cannot hold 'tables'"),
-        ("tuning: {own: {ghost: {actr.epochs: [1]}}}", "tuning.own.ghost: there is no variant"),
+        ("tuning: {per_row: {ghost: {actr.epochs: [1]}}}", "tuning.per_row.ghost: there is no variant"),
         ("actr: {epochs: 2}\ncpm: {}\nactr: {}", "line 3: the key 'actr' was given in line 1"),
         ("airflow: {kubernetes: {environment: {MY VAR: x}}}", "kubernetes.environment.MY VAR"),
         ("airflow: {kubernetes: {namespace: My_Space}}", "kubernetes.namespace"),

@@ -164,6 +164,6 @@ def test_nobody_to_judge_by_never_passes(users):
 
 
 def test_draws_in_pieces_are_as_many_as_asked_for(monkeypatch):
-    monkeypatch.setattr("ecdctr.evaluation.noninferiority.DRAWN_AT_ONCE", 250)
+    monkeypatch.setattr("ecdctr.evaluation.bootstrap.DRAWN_AT_ONCE", 250)
     result = judge(traffic(np.random.default_rng(9), 100), samples=97)
     assert result.gauc.low < result.gauc.value < result.gauc.high

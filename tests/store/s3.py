@@ -28,9 +28,8 @@ class S3Server:
 
     def __init__(self) -> None:
         self.conditional = True  # whether it honours If-None-Match and If-Match
-        self.lists = (
-            True  # whether listings show anything: a listing that lags behind, at its worst
-        )
+        # Whether listings show anything: a listing that lags behind, at its worst
+        self.lists = True
         self.app = DomainDispatcherApplication(create_backend_app)
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)

@@ -20,7 +20,7 @@ from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis_now
-from ecdctr.studies.forgetting.dag import Planned, StudyForm
+from ecdctr.studies.forgetting.form import Planned, StudyForm
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE
 from tests.make import write_config

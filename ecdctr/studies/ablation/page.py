@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ecdctr.config.studies import WORLD
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.rows import NAMES
@@ -34,7 +35,7 @@ COHORTS = ("all", "new_users", "new_items", "low_activity")
 class Origin(NamedTuple):
     """Where a study's numbers come from."""
 
-    world: str = "demo"
+    world: str = WORLD
     command: str = "ecdctr ablation"
     base: str = DEFAULT  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions, not a simulated world

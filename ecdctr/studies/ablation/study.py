@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
+from ecdctr.config.studies import CHAIN_DAYS
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.basis import evaluating_code
@@ -72,17 +73,16 @@ class Study:
     rows: tuple[str, ...]
     eval_days: int
     work: Path
-    chain_days: int = 30  # how long what goes on day by day has lived before its first evaluation
-    hold_out_every: int = (
-        0  # each n-th ads impression that no row trains on, for the forgetting matrix
-    )
+    # How long what goes on day by day has lived before its first evaluation
+    chain_days: int = CHAIN_DAYS
+    # Each n-th ads impression that no row trains on, for the forgetting matrix
+    hold_out_every: int = 0
     next_day: bool = True  # whether each day's model is evaluated on the next day
     base: str = DEFAULT  # the variant that every row lies on top of
     own_data: bool = False  # the configuration's own impressions instead of simulated worlds
     until: dt.date | None = None  # the last evaluated day; the last one that is there by default
-    eval_every: int = (
-        1  # evaluate each n-th day alone; what goes on day by day is trained on all of them
-    )
+    # Evaluate each n-th day alone; what goes on day by day is trained on all of them
+    eval_every: int = 1
 
     def folder(self, seed: int) -> Path:
         """Return where everything of a seed lies."""

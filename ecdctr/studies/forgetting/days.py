@@ -7,9 +7,8 @@ import datetime as dt
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.days import window
 
-LEAST = (
-    3  # to forget a day it takes one to learn it, one to forget it, and one to compare them with
-)
+# To forget a day it takes one to learn it, one to forget it, and one to compare them with
+LEAST = 3
 
 
 def study_days(first: dt.date, last: dt.date) -> list[dt.date]:

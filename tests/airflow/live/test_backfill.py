@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ecdctr.airflow.operators import _run_before
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.airflow.triggers import YesterdayTrigger
+from ecdctr.airflow.waiting import _run_before
 from ecdctr.config import DOMAINS, load_config
 from ecdctr.errors import EcdctrError
 from ecdctr.impressions.layout import day_folder
@@ -26,7 +26,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.studies.forgetting.dag import Planned
+from ecdctr.studies.forgetting.form import Planned
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import failed_logs, wait_for_backfills
@@ -237,7 +237,15 @@ def test_what_the_day_before_means_for_a_chain(
     monkeypatch, runs, trained, version, must_exist, expected
 ):
     trigger = YesterdayTrigger(
-        "store", "actr", "x", "2026-01-17", "d", "r", must_exist, poke_seconds=1, timeout_seconds=1
+        "store",
+        "actr",
+        "x",
+        "2026-01-17",
+        "d",
+        must_exist,
+        run_id="r",
+        poke_seconds=1,
+        timeout_seconds=1,
     )
     monkeypatch.setattr(trigger, "runs", lambda *states: sum(runs.get(s, 0) for s in states))
     monkeypatch.setattr(trigger, "trained", lambda: trained)
@@ -269,7 +277,7 @@ def test_only_a_run_of_the_own_experiment_is_the_one_of_the_day_before(before, e
         "ti": SimpleNamespace(get_previous_dagrun=lambda: previous),
     }
     named = _run_before(context, str(DATE - dt.timedelta(days=1)), "mine")
-    assert named == (then.isoformat() if expected else "")
+    assert named == ({"logical_date": then.isoformat()} if expected else {})
 
 
 def test_an_earlier_run_than_that_of_the_day_before_says_nothing():
@@ -281,7 +289,7 @@ def test_an_earlier_run_than_that_of_the_day_before_says_nothing():
         "ti": SimpleNamespace(get_previous_dagrun=lambda: last_week),
     }
     named = _run_before(context, "2026-03-01", "mine")
-    assert named == (logical - dt.timedelta(days=1)).isoformat()
+    assert named == {"logical_date": (logical - dt.timedelta(days=1)).isoformat()}
 
 
 @pytest.mark.parametrize("logical", [None, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)])
@@ -294,7 +302,7 @@ def test_with_a_data_date_the_run_of_the_day_before_is_the_one_that_a_study_name
         "params": {"data_date": str(day)},
     }
     named = _run_before(context, str(before), model.experiment)
-    assert named == model.run(5, before)["trigger_run_id"]
+    assert named == {"run_id": model.run(5, before)["trigger_run_id"]}
 
 
 def test_a_chain_continues_from_the_version_of_the_day_before_only(config, parents, tmp_path):
