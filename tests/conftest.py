@@ -24,6 +24,10 @@ from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
 from tests.store.s3 import S3Server, s3_server
 
+# The tests of several workers share two cores: threads of a pool that wait for one another spin, and
+# on a busy machine boosting a tiny world takes a minute of a processor instead of a tenth of a second
+os.environ["OMP_NUM_THREADS"] = "1"
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
 LIVE = "tests/airflow/live/"

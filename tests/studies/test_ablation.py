@@ -37,7 +37,7 @@ def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
     study = Study(
         TINY, load_world("tiny"), (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2
     )
-    return study, run_study(study, 1, Silent())
+    return study, run_study(study, 2, Silent())
 
 
 def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished):
@@ -50,6 +50,7 @@ def test_every_row_is_evaluated_on_every_next_day_with_the_oracle_once(finished)
 
 
 def test_a_study_run_again_trains_nothing_and_says_the_same(finished):
+    """Two processes made it, and one asks again."""
     study, results = finished
     store = study.store(1)
     before = {name: store.versions(name, "actr") for name in store.experiments()}

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import multiprocessing
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +42,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.floors import FLOORS, kept_floors, require_boosting
+from ecdctr.studies.jobs import stages
 from ecdctr.worlds.simulate import simulate
 
 if TYPE_CHECKING:
@@ -188,35 +186,20 @@ def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Reco
     for row in study.rows:
         study.config(0, row)
     pairs = [(seed, row) for row in study.rows for seed in study.seeds]
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-
-        def stage(
-            what: str, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]]
-        ) -> list[Any]:
-            todo = list(jobs)
-            reporter.start(what, len(todo))
-            futures = [pool.submit(function, study, *job) for job in todo]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    reporter.advance(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
-
-        stage("worlds", _make_world, [(seed,) for seed in study.seeds])
-        stage("TPM chains", _train_tpms, _distinct(study, pairs, "tpm"))
+    seeds = [(study, seed) for seed in study.seeds]
+    with stages(workers, reporter) as stage:
+        stage("worlds", _make_world, seeds)
+        tpms = _distinct(study, pairs, "tpm")
+        stage("TPM chains", _train_tpms, [(study, *job) for job in tpms])
         cpms = [
-            (*job, dates)
+            (study, *job, dates)
             for job in _distinct(study, pairs, "cpm")
             for dates in study.cpm_chains(*job)
         ]
         stage("CPM", _train_cpms, cpms)
-        done = stage("A-CTR rows", _run_row, pairs)
+        done = stage("A-CTR rows", _run_row, [(study, *pair) for pair in pairs])
         if study.next_day:
-            done += stage("floors", _run_floors, [(seed,) for seed in study.seeds])
+            done += stage("floors", _run_floors, seeds)
     records = [record for some, _ in done for record in some]
     users = [record for _, some in done for record in some]
     order = {row: i for i, row in enumerate((*FLOORS, *study.rows, "oracle"))}

@@ -9,8 +9,6 @@ backfills have trained on any data (ecdctr/studies/forgetting/dag.py). Neither t
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ from ecdctr.errors import EcdctrError
 from ecdctr.studies.ablation.study import Study, run_study
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
 from ecdctr.studies.forgetting.measures import Matrix
+from ecdctr.studies.jobs import stages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,12 +46,9 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
     if not done:
         raise EcdctrError(f"No variant could be trained: {failed}")
     jobs = [(seed, row) for row in done for seed in study.seeds]
-    reporter.start("forgetting matrices", len(jobs))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_matrix, study, *job) for job in jobs]
-        for _ in as_completed(futures):
-            reporter.advance(1)
-        rows = {job: future.result() for job, future in zip(jobs, futures, strict=True)}
+    with stages(workers, reporter) as stage:
+        made = stage("forgetting matrices", _matrix, [(study, *job) for job in jobs])
+    rows = dict(zip(jobs, made, strict=True))
     days = {seed: study.dates(seed) for seed in study.seeds}
     return {
         row: Matrix.stack([Matrix.of_rows(rows[seed, row], days[seed]) for seed in study.seeds])
