@@ -60,6 +60,7 @@ _TROUBLES = {
     "Input/output error": (errno.EIO, "check the disk"),
     "Stale file handle": (errno.ESTALE, "mount the network folder again"),
     "Too many open files": (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+    "failed to map segment": (errno.ENOMEM, "free some memory"),  # of a library that is loaded
     "Out of Memory Error": (  # DuckDB's words
         errno.ENOMEM,
         "free some memory, or lower data.duckdb_memory and data.threads",

@@ -88,7 +88,7 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         see = f" (see: {context.command_path} --help)" if context else ""
         return error.exit_code, f"{error.format_message()}{see}"
-    if isinstance(error, Abort):
+    if isinstance(error, Abort) or _interrupted_query(error):
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):
         return 1, str(error)
@@ -106,6 +106,12 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return 1, extra
     trouble = machine_trouble(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _interrupted_query(error: BaseException) -> bool:
+    """Tell whether somebody pressed Ctrl+C while DuckDB was at work, which says so in its words."""
+    by_us = isinstance(error, RuntimeError) and str(error) == "Query interrupted"
+    return by_us or type(error).__name__ == "InterruptException"
 
 
 def _mistyped(error: BaseException, arguments: list[str]) -> bool:

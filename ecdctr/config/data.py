@@ -10,7 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from ecdctr.config.section import MAX_DAYS, Days, Section
 from ecdctr.config.terms import RESERVED_COLUMNS
-from ecdctr.files.urls import WRITE_OUT, is_for_shells, lacks_a_slash, looks_like_url
+from ecdctr.files.urls import (
+    WRITE_OUT,
+    is_for_shells,
+    lacks_a_slash,
+    looks_like_url,
+    problem_of_url,
+)
 
 OF_KIND = {"transform": "numeric", "max_values": "multi_valued"}  # settings of one kind of feature
 
@@ -128,6 +134,8 @@ class Data(Section):
             )
         if is_for_shells(value):
             raise ValueError(f"expected a folder, found one that starts with {WRITE_OUT}")
+        if mark and (problem := problem_of_url(value)):
+            raise ValueError(problem)
         return value if mark else Path(value)
 
     @field_validator("prepared")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ecdctr.errors import ConfigError
+from ecdctr.files.urls import shown_url
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -41,7 +42,7 @@ def _problem(item: ErrorDetails) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
     key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS) or "file"
     message = item["msg"].removeprefix("Value error, ").rstrip(".")
-    given = repr(item["input"])
+    given = shown_url(repr(item["input"]))
     return f"{key}: {message} (found {given[:80]}{'…' if len(given) > 80 else ''})"
 
 

@@ -16,6 +16,48 @@ WRITE_OUT = (
     "~ and $NAME, which shells alone replace; write the path out (./~ is a name like others)"
 )
 
+PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
+LOCAL = ("file", "local")
+WITHOUT_HOST = ("hdfs", "memory")
+
+
+def problem_of_url(url: str) -> str | None:
+    """Say why a URL is no place to read or write, with what to do; None if it may be one.
+
+    What it says holds no secret of the URL.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in LOCAL:
+        return None if rest.startswith("/") else f"{shown_url(url)} {_NO_FOLDER}"
+    if PASSWORD.search(url):
+        return (
+            f"{shown_url(url)} holds a password, which files and messages would show; give it by "
+            "the environment (AWS_…, GOOGLE_…, AZURE_…, FSSPEC_…)"
+        )
+    host, _, path = rest.partition("/")
+    if "=" in path.partition("?")[2]:
+        return (
+            f"{shown_url(url)} holds a query, which belongs to one request; name the folder alone, "
+            "and give credentials by the environment"
+        )
+    if not host and scheme not in WITHOUT_HOST:
+        return f"{url} names no bucket; write it after the two slashes, like s3://bucket/folder"
+    parts = path.rstrip("/").split("/") if path.strip("/") and "::" not in url else []
+    if {"", ".", ".."}.intersection(parts):
+        return f"{url} has a part that is empty, '.' or '..'; write the place itself"
+    return None
+
+
+_NO_FOLDER = (
+    "names a machine or a relative path; write file:///folder with three slashes, or the folder "
+    "alone"
+)
+
+
+def shown_url(text: str) -> str:
+    """Return a text with URLs in it, without the passwords and queries of these."""
+    return re.sub(r"(://[^\s'\"?]*\?)[^\s'\"]*=[^\s'\"]*", r"\1…", PASSWORD.sub("…@", text))
+
 
 def is_for_shells(text: object) -> bool:
     """Say whether a path starts with what a shell did not replace: ~/data, ${DATA}/log.

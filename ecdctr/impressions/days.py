@@ -113,7 +113,11 @@ def whole_days(
 
 def _absence(config: Config, domain: Domain) -> str:
     root = config.data.root
-    return absence(root, domain) if isinstance(root, Path) else ""
+    if isinstance(root, Path):
+        return absence(root, domain)
+    if open_impressions(root).dates(domain):
+        return ""
+    return f" (no day of {domain} was found under {root}; look at data.root)"
 
 
 def _named(config: Config, domain: Domain, date: dt.date) -> str:

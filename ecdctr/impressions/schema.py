@@ -221,7 +221,7 @@ def _read_footer(path: Path) -> Footer | Violation:
     except UnicodeDecodeError:
         return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
     except (pa.ArrowException, OSError) as error:
-        if lacks_room(error):
+        if lacks_room(error) or isinstance(error, PermissionError):
             raise
         return Violation("unreadable", where, unread(path, error))
 
@@ -229,6 +229,8 @@ def _read_footer(path: Path) -> Footer | Violation:
 def unread(path: Path, error: Exception) -> str:
     """Say why a file cannot be read as Parquet: encrypted, something else, or damaged."""
     said = first_line(error)
+    if path.is_symlink() and not path.exists():
+        return "expected a Parquet file, found a link to nothing"
     if "crypt" in said:
         return "expected Parquet without encryption, found an encrypted file; write it plainly"
     try:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -31,8 +32,14 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with self.explained():
-            self.objects = from_url(url, retry_config={"max_retries": 4})
+        scheme, _, rest = url.partition("://")
+        host, slash, path = rest.partition("/")
+        address = f"{scheme}://{host}{slash}{quote(path)}"  # where '#', '?' and '%' are letters
+        try:
+            with self.explained():
+                self.objects = from_url(address, retry_config={"max_retries": 4})
+        except ValueError as error:
+            raise StoreError(f"The store {url} is no URL: {error}; mend the address.") from None
         self._checked = False
 
     def check(self) -> None:

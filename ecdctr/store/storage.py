@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ecdctr.errors import StoreError
-from ecdctr.files.urls import WRITE_OUT, is_for_shells, lacks_a_slash
+from ecdctr.files.urls import LOCAL, WRITE_OUT, is_for_shells, lacks_a_slash, problem_of_url
 from ecdctr.store.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -166,6 +166,8 @@ def absolute(root: Path | str) -> Path | str:
     if is_for_shells(text):
         raise StoreError(f"The store {root} starts with {WRITE_OUT}.")
     if URL in text:
+        if problem := problem_of_url(text):
+            raise StoreError(f"The store {problem}.")
         return text
     try:
         path = Path(text).resolve()
@@ -190,13 +192,10 @@ def _without_scheme(root: str) -> str:
     scheme = scheme.lower()  # which RFC 3986 leaves open
     if not mark:
         return root
-    if scheme not in ("file", "local"):
+    if scheme not in LOCAL:
         return f"{'gs' if scheme == 'gcs' else scheme}{URL}{rest}"
-    if not rest.startswith("/"):
-        raise StoreError(
-            f"The store {root} names a machine or a relative path; write {scheme}:///folder with "
-            "three slashes, or the folder alone."
-        )
+    if problem := problem_of_url(root):
+        raise StoreError(f"The store {problem}.")
     return rest
 
 

@@ -153,6 +153,11 @@ class Versions:
         where = f"{self.root}/{ref}/manifest.json"
         content = self.storage.file(*place(ref), "manifest.json")
         if content is None:
+            if isinstance(self.root, Path) and self.storage.folder(*place(ref)).is_dir():
+                raise StoreError(
+                    f"{where} is missing from a version that is there; put it back from a copy, or "
+                    "remove the version's folder."
+                )
             raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).")
         try:
             manifest = Manifest.model_validate_json(content)

@@ -237,3 +237,9 @@ def test_a_folder_inside_of_a_table_belongs_to_it(tmp_path):
     (tmp_path / "_delta_log").mkdir()
     with pytest.raises(ContractError, match=r"a table of Delta Lake \(_delta_log\)"):
         prepare(config_of(root, tmp_path / "prepared"), "ads", [LAST])
+
+
+def test_a_root_at_a_url_where_nothing_is_found_is_said_with_the_missing_days(tmp_path):
+    config = config_of(f"file://{tmp_path}/nothing", tmp_path / "prepared")
+    with pytest.raises(ContractError, match=r"no day of ads was found under .*; look at data.root"):
+        present_days(config, "ads", [FIRST, LAST])

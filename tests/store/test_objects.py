@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,8 +22,8 @@ import obstore
 import pytest
 from pydantic import ValidationError
 
-from ecdctr.config import Data
-from ecdctr.errors import ContractError, StoreError, TryAgain
+from ecdctr.config import Data, validated
+from ecdctr.errors import ConfigError, ContractError, StoreError, TryAgain
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import gate
 from ecdctr.examples.prepare import prepare
@@ -498,6 +499,34 @@ def test_a_data_root_that_cannot_be_read_is_one_sentence(config, s3, url):
 def test_a_local_url_with_a_machine_is_not_taken_for_a_folder_of_that_name(root):
     with pytest.raises(StoreError, match=r"names a machine or a relative path; write .*:///folder"):
         absolute(root)
+
+
+@pytest.mark.parametrize(("root", "words"), [
+    ("s3://me:SECRET@bucket/x", "s3://…@bucket/x holds a password"), ("https://me:SECRET@host/x", "holds a password"), ("s3://:SECRET@b/x", "holds a password"),
+    ("az://c/x?sv=1&sig=SECRET", "az://c/x?… holds a query"), ("https://host/x?token=SECRET", "holds a query"), ("s3:///key", "names no bucket"),
+    ("s3://b/../x", "has a part that is empty"), ("s3://b//x", "has a part that is empty"), ("s3://b/x/./y", "has a part"),
+])  # fmt: skip
+def test_a_url_that_is_no_place_is_refused_without_its_secret(root, words):
+    with pytest.raises(StoreError, match=re.escape(words)) as of_store:
+        absolute(root)
+    with pytest.raises(ConfigError, match=re.escape(words)) as of_data:
+        validated(Data, {"root": root}, "c.yaml")
+    assert "SECRET" not in f"{of_store.value} {of_data.value}"
+
+
+@pytest.mark.parametrize("root", ["https://host:99999/x", "https://[::1/x", "https://a b/x"])
+def test_an_address_that_no_machine_has_is_one_sentence(root):
+    with pytest.raises(StoreError, match=r"is no URL: .*; mend the address"):
+        open_storage(root)
+
+
+def test_letters_that_mean_something_in_urls_are_letters_of_a_store(url):
+    """Cut at # or ?, or read as an escape, they would name another store."""
+    for name in ("a#b", "a?b", "a%20b", "a b", "a"):
+        publish(Store(f"{url}/{name}"), DAY, name)
+    for name in ("a#b", "a?b", "a%20b", "a b", "a"):
+        (ref,) = fresh(f"{url}/{name}").versions("production", "cpm")
+        assert fresh(f"{url}/{name}").manifest(ref).fingerprint == name
 
 
 @pytest.mark.parametrize("root", ["", " ", "s3:/bucket/x", "gs:/bucket"])
