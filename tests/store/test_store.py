@@ -341,8 +341,9 @@ def test_a_store_at_a_link_that_points_to_itself_is_refused(tmp_path):
         absolute(tmp_path / "store")
 
 
-def test_a_version_whose_manifest_is_gone_is_no_version_that_never_was(store):
+def test_a_version_whose_manifest_is_gone_is_no_version_that_never_was(tmp_path):
     """`store list`, to which that sentence leads, would say the same again."""
+    store = Store(tmp_path / "store")
     ref = publish(store, DAY, "f").ref
     (store.path(ref) / "manifest.json").unlink()
     with pytest.raises(StoreError, match=r"manifest.json is missing from a version that is there"):
