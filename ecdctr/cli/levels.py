@@ -291,6 +291,14 @@ def report(
     experiments: Annotated[
         str, typer.Option(help="comma-separated, 'production' is the full method")
     ] = ",".join(REPORT_EXPERIMENTS),
+    floor: Annotated[
+        bool,
+        typer.Option(
+            "--floor",
+            help="also show what an afternoon's work reaches: the better of the item's click rate "
+            "and gradient boosting on counts",
+        ),
+    ] = False,
 ) -> None:
     """Show GAUC per evaluation day and experiment as a table and an HTML page.
 
@@ -300,6 +308,10 @@ def report(
 
     session = session_of(context)
     rows = collect(session.store, [name.strip() for name in experiments.split(",")])
+    if floor:
+        from ecdctr.demo.floor import best_floor
+
+        rows = [*best_floor(session.config(), session.store, rows), *rows]
     write_page(session.store, rows, target)
     if session.as_json:
         show(context, {"report": str(target), "rows": [row._asdict() for row in rows]})

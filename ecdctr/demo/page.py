@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.stored import judged_on, other_impressions
-from ecdctr.report.figures import new_figure
+from ecdctr.report.figures import GREY, new_figure
 from ecdctr.report.lineage import lineage
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.report.templates import environment
@@ -33,7 +33,7 @@ COLUMNS = 3  # days in the terminal table, so that it fits into 80 columns
 
 
 class Row(NamedTuple):
-    """An experiment's newest A-CTR evaluation on one day."""
+    """An experiment's newest A-CTR evaluation on one day; a floor's, which is no version, too."""
 
     experiment: str
     date: str
@@ -135,7 +135,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
     """Write one HTML file with everything inside it, values escaped."""
     serving = store.alias(SERVING)
     history = list(reversed(store.alias_history(SERVING)))
-    curves = mean_calibration(rows)
+    curves = mean_calibration([row for row in rows if row.version])  # floors have no version
     page = (
         environment("ecdctr.demo")
         .get_template("page.html")
@@ -191,9 +191,10 @@ def _gauc_plot(rows: list[Row]) -> str:
     for name, by_date in _by_experiment(rows).items():
         dates = sorted(by_date)
         values = [by_date[date].metrics["all"].get("gauc", math.nan) for date in dates]
-        axes.plot(
-            _days(dates), values, marker="o", color=COLOURS.get(name), label=NAMES.get(name, name)
-        )
+        floor = not by_date[dates[0]].version
+        style, colour = (":", GREY) if floor else ("-", COLOURS.get(name))
+        label = NAMES.get(name, name)
+        axes.plot(_days(dates), values, style, marker="o", color=colour, label=label)
     oracle = {
         row.date: row.metrics["oracle"].get("gauc", math.nan)
         for row in rows

@@ -76,7 +76,7 @@ def judged_on(store: Store, ref: Ref, date: dt.date) -> str:
     return str(evaluation.content.get("judged_on") or ref)
 
 
-def other_impressions(date: dt.date, first: Ref, second: Ref) -> str:
+def other_impressions(date: dt.date, first: Ref, second: Ref | str) -> str:
     """Say that two versions cannot be compared on a day, and what to do."""
     return (
         f"{first} and {second} were evaluated on other impressions of {date} or of days that it "

@@ -21,6 +21,8 @@ NAMES = {
     "oracle": "oracle (true probabilities)",
 }
 
+# Where a name without its brackets is still too long for a table of 80 columns
+SHORT = {"item_rate": "floor: item's rate", "gbm": "floor: boosting"}
 COLOURS = {
     "ads_only": "#8a8f98",
     "no_tpm": "#d08a2e",
@@ -32,4 +34,4 @@ COLOURS = {
 
 def short_name(experiment: str) -> str:
     """Return the name without its explanation in brackets: the table has to fit into 80 columns."""
-    return NAMES.get(experiment, experiment).split(" (")[0]
+    return SHORT.get(experiment) or NAMES.get(experiment, experiment).split(" (")[0]

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
-import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.code import code_digest
-from ecdctr.config import digest
 from ecdctr.config.terms import CONTRACT
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError, StoreError
@@ -31,7 +27,6 @@ from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr
 from ecdctr.examples.vocabulary import normalized
-from ecdctr.files import durable
 from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
@@ -44,17 +39,6 @@ if TYPE_CHECKING:
     from ecdctr.config import Config
 
 FLOORS = ("item_rate", "counts", "gbm")
-EVALUATED_BY = (  # where floors and their metrics are defined; days have fingerprints of their own
-    "evaluation.basis",
-    "evaluation.evaluate",
-    "evaluation.expected",
-    "evaluation.metrics",
-    "examples.batches",
-    "examples.transforms",
-    "examples.vocabulary",
-    "memory.columns",
-    "studies.floors",
-)
 ROUNDS = 300  # of boosting; everything else as scikit-learn has it
 
 
@@ -80,115 +64,104 @@ def require_boosting() -> None:
         raise ConfigError("The floor 'gbm' needs scikit-learn: pip install 'ecdctr[studies]'.")
 
 
-def kept_floors(config: Config, date: dt.date, folder: Path) -> list[Floor]:
-    """Return the floors of a data date, kept in a file of `folder` that names what they rest on.
-
-    Raises as `floors` does.
-    """
-    path = folder / f"{date}-{_basis(config, date)[:20]}.json"
-    if path.exists():
-        return [_unpacked(one) for one in json.loads(path.read_bytes())]
-    made = floors(config, date)
-    durable.make_dir(folder)
-    durable.replace_text(path, json.dumps([_packed(one) for one in made]))
-    return made
-
-
 def floors(config: Config, date: dt.date) -> list[Floor]:
     """Evaluate every floor with data date `date` on the ads of the day after, as A-CTR is.
 
     Raises ConfigError without scikit-learn, StoreError without ads on one of these days.
     """
-    config = _remembering(config)
+    config = remembering(config)
     names = _inputs(config)
-    past = _read(config, window(date, config.actr.window_days), names)
-    past = past.filter(pa.array(drawn_moments(past, config.actr.ads_share)))
-    next_day = date + dt.timedelta(days=1)
-    day = _read(config, [next_day], names)
-    examples = prepare(config, "ads", [next_day])[0].fingerprint
-    judged_on = impressions_digest(config, "ads", next_day, examples)
-    held_out = prepare_held_out(config, next_day)
-    apart = _columns([held_out], names) if held_out else day.slice(0, 0)
-    rows = pa.concat_tables([day, apart], promote_options="permissive")
+    asked = _Asked.of(config, date, names)
     started = time.perf_counter()
-    rate = _item_rates(config, date, rows)
+    rate = _smoothed(_clicks_of_items(config, date), asked.rows)
     counting = time.perf_counter() - started
-    scores = {
-        "item_rate": rate,
-        "counts": _clicks(config, rows) + rate,  # rates are below 1: they decide among equal counts
-        "gbm": _boosted(config, _matrix(past, names), _labels(past), _matrix(rows, names)),
-    }
-    boosting = time.perf_counter() - started - counting
-    seconds = {"item_rate": counting, "counts": counting, "gbm": boosting}
-    count = day.num_rows
+    clicks = _clicks(config, asked.rows) + rate  # rates are below 1: they decide among equal counts
     return [
-        _floor(
-            config,
-            name,
-            _scored(day, values[:count]),
-            _scored(apart, values[count:]),
-            seconds[name],
-            judged_on,
-        )
-        for name, values in scores.items()
+        asked.floor(config, "item_rate", rate, counting),
+        asked.floor(config, "counts", clicks, counting),
+        asked.boosted(config, names),
     ]
 
 
-def _remembering(config: Config) -> Config:
+def quick_floors(config: Config, date: dt.date) -> list[Floor]:
+    """Evaluate what costs seconds: the item's rate in A-CTR's window, boosting on its examples.
+
+    Where models have no memory of users, the boosting has none either, so that nothing is prepared
+    anew. Raises as `floors` does.
+    """
+    names = _inputs(config)
+    asked = _Asked.of(config, date, names)
+    started = time.perf_counter()
+    of_items = asked.past.group_by("item_id").aggregate([("click", "sum"), ("click", "count")])
+    rate = _smoothed(list(zip(*of_items.to_pydict().values(), strict=True)), asked.rows)
+    counting = time.perf_counter() - started
+    return [asked.floor(config, "item_rate", rate, counting), asked.boosted(config, names)]
+
+
+class _Asked(NamedTuple):
+    """What floors are made of and judged by: A-CTR's ads, and the next day's.
+
+    `apart` are the next day's held-out ads, of no rows where there are none.
+    """
+
+    past: pa.Table
+    day: pa.Table
+    apart: pa.Table
+    judged_on: str
+
+    @classmethod
+    def of(cls, config: Config, date: dt.date, names: list[str]) -> _Asked:
+        """Read them; raises StoreError without ads on one of these days."""
+        past = _read(config, window(date, config.actr.window_days), names)
+        past = past.filter(pa.array(drawn_moments(past, config.actr.ads_share)))
+        next_day = date + dt.timedelta(days=1)
+        day = _read(config, [next_day], names)
+        examples = prepare(config, "ads", [next_day])[0].fingerprint
+        held_out = prepare_held_out(config, next_day)
+        apart = _columns([held_out], names) if held_out else day.slice(0, 0)
+        return cls(past, day, apart, impressions_digest(config, "ads", next_day, examples))
+
+    @property
+    def rows(self) -> pa.Table:
+        """The day's impressions, and those held out behind them."""
+        return pa.concat_tables([self.day, self.apart], promote_options="permissive")
+
+    def boosted(self, config: Config, names: list[str]) -> Floor:
+        """Evaluate gradient boosting on these columns."""
+        started = time.perf_counter()
+        rows = _matrix(self.rows, names)
+        scores = _boosted(config, _matrix(self.past, names), _labels(self.past), rows)
+        return self.floor(config, "gbm", scores, time.perf_counter() - started)
+
+    def floor(
+        self, config: Config, name: str, scores: NDArray[np.float64], seconds: float
+    ) -> Floor:
+        """Judge scores of `rows` by the day's clicks, held-out ads by true probabilities."""
+        count = self.day.num_rows
+        scored, apart = _scored(self.day, scores[:count]), _scored(self.apart, scores[count:])
+        metrics = metrics_by_cohort(config, scored)
+        if name == "counts":  # a count is no probability
+            metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
+        metrics.pop("oracle", None)
+        users = users_table(scored)
+        if not len(apart.users):
+            return Floor(name, metrics, users, None, seconds, self.judged_on)
+        metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
+        return Floor(name, metrics, users, expected_users(apart), seconds, self.judged_on)
+
+
+def remembering(config: Config) -> Config:
     """Return the configuration with memory: floors count whether the models do or not."""
     memory = config.memory.model_copy(update={"enabled": True})
     return config.model_copy(update={"memory": memory})
 
 
-def _basis(config: Config, date: dt.date) -> str:
-    """Digest what the floors of a data date rest on: code, settings, and all days that they read.
-
-    Each day's fingerprint knows the days that it looks back on.
-    """
-    config, next_day = _remembering(config), date + dt.timedelta(days=1)
-    until = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
-    read = prepare(config, "ads", [*window(date, config.actr.window_days), next_day])
-    counted = prepare(config, "ads", until, basic=True)
-    held_out = prepare_held_out(config, next_day)
-    days = [day.fingerprint for day in (*read, *counted, *([held_out] if held_out else []))]
-    return digest(
-        [
-            code_digest(["studies.floors"], EVALUATED_BY),
-            config.relevant("actr"),
-            config.evaluation.low_activity_below,
-            days,
-        ]
-    )
-
-
-def _packed(floor: Floor) -> dict[str, Any]:
-    expected = None if floor.expected is None else floor.expected.to_pydict()
-    return floor._asdict() | {"users": floor.users.to_pydict(), "expected": expected}
-
-
-def _unpacked(packed: dict[str, Any]) -> Floor:
-    expected = None if packed["expected"] is None else pa.table(packed["expected"])
-    return Floor(**packed | {"users": pa.table(packed["users"]), "expected": expected})
-
-
-def _floor(
-    config: Config, name: str, scored: Scored, apart: Scored, seconds: float, judged_on: str
-) -> Floor:
-    """Judge a floor by the day's clicks, and by true probabilities where held-out ads have them."""
-    metrics = metrics_by_cohort(config, scored)
-    if name == "counts":  # a count is no probability
-        metrics = {cohort: _without_probabilities(of) for cohort, of in metrics.items()}
-    metrics.pop("oracle", None)
-    if not len(apart.users):
-        return Floor(name, metrics, users_table(scored), None, seconds, judged_on)
-    metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-    expected = expected_users(apart)
-    return Floor(name, metrics, users_table(scored), expected, seconds, judged_on)
-
-
 def _inputs(config: Config) -> list[str]:
+    memory = []
+    if config.memory.enabled:
+        memory = input_names(config.memory_keys, config.memory.windows)
     numeric = [feature.name for feature in config.features if feature.kind == "numeric"]
-    return [*input_names(config.memory_keys, config.memory.windows), *COUNT_FEATURES, *numeric]
+    return [*memory, *COUNT_FEATURES, *numeric]
 
 
 def _read(config: Config, dates: list[dt.date], names: list[str]) -> pa.Table:
@@ -220,22 +193,26 @@ def _clicks(config: Config, day: pa.Table) -> NDArray[np.float64]:
     return counts
 
 
-def _item_rates(config: Config, date: dt.date, day: pa.Table) -> NDArray[np.float64]:
-    """Return the smoothed click rate on ads of each row's item.
-
-    Over all days up to `date` as models read them.
-    """
+def _clicks_of_items(config: Config, date: dt.date) -> list[tuple[Any, int, int]]:
+    """Count clicks and impressions of each item's ads on all days up to `date`, as models read."""
     dates = [one for one in open_impressions(config.data.root).dates("ads") if one <= date]
     files = [day.path for day in prepare(config, "ads", dates, basic=True)]
     query = f"SELECT item_id, sum(click)::BIGINT, count(*) FROM {parquet(files)} GROUP BY ALL"
     with contract.connect(config) as connection:
-        rows = connection.execute(query).fetchall()
-    prior = prior_ctr(sum(row[1] for row in rows), sum(row[2] for row in rows))
+        return connection.execute(query).fetchall()
+
+
+def _smoothed(of_items: list[tuple[Any, int, int]], rows: pa.Table) -> NDArray[np.float64]:
+    """Return each row's click rate of its item, the mean rate for an item without impressions.
+
+    `of_items` has clicks and impressions of each.
+    """
+    prior = prior_ctr(sum(one[1] for one in of_items), sum(one[2] for one in of_items))
     rates = {
         item: (clicks + PRIOR_WEIGHT * prior) / (shown + PRIOR_WEIGHT)
-        for item, clicks, shown in rows
+        for item, clicks, shown in of_items
     }
-    return np.array([rates.get(item, prior) for item in day["item_id"].to_pylist()])
+    return np.array([rates.get(item, prior) for item in rows["item_id"].to_pylist()])
 
 
 def _boosted(

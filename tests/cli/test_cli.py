@@ -75,11 +75,15 @@ def test_a_day_from_the_command_line(ecdctr, options, tmp_path):
         ecdctr(*options, "--json", "gate", "--version", version, "--date", "2026-01-19").stdout
     )
     assert gate["outcome"] == "serves already"
-    report = ecdctr(
-        *options, "report", "--out", str(tmp_path / "report.html"), "--experiments", "production"
-    )
+    out = ("report", "--floor", "--out", str(tmp_path / "report.html"))
+    report = ecdctr(*options, *out, "--experiments", "production")
     assert report.returncode == 0, report.stderr
-    assert "<svg" in (tmp_path / "report.html").read_text()
+    first, *others = [line for line in report.stdout.splitlines() if "0." in line]
+    assert first.split()[0] == "floor:", "the better floor stands above the experiments"
+    assert not any("floor:" in line for line in others)
+    page = (tmp_path / "report.html").read_text()
+    assert "<svg" in page
+    assert "<td>floor: " in page
     assert ecdctr(*options, "store", "verify").returncode == 0
 
 

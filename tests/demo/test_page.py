@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from ecdctr.demo.floor import best_floor
 from ecdctr.demo.page import Row, _gauc_plot, collect, mean_calibration, print_table
 from ecdctr.errors import StoreError
 from tests.conftest import DATE
@@ -86,3 +87,14 @@ def test_a_report_never_compares_experiments_on_different_deliveries_of_a_day(co
     ):
         collect(store, ["production", "no_tpm"])
     assert len(collect(store, ["production"])) == 1
+
+
+def test_a_floor_is_judged_by_the_impressions_of_the_experiments_or_refused(config, store):
+    with store.staging() as folder:
+        (folder / "a").write_text("a")
+        ref = store.publish(folder, manifest(DATE, "a", level="actr")).ref
+    evaluated(config, store, ref)
+    with pytest.raises(
+        StoreError, match=f"{ref} and the floor 'item_rate' were evaluated on other"
+    ):
+        best_floor(config, store, collect(store, ["production"]))

@@ -17,11 +17,13 @@ from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.evaluation.metrics import gauc
+from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.study import Study, run_study
-from ecdctr.studies.floors import FLOORS, floors, kept_floors
+from ecdctr.studies.floors import FLOORS, floors, quick_floors
+from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
 from tests.make import changed
@@ -61,10 +63,32 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
     assert {row["user"] for row in by_name["gbm"].users.to_pylist()} == set(users.tolist())
 
 
+def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(config: Config):
+    short = changed(config, "actr", window_days=3)
+    days = [DATE - dt.timedelta(days=back) for back in (2, 1, 0)]
+    prepare(config, "ads", [*days, NEXT])  # as A-CTR's training and its evaluation do
+    before = sorted(config.data.prepared.rglob("*.parquet"))
+    by_name = {floor.name: floor for floor in quick_floors(short, DATE)}
+    assert sorted(config.data.prepared.rglob("*.parquet")) == before
+    past, day = impressions(config, days, "ads"), impressions(config, [NEXT], "ads")
+    prior = np.mean([row["click"] for row in past])
+    rates = []
+    for row in day:
+        of_item = [one["click"] for one in past if one["item_id"] == row["item_id"]]
+        rates.append((sum(of_item) + 10 * prior) / (len(of_item) + 10))
+    users = np.array([row["user_id"] for row in day])
+    labels = np.array([row["click"] for row in day], np.float64)
+    expected = gauc(users, labels, np.array(rates))
+    assert by_name["item_rate"].metrics["all"]["gauc"] == pytest.approx(expected)
+    assert 0 < by_name["gbm"].metrics["all"]["log_loss"] < 5
+    (judged,) = {floor.judged_on for floor in by_name.values()}
+    assert judged == floors(config, DATE)[0].judged_on
+
+
 def test_floors_are_kept_until_a_day_that_they_read_changes(config: Config, tmp_path, monkeypatch):
     made = kept_floors(config, DATE, tmp_path / "floors")
     with monkeypatch.context() as patch:
-        patch.setattr("ecdctr.studies.floors.floors", None)
+        patch.setattr("ecdctr.studies.kept_floors.floors", None)
         kept = kept_floors(config, DATE, tmp_path / "floors")
     for one, two in zip(made, kept, strict=True):
         assert (one.name, one.seconds, one.users.to_pylist()) == (

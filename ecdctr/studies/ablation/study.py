@@ -41,8 +41,9 @@ from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
-from ecdctr.studies.floors import FLOORS, kept_floors, require_boosting
+from ecdctr.studies.floors import FLOORS, require_boosting
 from ecdctr.studies.jobs import stages
+from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.simulate import simulate
 
 if TYPE_CHECKING:
