@@ -7,6 +7,7 @@ with the file and the number of rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ from ecdctr.impressions.tables import PARQUET, Opened, TableFile, open_table
 # 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
 CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
     WHEN lower(trim(_label)) IN ('0', 'false', '0.0') THEN 0 END::TINYINT"""
+
+LEAP_SECOND = re.compile(r'"[^"]*:\d\d:60(\.\d*)?[^"\d]*", expected format')
 
 
 class Imported(NamedTuple):
@@ -247,6 +250,11 @@ def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -
     if column:
         return f"column {column} holds text that is no UTF-8"
     said = first_line(error).rstrip(".")
+    if LEAP_SECOND.search(said):
+        return (
+            f"{said}; a leap second is none of DuckDB's, write ts: regexp_replace(column, ':60', "
+            "':59')::TIMESTAMP"
+        )
     if "timestamp field format" in said:
         return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
     return said

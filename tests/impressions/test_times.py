@@ -269,3 +269,16 @@ def test_a_first_day_after_the_last_is_refused(tmp_path):
         ValueError, match=r"expected earliest \(2026-02-01\) not to be after latest"
     ):
         run(tmp_path, {"a.csv": rows()}, **limits)
+
+
+@pytest.mark.parametrize("second", ["60", "60.5"])
+def test_a_leap_second_is_refused_with_what_reads_it(tmp_path, second):
+    """DuckDB has none; the advice for other formats would not help."""
+    text = written(ticks()).replace("2026-01-01 00:10:00.000000000", f"2026-01-01 00:10:{second}")
+    assert second in text
+    with pytest.raises(ContractError, match="regexp_replace") as refused:
+        run(tmp_path, {"a.csv": text}, ts="t::TIMESTAMP")
+    (advice,) = re.findall(r"write ts: (.*::TIMESTAMP)", str(refused.value))
+    run(tmp_path, {"a.csv": text}, ts=advice.replace("column", "t"))
+    moments = [f"{moment:%H:%M:%S}" for moment in column(tmp_path, "ts")]
+    assert "00:10:59" in moments
