@@ -84,7 +84,7 @@ class WaitForDay(BaseOperator):
     def look_above(self, level: Level) -> None:
         """Refuse at once what `train` would refuse after preparing.
 
-        Unless the other level runs just now.
+        Raises RunRefused, unless a run of the level that is missing is under way.
         """
         settings = load_settings()
         config = settings.config.with_variant(self.variant)

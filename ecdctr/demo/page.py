@@ -233,7 +233,8 @@ def _calibration_plot(curves: dict[str, NDArray[np.float64]]) -> str:
 def mean_calibration(rows: list[Row]) -> dict[str, NDArray[np.float64]]:
     """Return each experiment's mean calibration curve [points, (predicted, observed)].
 
-    Over the days that all of them have, with as many points as the longest; empty without one.
+    It is the mean over the days that all of them have, with as many points as the longest curve;
+    without such a day nothing is returned.
     """
     grouped = _by_experiment(rows)
     points = max(len(row.curve) for row in rows)

@@ -108,7 +108,7 @@ def _gate(
 def _keep_what_promoted(store: Store, served: AliasRecord) -> None:
     """Keep the verdict of a gate that was killed between the alias and the verdict.
 
-    As the alias's record has it: the days may have been delivered again since.
+    It is the one of the alias's record: the days may have been delivered again since.
     """
     if served.verdict and not any(said["passed"] for said in store.verdicts(served.ref)):
         store.add_verdict(served.ref, served.verdict)
@@ -156,7 +156,7 @@ def _settle(
 ) -> Verdict:
     """Judge a version, keep the verdict, and let it serve if it passed.
 
-    Unless another was promoted meanwhile.
+    It does not serve where another one was promoted meanwhile.
     """
     champion = served.ref if served else None
     standing = _standing(config, store, challenger, champion)

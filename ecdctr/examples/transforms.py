@@ -124,7 +124,7 @@ def newest_clicks(
 ) -> list[tuple[int, Any]]:
     """Return the clicks (microseconds, item id) of an impression's history, newest first.
 
-    At most `length`.
+    There are at most `length`.
 
     Strictly before the moment and not before the horizon; of one instant the larger id comes first.
     The query in prepare.py says the same with an ASOF join.

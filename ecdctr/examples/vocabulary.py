@@ -185,7 +185,7 @@ def seen(
 ) -> Sightings:
     """Count the impressions of each non-null value of a column over many prepared days.
 
-    Of type null where there are none. Read within the connection's bounds.
+    Where there are none, they are of type null. They are read within the connection's bounds.
     """
     parts = [path for path in files if not _holds_nothing(path, column)]
     if not parts:

@@ -101,7 +101,7 @@ def whole_days(
 ) -> list[dt.date]:
     """Return the last `most` days between two that were delivered whole, as data.ready says.
 
-    Of both domains, whose days the examples are made of; `alone` asks for the one only.
+    They are those of both domains, which examples are made of; `alone` asks for the one only.
     """
     delivery = Delivery.of(config.data)
     lacks = delivery.lacks if alone else delivery.lacks_for_examples

@@ -68,7 +68,7 @@ class Built(Generic[Network]):
 def run(steps: Steps[Network]) -> Outcome:
     """Train a level as asked and publish the version.
 
-    Unless one with the same fingerprint is there.
+    A version with the same fingerprint that is there already is returned instead.
 
     Raises ContractError when the data date is too unlike the days before it and quality.action is
     'stop', StoreError when a parent is missing or damaged.

@@ -39,7 +39,7 @@ class CtrNet(nn.Module):
     ) -> None:
         """Take `snapshots` of 'user' and 'item', None for K = 0.
 
-        Source: a pre-trained network for KEEP or CTNet.
+        `rows` are those of each vocabulary; `source` is a pre-trained network, of KEEP or CTNet.
         """
         super().__init__()
         self.inputs, self.settings = inputs, config.network

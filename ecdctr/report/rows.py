@@ -23,12 +23,15 @@ NAMES = {
 
 # Where a name without its brackets is still too long for a table of 80 columns
 SHORT = {"item_rate": "floor: item's rate", "gbm": "floor: boosting"}
+# Of lines side by side, told apart by most eyes
+PALETTE = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
+BLUE, ORANGE, PURPLE, GREEN, *_ = PALETTE
 COLOURS = {
     "ads_only": "#8a8f98",
-    "no_tpm": "#d08a2e",
-    "tpm_only": "#7a5bb5",
-    PRODUCTION: "#1769aa",
-    "oracle": "#2e8b57",
+    "no_tpm": ORANGE,
+    "tpm_only": PURPLE,
+    PRODUCTION: BLUE,
+    "oracle": GREEN,
 }
 
 

@@ -136,7 +136,7 @@ def _open(source: Path) -> pq.ParquetFile:
 def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     """Return what the scorer's `run` takes, for prepared examples.
 
-    Whose numbers are transformed already.
+    Their numbers are transformed already.
     """
     d, rows = scorer.description, batch.num_rows
     ids = np.empty((rows, len(d["fields"])), np.int32)

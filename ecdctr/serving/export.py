@@ -222,7 +222,7 @@ def _arguments(
 ) -> tuple[torch.Tensor, ...]:
     """Return what the graph is called with for a batch of the trainer.
 
-    Whose rows are in another order.
+    The trainer's rows of the tables are in another order than the bundle's.
     """
     arrays = {name: getattr(batch, name).numpy() for name in INPUTS[:-1]}
     columns = zip(inputs.fields, arrays["ids"].T, strict=True)

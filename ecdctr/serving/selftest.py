@@ -230,7 +230,7 @@ def _features(
 ) -> dict[str, Any]:
     """Return a value of every declared feature.
 
-    One that training saw, or one that it did not, or none.
+    It is one that training saw, or one that it did not, or none.
     """
     values: dict[str, Any] = {}
     for feature in config.features:

@@ -122,7 +122,7 @@ class Manifest(BaseModel):
     def options(self) -> str:
         """What makes such a version again, beside its level, date and experiment.
 
-        As the command line takes it. Production knows no variants, seeds and held-out ads.
+        These are options of the command line; production knows no variants, seeds and held-out ads.
         """
         if self.experiment == PRODUCTION:
             return ""

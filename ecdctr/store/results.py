@@ -54,7 +54,7 @@ class Results(Versions):
     def add_verdict(self, ref: Ref, verdict: dict[str, Any]) -> None:
         """Keep what the gate found.
 
-        At least its date, and under 'examples' the data of each day that it rests on.
+        `verdict` has at least its date, and under 'examples' the data of each day that it rests on.
         """
         content = json.dumps({"id": uuid.uuid4().hex, **verdict}, default=str).encode()
         self.storage.append(places.verdicts(ref), content)

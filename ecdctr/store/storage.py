@@ -126,7 +126,7 @@ class Storage(Protocol):
     def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
         """Put files of a local folder into a folder, then take some of its own away.
 
-        While nobody else uses the store. Whoever dies in between leaves both.
+        Nobody else may use the store meanwhile. Whoever dies in between leaves both.
         """
 
     def remove(self, group: str, name: str, note: bytes) -> bool:

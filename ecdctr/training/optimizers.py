@@ -132,8 +132,8 @@ class Optimizers:
     def state(self) -> dict[str, torch.Tensor]:
         """Return Adam's moments on the CPU, each of its parameter's shape.
 
-        Per field for the tables, per name for the dense parameters. Of several processes, all have
-        to call it, and only the first one gets the tables'.
+        They are named by field for the tables, by name for dense parameters. Of several processes
+        all have to call it, and only the first one gets the tables'.
         """
         saved: dict[str, torch.Tensor] = {}
         for name, parameter in self.named.items():

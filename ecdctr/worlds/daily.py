@@ -164,7 +164,7 @@ def _draw(
 ) -> NDArray[np.int64]:
     """Draw candidates with the given weights through a table of quantiles.
 
-    One gather a row, 2^20 steps.
+    It costs one gather a row, from a table of 2^20 steps.
     """
     cumulative = np.cumsum(weights[candidates])
     steps = (np.arange(1 << 20) + 0.5) * (cumulative[-1] / (1 << 20))

@@ -19,12 +19,12 @@ from ecdctr.config import PRODUCTION
 from ecdctr.errors import StoreError
 from ecdctr.report.html import rendered
 from ecdctr.report.lineage import lineage
+from ecdctr.report.rows import PALETTE
 from ecdctr.report.templates import environment
 from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 
-COLOURS = ("#1769aa", "#d08a2e", "#8a5bb5", "#2e8b57", "#b5475b", "#5f7f8c", "#937b2f", "#4a4fa8")
 STUDY_FILES = {
     "heat.png": "image/png",
     "cost.png": "image/png",
@@ -205,7 +205,7 @@ class Pages:
 
     def _page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
         template = self.templates.get_template(name)
-        text = template.render(base=_base(request), colours=COLOURS, **values)
+        text = template.render(base=_base(request), colours=PALETTE, **values)
         return HTMLResponse(text, headers=HEADERS)
 
 

@@ -205,9 +205,9 @@ def retention(r: Array) -> Array:
 
 
 def half_life(r: Array) -> Array:
-    """Return days until retention first falls to one half, interpolated.
+    """Return days [...] until retention of r [..., models, days] first falls to one half.
 
-    Infinite if it does not in half of the days.
+    Interpolated between days; infinite if it does not in half of the days.
     """
     share = retention(r)[..., : max(r.shape[-1] // 2, 2)]
     flat = share.reshape(-1, share.shape[-1])
