@@ -111,6 +111,7 @@ def test_whatever_an_evaluation_computes_with_is_in_the_digest_of_its_code():
 
 APART = {  # what a training imports and is not in the digest of its code, and why
     "config": "settings enter by their values",
+    "config.terms": "names of the contract's columns, which data and settings agree with",
     "errors": "sentences",
     "examples.clean": "preparation has a fingerprint, which enters",
     "examples.prepare": "the same",
