@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -20,7 +23,15 @@ import yaml
 from ecdctr.airflow.commands import Forked
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.config import Config
-from tests.conftest import REPOSITORY
+from ecdctr.evaluation.basis import basis_now
+from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.store import Store
+from tests.conftest import DATE, REPOSITORY
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+DAY = dt.date(2026, 1, 10)
+USERS = 400
+PATIENCE = 900  # seconds; an export on a busy machine takes minutes
 
 # Ten rows are not worth what makes millions fast: Java's second compiler, and tasks that share the work
 QUICK_SPARK = """
@@ -72,6 +83,77 @@ def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
     return changed(config, "data", root=root, prepared=target / "prepared")
 
 
+def manifest(
+    date: dt.date, fingerprint: str, experiment: str = "production", level: str = "cpm"
+) -> Manifest:
+    return Manifest(
+        experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
+        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
+        code_version="",
+        code_digest="", packages={}, seed=1, optimizer_state="fresh",
+        metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
+    )  # fmt: skip
+
+
+def publish(
+    store: Store,
+    date: dt.date,
+    fingerprint: str,
+    experiment: str = "production",
+    force: bool = False,
+) -> Manifest:
+    with store.staging() as folder:
+        (folder / "a").write_text(fingerprint)
+        (folder / "b").write_text(fingerprint * 2)
+        return store.publish(folder, manifest(date, fingerprint, experiment), force)
+
+
+def evaluated(
+    config: Config,
+    store: Store,
+    ref: Ref,
+    gauc: float = 0.7,
+    *dates: dt.date,
+    calibration: float | None = 1.0,
+    spread: float = 0.1,
+    log_loss: float = 0.3,
+    noise: float = 0.03,
+    users: int = USERS,
+    users_from: int = 0,
+) -> Ref:
+    """Stored evaluations whose users have an AUC around `gauc`.
+
+    Each version and day with noise of its own.
+    """
+    for date in dates or (DATE + dt.timedelta(days=1),):
+        rng = np.random.default_rng([ref.date.toordinal(), date.toordinal(), round(gauc * 1e6)])
+        impressions = np.full(users, 10)
+        table = {
+            "user": np.arange(users_from, users_from + users),
+            "impressions": impressions,
+            "clicks": np.ones(users, np.int64),
+            "auc": gauc + rng.normal(0, noise, users),
+            "loss": impressions * log_loss * np.exp(rng.normal(0, noise, users)),
+        }
+        metrics = {"gauc": gauc, "impressions": float(impressions.sum())}
+        if calibration is not None:
+            metrics["calibration"] = calibration
+        content = {
+            "ref": str(ref),
+            "date": str(date),
+            **basis_now(config, ref, date)._asdict(),
+            "judged_on": f"{users} users from {users_from}",
+            "metrics": {"all": metrics},
+            "score_spread": spread,
+            "calibration_curve": [],
+        }
+        with store.staging() as folder:
+            pq.write_table(pa.table(table), folder / "users.parquet")
+            (folder / "evaluation.json").write_text(json.dumps(content))
+            store.save_evaluation(folder, ref, date)
+    return ref
+
+
 def answer_of(app: Any, method: str, path: str, json: Any = None) -> httpx.Response:
     """Return what an ASGI application answers to a request, without a body or with one of JSON."""
 
@@ -83,15 +165,30 @@ def answer_of(app: Any, method: str, path: str, json: Any = None) -> httpx.Respo
     return asyncio.run(ask())
 
 
+def until(
+    ready: Callable[[], object],
+    late: str | Callable[[], str] = "it did not happen",
+    pause: float = 0.01,
+) -> None:
+    """Wait until it is so; raises TimeoutError with what is said of it, on a machine that stands still."""
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(late if isinstance(late, str) else late())
+        time.sleep(pause)
+
+
 def wait_for_backfills(airflow: Airflow, dag_id: str) -> None:
     """Airflow ends a backfill some seconds after its last run.
 
     And refuses another one until then.
     """
-    deadline, path = time.monotonic() + 600, f"/api/v2/backfills?dag_id={dag_id}"
-    while any(one["completed_at"] is None for one in airflow.api.call("GET", path)["backfills"]):
-        assert time.monotonic() < deadline, "a backfill does not end"
-        time.sleep(0.5)
+
+    def ended() -> bool:
+        made = airflow.api.call("GET", f"/api/v2/backfills?dag_id={dag_id}")["backfills"]
+        return all(one["completed_at"] for one in made)
+
+    until(ended, "a backfill does not end", pause=0.5)
 
 
 def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:

@@ -30,7 +30,7 @@ from ecdctr.models import checkpoint
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.store.test_store import publish
+from tests.make import publish
 
 HOSTILE = st.one_of(
     st.text(max_size=80),

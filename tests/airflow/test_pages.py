@@ -13,6 +13,7 @@ import re
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
+from ecdctr.config.terms import LEVELS
 from ecdctr.demo.page import Row, write_page
 from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.report.lineage import lineage
@@ -35,7 +37,7 @@ from ecdctr.studies.ablation.stored import save_ablation
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.forgetting.page import About, write_study
 from tests.conftest import REPOSITORY
-from tests.store.test_store import manifest as bare_manifest
+from tests.make import manifest as bare_manifest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -429,7 +431,10 @@ def test_pages_allow_no_script(client, chain):
 
 
 def test_pages_are_fast_with_five_thousand_versions(client, store, chain, study):
-    """Versions are copied in place: publishing them one by one would take longer than the test."""
+    """None reads each version's manifest: that takes sixteen times as long as the slowest of them.
+
+    Versions are copied in place: publishing them one by one would take longer than the test.
+    """
     source: Manifest = store.manifest(chain["actr"])
     for i in range(5000):
         date = DAY - dt.timedelta(days=2 + i % 1000)
@@ -447,10 +452,19 @@ def test_pages_are_fast_with_five_thousand_versions(client, store, chain, study)
         (folder / "manifest.json").write_text(
             made.model_copy(update={"version": ref.version}).model_dump_json()
         )
+    experiments = store.experiments()
+    every = [r for name in experiments for level in LEVELS for r in store.versions(name, level)]
+    reading = seconds_of(lambda: [store.manifest(ref) for ref in every])
     for path in ("/overview", "/experiments", f"/lineage/{chain['actr']}", f"/study/{study}"):
-        seconds = []
-        for _ in range(5):
-            started = time.perf_counter()
-            assert client.get(path).status_code == 200
-            seconds.append(time.perf_counter() - started)
-        assert statistics.median(seconds) < 0.3, path
+        assert client.get(path).status_code == 200
+        assert seconds_of(lambda path=path: client.get(path)) < reading / 4, path
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the median of three times."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from ecdctr.airflow.commands import WARM
 from ecdctr.airflow.dates import data_date, next_day
 from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.config import Snapshots
@@ -43,13 +44,14 @@ def heard() -> Iterator[tuple[int, list[str]]]:
 
 @pytest.fixture(scope="module")
 def airflow(
-    world: Path, database: Path, tmp_path_factory: pytest.TempPathFactory, heard
+    world: Path, warm: Path, database: Path, tmp_path_factory: pytest.TempPathFactory, heard
 ) -> Airflow:
-    """Return one with a database, which tells a StatsD of its metrics."""
+    """Return one with a database, which tells a StatsD of its metrics; its steps are forked."""
     folder = tmp_path_factory.mktemp("airflow")
     config = write_config(folder / "config.yaml", world)
     made = Airflow(folder / "home", config, folder / "store", free_port())
     made.environment |= {
+        WARM: str(warm),
         "AIRFLOW__METRICS__STATSD_ON": "True",
         "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
         "AIRFLOW__METRICS__STATSD_PORT": str(heard[0]),

@@ -14,7 +14,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from ecdctr.airflow.postgres import missing, postgres
 from ecdctr.airflow.standalone import free_port
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import write_config
+from tests.make import until, write_config
 
 SECRETS = {
     "POSTGRES_PASSWORD": "pg-secret",
@@ -164,17 +163,19 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm,
             assert httpx.get(url + closed, trust_env=False, timeout=60).status_code == 401
         assert api.call("GET", "/api/v2/pools/gpu")["slots"] == 1
         names = [f"ecdctr_{level}" for level in ("tpm", "cpm", "actr")]
-        deadline = time.monotonic() + 900
-        while not {dag["dag_id"] for dag in api.all("/api/v2/dags", "dags")} >= set(names):
-            assert time.monotonic() < deadline, "the DAGs were not parsed"
-            time.sleep(0.5)
+
+        def parsed() -> bool:
+            return {dag["dag_id"] for dag in api.all("/api/v2/dags", "dags")} >= set(names)
+
+        def state(name: str) -> str:
+            return str(api.runs(name)["compose"]["state"])
+
+        until(parsed, "the DAGs were not parsed", pause=0.5)
         for name in names:
             api.unpause([name])
             api.trigger(name, "compose", {"data_date": str(DATE)})
-            while (state := api.runs(name)["compose"]["state"]) not in ENDED:
-                assert time.monotonic() < deadline + 600, f"the run of {name} does not end"
-                time.sleep(0.5)
-            assert state == "success"
+            until(lambda name=name: state(name) in ENDED, f"the run of {name} goes on", pause=0.5)
+            assert state(name) == "success"
         link = api.call(
             "GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links"
         )["extra_links"]

@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +27,7 @@ from ecdctr.airflow.standalone import MARK, Airflow, free_port
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
 from tests.conftest import REPOSITORY
+from tests.make import until
 
 needs_wheel = pytest.mark.skipif(
     missing() is not None, reason="PostgreSQL from the wheel does not run here"
@@ -223,10 +223,8 @@ class Started:
         ]
 
     def until(self, what: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 900
-        while not ready():
-            assert time.monotonic() < deadline, f"{what}: {self.log.read_text()[-2000:]}"
-            time.sleep(0.5)  # a look at all processes of a machine costs some
+        # 0.5: a look at all processes of a machine costs some
+        until(ready, lambda: f"{what}: {self.log.read_text()[-2000:]}", pause=0.5)
 
 
 @pytest.fixture

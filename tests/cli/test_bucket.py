@@ -32,11 +32,8 @@ from ecdctr.impressions.local import LocalImpressions
 from ecdctr.impressions.reading import one_reading
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, write_config
-from tests.serving.test_service import until
-from tests.store.s3 import BUCKET, S3Server
-from tests.store.test_objects import upload
-from tests.store.test_store import publish
+from tests.make import changed, publish, until, write_config
+from tests.store.s3 import BUCKET, S3Server, upload
 
 NEXT = DATE + dt.timedelta(days=1)
 VERSION = f"production/actr/{DATE}/v0001"

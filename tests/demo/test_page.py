@@ -11,8 +11,7 @@ from ecdctr.demo.floor import best_floor
 from ecdctr.demo.page import Row, _gauc_plot, collect, mean_calibration, print_table
 from ecdctr.errors import StoreError
 from tests.conftest import DATE
-from tests.evaluation.test_gate import evaluated
-from tests.store.test_store import manifest
+from tests.make import evaluated, manifest
 
 METRICS = {"log_loss": 0.3, "calibration": 1.0}
 

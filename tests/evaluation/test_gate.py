@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,12 +34,10 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, delivered_again, write_config
-from tests.store.test_store import manifest
+from tests.make import USERS, changed, delivered_again, evaluated, manifest, write_config
 
 DAY = dt.timedelta(days=1)
 NEXT = DATE + DAY
-USERS = 400
 
 
 def version(store: Store, date: dt.date = DATE, level: str = "actr", **parents: list[Ref]) -> Ref:
@@ -52,52 +48,6 @@ def version(store: Store, date: dt.date = DATE, level: str = "actr", **parents: 
     with store.staging() as folder:
         (folder / "a").write_text(level)
         return store.publish(folder, made, force=True).ref
-
-
-def evaluated(
-    config: Config,
-    store: Store,
-    ref: Ref,
-    gauc: float = 0.7,
-    *dates: dt.date,
-    calibration: float | None = 1.0,
-    spread: float = 0.1,
-    log_loss: float = 0.3,
-    noise: float = 0.03,
-    users: int = USERS,
-    users_from: int = 0,
-) -> Ref:
-    """Stored evaluations whose users have an AUC around `gauc`.
-
-    Each version and day with noise of its own.
-    """
-    for date in dates or (NEXT,):
-        rng = np.random.default_rng([ref.date.toordinal(), date.toordinal(), round(gauc * 1e6)])
-        impressions = np.full(users, 10)
-        table = {
-            "user": np.arange(users_from, users_from + users),
-            "impressions": impressions,
-            "clicks": np.ones(users, np.int64),
-            "auc": gauc + rng.normal(0, noise, users),
-            "loss": impressions * log_loss * np.exp(rng.normal(0, noise, users)),
-        }
-        metrics = {"gauc": gauc, "impressions": float(impressions.sum())}
-        if calibration is not None:
-            metrics["calibration"] = calibration
-        content = {
-            "ref": str(ref),
-            "date": str(date),
-            **basis_now(config, ref, date)._asdict(),
-            "judged_on": f"{users} users from {users_from}",
-            "metrics": {"all": metrics},
-            "score_spread": spread,
-            "calibration_curve": [],
-        }
-        with store.staging() as folder:
-            pq.write_table(pa.table(table), folder / "users.parquet")
-            (folder / "evaluation.json").write_text(json.dumps(content))
-            store.save_evaluation(folder, ref, date)
-    return ref
 
 
 @pytest.fixture

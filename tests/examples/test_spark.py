@@ -25,7 +25,7 @@ from ecdctr.examples.prepare import prepare
 from tests.impressions import logs
 from tests.impressions.logs import cast, put
 from tests.make import changed, quick_spark
-from tests.memory import test_memory as remembered
+from tests.memory import log as remembered
 
 pyspark = pytest.importorskip("pyspark", reason="the extra 'spark' is not installed")
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")

@@ -25,8 +25,7 @@ from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import ATTEMPTS, DeliveredAnew, one_reading
 from tests.conftest import DATE
 from tests.make import changed
-from tests.store.s3 import S3Server
-from tests.store.test_objects import upload
+from tests.store.s3 import S3Server, upload
 
 NEXT = DATE + dt.timedelta(days=1)
 MEMORY = {"enabled": True, "windows": [3, 10]}

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, score_together
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.make import changed, write_config
+from tests.make import changed, until, write_config
 from tests.serving.logged import logged_requests
 
 SWAPS, CLIENTS = 100, 4
@@ -73,13 +72,6 @@ def running(service: Service, *background: Any) -> Iterator[int]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server did not end"
-
-
-def until(condition: Any, seconds: float = 600) -> None:  # an export on a busy machine
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def call(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -84,6 +85,13 @@ class S3Server:
         path = f"{url.removeprefix(f's3://{BUCKET}/')}/{key}"
         body = self.client.get_object(Bucket=BUCKET, Key=path)["Body"].read()
         self.client.put_object(Bucket=BUCKET, Key=path, Body=bytes([body[0] ^ 1]) + body[1:])
+
+
+def upload(s3: S3Server, world: Path, url: str) -> None:
+    """Put the days of a world under a URL."""
+    prefix = url.removeprefix(f"s3://{BUCKET}/")
+    for path in world.rglob("*.parquet"):
+        s3.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(world)}")
 
 
 @contextmanager

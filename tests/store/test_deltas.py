@@ -25,7 +25,7 @@ from ecdctr.store.objects import ObjectStorage
 from ecdctr.store.retention import remove
 from ecdctr.store.storage import Storage, open_storage
 from ecdctr.store.store import Store
-from tests.store.test_store import DAY, manifest
+from tests.make import DAY, manifest
 
 ROWS, NAMES = 300, ("embeddings.safetensors", "dense.safetensors")
 

@@ -45,8 +45,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.objects import ObjectStorage
 from ecdctr.store.retention import remove
 from ecdctr.store.store import Store
-from tests.make import changed
-from tests.store.test_store import manifest
+from tests.make import changed, manifest
 
 EXAMPLES = int(os.environ.get("ECDCTR_INTERLEAVINGS", "20"))
 FIRST, DAYS, USERS = dt.date(2026, 1, 10), 4, 40

@@ -39,9 +39,8 @@ from ecdctr.store.retention import remove
 from ecdctr.store.storage import absolute, open_storage
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.make import changed, write_config
-from tests.store.s3 import BUCKET, S3Server
-from tests.store.test_store import DAY, publish
+from tests.make import DAY, changed, publish, write_config
+from tests.store.s3 import S3Server, upload
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.store.test_objects"])
@@ -449,12 +448,6 @@ def test_the_three_levels_make_the_same_versions_on_object_storage_as_in_a_folde
         "export",
     ]
     subprocess.run([*command, "--out", str(tmp_path / "bundle")], check=True)
-
-
-def upload(s3: S3Server, world: Path, url: str) -> None:
-    prefix = url.removeprefix(f"s3://{BUCKET}/")
-    for path in world.rglob("*.parquet"):
-        s3.client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(world)}")
 
 
 def test_impressions_at_a_url_give_the_examples_of_the_same_files_in_a_folder(

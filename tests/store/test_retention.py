@@ -24,7 +24,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.retention import removable, remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.store.test_store import DAY, manifest
+from tests.make import DAY, manifest
 
 
 def publish(

@@ -27,7 +27,7 @@ from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.store import Store
 from tests.make import changed
-from tests.store.test_faults import FORKED, dies
+from tests.store.kills import FORKED, dies
 
 RUNS = int(os.environ.get("ECDCTR_SOAK_RUNS", "14"))
 SEED = int(os.environ.get("ECDCTR_SOAK_SEED", "1"))

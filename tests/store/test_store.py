@@ -19,12 +19,10 @@ from hypothesis import strategies as st
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.store.aliases import Kind
-from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.manifest import Ref
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
-
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-DAY = dt.date(2026, 1, 10)
+from tests.make import DAY, publish
 
 
 @pytest.fixture
@@ -35,31 +33,6 @@ def store(any_store: Store) -> Store:
 
 class Crash(BaseException):
     """A process that dies: nothing after it runs, not even clean-up of the store."""
-
-
-def manifest(
-    date: dt.date, fingerprint: str, experiment: str = "production", level: str = "cpm"
-) -> Manifest:
-    return Manifest(
-        experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
-        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
-        code_version="",
-        code_digest="", packages={}, seed=1, optimizer_state="fresh",
-        metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
-    )  # fmt: skip
-
-
-def publish(
-    store: Store,
-    date: dt.date,
-    fingerprint: str,
-    experiment: str = "production",
-    force: bool = False,
-) -> Manifest:
-    with store.staging() as folder:
-        (folder / "a").write_text(fingerprint)
-        (folder / "b").write_text(fingerprint * 2)
-        return store.publish(folder, manifest(date, fingerprint, experiment), force)
 
 
 def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):

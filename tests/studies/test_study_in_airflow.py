@@ -23,8 +23,7 @@ from ecdctr.studies.forgetting.basis import RowBasis, row_basis_now
 from ecdctr.studies.forgetting.form import Planned, StudyForm
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE
-from tests.make import write_config
-from tests.store.test_store import manifest
+from tests.make import manifest, write_config
 
 DAYS = [DATE + dt.timedelta(days=k) for k in range(3)]
 

@@ -6,7 +6,6 @@ import datetime as dt
 import re
 import shlex
 import shutil
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +28,7 @@ from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.form import Planned
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs, wait_for_backfills
+from tests.make import failed_logs, until, wait_for_backfills
 
 DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
 pytestmark = pytest.mark.airflow
@@ -161,10 +160,8 @@ def test_a_day_that_arrives_late_is_reported_and_then_trained_on(live, versions)
     late = last + dt.timedelta(days=1)
     conf = {"data_date": str(late), "experiment": "late"}
     live.api.trigger("ecdctr_actr", "late", conf)
-    alert, deadline = f"ECDCTR ALERT actr {late} in late: not done", time.monotonic() + 600
-    while alert not in live.log.read_text():
-        assert time.monotonic() < deadline, "nobody was told that the run is late"
-        time.sleep(1)
+    alert = f"ECDCTR ALERT actr {late} in late: not done"
+    until(lambda: alert in live.log.read_text(), "nobody was told that the run is late", pause=1)
     root = load_config(Path(live.environment["ECDCTR_CONFIG"])).data.root
     for day in (late, late + dt.timedelta(days=1)):
         for domain in DOMAINS:
@@ -198,10 +195,7 @@ def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(live, kept, v
     wait_for_backfills(live, "ecdctr_actr")
     conf = {"experiment": "killed", "variant": "continue"}
     create(live, "actr", DAYS, conf, reprocess_behavior="completed")
-    deadline = time.monotonic() + 600
-    while not versions.versions("killed", "actr"):
-        assert time.monotonic() < deadline, "no day was trained"
-        time.sleep(0.2)
+    until(lambda: versions.versions("killed", "actr"), "no day was trained", pause=0.2)
     live.kill()
     done = versions.versions("killed", "actr")
     kept.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ from ecdctr.airflow.standalone import Airflow
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs, wait_for_backfills
+from tests.make import failed_logs, until, wait_for_backfills
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -109,20 +108,17 @@ class Ui:
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         return list(self.airflow.api.runs(dag_id).values())
 
-    def wait_for(self, dag_id: str, before: set[str], count: int, seconds: float = 600) -> None:
+    def wait_for(self, dag_id: str, before: set[str], count: int) -> None:
         """Wait for `count` new runs to succeed."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+
+        def succeeded() -> bool:
             new = [run for run in self.runs(dag_id) if run["dag_run_id"] not in before]
             failed = [run["dag_run_id"] for run in new if run["state"] == "failed"]
             if failed:
                 pytest.fail(f"{failed} failed:\n" + failed_logs(self.airflow, dag_id, failed[0]))
-            if sum(run["state"] == "success" for run in new) == count:
-                return
-            time.sleep(1)
-        pytest.fail(
-            f"{dag_id}: {count} runs did not succeed in {seconds} s: {[r['state'] for r in new]}"
-        )
+            return sum(run["state"] == "success" for run in new) == count
+
+        until(succeeded, f"{dag_id}: {count} runs did not succeed", pause=1)
 
     def frame(self) -> Any:
         """Return the E-CDCTR pages inside the UI."""
@@ -190,11 +186,8 @@ def test_a_backfill_whose_params_the_form_drops_trains_nothing_and_says_why(ui):
     day = DATE - dt.timedelta(days=2)
     dialog = ui.backfill_dialog("ecdctr_actr", day, day)
     ui.send(dialog, dialog.get_by_role("button", name="Run Backfill"))
-    deadline = time.monotonic() + 600
-    while not (new := ui.run_ids("ecdctr_actr") - before):
-        assert time.monotonic() < deadline, "no run of the backfill appeared"
-        time.sleep(0.5)
-    (run,) = new
+    until(lambda: ui.run_ids("ecdctr_actr") - before, "no run of the backfill appeared", pause=0.5)
+    (run,) = ui.run_ids("ecdctr_actr") - before
     assert ui.airflow.wait_for_run("ecdctr_actr", run) == "failed"
     assert "tick 'Override parameters on existing runs'" in failed_logs(
         ui.airflow, "ecdctr_actr", run
