@@ -24,8 +24,8 @@ from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
 from tests.store.s3 import S3Server, s3_server
 
-# The tests of several workers share two cores: threads of a pool that wait for one another spin, and
-# on a busy machine boosting a tiny world takes a minute of a processor instead of a tenth of a second
+# Workers share the cores. Threads of a pool that wait for one another spin: boosting a tiny world
+# takes a minute of a processor on a busy machine instead of a tenth of a second
 os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def world(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def config(world: Path) -> Config:
-    """Return tiny.yaml on the world; a day is prepared once per run, as the name of its file says."""
+    """Return tiny.yaml on the world; a day is prepared once per run."""
     loaded = load_config(REPOSITORY / "configs" / "tiny.yaml")
     places = {"root": world, "prepared": world.parent / "prepared"}
     return loaded.model_copy(update={"data": loaded.data.model_copy(update=places)})

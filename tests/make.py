@@ -33,7 +33,7 @@ DAY = dt.date(2026, 1, 10)
 USERS = 400
 PATIENCE = 900  # seconds; an export on a busy machine takes minutes
 
-# Ten rows are not worth what makes millions fast: Java's second compiler, and tasks that share the work
+# Ten rows are not worth what makes millions fast: Java's second compiler, tasks that share the work
 QUICK_SPARK = """
 spark.master local[1]
 spark.sql.shuffle.partitions 2
@@ -42,7 +42,7 @@ spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 
 
 def quick_spark(folder: Path) -> Path:
-    """Return the folder, with defaults for SPARK_CONF_DIR that start quickly and share nothing out."""
+    """Return the folder, with defaults for SPARK_CONF_DIR that start quickly in one thread."""
     (folder / "spark-defaults.conf").write_text(QUICK_SPARK)
     return folder
 
@@ -87,8 +87,10 @@ def manifest(
     date: dt.date, fingerprint: str, experiment: str = "production", level: str = "cpm"
 ) -> Manifest:
     return Manifest(
-        experiment=experiment, level=level, data_date=date, version="v0000", variant="default", window_start=date,
-        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={}, config_digest="",
+        experiment=experiment, level=level, data_date=date, version="v0000", variant="default",
+        window_start=date,
+        window_end=date, fingerprint=fingerprint, parents={}, data_digests={}, config={},
+        config_digest="",
         code_version="",
         code_digest="", packages={}, seed=1, optimizer_state="fresh",
         metrics={}, rows={}, files={}, started_at=NOW, finished_at=NOW, host="h",
@@ -170,7 +172,10 @@ def until(
     late: str | Callable[[], str] = "it did not happen",
     pause: float = 0.01,
 ) -> None:
-    """Wait until it is so; raises TimeoutError with what is said of it, on a machine that stands still."""
+    """Wait until it is so.
+
+    Raises TimeoutError with what is said of it, on a machine that stands still.
+    """
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if time.monotonic() > deadline:

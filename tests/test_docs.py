@@ -94,7 +94,8 @@ def typed(warm: Path, folder: Path, line: str, *more: str) -> str:
 
 
 NO_VERBS = {
-    "A", "All", "As", "Days", "Every", "From", "How", "In", "Names", "Out", "The", "Their", "Until", "What",
+    "A", "All", "As", "Days", "Every", "From", "How", "In", "Names", "Out", "The", "Their", "Until",
+    "What",
     "Where", "Whether", "Which", "While",
 }  # fmt: skip
 

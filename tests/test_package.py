@@ -68,7 +68,8 @@ def test_scoring_and_serving_start_with_the_extra_serving_alone(arguments, tmp_p
     )
     assert {*blocked} > HEAVY
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from ecdctr import Scorer, Store; "
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from ecdctr import Scorer, "
+        f"Store; "
         "import ecdctr.serving.service, ecdctr.serving.follow; from ecdctr.cli.net import run; "
         f"from ecdctr.cli import app; sys.exit(run(app, {arguments!r}))"
     )

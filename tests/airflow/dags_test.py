@@ -1,4 +1,4 @@
-"""`airflow dags test` many times in one process: its start alone takes ten seconds of a processor."""
+"""`airflow dags test` many times in one process, whose start alone costs some seconds."""
 
 from __future__ import annotations
 

@@ -144,7 +144,8 @@ def test_importing_the_dags_loads_nothing_heavy(airflow):
 import runpy, sys
 for name in ("tpm", "cpm", "actr", "ablation", "forgetting"):
     runpy.run_path(f"dags/ecdctr_{name}.py")
-print([name for name in ("torch", "duckdb", "pyarrow", "numpy", "kubernetes") if name in sys.modules])
+heavy = ("torch", "duckdb", "pyarrow", "numpy", "kubernetes")
+print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -185,8 +186,10 @@ print(json.dumps(pods, default=str))
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(access))
     environment = os.environ | {
         "KUBECONFIG": str(tmp_path / "kubeconfig"),
-        "ECDCTR_CONFIG": str(config), "ECDCTR_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path / "home"),
-    }  # fmt: skip
+        "ECDCTR_CONFIG": str(config),
+        "ECDCTR_STORE": str(tmp_path / "store"),
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,

@@ -292,10 +292,15 @@ def test_the_manifests_of_the_documentation_are_kubernetes_objects():
         if isinstance(one, dict) and "kind" in one
     ]
     kinds = {
-        "Namespace": "V1Namespace", "PersistentVolumeClaim": "V1PersistentVolumeClaim", "Secret": "V1Secret",
-        "ServiceAccount": "V1ServiceAccount", "Service": "V1Service", "Role": "V1Role",
-        "RoleBinding": "V1RoleBinding", "Pod": "V1Pod",
-    }  # fmt: skip
+        "Namespace": "V1Namespace",
+        "PersistentVolumeClaim": "V1PersistentVolumeClaim",
+        "Secret": "V1Secret",
+        "ServiceAccount": "V1ServiceAccount",
+        "Service": "V1Service",
+        "Role": "V1Role",
+        "RoleBinding": "V1RoleBinding",
+        "Pod": "V1Pod",
+    }
     assert {one["kind"] for one in objects} >= {
         "PersistentVolumeClaim",
         "Role",

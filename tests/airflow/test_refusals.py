@@ -144,10 +144,18 @@ def look(world, level, variant="default"):
 @pytest.mark.parametrize(
     ("level", "variant", "words"),
     [
-        ("cpm", "default", r'Trigger ecdctr_tpm with \{"data_date": "2026-01-\d\d", "experiment": "e"\}'),
-        ("actr", "no_tpm", r'Trigger ecdctr_cpm with .* "variant": "no_tpm"\}, then clear this run'),
+        (
+            "cpm",
+            "default",
+            r'Trigger ecdctr_tpm with \{"data_date": "2026-01-\d\d", "experiment": "e"\}',
+        ),
+        (
+            "actr",
+            "no_tpm",
+            r'Trigger ecdctr_cpm with .* "variant": "no_tpm"\}, then clear this run',
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_level_without_the_one_above_is_refused_before_anything_is_prepared(
     world, monkeypatch, level, variant, words
 ):

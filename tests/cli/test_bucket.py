@@ -271,7 +271,13 @@ def test_a_prefix_is_a_name_and_markers_beside_the_days_are_no_data(
     base = f"{s3.new_url()}/{name}"
     folder, prefix = f"domain=ads/date={DATE}", base.removeprefix(f"s3://{BUCKET}/")
     upload(s3, world / folder, f"{base}/{folder}")
-    for marker in ("", "domain=ads/", f"{folder}/", f"{folder}/_SUCCESS", f"{folder}/_temporary/0/part-9.parquet"):  # fmt: skip
+    for marker in (
+        "",
+        "domain=ads/",
+        f"{folder}/",
+        f"{folder}/_SUCCESS",
+        f"{folder}/_temporary/0/part-9.parquet",
+    ):
         s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/{marker}", Body=b"")
     here = LocalImpressions(world)
     for root in (base, f"{base}/"):

@@ -44,9 +44,17 @@ def refused(capsys, arguments: list[str]) -> str:
     ["map", "--cells", "NAME"],
     ["score", "--bundle", "b", "--out", "NAME"],
 ], ids=lambda words: " ".join(words[-2:] + words[:1]))  # fmt: skip
-@pytest.mark.parametrize(("name", "words"), [("folder", "folder is a folder; name a file in it"), ("file/below", "file is a file, expected a folder"),
-                                             ("file/x/y", "file is a file"), ("pipe", "pipe is a pipe or a device; name a file"),
-                                             ("lost/x", "lost is a link to nothing, expected a folder"), ("n" * 300, "File name too long")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("folder", "folder is a folder; name a file in it"),
+        ("file/below", "file is a file, expected a folder"),
+        ("file/x/y", "file is a file"),
+        ("pipe", "pipe is a pipe or a device; name a file"),
+        ("lost/x", "lost is a link to nothing, expected a folder"),
+        ("n" * 300, "File name too long"),
+    ],
+)
 def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, arguments, name, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -61,14 +69,29 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, argu
     assert (tmp_path / "pipe").is_fifo()
 
 
-@pytest.mark.parametrize("arguments", [
-    ["export", "--out", "NAME"], ["simulate", "--out", "NAME"], ["serve", "--bundles", "NAME"],
-    ["import", "log", "--mapping", "m.yaml", "--out", "NAME"], ["patch", "--bundle", "b", "--changes", "c", "--out", "NAME"],
-], ids=lambda words: " ".join(words[:2]))  # fmt: skip
-@pytest.mark.parametrize(("name", "words"), [("ROOT/file", "file is a file, expected a folder"), ("ROOT/file/below", "file is a file"),
-                                             ("ROOT/lost", "lost is a link to nothing, expected a folder"),
-                                             ("~/x", "~/x starts with ~ and $NAME, which shells alone replace"), ("$HOME/x", "$HOME/x starts with"),
-                                             ("s3://bucket/x", "is a URL"), ("s3:/bucket", "is a URL")])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "--out", "NAME"],
+        ["simulate", "--out", "NAME"],
+        ["serve", "--bundles", "NAME"],
+        ["import", "log", "--mapping", "m.yaml", "--out", "NAME"],
+        ["patch", "--bundle", "b", "--changes", "c", "--out", "NAME"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ROOT/file", "file is a file, expected a folder"),
+        ("ROOT/file/below", "file is a file"),
+        ("ROOT/lost", "lost is a link to nothing, expected a folder"),
+        ("~/x", "~/x starts with ~ and $NAME, which shells alone replace"),
+        ("$HOME/x", "$HOME/x starts with"),
+        ("s3://bucket/x", "is a URL"),
+        ("s3:/bucket", "is a URL"),
+    ],
+)
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, capsys, arguments, name, words):
     (tmp_path / "file").touch()
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
@@ -96,18 +119,32 @@ def test_other_names_with_these_signs_are_names(name):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "Ä", "x" * 64, ".hidden"])
-@pytest.mark.parametrize("command", [["train", "tpm", "--date", "2026-01-05"], ["evaluate", "--date", "2026-01-05"], ["serve"],
-                                     ["store", "list"]], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "tpm", "--date", "2026-01-05"],
+        ["evaluate", "--date", "2026-01-05"],
+        ["serve"],
+        ["store", "list"],
+    ],
+    ids=" ".join,
+)
 def test_an_experiment_that_cannot_be_is_refused_before_any_work(capsys, command, name):
     if command == ["store", "list"] and not name:
         pytest.skip("empty is all of them there")
     assert f"'{name}' cannot be a name here" in refused(capsys, [*command, "--experiment", name])
 
 
-@pytest.mark.parametrize(("host", "words"), [
-    ("no.such.host.invalid", "--host 'no.such.host.invalid' is no address of this machine"), ("192.0.2.1", "--host '192.0.2.1' is no address"),
-    ("a" * 70, "is no address of this machine"), ("127.0.0.1", "Cannot listen on 127.0.0.1:"), ("ff::1::2", "--host 'ff::1::2'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("no.such.host.invalid", "--host 'no.such.host.invalid' is no address of this machine"),
+        ("192.0.2.1", "--host '192.0.2.1' is no address"),
+        ("a" * 70, "is no address of this machine"),
+        ("127.0.0.1", "Cannot listen on 127.0.0.1:"),
+        ("ff::1::2", "--host 'ff::1::2'"),
+    ],
+)
 def test_where_it_cannot_listen_is_said_with_what_to_change(host, words):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -125,16 +162,34 @@ def test_it_listens_on_addresses_of_both_kinds():
             assert listener.getsockname()[1] > 0
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--host", ""], ["score", "--bundle", "b", "--threads", "999999999"],
-                                       ["serve", "--threads", "999999999"]], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--host", ""],
+        ["score", "--bundle", "b", "--threads", "999999999"],
+        ["serve", "--threads", "999999999"],
+    ],
+    ids=" ".join,
+)
 def test_an_option_that_no_machine_has_is_refused_by_its_name(capsys, arguments):
     assert arguments[-2] in refused(capsys, arguments)
 
 
-@pytest.mark.parametrize(("text", "url", "short"), [
-    ("s3://b/x", True, False), ("s3:/b", True, True), ("S3:/b", True, True), ("a+b.c-d:/x", True, True), ("folder", False, False),
-    ("C:/x", False, False), ("a::b", False, False), ("s3:b", False, False), ("./s3:/x", False, False), ("", False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "url", "short"),
+    [
+        ("s3://b/x", True, False),
+        ("s3:/b", True, True),
+        ("S3:/b", True, True),
+        ("a+b.c-d:/x", True, True),
+        ("folder", False, False),
+        ("C:/x", False, False),
+        ("a::b", False, False),
+        ("s3:b", False, False),
+        ("./s3:/x", False, False),
+        ("", False, False),
+    ],
+)
 def test_a_url_is_told_from_a_folder_in_one_way(text, url, short):
     assert (looks_like_url(text), lacks_a_slash(text)) == (url, short)
     if short:

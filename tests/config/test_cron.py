@@ -56,8 +56,10 @@ def test_names_steps_and_presets_are_accepted(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "daily", "@never", "0 0 * *", "0 0 * * * *", "60 0 * * *", "0 24 * * *", "0 0 0 * *", "0 0 31 2 *",
-     "0 0 30 feb *", "5-1 * * * *", "*/0 * * * *", "a * * * *", "0 0 * * 8", "0 0 * 13 *", "0 0 * * ²", ", * * * *"],
+    ["", "daily", "@never", "0 0 * *", "0 0 * * * *", "60 0 * * *", "0 24 * * *", "0 0 0 * *",
+     "0 0 31 2 *",
+     "0 0 30 feb *", "5-1 * * * *", "*/0 * * * *", "a * * * *", "0 0 * * 8", "0 0 * 13 *",
+     "0 0 * * ²", ", * * * *"],
 )  # fmt: skip
 def test_what_is_no_schedule_is_refused(text):
     assert cron_problem(text)

@@ -75,7 +75,8 @@ def test_every_number_has_a_lower_bound_and_every_whole_number_an_upper_one():
 def test_folders_of_a_variant_are_relative_to_the_file_like_others(tmp_path):
     config = load(
         tmp_path,
-        "variants: {v: {data: {root: other, prepared: p}}, w: {data: {root: 's3://b/x'}}, x: {seed: 2}}",
+        "variants: {v: {data: {root: other, prepared: p}}, w: {data: {root: 's3://b/x'}}, x: "
+        "{seed: 2}}",
     )
     assert config.with_variant("v").data.root == tmp_path / "other"
     assert config.with_variant("v").data.prepared == tmp_path / "p"
@@ -119,9 +120,19 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {root: }", "data.root: expected a folder"),
         ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
         ("data: {prepared: 'GS:/bucket'}", "data.prepared: expected a folder"),
-        ("variants: {v: {data: {prepared: s3://bucket/x}}}", "variant 'v' is not valid. data.prepared: expected"),
-        ("features: [{name: a, side: item, kind: numeric, max_values: 3}]", "features.0: feature 'a': max_values is of multi_valued features, found numeric; take it out"),
-        ("features: [{name: a, side: item, kind: categorical, transform: log1p}]", "features.0: feature 'a': transform is of numeric features, found categorical"),
+        (
+            "variants: {v: {data: {prepared: s3://bucket/x}}}",
+            "variant 'v' is not valid. data.prepared: expected",
+        ),
+        (
+            "features: [{name: a, side: item, kind: numeric, max_values: 3}]",
+            "features.0: feature 'a': max_values is of multi_valued features, found numeric; take "
+            "it out",
+        ),
+        (
+            "features: [{name: a, side: item, kind: categorical, transform: log1p}]",
+            "features.0: feature 'a': transform is of numeric features, found categorical",
+        ),
         ("seed: -1", "seed: .*greater than or equal to 0"),
         ("seed: 99999999999999999999", "seed: .*less than or equal to 4294967295"),
         ("seed: " + "9" * 400, "seed: "),
@@ -148,12 +159,15 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("tables: {t: [full, ghost]}", "tables.t: 'ghost' is no variant"),
         ("variants: {t: {}}\ntables: {t: [full]}", "tables.t: a variant has this name"),
         ("variants: {x: {tables: {}}}", "the overlay 'x' cannot hold 'tables'"),
-        ("tuning: {per_row: {ghost: {actr.epochs: [1]}}}", "tuning.per_row.ghost: there is no variant"),
+        (
+            "tuning: {per_row: {ghost: {actr.epochs: [1]}}}",
+            "tuning.per_row.ghost: there is no variant",
+        ),
         ("actr: {epochs: 2}\ncpm: {}\nactr: {}", "line 3: the key 'actr' was given in line 1"),
         ("airflow: {kubernetes: {environment: {MY VAR: x}}}", "kubernetes.environment.MY VAR"),
         ("airflow: {kubernetes: {namespace: My_Space}}", "kubernetes.namespace"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_be_is_refused_with_its_key(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as refused:
         load(tmp_path, text)
@@ -208,9 +222,12 @@ def test_a_long_value_is_shortened_in_the_sentence(tmp_path):
 
 
 ODD = st.sampled_from(
-    [None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**30, 10**400, 0.0, -0.5, 1e-300, 1e300, float("inf"),
-     float("-inf"), float("nan"), "", " ", "x", "no", "1", "-1", "nan", "2026-02-30", "9999-12-31", "0 0 * * *", "a/b",
-     "../up", "s3://", "s3://b/p", "ä", "x" * 300, [], [1], [-1.0, 0.5], ["a"], [[]], {}, {"a": 1}, {"a": {"b": []}}]
+    [None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**30, 10**400, 0.0, -0.5, 1e-300, 1e300,
+     float("inf"),
+     float("-inf"), float("nan"), "", " ", "x", "no", "1", "-1", "nan", "2026-02-30", "9999-12-31",
+     "0 0 * * *", "a/b",
+     "../up", "s3://", "s3://b/p", "ä", "x" * 300, [], [1], [-1.0, 0.5], ["a"], [[]], {}, {"a": 1},
+     {"a": {"b": []}}]
 )  # fmt: skip
 
 

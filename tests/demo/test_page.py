@@ -67,7 +67,7 @@ def test_the_days_of_the_figure_are_dates_in_their_order(days):
 
 
 def test_a_report_never_compares_experiments_on_different_deliveries_of_a_day(config, store):
-    """The second experiment was evaluated after one user had come to the day and another had gone."""
+    """The second experiment was evaluated after one user had come and another had gone."""
     refs = []
     for experiment in ("production", "no_tpm"):
         made = manifest(DATE, experiment, level="actr").model_copy(

@@ -416,7 +416,7 @@ def test_a_refusal_by_the_data_stands_on_later_days_until_data_champion_or_rule_
 def test_a_refusal_stands_also_behind_another_verdict_that_the_data_did_not_give(
     config, store, champion
 ):
-    """Refused, then another version is promoted by hand and the gate asked, then that is rolled back."""
+    """Refused; another version is promoted by hand, the gate asked, and that rolled back."""
     lucky = evaluated(config, store, version(store), 0.72, NEXT)
     evaluated(config, store, lucky, 0.80, NEXT + DAY)
     first = gate(config, store, lucky, NEXT)

@@ -42,7 +42,10 @@ FEATURES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Java for all tests here, quick to start; ended in order, since at the end of Python it is too late to log."""
+    """One Java for all tests here, quick to start.
+
+    Ended in order, since at the end of Python it is too late to log.
+    """
     folder = quick_spark(tmp_path_factory.mktemp("spark"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_CONF_DIR", str(folder))
@@ -58,7 +61,7 @@ def _java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def compiled(compiled: bool) -> None:
-    """Choose whether Spark compiles a query, as it does by itself, which takes longer than ten rows."""
+    """Choose whether Spark compiles a query, as it does by itself; ten rows take less."""
     from ecdctr.examples.spark import start_spark
 
     session = start_spark()
@@ -122,9 +125,12 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, request, seed):
                     tmp_path / "data", domain, date, rng, strings=seed % 2 == 1, oracle=seed > 1
                 )
     base = Data(
-        root=tmp_path / "data", history_length=int(rng.integers(1, 6)), lookback_days=2, numeric_null=-1.5,
+        root=tmp_path / "data",
+        history_length=int(rng.integers(1, 6)),
+        lookback_days=2,
+        numeric_null=-1.5,
         allowed_missing_days=1,
-    )  # fmt: skip
+    )
     for domain in ("natural", "ads"):
         dates = [DAYS[0], DAYS[1], DAYS[3]]  # without lookback, not in one domain, with all of it
         one, other = (
@@ -189,8 +195,14 @@ def test_days_in_other_types_and_parts_are_prepared_alike_by_both_engines(tmp_pa
 
     And a feature named as a column that the join makes.
     """
-    other = {"category": pa.uint64(), "brand": pa.dictionary(pa.int8(), pa.string()), "price": pa.decimal128(10, 2),
-             "tags": pa.large_list(pa.int32()), "born": pa.date64(), "user_id": pa.int32()}  # fmt: skip
+    other = {
+        "category": pa.uint64(),
+        "brand": pa.dictionary(pa.int8(), pa.string()),
+        "price": pa.decimal128(10, 2),
+        "tags": pa.large_list(pa.int32()),
+        "born": pa.date64(),
+        "user_id": pa.int32(),
+    }
     root = tmp_path / "data[1] #%20"
 
     def change(table: pa.Table, domain: str, day: int) -> pa.Table:

@@ -64,8 +64,14 @@ def test_a_damaged_delta_is_noticed_or_gives_other_bytes(tmp_path, damage):
     content = delta.read_bytes()
     flipped = content[:-20] + bytes([content[-20] ^ 255]) + content[-19:]
     delta.write_bytes(
-        {"cut": content[:-1], "longer": content + b"x", "first line": b"{}\n", "flipped": flipped, "empty": b""}[damage]
-    )  # fmt: skip
+        {
+            "cut": content[:-1],
+            "longer": content + b"x",
+            "first line": b"{}\n",
+            "flipped": flipped,
+            "empty": b"",
+        }[damage]
+    )
     try:
         apply_delta(delta, tmp_path / "base", tmp_path / "again")
     except ValueError:

@@ -61,9 +61,12 @@ def test_anchors_that_multiply_each_other_are_refused_before_they_fill_the_memor
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("no", "no"), ("on", "on"), ("Yes", "Yes"), ("true", True), ("010", "010"), ("1:30", "1:30"), ("1_000", "1_000"),
-        ("0x1f", "0x1f"), ("1e-3", 1e-3), ("-1.5E3", -1500.0), (".5", 0.5), ("7.", 7.0), ("2026-02-30", "2026-02-30"),
-        ("2026-02-03", "2026-02-03"), ("~", None), ("", None), ("null", None), ("'5'", "5"), ("=", "="), ("-", [None]),
+        ("no", "no"), ("on", "on"), ("Yes", "Yes"), ("true", True), ("010", "010"),
+        ("1:30", "1:30"), ("1_000", "1_000"),
+        ("0x1f", "0x1f"), ("1e-3", 1e-3), ("-1.5E3", -1500.0), (".5", 0.5), ("7.", 7.0),
+        ("2026-02-30", "2026-02-30"),
+        ("2026-02-03", "2026-02-03"), ("~", None), ("", None), ("null", None), ("'5'", "5"),
+        ("=", "="), ("-", [None]),
     ],
 )  # fmt: skip
 def test_a_value_is_what_it_looks_like(text, value):

@@ -14,8 +14,12 @@ from ecdctr.impressions.mapping import Mapping
 
 START = 1767225600  # 2026-01-01
 BASE = {
-    "user_id": "user", "item_id": "item", "ts": "to_timestamp(t)", "click": "clicked = 1", "domain": "kind",
-}  # fmt: skip
+    "user_id": "user",
+    "item_id": "item",
+    "ts": "to_timestamp(t)",
+    "click": "clicked = 1",
+    "domain": "kind",
+}
 
 
 def rows(

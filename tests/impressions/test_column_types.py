@@ -71,9 +71,14 @@ def test_numbers_are_numbers_where_each_has_one_text(tmp_path, what):
     assert {str(value).removeprefix("-") for value in column(tmp_path, "price")} == expected
 
 
-@pytest.mark.parametrize(("prices", "words"), [
-    (["1.1", "1.10"], "1.1 and 1.10"), (["100000", "1e5"], "100000 and 1e5"), (["4", "4.0", "3.5"], "4 and 4.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        (["1.1", "1.10"], "1.1 and 1.10"),
+        (["100000", "1e5"], "100000 and 1e5"),
+        (["4", "4.0", "3.5"], "4 and 4.0"),
+    ],
+)
 def test_numbers_of_which_two_texts_are_one_stay_text_and_this_is_said(tmp_path, prices, words):
     heard: list[str] = []
     files = {"a.csv": priced(prices)}
@@ -106,21 +111,33 @@ def test_digits_beyond_what_a_double_holds_stay_text(tmp_path):
 )
 def test_an_id_never_comes_of_numbers_with_fractions(tmp_path, text):
     """As text they would be written anew: 1.50 as 1.5."""
-    words = r"user_id: column user holds numbers with fractions .* write types: {user: VARCHAR} under 'log'"
+    words = (
+        r"user_id: column user holds numbers with fractions .* write types: {user: VARCHAR} under "
+        r"'log'"
+    )
     with pytest.raises(ConfigError, match=words):
         run(tmp_path, {"a.csv": rows(["1.50", "2.25"])}, user_id=text)
     run(tmp_path, {}, {"types": {"user": "VARCHAR"}}, user_id="user")
     assert set(column(tmp_path, "user_id")) == {"1.50", "2.25"}
 
 
-@pytest.mark.parametrize(("kind", "users", "value"), [
-    ("BIGINT", ["12.7", "13"], "12.7"), ("BIGINT", ["1e3", "5"], "1e3"), ("BIGINT", ["0x1F", "5"], "0x1F"),
-    ("BIGINT", ["9223372036854775808", "5"], "9223372036854775808"), ("DATE", ["2026-02-30"], "2026-02-30"),
-    ("DOUBLE", ["1 5", "2"], "1 5"), ("BOOLEAN", ["maybe", "true"], "maybe"),
-    ("DOUBLE", ["9007199254740993", "2"], "9007199254740993"), ("DATE", ["2026-01-01 10:00:00"], "2026-01-01 10:00:00"),
-    ("DATE", ["2026-1-1"], "2026-1-1"), ("TIMESTAMP", ["2026-01-01T10:00:00+02:00"], r"2026-01-01T10:00:00\+02:00"),
-    ("TIMESTAMP", ["2026-01-01 10:00:00 Europe/Paris"], "2026-01-01 10:00:00 Europe/Paris"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "users", "value"),
+    [
+        ("BIGINT", ["12.7", "13"], "12.7"),
+        ("BIGINT", ["1e3", "5"], "1e3"),
+        ("BIGINT", ["0x1F", "5"], "0x1F"),
+        ("BIGINT", ["9223372036854775808", "5"], "9223372036854775808"),
+        ("DATE", ["2026-02-30"], "2026-02-30"),
+        ("DOUBLE", ["1 5", "2"], "1 5"),
+        ("BOOLEAN", ["maybe", "true"], "maybe"),
+        ("DOUBLE", ["9007199254740993", "2"], "9007199254740993"),
+        ("DATE", ["2026-01-01 10:00:00"], "2026-01-01 10:00:00"),
+        ("DATE", ["2026-1-1"], "2026-1-1"),
+        ("TIMESTAMP", ["2026-01-01T10:00:00+02:00"], r"2026-01-01T10:00:00\+02:00"),
+        ("TIMESTAMP", ["2026-01-01 10:00:00 Europe/Paris"], "2026-01-01 10:00:00 Europe/Paris"),
+    ],
+)
 def test_a_value_that_a_declared_type_would_change_is_refused_by_file_and_column(
     tmp_path, kind, users, value
 ):
@@ -129,10 +146,14 @@ def test_a_value_that_a_declared_type_would_change_is_refused_by_file_and_column
         run(tmp_path, {"a.csv": rows(users)}, {"types": {"user": kind}})
 
 
-@pytest.mark.parametrize(("kind", "values"), [
-    ("TIMESTAMP", ["2026-01-01T10:00:00Z", "2026-01-01 10:00:00", "2026-01-01 10:00:00+00:00"]),
-    ("DOUBLE", ["1.5000000000000000000", "0.30000000000000004", "007", "nan"]), ("DATE", ["2026-01-01"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("TIMESTAMP", ["2026-01-01T10:00:00Z", "2026-01-01 10:00:00", "2026-01-01 10:00:00+00:00"]),
+        ("DOUBLE", ["1.5000000000000000000", "0.30000000000000004", "007", "nan"]),
+        ("DATE", ["2026-01-01"]),
+    ],
+)
 def test_a_declared_type_takes_what_it_keeps_and_empty_cells(tmp_path, kind, values):
     text = rows([*values, ""]).replace("user,", "said,", 1)
     run(tmp_path, {"a.csv": text}, {"types": {"said": kind}}, user_id="item")

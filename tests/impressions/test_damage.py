@@ -1,4 +1,4 @@
-"""Files that are no whole Parquet: what they are is told by `validate`, and none reaches a training."""
+"""Files that are no whole Parquet: `validate` tells what they are, and none reaches a training."""
 
 from __future__ import annotations
 
@@ -71,17 +71,28 @@ def instead(content: bytes) -> Callable[[Path, pa.Table], None]:
 
 
 LYING = {
-    "encrypted": (lambda path, table: encrypted(path, table, False), "found an encrypted file; write it plainly"),
-    "encrypted columns": (lambda path, table: encrypted(path, table, True), "found an encrypted file; write it plainly"),
-    "a pointer": (instead(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "found a pointer of Git LFS; load"),
+    "encrypted": (
+        lambda path, table: encrypted(path, table, False),
+        "found an encrypted file; write it plainly",
+    ),
+    "encrypted columns": (
+        lambda path, table: encrypted(path, table, True),
+        "found an encrypted file; write it plainly",
+    ),
+    "a pointer": (
+        instead(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+        "found a pointer of Git LFS; load",
+    ),
     "a page": (instead(b"<!DOCTYPE html>\n<p>404"), "found an HTML page"),
     "ORC": (instead(b"ORC" + bytes(99)), "expected a Parquet file, found ORC"),
     "CSV": (instead(b"user_id,item_id\n1,2\n"), "expected a Parquet file, found text"),
     "cut": (instead(b"PAR1" + bytes(99)), "expected a whole Parquet file, found a damaged one"),
     "a name": (misnamed, "expected names of columns in UTF-8"),
-    **{f"pages of {name}": (damaged(name), "expected a whole Parquet file, found a damaged one")
-       for name in ("user_id", "category", "flag", "price", "tags", "words")},
-}  # fmt: skip
+    **{
+        f"pages of {name}": (damaged(name), "expected a whole Parquet file, found a damaged one")
+        for name in ("user_id", "category", "flag", "price", "tags", "words")
+    },
+}
 
 
 @pytest.mark.parametrize("what", LYING)
@@ -94,7 +105,13 @@ def test_what_lies_in_a_files_place_is_told(tmp_path, what):
         (violation,) = validate_day(db, config, "ads", FIRST).violations
     assert words in str(violation)
     assert violation.where == str(path)
-    columns = {"user_id": "user_id", "item_id": "item_id", "ts": "ts", "click": "click", "domain": "'ads'"}  # fmt: skip
+    columns = {
+        "user_id": "user_id",
+        "item_id": "item_id",
+        "ts": "ts",
+        "click": "click",
+        "domain": "'ads'",
+    }
     features = {name: name for name in ("category", "brand", "flag", "price", "tags", "words")}
     mapping = Mapping(log={"files": ["*.parquet"]}, **columns, features=features)
     with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read: "):
@@ -141,14 +158,21 @@ def test_parquet_without_rows_may_declare_anything_in_an_import(tmp_path):
     assert import_log(mapping, tmp_path, tmp_path / "out").read == table.num_rows
 
 
-@pytest.mark.parametrize(("name", "hint"), [(r"logs\a.csv", "write folders with /"), ("s3://b/a.csv", "copy what lies at a URL first")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [(r"logs\a.csv", "write folders with /"), ("s3://b/a.csv", "copy what lies at a URL first")],
+)
 def test_a_name_of_another_system_is_told(tmp_path, name, hint):
     with pytest.raises(ConfigError, match=f"No file matches .*; {hint}"):
         import_log(Mapping(log={"files": [name]}, **BASE), tmp_path, tmp_path / "out")
 
 
-FULL = [OSError(28, "No space left on device"), duckdb.IOException("IO Error: Could not write: No space left on device"),
-        duckdb.OutOfMemoryException("Out of Memory Error: no block"), pa.ArrowMemoryError("malloc failed")]  # fmt: skip
+FULL = [
+    OSError(28, "No space left on device"),
+    duckdb.IOException("IO Error: Could not write: No space left on device"),
+    duckdb.OutOfMemoryException("Out of Memory Error: no block"),
+    pa.ArrowMemoryError("malloc failed"),
+]
 
 
 def failing(error: Exception) -> Callable[..., None]:
@@ -215,7 +239,14 @@ def test_a_page_whose_checksum_is_wrong_is_told(tmp_path, dictionary):
     assert violations(True, False) == []
     (told,) = violations(True, True)
     assert told.startswith(f"{path}: expected a whole Parquet file, found a damaged one (")
-    mapping = Mapping(log={"files": ["*.parquet"]}, user_id="user_id", item_id="item_id", ts="ts", click="click", domain="'ads'")  # fmt: skip
+    mapping = Mapping(
+        log={"files": ["*.parquet"]},
+        user_id="user_id",
+        item_id="item_id",
+        ts="ts",
+        click="click",
+        domain="'ads'",
+    )
     with pytest.raises(ContractError, match=r"part-0\.parquet cannot be read: expected a whole"):
         import_log(mapping, path.parent, tmp_path / "out")
     if not dictionary:

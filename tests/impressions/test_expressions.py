@@ -14,32 +14,70 @@ from ecdctr.errors import ConfigError, ContractError
 from tests.impressions.imported import START, column, rows, run
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"features": {"f": "unnest([1, 2])"}}, "features.f: .* does not give one value for each row"),
-    ({"features": {"f": "max(item)"}}, "features.f: .* without aggregates, window functions, unnest"),
-    ({"features": {"f": "row_number() OVER ()"}}, "features.f: .* one value for each row"),
-    ({"click": "clicked = (SELECT max(clicked) FROM log)"}, "click: .* one value for each row"),
-    ({"features": {"f": "item) AS x, (user"}}, "features.f: .* is not one expression"),
-    ({"features": {"f": "item); DROP TABLE log; SELECT (1"}}, "features.f: .* is not one expression"),
-    ({"features": {"f": "COLUMNS('user')"}}, "features.f: .* does not give one value for each row"),
-    ({"user_id": "current_user"}, "user_id: there is no column 'current_user'"),
-    ({"features": {"f": "list_filter([1], lambda x: x > 0 AND session_user <> 'a')"}}, "features.f: there is no column 'session_user'"),
-    ({"domain": "CASE WHEN random() < 0.5 THEN 'ads' ELSE 'natural' END"}, r"domain: .*: random\(\) gives another value"),
-    ({"features": {"f": "uuid()"}}, r"features.f: .*: uuid\(\) gives another"),
-    ({"ts": "now()"}, r"ts: .*: now\(\) gives another"),
-    ({"features": {"f": "(current_date - make_timestamp(t)::DATE)::BIGINT"}}, r"features.f: there is no column 'current_date'"),
-    ({"ts": "t"}, r"mapping ts: 't' gives BIGINT, expected a timestamp: to_timestamp\(t\) for seconds"),
-    ({"ts": "clicked = 1"}, "mapping ts: .* gives BOOLEAN, expected a timestamp"),
-    ({"features": {"f": "[1.5, 2.25]"}}, "features.f: .* a list of integers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"features": {"f": "unnest([1, 2])"}},
+            "features.f: .* does not give one value for each row",
+        ),
+        (
+            {"features": {"f": "max(item)"}},
+            "features.f: .* without aggregates, window functions, unnest",
+        ),
+        ({"features": {"f": "row_number() OVER ()"}}, "features.f: .* one value for each row"),
+        ({"click": "clicked = (SELECT max(clicked) FROM log)"}, "click: .* one value for each row"),
+        ({"features": {"f": "item) AS x, (user"}}, "features.f: .* is not one expression"),
+        (
+            {"features": {"f": "item); DROP TABLE log; SELECT (1"}},
+            "features.f: .* is not one expression",
+        ),
+        (
+            {"features": {"f": "COLUMNS('user')"}},
+            "features.f: .* does not give one value for each row",
+        ),
+        ({"user_id": "current_user"}, "user_id: there is no column 'current_user'"),
+        (
+            {"features": {"f": "list_filter([1], lambda x: x > 0 AND session_user <> 'a')"}},
+            "features.f: there is no column 'session_user'",
+        ),
+        (
+            {"domain": "CASE WHEN random() < 0.5 THEN 'ads' ELSE 'natural' END"},
+            r"domain: .*: random\(\) gives another value",
+        ),
+        ({"features": {"f": "uuid()"}}, r"features.f: .*: uuid\(\) gives another"),
+        ({"ts": "now()"}, r"ts: .*: now\(\) gives another"),
+        (
+            {"features": {"f": "(current_date - make_timestamp(t)::DATE)::BIGINT"}},
+            r"features.f: there is no column 'current_date'",
+        ),
+        (
+            {"ts": "t"},
+            r"mapping ts: 't' gives BIGINT, expected a timestamp: to_timestamp\(t\) for seconds",
+        ),
+        ({"ts": "clicked = 1"}, "mapping ts: .* gives BOOLEAN, expected a timestamp"),
+        ({"features": {"f": "[1.5, 2.25]"}}, "features.f: .* a list of integers"),
+    ],
+)
 def test_an_expression_that_is_no_value_of_its_row_is_refused(tmp_path, changes, words):
     with pytest.raises(ConfigError, match=words):
         run(tmp_path, {"a.csv": rows()}, **changes)
 
 
-@pytest.mark.parametrize("text", ["v = 1", "v <> 0", "v IN (1, 2)", "CASE v WHEN 1 THEN 1 ELSE 0 "
-                                                                    "END", "trim(v) = 1", "1 = v",
-                                  "coalesce(v, '0') = clicked", "v IS NOT DISTINCT FROM 1", "len(list_filter([1], lambda x: v = 1))"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v = 1",
+        "v <> 0",
+        "v IN (1, 2)",
+        "CASE v WHEN 1 THEN 1 ELSE 0 END",
+        "trim(v) = 1",
+        "1 = v",
+        "coalesce(v, '0') = clicked",
+        "v IS NOT DISTINCT FROM 1",
+        "len(list_filter([1], lambda x: v = 1))",
+    ],
+)
 def test_text_is_never_compared_with_a_number(tmp_path, text):
     """DuckDB takes 1.4 for 1 there."""
     head, *lines = rows().splitlines()
@@ -68,11 +106,15 @@ def test_lambdas_lists_and_structs_are_expressions_like_others(tmp_path):
 def parquet_log(folder, kind: pa.DataType) -> None:
     """A log in Parquet whose items are of this type."""
     n = 40
-    table = pa.table({
-        "user": [f"u{i % 3}" for i in range(n)], "item": pa.array(np.arange(n) % 5 + 100, pa.int16()).cast(kind),
-        "t": [START + i * 600 for i in range(n)], "clicked": [int(i % 3 == 0) for i in range(n)],
-        "kind": ["ads" if i % 2 else "natural" for i in range(n)],
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user": [f"u{i % 3}" for i in range(n)],
+            "item": pa.array(np.arange(n) % 5 + 100, pa.int16()).cast(kind),
+            "t": [START + i * 600 for i in range(n)],
+            "clicked": [int(i % 3 == 0) for i in range(n)],
+            "kind": ["ads" if i % 2 else "natural" for i in range(n)],
+        }
+    )
     (folder / "logs").mkdir()
     pq.write_table(table, folder / "logs" / "a.parquet")
 
@@ -88,8 +130,14 @@ def test_join_keys_of_other_types_find_their_rows(tmp_path, kind, items):
     parquet_log(tmp_path, kind)
     lines = [f"{items.format(100 + i)},c{i}" for i in range(5)]
     joins = {"j": {"files": ["j.txt"], "key": "item"}}
-    run(tmp_path, {"j.txt": "item,colour\n" + "\n".join(lines) + "\n"}, {"files": ["a.parquet"]}, joins=joins,
-        item_id="log.item::BIGINT", features={"colour": "j.colour"})  # fmt: skip
+    run(
+        tmp_path,
+        {"j.txt": "item,colour\n" + "\n".join(lines) + "\n"},
+        {"files": ["a.parquet"]},
+        joins=joins,
+        item_id="log.item::BIGINT",
+        features={"colour": "j.colour"},
+    )
     assert set(column(tmp_path, "colour")) == {f"c{i}" for i in range(5)}
 
 
@@ -110,8 +158,13 @@ def test_settings_of_csv_beside_parquet_are_refused(tmp_path):
         run(tmp_path, {}, {"files": ["a.parquet"], "types": {"item": "VARCHAR"}})
 
 
-@pytest.mark.parametrize(("label", "rule"), [("CASE WHEN clicked = 1 THEN 1 END", r"coalesce\(CASE WHEN clicked = 1 THEN 1 END, 0\)"),
-                                             ("clicked + 1", r"\(clicked \+ 1\) >= 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("label", "rule"),
+    [
+        ("CASE WHEN clicked = 1 THEN 1 END", r"coalesce\(CASE WHEN clicked = 1 THEN 1 END, 0\)"),
+        ("clicked + 1", r"\(clicked \+ 1\) >= 1"),
+    ],
+)
 def test_the_rule_that_a_label_needs_fits_what_was_found(tmp_path, label, rule):
     with pytest.raises(ContractError, match=f"write a rule in the mapping, such as click: {rule}"):
         run(tmp_path, {"a.csv": rows()}, click=label)
@@ -142,7 +195,8 @@ def test_words_that_mean_none_elsewhere_are_told_and_can_be_declared(tmp_path, w
     files = {"a.csv": rows(["1", words, "3"])}
     run(tmp_path, files, on_file=heard.append)
     assert heard[1:] == [
-        f"a.csv: user_id is '{words}' in 13 rows, one id like others; if it means none: nulls: ['{words}']"
+        f"a.csv: user_id is '{words}' in 13 rows, one id like others; if it means none: nulls: "
+        f"['{words}']"
     ]
     with pytest.raises(ContractError, match="13 of 40 rows without user or item id"):
         run(tmp_path / "b", files, {"nulls": [words]})
@@ -157,8 +211,13 @@ def test_words_that_mean_none_elsewhere_are_told_and_can_be_declared(tmp_path, w
     assert set(column(tmp_path / "c", "kind")) == {None, "natural"}
 
 
-@pytest.mark.parametrize(("text", "hint"), [("CASE WHEN clicked = 1 THEN 'yes' ELSE 'no' END", "= 'the text of a click'"),
-                                            ("clicked * 2.5", ">= 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("CASE WHEN clicked = 1 THEN 'yes' ELSE 'no' END", "= 'the text of a click'"),
+        ("clicked * 2.5", ">= 1"),
+    ],
+)
 def test_the_hint_for_a_label_fits_its_type(tmp_path, text, hint):
     with pytest.raises(ContractError, match=f"such as click: .* {hint}"):
         run(tmp_path, {"a.csv": rows()}, click=text)

@@ -27,45 +27,95 @@ from ecdctr.impressions.mapping import Mapping
 from tests.impressions.imported import BASE, START, breaches, column, kind_of, rows, run
 
 
-@pytest.mark.parametrize(("text", "kind"), [("user + 9223372036854775807::HUGEINT", "string"), ("user::INTEGER", "int64"), ("user::UBIGINT", "int64"),
-                                            ("md5(user::VARCHAR)::UUID", "string"), ("user::HUGEINT", "int64"), ("'u' || user", "string")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("user + 9223372036854775807::HUGEINT", "string"),
+        ("user::INTEGER", "int64"),
+        ("user::UBIGINT", "int64"),
+        ("md5(user::VARCHAR)::UUID", "string"),
+        ("user::HUGEINT", "int64"),
+        ("'u' || user", "string"),
+    ],
+)
 def test_what_is_imported_passes_validate(tmp_path, text, kind):
     run(tmp_path, {"a.csv": rows()}, user_id=text, features={"f": text})
     assert kind_of(tmp_path, "user_id") == kind_of(tmp_path, "f") == kind
     assert breaches(tmp_path, Feature(name="f", side="user", kind="categorical")) == []
 
 
-@pytest.mark.parametrize(("changes", "error", "words"), [
-    ({"user_id": "user / 2"}, ConfigError, "user_id: 'user / 2' gives DOUBLE"),
-    ({"user_id": "to_timestamp(t)"}, ConfigError, "gives TIMESTAMP WITH TIME ZONE, expected an "
-                                                  "integer or text"),
-    ({"features": {"f": "to_timestamp(t)"}}, ConfigError, "features.f: .* which is no feature"),
-    ({"features": {"f": "{'a': 1}"}}, ConfigError, "features.f: .* which is no feature"),
-    ({"features": {"f": "clicked / 0"}}, ContractError, "features.f does not fit in 14 of 40 rows; "
-                                                        "expected finite numbers within float32"),
-    ({"features": {"f": "clicked * 1e39"}}, ContractError, "features.f does not fit in 14 of 40 "
-                                                           "rows; expected finite"),
-    ({"features": {"f": "[clicked / 0, 1.0::DOUBLE]"}}, ContractError, "features.f does not fit in "
-                                                                       "14 of 40 rows; expected "
-                                                                       "lists"),
-    ({"features": {"f": "[clicked / 2]"}}, ContractError, "features.f does not fit in 14 of 40 "
-                                                          "rows; expected lists of whole"),
-    ({"features": {"history": "item"}}, ConfigError, "features.history: the contract itself, or "
-                                                     "preparation"),
-    ({"features": {"Genre": "item"}}, ConfigError, "features.Genre: expected a name of a-z"),
-    ({"click": "clicked - 1"}, ContractError, "click of .* rows is -1, expected 0 or 1"),
-    ({"click": "clicked + 1"}, ContractError, "click of 14 of 40 rows is 2, expected 0 or 1"),
-    ({"click": "CASE WHEN clicked = 1 THEN 1 END"}, ContractError, "click of 26 of 40 rows is null"),
-    ({"ts": "CASE WHEN t % 7 > 0 THEN to_timestamp(t) END"}, ContractError, "rows have no time"),
-    ({"ts": "CASE WHEN clicked = 1 THEN 'infinity'::TIMESTAMPTZ ELSE to_timestamp(t) END"}, ContractError,
-     "a.csv: ts lies between .* and infinity"),
-    ({"ts": "epoch_ms(t)"}, ContractError, "look like seconds read as a smaller unit: write ts: "
-                                           "to_timestamp"),
-    ({"ts": "to_timestamp(t * 1000)"}, ContractError, "look like milliseconds .* write ts: epoch_ms"),
-    ({"ts": "to_timestamp(t + 3153600000)"}, ContractError, "ts lies between 2125.* set earliest "
-                                                            "or latest"),
-    ({"earliest": dt.date(2026, 2, 1)}, ContractError, "expected between 2026-02-01 and"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"user_id": "user / 2"}, ConfigError, "user_id: 'user / 2' gives DOUBLE"),
+        (
+            {"user_id": "to_timestamp(t)"},
+            ConfigError,
+            "gives TIMESTAMP WITH TIME ZONE, expected an integer or text",
+        ),
+        ({"features": {"f": "to_timestamp(t)"}}, ConfigError, "features.f: .* which is no feature"),
+        ({"features": {"f": "{'a': 1}"}}, ConfigError, "features.f: .* which is no feature"),
+        (
+            {"features": {"f": "clicked / 0"}},
+            ContractError,
+            "features.f does not fit in 14 of 40 rows; expected finite numbers within float32",
+        ),
+        (
+            {"features": {"f": "clicked * 1e39"}},
+            ContractError,
+            "features.f does not fit in 14 of 40 rows; expected finite",
+        ),
+        (
+            {"features": {"f": "[clicked / 0, 1.0::DOUBLE]"}},
+            ContractError,
+            "features.f does not fit in 14 of 40 rows; expected lists",
+        ),
+        (
+            {"features": {"f": "[clicked / 2]"}},
+            ContractError,
+            "features.f does not fit in 14 of 40 rows; expected lists of whole",
+        ),
+        (
+            {"features": {"history": "item"}},
+            ConfigError,
+            "features.history: the contract itself, or preparation",
+        ),
+        ({"features": {"Genre": "item"}}, ConfigError, "features.Genre: expected a name of a-z"),
+        ({"click": "clicked - 1"}, ContractError, "click of .* rows is -1, expected 0 or 1"),
+        ({"click": "clicked + 1"}, ContractError, "click of 14 of 40 rows is 2, expected 0 or 1"),
+        (
+            {"click": "CASE WHEN clicked = 1 THEN 1 END"},
+            ContractError,
+            "click of 26 of 40 rows is null",
+        ),
+        (
+            {"ts": "CASE WHEN t % 7 > 0 THEN to_timestamp(t) END"},
+            ContractError,
+            "rows have no time",
+        ),
+        (
+            {"ts": "CASE WHEN clicked = 1 THEN 'infinity'::TIMESTAMPTZ ELSE to_timestamp(t) END"},
+            ContractError,
+            "a.csv: ts lies between .* and infinity",
+        ),
+        (
+            {"ts": "epoch_ms(t)"},
+            ContractError,
+            "look like seconds read as a smaller unit: write ts: to_timestamp",
+        ),
+        (
+            {"ts": "to_timestamp(t * 1000)"},
+            ContractError,
+            "look like milliseconds .* write ts: epoch_ms",
+        ),
+        (
+            {"ts": "to_timestamp(t + 3153600000)"},
+            ContractError,
+            "ts lies between 2125.* set earliest or latest",
+        ),
+        ({"earliest": dt.date(2026, 2, 1)}, ContractError, "expected between 2026-02-01 and"),
+    ],
+)
 def test_what_cannot_be_an_impression_is_refused_and_leaves_nothing(
     tmp_path, changes, error, words
 ):
@@ -108,7 +158,13 @@ def test_every_row_is_kept_or_counted_by_its_reason(tmp_path):
     done = import_log(mapping, source, tmp_path / "data", on_file=heard.append)
     assert (done.read, done.left_out, done.duplicates) == (120, 3, 40)
     assert done.natural + done.ads == 77 == len(column(tmp_path, "click"))
-    assert heard == ["a.csv: 40 rows", "again.csv: 40 rows", "b.csv: 40 rows", "empty.csv: 0 rows", "header.csv: 0 rows"]  # fmt: skip
+    assert heard == [
+        "a.csv: 40 rows",
+        "again.csv: 40 rows",
+        "b.csv: 40 rows",
+        "empty.csv: 0 rows",
+        "header.csv: 0 rows",
+    ]
 
 
 def test_rows_of_other_domains_may_be_anything(tmp_path):
@@ -169,7 +225,9 @@ def test_minus_zero_is_zero(tmp_path, zeros):
     assert set(map(str, column(tmp_path, "price"))) == {"0.0"}
     sql = cast_sql("price", ColumnType("number"), pa.float64())
     with connect() as db:
-        assert one_row(db, f"FROM (SELECT -0.0::DOUBLE AS price) SELECT ({sql})::VARCHAR") == ("0.0",)  # fmt: skip
+        assert one_row(db, f"FROM (SELECT -0.0::DOUBLE AS price) SELECT ({sql})::VARCHAR") == (
+            "0.0",
+        )
 
 
 @pytest.mark.parametrize("name", ["~", "file:"])
@@ -191,11 +249,15 @@ def test_a_relative_folder_of_any_name_is_a_folder(tmp_path, monkeypatch, name):
 
 
 def test_parquet_logs_are_read_with_one_type_per_column(tmp_path):
-    table = pa.table({
-        "user": pa.array([f"u{i % 3}" for i in range(40)]), "item": pa.array([i % 5 for i in range(40)], pa.int16()),
-        "t": pa.array([START + i * 600 for i in range(40)]), "clicked": pa.array([i % 3 == 0 for i in range(40)]),
-        "kind": pa.array(["ads" if i % 2 else "natural" for i in range(40)]),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user": pa.array([f"u{i % 3}" for i in range(40)]),
+            "item": pa.array([i % 5 for i in range(40)], pa.int16()),
+            "t": pa.array([START + i * 600 for i in range(40)]),
+            "clicked": pa.array([i % 3 == 0 for i in range(40)]),
+            "kind": pa.array(["ads" if i % 2 else "natural" for i in range(40)]),
+        }
+    )
     source = tmp_path / "logs"
     source.mkdir()
     pq.write_table(table.slice(0, 20), source / "a.parquet")

@@ -65,8 +65,8 @@ def made_up_features(folder: Path, edition: str) -> None:
     values = ["full_active", *["1"] * (len(columns) - 1)]
     users += [f"{user},{','.join(values)}" for user in range(40)]
     (folder / f"user_features_{edition}.csv").write_text("\n".join(users) + "\n")
-    header = "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,server_width,"
-    videos = [header + "server_height,music_id,music_type,tag"]
+    header = "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration"
+    videos = [header + ",server_width,server_height,music_id,music_type,tag"]
     for video in range(51):
         kind = "NORMAL" if video < 30 else "AD" if video < 50 else "UNKNOWN"
         tag = '"3,5"' if video % 2 else ""

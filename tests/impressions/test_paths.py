@@ -40,7 +40,14 @@ NAMES = (
     "se;mi'co",
     "a::b",
 )
-OTHERS = ("date=2026-01-02.bak", "date=__HIVE_DEFAULT_PARTITION__", "date=20260102", "date=2026-1-2", "date=2026-02-30", "2026-01-02")  # fmt: skip
+OTHERS = (
+    "date=2026-01-02.bak",
+    "date=__HIVE_DEFAULT_PARTITION__",
+    "date=20260102",
+    "date=2026-1-2",
+    "date=2026-02-30",
+    "2026-01-02",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,7 +141,8 @@ def test_what_is_not_read_of_a_day_is_never_dropped_in_silence(tmp_path, monkeyp
     shutil.copy(part, other)
     for root in (tmp_path / "data", f"file://{tmp_path}/data"):
         config = config_of(root, tmp_path / "prepared")
-        words = rf"date=2026-01-03: expected \*\.parquet files alone, found {name.split('/')[0]}; give it"
+        first = name.split("/")[0]
+        words = rf"date=2026-01-03: expected \*\.parquet files alone, found {first}; give it"
         with pytest.raises(ContractError, match=words):
             prepare(config, "ads", [LAST])
         assert open_impressions(root).files("ads", LAST)[0].name == "part-0.parquet"
@@ -168,16 +176,33 @@ def test_the_marker_may_have_any_name(tmp_path):
     assert prepare(config, "ads", [LAST])
 
 
-@pytest.mark.parametrize(("name", "date"), [
-    ("date=2026-01-06", dt.date(2026, 1, 6)), ("date=2026-01-06 ", None), ("date=2026-01-06/x", None),
-    ("Date=2026-01-06", None), ("date=٢٠٢٦-٠١-٠٦", None), ("date=2026-W02-2", None), ("date=0000-01-01", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("date=2026-01-06", dt.date(2026, 1, 6)),
+        ("date=2026-01-06 ", None),
+        ("date=2026-01-06/x", None),
+        ("Date=2026-01-06", None),
+        ("date=٢٠٢٦-٠١-٠٦", None),
+        ("date=2026-W02-2", None),
+        ("date=0000-01-01", None),
+    ],
+)
 def test_a_day_has_one_name(name, date):
     assert date_of(name) == date
 
 
-@pytest.mark.parametrize(("name", "good"), [("a.parquet", True), ("a.snappy.parquet", True), (".a.parquet", False),
-                                            ("_a.parquet", False), ("a.parquet.crc", False), ("a.csv", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("a.parquet", True),
+        ("a.snappy.parquet", True),
+        (".a.parquet", False),
+        ("_a.parquet", False),
+        ("a.parquet.crc", False),
+        ("a.csv", False),
+    ],
+)
 def test_a_part_has_a_name_that_is_not_hidden(name, good):
     assert is_part(name) is good
 
@@ -192,10 +217,16 @@ def _changed_root(root: Path, change: str) -> None:
         (root / "domain=ads").rename(root / change)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ("gone", "data: expected a folder, found nothing of that name; look at data.root"), ("a file", "expected a folder, found a file"),
-    ("domain=Ads", "expected a folder domain=ads, found 'domain=Ads'"), ("domain%3Dads", "found 'domain%3Dads'"), ("other", "expected a folder domain=ads)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("gone", "data: expected a folder, found nothing of that name; look at data.root"),
+        ("a file", "expected a folder, found a file"),
+        ("domain=Ads", "expected a folder domain=ads, found 'domain=Ads'"),
+        ("domain%3Dads", "found 'domain%3Dads'"),
+        ("other", "expected a folder domain=ads)"),
+    ],
+)
 def test_days_are_not_called_missing_where_the_folder_above_them_is(tmp_path, change, words):
     write_log(tmp_path / "data")
     _changed_root(tmp_path / "data", change)
@@ -216,7 +247,9 @@ def test_a_dangling_link_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["", "file://"])
-@pytest.mark.parametrize("place", ["_delta_log", ".hoodie", "_spark_metadata", "../metadata", "domain=ads/_delta_log"])  # fmt: skip
+@pytest.mark.parametrize(
+    "place", ["_delta_log", ".hoodie", "_spark_metadata", "../metadata", "domain=ads/_delta_log"]
+)
 def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
     """Rows that Delta Lake, Hudi or Iceberg count as removed still lie there."""
     root = tmp_path / "data"

@@ -114,7 +114,10 @@ def by_pandas(table: pa.Table, folder: Path) -> None:
 
 
 WAYS: dict[str, Writer] = {
-    **{f"codec {name}": arrow(compression=name) for name in ("none", "gzip", "zstd", "lz4", "brotli")},
+    **{
+        f"codec {name}": arrow(compression=name)
+        for name in ("none", "gzip", "zstd", "lz4", "brotli")
+    },
     "pages of version 2": arrow(data_page_version="2.0", version="2.6"),
     "old format": arrow(version="1.0"),
     "small row groups": arrow(row_group_size=7),
@@ -122,7 +125,15 @@ WAYS: dict[str, Writer] = {
     "no Arrow schema": arrow(store_schema=False),
     **{
         f"integers {kind}": typed(category=kind, user_id=kind, item_id=kind)
-        for kind in (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+        for kind in (
+            pa.int8(),
+            pa.int16(),
+            pa.int32(),
+            pa.uint8(),
+            pa.uint16(),
+            pa.uint32(),
+            pa.uint64(),
+        )
     },
     "whole decimals": typed(category=pa.decimal128(18, 0), item_id=pa.decimal128(38, 0)),
     "whole floats": typed(category=pa.float32()),
@@ -147,14 +158,17 @@ WAYS: dict[str, Writer] = {
     "shuffled": shuffled,
     "null in one part": null_in_one_part,
     "DuckDB": by_duckdb("*"),
-    "DuckDB narrow": by_duckdb("* REPLACE (category::UTINYINT AS category, price::DECIMAL(6, 1) AS "
-                               "price, brand::ENUM ('b0', 'b1', 'b2') AS brand, born::VARCHAR AS "
-                               "born)"),
-    "DuckDB wide": by_duckdb("* REPLACE (category::UBIGINT AS category, tags::DECIMAL(20, 0)[] AS "
-                             "tags)"),
+    "DuckDB narrow": by_duckdb(
+        "* REPLACE (category::UTINYINT AS category, price::DECIMAL(6, 1) AS "
+        "price, brand::ENUM ('b0', 'b1', 'b2') AS brand, born::VARCHAR AS "
+        "born)"
+    ),
+    "DuckDB wide": by_duckdb(
+        "* REPLACE (category::UBIGINT AS category, tags::DECIMAL(20, 0)[] AS tags)"
+    ),
     "polars": by_polars,
     "pandas": by_pandas,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +201,18 @@ REFUSED = {  # what is declared otherwise: columns, words of the sentence
     "text beside numbers": ({"user_id": pa.string()}, "column user_id"),
     "numbers as category text": ({"category": pa.string()}, "column category: expected integer"),
     "bools for integers": ({"category": pa.bool_()}, "found boolean"),
-    "milliseconds": ({"ts": pa.timestamp("ms", "UTC")}, r"timestamp\[us, tz=UTC\], found timestamp\[ms, tz=UTC\]; write"),
+    "milliseconds": (
+        {"ts": pa.timestamp("ms", "UTC")},
+        r"timestamp\[us, tz=UTC\], found timestamp\[ms, tz=UTC\]; write",
+    ),
     "no zone": ({"ts": pa.timestamp("us")}, r"found timestamp\[us\]; write"),
     "wide label": ({"click": pa.int64()}, "expected int8, found int64; write"),
-    "binary text": ({"brand": pa.binary()}, "column brand: expected an integer, text, boolean or "
-                                            "date, found binary"),
+    "binary text": (
+        {"brand": pa.binary()},
+        "column brand: expected an integer, text, boolean or date, found binary",
+    ),
     "text for a number": ({"price": pa.string()}, "column price: expected a number, found string"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -224,15 +243,25 @@ def test_another_type_is_refused_by_column_file_and_both_types(tmp_path, what):
 
 def test_a_column_has_one_type_on_all_days_and_in_both_domains(tmp_path):
     config = config_of(tmp_path / "data", tmp_path / "prepared")
-    write_log(tmp_path / "data", change=lambda t, _, day: cast(t, brand=pa.dictionary(pa.int8(), pa.string())) if day == 1 else t)  # fmt: skip
+    write_log(
+        tmp_path / "data",
+        change=lambda t, _, day: (
+            cast(t, brand=pa.dictionary(pa.int8(), pa.string())) if day == 1 else t
+        ),
+    )
     assert not any(report.violations for report in validate(config, ["ads", "natural"]))
     numbers = put(day_table("ads", 2), "brand", day_table("ads", 2)["category"])
     write_day(tmp_path / "data", "ads", 2, numbers)
     (*_, last) = validate(config, ["ads"])
     assert "column brand: expected text as in" in str(last.violations[0])
     both = [FIRST + dt.timedelta(days=1), LAST]
-    wide = config.model_copy(update={"features": tuple(
-        f.model_copy(update={"tpm": f.kind == "categorical"}) for f in config.features)})  # fmt: skip
+    wide = config.model_copy(
+        update={
+            "features": tuple(
+                f.model_copy(update={"tpm": f.kind == "categorical"}) for f in config.features
+            )
+        }
+    )
     words = r"brand changes its type: string on .*01-02, int64 on .*01-03"
     with pytest.raises(ContractError, match=words):
         prepare(wide, "ads", both, basic=True)
@@ -280,13 +309,20 @@ def test_a_day_of_nulls_is_read_with_days_of_values(tmp_path):
 
 
 BAD_VALUES = {
-    "beyond int64": ("category", pa.array([2**63] + [1] * 59, pa.uint64()), "category.*int64.*uint64"),
-    "beyond int64 in a list": ("tags", pa.array([[2**63]] + [[1]] * 59, pa.list_(pa.uint64())), "tags.*int64"),
-    "beyond int64, decimal": ("category", pa.array([10**30] + [1] * 59, pa.decimal128(38, 0)), "category.*int64"),
+    "beyond int64": ("category", pa.array([2**63] + [1] * 59, pa.uint64()),
+                     "category.*int64.*uint64"),
+    "beyond int64 in a list": ("tags", pa.array([[2**63]] + [[1]] * 59, pa.list_(pa.uint64())),
+                               "tags.*int64"),
+    "beyond int64, decimal": ("category", pa.array([10**30] + [1] * 59, pa.decimal128(38, 0)),
+                              "category.*int64"),
     "a fraction": ("category", pa.array([0.5] + [1.0] * 59), "category: expected whole numbers"),
-    "a float that merges ids": ("category", pa.array([2.0**24 + 2] + [1.0] * 59, pa.float32()), "category"),
+    "a float that merges ids": ("category", pa.array([2.0**24 + 2] + [1.0] * 59, pa.float32()),
+                                "category"),
     "infinity": ("price", pa.array([float("inf")] + [1.0] * 59), "price: expected finite numbers"),
-    "beyond float32, decimal of 256 bits": ("price", pa.array([Decimal(10) ** 40] + [Decimal(1)] * 59, pa.decimal256(60, 2)), "price: expected finite"),
+    "beyond float32, decimal of 256 bits": ("price",
+                                            pa.array([Decimal(10) ** 40] + [Decimal(1)] * 59,
+                                                     pa.decimal256(60, 2)), "price: expected "
+                                                                            "finite"),
     "beyond float32": ("price", pa.array([1e39] + [1.0] * 59), "price: expected finite numbers "
                                                                "within float32"),
 }  # fmt: skip
@@ -333,9 +369,13 @@ def test_text_users_beside_whole_numbers_as_items_keep_their_counts(tmp_path):
     write_log(tmp_path / "one")
     write_log(tmp_path / "other", change=change)
     made = [
-        pq.read_table(prepare(config_of(tmp_path / name, tmp_path / f"{name}-prepared"), "ads", [LAST])[0].path)
+        pq.read_table(
+            prepare(config_of(tmp_path / name, tmp_path / f"{name}-prepared"), "ads", [LAST])[
+                0
+            ].path
+        )
         for name in ("one", "other")
-    ]  # fmt: skip
+    ]
     assert made[1]["user_id"].to_pylist()[0].startswith("00")
     rest = [name for name in made[0].column_names if name != "user_id"]
     assert made[0].select(rest).to_pylist() == made[1].select(rest).to_pylist()
@@ -345,15 +385,27 @@ def test_doubles_are_refused_or_the_click_stays_whatever_the_order_of_files(tmp_
     rng, seen = np.random.default_rng(1), set()
     table = day_table("ads", 2)
     doubled = pa.concat_tables(
-        [table, put(table, "click", pa.array(1 - table["click"].to_numpy())), put(table, "price", pa.nulls(60, pa.float64()))]
-    )  # fmt: skip
+        [
+            table,
+            put(table, "click", pa.array(1 - table["click"].to_numpy())),
+            put(table, "price", pa.nulls(60, pa.float64())),
+        ]
+    )
     for run in range(4):
         root = tmp_path / f"{run}"
         write_log(root / "data", days=2)
         write_day(root / "data", "natural", 2, day_table("natural", 2))
         mixed = doubled.take(rng.permutation(doubled.num_rows))
         for part in range(run + 1):
-            write_day(root / "data", "ads", 2, mixed.slice(180 * part // (run + 1), 180 * (part + 1) // (run + 1) - 180 * part // (run + 1)), f"part-{part}")  # fmt: skip
+            write_day(
+                root / "data",
+                "ads",
+                2,
+                mixed.slice(
+                    180 * part // (run + 1), 180 * (part + 1) // (run + 1) - 180 * part // (run + 1)
+                ),
+                f"part-{part}",
+            )
         with pytest.raises(ContractError, match="found 120 duplicates among 180"):
             prepare(config_of(root / "data", root / "strict"), "ads", [LAST])
         config = config_of(root / "data", root / "prepared", quarantine=True, threads=run + 1)

@@ -91,11 +91,16 @@ def test_a_folder_of_somebody_else_stays_whatever_its_name_is(tmp_path, name):
 
 
 IN_THE_WAY = {
-    "a folder as the lock": (lambda root: (root / "_import-lock").mkdir(), "_import-lock: expected the lock"),
-    "a pipe as the lock": (lambda root: os.mkfifo(root / "_import-lock"), "_import-lock: expected the lock"),
-    "a file of what is written": (lambda root: (root / WRITTEN).touch(), f"{WRITTEN}: expected a folder of an import"),
-    "something beside domains": (lambda root: (root / WRITTEN / ".DS_Store").mkdir(parents=True), ".DS_Store: expected domains"),
-    "a domain twice": (lambda root: [(root / WRITTEN / "domain=ads").mkdir(parents=True), (root / "domain=ads" / "x").mkdir(parents=True)],
+    "a folder as the lock": (lambda root: (root / "_import-lock").mkdir(),
+                             "_import-lock: expected the lock"),
+    "a pipe as the lock": (lambda root: os.mkfifo(root / "_import-lock"),
+                           "_import-lock: expected the lock"),
+    "a file of what is written": (lambda root: (root / WRITTEN).touch(),
+                                  f"{WRITTEN}: expected a folder of an import"),
+    "something beside domains": (lambda root: (root / WRITTEN / ".DS_Store").mkdir(parents=True),
+                                 ".DS_Store: expected domains"),
+    "a domain twice": (lambda root: [(root / WRITTEN / "domain=ads").mkdir(parents=True),
+                                     (root / "domain=ads" / "x").mkdir(parents=True)],
                        "domain=ads are both there; move one of them away"),
 }  # fmt: skip
 

@@ -26,10 +26,27 @@ def written(ticks: list[int]) -> str:
         for t in ticks
     ]
     cells = [line.split(",") for line in lines]
-    return "\n".join([head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, moments, strict=True))]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, moments, strict=True))]
+        )
+        + "\n"
+    )
 
 
-@pytest.mark.parametrize("kind", ["text", "text, cast", "INT96", "text with an offset", "ns", "ns, UTC", "ns, a zone", "integers"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text",
+        "text, cast",
+        "INT96",
+        "text with an offset",
+        "ns",
+        "ns, UTC",
+        "ns, a zone",
+        "integers",
+    ],
+)
 def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kind):
     heard: list[str] = []
     text = written(ticks(999))
@@ -46,10 +63,15 @@ def test_digits_below_a_microsecond_are_cut_in_every_type_and_said(tmp_path, kin
         zone = {"ns, UTC": "UTC", "ns, a zone": "Asia/Tokyo"}.get(kind)
         values = pa.array(ticks(999))
         cells = [line.split(",") for line in rows().splitlines()[1:]]
-        table = pa.table({
-            "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
-            "kind": [c[4] for c in cells], "t": values if kind == "integers" else values.cast(pa.timestamp("ns", zone)),
-        })  # fmt: skip
+        table = pa.table(
+            {
+                "user": [c[0] for c in cells],
+                "item": [c[1] for c in cells],
+                "clicked": [int(c[3]) for c in cells],
+                "kind": [c[4] for c in cells],
+                "t": values if kind == "integers" else values.cast(pa.timestamp("ns", zone)),
+            }
+        )
         old = kind == "INT96"
         pq.write_table(table, tmp_path / "logs" / "a.parquet", use_deprecated_int96_timestamps=old)
         ts = "make_timestamp_ns(t)" if kind == "integers" else "t"
@@ -84,10 +106,15 @@ def test_a_declared_type_that_would_cut_digits_is_refused(tmp_path):
 def test_times_beyond_all_others_are_told_without_advice_that_does_not_help(tmp_path, tick):
     """The ends of what microseconds hold, before 1970, and the last one of the year 9999."""
     cells = [line.split(",") for line in rows().splitlines()[1:]]
-    table = pa.table({
-        "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
-        "kind": [c[4] for c in cells], "t": pa.array([tick] * 40).cast(pa.timestamp("us", "UTC")),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user": [c[0] for c in cells],
+            "item": [c[1] for c in cells],
+            "clicked": [int(c[3]) for c in cells],
+            "kind": [c[4] for c in cells],
+            "t": pa.array([tick] * 40).cast(pa.timestamp("us", "UTC")),
+        }
+    )
     (tmp_path / "logs").mkdir()
     pq.write_table(table, tmp_path / "logs" / "a.parquet")
     with pytest.raises(ContractError, match=r"a\.parquet: ts lies between .* expected") as refused:
@@ -110,13 +137,20 @@ def test_seconds_as_doubles_never_move_to_the_next_day(tmp_path):
 
 
 @pytest.mark.parametrize("ts", [
-    "to_timestamp(t / 1e9)", "to_timestamp(t/1000000000)", "to_timestamp(t/(1e6*1e3))", "to_timestamp(t / power(10, 9))",
-    "to_timestamp(t * 0.000000001)", "to_timestamp(t::DOUBLE / 1e9)", "to_timestamp(floor(t / 1e9)::BIGINT)",
-    "to_timestamp(coalesce(t / 1e9, 0))", "to_timestamp(CASE WHEN t > 9 THEN t / 1e9 ELSE t END)", "main.to_timestamp(t / 1e9)",
-    "to_timestamp(t / clicked)", "to_timestamp((t / 1e9)::DECIMAL(18, 3))", "epoch_ms((t / 1e6)::BIGINT)", "t::TIMESTAMP_S",
-    "make_timestamp_ns((t / 1.0)::BIGINT)", "'1970-01-01'::TIMESTAMP + INTERVAL (t / 1e9) SECOND", "t::TIMESTAMP(0)",
-    "'1970-01-01'::TIMESTAMP + to_seconds(t / 1e9)", "'1970-01-01'::TIMESTAMP + (t / 1e9) * INTERVAL 1 SECOND",
-    "CAST(t AS timestamp_ms)", "TRY_CAST(t AS TIMESTAMP_S)::TIMESTAMP", "make_timestamp(2026, 1, 1, 23, 59, t / 1e9)",
+    "to_timestamp(t / 1e9)", "to_timestamp(t/1000000000)", "to_timestamp(t/(1e6*1e3))",
+    "to_timestamp(t / power(10, 9))",
+    "to_timestamp(t * 0.000000001)", "to_timestamp(t::DOUBLE / 1e9)",
+    "to_timestamp(floor(t / 1e9)::BIGINT)",
+    "to_timestamp(coalesce(t / 1e9, 0))", "to_timestamp(CASE WHEN t > 9 THEN t / 1e9 ELSE t END)",
+    "main.to_timestamp(t / 1e9)",
+    "to_timestamp(t / clicked)", "to_timestamp((t / 1e9)::DECIMAL(18, 3))",
+    "epoch_ms((t / 1e6)::BIGINT)", "t::TIMESTAMP_S",
+    "make_timestamp_ns((t / 1.0)::BIGINT)", "'1970-01-01'::TIMESTAMP + INTERVAL (t / 1e9) SECOND",
+    "t::TIMESTAMP(0)",
+    "'1970-01-01'::TIMESTAMP + to_seconds(t / 1e9)",
+    "'1970-01-01'::TIMESTAMP + (t / 1e9) * INTERVAL 1 SECOND",
+    "CAST(t AS timestamp_ms)", "TRY_CAST(t AS TIMESTAMP_S)::TIMESTAMP",
+    "make_timestamp(2026, 1, 1, 23, 59, t / 1e9)",
     "make_timestamp(list_transform([t], lambda x: (x / 1e3)::BIGINT)[1])",
 ])  # fmt: skip
 def test_a_time_that_is_rounded_before_it_can_be_cut_is_refused(tmp_path, ts):
@@ -136,20 +170,30 @@ LAST_MILLISECOND = dt.datetime(2026, 1, 1, 23, 59, 59, 999_000, tzinfo=dt.UTC)
 def parquet_of_times(folder, values: pa.Array, **how) -> None:
     """A log in Parquet with these times."""
     cells = [line.split(",") for line in rows(n=len(values)).splitlines()[1:]]
-    table = pa.table({
-        "user": [c[0] for c in cells], "item": [c[1] for c in cells], "clicked": [int(c[3]) for c in cells],
-        "kind": [c[4] for c in cells], "t": values,
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user": [c[0] for c in cells],
+            "item": [c[1] for c in cells],
+            "clicked": [int(c[3]) for c in cells],
+            "kind": [c[4] for c in cells],
+            "t": values,
+        }
+    )
     (folder / "logs").mkdir()
     pq.write_table(table, folder / "logs" / "a.parquet", **how)
 
 
 @pytest.mark.parametrize(("ts", "kind"), [
-    ("t::TIMESTAMP", "ns"), ("t + INTERVAL 0 HOUR", "ns"), ("t AT TIME ZONE 'UTC'", "ns"), ("date_trunc('microsecond', t)", "ns"),
-    ("make_timestamp(epoch_us(t))", "ns"), ("CASE WHEN clicked = 1 THEN t::TIMESTAMP ELSE t::TIMESTAMPTZ END", "ns"),
-    ("t::TIMESTAMPTZ", "ns, UTC"), ("make_timestamp_ns(t)::TIMESTAMP", "integers"), ("coalesce(make_timestamp_ns(t)::TIMESTAMPTZ, NULL)", "integers"),
-    ("to_timestamp(t)", "decimals"), ("to_timestamp(t::DOUBLE)", "decimals"), ("to_timestamp(t::DOUBLE)", "text"),
-    ("to_timestamp(TRY_CAST(t AS DECIMAL(18, 3)))", "text"), ("to_timestamp(coalesce(t::DOUBLE, 0))", "text"),
+    ("t::TIMESTAMP", "ns"), ("t + INTERVAL 0 HOUR", "ns"), ("t AT TIME ZONE 'UTC'", "ns"),
+    ("date_trunc('microsecond', t)", "ns"),
+    ("make_timestamp(epoch_us(t))", "ns"),
+    ("CASE WHEN clicked = 1 THEN t::TIMESTAMP ELSE t::TIMESTAMPTZ END", "ns"),
+    ("t::TIMESTAMPTZ", "ns, UTC"), ("make_timestamp_ns(t)::TIMESTAMP", "integers"),
+    ("coalesce(make_timestamp_ns(t)::TIMESTAMPTZ, NULL)", "integers"),
+    ("to_timestamp(t)", "decimals"), ("to_timestamp(t::DOUBLE)", "decimals"),
+    ("to_timestamp(t::DOUBLE)", "text"),
+    ("to_timestamp(TRY_CAST(t AS DECIMAL(18, 3)))", "text"),
+    ("to_timestamp(coalesce(t::DOUBLE, 0))", "text"),
 ])  # fmt: skip
 def test_no_expression_moves_the_last_nanosecond_to_the_next_day(tmp_path, ts, kind):
     """DuckDB rounds whatever makes microseconds of nanoseconds, and seconds that are doubles."""
@@ -170,11 +214,17 @@ def test_no_expression_moves_the_last_nanosecond_to_the_next_day(tmp_path, ts, k
 
 
 @pytest.mark.parametrize(("ts", "unit"), [
-    ("to_timestamp(t / 1000)", 1000), ("to_timestamp(t / 1e3)", 1000), ("to_timestamp(t * 0.001)", 1000),
-    ("to_timestamp(t / 1000.0)", 1000), ("to_timestamp(t::DOUBLE / power(10, 3))", 1000), ("to_timestamp(t / 1e6)", 10**6),
-    ("to_timestamp(CASE WHEN t > 1e12 THEN t / 1000 ELSE t END)", 1000), ("to_timestamp(t // 1)", 1),
-    ("make_timestamp(t * 1000)", 1000), ("epoch_ms(t::BIGINT)", 1000), ("to_timestamp(round(t / 1e3))", 1000),
-    ("'1970-01-01'::TIMESTAMP + INTERVAL (t) SECOND", 1), ("to_timestamp(t) - INTERVAL (clicked * 0) HOUR", 1), ("'1970-01-01'::TIMESTAMP + to_milliseconds(t)", 1000),
+    ("to_timestamp(t / 1000)", 1000), ("to_timestamp(t / 1e3)", 1000),
+    ("to_timestamp(t * 0.001)", 1000),
+    ("to_timestamp(t / 1000.0)", 1000), ("to_timestamp(t::DOUBLE / power(10, 3))", 1000),
+    ("to_timestamp(t / 1e6)", 10**6),
+    ("to_timestamp(CASE WHEN t > 1e12 THEN t / 1000 ELSE t END)", 1000),
+    ("to_timestamp(t // 1)", 1),
+    ("make_timestamp(t * 1000)", 1000), ("epoch_ms(t::BIGINT)", 1000),
+    ("to_timestamp(round(t / 1e3))", 1000),
+    ("'1970-01-01'::TIMESTAMP + INTERVAL (t) SECOND", 1),
+    ("to_timestamp(t) - INTERVAL (clicked * 0) HOUR", 1),
+    ("'1970-01-01'::TIMESTAMP + to_milliseconds(t)", 1000),
 ])  # fmt: skip
 @pytest.mark.parametrize("kind", [pa.int64(), pa.float64()], ids=str)
 def test_whole_numbers_of_a_unit_are_times_without_a_word(tmp_path, ts, unit, kind):
@@ -196,7 +246,7 @@ def test_whole_numbers_of_a_unit_are_times_without_a_word(tmp_path, ts, unit, ki
 
 
 def test_fractions_of_milliseconds_are_cut_and_a_cast_that_would_round_them_is_refused(tmp_path):
-    """As performance.now() gives them; the double nearest to …999.9998 is 0.24 before the day's end."""
+    """As performance.now() gives them; the double nearest to …999.9998 is 0.24 before midnight."""
     heard: list[str] = []
     values = pa.array([LAST // 10**6 + 0.9998, *(t / 1e6 + 0.25 for t in ticks()[1:])])
     parquet_of_times(tmp_path, values)
@@ -247,7 +297,9 @@ def test_times_of_a_joined_table_are_cut_and_said_as_those_of_the_log(tmp_path, 
         changes |= {"features": {"f": "epoch_us(j.t)"}} if read == "a feature" else {}
         changes |= {"ts": "to_timestamp(log.seconds)"} if read == "a feature" else {}
     (tmp_path / "logs").mkdir()
-    pq.write_table(pa.table(table), tmp_path / "logs" / "j.parquet", use_deprecated_int96_timestamps=True)  # fmt: skip
+    pq.write_table(
+        pa.table(table), tmp_path / "logs" / "j.parquet", use_deprecated_int96_timestamps=True
+    )
     run(tmp_path, files, on_file=heard.append, **changes)
     name = "at" if read == "the key" else "t"
     words = (
@@ -258,7 +310,8 @@ def test_times_of_a_joined_table_are_cut_and_said_as_those_of_the_log(tmp_path, 
 
 def test_the_last_day_that_there_is_can_be_the_latest(tmp_path):
     """As databases write what never ends."""
-    ts = "CASE WHEN clicked = 1 THEN to_timestamp(t) ELSE '9999-12-31 23:59:59.999999'::TIMESTAMPTZ END"
+    last = "'9999-12-31 23:59:59.999999'::TIMESTAMPTZ"
+    ts = f"CASE WHEN clicked = 1 THEN to_timestamp(t) ELSE {last} END"
     done = run(tmp_path, {"a.csv": rows()}, ts=ts, latest=dt.date(9999, 12, 31))
     assert (done.read, str(done.last)) == (40, "9999-12-31")
 

@@ -366,9 +366,10 @@ def test_a_loss_that_is_not_a_number_stops_training_and_publishes_nothing(config
 
 
 def test_pre_training_learns_and_transfers(config, trained):
-    """On equal ads days the transferred model predicts better than one that saw ads alone (mean of three days).
+    """On equal ads days the transferred model predicts better than one that saw ads alone.
 
-    By AUC and LogLoss: a user of the tiny world has too few ads for GAUC to tell.
+    By the means over three days of AUC and LogLoss: a user of the tiny world has too few ads for
+    GAUC to tell.
     """
     store, refs = trained
     alone = config.with_variant("ads_only").model_copy(update={"data": config.data})

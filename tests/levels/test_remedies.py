@@ -60,7 +60,7 @@ def test_the_remedies_of_a_missing_parent_are_followed_to_the_version(
 
 @pytest.fixture
 def varied(world, tmp_path) -> tuple[Path, Path, Ref]:
-    """Return configuration, store and a version that the configuration's defaults would not make."""
+    """Return configuration, store and a version that the defaults would not make."""
     config, store = write_config(tmp_path / "config.yaml", world), tmp_path / "store"
     command = ["train", "actr", "--date", str(DATE), "--experiment", "e", "--variant", "ads_only"]
     run(config, store, [*command, "--seed", "5", "--hold-out-every", "3"])

@@ -228,7 +228,8 @@ def test_an_unknown_category_is_unknown_and_not_zero(tmp_path):
     [
         (
             {"features": ["price"]},
-            "memory.features: 'price' is no categorical feature of items; expected some of category",
+            "memory.features: 'price' is no categorical feature of items; expected some of "
+            "category",
         ),
         ({"features": ["absent"]}, "'absent' is no categorical feature of items"),
     ],

@@ -41,10 +41,23 @@ from tests.serving.logged import logged_requests, read_log
 from tests.serving.schemas import of_schema
 
 PLACES = [
-    ("ts",), ("user_id",), ("user",), ("context",), ("history",), ("candidates",), ("history", 0), ("history", 0, "ts"),
-    ("history", 0, "item_id"), ("candidates", 0), ("candidates", 0, "item_id"), ("candidates", 0, "tags"),
-    ("candidates", 0, "price"), ("user", "city"), ("user", "user_clicks"), ("context", "slot"),
-]  # fmt: skip
+    ("ts",),
+    ("user_id",),
+    ("user",),
+    ("context",),
+    ("history",),
+    ("candidates",),
+    ("history", 0),
+    ("history", 0, "ts"),
+    ("history", 0, "item_id"),
+    ("candidates", 0),
+    ("candidates", 0, "item_id"),
+    ("candidates", 0, "tags"),
+    ("candidates", 0, "price"),
+    ("user", "city"),
+    ("user", "user_clicks"),
+    ("context", "slot"),
+]
 NEXT = DATE + dt.timedelta(days=1)
 
 
@@ -117,10 +130,13 @@ def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, 
 
 
 ODD = {  # a column of examples by a type that preparation never writes
-    "user_id": (pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.uint64(), pa.float64(), pa.bool_()),
+    "user_id": (pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.uint64(), pa.float64(),
+                pa.bool_()),
     "slot": (pa.binary(), pa.timestamp("us"), pa.decimal128(10, 2)),
-    "tags": (pa.string(), pa.int64(), pa.list_(pa.list_(pa.int64())), pa.list_(pa.float64()), pa.map_(pa.string(), pa.int64())),
-    "price": (pa.string(), pa.list_(pa.float64()), pa.decimal128(10, 2), pa.timestamp("us"), pa.null()),
+    "tags": (pa.string(), pa.int64(), pa.list_(pa.list_(pa.int64())), pa.list_(pa.float64()),
+             pa.map_(pa.string(), pa.int64())),
+    "price": (pa.string(), pa.list_(pa.float64()), pa.decimal128(10, 2), pa.timestamp("us"),
+              pa.null()),
     "history": (pa.int64(), pa.list_(pa.string()), pa.large_list(pa.int64())),
     "history_gap": (pa.float32(), pa.list_(pa.string()), pa.null()),
 }  # fmt: skip

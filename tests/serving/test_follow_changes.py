@@ -1,4 +1,4 @@
-"""A server that follows a store whose versions are changes: it fetches those, and swaps as whole."""
+"""A server follows a store whose versions are changes: it fetches those, and swaps as whole."""
 
 from __future__ import annotations
 

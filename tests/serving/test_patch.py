@@ -155,13 +155,33 @@ def test_a_patched_bundle_is_the_export_and_scores(trained, tmp_path):
     export_bundle(store, ref, old)
     common = ["--store", str(tmp_path / "store"), "--json"]
     made = CliRunner().invoke(
-        app, [*common, "export", "--version", str(ref), "--out", str(tmp_path / "patch"), "--against", str(old)]
-    )  # fmt: skip
+        app,
+        [
+            *common,
+            "export",
+            "--version",
+            str(ref),
+            "--out",
+            str(tmp_path / "patch"),
+            "--against",
+            str(old),
+        ],
+    )
     assert made.exit_code == 0, made.output
     assert size(tmp_path / "patch") < size(old) / 2, "the tables are those of the base"
     done = CliRunner().invoke(
-        app, ["--json", "patch", "--bundle", str(old), "--changes", str(tmp_path / "patch"), "--out", str(tmp_path / "new")]
-    )  # fmt: skip
+        app,
+        [
+            "--json",
+            "patch",
+            "--bundle",
+            str(old),
+            "--changes",
+            str(tmp_path / "patch"),
+            "--out",
+            str(tmp_path / "new"),
+        ],
+    )
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["version"] == str(ref)
     assert durable.digests(tmp_path / "new" / "tables") == durable.digests(old / "tables")

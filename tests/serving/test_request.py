@@ -23,29 +23,82 @@ from ecdctr.serving.schema import request_schema
 from tests.serving.schemas import keys_in, keys_of, of_schema, schema_at
 
 KINDS: dict[str, Kind] = {
-    "user_id": "integer", "item_id": "string", "city": "string", "member": "boolean", "slot": "integer", "never": "any",
-    "tags": "integer", "words": "string", "hour": "integer",
-}  # fmt: skip
+    "user_id": "integer",
+    "item_id": "string",
+    "city": "string",
+    "member": "boolean",
+    "slot": "integer",
+    "never": "any",
+    "tags": "integer",
+    "words": "string",
+    "hour": "integer",
+}
 DESCRIPTION: dict[str, Any] = {
-    "version": "production/actr/2026-01-18/v0001", "data_date": "2026-01-18", "history_length": 3, "lookback_days": 7,
-    "multi": [["tags", 3], ["words", 2]], "user_side": ["city", "member", "age", "user_impressions", "user_clicks"],
+    "version": "production/actr/2026-01-18/v0001",
+    "data_date": "2026-01-18",
+    "history_length": 3,
+    "lookback_days": 7,
+    "multi": [["tags", 3], ["words", 2]],
+    "user_side": ["city", "member", "age", "user_impressions", "user_clicks"],
     "context_side": ["slot", "never"],
     "item_side": ["item_id", "tags", "words", "price", "item_impressions", "item_clicks"],
-}  # fmt: skip
+}
 SHAPE = Shape(DESCRIPTION, KINDS)
 REMEMBERING = DESCRIPTION | {  # a bundle with memory, whose requests may bring `recent`
-    "item_side": [*DESCRIPTION["item_side"], "brand"], "memory": {"keys": ["item_id", "brand"], "until": "2026-01-17"},
-}  # fmt: skip
+    "item_side": [*DESCRIPTION["item_side"], "brand"],
+    "memory": {"keys": ["item_id", "brand"], "until": "2026-01-17"},
+}
 SHAPES = {"plain": SHAPE, "remembering": Shape(REMEMBERING, KINDS | {"brand": "any"})}
 SCHEMAS = {
     "plain": request_schema(DESCRIPTION, SHAPE),
     "remembering": request_schema(REMEMBERING, SHAPES["remembering"]),
 }
 ODD = st.sampled_from(
-    [None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e18, 1e19, 1e30,
-     1.1e30, -1e31, 1e39, 1e300, 10**400, LATEST, LATEST + 1, 1767225600000, "", "1", "a\0", "\0", "é" * 70, "true", [],
-     [1], [True], ["a"], [None], [1.0, 2], [[1]], {}, {"item_id": "a"}, {"item_id": "a", "ts": 5}, {"ts": 1, "x": 2}]
-)  # fmt: skip
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        1.0,
+        0.5,
+        -0.0,
+        2**53 + 1,
+        2**63 - 1,
+        2**63,
+        -(2**63),
+        -(2**63) - 1,
+        1e18,
+        1e19,
+        1e30,
+        1.1e30,
+        -1e31,
+        1e39,
+        1e300,
+        10**400,
+        LATEST,
+        LATEST + 1,
+        1767225600000,
+        "",
+        "1",
+        "a\0",
+        "\0",
+        "é" * 70,
+        "true",
+        [],
+        [1],
+        [True],
+        ["a"],
+        [None],
+        [1.0, 2],
+        [[1]],
+        {},
+        {"item_id": "a"},
+        {"item_id": "a", "ts": 5},
+        {"ts": 1, "x": 2},
+    ]
+)
 
 
 VALID = {name: of_schema(schema) for name, schema in SCHEMAS.items()}
@@ -134,16 +187,43 @@ BASE: dict[str, Any] = {"ts": 1767225600, "candidates": [{"item_id": "a"}, {"ite
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"candidates": [{"item_id": "a"}, {"item_id": True}]}, r"candidates\[1\].item_id: expected a string, found True"),
-        ({"candidates": [{"tags": [3, True]}]}, r"candidates\[0\].tags\[1\]: expected an integer of 64 bits, found True"),
+        (
+            {"candidates": [{"item_id": "a"}, {"item_id": True}]},
+            r"candidates\[1\].item_id: expected a string, found True",
+        ),
+        (
+            {"candidates": [{"tags": [3, True]}]},
+            r"candidates\[0\].tags\[1\]: expected an integer of 64 bits, found True",
+        ),
         ({"candidates": [{"tags": 3}]}, r"candidates\[0\].tags: expected a list, found 3"),
-        ({"candidates": [{"price": True}]}, r"candidates\[0\].price: expected a number, found True"),
-        ({"candidates": [{"price": 1e39}]}, r"candidates\[0\].price: expected a number from -1e\+30 to 1e\+30, found 1e\+39"),
-        ({"candidates": [{"price": 10**400}]}, r"candidates\[0\].price: .*found a number of more than 30 digits"),
-        ({"candidates": [{"price": math.inf}]}, r"candidates\[0\].price: expected a finite number, found inf"),
-        ({"candidates": [{"price": math.nan}]}, r"candidates\[0\].price: expected a finite number, found nan"),
-        ({"candidates": [{"item_clicks": -1}]}, r"candidates\[0\].item_clicks: expected a number from 0 to"),
-        ({"candidates": [{"colour": 1}]}, r"candidates\[0\]: the model has no feature 'colour'; it knows item_clicks"),
+        (
+            {"candidates": [{"price": True}]},
+            r"candidates\[0\].price: expected a number, found True",
+        ),
+        (
+            {"candidates": [{"price": 1e39}]},
+            r"candidates\[0\].price: expected a number from -1e\+30 to 1e\+30, found 1e\+39",
+        ),
+        (
+            {"candidates": [{"price": 10**400}]},
+            r"candidates\[0\].price: .*found a number of more than 30 digits",
+        ),
+        (
+            {"candidates": [{"price": math.inf}]},
+            r"candidates\[0\].price: expected a finite number, found inf",
+        ),
+        (
+            {"candidates": [{"price": math.nan}]},
+            r"candidates\[0\].price: expected a finite number, found nan",
+        ),
+        (
+            {"candidates": [{"item_clicks": -1}]},
+            r"candidates\[0\].item_clicks: expected a number from 0 to",
+        ),
+        (
+            {"candidates": [{"colour": 1}]},
+            r"candidates\[0\]: the model has no feature 'colour'; it knows item_clicks",
+        ),
         ({"candidates": [7]}, r"candidates\[0\]: expected an object of features, found 7"),
         ({"candidates": []}, "candidates: expected a list with at least one"),
         ({"candidates": {}}, "candidates: expected a list"),
@@ -151,8 +231,10 @@ BASE: dict[str, Any] = {"ts": 1767225600, "candidates": [{"item_id": "a"}, {"ite
         ({"user": {"city": ["a"]}}, "user.city: expected a string, found a list"),
         ({"user": []}, "user: expected an object of features, found a list"),
         ({"context": None}, "context: expected an object of features, found null"),
-        ({"context": {"slot": 2**63}}, "context.slot: expected an integer of 64 bits, found "
-                                       "9223372036854775808"),
+        (
+            {"context": {"slot": 2**63}},
+            "context.slot: expected an integer of 64 bits, found 9223372036854775808",
+        ),
         ({"user_id": "7"}, "user_id: expected an integer of 64 bits, found '7'"),
         ({"user_id": 7.5}, "user_id: expected an integer of 64 bits, found 7.5"),
         ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),
@@ -161,14 +243,26 @@ BASE: dict[str, Any] = {"ts": 1767225600, "candidates": [{"item_id": "a"}, {"ite
         ({"ts": -1}, "ts: expected seconds"),
         ({"ts": 1767225600000}, "ts: .*looks like milliseconds; divide it by 1,000"),
         ({"ts": 1767225600000000}, "ts: .*looks like microseconds; divide it by 1,000,000"),
-        ({"history": [{"item_id": "a", "ts": 1767225500000}]}, r"history\[0\].ts: .*looks like milliseconds"),
-        ({"history": [{"item_id": "a", "ts": 1}, {"item_id": 3, "ts": 1}]}, r"history\[1\].item_id: expected a string"),
-        ({"history": [{"item_id": None, "ts": 1}]}, r"history\[0\].item_id: expected a string, found null"),
-        ({"history": [{"item": "a", "ts": 1}]}, r"history\[0\]: expected a click with 'item_id' and 'ts'"),
+        (
+            {"history": [{"item_id": "a", "ts": 1767225500000}]},
+            r"history\[0\].ts: .*looks like milliseconds",
+        ),
+        (
+            {"history": [{"item_id": "a", "ts": 1}, {"item_id": 3, "ts": 1}]},
+            r"history\[1\].item_id: expected a string",
+        ),
+        (
+            {"history": [{"item_id": None, "ts": 1}]},
+            r"history\[0\].item_id: expected a string, found null",
+        ),
+        (
+            {"history": [{"item": "a", "ts": 1}]},
+            r"history\[0\]: expected a click with 'item_id' and 'ts'",
+        ),
         ({"history": {"item_id": "a"}}, "history: expected a list of clicks, found an object"),
         ({"extra": 1}, "Unknown key 'extra'"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_does_not_fit_is_refused_with_its_place(change, words):
     with pytest.raises(RequestError, match=words):
         SHAPE.check(BASE | change)

@@ -1,4 +1,4 @@
-"""No skew: what the scorer makes of a raw request is what preparation makes of the same impression."""
+"""No skew: the scorer makes of a raw request what preparation makes of the same impression."""
 
 from __future__ import annotations
 
@@ -183,5 +183,10 @@ def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, 
     scorer = Encoder(made, inputs, example["prior_ctr"], vocabularies)
     numbers = scorer.encode({"ts": MIDNIGHT / SECOND, "candidates": [{}]})["numeric"][0]
     assert dict(zip(inputs.numeric, numbers.tolist(), strict=True)) == {
-        "price": 0.0, "age": 0.0, "user_impressions": 0.0, "user_ctr": 0.5, "item_impressions": 0.0, "item_ctr": 0.5,
-    }  # fmt: skip
+        "price": 0.0,
+        "age": 0.0,
+        "user_impressions": 0.0,
+        "user_ctr": 0.5,
+        "item_impressions": 0.0,
+        "item_ctr": 0.5,
+    }

@@ -44,9 +44,12 @@ class S3Server:
             "AWS_ALLOW_HTTP": "true",
         }
         self.client = boto3.client(
-            "s3", endpoint_url=self.endpoint, aws_access_key_id="test", aws_secret_access_key="test",  # noqa: S106  # of the double
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106  # of the double
             region_name="us-east-1",
-        )  # fmt: skip
+        )
         self.client.create_bucket(Bucket=BUCKET)
         self.numbers = itertools.count()
 

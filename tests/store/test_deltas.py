@@ -1,4 +1,4 @@
-"""Versions stored as changes: what is read is what was published, and gc leaves none without its base."""
+"""Versions stored as changes: read as they were published, and gc leaves none without its base."""
 
 from __future__ import annotations
 

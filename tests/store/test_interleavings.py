@@ -310,9 +310,13 @@ def again(config: Config, ref: Ref, verdict: dict[str, Any]) -> Outcome:
             sums[int(user)] = sums.get(int(user), 0) + one
     settings = config.evaluation
     result = noninferiority(
-        Paired(*np.stack(list(sums.values())).T), settings.gate_max_gauc_drop,
-        settings.gate_max_log_loss_rise, settings.gate_power, settings.bootstrap_samples, config.seed,
-    )  # fmt: skip
+        Paired(*np.stack(list(sums.values())).T),
+        settings.gate_max_gauc_drop,
+        settings.gate_max_log_loss_rise,
+        settings.gate_power,
+        settings.bootstrap_samples,
+        config.seed,
+    )
     if result.power < settings.gate_power and len(verdict["examples"]) < settings.gate_days:
         return Outcome.WAITING
     return Outcome.PASSED if result.holds else Outcome.REFUSED

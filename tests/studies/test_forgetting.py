@@ -293,7 +293,7 @@ def test_a_damaged_matrix_row_is_told_with_its_remedy_and_made_anew(holding_out,
 def test_a_version_is_never_judged_on_ads_that_it_learned_before_their_day_was_delivered_again(
     holding_out, store, tmp_path
 ):
-    """One ad more at the beginning of a day: what was held out is learned, and the other way round."""
+    """One ad more at the beginning of a day: what was held out is learned, and vice versa."""
     train_cpm(Request(holding_out, store, DATE))
     ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
     dates = [DATE + dt.timedelta(days=k) for k in range(3)]
@@ -371,9 +371,26 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     )
     store = tmp_path / "store"
     command = [
-        "--config", config, "--store", store, "forgetting", "--world", "tiny", "--seeds", "1", "--rows", "continue_no_tpm,continue,broken", "--days", "4",
-        "--work", str(tmp_path / "work"), "--workers", "1", "--name", "first-study",
-    ]  # fmt: skip
+        "--config",
+        config,
+        "--store",
+        store,
+        "forgetting",
+        "--world",
+        "tiny",
+        "--seeds",
+        "1",
+        "--rows",
+        "continue_no_tpm,continue,broken",
+        "--days",
+        "4",
+        "--work",
+        str(tmp_path / "work"),
+        "--workers",
+        "1",
+        "--name",
+        "first-study",
+    ]
     done = forked(warm, *command)
     assert done.returncode == 1, done.stderr[-2000:]
     assert "Traceback" not in done.stderr

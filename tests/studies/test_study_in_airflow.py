@@ -104,9 +104,13 @@ def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
     run = chained.run(2, DAYS[0])
     assert run["trigger_run_id"] == f"s.continue_no_tpm.s1__{DAYS[1]}"
     assert run["conf"] == {
-        "data_date": str(DAYS[1]), "experiment": "s.continue_no_tpm.s1", "variant": "continue_no_tpm", "seed": 1,
-        "hold_out_every": 2, "chain_start": str(DAYS[0]),
-    }  # fmt: skip
+        "data_date": str(DAYS[1]),
+        "experiment": "s.continue_no_tpm.s1",
+        "variant": "continue_no_tpm",
+        "seed": 1,
+        "hold_out_every": 2,
+        "chain_start": str(DAYS[0]),
+    }
 
 
 def test_what_is_in_the_store_is_not_done_again_unless_the_configuration_changed(store):

@@ -201,7 +201,7 @@ class Stopped(Exception):
 
 
 def worker(rank: int, port: int, config: Path, store: Path) -> None:
-    """One of two processes, which stop together right after the second time that their progress was saved."""
+    """One of two processes, which stop together after the second time that they saved."""
     os.environ |= place(rank, port)
     original, saved = Progress.save, []
 
