@@ -6,19 +6,23 @@ import contextlib
 import os
 import sys
 
-from ecdctr.cli import (  # noqa: F401  # each adds its commands
-    ablation,
-    data,
-    forgetting,
-    levels,
-    map,
-    serving,
-    setup,
-    sparsity,
-    store,
-)
-from ecdctr.cli.base import app
-from ecdctr.cli.net import run
+try:
+    from ecdctr.cli import (  # noqa: F401  # each adds its commands
+        ablation,
+        data,
+        forgetting,
+        levels,
+        map,
+        serving,
+        setup,
+        sparsity,
+        store,
+    )
+    from ecdctr.cli.base import app
+    from ecdctr.cli.net import run
+except KeyboardInterrupt:  # loading takes half a second; from then on it is ecdctr/cli/net.py's
+    print("ecdctr: interrupted.", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:

@@ -150,6 +150,23 @@ def test_each_kind_of_end_has_its_exit_code_and_no_traceback(
     assert "Traceback" not in said
 
 
+def test_an_interruption_while_modules_load_is_one_line_and_exit_130():
+    code = """
+import runpy, sys
+class Interrupted:
+    def find_spec(name, *_):
+        if name == "ecdctr.cli.base":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+sys.argv = ["ecdctr", "schema"]
+runpy.run_module("ecdctr.cli", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "ecdctr: interrupted.\n")
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = [sys.executable, "-m", "ecdctr.cli", "schema"]
     process = subprocess.Popen(
