@@ -61,6 +61,9 @@ class Feature(Section):
         return self
 
 
+WEB = ("http", "https")  # a page there may show some files, without sizes, or none for an error
+
+
 class Data(Section):
     """Where impressions lie and how they are prepared."""
 
@@ -136,6 +139,11 @@ class Data(Section):
             raise ValueError(f"expected a folder, found one that starts with {WRITE_OUT}")
         if mark and (problem := problem_of_url(value)):
             raise ValueError(problem)
+        if scheme in WEB:
+            raise ValueError(
+                f"expected a folder or a bucket, found {value}, where nothing lists all files; "
+                "name the bucket (s3://, gs://, az://), or copy the impressions into a folder"
+            )
         return value if mark else Path(value)
 
     @field_validator("prepared")

@@ -211,13 +211,31 @@ def _ask(root: str, folder: str) -> Files:
     with _explained(root):
         if not _by_obstore(root):
             filesystem.invalidate_cache()
-            entries: Files = filesystem.find(f"{path}/{folder}", maxdepth=3, detail=True)
-            return {name: _said(info) for name, info in entries.items()}
+            return _found(filesystem, f"{path}/{folder}", below=2)
         import obstore  # fsspec's own walk asks for every folder
 
         bucket, _, prefix = path.partition("/")
         pages = obstore.list(_bucket(root, bucket), prefix=f"{prefix}/{folder}".lstrip("/"))
         return {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
+
+
+def _found(filesystem: Any, folder: str, below: int) -> Files:
+    """Return the files of a folder, and of so many folders below; none of a folder that is gone.
+
+    fsspec's own find takes a folder that it cannot list for an empty one, without its days.
+    """
+    try:
+        entries = filesystem.ls(folder, detail=True)
+    except FileNotFoundError:
+        return {}
+    files: Files = {}
+    for info in entries:
+        name = info["name"].rstrip("/")
+        if info["type"] != "directory":
+            files[info["name"]] = _said(info)
+        elif below and name != folder:
+            files |= _found(filesystem, name, below - 1)
+    return files
 
 
 def _copied(root: str, path: str, target: Path) -> dict[str, Any] | None:

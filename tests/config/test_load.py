@@ -118,6 +118,8 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {prepared: $HOME/p}", "data.prepared: expected a folder, found one that starts"),
         ("data: {root: 's3://'}", "data.root: expected a URL with a scheme and a place"),
         ("data: {root: }", "data.root: expected a folder"),
+        ("data: {root: 'http://127.0.0.1:9/x'}", "data.root: expected a folder or a bucket, found"),
+        ("data: {root: 'https://host/x'}", "where nothing lists all files; name the bucket"),
         ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
         ("data: {prepared: 'GS:/bucket'}", "data.prepared: expected a folder"),
         (

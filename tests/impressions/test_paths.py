@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from typer.testing import CliRunner
 
 from ecdctr import doctor
@@ -120,6 +121,24 @@ def test_folders_that_are_no_day_are_left_out_and_said_so(tmp_path, monkeypatch)
         finding.fine and "ads: 3 days" in finding.text
         for finding in doctor.examine(path, tmp_path / "store")
     )
+
+
+@pytest.mark.parametrize("below", ["", "date=2026-01-01"])
+def test_a_remote_folder_that_cannot_be_listed_is_no_missing_day(tmp_path, monkeypatch, below):
+    write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
+    listed = LocalFileSystem.ls
+
+    def ls(self, path, **options):
+        if path.endswith(f"domain=ads/{below}".rstrip("/")):
+            raise ConnectionResetError("the other side hung up")
+        return listed(self, path, **options)
+
+    impressions = open_impressions(f"file://{tmp_path}/data")
+    assert impressions.dates("ads") == [FIRST]
+    assert impressions.dates("natural") == []
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    with pytest.raises(ContractError, match="cannot be read: the other side hung up"):
+        impressions.dates("ads")
 
 
 UNREAD = (
