@@ -30,8 +30,8 @@ def prepare_held_out(config: Config, date: dt.date) -> Prepared | None:
     rows = open_impressions(root / HELD_OUT).digest("ads", date)
     fingerprint = digest([example_fingerprint(config, "ads", date), rows])
     path = config.data.prepared / HELD_OUT / f"date={date}" / f"{fingerprint[:20]}.parquet"
-    if not path.exists():  # a simulated world is never delivered again
+    if not durable.is_whole(path):  # a simulated world is never delivered again
         durable.make_dir(path.parent)
-        with contract.connect(config) as connection, durable.replacing(path) as temporary:
+        with contract.connect(config) as connection, durable.sealing(path) as temporary:
             build_examples(connection, config, "ads", date, temporary, rows_of=apart)
     return Prepared(date, path, fingerprint)

@@ -26,7 +26,7 @@ from ecdctr.examples import transforms
 from ecdctr.examples.clean import day_view, declared, raw_views, set_aside_by
 from ecdctr.examples.remembered import READING, Remembered
 from ecdctr.examples.transforms import DUCKDB, Sql
-from ecdctr.files import duck
+from ecdctr.files import duck, durable
 from ecdctr.files.duck import one_row, write_parquet
 from ecdctr.files.reads import note_read
 from ecdctr.impressions import contract
@@ -90,7 +90,7 @@ def prepare(
             refuse_gaps(config, present, config.examples_look_back)
         for date in present:
             day = example_path(config, domain, date, basic, remembered)
-            if not day.path.exists():
+            if not durable.is_whole(day.path):
                 build = build or stack.enter_context(_builder(config, domain, basic))
                 where = open_impressions(config.data.root).where(domain, date)
 
@@ -234,7 +234,7 @@ def _extract(
         return made if raw else None
 
     paths = files()
-    if paths is None or all(path.exists() for path in paths):
+    if paths is None or all(map(durable.is_whole, paths)):
         return paths
 
     @cache

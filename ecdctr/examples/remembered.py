@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.examples.clean import set_aside_by
+from ecdctr.files import durable
 from ecdctr.files.duck import literal
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -69,9 +70,9 @@ class Remembered:
         by_key = {}
         for key in self.config.memory_keys:
             target, before = self._table_path(key, date), self._table_path(key, date - WEEK)
-            if not target.exists():
+            if not durable.is_whole(target):
                 daily = partial(self._extract, connection, views, key)
-                week_before = before if before.exists() else None
+                week_before = before if durable.is_whole(before) else None
                 build_table(connection, self.memory, date, daily, target, week_before)
             by_key[key] = target
         return by_key

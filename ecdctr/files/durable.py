@@ -8,11 +8,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+
+logger = logging.getLogger("ecdctr")
 
 
 def make_dir(path: Path) -> None:
@@ -70,6 +74,42 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def sealing(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a file that can be made again: its SHA-256 is written beside it.
+
+    Who writes the same file at once writes the same bytes, and so the same digest.
+    """
+    with replacing(path) as temporary:
+        yield temporary
+        with replacing(_seal_of(path)) as seal:
+            seal.write_text(sha256(temporary), "utf-8")
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file is there and, where it was sealed, holds what it held then.
+
+    Read once per process, and again when it changed; who is told of damage makes it again.
+    """
+    try:
+        status, sealed = path.stat(), _seal_of(path).read_text("utf-8")
+    except FileNotFoundError:
+        return path.exists()
+    return _is_whole(path, sealed, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _is_whole(path: Path, sealed: str, _size: int, _mtime_ns: int, _ctime_ns: int) -> bool:
+    whole = sha256(path) == sealed
+    if not whole:
+        logger.warning("%s changed on its disk, where nothing writes it; it is made again", path)
+    return whole
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def replace_text(path: Path, text: str) -> None:

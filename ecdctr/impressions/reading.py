@@ -98,15 +98,15 @@ def settled(work: Callable[Given, Result]) -> Callable[Given, Result]:
 def keep(
     target: Path, write: Callable[[Path], None], still: Callable[[], bool], where: str
 ) -> None:
-    """Write a file that is named by what it is made of, unless it is there.
+    """Write a file that is named by what it is made of, unless it is there, whole.
 
     `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps
     nothing, if not; also for what `write` raises then: files that go away are no damage.
     """
-    if target.exists():
+    if durable.is_whole(target):
         return
     durable.make_dir(target.parent)
-    with durable.replacing(target) as temporary:
+    with durable.sealing(target) as temporary:
         try:
             write(temporary)
         except Exception as error:

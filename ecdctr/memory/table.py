@@ -82,7 +82,7 @@ def build_table(
         FROM summed WHERE {held} > 0 ORDER BY user_id, value
     """
     durable.make_dir(target.parent)
-    with durable.replacing(target) as temporary:
+    with durable.sealing(target) as temporary:
         connection.execute(
             f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)"
         )

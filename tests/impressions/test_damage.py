@@ -25,6 +25,7 @@ from ecdctr.impressions.mapping import Mapping
 from ecdctr.impressions.reading import one_reading
 from tests.impressions.imported import BASE, rows
 from tests.impressions.logs import FIRST, config_of, day_table, write_day
+from tests.make import changed
 
 
 class Keys(pe.KmsClient):
@@ -292,11 +293,32 @@ def test_values_beyond_a_files_own_statistics_are_damage(tmp_path):
     )
 
 
-def test_a_damaged_prepared_file_is_named_by_who_reads_it(tmp_path):
+@pytest.mark.parametrize("memory", [False, True])
+def test_what_is_prepared_and_changed_on_its_disk_is_made_again(tmp_path, caplog, memory):
+    """Also where it still decodes, so that nothing but its digest tells."""
+    for domain in ("natural", "ads"):
+        for day in range(2):
+            write_day(tmp_path / "data", domain, day, day_table(domain, day))
+    config = changed(config_of(tmp_path / "data", tmp_path / "prepared"), "memory", enabled=memory)
+    day = FIRST + dt.timedelta(days=1)
+    prepare(config, "ads", [day])
+    made = {path: path.read_bytes() for path in (tmp_path / "prepared").rglob("*.parquet")}
+    assert len(made) > 3
+    for path, content in made.items():
+        path.write_bytes(content[:-1] + b"?")
+    with caplog.at_level("INFO"):
+        prepare(config, "ads", [day])
+    assert {path: path.read_bytes() for path in made} == made
+    assert caplog.text.count("it is made again") == len(made)
+
+
+def test_a_prepared_file_without_a_digest_is_named_by_who_reads_it_when_damaged(tmp_path):
     for domain in ("natural", "ads"):
         write_day(tmp_path / "data", domain, 0, day_table(domain, 0))
     config = config_of(tmp_path / "data", tmp_path / "prepared")
     (day,) = prepare(config, "ads", [FIRST])
+    for seal in day.path.parent.glob("*.sha256"):
+        seal.unlink()  # an earlier release wrote none
     with day.path.open("r+b") as file:
         file.seek(4)
         file.write(b"\xff" * 200)
