@@ -258,7 +258,10 @@ def check(world: World, store: Store) -> None:
     Examples, evaluations and verdicts are of the data that they name.
     """
     for path in world.prepared.iterdir():
-        assert path.name.endswith(f"#{path.read_text()}")
+        if path.suffix == ".sha256":
+            assert path.read_text() == durable.sha256(path.with_suffix(""))
+        else:
+            assert path.name.endswith(f"#{path.read_text()}")
     for record in store.alias_history("serving")[-1:]:
         store.manifest(record.ref)
         if record.kind == Kind.GATE:
