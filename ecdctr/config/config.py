@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -94,10 +95,10 @@ class Config(Section):
                 "set actr.natural_days above 0 and actr.init: none"
             )
         if self.actr.start_at_rate and not can.start_at_rate:
-            able = " or ".join(name for name, one in BACKBONES.items() if one.start_at_rate)
+            able = _one_of(name for name, one in BACKBONES.items() if one.start_at_rate)
             raise ValueError(f"actr.start_at_rate needs network.backbone: {able}, found {backbone}")
         if self.actr.source != "none" and not can.source:
-            able = " or ".join(name for name, one in BACKBONES.items() if one.source)
+            able = _one_of(name for name, one in BACKBONES.items() if one.source)
             raise ValueError(
                 f"actr.source: {self.actr.source} needs network.backbone: {able}, found {backbone}"
             )
@@ -322,6 +323,12 @@ def _placed(overlay: dict[str, Any], base: Path) -> dict[str, Any]:
         if key in ("root", "prepared") and not looks_like_url(value)
     }
     return merged(overlay, {"data": folders}) if folders else overlay
+
+
+def _one_of(names: Iterable[str]) -> str:
+    """Return names as a sentence has them: a, b or c."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _try_tuning(config: Config, path: Path) -> None:
