@@ -279,3 +279,17 @@ def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_spa
     daily = one.cpm_dates(1, "incremental")
     assert (daily[-1] - daily[0]).days + 1 == len(daily) == 10
     assert one.cpm_dates(1, "full") == [first, last]
+
+
+def test_a_chain_longer_than_the_log_begins_when_the_first_snapshot_is_known(tmp_path: Path):
+    raw = yaml.safe_load(TINY.read_text())
+    raw["snapshots"]["point_in_time"] = True
+    raw["cpm"]["refresh"] = "incremental"
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(raw))
+    study = Study(config, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path / "work")
+    simulate(load_world("tiny").settings, 1, study.folder(1) / "data", workers=1)
+    snapshot, *_ = study.tpm_dates(1, "full")
+    first, *_ = study.cpm_dates(1, "full")
+    assert first == snapshot + dt.timedelta(days=1)
+    assert study.cpm_dates(1, "no_tpm")[0] < first

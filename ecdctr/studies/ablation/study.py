@@ -131,6 +131,8 @@ class Study:
         dates = dates[::every]
         if config.chained("cpm"):
             earliest = delivered[0] + dt.timedelta(days=config.cpm.first_days - 1)
+            for first_tpm in self.tpm_dates(seed, row)[:1]:  # before it there is no snapshot
+                earliest = max(earliest, first_tpm + (dates[0] - config.snapshots.needed(dates[0])))
             before = (
                 dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
             )
