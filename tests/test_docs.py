@@ -230,7 +230,7 @@ def test_every_table_that_run_asks_for_is_in_its_configuration():
     bought = load_config(REPOSITORY / "configs" / "completejourney.yaml").tables
     script = (REPOSITORY / "run").read_text()
     asked = set(re.findall(r"--rows \"?([a-z_]+)", script))
-    assert asked == {"results", "options", "options_daily", "sparse", "tune_"}
-    assert {"results", "sparse"} == set(bought)
+    assert asked == {"results", "options", "options_daily", "choice", "sparse", "tune_"}
+    assert {"results", "choice", "sparse"} == set(bought)
     levels = {f"tune_{level}" for level in LEVELS}
-    assert (asked - {"sparse", "tune_"}) | levels == set(demo)
+    assert (asked - {"choice", "sparse", "tune_"}) | levels == set(demo)

@@ -198,7 +198,7 @@ def test_nothing_is_built_on_a_damaged_version(small, parents, tmp_path, damage,
     else:
         path.unlink()
     if file == "manifest.json" and damage == "remove":
-        message = "No version"
+        message = "manifest.json is missing from a version that is there"
     else:
         message = "ecdctr train cpm --date 2026-01-18|cannot be read"
     with pytest.raises(StoreError, match=message):

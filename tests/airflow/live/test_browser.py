@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ecdctr.airflow.forms import MORE
+from ecdctr.airflow.params import MORE
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
