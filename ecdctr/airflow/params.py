@@ -47,14 +47,10 @@ def level_params(level: Level, config: Config) -> dict[str, Param]:
                 "out all of these parameters."
             ),
         ),
-        "variant": Param(
-            DEFAULT,
-            type="string",
-            enum=[DEFAULT, *sorted(config.variants)],
-            title="Variant",
-            description=(
-                "Named overlay on the configuration; needs an experiment other than production."
-            ),
+        "variant": _variant(
+            config,
+            "Variant",
+            "Named overlay on the configuration; needs an experiment other than production.",
         ),
         "seed": Param(
             None,
@@ -130,15 +126,11 @@ def ablation_params(config: Config) -> dict[str, Param]:
             title="Rows",
             description="Variants to compare; 'full' is the configuration as it stands.",
         ),
-        "base": Param(
-            DEFAULT,
-            type="string",
-            enum=[DEFAULT, *sorted(config.variants)],
-            title="Base",
+        "base": _variant(
+            config,
+            "Base",
+            "Variant that every row lies on top of; 'full' is then this variant itself.",
             section=MORE,
-            description=(
-                "Variant that every row lies on top of; 'full' is then this variant itself."
-            ),
         ),
         "seeds": _seeds("1,2,3", "Each gives a world and weights of its own."),
         "world": Param(
@@ -166,6 +158,17 @@ def _study(name: str, description: str) -> Param:
         expected="up to 25 lower-case letters, digits, hyphens",
         title="Study",
         description=description,
+    )
+
+
+def _variant(config: Config, title: str, description: str, **more: Any) -> Param:
+    return Param(
+        DEFAULT,
+        type="string",
+        enum=[DEFAULT, *sorted(config.variants)],
+        title=title,
+        description=description,
+        **more,
     )
 
 

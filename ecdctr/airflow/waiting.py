@@ -164,9 +164,8 @@ class WaitForYesterday(BaseOperator):
     The run of the day before is its experiment's of the logical date before (backfills, schedules),
     or where the param data_date names the day, the one that is called as `run_name` says (a
     study's). While it is queued or runs, this one waits; if it failed, this one fails. With the
-    param chain_start,
-    the version of the day before is waited for even when nobody has started its run. Where the
-    configuration makes no chain there is nothing to wait for.
+    param chain_start, the version of the day before is waited for even when nobody has started its
+    run. Where the configuration makes no chain there is nothing to wait for.
     """
 
     template_fields: Sequence[str] = ("date", "chain_start", "experiment", "variant")
@@ -182,13 +181,8 @@ class WaitForYesterday(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.level = level
-        self.date, self.chain_start, self.experiment, self.variant = (
-            date,
-            chain_start,
-            experiment,
-            variant,
-        )
+        self.level, self.date, self.chain_start = level, date, chain_start
+        self.experiment, self.variant = experiment, variant
 
     def execute(self, context: Any) -> None:
         """Go on at once if there is nothing to wait for, else hand over to the triggerer.

@@ -101,12 +101,14 @@ def quick_floors(config: Config, date: dt.date) -> list[Floor]:
 class _Asked(NamedTuple):
     """What floors are made of and judged by: A-CTR's ads, and the next day's.
 
-    `apart` are the next day's held-out ads, of no rows where there are none.
+    `apart` are the next day's held-out ads, of no rows where there are none; `rows` are those of
+    the day, and these behind them.
     """
 
     past: pa.Table
     day: pa.Table
     apart: pa.Table
+    rows: pa.Table
     judged_on: str
 
     @classmethod
@@ -119,12 +121,8 @@ class _Asked(NamedTuple):
         examples = prepare(config, "ads", [next_day])[0].fingerprint
         held_out = prepare_held_out(config, next_day)
         apart = _columns([held_out], names) if held_out else day.slice(0, 0)
-        return cls(past, day, apart, impressions_digest(config, "ads", next_day, examples))
-
-    @property
-    def rows(self) -> pa.Table:
-        """The day's impressions, and those held out behind them."""
-        return pa.concat_tables([self.day, self.apart], promote_options="permissive")
+        rows = pa.concat_tables([day, apart], promote_options="permissive")
+        return cls(past, day, apart, rows, impressions_digest(config, "ads", next_day, examples))
 
     def boosted(self, config: Config, names: list[str]) -> Floor:
         """Evaluate gradient boosting on these columns."""
