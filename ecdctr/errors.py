@@ -27,6 +27,10 @@ class TrainingError(EcdctrError):
     """Training cannot go on (for example, the loss is not a number)."""
 
 
+class BundleChanged(EcdctrError):
+    """A file of a bundle was written into while it was in use: its scores mean nothing now."""
+
+
 class TryAgain(Exception):
     """No refusal: others were faster, or this process stood still for too long.
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from ecdctr.errors import lacks_room
+
 logger = logging.getLogger("ecdctr")
 
 
@@ -66,12 +68,24 @@ def create_exclusive(path: Path, content: bytes) -> bool:
 
 
 @contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Say in which folder there was no room, where a library does not; there are many disks."""
+    try:
+        yield
+    except Exception as error:  # safetensors' errors are none of the system's
+        if lacks_room(error) and getattr(error, "filename", None) is None:
+            error.filename = str(folder)  # type: ignore[attr-defined]  # as machine_trouble reads
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a temporary file beside `path` that takes its place when the block ends well."""
     temporary = path.parent / f".{uuid.uuid4().hex}"
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path.parent):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

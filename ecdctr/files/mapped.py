@@ -7,6 +7,9 @@ needs. Beside such keys lies the first one of every page: these are held, so tha
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,36 @@ def mapped(path: Path, dimensions: int) -> NDArray[Any]:
         array.base.madvise(mmap.MADV_RANDOM)
     plain: NDArray[Any] = array.view(np.ndarray)
     return plain
+
+
+class HeldFiles:
+    """Files that stay open, so that it can be told whether anybody wrote into them since.
+
+    Of a name that was moved, removed or given to another file nothing is told: whoever has the old
+    one mapped reads it as it was.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Open the files; raises OSError where one is missing."""
+        self._held: list[tuple[Path, int, tuple[int, int]]] = []
+        weakref.finalize(self, _close, held := self._held)
+        for path in paths:
+            descriptor = os.open(path, os.O_RDONLY)
+            held.append((path, descriptor, _stamp(descriptor)))
+
+    def changed(self) -> Path | None:
+        """Return the first file whose size or time of change is another one, None if none is."""
+        return next((path for path, one, stamp in self._held if _stamp(one) != stamp), None)
+
+
+def _stamp(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)  # the kernel sets the time before it writes the first byte
+    return status.st_size, status.st_mtime_ns
+
+
+def _close(held: list[tuple[Path, int, tuple[int, int]]]) -> None:
+    for _, descriptor, _ in held:
+        os.close(descriptor)
 
 
 class Ordered:

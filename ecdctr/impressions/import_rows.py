@@ -80,6 +80,21 @@ def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     return None
 
 
+def words_for_domains(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
+    """Write a sentence about rows that are left out for the case or the blanks of their domain."""
+    plain = "lower(trim(_domain_text))"
+    most = db.execute(
+        f"SELECT _domain_text, count(*), {plain} FROM {staged.rows} WHERE _domain = 'other' "
+        f"AND {plain} IN ('natural', 'ads') GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 1"
+    ).fetchone()
+    if not most:
+        return None
+    return (
+        f"{staged.path.name}: domain is '{most[0]}' in {most[1]:,} rows, which are left out; if it "
+        f"means {most[2]}: domain: lower(trim(…))"
+    )
+
+
 def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Write a sentence about times that were written finer than in microseconds."""
     (cut,) = one_row(db, f"SELECT count(*) FILTER (_cut) FROM {staged.rows} WHERE {DOMAINS}")

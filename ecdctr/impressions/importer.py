@@ -31,6 +31,7 @@ from ecdctr.impressions.import_rows import (
     Staged,
     refuse_rows,
     words_for_cut_times,
+    words_for_domains,
     words_for_none,
 )
 from ecdctr.impressions.instants import instant, make_macros, words_for_int96
@@ -177,7 +178,7 @@ def _stage(
     """
     db.execute(f"CREATE OR REPLACE VIEW log AS {file.query}")
     stored = target.with_suffix(".parquet")
-    rows = f"""(SELECT * EXCLUDE (_domain_text), {CLICK} AS click, ts::DATE AS _date,
+    rows = f"""(SELECT *, {CLICK} AS click, ts::DATE AS _date,
         CASE WHEN _domain_text IN ('natural', 'ads') THEN _domain_text ELSE 'other' END AS _domain
         FROM {parquet([stored])})"""
     try:
@@ -187,10 +188,12 @@ def _stage(
         )
         staged = Staged(file.path, stored, rows)
         refuse_rows(db, mapping, staged)
-        notes = [words_for_none(db, staged), words_for_cut_times(db, staged)]
+        notes = [
+            words(db, staged) for words in (words_for_none, words_for_domains, words_for_cut_times)
+        ]
         db.execute(
-            f"COPY (SELECT * EXCLUDE (_label, _cut) FROM {rows}) TO {literal(target)} "
-            "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
+            f"COPY (SELECT * EXCLUDE (_label, _cut, _domain_text) FROM {rows}) TO "
+            f"{literal(target)} (FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:
         if lacks_room(error):

@@ -3,7 +3,8 @@
 DuckDB cuts text and Parquet's INT96, but rounds seconds (`to_timestamp`) and whatever makes a
 coarser type of nanoseconds. So the parts of the expression that would round are written anew by
 their types, and a time that is computed with fractions is refused: nobody knows of what a double
-was rounded.
+was rounded. Casts of text to a type without a time zone drop the zone that the text names: such a
+text stops the import.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ CUT = {  # nanoseconds, and what holds them cut to microseconds
     "TIMESTAMPTZ_NS": "TIMESTAMPTZ",
     "TIME_NS": "TIME",
 }
+ZONELESS = ("TIMESTAMP", "TIMESTAMP_NS", "DATE")
 SECOND = 1_000_000  # microseconds
 DIGITS = "DECIMAL(38, 18)"  # holds seconds as text with all of their digits
 # Microseconds of x, of which each is u. A double is at most half a step from what was written.
@@ -56,10 +58,15 @@ WHOLE_UNITS = "CREATE TEMP MACRO _whole_units(x, u) AS make_timestamptz(x::BIGIN
 ALL_OF = """CREATE TEMP MACRO _all_of(x) AS CASE WHEN x = floor(x) THEN x
     ELSE error(x || ' has a fraction, which a cast to whole numbers would round') END"""
 
+IN_UTC = """CREATE TEMP MACRO _in_utc(x) AS CASE WHEN TRY_CAST(x AS TIMESTAMP)
+    IS NOT DISTINCT FROM (TRY_CAST(x AS TIMESTAMPTZ) AT TIME ZONE 'UTC') THEN x
+    ELSE error(x || ' names a time zone, which a cast to TIMESTAMP or DATE would drop; write '
+        || 'column::TIMESTAMPTZ') END"""
+
 
 def make_macros(db: duckdb.DuckDBPyConnection) -> None:
     """Make the functions that `instant` writes."""
-    for macro in (WRITTEN, CUT_UNITS, FILLED_UNITS, WHOLE_UNITS, ALL_OF):
+    for macro in (WRITTEN, CUT_UNITS, FILLED_UNITS, WHOLE_UNITS, ALL_OF, IN_UTC):
         db.execute(macro)
 
 
@@ -130,9 +137,12 @@ class _Time:
         }
 
     def _exact(self, node: Node, part: Node, inside_ns: bool) -> Node:
-        if not references(part) or not self._is_fraction(part):
-            return self.cut(part, inside_ns)
         to = self.kind(node)
+        if not references(part) or not self._is_fraction(part):
+            made = self.cut(part, inside_ns)
+            if references(part) and self._drops_zone(node, part, to):
+                return self._parsed(f"_in_utc({self.written(made)})")
+            return made
         if self._is_whole(part):
             return part
         if self._is_column(part):
@@ -141,6 +151,9 @@ class _Time:
             if node["class"] == "CAST" and to in (*WHOLE, *WIDE):
                 return self._parsed(f"_all_of({self.written(part)})")
         self._refuse_fraction(part)
+
+    def _drops_zone(self, node: Node, part: Node, to: str) -> bool:
+        return node["class"] == "CAST" and to in ZONELESS and self.kind(part) == "VARCHAR"
 
     def _seconds(self, node: Node) -> Node:
         """Return what `to_timestamp` would make of seconds, cut instead of rounded."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecdctr.errors import ContractError
+
 if TYPE_CHECKING:
     from ecdctr.config import Domain
 
@@ -38,6 +40,20 @@ def date_of(folder: str) -> dt.date | None:
         return dt.date.fromisoformat(match[1]) if match else None
     except ValueError:  # 2026-02-30
         return None
+
+
+def refuse_other_case(where: object, names: Iterable[str], domain: Domain) -> None:
+    """Raise ContractError where a folder is a domain's, or a day's, but for upper case.
+
+    Its files would be left out, while Spark and Hive, which ask for no case, read them.
+    """
+    for name in names:
+        lower = name.lower()
+        if lower != name and (lower == f"domain={domain}" or date_of(lower)):
+            raise ContractError(
+                f"{where}/{name}: expected {lower}, found a name in another case, whose files "
+                "would not be read; move them there, or the folder away."
+            )
 
 
 def is_hidden(name: str) -> bool:

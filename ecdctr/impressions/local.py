@@ -19,6 +19,7 @@ from ecdctr.impressions.layout import (
     is_part,
     is_unread,
     names_in,
+    refuse_other_case,
     table_format,
 )
 
@@ -34,8 +35,10 @@ class LocalImpressions:
 
     def dates(self, domain: Domain) -> list[dt.date]:
         self._refuse_unfinished()
-        days = ((date_of(name), name) for name in names_in(self.root / f"domain={domain}"))
-        return sorted(date for date, _ in days if date and self.has(domain, date))
+        names = names_in(self.root / f"domain={domain}")
+        refuse_other_case(self.root, names_in(self.root), domain)
+        refuse_other_case(self.root / f"domain={domain}", names, domain)
+        return sorted(date for date in map(date_of, names) if date and self.has(domain, date))
 
     def has(self, domain: Domain, date: dt.date) -> bool:
         return any(map(is_part, names_in(day_folder(self.root, domain, date))))

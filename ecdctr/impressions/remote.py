@@ -29,6 +29,7 @@ from ecdctr.impressions.layout import (
     is_hidden,
     is_part,
     is_unread,
+    refuse_other_case,
     table_of,
 )
 from ecdctr.impressions.local import digest_files
@@ -58,8 +59,11 @@ class RemoteImpressions:
         self.root = root
 
     def dates(self, domain: Domain) -> list[dt.date]:
-        days = set()
-        for path in _list(self.root, f"domain={domain}", below=1):
+        days, there = set(), f"{self.root.rstrip('/')}/domain={domain}"
+        listing = _list(self.root, f"domain={domain}", below=1)
+        refuse_other_case(self.root.rstrip("/"), _names_at(self.root, _open(self.root)[1]), domain)
+        refuse_other_case(there, {path.split("/")[-2] for path in listing}, domain)
+        for path in listing:
             *_, domain_folder, folder, name = path.split("/")
             if domain_folder == f"domain={domain}" and is_part(name) and (date := date_of(folder)):
                 days.add(date)

@@ -66,7 +66,8 @@ def score_parquet(
             for batch in file.iter_batches(
                 ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]
             ):
-                scores = scorer.run(encode(scorer, batch))
+                with scorer.unchanged():
+                    scores = scorer.run(encode(scorer, batch))
                 if not np.isfinite(scores).all():
                     raise ContractError(
                         f"{source}: a score is not a finite number; look at the numeric features."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecdctr.errors import EcdctrError, first_line
+from ecdctr.files.mapped import HeldFiles
 from ecdctr.serving.tables import Table
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ class Bundle:
                         f"expected the SHA-256 {expected['sha256'][:12]}…, found {digest[:12]}… of "
                         f"{size:,} bytes"
                     )
+
+    def held(self) -> HeldFiles:
+        """Return the files that are mapped while a scorer lives; raises EcdctrError as check."""
+        names = [name for name in self.description["files"] if name.endswith(".npy")]
+        for name in names:
+            with self._damage(name):
+                (self.folder / name).stat()
+        return HeldFiles(self.folder / name for name in names)
 
     def content(self, name: str) -> bytes:
         """Return a file's bytes."""

@@ -21,10 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import BundleChanged, EcdctrError
 from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.rules import RequestError
-from ecdctr.serving.service import Service
+from ecdctr.serving.service import SERVES, Service
 
 ENDS_WITHIN = 10  # seconds that a server told to end waits for requests that are under way
 GONE = 499  # as nginx counts clients that went away; nobody reads the answer
@@ -57,9 +57,11 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         )
 
     async def health(_: Request) -> Response:
-        return JSONResponse(
-            {"versions": {role: scorer.version for role, scorer in service.scorers.items()}}
-        )
+        versions = {role: scorer.version for role, scorer in service.scorers.items()}
+        damage = [text for role in service.scorers if (text := service.damage(role))]
+        if damage:
+            return JSONResponse({"versions": versions, "errors": damage}, 503)
+        return JSONResponse({"versions": versions})
 
     async def ready(_: Request) -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
@@ -128,7 +130,7 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
                 "are scored."
             )
         }
-    if not service.ready:
+    if SERVES not in service.scorers:
         return 503, {"error": "No version is loaded yet."}
     try:
         version, probabilities = await service.score(content)
@@ -137,7 +139,7 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
     except asyncio.QueueFull:
         return 503, {"error": f"{limits.waiting} requests wait already; try again."}
     except EcdctrError as error:
-        return 500, {"error": str(error)}
+        return 503 if isinstance(error, BundleChanged) else 500, {"error": str(error)}
     service.metrics.candidates.inc(len(probabilities))
     return 200, {
         "version": version,

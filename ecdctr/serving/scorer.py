@@ -7,13 +7,15 @@ scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates":
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from ecdctr.errors import EcdctrError, first_line
+from ecdctr.errors import BundleChanged, EcdctrError, first_line
 from ecdctr.examples import transforms
 from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import NUMPY
@@ -42,6 +44,7 @@ class Scorer:
         """
         self.folder = folder
         bundle = Bundle(folder)
+        self._files = bundle.held()
         bundle.check(whole=verify)
         self.description = bundle.description
         self.kinds = bundle.kinds
@@ -63,10 +66,32 @@ class Scorer:
 
         Ids and categories that training never saw, and features left out, score as unknown; a user
         or item without counts as preparation has one that was never shown. Raises RequestError for
-        a feature that the model does not have, or a value of the wrong type.
+        a feature that the model does not have, or a value of the wrong type; BundleChanged.
         """
-        arrays = self.encode(request)
-        return self.finite(arrays, self.run(arrays))
+        with self.unchanged():
+            arrays = self.encode(request)
+            return self.finite(arrays, self.run(arrays))
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Let nothing be scored by files that were written into since they were loaded.
+
+        They are looked at before, since pages that were cut off end the process, and after. Raises
+        BundleChanged.
+        """
+        self.check_unchanged()
+        try:
+            yield
+        finally:
+            self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise BundleChanged where a file was written into since it was loaded."""
+        if path := self._files.changed():
+            raise BundleChanged(
+                f"{path} was written into while {self.version} is scored with it; nothing more is. "
+                "Put the new bundle in a folder of its own and start again with that."
+            )
 
     @property
     def columns(self) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ecdctr.console import log
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import BundleChanged, EcdctrError
 from ecdctr.serving.metrics import Metrics
 from ecdctr.serving.rules import RequestError
 
@@ -61,7 +61,15 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether there is a version to score with."""
-        return SERVES in self.scorers
+        return SERVES in self.scorers and not self.damage(SERVES)
+
+    def damage(self, role: str) -> str | None:
+        """Return why a version that was loaded cannot score any more, None if it can."""
+        try:
+            self.scorers[role].check_unchanged()
+        except BundleChanged as error:
+            return str(error)
+        return None
 
     def swap(self, role: str, scorer: Scorer) -> None:
         """Use this scorer from the next batch on."""
@@ -86,7 +94,7 @@ class Service:
 
     async def work(self) -> None:
         """Take what waits, score it in one pass, answer; forever."""
-        loop = asyncio.get_running_loop()
+        loop, told = asyncio.get_running_loop(), None
         while True:
             batch = [await self._queue.get()]
             count = len(batch[0].request["candidates"])
@@ -98,6 +106,11 @@ class Service:
             results: list[NDArray[np.float32] | Exception]
             try:
                 results = await loop.run_in_executor(self._thread, score_together, scorer, requests)
+            except BundleChanged as error:
+                if scorer is not told:
+                    log(f"{SERVES}: {error}")
+                told = scorer
+                results = [error] * len(batch)
             except (
                 Exception
             ) as error:  # of the runtime: these requests fail, the next ones are tried
@@ -158,8 +171,15 @@ def score_together(
 ) -> list[NDArray[np.float32] | Exception]:
     """Return the probabilities [candidates] of each request, by one pass through the network.
 
-    A request that does not fit fails alone.
+    A request that does not fit fails alone. Raises BundleChanged.
     """
+    with scorer.unchanged():
+        return _scored_together(scorer, requests)
+
+
+def _scored_together(
+    scorer: Scorer, requests: list[dict[str, Any]]
+) -> list[NDArray[np.float32] | Exception]:
     encoded: list[dict[str, NDArray[Any]] | Exception] = []
     for request in requests:
         try:

@@ -28,7 +28,8 @@ class Publishing(Versions):
         with self.in_use():
             durable.make_dir(folder)
             try:
-                yield folder
+                with durable.naming(folder):
+                    yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -153,10 +153,10 @@ class Versions:
         where = f"{self.root}/{ref}/manifest.json"
         content = self.storage.file(*place(ref), "manifest.json")
         if content is None:
-            if isinstance(self.root, Path) and self.storage.folder(*place(ref)).is_dir():
+            if place(ref)[1] in self.listing(ref.experiment, ref.level).names():
                 raise StoreError(
-                    f"{where} is missing from a version that is there; put it back from a copy, or "
-                    "remove the version's folder."
+                    f"{where} is missing from a version that is there; put it back from a copy"
+                    f"{', or remove its folder' if isinstance(self.root, Path) else ''}."
                 )
             raise StoreError(f"No version {ref} in {self.root} (see: ecdctr store list).")
         try:

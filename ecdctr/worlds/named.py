@@ -38,7 +38,7 @@ def load_world(world: str, changes: Iterable[str] = ()) -> NamedWorld:
     """
     path = _path(world)
     settings = validated(SETTINGS, read_yaml(path, "world"), str(path))
-    changed = dict(map(_change, changes))
+    changed = _changed(changes)
     if not changed:
         return NamedWorld(path.stem, settings)
     merged = settings.model_dump(mode="json") | changed
@@ -55,6 +55,20 @@ def _path(world: str) -> Path:
             f"No world '{world}'; expected one of {', '.join(packaged())}, or a file NAME.yaml."
         )
     return Path(world)
+
+
+def _changed(changes: Iterable[str]) -> dict[str, Any]:
+    """Return settings by their keys; raises ConfigError where one is given twice."""
+    texts: dict[str, str] = {}
+    changed: dict[str, Any] = {}
+    for text in changes:
+        key, value = _change(text)
+        if key in texts:
+            raise ConfigError(
+                f"--set '{texts[key]}' and --set '{text}' set the same key; leave one of them out."
+            )
+        texts[key], changed[key] = text, value
+    return changed
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -227,3 +227,14 @@ def test_times_in_another_form_are_refused_with_how_to_say_it(tmp_path):
     text = "strftime(to_timestamp(t), '%d/%m/%Y %H:%M')"
     with pytest.raises(ContractError, match=r"such as ts: strptime\(column, '%d/%m/%Y %H:%M'\)"):
         run(tmp_path, {"a.csv": rows()}, ts=text)
+
+
+def test_rows_whose_domain_is_written_otherwise_are_left_out_with_a_word(tmp_path):
+    heard: list[str] = []
+    text = rows().replace("ads", "Ads ", 3)
+    done = run(tmp_path, {"a.csv": text}, on_file=heard.append)
+    assert done.left_out == 3
+    assert (
+        "a.csv: domain is 'Ads ' in 3 rows, which are left out; if it means ads: domain: "
+        "lower(trim(…))"
+    ) in heard

@@ -71,6 +71,21 @@ def test_a_folder_of_any_name_is_read_and_written(tmp_path, monkeypatch, name):
         ]
 
 
+@pytest.mark.parametrize("at", ["", "file://"])
+@pytest.mark.parametrize(
+    "day",
+    ["DOMAIN=ads/date=2025-12-31", "domain=Ads/date=2025-12-31", "domain=ads/Date=2025-12-31"],
+)
+def test_a_folder_in_another_case_is_refused_and_not_left_out(tmp_path, monkeypatch, at, day):
+    """Spark and Hive read such folders as the ones beside them."""
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    write_log(tmp_path / "data")
+    shutil.copytree(tmp_path / f"data/domain=ads/date={FIRST}", tmp_path / "data" / day)
+    root = f"{at}{tmp_path}/data" if at else tmp_path / "data"
+    with pytest.raises(ContractError, match=r"expected d.*=.*found a name in another case"):
+        prepare(config_of(root, tmp_path / "prepared"), "ads", [LAST])
+
+
 def test_files_of_any_name_are_read_and_hidden_ones_are_not(tmp_path):
     write_log(tmp_path / "data", days=2)
     table = day_table("ads", 2)
@@ -241,7 +256,7 @@ def _changed_root(root: Path, change: str) -> None:
     [
         ("gone", "data: expected a folder, found nothing of that name; look at data.root"),
         ("a file", "expected a folder, found a file"),
-        ("domain=Ads", "expected a folder domain=ads, found 'domain=Ads'"),
+        ("domain=Ads", "domain=Ads: expected domain=ads, found a name in another case"),
         ("domain%3Dads", "found 'domain%3Dads'"),
         ("other", "expected a folder domain=ads)"),
     ],

@@ -92,6 +92,45 @@ def test_times_in_microseconds_are_kept_without_a_word(tmp_path):
     assert {moment.microsecond for moment in column(tmp_path, "ts")} == {123_456}
 
 
+ZONED = ("+02:00", "+02", " EST", " Europe/Berlin", "-0330")
+
+
+@pytest.mark.parametrize("zone", ZONED)
+@pytest.mark.parametrize(
+    "ts",
+    [
+        "t::TIMESTAMP",
+        "TRY_CAST(t AS TIMESTAMP) + INTERVAL 1 HOUR",
+        "t::DATE",
+        "t::TIMESTAMP_NS",
+        "coalesce(t::VARCHAR::TIMESTAMP, to_timestamp(0))",
+        "timezone('Europe/Berlin', t::TIMESTAMP)",
+    ],
+)
+def test_a_zone_that_a_cast_would_drop_stops_the_import(tmp_path, ts, zone):
+    """DuckDB reads 00:30+02:00 as 00:30 then: the time is another one, and maybe the day."""
+    text = written(ticks()).replace(",1,ads", f"{zone},1,ads", 1)
+    with pytest.raises(ContractError, match=rf"{re.escape(zone)} names a time zone.*TIMESTAMPTZ"):
+        run(tmp_path, {"a.csv": text}, ts=ts)
+
+
+@pytest.mark.parametrize("zone", ["Z", "+00", "+00:00", " UTC"])
+def test_a_time_that_says_that_it_is_utc_may_be_cast(tmp_path, zone):
+    text = written(ticks()).replace(",1,ads", f"{zone},1,ads")
+    run(tmp_path, {"a.csv": text}, ts="t::TIMESTAMP")
+    cast = column(tmp_path, "ts")
+    run(tmp_path / "other", {"a.csv": text}, ts="t::TIMESTAMPTZ")
+    assert cast == column(tmp_path / "other", "ts")
+
+
+@pytest.mark.parametrize("ts", ["t", "t::TIMESTAMPTZ"])
+def test_a_time_with_a_zone_is_kept_as_the_instant_that_it_is(tmp_path, ts):
+    moments = [START * 10**9] * 2 + ticks()[2:]
+    text = written(moments).replace(",0,ads", "+02:00,0,ads", 1)
+    run(tmp_path, {"a.csv": text}, ts=ts)
+    assert dt.datetime(2025, 12, 31, 22, tzinfo=dt.UTC) in column(tmp_path, "ts")
+
+
 def test_a_declared_type_that_would_cut_digits_is_refused(tmp_path):
     log = {"types": {"t": "TIMESTAMP"}}
     with pytest.raises(

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from ecdctr.errors import BundleChanged
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
 from ecdctr.serving import routes
@@ -287,6 +288,56 @@ def test_a_failure_of_the_runtime_is_told_and_the_next_request_is_tried(
         )
         monkeypatch.setattr(Scorer, "run", run)
         assert call(port, "POST", "/score", requests[0])[0] == 200
+
+
+@pytest.mark.parametrize("damage", ["cut", "rewritten"])
+def test_a_bundle_that_is_written_into_scores_no_more_and_says_so(
+    scorers, requests, tmp_path, damage
+):
+    """Its pages are read as they are now: scores would be others, or the process would end."""
+    bundle = shutil.copytree(scorers[0].folder, tmp_path / "bundle")
+    service = Service(Limits())
+    service.swap("serving", Scorer(bundle))
+    vectors = bundle / "tables" / "user_id.vectors.npy"
+    with running(service) as port:
+        assert call(port, "POST", "/score", requests[0])[0] == 200
+        with vectors.open("r+b") as file:
+            if damage == "cut":
+                file.truncate(100)
+            else:
+                file.seek(200)
+                file.write(b"\1" * (vectors.stat().st_size - 200))
+        for method, path, body in (("POST", "/score", requests[0]), ("GET", "/health", None)):
+            status, answer = call(port, method, path, body)
+            assert status == 503
+            assert f"{vectors} was written into while" in str(answer)
+        assert call(port, "GET", "/ready") == (503, {"ready": False})
+        service.swap("serving", scorers[1])
+        assert call(port, "POST", "/score", requests[0])[1]["version"] == scorers[1].version
+        assert call(port, "GET", "/health")[0] == 200
+
+
+def test_a_bundle_that_is_moved_replaced_or_removed_is_scored_with_as_it_was(
+    scorers, requests, tmp_path
+):
+    bundle = shutil.copytree(scorers[0].folder, tmp_path / "bundle")
+    scorer = Scorer(bundle)
+    expected = scorer.score(requests[0])
+    bundle.rename(tmp_path / "old")
+    shutil.copytree(scorers[1].folder, bundle)
+    assert scorer.score(requests[0]).tolist() == expected.tolist()
+    shutil.rmtree(tmp_path / "old")
+    assert scorer.score(requests[0]).tolist() == expected.tolist()
+
+
+def test_a_change_while_a_batch_is_scored_is_told_instead_of_its_scores(scorers, tmp_path):
+    scorer = Scorer(shutil.copytree(scorers[0].folder, tmp_path / "bundle"))
+    with (
+        pytest.raises(BundleChanged, match=r"user_id.vectors.npy was written into"),
+        scorer.unchanged(),
+        (scorer.folder / "tables" / "user_id.vectors.npy").open("ab") as file,
+    ):
+        file.write(b"more")
 
 
 def test_too_many_waiting_requests_are_refused_at_once(scorers, requests):

@@ -279,6 +279,12 @@ def test_a_full_disk_is_one_sentence_and_publishes_nothing(small, parents, tmp_p
         assert "No space left on device" in text
         assert "free some space" in text
         assert store.verify() == []
+        if not mounted.returncode:
+            assert f"at {disk}" in text
+            subprocess.run(["/bin/mount", "-o", "remount,size=9m", str(disk)], check=True)
+        monkeypatch.undo()
+        again = train_actr(Request(small, store, DATE, force=True)).manifest
+        assert store.require("actr", DATE) == again.ref
     finally:
         if not mounted.returncode:
             subprocess.run(["/bin/umount", str(disk)], check=True)

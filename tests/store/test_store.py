@@ -314,10 +314,11 @@ def test_a_store_at_a_link_that_points_to_itself_is_refused(tmp_path):
         absolute(tmp_path / "store")
 
 
-def test_a_version_whose_manifest_is_gone_is_no_version_that_never_was(tmp_path):
+def test_a_version_whose_manifest_is_gone_is_no_version_that_never_was(store):
     """`store list`, to which that sentence leads, would say the same again."""
-    store = Store(tmp_path / "store")
     ref = publish(store, DAY, "f").ref
-    (store.path(ref) / "manifest.json").unlink()
+    store.storage.discard(f"{ref}/manifest.json")
     with pytest.raises(StoreError, match=r"manifest.json is missing from a version that is there"):
         store.manifest(ref)
+    with pytest.raises(StoreError, match=r"No version .* \(see: ecdctr store list\)"):
+        store.manifest(ref._replace(version="v0009"))

@@ -66,6 +66,7 @@ def test_a_file_of_ones_own_is_a_world(tmp_path: Path):
         ("tiny", ["user=3"], "user: Extra inputs are not permitted"),
         ("tiny", ["users=many"], "users: Input should be a valid integer"),
         ("tiny", ["users"], "--set 'users': expected KEY=VALUE"),
+        ("tiny", ["users=3", "ctr=0.2", "users=4"], "'users=3' and --set 'users=4' set the same"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(world, changes, said):
