@@ -1,12 +1,16 @@
 """Training on a GPU: an epoch against FuxiCTR on the same GPU, a step against what the GPU can do.
 
-The epoch reads Parquet, as in benchmarks/training.py. The step has its batch on the GPU; its
-products are set against a large product in the same precision, the bytes that it moves against a
-large copy, both measured here.
+The epoch reads Parquet, as in benchmarks/training.py; FuxiCTR's has arrays in memory, its default.
+The step has its batch on the GPU and is repeated as a CUDA graph; its products are set against a
+large product in the same precision, the bytes that it moves against a large copy, both measured
+here.
+
+python -m benchmarks.gpu [epochs] [steps]
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -16,13 +20,23 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import Row, Timing, report
+from benchmarks.common import Row, Timing, alternate, report
 from benchmarks.step import step_of
-from benchmarks.training import SHAPES, TRAIN, compare, install_peers, write
+from benchmarks.training import (
+    FOLDER,
+    SHAPES,
+    TRAIN,
+    compare,
+    install_peers,
+    prepared,
+    run,
+    write,
+)
+from ecdctr.examples.batches import Part, training_batches
 
 REPEATS, STEPS = 5, 50
 GATHERS = ("embedding", "index_select", "index", "gather")
-SCATTERS = ("index_copy_", "index_add_", "scatter_add_", "index_put_", "embedding_dense_backward")
+SCATTERS = ("index_copy_", "index_add_", "scatter_add_", "index_put_")
 
 
 class Cost(NamedTuple):
@@ -116,8 +130,9 @@ def limits(precision: str) -> Cost:
 
 def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
     """Return a step's share of both limits."""
-    step, settings = step_of(name, precision, snapshots, torch.device("cuda"))
-    seconds, cost, best = seconds_of(step), cost_of(step), limits(precision)
+    step = step_of(name, precision, snapshots, torch.device("cuda"))
+    seconds, cost, best = seconds_of(step.run), cost_of(step.by_operations), limits(precision)
+    settings = step.settings
     work = (
         f"{name}, {precision}, {settings.batch_size} rows: {settings.batch_size / seconds:,.0f}/s"
     )
@@ -129,17 +144,53 @@ def step_rows(name: str, precision: str, snapshots: int = 0) -> list[Row]:
 
 
 def epoch_rows(name: str) -> list[Row]:
-    """Return an epoch from Parquet against FuxiCTR on the same GPU."""
-    runs_of = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr"], REPEATS)
+    """Return an epoch from Parquet against FuxiCTR's from arrays in memory, on the same GPU."""
+    runs_of = compare(name, ["ecdctr", "ecdctr bfloat16", "fuxictr npz"], REPEATS)
     times = {who: Timing([run["seconds"] for run in runs]) for who, runs in runs_of.items()}
-    theirs = times.pop("fuxictr")
+    losses = {who: median(run["loss"] for run in runs) for who, runs in runs_of.items()}
+    theirs, their_loss = times.pop("fuxictr npz"), losses["fuxictr npz"]
     return [
         Row(
-            f"{name}, {who}: {TRAIN / ours.median:,.0f} rows/s", "FuxiCTR", str(ours), str(theirs),
-            theirs.median / ours.median, 2,
+            f"{name}, {who}: {TRAIN / ours.median:,.0f} rows/s, loss {losses[who]:.4f}",
+            f"FuxiCTR, loss {their_loss:.4f}", str(ours), str(theirs), theirs.median / ours.median,
+            2,
         )
         for who, ours in times.items()
     ]  # fmt: skip
+
+
+def peer_rows(name: str) -> list[Row]:
+    """Return a step against FuxiCTR's, each on a batch that is on the GPU."""
+    theirs = Timing([run("fuxictr step", name)["seconds"] for _ in range(3)])
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        step = step_of(name, precision, 0, torch.device("cuda"))
+        ours = Timing([seconds_of(step.run) for _ in range(3)])
+        rows.append(
+            Row(f"{name}, {precision}, a step in memory", "FuxiCTR, float32", str(ours),
+                str(theirs), theirs.median / ours.median, 2)
+        )  # fmt: skip
+    return rows
+
+
+def input_row() -> Row:
+    """Return the DIN shape's batches brought to the GPU, against an epoch's steps there."""
+    config, inputs, vocabularies = prepared("din")
+    parts, settings, cuda = (
+        [Part(FOLDER / "train.parquet", "ads")],
+        config.cpm,
+        torch.device("cuda"),
+    )
+
+    def read() -> int:
+        size, chunk_rows = settings.batch_size, settings.chunk_rows
+        batches = training_batches(parts, inputs, vocabularies, size, chunk_rows, 1, device=cuda)
+        return sum(map(len, batches))
+
+    reading = alternate({"read": read}, REPEATS)["read"]
+    steps = seconds_of(step_of("din", "float32", 0, cuda).run) * TRAIN / settings.batch_size
+    work = f"din: {TRAIN / reading.median:,.0f} rows/s from Parquet to the GPU"
+    return Row(work, "its steps there", str(reading), f"{steps:.3g} s", steps / reading.median, 1)
 
 
 def main() -> None:
@@ -152,10 +203,14 @@ def main() -> None:
         )
     write()
     install_peers()
-    rows = [row for name in SHAPES for row in epoch_rows(name)]
-    for precision in ("float32", "bfloat16"):
-        rows += [row for name in SHAPES for row in step_rows(name, precision)]
-        rows += step_rows("din", precision, snapshots=3)  # CPM's
+    parts = sys.argv[1:] or ["epochs", "steps"]
+    rows = [row for name in SHAPES for row in epoch_rows(name)] if "epochs" in parts else []
+    if "steps" in parts:
+        rows += [input_row(), *(row for name in SHAPES for row in peer_rows(name))]
+        for precision in ("float32", "bfloat16"):
+            rows += [row for name in SHAPES for row in step_rows(name, precision)]
+            rows += step_rows("din", precision, snapshots=3)  # CPM's
+    print(torch.cuda.get_device_name())
     report("gpu", rows)
 
 

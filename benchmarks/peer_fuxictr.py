@@ -1,6 +1,10 @@
 """FuxiCTR trains on the bench's data; runs in .venv-peers, prints one line of JSON.
 
-See benchmarks/training.py. python peer_fuxictr.py FOLDER deepfm|din|batches|batches-npz
+See benchmarks/training.py and gpu.py.
+python peer_fuxictr.py FOLDER deepfm|din|batches|batches-npz [npz|step]
+
+With npz it trains from its default format, arrays in memory, which needs no Ray; with step it
+repeats one step on a batch that is on the GPU already.
 
 The networks are put together from FuxiCTR's own layers and trainer, as in its model zoo, which is
 not in the package. The DIN shape has its multi-head dot-product attention: cheaper than DIN's own,
@@ -13,6 +17,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,6 +34,7 @@ from fuxictr.pytorch.layers import (
 from fuxictr.pytorch.models import BaseModel
 from sklearn.metrics import log_loss
 
+STEPS = 60
 GPU = 0 if torch.cuda.is_available() else -1  # as ours: a GPU where there is one
 
 
@@ -102,21 +108,22 @@ def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) 
     return RankDataLoader(features, stage="train", train_data=str(path), **options)[0]
 
 
-def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path) -> Any:
+def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path, stage: str) -> Any:
     """Return its default path, torch's DataLoader over an array in memory.
 
     The array is written here from the Parquet file.
     """
-    table = pq.read_table(folder / "peer-train.parquet", partitioning=None)
+    path = folder / f"peer-{stage}.npz"
+    table = pq.read_table(path.with_suffix(".parquet"), partitioning=None)
     columns = {name: table.column(name).to_numpy() for name in [*shape["fields"], "click"]}
-    history = (
-        table.column("history").combine_chunks().flatten().to_numpy().reshape(-1, shape["history"])
-    )
-    np.savez(folder / "peer-train.npz", **columns, history=history)
-    options = {"batch_size": shape["batch_size"], "data_format": "npz", "shuffle": True}
-    return RankDataLoader(
-        features, stage="train", train_data=str(folder / "peer-train.npz"), **options
-    )[0]
+    history = table.column("history").combine_chunks().flatten().to_numpy()
+    if shape["history"]:
+        columns["history"] = history.reshape(-1, shape["history"])
+    np.savez(path, **columns)
+    options = {"batch_size": shape["batch_size"], "data_format": "npz", "shuffle": stage == "train"}
+    if stage == "test":
+        return RankDataLoader(features, stage="test", test_data=str(path), **options)
+    return RankDataLoader(features, stage="train", train_data=str(path), **options)[0]
 
 
 def read_batches(loader: Any) -> dict[str, float]:
@@ -126,6 +133,21 @@ def read_batches(loader: Any) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "rows": rows}
 
 
+def steps(model: Network, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Return the median seconds of its step on a batch that is on the GPU."""
+    model._max_gradient_norm = 10.0
+    model.train()
+    batch = {name: values.to(model.device) for name, values in batch.items()}
+    seconds = []
+    for _ in range(STEPS):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        model.train_step(batch)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": median(seconds)}
+
+
 def main() -> None:
     """Train one epoch and score the test rows; or only read the batches."""
     folder, name = Path(sys.argv[1]).resolve(), sys.argv[2]
@@ -133,12 +155,18 @@ def main() -> None:
     torch.set_num_threads(shape["threads"])
     features = feature_map(shape, folder)
     if name == "batches-npz":
-        print(json.dumps(read_batches(npz_loader(features, shape, folder))))
+        print(json.dumps(read_batches(npz_loader(features, shape, folder, "train"))))
         return
+    way = sys.argv[3] if len(sys.argv) > 3 else "parquet"
     train, test = (
         loader(features, shape, folder / f"peer-{stage}.parquet", stage)
+        if way == "parquet"
+        else npz_loader(features, shape, folder, stage)
         for stage in ("train", "test")
     )
+    if way == "step":
+        print(json.dumps(steps(Network(features, shape, folder), next(iter(train)))))
+        return
     for _ in test:  # what Ray does at its first use is not counted
         pass
     if name == "batches":

@@ -8,7 +8,7 @@ there already: what this machine needs for them at least, with the same library.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
 from ecdctr.config import Cpm, Snapshots, Tpm, Training
-from ecdctr.examples.batches import CPU, Part, training_batches
+from ecdctr.examples.batches import CPU, Batch, Part, training_batches
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
-from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.graph import RepeatedStep
+from ecdctr.training.optimizers import Optimizers, Sizes
 from ecdctr.training.process import keep_freed_memory
 
 COUNTED = (
@@ -69,13 +70,16 @@ def random_snapshots(rows: dict[str, int], count: int) -> dict[str, EntitySnapsh
     }
 
 
-def step_of(
-    name: str, precision: str, snapshots: int = 0, device: torch.device = CPU
-) -> tuple[Callable[[], None], Training]:
-    """Return a shape's step on a batch that is there already, and its settings.
+class Step(NamedTuple):
+    """A step on a batch that is there already: as training runs it, and with single operations."""
 
-    Its snapshots, batch size and one thread are those of CPM.
-    """
+    run: Callable[[], Any]
+    by_operations: Callable[[], Any]
+    settings: Training
+
+
+def step_of(name: str, precision: str, snapshots: int = 0, device: torch.device = CPU) -> Step:
+    """Return a shape's step. With snapshots, batch size and one thread are those of CPM."""
     config, inputs, vocabularies = prepared(name, precision)
     settings = config.cpm
     if snapshots:
@@ -85,27 +89,29 @@ def step_of(
     torch.set_num_threads(settings.threads)
     rows = {field: vocabulary.rows for field, vocabulary in vocabularies.items()}
     model = CtrNet(config, inputs, rows, 1, random_snapshots(rows, snapshots)).to(device).train()
+    model.embeddings.fixed_shapes = device.type == "cuda"
     optimizers = Optimizers(model, settings)
     parts = [Part(FOLDER / "train.parquet", "ads")]
-    batch = next(
-        iter(
-            training_batches(
-                parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, 1
-            )
-        )
-    ).to(device)
+    size, chunk_rows = settings.batch_size, settings.chunk_rows
+    batch = next(iter(training_batches(parts, inputs, vocabularies, size, chunk_rows, 1)))
+    batch = batch.to(device)
 
-    def step() -> None:
+    def learn(batch: Batch, sizes: Sizes) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = model(batch)
-        optimizers.step(nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label))
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.label)
+        optimizers.step(loss, sizes)
+        return loss.detach()
 
-    return step, settings
+    run = RepeatedStep(learn) if device.type == "cuda" else learn
+    return Step(
+        lambda: run(batch, optimizers.begin()), lambda: learn(batch, optimizers.begin()), settings
+    )
 
 
 def measure(name: str, precision: str, snapshots: int = 0) -> Row:
     """Return a shape's step against its floor."""
-    step, settings = step_of(name, precision, snapshots)
+    step, _, settings = step_of(name, precision, snapshots)
     with Recorder() as recorder:
         step()
 

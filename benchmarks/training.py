@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
@@ -152,7 +153,9 @@ def batches() -> dict[str, float]:
 
 
 def install_peers() -> None:
-    """FuxiCTR and DeepCTR-Torch in .venv-peers, once."""
+    """FuxiCTR and DeepCTR-Torch in .venv-peers, once, unless they are where we are."""
+    if find_spec("fuxictr"):
+        return
     listed = ROOT / "benchmarks" / "peers.txt"
     stamp = PEERS / ".installed"
     if stamp.exists() and stamp.read_text() == listed.read_text():
@@ -176,12 +179,9 @@ def run(who: str, name: str) -> dict[str, float]:
     if who in PRECISIONS:
         command = [sys.executable, "-m", "benchmarks.training", "ours", name, PRECISIONS[who]]
     else:
-        command = [
-            str(PEERS / "bin" / "python"),
-            str(ROOT / "benchmarks" / f"peer_{who}.py"),
-            str(FOLDER),
-            name,
-        ]
+        python = sys.executable if find_spec("fuxictr") else str(PEERS / "bin" / "python")
+        peer, *way = who.split()
+        command = [python, str(ROOT / "benchmarks" / f"peer_{peer}.py"), str(FOLDER), name, *way]
     return json_of(command)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ecdctr.examples.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
+ENCODERS = 8  # pieces of a chunk that are encoded at once for a GPU
 OF_PART = {"domain": pa.int8(), "snapshots": pa.int16()}  # columns that all rows of a part share
 
 
@@ -159,11 +160,20 @@ class Batch:
         return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device; to a GPU it goes through pinned memory."""
+        """Return the batch on a device.
+
+        To a GPU it goes through pinned memory, beside what runs there, and has arrived at the end.
+        """
         tensors = [getattr(self, f.name) for f in fields(self)]
-        if device.type == "cuda":
-            tensors = [tensor.pin_memory() for tensor in tensors]
-        return Batch(*(tensor.to(device) for tensor in tensors))
+        if device.type != "cuda":
+            return Batch(*(tensor.to(device) for tensor in tensors))
+        beside = torch.cuda.Stream(device)
+        with torch.cuda.stream(beside):
+            moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        beside.synchronize()
+        for tensor in moved:
+            tensor.record_stream(torch.cuda.current_stream(device))  # who reads it from now on
+        return Batch(*moved)
 
 
 def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]) -> Batch:
@@ -312,7 +322,8 @@ def training_batches(
     """Yield shuffled batches over the parts, chunk by chunk in their order.
 
     The same seed gives the same batches. Chunks are read, encoded and brought to the device one
-    ahead, and batches are cut from them there.
+    ahead, and batches are cut from them there. For a GPU, which would wait otherwise, a chunk is
+    encoded in pieces at once.
 
     A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip`
     leaves the first batches out: of them, whole chunks are read but not encoded.
@@ -322,6 +333,8 @@ def training_batches(
     )  # epochs move the seed by one
     chunks = read_chunks(parts, inputs.columns, chunk_rows, seed, shard)
     least = 2 if shard.of == 1 else 1
+
+    pieces = ENCODERS if device.type == "cuda" else 1
 
     def next_chunk() -> tuple[int, Batch | None, int] | None:
         """Return rows, the batch unless it is skipped, and the first row to take of it."""
@@ -334,9 +347,18 @@ def training_batches(
             skip -= count
             return table.num_rows, None, 0
         first, skip = skip * batch_size, 0
-        return table.num_rows, encode(table, inputs, vocabularies).to(device), first
+        return table.num_rows, encoded(table), first
 
-    with ThreadPoolExecutor(1) as reader:
+    def encoded(table: pa.Table) -> Batch:
+        if pieces == 1:
+            return encode(table, inputs, vocabularies).to(device)
+        height = math.ceil(table.num_rows / pieces)
+        parts = [table.slice(start, height) for start in range(0, table.num_rows, height)]
+        return Batch.concat(
+            list(encoders.map(lambda part: encode(part, inputs, vocabularies).to(device), parts))
+        )
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(pieces) as encoders:
         ahead = reader.submit(next_chunk)
         while (ready := ahead.result()) is not None:
             ahead = reader.submit(next_chunk)

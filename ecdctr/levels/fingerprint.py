@@ -33,6 +33,7 @@ LEARNING = (
     "levels.restore",
     "levels.run",
     "models",
+    "training.graph",
     "training.loop",
     "training.optimizers",
     "training.sharded",

@@ -44,14 +44,47 @@ class TargetAttention(nn.Module):
         size = dim // heads
         query = self.query(target).view(batch, heads, size) / size**0.5
         query = torch.einsum("bhs,hsd->bhd", query, self.key.weight.view(heads, size, dim))
-        index = gaps.long()[:, None].expand(-1, heads, -1)
-        scores = query @ history.transpose(1, 2) + (query @ self.gap.T + self.gap_bias.T).gather(
-            2, index
-        )
+        lookup = Products(gaps) if gaps.is_cuda else Places(gaps, heads)
+        scores = query @ history.transpose(1, 2) + lookup.read(query @ self.gap.T + self.gap_bias.T)
         weights = torch.softmax(scores.masked_fill(~mask[:, None], -1e9), dim=-1)
-        by_gap = weights.new_zeros(batch, heads, GAP_BUCKETS).scatter_add(2, index, weights)
+        by_gap = lookup.added(weights)
         clicks = weights @ history + by_gap @ self.gap
         value = torch.einsum(
             "bhd,hsd->bhs", clicks, self.value.weight.view(heads, size, dim)
         ).reshape(batch, dim)
         return (value + self.value.bias) * mask.any(1, keepdim=True)
+
+
+class Places:
+    """Clicks' places among the buckets of their gaps [B, H], looked up: least work."""
+
+    def __init__(self, gaps: torch.Tensor, heads: int) -> None:
+        self.index = gaps.long()[:, None].expand(-1, heads, -1)
+
+    def read(self, buckets: torch.Tensor) -> torch.Tensor:
+        """Return each click's number out of those of the buckets [B, h, G] → [B, h, H]."""
+        return buckets.gather(2, self.index)
+
+    def added(self, weights: torch.Tensor) -> torch.Tensor:
+        """Add up the clicks' weights [B, h, H] in each bucket → [B, h, G]."""
+        empty = weights.new_zeros(*weights.shape[:2], GAP_BUCKETS)
+        return empty.scatter_add(2, self.index, weights)
+
+
+class Products:
+    """The same as products with zeros and ones.
+
+    On a GPU products always add up in the same order, and what looks up does not when it learns.
+    """
+
+    def __init__(self, gaps: torch.Tensor) -> None:
+        buckets = torch.arange(GAP_BUCKETS, device=gaps.device)
+        self.chosen = (gaps[..., None] == buckets).float()  # [B, H, G]
+
+    def read(self, buckets: torch.Tensor) -> torch.Tensor:
+        """Return as Places does."""
+        return buckets @ self.chosen.transpose(1, 2)
+
+    def added(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return as Places does."""
+        return weights @ self.chosen

@@ -15,7 +15,10 @@ CARRIED_AT_ONCE = 1 << 20  # rows; bounds what is held twice
 
 
 class Block(NamedTuple):
-    """The rows that a batch reads, each once: what a step learns."""
+    """The rows that a batch reads: what a step learns.
+
+    Each row once, or with `fixed_shapes` as often as it is read.
+    """
 
     rows: torch.Tensor  # int64 [U]
     vectors: torch.Tensor  # float32 [U, d], a leaf of the graph
@@ -26,8 +29,12 @@ class FieldEmbeddings(nn.Module):
 
     In training a batch gets a block of the rows that it reads, each once, and gradients go to this
     block: a step costs the rows it touches, however large the tables, and the optimizer has nothing
-    to merge.
+    to merge. How many distinct rows that are is not known before; with `fixed_shapes` a block has a
+    row for each that is read, the optimizer adds up what belongs together, and nothing of a step
+    has a size that depends on the ids: so a GPU can repeat it without asking.
     """
+
+    fixed_shapes = False
 
     def __init__(self, rows: dict[str, int], dim: int, seed: int) -> None:
         super().__init__()
@@ -61,6 +68,10 @@ class FieldEmbeddings(nn.Module):
         """
         if not self.training:
             return tuple(self.table(part) for part in rows)
+        if self.fixed_shapes:
+            taken = self.take(torch.cat([part.flatten() for part in rows]))
+            pieces = zip(rows, taken.split([part.numel() for part in rows]), strict=True)
+            return tuple(piece.view(*part.shape, taken.shape[1]) for part, piece in pieces)
         if len(self.position) == 0:
             self.position = torch.empty(
                 len(self.table.weight), dtype=torch.int64, device=rows[0].device
@@ -75,10 +86,10 @@ class FieldEmbeddings(nn.Module):
             for part, place in parts
         )
 
-    def take(self, distinct: torch.Tensor) -> torch.Tensor:
-        """Return the vectors of distinct rows [U] → [U, dim], the block of this step."""
-        vectors = self.table.weight.index_select(0, distinct).requires_grad_()
-        self.block = Block(distinct, vectors)
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of rows [U] → [U, dim], the block of this step."""
+        vectors = self.table.weight.index_select(0, rows).requires_grad_()
+        self.block = Block(rows, vectors)
         return vectors
 
     def field(self, name: str) -> torch.Tensor:
@@ -129,6 +140,21 @@ def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Ten
     distinct = rows[position.index_select(0, rows) == places]
     position.index_copy_(0, distinct, places[: len(distinct)])
     return distinct, position.index_select(0, rows)
+
+
+def summed_by_row(rows: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up the gradients of each row: rows [n], gradient [n, d] → rows in order [n], sums [n, d].
+
+    A row that is read k times stands k times in the result, each time with its whole sum. Always
+    the same to the last bit, since a sort decides the order of the sums.
+    """
+    ordered, order = rows.sort(stable=True)
+    begins = (ordered[1:] != ordered[:-1]).cumsum(0)
+    number = torch.cat([begins.new_zeros(1), begins])
+    sums: torch.Tensor = torch.ops.aten.embedding_dense_backward(
+        gradient.index_select(0, order), number, len(rows), -1, False
+    )
+    return ordered, sums.index_select(0, number)
 
 
 def tables_of(model: nn.Module) -> FieldEmbeddings:

@@ -78,6 +78,9 @@ class EntitySnapshots(nn.Module):
             return nn.functional.embedding(place, self.merged.flatten(0, 1))
         if rows.dim() == 1:
             return self._aggregate(rows, sets)
+        if rows.is_cuda:  # a GPU would have to be asked how many are distinct
+            each = self._aggregate(rows.flatten(), sets[:, None].expand_as(rows).flatten())
+            return each.view(*rows.shape, -1)
         unique, inverse = place.unique(return_inverse=True)  # a history repeats its items
         return self._aggregate(unique % total, unique // total)[inverse]
 

@@ -6,6 +6,7 @@ Adam on the rows that a batch reads, fused Adam on the rest.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross
 from ecdctr.errors import TrainingError
 from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
 from ecdctr.models.embeddings import FieldEmbeddings
-from ecdctr.training.optimizers import Optimizers
+from ecdctr.training.graph import RepeatedStep
+from ecdctr.training.optimizers import Optimizers, Sizes
 from ecdctr.training.process import keep_freed_memory
 from ecdctr.training.progress import Position, Progress
 from ecdctr.training.sharded import across_processes, onto_one_process
@@ -98,6 +100,7 @@ def fit(job: Job) -> FitResult:
 
 def _be_deterministic(settings: Training) -> None:
     torch.set_num_threads(settings.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products on a GPU, too
     torch.set_deterministic_debug_mode("warn")  # imports no compiler, which takes a second
     # a debugging aid of deterministic mode that costs some percent
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch has no stub
@@ -108,7 +111,10 @@ class _Learner:
 
     def __init__(self, job: Job, network: nn.Module) -> None:
         self.job, self.network = job, network
+        alone_on_gpu = job.workers.device.type == "cuda" and job.workers.world == 1
+        FieldEmbeddings.of(job.model).fixed_shapes = alone_on_gpu
         self.optimizers = Optimizers(job.model, job.settings)
+        self.repeated = RepeatedStep(self._learn) if alone_on_gpu else None
         self.compiled = _compiled(network) if job.settings.compile else network
         self.rows = sum(part.rows for part in job.parts) * job.settings.epochs
 
@@ -128,18 +134,25 @@ class _Learner:
 
         `done` rows were learned from before it, in all epochs.
         """
+        settings = self.job.settings
+        sizes = self.optimizers.begin(rate_left(settings.lr_final, done, self.rows))
+        if self.repeated and len(batch) == settings.batch_size:
+            return self.repeated(batch, sizes)
+        return self._learn(batch, sizes, size)
+
+    def _learn(self, batch: Batch, sizes: Sizes, size: int | None = None) -> torch.Tensor:
         settings, device = self.job.settings, self.job.workers.device.type
         # one shape is compiled, once
         forward = self.compiled if len(batch) == settings.batch_size else self.network
         half = settings.precision == "bfloat16"
         with torch.autocast(device, torch.bfloat16, enabled=half):
             logits = forward(batch).float()
-        loss = binary_cross_entropy(logits, batch.label, reduction="sum") / size
+        loss = binary_cross_entropy(logits, batch.label, reduction="sum") / (size or len(batch))
         # gradients are averaged over the processes, of which each has a part of the batch
         learned = loss * self.job.workers.world
         if self.job.penalty is not None:
             learned = learned + self.job.penalty()
-        self.optimizers.step(learned, rate_left(settings.lr_final, done, self.rows))
+        self.optimizers.step(learned, sizes)
         return loss.detach()
 
 
@@ -174,7 +187,8 @@ class _Account:
         if not self.pending:
             return
         count = self.waiting
-        mine = sum(size * value.item() for size, value in self.pending)
+        losses = torch.stack([value for _, value in self.pending]).tolist()  # one look at a GPU
+        mine = sum(size * loss for (size, _), loss in zip(self.pending, losses, strict=True))
         (total,) = self.job.workers.total(mine)
         if not math.isfinite(total):
             raise TrainingError(

@@ -15,8 +15,8 @@ from ecdctr.config import Snapshots, Tpm
 from ecdctr.examples.ragged import GAP_BUCKETS
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.aggregations import build_aggregation
-from ecdctr.models.attention import TargetAttention
-from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
+from ecdctr.models.attention import Places, Products, TargetAttention
+from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows, summed_by_row
 from ecdctr.training.loop import rate_left
 from ecdctr.training.optimizers import Optimizers
 
@@ -44,9 +44,11 @@ def randomize(module: nn.Module) -> None:
             parameter.normal_()
 
 
+@pytest.mark.parametrize("fixed_shapes", [False, True])
 @pytest.mark.parametrize("final", [1.0, 0.0])
-def test_rows_are_updated_as_torch_sparse_adam_does_also_by_falling_rates(final):
+def test_rows_are_updated_as_torch_sparse_adam_does_also_by_falling_rates(final, fixed_shapes):
     model = Scorer().train()
+    model.embeddings.fixed_shapes = fixed_shapes
     table = nn.Parameter(model.embeddings.table.weight.clone())
     peer = torch.optim.SparseAdam([table], lr=0.01)
     out = nn.Linear(4, 1)
@@ -61,7 +63,7 @@ def test_rows_are_updated_as_torch_sparse_adam_does_also_by_falling_rates(final)
         )  # rows from 12 on are never touched
         label = torch.rand(16, generator=generator).round()
         loss = nn.functional.binary_cross_entropy_with_logits(model(rows), label)
-        optimizers.step(loss, rate_left(final, step * 16, 20 * 16))
+        optimizers.step(loss, optimizers.begin(rate_left(final, step * 16, 20 * 16)))
         peer.zero_grad()
         peer_dense.zero_grad()
         logits = out(nn.functional.embedding(rows, table, sparse=True).sum(1)).squeeze(1)
@@ -80,6 +82,23 @@ def test_distinct_rows_are_a_partition_of_the_rows(values):
     distinct, place = distinct_rows(rows, torch.empty(41, dtype=torch.int64))
     assert sorted(distinct.tolist()) == sorted(set(values))
     assert torch.equal(distinct[place], rows)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
+def test_gradients_of_a_row_are_added_up_wherever_it_stands(values):
+    rows, gradient = torch.tensor(values), torch.randn(len(values), 3, dtype=torch.float64)
+    ordered, sums = summed_by_row(rows, gradient)
+    assert ordered.tolist() == sorted(values)
+    for row, total in zip(ordered, sums, strict=True):
+        torch.testing.assert_close(total, gradient[rows == row].sum(0))
+
+
+def test_buckets_of_gaps_are_read_and_added_up_alike_by_places_and_by_products():
+    gaps = torch.randint(0, GAP_BUCKETS, (5, 7), dtype=torch.uint8)
+    buckets, weights = torch.randn(5, 2, GAP_BUCKETS), torch.randn(5, 2, 7)
+    places, products = Places(gaps, heads=2), Products(gaps)
+    torch.testing.assert_close(products.read(buckets), places.read(buckets))
+    torch.testing.assert_close(products.added(weights), places.added(weights))
 
 
 @given(

@@ -95,7 +95,7 @@ def rows_guard() -> Guard:
 
     return Guard(
         "rows of a step against SparseAdam",
-        lambda: optimizers.step(model(rows).sum()),
+        lambda: optimizers.step(model(rows).sum(), optimizers.begin()),
         theirs,
         least=1,
         repeats=40,
