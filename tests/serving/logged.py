@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +23,27 @@ def logged_requests(config: Config, date: dt.date) -> list[dict[str, Any]]:
     log = read_log(config)
     rows = sorted(log["ads", date], key=lambda row: (row["ts"], row["user_id"], row["item_id"]))
     examples = pq.read_table(prepare(config, "ads", [date])[0].path, partitioning=None)
-    prior = examples["prior_ctr"][0].as_py()
-    return [request_of(config, log, row, date) | {"prior_ctr": prior} for row in rows]
+    prior = {"prior_ctr": examples["prior_ctr"][0].as_py()}
+    users, items = by(log, "user_id"), by(log, "item_id")
+    requests = []
+    for row in rows:
+        user, item = row["user_id"], row["item_id"]
+        about = {
+            of_day: users[user][of_day]
+            + [seen for seen in items[item][of_day] if seen["user_id"] != user]
+            for of_day in log
+        }
+        requests.append(request_of(config, about, row, date) | prior)
+    return requests
+
+
+def by(log: Impressions, name: str) -> dict[Any, Impressions]:
+    """Return the log of each user or item, since a request's says nothing of the others."""
+    logs: dict[Any, Impressions] = defaultdict(lambda: defaultdict(list))
+    for of_day, rows in log.items():
+        for row in rows:
+            logs[row[name]][of_day].append(row)
+    return logs
 
 
 def read_log(config: Config) -> Impressions:

@@ -345,7 +345,8 @@ def test_the_prior_is_that_of_the_last_day_that_the_version_read(config, exporte
     """By hand, from the impressions."""
     bundle, store, ref = exported
     days = window(DATE - dt.timedelta(days=1), config.data.lookback_days)
-    clicks = [row["click"] for day in days for row in read_log(config)["ads", day]]
+    log = read_log(config)
+    clicks = [row["click"] for day in days for row in log["ads", day]]
     expected = sum(clicks) / len(clicks)
     assert json.loads((bundle / "bundle.json").read_text())["prior_ctr"] == pytest.approx(expected)
     old = store.path(ref) / "manifest.json"

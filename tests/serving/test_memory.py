@@ -54,16 +54,22 @@ def bundle(trained: tuple[Store, Ref], tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.fixture(scope="module")
+def next_days(remembering: Config) -> list[dict[str, Any]]:
+    """Return what was logged on the day after the table."""
+    return logged_requests(remembering, NEXT)
+
+
 @pytest.mark.parametrize("date", [NEXT, THREE_ON])
 def test_raw_logged_requests_a_day_score_as_its_prepared_examples(
-    remembering: Config, bundle: Path, date: dt.date
+    remembering: Config, bundle: Path, next_days: list[dict[str, Any]], date: dt.date
 ):
     """The day after the table, and some days later, when requests bring more days."""
     scorer = Scorer(bundle)
     (day,) = prepare(remembering, "ads", [date])
     (examples,) = pq.read_table(day.path, partitioning=None).combine_chunks().to_batches()
     expected = scorer.run(batch.encode(scorer, examples))
-    requests = logged_requests(remembering, date)
+    requests = next_days if date == NEXT else logged_requests(remembering, date)
     assert len(requests) == len(expected)
     prepared = batch.encode(scorer, examples)["numeric"]
     count = sum(name.startswith("memory_") for name in scorer.columns)
@@ -77,9 +83,11 @@ def test_raw_logged_requests_a_day_score_as_its_prepared_examples(
     assert (some > 0).mean() > 0.05, "there is something to remember"
 
 
-def test_a_left_out_count_is_unknown_and_an_empty_list_is_none(remembering: Config, bundle: Path):
+def test_a_left_out_count_is_unknown_and_an_empty_list_is_none(
+    bundle: Path, next_days: list[dict[str, Any]]
+):
     scorer = Scorer(bundle)
-    request = logged_requests(remembering, NEXT)[0]
+    request = next_days[0]
     none, unknown = request | {"recent": []}, request | {"recent": None}
     left_out = {key: value for key, value in request.items() if key != "recent"}
     count = 2 * 2 * 6
@@ -108,9 +116,9 @@ def test_a_left_out_count_is_unknown_and_an_empty_list_is_none(remembering: Conf
     ],
 )
 def test_bad_recent_impressions_are_refused_in_a_sentence(
-    remembering: Config, bundle: Path, recent: Any, message: str
+    bundle: Path, next_days: list[dict[str, Any]], recent: Any, message: str
 ):
-    request = logged_requests(remembering, NEXT)[0] | {"recent": recent}
+    request = next_days[0] | {"recent": recent}
     with pytest.raises(RequestError, match=message):
         Scorer(bundle).score(request)
 
