@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import boto3
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 BUCKET = "ecdctr"
@@ -32,7 +32,8 @@ class S3Server:
         # Whether listings show anything: a listing that lags behind, at its worst
         self.lists = True
         self.writing = threading.Lock()
-        self.app = DomainDispatcherApplication(create_backend_app)
+        # the app of one service: moto's dispatcher looks through all its folders at each request
+        self.app = create_backend_app("s3")
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()
