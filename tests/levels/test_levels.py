@@ -114,9 +114,9 @@ def test_order_of_runs_does_not_change_a_version_that_starts_anew(config, tmp_pa
     assert config.cpm.refresh == "window"
     early, late = DATE - dt.timedelta(days=7), DATE
     weights = []
+    train_tpm(Request(config, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
     for order in ((early, late), (late, early)):
-        store = Store(tmp_path / str(order[0]))
-        train_tpm(Request(config, store, early - dt.timedelta(days=1)))
+        store = Store(shutil.copytree(tmp_path / "tpm", tmp_path / str(order[0])))
         for date in order:
             train_cpm(Request(config, store, date))
         weights.append([store.manifest(store.require("cpm", date)).files for date in (early, late)])
@@ -216,7 +216,7 @@ def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_
     It goes on from the day before, each day with what it knew.
     """
     shipped = config.model_copy(update={"snapshots": Snapshots(count=1, stride_days=7)})
-    refresh = Cpm(batch_size=128)
+    refresh = Cpm()
     assert (refresh.refresh, shipped.snapshots.point_in_time) == ("incremental", True)
     shipped = shipped.model_copy(update={"cpm": refresh})
     early, late = DATE - dt.timedelta(days=1), DATE
@@ -224,9 +224,11 @@ def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_
     def files(store: Store, date: dt.date) -> dict[str, Any]:
         return store.manifest(store.require("cpm", date)).files
 
-    in_order, other = Store(tmp_path / "in-order"), Store(tmp_path / "other")
+    train_tpm(Request(shipped, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
+    in_order, other = (
+        Store(shutil.copytree(tmp_path / "tpm", tmp_path / name)) for name in ("in-order", "other")
+    )
     for store, dates in ((in_order, (early, late)), (other, (late, early))):
-        train_tpm(Request(shipped, store, early - dt.timedelta(days=1)))
         for date in dates:
             train_cpm(Request(shipped, store, date))
     assert files(in_order, early) == files(other, early)
@@ -322,24 +324,19 @@ def test_evaluating_on_a_day_that_was_read_is_refused(config, trained):
         score(config, store, refs["actr"], "ads", DATE)
 
 
-def test_no_level_touches_a_file_after_its_data_date(config, tmp_path):
-    """Train with all later days removed and with them present: the same bytes."""
+def test_no_level_touches_a_file_after_its_data_date(config, trained, store, tmp_path):
+    """Train with all later days removed: the same bytes as with them present."""
     root = tmp_path / "data"
     shutil.copytree(config.data.root, root)
     for folder in root.glob("domain=*/date=*"):
         if dt.date.fromisoformat(folder.name.removeprefix("date=")) > DATE:
             shutil.rmtree(folder)
-    data = config.data.model_copy(update={"root": root, "prepared": tmp_path / "prepared"})
-    too_late = []
-    for used, name in ((config, "all"), (config.model_copy(update={"data": data}), "cut")):
-        store = Store(tmp_path / name)
-        too_late.append(
-            [
-                f(Request(used, store, DATE)).manifest.files
-                for f in (train_tpm, train_cpm, train_actr)
-            ]
-        )
-    assert too_late[0] == too_late[1]
+    cut = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    train_tpm(Request(cut, store, DATE - dt.timedelta(days=7)))
+    of_all, refs = trained
+    for level, train in (("tpm", train_tpm), ("cpm", train_cpm), ("actr", train_actr)):
+        made = train(Request(cut, store, DATE)).manifest
+        assert made.files == of_all.manifest(refs[level]).files, level
 
 
 def test_evaluation_and_gate(config, trained):

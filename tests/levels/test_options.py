@@ -33,6 +33,7 @@ from tests.conftest import DATE
 
 NEXT = DATE + dt.timedelta(days=1)
 SHORT = {"cpm": {"window_days": 2}, "actr": {"window_days": 2}}
+FEW_STEPS = {level: values | {"batch_size": 512} for level, values in SHORT.items()}
 AGGREGATIONS = (
     "self_attention",
     "newest",
@@ -86,7 +87,7 @@ def test_products_of_mixed_snapshots_are_refused(config):
 
 
 def same_merged_and_unmerged(config: Config, store: Store, snapshots: dict) -> CtrNet:
-    config = changed(config, snapshots=snapshots, **SHORT)
+    config = changed(config, snapshots=snapshots, **FEW_STEPS)
     _, ref = both(config, store, f"{snapshots['aggregation']}{len(snapshots)}")
     model, inputs, vocabularies = load_network(store, ref)
     assert isinstance(model, CtrNet)
