@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from ecdctr.studies.ablation.study import Study, refuse_other_impressions, run_s
 from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world
-from ecdctr.worlds.simulate import simulate
 from tests.conftest import REPOSITORY
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
@@ -215,17 +215,14 @@ def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
     assert set(trial_settings(config, "full", "cpm")[0]) == {"cpm.lr_dense", "cpm.epochs"}
 
 
-def test_tuning_says_which_settings_were_best_and_how_to_write_them(tmp_path: Path):
+def test_tuning_says_which_settings_were_best_and_how_to_write_them(world: Path, tmp_path: Path):
     raw = yaml.safe_load(TINY.read_text())
     raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(raw))
-    trials = run_tuning(
-        Study(path, load_world("tiny"), (1,), ("ads_only",), 1, tmp_path / "work"),
-        "actr",
-        1,
-        Silent(),
-    )
+    study = Study(path, load_world("tiny"), (1,), ("ads_only",), 1, tmp_path / "work")
+    shutil.copytree(world, study.folder(1) / "data")
+    trials = run_tuning(study, "actr", 1, Silent())
     assert [trial.settings["actr.epochs"] for trial in trials] == [1, 2]
     winner = best(trials)["ads_only"]
     assert winner.mean == max(trial.mean for trial in trials)
@@ -258,7 +255,9 @@ def test_a_measure_of_zero_counts():
     assert np.isnan(per_seed(records, "full", "gauc")[2])
 
 
-def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_sparse_ones(tmp_path):
+def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_sparse_ones(
+    world: Path, tmp_path: Path
+):
     one = Study(
         TINY,
         load_world("tiny"),
@@ -269,7 +268,7 @@ def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_spa
         chain_days=1,
         eval_every=8,
     )
-    simulate(load_world("tiny").settings, 1, one.folder(1) / "data", workers=1)
+    shutil.copytree(world, one.folder(1) / "data")
     first, last = one.dates(1)
     assert (last - first).days == 8
     weeks = one.tpm_dates(1, "full")
@@ -281,14 +280,16 @@ def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_spa
     assert one.cpm_dates(1, "full") == [first, last]
 
 
-def test_a_chain_longer_than_the_log_begins_when_the_first_snapshot_is_known(tmp_path: Path):
+def test_a_chain_longer_than_the_log_begins_when_the_first_snapshot_is_known(
+    world: Path, tmp_path: Path
+):
     raw = yaml.safe_load(TINY.read_text())
     raw["snapshots"]["point_in_time"] = True
     raw["cpm"]["refresh"] = "incremental"
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(raw))
     study = Study(config, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path / "work")
-    simulate(load_world("tiny").settings, 1, study.folder(1) / "data", workers=1)
+    shutil.copytree(world, study.folder(1) / "data")
     snapshot, *_ = study.tpm_dates(1, "full")
     first, *_ = study.cpm_dates(1, "full")
     assert first == snapshot + dt.timedelta(days=1)

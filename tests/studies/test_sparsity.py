@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Point]]:
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Point]]:
     folder = tmp_path_factory.mktemp("sparsity")
     settings = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
     settings["variants"]["fifth"] = {"actr": {"ads_share": 0.2}}
     config: Path = folder / "config.yaml"
     config.write_text(yaml.safe_dump(settings))
     study = Study(config, load_world("tiny"), (1,), ("ads_only", "full"), 1, folder / "work")
+    shutil.copytree(world, study.folder(1) / "data")
     return study, run_sparsity(study, ["fifth", "full"], 1, Silent())
 
 
