@@ -60,6 +60,10 @@ OF_TABLE = (
     "expected folders of Parquet files alone, found those of a table of {}, some of which, or of "
     "whose rows, it counts as removed; write its rows out as plain Parquet"
 )
+OF_BOTH = (
+    "expected impressions of one domain, found the same files under the other, too; deliver what "
+    "belongs here"
+)
 NO_NULL_KEY = ("impression_id IS NOT NULL", "impression_id: expected no nulls")
 
 
@@ -97,7 +101,8 @@ def validate_day(
         where = impressions.where(domain, date)
         missing = Violation("missing_day", where, "expected at least one .parquet file, found none")
         return DayReport(domain, date, 0, 0, [missing])
-    lacking = Delivery.of(config.data).lacks(domain, date)
+    delivery = Delivery.of(config.data)
+    lacking = delivery.lacks(domain, date)
     if lacking:
         message = f"expected a whole day, but {lacking} (data.ready: {config.data.ready})"
         incomplete = Violation("incomplete_day", impressions.where(domain, date), message)
@@ -106,6 +111,9 @@ def validate_day(
     if unread:
         foreign = Violation("unread_file", impressions.where(domain, date), _of_unread(unread))
         return DayReport(domain, date, 0, 0, [foreign])
+    if delivery.is_in_both(domain, date):
+        twice = Violation("same_files", impressions.where(domain, date), OF_BOTH)
+        return DayReport(domain, date, 0, 0, [twice])
     schema, violations = read_schema(files, config.features)
     if schema is None:
         return DayReport(domain, date, 0, 0, violations)

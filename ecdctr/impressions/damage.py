@@ -29,7 +29,7 @@ def refuse_damaged(error: Exception, paths: Iterable[Path]) -> None:
 
     Not of what the operating system says, nor of errors of anything but DuckDB and Arrow.
     """
-    of_system = getattr(error, "errno", None) is not None or lacks_room(error)
+    of_system = getattr(error, "errno", None) is not None or _is_no_damage(error)
     if of_system or not isinstance(error, duckdb.Error | pa.ArrowException | OSError):
         return
     if damage := first_damaged(paths):
@@ -37,6 +37,11 @@ def refuse_damaged(error: Exception, paths: Iterable[Path]) -> None:
             f"{damage}. Deliver it again; remove it if preparation made it, which then makes it "
             "anew."
         ) from None
+
+
+def _is_no_damage(error: Exception) -> bool:
+    """Tell whether the machine has no room, or this user no right, to read a file."""
+    return lacks_room(error) or "Permission denied" in str(error)  # DuckDB's words
 
 
 def first_damaged(paths: Iterable[Path]) -> str | None:
@@ -57,7 +62,7 @@ def damaged(path: Path) -> str | None:
             db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {rows}").fetchall()
             why = broken_checksum(path) or _contradiction(path)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            if lacks_room(error):
+            if _is_no_damage(error):
                 raise
             why = unread(path, error)
     return f"{path} cannot be read: {why}" if why else None

@@ -46,7 +46,8 @@ class Delivery(NamedTuple):
         """Return what the day lacks to be whole, in words; None if it is."""
         entries = self.entries(domain, date)
         if not any(map(is_part, entries)):
-            return "no .parquet file is there"
+            other = open_impressions(self.root).has(domain, date)
+            return "no .parquet file is there" + (", but a folder or a link" if other else "")
         if self.ready == "files":
             return None
         if self.marker not in entries:
@@ -57,6 +58,15 @@ class Delivery(NamedTuple):
             size = f"{entries[self.marker]:,} bytes"
             return f"the marker {self.marker} should hold the number of rows, found {size}"
         return self._lacks_rows(domain, date)
+
+    def is_in_both(self, domain: Domain, date: dt.date) -> bool:
+        """Tell whether a day's files are those of the other domain, byte for byte."""
+        impressions, other = open_impressions(self.root), other_domain(domain)
+        here, there = (
+            sorted(size for name, size in self.entries(one, date).items() if is_part(name))
+            for one in (domain, other)
+        )
+        return here == there and impressions.digest(domain, date) == impressions.digest(other, date)
 
     def lacks_for_examples(self, domain: Domain, date: dt.date) -> str | None:
         """Return what the day lacks for its examples: that of the other domain is read, too.

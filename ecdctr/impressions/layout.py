@@ -69,6 +69,25 @@ def is_part(name: str) -> bool:
     return name.endswith(".parquet") and "/" not in name and not is_hidden(name)
 
 
+def no_file(path: Path) -> str | None:
+    """Say what stands in the place of a Parquet file; None for a file, and where nothing is."""
+    found = None
+    if path.is_dir():
+        found = "a folder; move its files up"
+    elif path.is_symlink() and not path.exists():
+        found = "a link to nothing"
+    elif path.exists() and not path.is_file():  # reading it might never end
+        found = "a pipe or a device"
+    return found and f"expected a Parquet file, found {found}"
+
+
+def refuse_no_files(paths: Iterable[Path]) -> None:
+    """Raise ContractError with the first of some parts that is no file."""
+    for path in paths:
+        if words := no_file(path):
+            raise ContractError(f"{path}: {words}.")
+
+
 def is_unread(name: str) -> bool:
     """Say whether what lies in a day's folder is neither read nor hidden.
 

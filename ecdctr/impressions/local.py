@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from ecdctr.impressions.layout import (
     is_part,
     is_unread,
     names_in,
+    refuse_no_files,
     refuse_other_case,
     table_format,
 )
@@ -48,9 +48,9 @@ class LocalImpressions:
         sizes = {}
         for name in names_in(folder):
             with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-                status = (folder / name).stat()
-                if stat.S_ISREG(status.st_mode):  # a folder of a marker's name promises nothing
-                    sizes[name] = status.st_size
+                path = folder / name
+                if path.is_file():  # a folder of a marker's name promises nothing
+                    sizes[name] = path.stat().st_size
         return sizes
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
@@ -62,6 +62,7 @@ class LocalImpressions:
         return sorted(folder / name for name in names_in(folder) if is_part(name))
 
     def digest(self, domain: Domain, date: dt.date) -> str:
+        refuse_no_files(self.files(domain, date))
         try:
             return digest_files(self.files(domain, date))
         except FileNotFoundError:  # delivered again between the look and the reading

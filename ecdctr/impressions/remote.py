@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from ecdctr.impressions.local import digest_files
 from ecdctr.impressions.reading import DeliveredAnew, Files, listings
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
+ANSWERS_WITHIN = 60.0  # seconds, of WebHDFS, whose client would wait for ever
 DIGESTS = "digests.json"  # beside a copied day's files
 SAYS = (
     "size",
@@ -315,6 +316,9 @@ def _open(root: str) -> tuple[Any, str]:
         register(list(BY_OBSTORE))
     with _explained(root):
         filesystem, path = fsspec.core.url_to_fs(root)
+        if root.startswith("webhdfs://"):
+            session = filesystem.session
+            session.request = partial(session.request, timeout=ANSWERS_WITHIN)
     return filesystem, path.rstrip("/")
 
 

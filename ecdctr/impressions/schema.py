@@ -31,6 +31,7 @@ from ecdctr.impressions.declared import (
     type_of,
 )
 from ecdctr.impressions.encodings import format_of, no_log
+from ecdctr.impressions.layout import no_file
 
 if TYPE_CHECKING:
     from ecdctr.config import Feature
@@ -206,10 +207,8 @@ def read_schema(
 
 def _read_footer(path: Path) -> Footer | Violation:
     where = str(path)
-    if path.is_dir():
-        return Violation(
-            "unreadable", where, "expected a Parquet file, found a folder; move its files up"
-        )
+    if words := no_file(path):
+        return Violation("unreadable", where, words)
     try:
         stat = os.stat(path)
         if stat.st_size == 0:
@@ -229,8 +228,6 @@ def _read_footer(path: Path) -> Footer | Violation:
 def unread(path: Path, error: Exception) -> str:
     """Say why a file cannot be read as Parquet: encrypted, something else, or damaged."""
     said = first_line(error)
-    if path.is_symlink() and not path.exists():
-        return "expected a Parquet file, found a link to nothing"
     if "crypt" in said:
         return "expected Parquet without encryption, found an encrypted file; write it plainly"
     try:

@@ -17,6 +17,7 @@ from ecdctr.files import duck
 from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.layout import refuse_no_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,6 +73,7 @@ def measure(config: Config) -> Statistics:
                 if first <= date <= last
                 for path in impressions.files(domain, date)
             ]
+            refuse_no_files(files)
             kind = duck.identifier(
                 ([*config.memory_keys, "item_id"])[1]
             )  # the item where no feature is declared

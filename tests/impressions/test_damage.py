@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from ecdctr.errors import ConfigError, ContractError
+from ecdctr.errors import ConfigError, ContractError, machine_trouble
 from ecdctr.examples.batches import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import distinct
 from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract, csv_text, quality
 from ecdctr.impressions.contract import connect, validate_day
-from ecdctr.impressions.damage import first_damaged
+from ecdctr.impressions.damage import first_damaged, refuse_damaged
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from ecdctr.impressions.reading import one_reading
@@ -346,3 +346,11 @@ def test_a_day_behind_one_that_spoils_the_connection_is_read(tmp_path, monkeypat
     first, second = contract.validate(config_of(tmp_path / "data", tmp_path / "prepared"), ["ads"])
     assert [violation.kind for violation in first.violations] == ["unreadable"]
     assert second.violations == []
+
+
+def test_a_file_that_this_user_may_not_read_is_not_called_damaged(tmp_path):
+    """Whoever is told to remove it would lose a sound day."""
+    error = duckdb.IOException(f'Cannot open file "{tmp_path}/part-0.parquet": Permission denied')
+    (tmp_path / "part-0.parquet").write_bytes(b"")
+    refuse_damaged(error, [tmp_path / "part-0.parquet"])
+    assert "give this user the right to read" in str(machine_trouble(error))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,12 @@ from ecdctr import doctor
 from ecdctr.cli import app
 from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
+from ecdctr.impressions import remote
 from ecdctr.impressions.contract import connect, validate, validate_day
 from ecdctr.impressions.days import present_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import date_of, day_folder, is_part
+from ecdctr.impressions.statistics import measure
 from tests.impressions.logs import FIRST, config_of, day_table, write_day, write_log
 
 LAST = FIRST + dt.timedelta(days=2)
@@ -310,3 +314,64 @@ def test_a_root_at_a_url_where_nothing_is_found_is_said_with_the_missing_days(tm
     config = config_of(f"file://{tmp_path}/nothing", tmp_path / "prepared")
     with pytest.raises(ContractError, match=r"no day of ads was found under .*; look at data.root"):
         present_days(config, "ads", [FIRST, LAST])
+
+
+def test_a_server_that_never_answers_ends_in_a_sentence(tmp_path, monkeypatch):
+    """WebHDFS' client sets no limit of its own, and a firewall may swallow what it sends."""
+    monkeypatch.setattr(remote, "ANSWERS_WITHIN", 0.2)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        root = f"webhdfs://127.0.0.1:{silent.getsockname()[1]}/data"
+        with pytest.raises(
+            ContractError, match=r"data.root webhdfs://.* cannot be read: .*[Tt]ime"
+        ):
+            open_impressions(root).dates("ads")
+
+
+@pytest.mark.parametrize("at", ["", "file://"])
+def test_a_days_files_under_both_domains_are_refused(tmp_path, monkeypatch, at):
+    """Somebody copied them into the wrong folder: a model of it would say nothing of ads."""
+    monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
+    write_log(tmp_path / "data")
+    day = f"date={LAST}/part-0.parquet"
+    shutil.copy(tmp_path / "data/domain=natural" / day, tmp_path / "data/domain=ads" / day)
+    root = f"{at}{tmp_path}/data" if at else tmp_path / "data"
+    with pytest.raises(ContractError, match="found the same files under the other, too"):
+        prepare(config_of(root, tmp_path / "prepared"), "ads", [LAST])
+
+
+NO_FILES = {
+    "a folder": lambda part: part.mkdir(),
+    "a link to nothing": lambda part: part.symlink_to("nowhere"),
+    "a link to itself": lambda part: part.symlink_to(part),
+    "a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_a_part_that_is_no_file_is_named_by_whatever_reads_it(tmp_path, kind):
+    """It never comes right by itself, so no retry is due."""
+    write_log(tmp_path / "data")
+    part = tmp_path / f"data/domain=ads/date={LAST}/part-1.parquet"
+    NO_FILES[kind](part)
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    found = {"a link to itself": "a link to nothing", "a pipe": "a pipe or a device"}.get(
+        kind, kind
+    )
+    words = re.escape(f"{part}: expected a Parquet file, found {found}")
+    with pytest.raises(ContractError, match=words):
+        prepare(config, "ads", [LAST])
+    with connect(config) as db:
+        assert re.match(words, str(validate_day(db, config, "ads", LAST).violations[0]))
+    with pytest.raises(ContractError, match=words):
+        measure(config)
+
+
+def test_a_folder_with_the_name_of_a_part_is_told_where_no_file_is(tmp_path):
+    write_log(tmp_path / "data")
+    part = tmp_path / f"data/domain=ads/date={LAST}/part-0.parquet"
+    part.unlink()
+    part.mkdir()
+    with connect(config := config_of(tmp_path / "data", tmp_path / "prepared")) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+    assert "no .parquet file is there, but a folder or a link" in str(violation)
