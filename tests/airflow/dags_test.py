@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -55,8 +56,11 @@ def dags_test(airflow: Airflow) -> Iterator[DagsTest]:
 
 def serve(answers: int) -> None:
     """Run what each line of the input says as `airflow` would, and answer with its exit code."""
+    gc.disable()
     from airflow.__main__ import main
 
+    gc.freeze()  # as ecdctr/cli/warm.py does
+    gc.enable()
     for line in sys.stdin:
         sys.argv = json.loads(line)
         code: Any = 0
