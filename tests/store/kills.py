@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -39,6 +40,7 @@ def killed_at(root: str, count: int, work: Callable[..., Any], *arguments: Any) 
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+    gc.freeze()  # else it looks through all that the server of forks has loaded, and copies it
     work(*arguments)
 
 
