@@ -58,7 +58,9 @@ def sparsity_page(points: Sequence[Point], origin: Origin, picture: str | None) 
         "# How sparse may ads be?\n",
         *([origin.about] if origin.about else []),
         f"Seeds {', '.join(map(str, seeds))}, {days} evaluation days each. Every row is trained on "
-        "that share of the ads, drawn by user and moment, and judged by all ads of the next day.\n",
+        "that share of the ads, drawn by user and moment, and judged by all ads of the next day. "
+        "Memory and the counts of the floors are of all of them: what is thinned is what is "
+        "trained on.\n",
         f"Written by `{origin.command}`. Mean ± standard deviation over seeds.\n",
         *([f"![GAUC by share of ads]({picture})\n"] if picture else []),
     ]
