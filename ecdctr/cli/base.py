@@ -152,7 +152,7 @@ def _written_out(text: str | Path) -> Path:
 def _below_folders(path: Path) -> Path:
     try:
         path.exists()  # raises for a name that is too long
-        above = next(place for place in path.parents if os.path.lexists(place))
+        above = next((place for place in path.parents if os.path.lexists(place)), path)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}; name another.") from None
     if not above.is_dir():

@@ -4,7 +4,8 @@ DuckDB cuts text and Parquet's INT96, but rounds seconds (`to_timestamp`) and wh
 coarser type of nanoseconds. So the parts of the expression that would round are written anew by
 their types, and a time that is computed with fractions is refused: nobody knows of what a double
 was rounded. Casts of text to a type without a time zone drop the zone that the text names: such a
-text stops the import.
+text stops the import. So does a zone that is an abbreviation: BST is Dhaka's to DuckDB, not
+London's, and PST in July is an hour off.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CUT = {  # nanoseconds, and what holds them cut to microseconds
     "TIME_NS": "TIME",
 }
 ZONELESS = ("TIMESTAMP", "TIMESTAMP_NS", "DATE")
+ZONED = ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
 SECOND = 1_000_000  # microseconds
 DIGITS = "DECIMAL(38, 18)"  # holds seconds as text with all of their digits
 # Microseconds of x, of which each is u. A double is at most half a step from what was written.
@@ -63,11 +65,20 @@ IN_UTC = """CREATE TEMP MACRO _in_utc(x) AS CASE WHEN TRY_CAST(x AS TIMESTAMP)
     ELSE error(x || ' names a time zone, which a cast to TIMESTAMP or DATE would drop; write '
         || 'column::TIMESTAMPTZ') END"""
 
+ABBREVIATIONS = """SELECT string_agg(name, '|') FROM pg_timezone_names()
+    WHERE regexp_full_match(name, '[A-Z]{3}') AND name NOT IN ('UTC', 'UCT', 'GMT')"""
+ONE_ZONE = """CREATE TEMP MACRO _one_zone(x) AS CASE
+    WHEN NOT coalesce(regexp_matches(x, '(?i)(^|[^a-z/_])(NAMES)($|[^a-z0-9/_])'), false) THEN x
+    ELSE error(x || ' names a time zone by an abbreviation, which means several; write its offset, '
+        || 'such as replace(column, '' BST'', ''+01:00'')::TIMESTAMPTZ, or a name such as '
+        || 'Europe/London') END"""
+
 
 def make_macros(db: duckdb.DuckDBPyConnection) -> None:
     """Make the functions that `instant` writes."""
     for macro in (WRITTEN, CUT_UNITS, FILLED_UNITS, WHOLE_UNITS, ALL_OF, IN_UTC):
         db.execute(macro)
+    db.execute(ONE_ZONE.replace("NAMES", one_row(db, ABBREVIATIONS)[0]))
 
 
 def instant(tables: Tables, text: str, columns: list[str]) -> str:
@@ -82,6 +93,7 @@ def instant(tables: Tables, text: str, columns: list[str]) -> str:
     kind = types_of(tables, time.tree, expression(time.tree))
     if kind == ["VARCHAR"]:
         cut.append(_below(value))
+        value = f"_one_zone({value})"
     if "_cut_units(" in value:
         cut.append(f"(({value}) <> ({value.replace('_cut_units(', '_filled_units(')})) IS TRUE")
     return f"({value})::TIMESTAMPTZ AS ts, {' OR '.join(cut) or 'false'} AS _cut"
@@ -138,6 +150,8 @@ class _Time:
 
     def _exact(self, node: Node, part: Node, inside_ns: bool) -> Node:
         to = self.kind(node)
+        if self._names_zone(node, part, to):
+            return self._parsed(f"_one_zone({self.written(self.cut(part, inside_ns))})")
         if not references(part) or not self._is_fraction(part):
             made = self.cut(part, inside_ns)
             if references(part) and self._drops_zone(node, part, to):
@@ -151,6 +165,13 @@ class _Time:
             if node["class"] == "CAST" and to in (*WHOLE, *WIDE):
                 return self._parsed(f"_all_of({self.written(part)})")
         self._refuse_fraction(part)
+
+    def _names_zone(self, node: Node, part: Node, to: str) -> bool:
+        """Say whether a part is text that may name the zone of a time."""
+        if _is(node, "timezone"):
+            return part is children(node)[0]
+        zoned = node["class"] == "CAST" or _is(node, "strptime", "try_strptime")
+        return zoned and to in ZONED and bool(references(part)) and self.kind(part) == "VARCHAR"
 
     def _drops_zone(self, node: Node, part: Node, to: str) -> bool:
         return node["class"] == "CAST" and to in ZONELESS and self.kind(part) == "VARCHAR"

@@ -69,6 +69,13 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path, capsys, argu
     assert (tmp_path / "pipe").is_fifo()
 
 
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_that_has_none_above_it_is_no_file_to_write(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, ["validate", "--result", name])
+    assert f"{name} is a folder; name a file in it" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -123,6 +123,43 @@ def test_a_time_that_says_that_it_is_utc_may_be_cast(tmp_path, zone):
     assert cast == column(tmp_path / "other", "ts")
 
 
+WRITTEN = "%Y-%m-%d %H:%M:%S.%n %Z"
+
+
+@pytest.mark.parametrize("zone", ["BST", "PST", "est", "CET"])
+@pytest.mark.parametrize(
+    "ts",
+    [
+        "t",
+        "t::TIMESTAMPTZ",
+        "TRY_CAST(t AS TIMESTAMPTZ) + INTERVAL 1 HOUR",
+        "coalesce(t, '2026-01-01')",
+        f"strptime(t, '{WRITTEN}')",
+        f"try_strptime(t, ['{WRITTEN}'])",
+    ],
+)
+def test_a_zone_that_is_an_abbreviation_stops_the_import(tmp_path, ts, zone):
+    """DuckDB takes BST for Dhaka's, five hours from London's, and PST in July for summer time."""
+    text = written(ticks()).replace(",1,ads", f" {zone},1,ads")
+    text = text.replace(",0,ads", " UTC,0,ads")
+    match = rf" {zone} names a time zone by an abbreviation.*offset"
+    with pytest.raises(ContractError, match=match):
+        run(tmp_path, {"a.csv": text}, ts=ts)
+
+
+@pytest.mark.parametrize("ts", ["timezone('BST', t::TIMESTAMP)", "t::TIMESTAMP AT TIME ZONE 'bst'"])
+def test_a_zone_of_the_mapping_that_is_an_abbreviation_stops_the_import(tmp_path, ts):
+    with pytest.raises(ContractError, match=r"(?i)BST names a time zone by an abbreviation"):
+        run(tmp_path, {"a.csv": written(ticks())}, ts=ts)
+
+
+@pytest.mark.parametrize("zone", [" UTC", " GMT", " Etc/UTC", " Africa/Abidjan", "+00:00"])
+def test_a_zone_of_one_meaning_is_read(tmp_path, zone):
+    text = written(ticks()).replace(",1,ads", f"{zone},1,ads").replace(",0,ads", f"{zone},0,ads")
+    run(tmp_path, {"a.csv": text}, ts="t")
+    assert max(column(tmp_path, "ts")).date() == dt.date(2026, 1, 1)
+
+
 @pytest.mark.parametrize("ts", ["t", "t::TIMESTAMPTZ"])
 def test_a_time_with_a_zone_is_kept_as_the_instant_that_it_is(tmp_path, ts):
     moments = [START * 10**9] * 2 + ticks()[2:]
