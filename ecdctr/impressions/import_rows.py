@@ -199,7 +199,11 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     for factor, (unit, how) in UNITS.items():
         if _midnight(dt.date(1990, 1, 1)) <= seconds[1] / factor < high:
             hint = f" They look like {unit} read as seconds: write ts: {how}."
-    if too_early:
+    if "to_timestamp" in mapping.ts:
+        if seconds[0] >= 19_900_101 and seconds[1] < 21_000_101:
+            how = "strptime(column::VARCHAR, '%Y%m%d')"
+            hint = f" They look like days read as seconds: write ts: {how}."
+    elif too_early:
         hint = " They look like seconds read as a smaller unit: write ts: to_timestamp(column)."
     expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
     raise ContractError(

@@ -258,6 +258,11 @@ def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -
             f"{said}; a leap second is none of DuckDB's, write ts: regexp_replace(column, ':60', "
             "':59')::TIMESTAMP"
         )
+    if "Unknown TimeZone" in said:
+        return (
+            f"{said}; say how times are written, such as ts: strptime(column, '%Y-%m-%d %H:%M:%S "
+            "%z') for an offset like -0300, %I:%M:%S %p for AM and PM"
+        )
     if "timestamp field format" in said:
         return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
     return said

@@ -177,7 +177,10 @@ def matches(table: Table, source: Path) -> list[Path]:
             raise ConfigError(
                 f"{path}: expected CSV, as it is or as .gz or .zst, or Parquet; convert it first."
             )
-    return list(dict.fromkeys(paths))
+    once: dict[Path, Path] = {}  # a link to a folder above makes a pattern find a file 40 times
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def refuse_alike(names: list[str], where: str) -> None:

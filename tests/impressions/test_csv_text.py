@@ -178,6 +178,13 @@ def test_a_comment_ends_where_the_csv_says_so(tmp_path):
     assert run(tmp_path, {"a.csv": text}).read == 40
 
 
+def test_a_file_that_a_pattern_finds_through_links_too_is_read_once(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "loop").symlink_to(tmp_path / "logs")
+    done = run(tmp_path, {"a.csv": rows()}, {"files": ["**/*.csv"]})
+    assert (done.read, done.duplicates) == (40, 0)
+
+
 def test_names_of_files_are_names_before_they_are_patterns(tmp_path):
     folder = tmp_path / "lo[g]s *?#%20"
     folder.mkdir()

@@ -113,6 +113,11 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
             ContractError,
             "ts lies between 2125.* set earliest or latest",
         ),
+        (
+            {"ts": "to_timestamp(20260101 + t % 7)"},
+            ContractError,
+            "look like days read as seconds: write ts: strptime",
+        ),
         ({"earliest": dt.date(2026, 2, 1)}, ContractError, "expected between 2026-02-01 and"),
     ],
 )

@@ -153,6 +153,13 @@ def test_a_zone_of_the_mapping_that_is_an_abbreviation_stops_the_import(tmp_path
         run(tmp_path, {"a.csv": written(ticks())}, ts=ts)
 
 
+@pytest.mark.parametrize("zone", [" -0300", " PM", " PDT"])
+def test_a_zone_that_is_not_known_is_refused_with_a_way_to_read_it(tmp_path, zone):
+    text = written(ticks()).replace(",1,ads", f"{zone},1,ads")
+    with pytest.raises(ContractError, match=rf"'{zone[1:]}'.*strptime\(column.*%z"):
+        run(tmp_path, {"a.csv": text}, ts="t")
+
+
 @pytest.mark.parametrize("zone", [" UTC", " GMT", " Etc/UTC", " Africa/Abidjan", "+00:00"])
 def test_a_zone_of_one_meaning_is_read(tmp_path, zone):
     text = written(ticks()).replace(",1,ads", f"{zone},1,ads").replace(",0,ads", f"{zone},0,ads")
