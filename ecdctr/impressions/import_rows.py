@@ -103,6 +103,19 @@ def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | 
     return f"{staged.path.name}: ts of {cut:,} rows has digits below a microsecond; they were cut"
 
 
+def words_for_unclear_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
+    """Write a sentence about local times around a change of the clocks."""
+    (unclear,) = one_row(
+        db, f"SELECT count(*) FILTER (_unclear) FROM {staged.rows} WHERE {DOMAINS}"
+    )
+    if not unclear:
+        return None
+    return (
+        f"{staged.path.name}: ts of {unclear:,} rows is a local time that clocks showed twice or "
+        "skipped when they were changed; it is read as the later one. Log times in UTC"
+    )
+
+
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     row = one_row(
         db,

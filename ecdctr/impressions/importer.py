@@ -33,6 +33,7 @@ from ecdctr.impressions.import_rows import (
     words_for_cut_times,
     words_for_domains,
     words_for_none,
+    words_for_unclear_times,
 )
 from ecdctr.impressions.instants import instant, make_macros, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
@@ -189,10 +190,16 @@ def _stage(
         staged = Staged(file.path, stored, rows)
         refuse_rows(db, mapping, staged)
         notes = [
-            words(db, staged) for words in (words_for_none, words_for_domains, words_for_cut_times)
+            words(db, staged)
+            for words in (
+                words_for_none,
+                words_for_domains,
+                words_for_cut_times,
+                words_for_unclear_times,
+            )
         ]
         db.execute(
-            f"COPY (SELECT * EXCLUDE (_label, _cut, _domain_text) FROM {rows}) TO "
+            f"COPY (SELECT * EXCLUDE (_label, _cut, _unclear, _domain_text) FROM {rows}) TO "
             f"{literal(target)} (FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
         )
     except duckdb.Error as error:

@@ -82,10 +82,11 @@ def make_macros(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def instant(tables: Tables, text: str, columns: list[str]) -> str:
-    """Write SQL of `ts`, and of `_cut`: whether digits below a microsecond were cut.
+    """Write SQL of `ts`, of `_cut` and of `_unclear`.
 
-    `columns` are the columns of text that the expression reads, as SQL. Raises ConfigError for a
-    time that is rounded before it can be cut.
+    Cut: whether digits below a microsecond were cut. Unclear: whether it is a local time that the
+    clocks of its zone show twice or never. `columns` are the columns of text that the expression
+    reads, as SQL. Raises ConfigError for a time that is rounded before it can be cut.
     """
     time = _Time(tables, text)
     value = time.written(time.cut(expression(time.tree)))
@@ -96,12 +97,29 @@ def instant(tables: Tables, text: str, columns: list[str]) -> str:
         value = f"_one_zone({value})"
     if "_cut_units(" in value:
         cut.append(f"(({value}) <> ({value.replace('_cut_units(', '_filled_units(')})) IS TRUE")
-    return f"({value})::TIMESTAMPTZ AS ts, {' OR '.join(cut) or 'false'} AS _cut"
+    unclear = " OR ".join(time.unclear) or "false"
+    return (
+        f"({value})::TIMESTAMPTZ AS ts, {' OR '.join(cut) or 'false'} AS _cut, "
+        f"{unclear} AS _unclear"
+    )
 
 
 def _below(text: str) -> str:
     """Write whether a time as text has digits below a microsecond."""
     return f"coalesce(regexp_matches({text}, '{BELOW_MICROSECONDS}'), false)"
+
+
+def _unclear(zone: str, local: str) -> str:
+    """Write whether the clocks of a zone show a local time twice or never.
+
+    DuckDB takes the later of two, and of one that is skipped the one after.
+    """
+    instant = f"timezone({zone}, ({local})::TIMESTAMP)"
+    earlier = [f"timezone({zone}, {instant} - INTERVAL {minutes} MINUTE)" for minutes in (30, 60)]
+    return (
+        f"coalesce(({local})::TIMESTAMP IN ({', '.join(earlier)}) "
+        f"OR timezone({zone}, {instant}) <> ({local})::TIMESTAMP, false)"
+    )
 
 
 class _Time:
@@ -111,6 +129,7 @@ class _Time:
         self.tables, self.text = tables, text
         self.tree = parsed(tables.db, text)
         self.was_cut: list[str] = []  # conditions
+        self.unclear: list[str] = []  # conditions
 
     def written(self, node: Node) -> str:
         return written(self.tables.db, self.tree, node)
@@ -131,6 +150,8 @@ class _Time:
             )
         if _is(node, "to_timestamp"):
             return self._seconds(children(node)[0])
+        if _is(node, "timezone") and kind == "TIMESTAMP WITH TIME ZONE":
+            self.unclear.append(_unclear(*map(self.written, children(node))))
         if kind in CUT and not inside_ns:
             return self._from_nanoseconds(self._with_parts(node, True), CUT[kind])
         return self._with_parts(node, kind in CUT)

@@ -418,3 +418,22 @@ def test_a_leap_second_is_refused_with_what_reads_it(tmp_path, second):
     run(tmp_path, {"a.csv": text}, ts=advice.replace("column", "t"))
     moments = [f"{moment:%H:%M:%S}" for moment in column(tmp_path, "ts")]
     assert "00:10:59" in moments
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [
+        "timezone('Europe/Paris', t::TIMESTAMP)",
+        "t AT TIME ZONE 'Europe/Paris'",
+    ],
+)
+def test_local_times_that_clocks_show_twice_or_never_are_counted_and_said(tmp_path, ts):
+    heard: list[str] = []
+    head, *lines = rows().splitlines()
+    cells = [line.split(",") for line in lines]
+    # Paris: 02:30 was shown twice on 26 October 2025, and skipped on 30 March
+    shown = ["2025-10-26 02:30:00", "2025-03-30 02:30:00", "2025-10-26 01:30:00"]
+    times = [*shown, *["2025-10-26 03:30:00"] * len(cells)]
+    text = [head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, times, strict=False))]
+    run(tmp_path, {"a.csv": "\n".join(text) + "\n"}, ts=ts, on_file=heard.append)
+    assert "ts of 2 rows is a local time that clocks showed twice or skipped" in " ".join(heard)
