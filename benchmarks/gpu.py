@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -115,6 +116,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return median(seconds)
 
 
+@lru_cache
 def limits(precision: str) -> Cost:
     """Return what this GPU does in a second.
 

@@ -97,10 +97,10 @@ class Network(BaseModel):
 
 
 def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) -> Any:
-    """Return its Parquet path: shuffled for training."""
+    """Return its loader of a Parquet or an npz file: shuffled for training."""
     options = {
         "batch_size": shape["batch_size"],
-        "data_format": "parquet",
+        "data_format": path.suffix[1:],
         "shuffle": stage == "train",
     }
     if stage == "test":
@@ -108,22 +108,15 @@ def loader(features: FeatureMap, shape: dict[str, Any], path: Path, stage: str) 
     return RankDataLoader(features, stage="train", train_data=str(path), **options)[0]
 
 
-def npz_loader(features: FeatureMap, shape: dict[str, Any], folder: Path, stage: str) -> Any:
-    """Return its default path, torch's DataLoader over an array in memory.
-
-    The array is written here from the Parquet file.
-    """
-    path = folder / f"peer-{stage}.npz"
-    table = pq.read_table(path.with_suffix(".parquet"), partitioning=None)
+def as_npz(shape: dict[str, Any], path: Path) -> Path:
+    """Write a Parquet file as arrays: its default format, which torch's DataLoader reads."""
+    table = pq.read_table(path, partitioning=None)
     columns = {name: table.column(name).to_numpy() for name in [*shape["fields"], "click"]}
     history = table.column("history").combine_chunks().flatten().to_numpy()
     if shape["history"]:
         columns["history"] = history.reshape(-1, shape["history"])
-    np.savez(path, **columns)
-    options = {"batch_size": shape["batch_size"], "data_format": "npz", "shuffle": stage == "train"}
-    if stage == "test":
-        return RankDataLoader(features, stage="test", test_data=str(path), **options)
-    return RankDataLoader(features, stage="train", train_data=str(path), **options)[0]
+    np.savez(path.with_suffix(".npz"), **columns)
+    return path.with_suffix(".npz")
 
 
 def read_batches(loader: Any) -> dict[str, float]:
@@ -154,19 +147,20 @@ def main() -> None:
     shape = json.loads((folder / f"{name if name == 'deepfm' else 'din'}.json").read_text())
     torch.set_num_threads(shape["threads"])
     features = feature_map(shape, folder)
+    way = "npz" if name == "batches-npz" else sys.argv[3] if len(sys.argv) > 3 else "parquet"
+
+    def reader(stage: str) -> Any:
+        path = folder / f"peer-{stage}.parquet"
+        return loader(features, shape, path if way == "parquet" else as_npz(shape, path), stage)
+
+    train = reader("train")
     if name == "batches-npz":
-        print(json.dumps(read_batches(npz_loader(features, shape, folder, "train"))))
+        print(json.dumps(read_batches(train)))
         return
-    way = sys.argv[3] if len(sys.argv) > 3 else "parquet"
-    train, test = (
-        loader(features, shape, folder / f"peer-{stage}.parquet", stage)
-        if way == "parquet"
-        else npz_loader(features, shape, folder, stage)
-        for stage in ("train", "test")
-    )
     if way == "step":
         print(json.dumps(steps(Network(features, shape, folder), next(iter(train)))))
         return
+    test = reader("test")
     for _ in test:  # what Ray does at its first use is not counted
         pass
     if name == "batches":

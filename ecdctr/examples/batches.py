@@ -333,7 +333,6 @@ def training_batches(
     )  # epochs move the seed by one
     chunks = read_chunks(parts, inputs.columns, chunk_rows, seed, shard)
     least = 2 if shard.of == 1 else 1
-
     pieces = ENCODERS if device.type == "cuda" else 1
 
     def next_chunk() -> tuple[int, Batch | None, int] | None:
@@ -350,15 +349,13 @@ def training_batches(
         return table.num_rows, encoded(table), first
 
     def encoded(table: pa.Table) -> Batch:
-        if pieces == 1:
-            return encode(table, inputs, vocabularies).to(device)
         height = math.ceil(table.num_rows / pieces)
         parts = [table.slice(start, height) for start in range(0, table.num_rows, height)]
         return Batch.concat(
             list(encoders.map(lambda part: encode(part, inputs, vocabularies).to(device), parts))
         )
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(pieces) as encoders:
+    with ThreadPoolExecutor(pieces) as encoders, ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(next_chunk)
         while (ready := ahead.result()) is not None:
             ahead = reader.submit(next_chunk)

@@ -97,7 +97,7 @@ def words_for_domains(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | No
 
 def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Write a sentence about times that were written finer than in microseconds."""
-    (cut,) = one_row(db, f"SELECT count(*) FILTER (_cut) FROM {staged.rows} WHERE {DOMAINS}")
+    cut = _count(db, staged, "_cut")
     if not cut:
         return None
     return f"{staged.path.name}: ts of {cut:,} rows has digits below a microsecond; they were cut"
@@ -105,15 +105,19 @@ def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | 
 
 def words_for_unclear_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Write a sentence about local times around a change of the clocks."""
-    (unclear,) = one_row(
-        db, f"SELECT count(*) FILTER (_unclear) FROM {staged.rows} WHERE {DOMAINS}"
-    )
+    unclear = _count(db, staged, "_unclear")
     if not unclear:
         return None
     return (
         f"{staged.path.name}: ts of {unclear:,} rows is a local time that clocks showed twice or "
         "skipped when they were changed; it is read as the later one. Log times in UTC"
     )
+
+
+def _count(db: duckdb.DuckDBPyConnection, staged: Staged, flag: str) -> int:
+    count: int
+    (count,) = one_row(db, f"SELECT count(*) FILTER ({flag}) FROM {staged.rows} WHERE {DOMAINS}")
+    return count
 
 
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
