@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -122,10 +123,21 @@ class Airflow:
     def migrate(self) -> None:
         """Make the metadata database, or bring it up to date.
 
-        On SQLite unless the Airflow is running.
+        On SQLite unless the Airflow is running. A PostgreSQL that this version of Airflow has
+        migrated says so in a file of its own, which saves each later start some seconds.
         """
         self.home.mkdir(parents=True, exist_ok=True)
+        note, version = self.home / "postgres" / "migrated-by", metadata.version("apache-airflow")
+        if self.on_postgres and note.exists() and note.read_text("utf-8") == version:
+            return
         self.command("db", "migrate")
+        if self.on_postgres:
+            note.write_text(version, "utf-8")
+
+    @property
+    def on_postgres(self) -> bool:
+        """Tell whether the metadata are on PostgreSQL now, not on SQLite."""
+        return self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql")
 
     @contextlib.contextmanager
     def database(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -270,3 +271,19 @@ def test_a_second_demo_in_the_same_folder_is_refused(tmp_path):
         second = Started(home)
         assert second.process.wait() == 1
     assert f"Another ./run demo or ./run ui is at work in {home}" in second.log.read_text()
+
+
+@needs_wheel
+def test_a_database_is_migrated_once_by_each_version_of_airflow(tmp_path, monkeypatch):
+    made = Airflow(tmp_path / "home", tmp_path / "config.yaml", tmp_path / "store", free_port())
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(made, "command", lambda *arguments: asked.append(arguments))
+    for version, times in (("3.3.2", 1), ("3.3.2", 1), ("3.4.0", 2)):
+        monkeypatch.setattr(metadata, "version", lambda _, version=version: version)
+        with made.database():
+            made.migrate()
+        assert asked == [("db", "migrate")] * times
+    shutil.rmtree(made.home / "postgres")  # a database made anew has no tables
+    with made.database():
+        made.migrate()
+    assert len(asked) == 3
