@@ -27,7 +27,7 @@ FOLDER = RESULTS / "large"
 
 def configuration(root: Path, tpm_days: int = 3) -> Path:
     """Return the demo's, on the large world, with short windows for what is not measured."""
-    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    raw = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
     raw["data"] |= {
         "root": str(root),
         "prepared": str(FOLDER / "prepared"),

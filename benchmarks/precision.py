@@ -1,6 +1,6 @@
 """What rounding of vectors costs in GAUC and saves in bytes: snapshots, and a bundle's tables.
 
-An A-CTR of the demo's world with three snapshots, trained once, in float32. Its merged tables are
+An A-CTR of the world `daily` with three snapshots, trained once, in float32. Its merged tables are
 made anew of rounded snapshots, and it is exported with rounded tables. All score the same three
 days of natural content: 48,000 impressions a day, a dozen of each user; a day of ads has too few of
 a user to show what rounding does.
@@ -58,8 +58,8 @@ class Judged(NamedTuple):
 
 def settings() -> Config:
     """Return the demo's configuration, over a world of its own."""
-    config = load_config(ROOT / "configs" / "demo.yaml")
-    simulate(load_world("demo").settings, config.seed, FOLDER / "data")
+    config = load_config(ROOT / "configs" / "daily.yaml")
+    simulate(load_world("daily").settings, config.seed, FOLDER / "data")
     places = {"root": str(FOLDER / "data"), "prepared": str(FOLDER / "prepared")}
     return config.with_overlay({"data": places, "cpm": {"first_window_days": 14}}, "benchmark")
 

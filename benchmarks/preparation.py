@@ -1,4 +1,4 @@
-"""One day of natural content of the demo world, prepared alike by ecdctr, by pandas and by polars.
+"""One day of natural content of the world `daily`, prepared by ecdctr, pandas and polars.
 
 All read the day and the 14 days before it from Parquet and give, per impression, the last clicks
 over both domains strictly before it with their gaps, and the counts as of the day before. `warm`
@@ -32,8 +32,8 @@ COLUMNS = ["user_id", "item_id", "ts", "click"]
 
 def settings(scale: int = 1) -> tuple[Config, dt.date]:
     """Return the demo's configuration on a world with `scale` times its users, and its last day."""
-    config = load_config(Path("configs/demo.yaml"))
-    sim = load_world("demo").settings
+    config = load_config(Path("configs/daily.yaml"))
+    sim = load_world("daily").settings
     larger = {
         name: scale * getattr(sim, name) for name in ("users", "natural_per_day", "ads_per_day")
     }

@@ -24,7 +24,7 @@ DAYS = (90, 180)
 
 def configuration(window: int, refresh: str) -> Path:
     """Return the demo's with another window."""
-    raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    raw = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
     raw["data"] |= {"root": str(FOLDER / "world"), "prepared": str(FOLDER / "prepared")}
     raw |= {"tpm": {"window_days": window, "refresh": refresh}, "variants": {}}
     path = FOLDER / f"{refresh}-{window}.yaml"
@@ -43,9 +43,9 @@ def seconds(runs: list[dict[str, float]]) -> Timing:
 
 
 def main() -> None:
-    """180 days of the demo's world; every comparison in turns."""
+    """180 days of the world `daily`; every comparison in turns."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    sim = load_world("demo").settings.model_copy(update={"days": max(DAYS) + 1})
+    sim = load_world("daily").settings.model_copy(update={"days": max(DAYS) + 1})
     simulate(sim, 1, FOLDER / "world")
     last = sim.start + dt.timedelta(days=max(DAYS) - 1)
     everything = [last - dt.timedelta(days=back) for back in range(max(DAYS))]

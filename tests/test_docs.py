@@ -226,7 +226,7 @@ def test_where_something_is_changed_is_one_file_and_begins_at_one_name():
 
 
 def test_every_table_that_run_asks_for_is_in_its_configuration():
-    demo = load_config(REPOSITORY / "configs" / "demo.yaml").tables
+    demo = load_config(REPOSITORY / "configs" / "daily.yaml").tables
     bought = load_config(REPOSITORY / "configs" / "completejourney.yaml").tables
     script = (REPOSITORY / "run").read_text()
     asked = set(re.findall(r"--rows \"?([a-z_]+)", script))

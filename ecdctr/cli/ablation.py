@@ -162,7 +162,7 @@ def ablation(
         bars.close()
     origin = Origin(
         study.world.name,
-        options.command,
+        session_of(context).repeating(options.command),
         options.base,
         options.own_data,
         text_of(about) if about else None,
@@ -273,7 +273,7 @@ def tune(
         trials = run_tuning(study, options.level, workers, bars)
     finally:
         bars.close()
-    text = tuning_page(trials, options.command)
+    text = tuning_page(trials, session_of(context).repeating(options.command))
     write_or_print(
         context, text, target, result, {row: trial._asdict() for row, trial in best(trials).items()}
     )

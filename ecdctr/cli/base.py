@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import math
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,11 @@ class Session:
     def config(self, variant: str = DEFAULT) -> Config:
         """Return the configuration with a variant applied."""
         return load_config(self.config_path).with_variant(variant)
+
+    def repeating(self, command: str) -> str:
+        """Return a command line that begins with `ecdctr`, with the configuration named."""
+        name, _, rest = command.partition(" ")
+        return f"{name} --config {shlex.quote(str(self.config_path))} {rest}"
 
     @property
     def store(self) -> Store:

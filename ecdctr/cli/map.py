@@ -61,9 +61,7 @@ class MapOptions:
         told += [("--seeds", str(self.seeds))]
         told += [("--impressions-a-day", str(self.impressions_a_day))]
         told += [("--eval-days", str(self.eval_days)), ("--chain-days", str(self.chain_days))]
-        return "ecdctr --config configs/map.yaml map " + " ".join(
-            f"{option} {shlex.quote(value)}" for option, value in told
-        )
+        return "ecdctr map " + " ".join(f"{option} {shlex.quote(value)}" for option, value in told)
 
 
 @app.command("map")
@@ -127,9 +125,8 @@ def map_(
         durable.replace_text(cells_file, json.dumps(finite(results), indent=1))
     if target:
         pictures = _pictures(measured, target)
-        durable.replace_text(
-            target, map_page(measured, results, pictures, options.command, len(worlds))
-        )
+        command = session_of(context).repeating(options.command)
+        durable.replace_text(target, map_page(measured, results, pictures, command, len(worlds)))
     show(
         context, {"cells": len(worlds), "measured": len(results), "page": str(target or "")}, result
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ecdctr.cli.ablation import ALWAYS, AblationOptions, AboutOption, picture_beside, study_of
-from ecdctr.cli.base import ResultOption, app
+from ecdctr.cli.base import ResultOption, app, session_of
 from ecdctr.cli.options import command_line, grouped
 from ecdctr.cli.studies import PageOption, WorkersOption, text_of, write_or_print
 from ecdctr.config.terms import DEFAULT, FULL
@@ -60,7 +60,11 @@ def sparsity(
     finally:
         bars.close()
     origin = Origin(
-        options.world, options.command, DEFAULT, options.own_data, text_of(about) if about else None
+        options.world,
+        session_of(context).repeating(options.command),
+        DEFAULT,
+        options.own_data,
+        text_of(about) if about else None,
     )
     picture = picture_beside(curve(points), target) if target else None
     payload = {"gauc": {share_of(point): mean_gauc(point.records) for point in points}}

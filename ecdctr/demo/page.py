@@ -22,6 +22,8 @@ from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -94,19 +96,29 @@ def print_table(rows: list[Row], console: Console) -> None:
     left_out = "" if shown == dates else f" (newest {COLUMNS} of {len(dates)} days)"
     table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for header in (*(date[5:] for date in shown), "mean", "LogLoss", "calib."):
+    means = {"gauc": "mean", "log_loss": "LogLoss"}
+    if any("expected_gauc" in row.metrics["all"] for row in rows):
+        means["expected_gauc"] = "expected"
+    else:  # both do not fit into 80 columns; the page has them all
+        means["calibration"] = "calib."
+    for header in (*(date[5:] for date in shown), *means.values()):
         table.add_column(header, justify="right")
     for name, by_date in grouped.items():
         cells = [_gauc(by_date[date].metrics["all"]) if date in by_date else "–" for date in shown]
-        table.add_row(
-            short_name(name), *cells, *_means([by_date[date].metrics["all"] for date in common])
-        )
+        of_common = [by_date[date].metrics["all"] for date in common]
+        table.add_row(short_name(name), *cells, *_means(of_common, means))
     oracle = {row.date: row.metrics["oracle"] for row in rows if "oracle" in row.metrics}
     if oracle:
         cells = [_gauc(oracle[date]) if date in oracle else "–" for date in shown]
-        means = _means([oracle[date] for date in common if date in oracle])
-        table.add_row(short_name("oracle"), *cells, *means, style="dim")
+        of_common = [oracle[date] for date in common if date in oracle]
+        table.add_row(short_name("oracle"), *cells, *_means(of_common, means), style="dim")
     console.print(table)
+    if "expected_gauc" in means:
+        console.print(
+            "expected: GAUC by the true probabilities of held-out ads, where a day's clicks are no "
+            "noise.",
+            style="dim",
+        )
     if common != dates:
         console.print(
             f"Means are over the {len(common)} days that all experiments have, of {len(dates)}.",
@@ -119,13 +131,10 @@ def _gauc(metrics: dict[str, float]) -> str:
     return f"{metrics['gauc']:.4f}" if "gauc" in metrics else "–"
 
 
-def _means(metrics: list[dict[str, float]]) -> list[str]:
-    """Return GAUC, LogLoss and calibration, each the mean over days.
-
-    A dash where no day is common to all.
-    """
+def _means(metrics: list[dict[str, float]], keys: Iterable[str]) -> list[str]:
+    """Return the mean of each of these metrics over days; a dash where no day is common to all."""
     shown = []
-    for key in ("gauc", "log_loss", "calibration"):
+    for key in keys:
         values = [one[key] for one in metrics if key in one]
         shown.append(f"{np.mean(values):.4f}" if values else "–")
     return shown
@@ -144,6 +153,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
             lineage=lineage(store, serving) if serving else None,
             history=history,
             rows=rows,
+            expected=any("expected_gauc" in row.metrics["all"] for row in rows),
             names=NAMES,
             gauc_plot=_gauc_plot(rows),
             calibration_plot=_calibration_plot(curves) if curves else "",

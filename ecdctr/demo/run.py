@@ -29,7 +29,6 @@ from ecdctr.store.store import Store
 
 HOME = ROOT / "demo"
 VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # by experiment
-FIRST_WINDOW_DAYS = 14
 # Airflow's answers cost it as much as a step; the store's folders tell more at once
 ASK_SECONDS = 2
 SLOTS = 2  # trainings at once
@@ -118,17 +117,12 @@ def trigger_all(airflow: Airflow, store: Store, runs: list[Run]) -> None:
 
 
 def write_config(home: Path) -> Path:
-    """Write the demo's configuration into its folder: configs/demo.yaml with a smaller first CPM.
-
-    CPM goes on from day to day; only its first version reads `first_window_days`, which would take
-    a third of the demo's time. Studies (./run results) read configs/demo.yaml itself.
-    """
+    """Write configs/demo.yaml into the demo's folder, with the places there."""
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text("utf-8"))
     raw["data"] |= {"root": str(home / "data"), "prepared": str(home / "prepared")}
-    raw["cpm"]["first_window_days"] = FIRST_WINDOW_DAYS
     path = home / "config.yaml"
     text = yaml.safe_dump(raw, sort_keys=False, width=1000)
-    note = "# Written by ./run demo: configs/demo.yaml with a smaller first CPM\n"
+    note = "# Written by ./run demo: configs/demo.yaml with its places\n"
     path.write_text(note + text, "utf-8")
     return path
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, digest
 from ecdctr.config.terms import CONTRACT
+from ecdctr.examples.held_out import held_out_fingerprint
 from ecdctr.examples.prepare import example_path
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 EVALUATING = (
     "evaluation.basis",
     "evaluation.evaluate",
+    "evaluation.expected",
     "evaluation.metrics",
     "examples.admission",
     "examples.batches",
+    "examples.held_out",
     "examples.ragged",
     "examples.transforms",
     "examples.vocabulary",
@@ -52,6 +55,7 @@ class Basis(NamedTuple):
     examples: str
     code: str  # digest of the code that evaluates
     low_activity_below: int  # what the cohort of that name means
+    held_out: str | None  # fingerprint of a simulated world's held-out ads of the day
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +90,10 @@ def basis_now(config: Config, ref: Ref, date: dt.date) -> Basis:
     Reads the days' files to know what is in them.
     """
     domain = LEVEL_DOMAIN[ref.level]
-    return basis_of(config, example_path(config, domain, date).fingerprint)
+    held_out = held_out_fingerprint(config, date) if domain == "ads" else None
+    return basis_of(config, example_path(config, domain, date).fingerprint, held_out)
 
 
-def basis_of(config: Config, examples: str) -> Basis:
-    """Return what an evaluation on examples with this fingerprint rests on."""
-    return Basis(examples, evaluating_code(), config.evaluation.low_activity_below)
+def basis_of(config: Config, examples: str, held_out: str | None) -> Basis:
+    """Return what an evaluation on examples with these fingerprints rests on."""
+    return Basis(examples, evaluating_code(), config.evaluation.low_activity_below, held_out)

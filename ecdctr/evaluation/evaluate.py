@@ -17,8 +17,10 @@ import torch
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import ContractError, StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
+from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
+from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files import durable
@@ -113,13 +115,22 @@ def score(
 def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluation:
     """Evaluate a version on a day and store the result beside the versions.
 
-    An earlier result is replaced.
+    An earlier result is replaced. On a simulated world's held-out ads A-CTR is judged by true
+    probabilities besides. Raises as `score` does.
     """
+    domain = LEVEL_DOMAIN[ref.level]
     with store.in_use():
-        scored = score(config, store, ref, LEVEL_DOMAIN[ref.level], date)
-        result = Evaluation(ref, date, metrics_by_cohort(config, scored))
-        judged_on = impressions_digest(config, LEVEL_DOMAIN[ref.level], date, scored.examples)
-        _save(store, result, scored, basis_of(config, scored.examples), judged_on)
+        scored = score(config, store, ref, domain, date)
+        metrics = metrics_by_cohort(config, scored)
+        held_out = prepare_held_out(config, date) if domain == "ads" else None
+        apart = score(config, store, ref, domain, date, held_out) if held_out else None
+        if apart:
+            metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
+            metrics["oracle"] |= expected_metrics(apart.users, apart.oracle, apart.oracle)
+        basis = basis_of(config, scored.examples, held_out.fingerprint if held_out else None)
+        result = Evaluation(ref, date, metrics)
+        judged_on = impressions_digest(config, domain, date, scored.examples)
+        _save(store, result, scored, apart, basis, judged_on)
     return result
 
 
@@ -172,7 +183,14 @@ def calibration_curve(
     return [[float(scores[g].mean()), float(labels[g].mean())] for g in groups if len(g)]
 
 
-def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis, judged_on: str) -> None:
+def _save(
+    store: Store,
+    result: Evaluation,
+    scored: Scored,
+    apart: Scored | None,
+    basis: Basis,
+    judged_on: str,
+) -> None:
     content = {
         "ref": str(result.ref),
         "date": str(result.date),
@@ -184,5 +202,7 @@ def _save(store: Store, result: Evaluation, scored: Scored, basis: Basis, judged
     }
     with store.staging() as folder:
         pq.write_table(users_table(scored), folder / "users.parquet")
+        if apart:
+            pq.write_table(expected_users(apart), folder / "expected.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

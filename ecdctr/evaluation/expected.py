@@ -8,44 +8,17 @@ higher score.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ecdctr.evaluation.compare import DETECTABLE, TWO_SIDED_95
 from ecdctr.evaluation.metrics import UserAuc, losses
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecdctr.evaluation.evaluate import Scored
-
-
-class Gains(NamedTuple):
-    """What one model has ahead of another.
-
-    The difference, its standard error, the smallest one that shows.
-    """
-
-    difference: float
-    error: float
-
-    @property
-    def margin(self) -> float:
-        """Half of the 95 % interval around the difference."""
-        return TWO_SIDED_95 * self.error
-
-    @property
-    def sure(self) -> bool:
-        """Whether 0 lies outside of the 95 % interval."""
-        return abs(self.difference) > self.margin
-
-    @property
-    def detectable(self) -> float:
-        """The smallest true difference that shows at 5 % in four of five repetitions."""
-        return DETECTABLE * self.error
 
 
 def expected_user_auc(
@@ -99,19 +72,3 @@ def expected_users(scored: Scored) -> pa.Table:
     judged = expected_user_auc(scored.users, scored.oracle, scored.scores)
     ids = scored.ids.take(pa.array(judged.users))
     return pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
-
-
-def gains(first: dict[Any, tuple[float, int]], second: dict[Any, tuple[float, int]]) -> Gains:
-    """Return GAUC of the first minus the second, with an error over users.
-
-    Each is user: (sum of AUC x impressions, impressions). A user stands for all of its days: they
-    are not independent. The error is that of a ratio of sums (linearised).
-    """
-    common = sorted(set(first) & set(second))
-    if len(common) < 2:
-        return Gains(math.nan, math.nan)
-    ahead = np.array([first[user][0] - second[user][0] for user in common])
-    weight = np.array([first[user][1] for user in common], dtype=np.float64)
-    difference = ahead.sum() / weight.sum()
-    residual = ahead - difference * weight
-    return Gains(float(difference), float(np.sqrt((residual**2).sum()) / weight.sum()))

@@ -19,7 +19,7 @@ from ecdctr.code import code_digest
 from ecdctr.config import LEVEL_DOMAIN, Config, digest
 from ecdctr.config.terms import dag_of
 from ecdctr.errors import ContractError, EcdctrError, StoreError, TryAgain
-from ecdctr.evaluation.basis import basis_now, basis_of
+from ecdctr.evaluation.basis import basis_now, evaluating_code
 from ecdctr.evaluation.noninferiority import Result, noninferiority
 from ecdctr.evaluation.stored import Stored, current, load, pair
 from ecdctr.evaluation.verdict import Outcome, Verdict, explain
@@ -200,7 +200,7 @@ def _rule(config: Config) -> str:
         gate,
         config.evaluation.bootstrap_samples,
         config.seed,
-        basis_of(config, "").code,
+        evaluating_code(),
         judging,
     ]
     return digest(parts)[:20]

@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 class Stored(NamedTuple):
     """A stored evaluation.
 
-    `users` has the columns user, impressions, clicks, auc (null without both labels), loss.
+    `users` has the columns user, impressions, clicks, auc (null without both labels), loss;
+    `expected` those of expected.py's `expected_users`, None without held-out ads.
     """
 
     ref: Ref
     date: dt.date
     content: dict[str, Any]
     users: pa.Table
+    expected: pa.Table | None
 
     @property
     def basis(self) -> Basis | None:
@@ -56,13 +58,16 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
     try:
         content = json.loads((folder / "evaluation.json").read_bytes())
         users = pq.read_table(folder / "users.parquet", partitioning=None)
+        expected = None
+        if content.get("held_out"):
+            expected = pq.read_table(folder / "expected.parquet", partitioning=None)
     except (ValueError, OSError, pa.ArrowException) as error:
         raise StoreError(
             f"The evaluation of {ref} on {date} cannot be read ({first_line(error)}); make it "
             f"again: ecdctr evaluate --date {date} --version {ref}"
             f"{variant_option(store.manifest(ref).variant)}"
         ) from None
-    return Stored(ref, date, content, users)
+    return Stored(ref, date, content, users, expected)
 
 
 def judged_on(store: Store, ref: Ref, date: dt.date) -> str:

@@ -22,16 +22,23 @@ def prepare_held_out(config: Config, date: dt.date) -> Prepared | None:
     History, counts and memory are those of the world's own impressions: a held-out click is seen by
     nobody.
     """
-    root = config.data.root
-    if not isinstance(root, Path) or not open_impressions(root / HELD_OUT).has("ads", date):
+    fingerprint = held_out_fingerprint(config, date)
+    if fingerprint is None:
         return None
-    data = config.data.model_copy(update={"root": root / HELD_OUT})
+    data = config.data.model_copy(update={"root": Path(config.data.root) / HELD_OUT})
     apart = config.model_copy(update={"data": data})
-    rows = open_impressions(root / HELD_OUT).digest("ads", date)
-    fingerprint = digest([example_fingerprint(config, "ads", date), rows])
     path = config.data.prepared / HELD_OUT / f"date={date}" / f"{fingerprint[:20]}.parquet"
     if not durable.is_whole(path):  # a simulated world is never delivered again
         durable.make_dir(path.parent)
         with contract.connect(config) as connection, durable.sealing(path) as temporary:
             build_examples(connection, config, "ads", date, temporary, rows_of=apart)
     return Prepared(date, path, fingerprint)
+
+
+def held_out_fingerprint(config: Config, date: dt.date) -> str | None:
+    """Return what the examples of a day's held-out ads are made of; None where there are none."""
+    root = config.data.root
+    if not isinstance(root, Path) or not open_impressions(root / HELD_OUT).has("ads", date):
+        return None
+    rows = open_impressions(root / HELD_OUT).digest("ads", date)
+    return digest([example_fingerprint(config, "ads", date), rows])

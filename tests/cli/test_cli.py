@@ -161,7 +161,7 @@ def test_a_bad_configuration_names_the_key(tmp_path, change, words):
 
 
 def test_the_presets_in_configs_load():
-    for name in ("tiny", "demo", "large"):
+    for name in ("tiny", "daily", "demo", "large"):
         load_config(REPOSITORY / "configs" / f"{name}.yaml")
 
 

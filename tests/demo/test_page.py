@@ -41,6 +41,19 @@ def test_means_are_over_the_days_that_all_experiments_have():
     assert "Means are over the 1 days that all experiments have, of 2." in printed(ROWS)
 
 
+def test_what_held_out_ads_say_is_shown_where_a_world_has_some():
+    rows = [
+        one._replace(metrics={"all": one.metrics["all"] | {"expected_gauc": 0.65 + k / 100}})
+        for k, one in enumerate(ROWS)
+    ]
+    said = printed(rows)
+    assert "expected" not in printed(ROWS)
+    means = {line.split()[0]: line.split()[-1] for line in said.splitlines() if "0.3000" in line}
+    assert means == {"ads": "0.6600", "full": "0.6700"}
+    assert all(len(line) <= 80 for line in said.splitlines() if "│" not in line and "0." in line)
+    assert "by the true probabilities of held-out ads" in said
+
+
 def test_experiments_without_a_common_day_have_no_mean():
     said = printed([ROWS[0], ROWS[2]])
     assert said.count("0.5000") == said.count("0.6000") == 1

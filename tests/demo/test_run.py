@@ -10,7 +10,7 @@ import yaml
 
 from ecdctr.config import load_config
 from ecdctr.demo import run
-from ecdctr.demo.run import FIRST_WINDOW_DAYS, write_config
+from ecdctr.demo.run import write_config
 from tests.conftest import REPOSITORY
 
 
@@ -38,12 +38,10 @@ def test_the_ui_makes_the_pool_that_the_configuration_names(tmp_path, monkeypatc
     assert pools == {"trainings": run.SLOTS}
 
 
-def test_the_demo_differs_from_its_configuration_in_the_first_cpm_alone(tmp_path):
+def test_the_demo_differs_from_its_configuration_in_its_places_alone(tmp_path):
     ours = load_config(write_config(tmp_path))
     shipped = load_config(REPOSITORY / "configs" / "demo.yaml")
-    assert ours.cpm.first_window_days == FIRST_WINDOW_DAYS
     assert ours.data.root == tmp_path / "data"
-    same = {"cpm": shipped.cpm, "data": shipped.data}
-    assert ours.model_copy(update=same) == shipped
-    first = {"first_window_days": shipped.cpm.first_window_days}
-    assert ours.cpm.model_copy(update=first) == shipped.cpm
+    places = {"root": shipped.data.root, "prepared": shipped.data.prepared}
+    data = ours.data.model_copy(update=places)
+    assert ours.model_copy(update={"data": data}) == shipped

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ecdctr.evaluation.expected import expected_metrics, expected_user_auc, gains
+from ecdctr.evaluation.expected import expected_metrics, expected_user_auc
+from ecdctr.evaluation.gains import gains
 from ecdctr.evaluation.metrics import log_loss
 
 

@@ -729,7 +729,8 @@ def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict
 def test_a_refusal_by_other_evaluating_code_does_not_stand(config, store, champion, monkeypatch):
     ref = evaluated(config, store, version(store), 0.60, NEXT)
     assert gate(config, store, ref, NEXT).outcome == Outcome.REFUSED
-    monkeypatch.setattr(basis, "evaluating_code", lambda: "mended")
+    for module in (basis, gates):
+        monkeypatch.setattr(module, "evaluating_code", lambda: "mended")
     evaluated(config, store, champion, 0.75, NEXT)
     evaluated(config, store, ref, 0.76, NEXT)
     assert gate(config, store, ref, NEXT).passed

@@ -148,7 +148,7 @@ def test_whatever_a_level_imports_is_in_the_digest_of_its_code_or_stands_apart_w
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("evaluation/expected.py", "difference", "difference_"),
+        ("evaluation/expected.py", "judged", "judged_"),
         ("evaluation/metrics.py", "1e-", "2e-"),
         ("examples/held_out.py", "config", "config_"),
         ("studies/floors.py", "+ rate", "- rate"),

@@ -134,7 +134,7 @@ class World:
             content = {
                 "ref": str(ref),
                 "date": str(date),
-                **basis.basis_of(config, name)._asdict(),
+                **basis.basis_of(config, name, None)._asdict(),
                 "metrics": {"all": {"calibration": 1.0, "impressions": 10.0 * USERS}},
                 "score_spread": 0.1,
             }

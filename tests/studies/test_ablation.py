@@ -195,7 +195,7 @@ def test_rows_lie_on_top_of_the_base_which_full_then_is(tmp_path: Path):
 
 
 def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
-    config = load_config(REPOSITORY / "configs" / "demo.yaml")
+    config = load_config(REPOSITORY / "configs" / "daily.yaml")
     tried = {
         row: trial_settings(config, row, "actr")
         for row in ("full", "ads_only", "ewc", "long_cpm@7")

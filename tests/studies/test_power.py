@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ecdctr.config import Visits
+from ecdctr.evaluation.basis import basis_now
+from ecdctr.evaluation.evaluate import score
+from ecdctr.evaluation.stored import load
+from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.levels.request import Silent
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.page import Origin, results_page
@@ -20,11 +26,15 @@ ROWS = ("ads_only", "full")
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory):
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     sim = Visits(kind="visits", users=400, days=24, natural_items=200, ad_items=60,
                  visits_per_month=20.0, held_out_days=2)  # fmt: skip
     work: Path = tmp_path_factory.mktemp("study")
-    study = Study(TINY, NamedWorld("small", sim), (1,), ROWS, 2, work, chain_days=2)
+    return Study(TINY, NamedWorld("small", sim), (1,), ROWS, 2, work, chain_days=2)
+
+
+@pytest.fixture(scope="module")
+def results(study: Study):
     return run_study(study, 1, Silent())
 
 
@@ -34,6 +44,28 @@ def test_every_row_and_the_oracle_are_judged_by_true_probabilities(results):
     assert set(expected) == {"item_rate", "counts", "gbm", "ads_only", "full", "oracle"}
     assert all(0.4 < expected[row] < expected["oracle"] for row in expected if row != "oracle")
     assert {u["row"] for u in users if u["measure"] == "expected"} == set(expected) - {"oracle"}
+
+
+def test_an_evaluation_keeps_what_all_pairs_of_held_out_ads_say(study, results):
+    store, date = study.store(1), study.dates(1)[-1]
+    config, day = study.config(1, "full"), date + dt.timedelta(days=1)
+    ref = store.newest(study.request(1, "full", "actr", date).experiment, "actr", date)
+    kept = load(store, ref, day)
+    assert kept.basis == basis_now(config, ref, day)
+    assert kept.basis.held_out is not None
+    scored = score(config, store, ref, "ads", day, prepare_held_out(config, day))
+    ahead_of, pairs, weights = 0.0, 0.0, 0
+    for user in range(len(scored.ids)):
+        mine = scored.users == user
+        chance, scores = scored.oracle[mine].astype(float), scored.scores[mine]
+        clicked = np.outer(chance, 1 - chance) * (1 - np.eye(len(chance)))
+        wins = (scores[:, None] > scores) + (scores[:, None] == scores) / 2
+        ahead_of += len(chance) * (clicked * wins).sum() / clicked.sum()
+        weights += len(chance)
+        pairs += clicked.sum()
+    assert pairs > 0
+    assert kept.content["metrics"]["all"]["expected_gauc"] == pytest.approx(ahead_of / weights)
+    assert kept.expected.num_rows == len(scored.ids)
 
 
 def test_held_out_ads_show_smaller_differences_than_drawn_clicks(results):

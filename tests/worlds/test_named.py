@@ -18,8 +18,8 @@ from ecdctr.worlds.named import load_world, packaged
 BEFORE = {
     ("tiny", "natural"): "b491c17c66e559e6",
     ("tiny", "ads"): "66db4739feada3ba",
-    ("demo", "natural"): "0d24570acda44c7f",
-    ("demo", "ads"): "f2bc9d5fda6d0e5e",
+    ("daily", "natural"): "0d24570acda44c7f",
+    ("daily", "ads"): "f2bc9d5fda6d0e5e",
 }
 COLUMNS = (
     "impression_id", "user_id", "item_id", "ts", "click", "age_band", "city", "category", "slot",
@@ -37,7 +37,7 @@ def test_the_packaged_daily_worlds_give_the_impressions_of_before(name, domain):
 
 
 def test_every_packaged_world_is_valid():
-    assert {"tiny", "demo", "large"} <= set(packaged())
+    assert {"tiny", "daily", "demo", "large"} <= set(packaged())
     for name in packaged():
         assert load_world(name).name == name
 

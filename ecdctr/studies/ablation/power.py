@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecdctr.config.terms import FULL
-from ecdctr.evaluation.expected import Gains, gains
+from ecdctr.evaluation.gains import Gains, gains
 
 Records = list[dict[str, Any]]
 

@@ -28,10 +28,7 @@ from ecdctr.config.studies import CHAIN_DAYS
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.basis import evaluating_code
-from ecdctr.evaluation.evaluate import score
-from ecdctr.evaluation.expected import expected_metrics, expected_users
 from ecdctr.evaluation.stored import current
-from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import prepare, preparing_code
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
@@ -320,29 +317,10 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
                     own["judged_on"] = evaluation.content["judged_on"]
                 records.append({**key, "row": name, "cohort": of, **values, **own})
         users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
-        users += _expected(request, manifest.ref, records, {**key, "row": row})
+        if evaluation.expected is not None:
+            of_user = {"seed": seed, "date": date, "row": row, "measure": "expected"}
+            users += _judged(evaluation.expected, of_user)
     return records, users
-
-
-def _expected(request: Request, ref: Ref, records: list[Record], key: Record) -> list[Record]:
-    """Judge a version by the true probabilities of held-out ads, where the world has some.
-
-    Adds the metrics to the row's record (and to the oracle's), returns a record per user.
-    """
-    day = key["date"] + DAY
-    held_out = prepare_held_out(request.config, day)
-    if held_out is None:
-        return []
-    scored = score(request.config, request.store, ref, "ads", day, held_out)
-    for record in records:
-        if (record["date"], record["cohort"]) == (key["date"], "all"):
-            scores = scored.oracle if record["row"] == "oracle" else scored.scores
-            record.update(expected_metrics(scored.users, scored.oracle, scores))
-    return _judged(expected_users(scored), {**_of_user(key), "measure": "expected"})
-
-
-def _of_user(key: Record) -> Record:
-    return {name: key[name] for name in ("seed", "date", "row")}
 
 
 def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecdctr.evaluation.expected import Gains
+from ecdctr.evaluation.gains import Gains
 from ecdctr.report.figures import GREY, grey, new_figure
 from ecdctr.studies.map.measure import WORTH
 

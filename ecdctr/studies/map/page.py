@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecdctr.config.terms import FULL
-from ecdctr.evaluation.expected import Gains
+from ecdctr.evaluation.gains import Gains
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
 from ecdctr.studies.map.measure import WORTH

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ecdctr.evaluation.expected import Gains
+from ecdctr.evaluation.gains import Gains
 from ecdctr.report.rows import NAMES
 
 if TYPE_CHECKING:
