@@ -203,6 +203,7 @@ def _save(
     with store.staging() as folder:
         pq.write_table(users_table(scored), folder / "users.parquet")
         if apart:
-            pq.write_table(expected_users(apart), folder / "expected.parquet")
+            users = expected_users(apart.ids, apart.users, apart.oracle, apart.scores)
+            pq.write_table(users, folder / "expected.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

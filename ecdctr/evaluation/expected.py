@@ -18,8 +18,6 @@ from ecdctr.evaluation.metrics import UserAuc, losses
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ecdctr.evaluation.evaluate import Scored
-
 
 def expected_user_auc(
     users: NDArray[np.int64], chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
@@ -67,8 +65,16 @@ def expected_metrics(
     return metrics
 
 
-def expected_users(scored: Scored) -> pa.Table:
-    """Return the users behind the expected GAUC: user (raw id), impressions, auc."""
-    judged = expected_user_auc(scored.users, scored.oracle, scored.scores)
-    ids = scored.ids.take(pa.array(judged.users))
-    return pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
+def expected_users(
+    ids: pa.Array,
+    users: NDArray[np.int64],
+    chances: NDArray[np.floating[Any]],
+    scores: NDArray[np.floating[Any]],
+) -> pa.Table:
+    """Return the users behind the expected GAUC: user (raw id), impressions, auc.
+
+    `users` are positions in `ids`, the raw ids; they, `chances` and `scores` are [n].
+    """
+    judged = expected_user_auc(users, chances, scores)
+    raw = ids.take(pa.array(judged.users))
+    return pa.table({"user": raw, "impressions": judged.impressions, "auc": judged.auc})

@@ -145,7 +145,8 @@ class _Asked(NamedTuple):
         if not len(apart.users):
             return Floor(name, metrics, users, None, seconds, self.judged_on)
         metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-        return Floor(name, metrics, users, expected_users(apart), seconds, self.judged_on)
+        expected = expected_users(apart.ids, apart.users, apart.oracle, apart.scores)
+        return Floor(name, metrics, users, expected, seconds, self.judged_on)
 
 
 def remembering(config: Config) -> Config:
