@@ -125,7 +125,7 @@ def test_every_line_of_a_log_says_what_it_is_about(ecdctr, options, monkeypatch)
         (["store", "show", "nonsense"], "expected experiment/level/YYYY-MM-DD"),
         (
             ["simulate", "--world", "huge"],
-            "No world 'huge'; expected one of demo, large, purchases",
+            "No world 'huge'; expected one of daily, demo, large, purchases",
         ),
     ],
 )
