@@ -198,15 +198,17 @@ def _gauc_plot(rows: list[Row]) -> str:
     from matplotlib.dates import DateFormatter, DayLocator
 
     figure, axes = _figure(7, 3.6)
+    expected = all("expected_gauc" in row.metrics["all"] for row in rows)
+    measure = "expected_gauc" if expected else "gauc"  # where it can be had, without a day's noise
     for name, by_date in _by_experiment(rows).items():
         dates = sorted(by_date)
-        values = [by_date[date].metrics["all"].get("gauc", math.nan) for date in dates]
+        values = [by_date[date].metrics["all"].get(measure, math.nan) for date in dates]
         floor = not by_date[dates[0]].version
         style, colour = (":", GREY) if floor else ("-", COLOURS.get(name))
         label = NAMES.get(name, name)
         axes.plot(_days(dates), values, style, marker="o", color=colour, label=label)
     oracle = {
-        row.date: row.metrics["oracle"].get("gauc", math.nan)
+        row.date: row.metrics["oracle"].get(measure, math.nan)
         for row in rows
         if "oracle" in row.metrics
     }
@@ -220,7 +222,7 @@ def _gauc_plot(rows: list[Row]) -> str:
             color=COLOURS["oracle"],
             label=NAMES["oracle"],
         )
-    axes.set_ylabel("GAUC")
+    axes.set_ylabel("expected GAUC" if expected else "GAUC")
     axes.set_xlabel("evaluation day (next-day ads)")
     axes.xaxis.set_major_locator(DayLocator(interval=-(-len({row.date for row in rows}) // 8)))
     axes.xaxis.set_major_formatter(DateFormatter("%m-%d"))

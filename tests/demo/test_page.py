@@ -52,6 +52,8 @@ def test_what_held_out_ads_say_is_shown_where_a_world_has_some():
     assert means == {"ads": "0.6600", "full": "0.6700"}
     assert all(len(line) <= 80 for line in said.splitlines() if "│" not in line and "0." in line)
     assert "by the true probabilities of held-out ads" in said
+    assert "<!-- expected GAUC -->" in _gauc_plot(rows)
+    assert "<!-- GAUC -->" in _gauc_plot([*rows, ROWS[0]._replace(date="2026-04-30")])
 
 
 def test_experiments_without_a_common_day_have_no_mean():
