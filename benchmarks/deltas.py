@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import RESULTS
-from benchmarks.years import FIRST, WARM, configuration, deliver
+from benchmarks.years import configuration, date_of, deliver
 from ecdctr.config import Level
 from ecdctr.config.store import Deltas
 from ecdctr.files.cache import FOLDER as CACHE
@@ -40,6 +40,7 @@ from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
 
 ROOT, DAYS, BUNDLES = RESULTS / "deltas", 21, 4
+WARM = 30  # days before the first that is trained
 DAILY: tuple[Level, ...] = ("cpm", "actr")
 
 
@@ -58,8 +59,8 @@ def chain() -> Store:
     """Train a TPM a week, a CPM and an A-CTR a day."""
     config, store = configuration(ROOT, bounded=False), Store(ROOT / "store")
     for number in range(WARM + DAYS):
-        deliver(ROOT, number)
-        date = FIRST + dt.timedelta(days=number)
+        deliver(ROOT, number, times=10)
+        date = date_of(number)
         if number >= WARM and (number - WARM) % 7 == 0:
             train("tpm", Request(config, store, date - dt.timedelta(days=1)))
         for level in DAILY if number >= WARM else ():

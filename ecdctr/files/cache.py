@@ -57,7 +57,7 @@ class Cache:
         if key in self._held:
             return target
         lock = self._lock(key)
-        with durable.locked(lock.with_suffix(".fill")), contextlib.ExitStack() as held:
+        with durable.locked(_filling(lock)), contextlib.ExitStack() as held:
             held.enter_context(durable.locked(lock, shared=True))
             if not (target.exists() and valid(target)):
                 self._make(target, fill)
@@ -86,18 +86,38 @@ class Cache:
         copies = []
         for lock in (self.root / "locks").glob("*.lock"):
             target = self.root / "folders" / lock.stem.replace("~", "/")
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
                 copies.append((target.stat().st_mtime, size, lock, target))
+            except FileNotFoundError:
+                self._throw_out(lock, target)  # what is left of one
         total = sum(size for _, size, _, _ in copies)
         for _, size, lock, target in sorted(copies):
             if total <= self.limit:
                 return
-            with contextlib.suppress(BlockingIOError), durable.locked(lock, wait=False):
-                shutil.rmtree(target, ignore_errors=True)
+            if self._throw_out(lock, target):
                 total -= size
+
+    def _throw_out(self, lock: Path, target: Path) -> bool:
+        """Remove a copy and its locks unless it is in use or being made."""
+        try:
+            with durable.locked(_filling(lock), wait=False), durable.locked(lock, wait=False):
+                shutil.rmtree(target, ignore_errors=True)
+                for folder in target.parents[: len(target.relative_to(self.root).parts) - 2]:
+                    with contextlib.suppress(OSError):  # others lie in it
+                        folder.rmdir()
+                lock.unlink()
+                _filling(lock).unlink()
+                return True
+        except BlockingIOError:
+            return False
 
     def _lock(self, key: str) -> Path:
         path = self.root / "locks" / f"{key.replace('/', '~')}.lock"
         durable.make_dir(path.parent)
         return path
+
+
+def _filling(lock: Path) -> Path:
+    """Return the lock of whoever makes a copy."""
+    return lock.with_suffix(".fill")

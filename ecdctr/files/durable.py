@@ -186,12 +186,23 @@ def has_files(folder: Path, expected: dict[str, str]) -> bool:
 def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold an advisory lock for the block; released by the kernel when the process dies.
 
-    Any number of shared holders, or one exclusive one. Without `wait`, raises BlockingIOError if it
-    is taken.
+    Any number of shared holders, or one exclusive one, who may take the file away: whoever waited
+    for it then takes the next one of its name. Without `wait`, raises BlockingIOError if it is
+    taken.
     """
     make_dir(path.parent)
-    with path.open("ab") as file:
-        fcntl.flock(
-            file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-        )
-        yield
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, kind)
+            if _is_at(file.fileno(), path):
+                yield
+                return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

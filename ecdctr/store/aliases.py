@@ -71,10 +71,11 @@ class Aliases(Versions):
             self.manifest(ref)
             number = self.storage.append(log, content.encode(), after)
         if number is None:
-            newest = self.alias_history(alias, ref.experiment, ref.level)[-1]
+            newest = self.alias_record(alias, ref.experiment, ref.level)
+            now = f"set to {newest.ref} meanwhile ({newest.reason})" if newest else "never set"
             raise TryAgain(
-                f"'{alias}' of {ref.experiment}/{ref.level} was set to {newest.ref} meanwhile "
-                f"({newest.reason}); {ref} was not set. Run the command again."
+                f"'{alias}' of {ref.experiment}/{ref.level} was {now}; {ref} was not set. Run the "
+                "command again."
             )
         return AliasRecord(number, ref, at, reason, kind, verdict)
 
@@ -84,11 +85,11 @@ class Aliases(Versions):
         Raises TryAgain when others were faster each time.
         """
         for attempt in range(ADVANCES):
-            history = self.alias_history(alias, ref.experiment, ref.level)
-            if history and history[-1].ref.age >= ref.age:
+            newest = self.alias_record(alias, ref.experiment, ref.level)
+            if newest and newest.ref.age >= ref.age:
                 return
             try:
-                self.set_alias(alias, ref, reason, kind, history[-1].number if history else 0)
+                self.set_alias(alias, ref, reason, kind, newest.number if newest else 0)
                 return
             except TryAgain:
                 if attempt == ADVANCES - 1:
@@ -98,18 +99,30 @@ class Aliases(Versions):
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> list[AliasRecord]:
         """Return all records of an alias, oldest first."""
-        records = self.storage.records(f"{group_of(experiment, 'aliases')}/{level}/{alias}")
+        return self._records(alias, experiment, level)
+
+    def alias_record(
+        self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
+    ) -> AliasRecord | None:
+        """Return the newest record of an alias, None if it was never set."""
+        records = self._records(alias, experiment, level, newest=1)
+        return records[-1] if records else None
+
+    def _records(
+        self, alias: str, experiment: str, level: str, newest: int | None = None
+    ) -> list[AliasRecord]:
+        log = f"{group_of(experiment, 'aliases')}/{level}/{alias}"
+        records = self.storage.records(log, newest)
         return [_alias_record(number, json.loads(content)) for number, content in records]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """Return the version an alias points at, None if it was never set."""
-        history = self.alias_history(alias, experiment, level)
-        return history[-1].ref if history else None
+        record = self.alias_record(alias, experiment, level)
+        return record.ref if record else None
 
     def serving(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord | None:
         """Return the newest record of `serving`, None if nothing ever served."""
-        history = self.alias_history(SERVING, experiment, level)
-        return history[-1] if history else None
+        return self.alias_record(SERVING, experiment, level)
 
     def rollback(self, experiment: str = PRODUCTION, level: str = "actr") -> AliasRecord:
         """Point `serving` back at the version that served before the present one.

@@ -17,6 +17,7 @@ from pathlib import Path
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
+from ecdctr.store import compaction
 from ecdctr.store.manifest import NAME, STUDIES, VERSION
 
 TRIES = 100  # to get the next number of a log, against others who want it too
@@ -37,13 +38,8 @@ class Folders:
                 yield day
 
     def removals(self, since: str, until: str) -> list[str]:
-        """Return what small files stand for."""
-        return [
-            f"{day}/{path.stem}"
-            for day in _subfolders(self.root)
-            if since <= day <= until
-            for path in (self.root / day).glob("v*.removed")
-        ]
+        """Return what notes stand for."""
+        return compaction.removals(self.root, _subfolders(self.root), since, until)
 
 
 class LocalStorage:
@@ -112,11 +108,12 @@ class LocalStorage:
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Append to a log.
 
-        It is a folder of numbered files; who creates the next number's file has it. Raises TryAgain
+        It is a folder of numbered files; who creates the next number's file has it. Looked for is
+        the content among the last TRIES records alone: no more come in between. Raises TryAgain
         when others were faster each time.
         """
         for _ in range(TRIES):
-            records = self.records(log)
+            records = self.records(log, TRIES)
             same = [number for number, recorded in records if recorded == content]
             if same:
                 return same[0]
@@ -129,12 +126,9 @@ class LocalStorage:
             f"{self.root}/{log}: others were faster {TRIES} times; run the same command again."
         )
 
-    def records(self, log: str) -> list[tuple[int, bytes]]:
+    def records(self, log: str, newest: int | None = None) -> list[tuple[int, bytes]]:
         """Return the numbered files."""
-        return [
-            (int(path.stem), path.read_bytes())
-            for path in sorted((self.root / log).glob("[0-9]*.json"))
-        ]
+        return compaction.records(self.root / log, newest)
 
     def listing(self, group: str, dated: bool = True) -> Folders:
         """Return the group's folder, which is looked at as far as it is asked about."""
@@ -161,11 +155,12 @@ class LocalStorage:
         durable.make_dir(parent)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             durable.sync(path)
-        with durable.locked(self.root / ".locks" / f"{group.replace('/', '.')}.{date}"):
+        with durable.locked(self._lock(group)):
             if finished():
                 return None
             taken = [p.name for p in parent.iterdir() if VERSION.match(p.name)]
-            taken += [p.stem for p in parent.glob("v*.removed")]
+            gone = compaction.removals(self.root / group, [date], date, date)
+            taken += [name.partition("/")[2] for name in gone]
             number = 1 + max((int(name[1:]) for name in taken), default=0)
             while True:
                 version = f"v{number:04d}"
@@ -182,9 +177,7 @@ class LocalStorage:
         durable.make_dir(target.parent)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             durable.sync(path)
-        with durable.locked(
-            self.root / ".locks" / f"folder.{uuid.uuid5(uuid.NAMESPACE_URL, f'{group}/{name}')}"
-        ):
+        with durable.locked(self._lock(group)):
             durable.replace_dir(folder, target)
 
     def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
@@ -200,7 +193,7 @@ class LocalStorage:
             (folder / file).unlink(missing_ok=True)
 
     def remove(self, group: str, name: str, note: bytes) -> bool:
-        """Rename a folder into the trash; a small file stays in its place."""
+        """Rename a folder into the trash; a note stays in its place until the next `clean`."""
         folder = self.root / group / name
         trash = self.root / ".trash" / uuid.uuid4().hex
         durable.make_dir(trash.parent)
@@ -208,12 +201,20 @@ class LocalStorage:
         return durable.rename_dir(folder, trash)
 
     def removed(self, group: str, name: str) -> bytes | None:
-        """Return the small file that stands in its place."""
-        return self.read(f"{group}/{name}.removed")
+        """Return its note."""
+        note = compaction.note(self.root / group, name)
+        return None if note is None else note.encode()
 
     def clean(self, older_than_seconds: float) -> int:
-        """Remove abandoned trainings, half-built versions, replaced folders and the trash."""
+        """Remove abandoned trainings, half-built versions, replaced folders and the trash.
+
+        Small files, of which each day leaves some, are put together.
+        """
         freed = 0
+        for group in {path.parent.parent for path in self.root.glob("*/*/*/v*.removed")}:
+            compaction.put_notes_together(group)
+        for log in self.root.glob("*/aliases/*/*"):
+            compaction.put_records_together(log, TRIES)
         for path in (self.root / ".progress").glob("*"):
             if path.stat().st_mtime < time.time() - older_than_seconds:
                 freed += path.stat().st_size
@@ -227,6 +228,9 @@ class LocalStorage:
         shutil.rmtree(self.root / ".staging", ignore_errors=True)
         shutil.rmtree(self.root / ".trash", ignore_errors=True)
         return freed
+
+    def _lock(self, group: str) -> Path:
+        return self.root / ".locks" / group.replace("/", ".")
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

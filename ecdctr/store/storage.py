@@ -85,14 +85,14 @@ class Storage(Protocol):
     def append(self, log: str, content: bytes, after: int | None = None) -> int | None:
         """Add to a log; returns the number that the record got, 1 being the first.
 
-        Idempotent: content that the log has already is not added again, so that each record
+        Idempotent: content that the log got just before is not added again, so that each record
             needs something of its own.
         With `after`, None if the log's last number is another one (0: the log is empty);
             nothing is added then.
         """
 
-    def records(self, log: str) -> list[tuple[int, bytes]]:
-        """Return a log's records with their numbers, oldest first."""
+    def records(self, log: str, newest: int | None = None) -> list[tuple[int, bytes]]:
+        """Return a log's records with their numbers, oldest first; only so many of the newest."""
 
     def listing(self, group: str, dated: bool = True) -> Listing:
         """Return which folders a group has and had; `dated` ones have names like DATE/NAME."""

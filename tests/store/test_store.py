@@ -278,7 +278,7 @@ def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, mon
     """Two trainings end together: the older one looks, the newer one sets, the older one writes."""
     store = any_store
     older, newer = (publish(store, dt.date(2026, 3, day), f"f{day}").ref for day in (1, 2))
-    look, calls = store.alias_history, [0]
+    look, calls = store.alias_record, [0]
 
     def looked(*given):
         record = look(*given)
@@ -287,7 +287,7 @@ def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, mon
             store.set_alias("candidate", newer, "newest", Kind.TRAIN)
         return record
 
-    monkeypatch.setattr(store, "alias_history", looked)
+    monkeypatch.setattr(store, "alias_record", looked)
     store.advance("candidate", older, "newest", Kind.TRAIN)
     monkeypatch.undo()
     assert store.alias("candidate", older.experiment, older.level) == newer

@@ -1,0 +1,105 @@
+"""Small files of a store in a folder, of which each day leaves some, put together in one.
+
+Notes on removed versions and records of logs are written as files of their own, since a file is
+there as a whole or not at all; `store gc` puts them together while nobody else uses the store. Who
+reads looks at the files of their own first, which are taken away last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ecdctr.errors import StoreError, first_line
+from ecdctr.files import durable
+
+REMOVED = "removed.json"  # of a group: notes on its removed versions, by their name
+OLDER = "older.json"  # of a log: its records up to the first that is a file of its own
+
+
+def note(group: Path, name: str) -> str | None:
+    """Return the note on a version of a group, None if it was not removed.
+
+    Raises StoreError for damage.
+    """
+    try:
+        return (group / f"{name}.removed").read_text("utf-8")
+    except FileNotFoundError:
+        together: dict[str, str] = _read(group / REMOVED) or {}
+        return together.get(name)
+
+
+def removals(group: Path, dates: Iterable[str], since: str, until: str) -> list[str]:
+    """Return the names of the versions that were removed, of dates between two, both included.
+
+    `dates` are those that have a folder. Raises StoreError for damage.
+    """
+    alone = [
+        f"{date}/{path.stem}"
+        for date in dates
+        if since <= date <= until
+        for path in (group / date).glob("v*.removed")
+    ]
+    together: dict[str, str] = _read(group / REMOVED) or {}
+    among = [name for name in together if since <= name.partition("/")[0] <= until]
+    return list(dict.fromkeys([*alone, *among]))  # a killed `store gc` leaves both
+
+
+def put_notes_together(group: Path) -> None:
+    """Put the notes of a group into one file, and take away theirs and empty dates."""
+    paths = list(group.glob("*/v*.removed"))
+    alone = {f"{path.parent.name}/{path.stem}": path.read_text("utf-8") for path in paths}
+    _write(group / REMOVED, (_read(group / REMOVED) or {}) | alone)
+    for path in paths:
+        path.unlink()
+        with contextlib.suppress(OSError):  # a version is there, or a note of another
+            path.parent.rmdir()
+
+
+def records(log: Path, newest: int | None = None) -> list[tuple[int, bytes]]:
+    """Return a log's records with their numbers, oldest first; only so many of the newest.
+
+    Raises StoreError for damage.
+    """
+    alone = []
+    for path in sorted(log.glob("[0-9]*.json"))[-newest if newest else 0 :]:
+        with contextlib.suppress(FileNotFoundError):  # put together meanwhile
+            alone.append((int(path.stem), path.read_bytes()))
+    if newest and len(alone) == newest:
+        return alone
+    older = [(number, text.encode()) for number, text in enumerate(_read(log / OLDER) or [], 1)]
+    both = list(dict([*older, *alone]).items())
+    return both[-newest if newest else 0 :]
+
+
+def put_records_together(log: Path, keep: int) -> None:
+    """Put the records of a log into one file, but the newest `keep`."""
+    paths = sorted(log.glob("[0-9]*.json"))[:-keep]
+    if paths:
+        last = int(paths[-1].stem)
+        texts = [content.decode() for number, content in records(log) if number <= last]
+        _write(log / OLDER, texts)
+        for path in paths:
+            path.unlink()
+
+
+def _read(path: Path) -> Any:
+    """Return the content of a file, None where there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(
+            f"{path}, into which `store gc` has put smaller files, cannot be read "
+            f"({first_line(error)}); put it back from a copy."
+        ) from None
+
+
+def _write(path: Path, content: dict[str, str] | list[str]) -> None:
+    with durable.replacing(path) as temporary:
+        durable.write_bytes(temporary, json.dumps(content, indent=0).encode())
+    durable.sync(path.parent)
