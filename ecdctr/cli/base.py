@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ecdctr import __version__
+from ecdctr.cli.given_once import Application
 from ecdctr.config import Config, Level, load_config
 from ecdctr.config.section import MAX_SEED
 from ecdctr.config.terms import DEFAULT
@@ -27,21 +28,21 @@ from ecdctr.store.store import Store
 
 YEARS = range(1970, 2200)
 
-app = typer.Typer(
+app = Application(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="E-CDCTR: tri-level transfer for cross-domain click-through-rate prediction.",
 )
-store_app = typer.Typer(
+store_app = Application(
     no_args_is_help=True, help="Look at versions, verify, promote, roll back, remove old ones."
 )
 app.add_typer(store_app, name="store")
-import_app = typer.Typer(
+import_app = Application(
     no_args_is_help=True, help="Turn logs of other shapes into impressions of the contract."
 )
 app.add_typer(import_app, name="import")
-matrix_app = typer.Typer(
+matrix_app = Application(
     no_args_is_help=True, help="Forgetting matrices of versions that Airflow's backfills made."
 )
 app.add_typer(matrix_app, name="matrix")
