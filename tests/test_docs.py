@@ -159,8 +159,8 @@ def test_the_readmes_service_answers(followed):
 @pytest.mark.parametrize(
     ("command", "smaller"),
     [
-        ("./run ecdctr ablation", ["--eval-days", "1", "--chain-days", "1"]),
-        ("./run ecdctr forgetting", ["--days", "3"]),
+        ("./run ecdctr ablation", {"--eval-days": "1", "--chain-days": "1"}),
+        ("./run ecdctr forgetting", {"--days": "3"}),
     ],
 )
 def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, smaller):
@@ -168,9 +168,38 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, small
     config = tmp_path / "config.yaml"
     config.write_text((REPOSITORY / "configs" / "tiny.yaml").read_text())
     arguments = line.replace("ecdctr", f"ecdctr --config {config} --store {tmp_path}/store", 1)
-    small = ["--world", "tiny", "--seeds", "1", "--workers", "1", *smaller]
-    said = typed(warm, tmp_path, arguments, "--work", str(tmp_path), *small)
+    small = {
+        "--world": "tiny",
+        "--seeds": "1",
+        "--workers": "1",
+        "--work": str(tmp_path),
+        **smaller,
+    }
+    for option in small:  # in the place of what the line says
+        arguments = re.sub(rf" {option} \S+", "", arguments)
+    said = typed(warm, tmp_path, arguments, *(word for pair in small.items() for word in pair))
     assert "GAUC" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "typed_out"),
+    [
+        ("", "--seeds 1 --rows a"),
+        ("--rows b --own-data", "--seeds 1 --rows b --own-data"),
+        ("--own-data --rows=b --seeds 2", "--own-data --rows=b --seeds 2"),
+    ],
+)
+def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(given, typed_out):
+    (function,) = re.findall(
+        r"^study\(\) \{\n.*?^\}\n", (REPOSITORY / "run").read_text(), re.MULTILINE | re.DOTALL
+    )
+    script = (
+        f'python() {{ echo "$@"; }}\n{function}study demo ablation --seeds 1 --rows a -- {given}'
+    )
+    said = subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert said == f"-m ecdctr.cli --config configs/demo.yaml ablation {typed_out}"
 
 
 def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows(warm):

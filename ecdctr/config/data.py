@@ -18,6 +18,7 @@ from ecdctr.files.urls import (
     problem_of_url,
 )
 
+FEATURE_PATTERN = r"^[a-z][a-z0-9_]*$"
 OF_KIND = {"transform": "numeric", "max_values": "multi_valued"}  # settings of one kind of feature
 
 
@@ -25,7 +26,7 @@ class Feature(Section):
     """One declared column of the impressions."""
 
     name: str = Field(
-        pattern=r"^[a-z][a-z0-9_]*$", max_length=63, description="column of the impressions"
+        pattern=FEATURE_PATTERN, max_length=63, description="column of the impressions"
     )
     side: Literal["user", "item", "context"] = Field(
         description="what it describes: the user, the item, or the moment (a slot, a device)"
@@ -40,6 +41,17 @@ class Feature(Section):
     max_values: int = Field(
         8, ge=1, le=1024, description="multi-valued only: values kept per impression"
     )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _plain_name(cls, value: object) -> object:
+        if isinstance(value, str) and not re.search(FEATURE_PATTERN, value):
+            raise ValueError(
+                "expected a name of a-z, 0-9 and _ that starts with a letter; rename the column "
+                "where the impressions are written (ecdctr import log does, by its mapping's "
+                "features)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Feature:

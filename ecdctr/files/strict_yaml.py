@@ -8,6 +8,7 @@ date is), and numbers are what they look like; what begins with a zero too many 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -165,6 +166,13 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
             f"{path}: expected a {what}, a mapping of keys, found {type(raw).__name__}."
         )
     return raw
+
+
+def in_yaml(text: str) -> str:
+    """Write a text as a key or value of YAML: as it is, or in quotes where that is another."""
+    if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and parse_yaml(text, "a text") == text:
+        return text
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else json.dumps(text)
 
 
 def _decoded(content: bytes, path: Path) -> str:

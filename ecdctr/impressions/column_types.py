@@ -25,6 +25,12 @@ NUMBER = r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 WHOLE = r"\s*[+-]?\d+(\.0*)?\s*"  # what `types: {column: BIGINT}` takes; 12.7 is none
 BELOW_MICROSECONDS = r"\.\d{6}\d*[1-9]"  # in a time as text
 AT_ONCE = 20  # columns in one query: planning grows with the square of them
+NONE = (  # what programs write for nothing
+    r"\N", "NULL", "null", "None", "nan", "NaN", "NA", "N/A", "<NA>", "(null)", "nil", "undefined",
+    "-",
+)  # fmt: skip
+NOTHING = {word.lower() for word in NONE}
+TOLD = 5  # values in one sentence
 SIGNED = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 UNSIGNED = ("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
@@ -154,16 +160,38 @@ def _refuse_unfit(db: duckdb.DuckDBPyConnection, part: Part, name: str, kind: Te
         return
     column = identifier(name)
     fits = f"TRY_CAST({column} AS {kind}) IS NOT NULL AND {_kept(column, kind)}"
-    count, first = db.execute(
-        f"SELECT count(*), min({column}) FROM {parquet([part.stored])} "
-        f"WHERE {column} IS NOT NULL AND NOT coalesce({fits}, false)"
-    ).fetchone() or (0, "")
+    unfit = f"{column} IS NOT NULL AND NOT coalesce({fits}, false)"
+    rows = parquet([part.stored])
+    (count,) = one_row(db, f"SELECT count(*) FROM {rows} WHERE {unfit}")
     if count:
+        values = most_frequent(db, rows, name, unfit)
         raise ContractError(
             f"{part.path}: column {name} is declared as {kind} under 'types', but {count:,} of "
-            f"{part.rows:,} values are none, such as '{first:.60}'; declare another type, or mend "
-            "the values."
+            f"{part.rows:,} values are none, such as {shown(values)}; {as_nulls(values)}declare "
+            "another type, or mend the values."
         )
+
+
+def most_frequent(
+    db: duckdb.DuckDBPyConnection, rows: str, name: str, condition: str, limit: int = TOLD
+) -> list[str]:
+    """Return the most frequent values of a column of text for which a condition holds."""
+    query = (
+        f"SELECT {identifier(name)} FROM {rows} WHERE {condition} "
+        f"GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT {limit}"
+    )
+    return [str(value) for (value,) in db.execute(query).fetchall()]
+
+
+def shown(values: list[str]) -> str:
+    """List values of a column in a sentence."""
+    return ", ".join(f"'{value:.40}'" for value in values)
+
+
+def as_nulls(values: list[str]) -> str:
+    """Say how those of some values that mean nothing are read as null; '' where none does."""
+    words = [value for value in values if value.strip().lower() in NOTHING]
+    return f"write nulls: [{', '.join(map(literal, words))}] if they mean none, else " * bool(words)
 
 
 def _kept(column: str, kind: TextType) -> str:

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 EMPTY = re.compile(rb"(?<=\n)\n")
 BESIDE = re.compile(r'[ \t]"|"[ \t]')
@@ -53,13 +53,43 @@ def read_records(
 
     Raises csv.Error for an open quote.
     """
-    lines: Iterator[str] = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-    lines = itertools.islice(lines, skip, None)
-    if len(delimiter) > 1:
-        lines, delimiter = (line.replace(delimiter, "\x1f") for line in lines), "\x1f"
+    lines, delimiter = _after(file, skip, delimiter)
     with long_cells():
         rows = csv_reader(lines, delimiter, quotes, strict=True)
         return sum(blanks or bool(row) for row in rows)
+
+
+def lines_of(
+    file: IO[bytes], skip: int, quotes: bool, delimiter: str, records: set[int], blanks: bool
+) -> dict[int, int]:
+    """Return the lines, from 1, at which records begin; records count from 0, after `skip` lines.
+
+    Found by Python's reader, as `read_records` counts.
+    """
+    lines, delimiter = _after(file, skip, delimiter)
+    found: dict[int, int] = {}
+    record = before = 0
+    with long_cells():
+        rows: Any = csv_reader(lines, delimiter, quotes)  # which counts the lines that it reads
+        for row in rows:
+            begins, before = skip + before + 1, rows.line_num
+            if not (blanks or row):
+                continue
+            if record in records:
+                found[record] = begins
+            record += 1
+            if len(found) == len(records):
+                break
+    return found
+
+
+def _after(file: IO[bytes], skip: int, delimiter: str) -> tuple[Iterator[str], str]:
+    """Return a file's lines after the first ones, and a delimiter of one letter in them."""
+    lines: Iterator[str] = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
+    lines = itertools.islice(lines, skip, None)
+    if len(delimiter) > 1:
+        return (line.replace(delimiter, "\x1f") for line in lines), "\x1f"
+    return lines, delimiter
 
 
 def csv_reader(

@@ -16,6 +16,8 @@ import duckdb
 from ecdctr.config.terms import IDS
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
+from ecdctr.files.strict_yaml import in_yaml
+from ecdctr.impressions.column_types import NONE, NOTHING, TOLD, most_frequent, shown
 from ecdctr.impressions.syntax import (
     FRACTIONS,
     WHOLE,
@@ -23,6 +25,7 @@ from ecdctr.impressions.syntax import (
     Node,
     Tables,
     is_number,
+    is_plain,
     nodes,
     parsed,
     references,
@@ -64,9 +67,35 @@ def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
         if key in IDS:
             continue
         for table, column in tables.used(parsed(tables.db, text)):
-            if why := tables.ambiguous.get(table, {}).get(column):
-                said[f"{table}.{column} is {why}; types: {{{column}: DOUBLE}} makes numbers"] = 1
+            why: object = tables.ambiguous.get(table, {}).get(column)
+            if why:
+                mend = f"types: {{{in_yaml(column)}: DOUBLE}}"
+            elif words := _words_among_numbers(tables, table, column):
+                why = f"text, since {shown(words)} stand among its numbers"
+                mend = f"nulls: [{', '.join(map(literal, words))}] under {table}"
+            else:
+                continue
+            said[f"{table}.{column} is {why}; {mend} makes numbers"] = 1
     return list(said)
+
+
+def _words_among_numbers(tables: Tables, table: str, column: str) -> list[str]:
+    """Return the words for nothing of a CSV's column that is text for them alone; else none."""
+    if table not in tables.csv or tables.columns[table][column] != "VARCHAR":
+        return []
+    odd = _no_numbers(tables, table, column, len(NONE) + 1)
+    number = f"TRY_CAST({identifier(column)} AS DOUBLE) IS NOT NULL"
+    if not odd or len(odd) > len(NONE) or not {word.strip().lower() for word in odd} <= NOTHING:
+        return []
+    found = one(tables.db, f"SELECT count(*) FROM {identifier(table)} WHERE {number}")
+    return odd if found else []
+
+
+def _no_numbers(tables: Tables, table: str, column: str, limit: int = TOLD) -> list[str]:
+    """Return the most frequent texts of a column that are no numbers."""
+    name = identifier(column)
+    condition = f"{name} IS NOT NULL AND TRY_CAST({name} AS DOUBLE) IS NULL"
+    return most_frequent(tables.db, identifier(table), column, condition, limit)
 
 
 def scalar_kind(kind: str) -> str | None:
@@ -85,6 +114,7 @@ def scalar_kind(kind: str) -> str | None:
 
 def _bound(tables: Tables, key: str, text: str) -> str:
     """Return the type of an expression; raises ConfigError where it does not fit the columns."""
+    _refuse_bare_name(tables, key, text)
     try:
         kinds = []
         if len(tables.db.extract_statements(f"SELECT ({text})")) == 1:
@@ -93,7 +123,7 @@ def _bound(tables: Tables, key: str, text: str) -> str:
         listed = ", ".join(_shown(tables, text, name) for name in tables.columns["log"])
         raise ConfigError(
             f"mapping {key}: '{text}' does not fit the log: {first_line(error).rstrip('.')}. "
-            f"The log's columns: {listed}."
+            f"The log's columns: {listed}{_in_quotes(tables, text)}."
         ) from None
     if len(kinds) != 1:
         raise ConfigError(f"mapping {key}: '{text}' is not one expression.")
@@ -105,19 +135,49 @@ def _shown(tables: Tables, text: str, column: str) -> str:
     kind = tables.columns["log"][column]
     why: object = tables.ambiguous.get("log", {}).get(column)
     if kind == "VARCHAR" and why is None and "log" in tables.csv and column in text:
-        name = identifier(column)
-        odd = one(
-            tables.db,
-            f"SELECT min({name}) FROM log "
-            f"WHERE {name} IS NOT NULL AND TRY_CAST({name} AS DOUBLE) IS NULL",
-        )
-        why = odd and f"text, since '{odd:.40}' is no number"
-    return f"{_short(column)} {kind}" + (f" ({why})" if why else "")
+        odd = _no_numbers(tables, "log", column)
+        why = odd and f"text, since {shown(odd)} {'are' if odd[1:] else 'is'} no number"
+    return f"{_short(tables.db, column)} {kind}" + (f" ({why})" if why else "")
 
 
-def _short(column: str) -> str:
-    """Write a column's name, the start of one that another encoding made of a whole line."""
-    return f"{column if column.isprintable() else ascii(column):.40}"
+def _short(db: duckdb.DuckDBPyConnection, column: str) -> str:
+    """Write a column as an expression names it.
+
+    Of a name that another encoding made of a whole line, the start.
+    """
+    if not column.isprintable():
+        return f"{column!a:.40}"
+    return column[:40] if len(column) > 40 or is_plain(db, column) else identifier(column)
+
+
+def _refuse_bare_name(tables: Tables, key: str, text: str) -> None:
+    """Raise ConfigError for the name of a column that SQL takes for something else: a:b, null."""
+    for table, columns in tables.columns.items():
+        for column in columns:
+            names = [column, f"{table}.{column}"] if table != "log" else [column]
+            if text.strip() in names and not is_plain(tables.db, column):
+                prefix = "" if table == "log" else f"{table}."
+                raise ConfigError(
+                    f"mapping {key}: '{text}' is the name of a column, which SQL takes for "
+                    f"something else; write it in double quotes, in YAML "
+                    f"{in_yaml(prefix + identifier(column))}."
+                )
+
+
+def _in_quotes(tables: Tables, text: str) -> str:
+    """Say how columns that a text names, and that are no plain names, are written."""
+    names = [
+        identifier(column)
+        for columns in tables.columns.values()
+        for column in columns
+        if column in text and identifier(column) not in text and not is_plain(tables.db, column)
+    ]
+    if not names:
+        return ""
+    return (
+        f"; write {', '.join(dict.fromkeys(names))} with the double quotes, and the whole "
+        "expression in single ones for YAML"
+    )
 
 
 def _refuse_no_column(tables: Tables, key: str, tree: Node) -> None:
@@ -126,7 +186,7 @@ def _refuse_no_column(tables: Tables, key: str, tree: Node) -> None:
     parameters = {name for lhs in lambdas for (name, *_) in references(lhs)}
     for reference in references(tree):
         if reference[0] not in parameters and not tables.find(reference):
-            listed = ", ".join(_short(name) for name in tables.columns["log"])
+            listed = ", ".join(_short(tables.db, name) for name in tables.columns["log"])
             raise ConfigError(
                 f"mapping {key}: there is no column '{'.'.join(reference)}'. "
                 f"The log's columns: {listed}."
@@ -197,8 +257,8 @@ def _refuse_numbers_as_ids(tables: Tables, key: str, tree: Node) -> None:
         if table in tables.csv and tables.columns[table][column] in FRACTIONS:
             raise ConfigError(
                 f"mapping {key}: column {column} holds numbers with fractions or exponents, NaN or "
-                f"-0, and an id keeps its digits; write types: {{{column}: VARCHAR}} under "
-                f"'{table}'."
+                f"-0, and an id keeps its digits; write types: {{{in_yaml(column)}: VARCHAR}} "
+                f"under '{table}'."
             )
 
 

@@ -6,19 +6,22 @@ Refused with the file, the number of rows and what to do.
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from ecdctr.config.terms import IDS
 from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, one_row
+from ecdctr.impressions.column_types import NONE
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
+from ecdctr.impressions.labels import refuse_labels
+from ecdctr.impressions.locate import first_place
+from ecdctr.impressions.mapped_rows import DOMAINS
 
 if TYPE_CHECKING:
     import duckdb
 
+    from ecdctr.impressions.mapped_rows import Staged
     from ecdctr.impressions.mapping import Mapping
 
 DAY = 86_400  # seconds
@@ -27,30 +30,7 @@ UNITS = {  # how many of a unit are a second, and how to read it
     1_000_000: ("microseconds", "make_timestamp(column)"),
     1_000_000_000: ("nanoseconds", "make_timestamp_ns(column)"),
 }
-NONE = (
-    r"\N",
-    "NULL",
-    "null",
-    "None",
-    "nan",
-    "NaN",
-    "NA",
-    "N/A",
-    "<NA>",
-    "(null)",
-    "nil",
-    "undefined",
-    "-",
-)
-DOMAINS = "_domain <> 'other'"  # rows of neither domain may be anything
-
-
-class Staged(NamedTuple):
-    """A mapped log file: where it comes from, where it lies, and its rows as SQL."""
-
-    path: Path
-    stored: Path
-    rows: str
+WITHOUT_ID = "user_id IS NULL OR item_id IS NULL"
 
 
 def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
@@ -59,25 +39,37 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
     Rows of neither may be anything.
     """
     _refuse_nulls(db, mapping, staged)
+    refuse_labels(db, mapping, staged)
     _refuse_values(db, mapping, staged)
     _refuse_times(db, mapping, staged)
 
 
 def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
-    """Write a sentence about ids that other programs write for none; they are kept, as ids."""
+    """Write a sentence about words of ids and features that other programs write for none.
+
+    They are kept, as values like others.
+    """
     listed = f"({', '.join(map(literal, NONE))})"
-    for name in IDS:
-        most = db.execute(
-            f"SELECT {name}::VARCHAR, count(*) FROM {staged.rows} "
-            f"WHERE {DOMAINS} AND {name}::VARCHAR IN {listed} "
-            "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
-        ).fetchone()
-        if most:
-            return (
-                f"{staged.path.name}: {name} is '{most[0]}' in {most[1]:,} rows, one id like "
-                f"others; if it means none: nulls: ['{most[0]}']"
-            )
-    return None
+    kept = []
+    words: dict[str, int] = {}
+    for field in pq.read_schema(staged.stored):
+        if field.name.startswith("_") or str(field.type) not in ("string", "large_string"):
+            continue
+        column = identifier(field.name)
+        found = db.execute(
+            f"SELECT {column}, count(*) FROM {staged.rows} "
+            f"WHERE {DOMAINS} AND {column} IN {listed} GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
+        if found:
+            counts = " and ".join(f"'{word}' in {rows:,} rows" for word, rows in found)
+            kept.append(f"{field.name} is {counts}")
+            words |= dict(found)
+    if not kept:
+        return None
+    return (
+        f"{'; '.join(kept)}, values like others; if they mean none: nulls: "
+        f"[{', '.join(map(literal, words))}]"
+    )
 
 
 def words_for_domains(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
@@ -90,7 +82,7 @@ def words_for_domains(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | No
     if not most:
         return None
     return (
-        f"{staged.path.name}: domain is '{most[0]}' in {most[1]:,} rows, which are left out; if it "
+        f"domain is '{most[0]}' in {most[1]:,} rows, which are left out; if it "
         f"means {most[2]}: domain: lower(trim(…))"
     )
 
@@ -100,7 +92,7 @@ def words_for_cut_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | 
     cut = _count(db, staged, "_cut")
     if not cut:
         return None
-    return f"{staged.path.name}: ts of {cut:,} rows has digits below a microsecond; they were cut"
+    return f"ts of {cut:,} rows has digits below a microsecond; they were cut"
 
 
 def words_for_unclear_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
@@ -109,7 +101,7 @@ def words_for_unclear_times(db: duckdb.DuckDBPyConnection, staged: Staged) -> st
     if not unclear:
         return None
     return (
-        f"{staged.path.name}: ts of {unclear:,} rows is a local time that clocks showed twice or "
+        f"ts of {unclear:,} rows is a local time that clocks showed twice or "
         "skipped when they were changed; it is read as the later one. Log times in UTC"
     )
 
@@ -123,36 +115,22 @@ def _count(db: duckdb.DuckDBPyConnection, staged: Staged, flag: str) -> int:
 def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
     row = one_row(
         db,
-        f"""SELECT count(*), count(*) FILTER (user_id IS NULL OR item_id IS NULL),
-            count(*) FILTER (ts IS NULL), count(*) FILTER (click IS NULL),
-            min(_label) FILTER (click IS NULL)
+        f"""SELECT count(*), count(*) FILTER ({WITHOUT_ID}), count(*) FILTER (ts IS NULL)
         FROM {staged.rows} WHERE {DOMAINS}""",
     )
-    rows, no_id, no_time, no_label, label = row
+    rows, no_id, no_time = row
     if no_id:
+        first = first_place(db, mapping.log, staged, f"{DOMAINS} AND ({WITHOUT_ID})")
         raise ContractError(
-            f"{staged.path}: {no_id:,} of {rows:,} rows without user or item id "
+            f"{staged.path}: {no_id:,} of {rows:,} rows without user or item id, first in {first} "
             f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id})."
         )
     if no_time:
+        first = first_place(db, mapping.log, staged, f"{DOMAINS} AND ts IS NULL")
         raise ContractError(
-            f"{staged.path}: {no_time:,} of {rows:,} rows have no time (mapping ts: {mapping.ts})."
+            f"{staged.path}: {no_time:,} of {rows:,} rows have no time, first in {first} (mapping "
+            f"ts: {mapping.ts})."
         )
-    if no_label:
-        rule = _label_rule(mapping.click, label)
-        raise ContractError(
-            f"{staged.path}: click of {no_label:,} of {rows:,} rows is "
-            f"{'null' if label is None else label}, expected 0 or 1, true or false; write a rule "
-            f"in the mapping, such as click: {rule}."
-        )
-
-
-def _label_rule(text: str, label: str | None) -> str:
-    """Write a rule that makes a label of what is none."""
-    if label is None:
-        return f"coalesce({text}, 0)"
-    number = label.removeprefix("-").replace(".", "", 1).isdigit()
-    return f"({text}) >= 1" if number else f"({text}) = 'the text of a click'"
 
 
 def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:

@@ -7,7 +7,6 @@ with the file and the number of rows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,6 @@ from ecdctr.config import DOMAINS
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
-from ecdctr.impressions.damage import damaged
-from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import (
     check_expressions,
     columns_read,
@@ -28,7 +25,6 @@ from ecdctr.impressions.expressions import (
     text_columns,
 )
 from ecdctr.impressions.import_rows import (
-    Staged,
     refuse_rows,
     words_for_cut_times,
     words_for_domains,
@@ -37,16 +33,19 @@ from ecdctr.impressions.import_rows import (
 )
 from ecdctr.impressions.instants import instant, make_macros, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
+from ecdctr.impressions.mapped_rows import (
+    Staged,
+    damage_of,
+    explained,
+    map_file,
+    select_of,
+    split,
+    view_of,
+)
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
 from ecdctr.impressions.syntax import Tables, columns_of
-from ecdctr.impressions.tables import PARQUET, Opened, TableFile, open_table
-
-# 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
-CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
-    WHEN lower(trim(_label)) IN ('0', 'false', '0.0') THEN 0 END::TINYINT"""
-
-LEAP_SECOND = re.compile(r'"[^"]*:\d\d:60(\.\d*)?[^"\d]*", expected format')
+from ecdctr.impressions.tables import Opened, open_table
 
 
 class Imported(NamedTuple):
@@ -83,20 +82,19 @@ def import_log(
     say = on_file or (lambda _: None)
     with staging(root) as scratch, _connect(scratch, memory, threads) as db:
         opened = {
-            name: open_table(
-                db, join, source, scratch / f"join-{name}", lambda path: say(path.name)
-            )
+            name: open_table(db, join, source, scratch / f"join-{name}", say)
             for name, join in mapping.joins.items()
         }
         log = open_table(db, mapping.log, source, scratch / "log")
         with _joining(mapping, [log, *opened.values()]):
             tables = _create(db, {"log": log, **opened})
             check_joins(tables, mapping)
-        db.execute(f"CREATE OR REPLACE VIEW log AS {log.files[0].query}")  # to bind expressions
+        view_of(db, log.files[0])  # to bind expressions
         types = check_expressions(tables, mapping)
         make_macros(db)
         ts = instant(tables, mapping.ts, _texts(tables, columns_read(tables, mapping.ts)))
         of_tables = _columns_by_table(tables, mapping)
+        view_of(db, *log.files)
         said = text_columns(tables, mapping)
         said += [note for name in opened for note in _cut_in(opened[name], of_tables[name])]
         for sentence in said:
@@ -105,16 +103,19 @@ def import_log(
             f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
             for name, join in mapping.joins.items()
         )
+        select = select_of(mapping, types, ts)
         for i, file in enumerate(log.files):
-            notes = _stage(db, mapping, file, f"log{joined}", types, ts, scratch / f"raw-{i}")
+            raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
+            staged = Staged(file, raw.with_suffix(".parquet"), select, f"log{joined}", later)
+            notes = _stage(db, mapping, staged, raw)
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
                 if file.absent and file.rows
                 else ""
             )
-            say(f"{file.path.name}: {file.rows:,} rows{absent}")
-            for sentence in [*notes, *_cut_in(log._replace(files=[file]), of_tables["log"])]:
-                say(sentence)
+            say(f"{file.name}: {file.rows:,} rows{absent}")
+            for note in [*notes, *_cut_in(log._replace(files=[file]), of_tables["log"])]:
+                say(note)
         return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
 
 
@@ -135,7 +136,7 @@ def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
         if lacks_room(error):
             raise
         for file in (file for table in opened for file in table.files):
-            if damage := _damage(file.path):
+            if damage := damage_of(file.path):
                 raise ContractError(
                     f"mapping joins.{', '.join(mapping.joins)}: {damage}."
                 ) from None
@@ -146,16 +147,14 @@ def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
         ) from None
 
 
-def _damage(path: Path) -> str | None:
-    """Say that a file of Parquet is damaged; what is CSV was read to its end."""
-    return damaged(path) if path.suffix.lower() in PARQUET else None
-
-
 def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
     """Make the log a view of all its files, joins tables."""
     for name, table in opened.items():
+        if name == "log":
+            view_of(db, *table.files)
+            continue
         query = " UNION ALL ".join(file.query for file in table.files)
-        db.execute(f"CREATE {'VIEW' if name == 'log' else 'TABLE'} {identifier(name)} AS {query}")
+        db.execute(f"CREATE TABLE {identifier(name)} AS {query}")
     return Tables(
         db,
         {name: columns_of(db, name) for name in opened},
@@ -165,29 +164,14 @@ def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
 
 
 def _stage(
-    db: duckdb.DuckDBPyConnection,
-    mapping: Mapping,
-    file: TableFile,
-    source: str,
-    types: dict[str, str],
-    ts: str,
-    target: Path,
+    db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged, target: Path
 ) -> list[str]:
     """Map one log file and split it by domain and day, every row of it.
 
     Returns what is to be said of its ids and times. Raises ContractError for bad rows.
     """
-    db.execute(f"CREATE OR REPLACE VIEW log AS {file.query}")
-    stored = target.with_suffix(".parquet")
-    rows = f"""(SELECT *, {CLICK} AS click, ts::DATE AS _date,
-        CASE WHEN _domain_text IN ('natural', 'ads') THEN _domain_text ELSE 'other' END AS _domain
-        FROM {parquet([stored])})"""
-    try:
-        db.execute(
-            f"COPY ({_mapped(mapping, types, ts)} FROM {source}) TO {literal(stored)} "
-            "(FORMAT parquet, COMPRESSION zstd)"
-        )
-        staged = Staged(file.path, stored, rows)
+    with explained(db, staged.file):
+        map_file(db, staged)
         refuse_rows(db, mapping, staged)
         notes = [
             words(db, staged)
@@ -198,32 +182,8 @@ def _stage(
                 words_for_unclear_times,
             )
         ]
-        db.execute(
-            f"COPY (SELECT * EXCLUDE (_label, _cut, _unclear, _domain_text) FROM {rows}) TO "
-            f"{literal(target)} (FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
-        )
-    except duckdb.Error as error:
-        if lacks_room(error):
-            raise
-        if damage := _damage(file.path):
-            raise ContractError(f"{damage}.") from None
-        raise ContractError(
-            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
-        ) from None
-    stored.unlink()
-    return [note for note in notes if note]
-
-
-def _mapped(mapping: Mapping, types: dict[str, str], ts: str) -> str:
-    """Return the SELECT of the mapping's values, each expression once."""
-    features = "".join(
-        f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
-        for name, text in mapping.features.items()
-    )
-    return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
-        {_typed(mapping.item_id, types["item_id"])} AS item_id, {ts},
-        ({mapping.click})::VARCHAR AS _label,
-        ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+        split(db, staged, target)
+    return [f"{staged.file.name}: {note}" for note in notes if note]
 
 
 def _columns_by_table(tables: Tables, mapping: Mapping) -> dict[str, list[str]]:
@@ -242,7 +202,11 @@ def _cut_in(table: Opened, columns: list[str]) -> list[str]:
     """Write sentences about times of Parquet files that DuckDB cuts as it reads them."""
     if table.kind != "parquet":
         return []
-    return [note for file in table.files for note in words_for_int96(file.path, columns)]
+    return [
+        f"{file.name}: {note}"
+        for file in table.files
+        for note in words_for_int96(file.path, columns)
+    ]
 
 
 def _texts(tables: Tables, columns: list[tuple[str, str]]) -> list[str]:
@@ -252,38 +216,6 @@ def _texts(tables: Tables, columns: list[tuple[str, str]]) -> list[str]:
         for table, name in columns
         if tables.columns[table][name] == "VARCHAR"
     ]
-
-
-def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
-    """Return what DuckDB says, with the column where text is no UTF-8."""
-    column = undecodable(db, f"({file.query})")
-    if column:
-        return f"column {column} holds text that is no UTF-8"
-    said = first_line(error).rstrip(".")
-    if LEAP_SECOND.search(said):
-        return (
-            f"{said}; a leap second is none of DuckDB's, write ts: regexp_replace(column, ':60', "
-            "':59')::TIMESTAMP"
-        )
-    if "Unknown TimeZone" in said:
-        return (
-            f"{said}; say how times are written, such as ts: strptime(column, '%Y-%m-%d %H:%M:%S "
-            "%z') for an offset like -0300, %I:%M:%S %p for AM and PM"
-        )
-    if "timestamp field format" in said:
-        return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
-    return said
-
-
-def _typed(text: str, kind: str) -> str:
-    """Return an expression in the type that it is staged as; `_finish` narrows what is wide."""
-    if kind in ("FLOAT", "DOUBLE"):
-        return f"({text}) + 0.0::{kind}"  # -0 is 0
-    lists = "[]" if kind.endswith("[]") else ""
-    # wide as text: DuckDB writes HUGEINT to Parquet as DOUBLE, which merges ids above 2^53
-    targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}
-    target = targets.get(scalar_kind(kind.removesuffix("[]")) or "", "")
-    return f"({text})::{target}{lists}" if target else f"({text})"
 
 
 def _finish(

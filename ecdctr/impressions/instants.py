@@ -307,7 +307,7 @@ def words_for_int96(path: Path, columns: list[str]) -> list[str]:
                 count += pc.sum(pc.not_equal(ticks, whole)).as_py() or 0
             if count:
                 said.append(
-                    f"{path.name}: column {column.path} (INT96) of {count:,} rows has digits below "
+                    f"column {column.path} (INT96) of {count:,} rows has digits below "
                     "a microsecond; they were cut"
                 )
     return said

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ecdctr.errors import ConfigError, ContractError
 from ecdctr.files.duck import identifier
+from ecdctr.files.strict_yaml import in_yaml
 from ecdctr.impressions.expressions import one
 from ecdctr.impressions.syntax import FRACTIONS, Tables, is_number
 
@@ -43,7 +44,7 @@ def check_joins(tables: Tables, mapping: Mapping) -> None:
             raise ContractError(
                 f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has "
                 f"'{ours}', its files have '{theirs}'); write both alike, or declare types: "
-                f"{{{join.key}: …}} for both."
+                f"{{{in_yaml(join.key)}: …}} for both."
             )
 
 

@@ -1,9 +1,8 @@
 """Impressions at a URL: any that fsspec opens.
 
-A day is copied to this machine when it is read, and kept for a while. On S3, GCS and Azure obstore
-does the work, as for the store. The copy of a day is named by what its listing says (its names,
-sizes, tags), so that a day that is delivered anew is copied anew; what is copied is what was
-listed.
+A day is copied to this machine when it is read, and kept for a while. The copy of a day is named by
+what its listing says (its names, sizes, tags), so that a day that is delivered anew is copied anew;
+what is copied is what was listed.
 """
 
 from __future__ import annotations
@@ -11,16 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import fsspec
 
 from ecdctr.config import Domain, digest
-from ecdctr.errors import ContractError, first_line, lacks_room
+from ecdctr.errors import ContractError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.layout import (
@@ -34,20 +29,9 @@ from ecdctr.impressions.layout import (
 )
 from ecdctr.impressions.local import digest_files
 from ecdctr.impressions.reading import DeliveredAnew, Files, listings
+from ecdctr.impressions.remote_files import copied, files_below, names_at, path_of, read_text
 
-BY_OBSTORE = ("s3", "gs", "az", "abfs")
-ANSWERS_WITHIN = 60.0  # seconds, of WebHDFS, whose client would wait for ever
 DIGESTS = "digests.json"  # beside a copied day's files
-SAYS = (
-    "size",
-    "e_tag",
-    "ETag",
-    "etag",
-    "mtime",
-    "modified",
-    "last_modified",
-    "created",
-)  # of its content
 
 
 class RemoteImpressions:
@@ -62,7 +46,7 @@ class RemoteImpressions:
     def dates(self, domain: Domain) -> list[dt.date]:
         days, there = set(), f"{self.root.rstrip('/')}/domain={domain}"
         listing = _list(self.root, f"domain={domain}", below=1)
-        refuse_other_case(self.root.rstrip("/"), _names_at(self.root, _open(self.root)[1]), domain)
+        refuse_other_case(self.root.rstrip("/"), _names_at(self.root, path_of(self.root)), domain)
         refuse_other_case(there, {path.split("/")[-2] for path in listing}, domain)
         for path in listing:
             *_, domain_folder, folder, name = path.split("/")
@@ -78,10 +62,7 @@ class RemoteImpressions:
         return {path.rsplit("/", 1)[1]: int(info["size"]) for path, info in listing.items()}
 
     def read_text(self, domain: Domain, date: dt.date, name: str) -> str:
-        filesystem, path = _open(self.root)
-        with _explained(self.root):
-            content: bytes = filesystem.cat_file(f"{path}/domain={domain}/date={date}/{name}")
-        return content.decode(errors="replace")
+        return read_text(self.root, f"domain={domain}/date={date}/{name}")
 
     def files(self, domain: Domain, date: dt.date) -> list[Path]:
         listing = _listing(self.root, domain, date)
@@ -91,8 +72,7 @@ class RemoteImpressions:
         def fill(target: Path) -> None:
             for path, info in listing.items():
                 copy = target / path.rsplit("/", 1)[1]
-                with _explained(self.root):
-                    now = _copied(self.root, path, copy)
+                now = copied(self.root, path, copy)
                 if now != info or copy.stat().st_size != info["size"]:
                     raise DeliveredAnew(self.where(domain, date))
             durable.write_bytes(target / DIGESTS, json.dumps(durable.digests(target)).encode())
@@ -125,7 +105,7 @@ class RemoteImpressions:
         return f"{self.root.rstrip('/')}/domain={domain}/date={date}"
 
     def other_folders(self, domain: Domain) -> list[str]:
-        start = f"{_open(self.root)[1]}/domain={domain}/"
+        start = f"{path_of(self.root)}/domain={domain}/"
         folders = {
             path[len(start) :].split("/")[0]
             for path in _list(self.root, f"domain={domain}", below=2)
@@ -136,16 +116,16 @@ class RemoteImpressions:
 
     def unread(self, domain: Domain, date: dt.date) -> list[str]:
         folder = f"domain={domain}/date={date}"
-        start = len(f"{_open(self.root)[1]}/{folder}/")
+        start = len(f"{path_of(self.root)}/{folder}/")
         names = (path[start:] for path in _list(self.root, folder, below=1))
         return sorted({name.split("/")[0] for name in names if is_unread(name)})
 
     def table(self, domain: Domain) -> str | None:
-        start = f"{_open(self.root)[1]}/domain={domain}/"
+        start = f"{path_of(self.root)}/domain={domain}/"
         of_domain = _list(self.root, f"domain={domain}", below=2)
         table = table_of({path[len(start) :].split("/")[0] for path in of_domain})
-        table = table or table_of(_names_at(self.root, _open(self.root)[1]))
-        above, _, last = _open(self.root)[1].rpartition("/")
+        table = table or table_of(_names_at(self.root, path_of(self.root)))
+        above, _, last = path_of(self.root).rpartition("/")
         if not table and last == "data":
             with suppress(ContractError):  # whoever may read the data may not read beside it
                 return iceberg_of(_names_at(self.root, f"{above}/metadata"))
@@ -156,25 +136,10 @@ def _names_at(root: str, folder: str) -> list[str]:
     """List the names right in a folder near the root, which a command asks for once."""
     held = listings()
     if held is None:
-        return _ask_names(root, folder)
+        return names_at(root, folder)
     if (root, folder) not in held:
-        held[root, folder] = {name: {} for name in _ask_names(root, folder)}
+        held[root, folder] = {name: {} for name in names_at(root, folder)}
     return list(held[root, folder])
-
-
-def _ask_names(root: str, folder: str) -> list[str]:
-    filesystem, _ = _open(root)
-    with _explained(root):
-        if not _by_obstore(root):
-            filesystem.invalidate_cache()
-            there = filesystem.ls(folder, detail=False) if filesystem.isdir(folder) else []
-            return [path.rstrip("/").rsplit("/", 1)[-1] for path in there]
-        import obstore
-
-        bucket, _, prefix = folder.partition("/")
-        listed = obstore.list_with_delimiter(_bucket(root, bucket), prefix or None)
-        paths = [*listed["common_prefixes"], *(one["path"] for one in listed["objects"])]
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
 def _key(domain: Domain, date: dt.date, listing: Files) -> str:
@@ -196,102 +161,18 @@ def _list(root: str, folder: str, below: int = 0) -> Files:
     """
     held = listings()
     if held is None:
-        entries = _ask(root, folder)
+        entries = files_below(root, folder)
     else:
         domain = folder.partition("/")[0]
         if (root, domain) not in held:
-            held[root, domain] = _ask(root, domain)
+            held[root, domain] = files_below(root, domain)
         entries = held[root, domain]
-    start = f"{_open(root)[1]}/{folder}/"
+    start = f"{path_of(root)}/{folder}/"
     return {
         path: info
         for path, info in entries.items()
         if path.startswith(start) and path.count("/", len(start)) <= below
     }
-
-
-def _ask(root: str, folder: str) -> Files:
-    """Return what lies under a folder now; on object storage one request per 1,000 objects."""
-    filesystem, path = _open(root)
-    with _explained(root):
-        if not _by_obstore(root):
-            filesystem.invalidate_cache()
-            return _found(filesystem, f"{path}/{folder}", below=2)
-        import obstore  # fsspec's own walk asks for every folder
-
-        bucket, _, prefix = path.partition("/")
-        pages = obstore.list(_bucket(root, bucket), prefix=f"{prefix}/{folder}".lstrip("/"))
-        return {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
-
-
-def _found(filesystem: Any, folder: str, below: int) -> Files:
-    """Return the files of a folder, and of so many folders below; none of a folder that is gone.
-
-    fsspec's own find takes a folder that it cannot list for an empty one, without its days.
-    """
-    try:
-        entries = filesystem.ls(folder, detail=True)
-    except FileNotFoundError:
-        return {}
-    files: Files = {}
-    for info in entries:
-        name = info["name"].rstrip("/")
-        if info["type"] != "directory":
-            files[info["name"]] = _said(info)
-        elif below and name != folder:
-            files |= _found(filesystem, name, below - 1)
-    return files
-
-
-def _copied(root: str, path: str, target: Path) -> dict[str, Any] | None:
-    """Copy a file, and return what a listing would say of the content that was copied.
-
-    None if it is gone.
-    """
-    try:
-        return _copy(root, path, target)
-    except FileNotFoundError:
-        return None
-
-
-def _copy(root: str, path: str, target: Path) -> dict[str, Any]:
-    filesystem, _ = _open(root)
-    if not _by_obstore(root):
-        filesystem.get_file(path, str(target))
-        filesystem.invalidate_cache()
-        return _said(filesystem.info(path))
-    import obstore
-
-    bucket, _, key = path.partition("/")
-    answer = obstore.get(_bucket(root, bucket), key)
-    with target.open("wb") as file:
-        for chunk in answer:
-            file.write(chunk)
-    return _said(dict(answer.meta))
-
-
-def _said(info: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a file's description changes with its content.
-
-    Its tag, and where it has none the times.
-    """
-    tag = str(info.get("e_tag") or "").strip('"')
-    if tag:
-        return {"size": info["size"], "e_tag": tag}
-    return {name: str(info[name]) for name in SAYS if info.get(name) is not None} | {
-        "size": info["size"]
-    }
-
-
-def _by_obstore(root: str) -> bool:
-    return root.partition("://")[0] in BY_OBSTORE
-
-
-@lru_cache(maxsize=16)
-def _bucket(root: str, bucket: str) -> Any:
-    import obstore
-
-    return obstore.store.from_url(f"{root.split('://', maxsplit=1)[0]}://{bucket}")
 
 
 @lru_cache(maxsize=16)
@@ -301,35 +182,3 @@ def _cache(root: str) -> Cache:
     It remembers which copies it has checked, and keeps them from being thrown out.
     """
     return Cache.of(root)
-
-
-@lru_cache(maxsize=16)
-def _open(root: str) -> tuple[Any, str]:
-    if _by_obstore(root):
-        try:
-            from obstore.fsspec import register
-        except ImportError:
-            raise ContractError(
-                f"data.root {root} lies on object storage, which needs the extra 'objects': "
-                "pip install 'ecdctr[objects]'"
-            ) from None
-        register(list(BY_OBSTORE))
-    with _explained(root):
-        filesystem, path = fsspec.core.url_to_fs(root)
-        if root.startswith("webhdfs://"):
-            session = filesystem.session
-            session.request = partial(session.request, timeout=ANSWERS_WITHIN)
-    return filesystem, path.rstrip("/")
-
-
-@contextmanager
-def _explained(root: str) -> Iterator[None]:
-    """Say whatever a file system says as one sentence."""
-    try:
-        yield
-    except ContractError:
-        raise
-    except Exception as error:
-        if lacks_room(error):
-            raise
-        raise ContractError(f"data.root {root} cannot be read: {first_line(error)}") from None

@@ -72,6 +72,14 @@ def parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
     return document
 
 
+def is_plain(db: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Tell whether an expression that is a column's name, without quotes, names that column."""
+    try:
+        return references(parsed(db, name)) == [[name]]
+    except (duckdb.Error, KeyError):
+        return False
+
+
 def nodes(tree: Any) -> Iterator[Node]:
     """Yield every node of an expression that DuckDB parsed."""
     if isinstance(tree, dict):

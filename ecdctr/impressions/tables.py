@@ -83,9 +83,17 @@ class TableFile(NamedTuple):
     """One file as a query; all files of a table have the same columns and types."""
 
     path: Path
+    name: str  # in sentences: the path below the source folder
+    kind: Literal["csv", "parquet"]
     rows: int
     absent: tuple[str, ...]  # columns that only other files have: null here
-    query: str
+    values: tuple[str, ...]  # of the table's columns, SQL for SELECT
+    source: str  # with FROM
+
+    @property
+    def query(self) -> str:
+        """SQL of its rows."""
+        return f"SELECT {', '.join(self.values)} {self.source}"
 
 
 class Opened(NamedTuple):
@@ -101,7 +109,7 @@ def open_table(
     table: Table,
     source: Path,
     scratch: Path,
-    on_file: Callable[[Path], None] | None = None,
+    on_file: Callable[[str], None] | None = None,
 ) -> Opened:
     """Read the files of a table; CSV is copied into the folder `scratch`.
 
@@ -118,7 +126,7 @@ def open_table(
     parts = []
     for i, path in enumerate(paths):
         if on_file:
-            on_file(path)
+            on_file(name_in(source, path))
         if kinds == {True}:
             parts.append(_parquet_part(db, path))
         else:
@@ -136,11 +144,17 @@ def open_table(
     if kinds == {True}:
         _refuse_of_csv(table)
         of_columns = parquet_types(parts, names)
-        return Opened([_as_query(part, of_columns) for part in parts], {}, "parquet")
+        files = [_as_query(part, of_columns, source, "parquet") for part in parts]
+        return Opened(files, {}, "parquet")
     if unknown := sorted(set(table.types) - set(names)):
         raise ConfigError(f"types: no column '{unknown[0]}' in the log; it has {', '.join(names)}.")
     types, ambiguous = text_types(db, table.types, parts, names)
-    return Opened([_as_query(part, types) for part in parts], ambiguous, "csv")
+    return Opened([_as_query(part, types, source, "csv") for part in parts], ambiguous, "csv")
+
+
+def name_in(source: Path, path: Path) -> str:
+    """Return a file's path below the source folder; two files have one name in two folders."""
+    return str(path.relative_to(source) if path.is_relative_to(source) else path)
 
 
 def matches(table: Table, source: Path) -> list[Path]:
@@ -224,11 +238,16 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
     return Part(path, path, rows, {row[0]: row[1] for row in described})
 
 
-def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
-    """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
-    dialect = Dialect(
+def dialect_of(table: Table) -> Dialect:
+    """Return what is said of a table's CSV files."""
+    return Dialect(
         table.delimiter, table.header, table.names, table.encoding, table.quotes, table.nulls
     )
+
+
+def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
+    """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
+    dialect = dialect_of(table)
     in_utf8 = target.with_suffix(".csv.zst")
     text = csv_text.text_of(path, dialect.encoding, in_utf8)
     opening = csv_text.look(text, dialect)
@@ -240,16 +259,19 @@ def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: P
     return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"))
 
 
-def _as_query(part: Part, types: dict[str, str]) -> TableFile:
+def _as_query(
+    part: Part, types: dict[str, str], folder: Path, kind: Literal["csv", "parquet"]
+) -> TableFile:
     values = []
-    for name, kind in types.items():
+    for name, declared in types.items():
         column = identifier(name)
-        if kind == "NULL":
+        if declared == "NULL":
             values.append(f"NULL AS {column}")
         elif name in part.types:
-            values.append(f"{column}::{kind} AS {column}")
+            values.append(f"{column}::{declared} AS {column}")
         else:
-            values.append(f"NULL::{kind} AS {column}")
+            values.append(f"NULL::{declared} AS {column}")
     absent = tuple(name for name in types if name not in part.types)
     source = f"FROM {parquet([part.stored])}" if part.types else "WHERE false"
-    return TableFile(part.path, part.rows, absent, f"SELECT {', '.join(values)} {source}")
+    name = name_in(folder, part.path)
+    return TableFile(part.path, name, kind, part.rows, absent, tuple(values), source)

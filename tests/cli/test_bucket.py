@@ -213,19 +213,19 @@ def test_a_file_that_is_replaced_before_it_is_copied_costs_one_listing_more(
     s3: S3Server, world: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
-    root, copied = s3.new_url(), remote._copied
+    root, copied = s3.new_url(), remote.copied
     for domain in DOMAINS:
         part = f"domain={domain}/date={DATE}"
         upload(s3, world / part, f"{root}/{part}")
     other = world / "domain=ads" / f"date={NEXT}"
 
     def late(url: str, path: str, target: Path) -> Any:
-        monkeypatch.setattr(remote, "_copied", copied)
+        monkeypatch.setattr(remote, "copied", copied)
         day = path.split(f"{BUCKET}/", 1)[1].rpartition("/")[0]
         upload(s3, other, f"s3://{BUCKET}/{day}")
         return copied(url, path, target)
 
-    monkeypatch.setattr(remote, "_copied", late)
+    monkeypatch.setattr(remote, "copied", late)
     there = changed(config, "data", root=root, prepared=tmp_path / "prepared", lookback_days=1)
     asked = counted_lists(s3, monkeypatch)
     with one_reading(), pytest.raises(ContractError, match="timestamp inside the partition"):

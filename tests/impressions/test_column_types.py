@@ -97,6 +97,33 @@ def test_numbers_of_which_two_texts_are_one_stay_text_and_this_is_said(tmp_path,
         run(tmp_path / "again", files, click="price >= 4")
 
 
+def test_words_for_nothing_among_numbers_are_all_said_with_what_makes_numbers(tmp_path):
+    prices = ["1.5", "NA", "2", "-", r"\N", "NULL", "4.25", "NA"]
+    heard: list[str] = []
+    run(tmp_path, {"a.csv": priced(prices)}, on_file=heard.append, features={"price": "price"})
+    assert heard[0] == (
+        r"log.price is text, since 'NA', '-', 'NULL', '\N' stand among its numbers; nulls: "
+        r"['NA', '-', 'NULL', '\N'] under log makes numbers"
+    )
+    told = tmp_path / "told"
+    nulls = {"nulls": ["NA", "-", "NULL", r"\N"]}
+    run(told, {"a.csv": priced(prices)}, nulls, features={"price": "price"})
+    assert set(column(told, "price")) == {None, 1.5, 2.0, 4.25}
+    words = (
+        r"declared as DOUBLE .* 25 of 40 values are none, such as 'NA', '-', 'NULL', '\\N'; write "
+        r"nulls: \['NA', '-', 'NULL', '\\N'\] if they mean none, else declare another type"
+    )
+    with pytest.raises(ContractError, match=words):
+        run(tmp_path / "types", {"a.csv": priced(prices)}, {"types": {"price": "DOUBLE"}})
+
+
+@pytest.mark.parametrize("prices", [["NA", "-"], ["1.5", "NA", "cheap"], ["red", "NA"]])
+def test_a_column_that_is_text_by_other_words_makes_no_such_sentence(tmp_path, prices):
+    heard: list[str] = []
+    run(tmp_path, {"a.csv": priced(prices)}, on_file=heard.append, features={"price": "price"})
+    assert heard[0] == "a.csv: 40 rows"
+
+
 def test_digits_beyond_what_a_double_holds_stay_text(tmp_path):
     prices = ["0.12345678901234567890", "123456789012345678.5", "1e999"]
     for price in prices:

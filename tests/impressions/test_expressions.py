@@ -161,7 +161,10 @@ def test_settings_of_csv_beside_parquet_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("label", "rule"),
     [
-        ("CASE WHEN clicked = 1 THEN 1 END", r"coalesce\(CASE WHEN clicked = 1 THEN 1 END, 0\)"),
+        (
+            "CASE WHEN clicked = 1 THEN 1 END",
+            r"coalesce\(\(CASE WHEN clicked = 1 THEN 1 END\), 0\)",
+        ),
         ("clicked + 1", r"\(clicked \+ 1\) >= 1"),
     ],
 )
@@ -195,7 +198,7 @@ def test_words_that_mean_none_elsewhere_are_told_and_can_be_declared(tmp_path, w
     files = {"a.csv": rows(["1", words, "3"])}
     run(tmp_path, files, on_file=heard.append)
     assert heard[1:] == [
-        f"a.csv: user_id is '{words}' in 13 rows, one id like others; if it means none: nulls: "
+        f"a.csv: user_id is '{words}' in 13 rows, values like others; if they mean none: nulls: "
         f"['{words}']"
     ]
     with pytest.raises(ContractError, match="13 of 40 rows without user or item id"):
@@ -214,7 +217,7 @@ def test_words_that_mean_none_elsewhere_are_told_and_can_be_declared(tmp_path, w
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("CASE WHEN clicked = 1 THEN 'yes' ELSE 'no' END", "= 'the text of a click'"),
+        ("CASE WHEN clicked = 1 THEN 'buy' ELSE 'look' END", "= 'the text of a click'"),
         ("clicked * 2.5", ">= 1"),
     ],
 )

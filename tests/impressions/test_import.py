@@ -81,12 +81,12 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
             "features.history: the contract itself, or preparation",
         ),
         ({"features": {"Genre": "item"}}, ConfigError, "features.Genre: expected a name of a-z"),
-        ({"click": "clicked - 1"}, ContractError, "click of .* rows is -1, expected 0 or 1"),
-        ({"click": "clicked + 1"}, ContractError, "click of 14 of 40 rows is 2, expected 0 or 1"),
+        ({"click": "clicked - 1"}, ContractError, r"click is '-1' \(26 rows, .*, expected 0 or 1"),
+        ({"click": "clicked + 1"}, ContractError, r"click is '2' \(14 rows, .*, expected 0 or 1"),
         (
             {"click": "CASE WHEN clicked = 1 THEN 1 END"},
             ContractError,
-            "click of 26 of 40 rows is null",
+            r"click is null \(26 rows, first in a.csv, line 3\)",
         ),
         (
             {"ts": "CASE WHEN t % 7 > 0 THEN to_timestamp(t) END"},
@@ -169,6 +169,31 @@ def test_every_row_is_kept_or_counted_by_its_reason(tmp_path):
         "b.csv: 40 rows",
         "empty.csv: 0 rows",
         "header.csv: 0 rows",
+    ]
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    """In what is said of each, and of what a join reads."""
+    names = {"ids": ["NA", "1"], "x/ids": ["1", "2"]}
+    for name, users in names.items():
+        folder = tmp_path / "logs" / name
+        folder.mkdir(parents=True)
+        (folder / "log.csv").write_text(rows(users))
+        (folder / "j.txt").write_text(f"item,{name[0]}\n100,1\n")
+    other = tmp_path / "other" / "log.csv"
+    other.parent.mkdir()
+    other.write_text(rows(start=START + 86400))
+    heard: list[str] = []
+    joins = {"j": {"files": ["ids/j.txt"], "key": "item"}}
+    log = {"files": ["**/log.csv", str(other)]}
+    run(tmp_path, {}, log, heard.append, joins=joins, item_id="log.item")
+    assert heard == [
+        "ids/j.txt",
+        "ids/log.csv: 40 rows",
+        "ids/log.csv: user_id is 'NA' in 20 rows, values like others; if they mean none: nulls: "
+        "['NA']",
+        "x/ids/log.csv: 40 rows",
+        f"{other}: 40 rows",
     ]
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from ecdctr import doctor
 from ecdctr.cli import app
 from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
-from ecdctr.impressions import remote
 from ecdctr.impressions.contract import connect, validate, validate_day
 from ecdctr.impressions.days import present_days
 from ecdctr.impressions.impressions import open_impressions
@@ -314,18 +312,6 @@ def test_a_root_at_a_url_where_nothing_is_found_is_said_with_the_missing_days(tm
     config = config_of(f"file://{tmp_path}/nothing", tmp_path / "prepared")
     with pytest.raises(ContractError, match=r"no day of ads was found under .*; look at data.root"):
         present_days(config, "ads", [FIRST, LAST])
-
-
-def test_a_server_that_never_answers_ends_in_a_sentence(tmp_path, monkeypatch):
-    """WebHDFS' client sets no limit of its own, and a firewall may swallow what it sends."""
-    monkeypatch.setattr(remote, "ANSWERS_WITHIN", 0.2)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        root = f"webhdfs://127.0.0.1:{silent.getsockname()[1]}/data"
-        with pytest.raises(
-            ContractError, match=r"data.root webhdfs://.* cannot be read: .*[Tt]ime"
-        ):
-            open_impressions(root).dates("ads")
 
 
 @pytest.mark.parametrize("at", ["", "file://"])

@@ -1,0 +1,146 @@
+"""One file of a log as rows of a mapping: staged as Parquet, then split by domain and day."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import duckdb
+
+from ecdctr.errors import ContractError, first_line, lacks_room
+from ecdctr.files.duck import identifier, literal, parquet
+from ecdctr.impressions.damage import damaged
+from ecdctr.impressions.declared import undecodable
+from ecdctr.impressions.expressions import scalar_kind
+from ecdctr.impressions.tables import PARQUET, TableFile
+
+if TYPE_CHECKING:
+    from ecdctr.impressions.mapping import Mapping
+
+# 1, 0 or null: of 1, 0, true and false in any type; anything else is null too, and refused
+CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
+    WHEN lower(trim(_label)) IN ('0', 'false', '0.0') THEN 0 END::TINYINT"""
+DOMAINS = "_domain <> 'other'"  # rows of neither domain may be anything
+LEAP_SECOND = re.compile(r'"[^"]*:\d\d:60(\.\d*)?[^"\d]*", expected format')
+
+
+class Staged(NamedTuple):
+    """A mapped log file, and how it, or another file of the log, is mapped again."""
+
+    file: TableFile
+    stored: Path
+    select: str  # the mapping's values, a SELECT without FROM
+    source: str  # the view `log` with its joins, for FROM
+    later: tuple[TableFile, ...] = ()  # files of the log that come after it
+
+    @property
+    def path(self) -> Path:
+        """The log file."""
+        return self.file.path
+
+    @property
+    def rows(self) -> str:
+        """Its mapped rows as SQL for FROM."""
+        return _judged(parquet([self.stored]))
+
+    def again(self, *others: str) -> str:
+        """Write the mapped rows of what the view `log` is now as SQL, with more columns of it."""
+        more = "".join(f", log.{other}" for other in others)
+        return _judged(f"({self.select}{more} FROM {self.source})")
+
+
+def _judged(rows: str) -> str:
+    """Write mapped rows with their label as 0, 1 or null, their day and their domain."""
+    return f"""(SELECT *, {CLICK} AS click, ts::DATE AS _date,
+        CASE WHEN _domain_text IN ('natural', 'ads') THEN _domain_text ELSE 'other' END AS _domain
+        FROM {rows})"""
+
+
+def map_file(db: duckdb.DuckDBPyConnection, staged: Staged) -> None:
+    """Write every row of a log file as the mapping says into the file `stored`."""
+    view_of(db, staged.file)
+    db.execute(
+        f"COPY ({staged.select} FROM {staged.source}) TO {literal(staged.stored)} "
+        "(FORMAT parquet, COMPRESSION zstd)"
+    )
+
+
+def view_of(db: duckdb.DuckDBPyConnection, *files: TableFile) -> None:
+    """Let the view `log`, which expressions name, be some of the log's files."""
+    db.execute(f"CREATE OR REPLACE VIEW log AS {' UNION ALL '.join(file.query for file in files)}")
+
+
+def split(db: duckdb.DuckDBPyConnection, staged: Staged, target: Path) -> None:
+    """Write the mapped rows into a folder per domain and day under `target`."""
+    db.execute(
+        f"COPY (SELECT * EXCLUDE (_label, _cut, _unclear, _domain_text) FROM {staged.rows}) TO "
+        f"{literal(target)} (FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
+    )
+    staged.stored.unlink()
+
+
+def select_of(mapping: Mapping, types: dict[str, str], ts: str) -> str:
+    """Return the SELECT of the mapping's values, each expression once; `ts` with its columns."""
+    features = "".join(
+        f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
+        for name, text in mapping.features.items()
+    )
+    return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
+        {_typed(mapping.item_id, types["item_id"])} AS item_id, {ts},
+        ({mapping.click})::VARCHAR AS _label,
+        ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+
+
+def _typed(text: str, kind: str) -> str:
+    """Return an expression in the type that it is staged as; the import narrows what is wide."""
+    if kind in ("FLOAT", "DOUBLE"):
+        return f"({text}) + 0.0::{kind}"  # -0 is 0
+    lists = "[]" if kind.endswith("[]") else ""
+    # wide as text: DuckDB writes HUGEINT to Parquet as DOUBLE, which merges ids above 2^53
+    targets = {"whole": "BIGINT", "text": "VARCHAR", "wide": "VARCHAR"}
+    target = targets.get(scalar_kind(kind.removesuffix("[]")) or "", "")
+    return f"({text})::{target}{lists}" if target else f"({text})"
+
+
+@contextmanager
+def explained(db: duckdb.DuckDBPyConnection, file: TableFile) -> Iterator[None]:
+    """Raise ContractError with the file for whatever DuckDB says while it maps it."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if lacks_room(error):
+            raise
+        if damage := damage_of(file.path):
+            raise ContractError(f"{damage}.") from None
+        raise ContractError(
+            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
+        ) from None
+
+
+def damage_of(path: Path) -> str | None:
+    """Say that a file of Parquet is damaged; what is CSV was read to its end."""
+    return damaged(path) if path.suffix.lower() in PARQUET else None
+
+
+def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:
+    """Return what DuckDB says, with the column where text is no UTF-8."""
+    column = undecodable(db, f"({file.query})")
+    if column:
+        return f"column {column} holds text that is no UTF-8"
+    said = first_line(error).rstrip(".")
+    if LEAP_SECOND.search(said):
+        return (
+            f"{said}; a leap second is none of DuckDB's, write ts: regexp_replace(column, ':60', "
+            "':59')::TIMESTAMP"
+        )
+    if "Unknown TimeZone" in said:
+        return (
+            f"{said}; say how times are written, such as ts: strptime(column, '%Y-%m-%d %H:%M:%S "
+            "%z') for an offset like -0300, %I:%M:%S %p for AM and PM"
+        )
+    if "timestamp field format" in said:
+        return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
+    return said
