@@ -1,6 +1,9 @@
 """Errors that a user can act on: each message says what, where, expected, found and what to do."""
 
 import errno
+import os
+import re
+from pathlib import Path
 
 # Exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
 TRY_AGAIN = 75
@@ -70,6 +73,7 @@ _TROUBLES = {
         "free some memory, or lower data.duckdb_memory and data.threads",
     ),
 }
+_PATH = re.compile(r'"(/[^"\n]+)"')  # as DuckDB names one
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM)
 
 
@@ -79,6 +83,19 @@ def lacks_room(error: BaseException) -> bool:
     number = getattr(error, "errno", None)
     told = number in _NO_ROOM or any(text in str(error) for text in texts)
     return told or isinstance(error, MemoryError)
+
+
+def _left_at(place: Path) -> str:
+    """Say what is free on the disk of a place, which may be gone by now."""
+    for folder in (place, *place.parents):
+        try:
+            disk = os.statvfs(folder)
+        except OSError:
+            continue
+        free, size = (count * disk.f_frsize / 1e6 for count in (disk.f_bavail, disk.f_blocks))
+        files = "" if disk.f_favail or not disk.f_files else " and no file more"
+        return f" ({free:,.1f} of {size:,.1f} MB are free there{files})"
+    return ""
 
 
 def machine_trouble(error: BaseException) -> str | None:
@@ -92,9 +109,11 @@ def machine_trouble(error: BaseException) -> str | None:
     for text, (code, remedy) in _TROUBLES.items():
         if number == code or text in str(error):
             where = getattr(error, "filename2", None) or getattr(error, "filename", None)
+            where = str(where or next(iter(_PATH.findall(str(error))), ""))
             place = f" at {where}" if where else f" ({first_line(error)})"
+            left = _left_at(Path(where)) if where and code == errno.ENOSPC else ""
             return (
-                f"{text}{place}: {remedy} and run the same command again. Nothing was published in "
-                "part, and what was finished before is kept."
+                f"{text}{place}{left}: {remedy} and run the same command again. Nothing was "
+                "published in part, and what was finished before is kept."
             )
     return None

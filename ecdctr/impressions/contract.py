@@ -18,16 +18,11 @@ from ecdctr.files import duck
 from ecdctr.impressions.damage import broken_checksum, damaged
 from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
+from ecdctr.impressions.footers import Violation, unread
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import absence
 from ecdctr.impressions.reading import one_reading
-from ecdctr.impressions.schema import (
-    DaySchema,
-    Violation,
-    disagreement,
-    read_schema,
-    unread,
-)
+from ecdctr.impressions.schema import DaySchema, disagreement, read_schema
 
 if TYPE_CHECKING:
     from ecdctr.config import Config, Domain

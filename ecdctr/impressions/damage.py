@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ecdctr.errors import ContractError, lacks_room
 from ecdctr.files.duck import connect, parquet
 from ecdctr.impressions.declared import undecodable
-from ecdctr.impressions.schema import unread
+from ecdctr.impressions.footers import unread
 
 NEXT_INTEGER = b"\x15"  # the header of the next field, an integer, in Thrift's compact protocol
 

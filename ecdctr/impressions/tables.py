@@ -24,8 +24,8 @@ from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_t
 from ecdctr.impressions.csv_opening import Dialect, delimiter_of
 from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
+from ecdctr.impressions.footers import unread
 from ecdctr.impressions.layout import SCRATCH, table_format
-from ecdctr.impressions.schema import unread
 
 PARQUET = (".parquet", ".pq", ".parq")
 ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import tempfile
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from ecdctr.files import durable
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
 from ecdctr.serving.bundle import SCHEMA_VERSION, Bundle, checksums, sealed
-from ecdctr.serving.graph import INPUTS, Probability, Rows
+from ecdctr.serving.graph import INPUTS, Probability, Rows, write_graphs
 from ecdctr.serving.memory_export import remembering, write_memory, write_tables
 from ecdctr.serving.patch import write_patch
 from ecdctr.serving.request import Shape
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 # Of a manifest's configuration, what serving reads
 SETTINGS = ("data", "features", "seed", "network", "memory")
-OPSET = 20
 
 
 def export_bundle(
@@ -74,7 +74,7 @@ def export_bundle(
     settings = {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
     config = Config.model_validate(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
+    with _beside(target) as name:
         folder, scratch = Path(name) / "bundle", Path(name)
         folder.mkdir()
         description = describe(config, manifest, inputs, vocabularies)
@@ -123,7 +123,7 @@ def _write_network(
     with torch.inference_mode():
         served = graph(*arrays)
     rounding = _rounding(trained, served, precision)
-    _write_graphs(graph, arrays, folder)
+    write_graphs(graph, arrays, folder, TOLERANCE)
     _write_self_test(served, cases.requests, tables["user_id"], folder)
     return {"precision": precision, "parts": rows.parts, "rounding": rounding}
 
@@ -139,10 +139,20 @@ def export_changes(
         raise ConfigError(_taken(target))
     Bundle(against)  # before any work
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name:
+    with _beside(target) as name:
         description = export_bundle(store, ref, Path(name) / "bundle", precision)
         write_patch(Path(name) / "bundle", against, target)
     return description
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[str]:
+    """Yield a hidden folder on the disk of a bundle that is made there."""
+    with (
+        durable.naming(target.parent),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name,
+    ):
+        yield name
 
 
 def _taken(target: Path) -> str:
@@ -264,30 +274,6 @@ def _kind(vocabulary: Vocabulary) -> Kind:
     if pa.types.is_string(kind):
         return "string"
     return "boolean" if pa.types.is_boolean(kind) else "integer"
-
-
-def _write_graphs(graph: Probability, arguments: tuple[torch.Tensor, ...], folder: Path) -> None:
-    """Write model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program."""
-    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        exported = torch.export.export(graph, arguments, dynamic_shapes=shapes)
-        worst = float((exported.module()(*arguments) - graph(*arguments)).abs().max())
-        if not worst <= TOLERANCE:
-            raise EcdctrError(
-                f"The exported graph differs from the network by {worst:.1e}; nothing was written."
-            )
-        torch.export.save(exported, folder / "model.pt2")
-        program = torch.onnx.export(
-            exported,
-            dynamo=True,
-            input_names=list(INPUTS),
-            output_names=["probability"],
-            opset_version=OPSET,
-            verbose=False,
-        )
-        assert program is not None  # noqa: S101  # torch gives one
-        program.save(folder / "model.onnx")
 
 
 def _write_self_test(

@@ -5,6 +5,8 @@ What it reads of ids comes with the batch, not from tables of its own.
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -12,17 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from ecdctr.errors import EcdctrError
 from ecdctr.examples.batches import Batch
+from ecdctr.files import durable
 from ecdctr.models.checkpoint import SIDES
 from ecdctr.models.source import FrozenSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ecdctr.models.network import CtrNet
     from ecdctr.models.snapshots import EntitySnapshots
     from ecdctr.serving import tables
 
+OPSET = 20
 INPUTS = ("ids", "multi", "numeric", "history", "gaps", "rows")
 
 
@@ -158,3 +165,34 @@ def _drop_tables(network: CtrNet) -> None:
     for side in network.snapshots:
         entity = cast("EntitySnapshots", network.snapshots[side])
         entity.merged = torch.zeros(1, 1, _merged(network, side).shape[1])
+
+
+def write_graphs(
+    graph: Probability, arguments: tuple[torch.Tensor, ...], folder: Path, tolerance: float
+) -> None:
+    """Write model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program.
+
+    Raises EcdctrError where the program differs from the graph by more than the tolerance.
+    """
+    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(graph, arguments, dynamic_shapes=shapes)
+        worst = float((exported.module()(*arguments) - graph(*arguments)).abs().max())
+        if not worst <= tolerance:
+            raise EcdctrError(
+                f"The exported graph differs from the network by {worst:.1e}; nothing was written."
+            )
+        content = io.BytesIO()  # torch's own writer ends the process where a disk is full
+        torch.export.save(exported, content)
+        durable.write_bytes(folder / "model.pt2", content.getvalue())
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=["probability"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None  # noqa: S101  # torch gives one
+        program.save(folder / "model.onnx")

@@ -197,6 +197,13 @@ def test_a_feature_named_like_a_column_of_ours_is_refused(tmp_path, name):
         load(tmp_path, f"features: [{{name: {name}, side: user, kind: categorical}}]")
 
 
+@pytest.mark.parametrize("name", ["a:b", "Price", "1st", "a b", "ä", ""])
+def test_a_feature_whose_name_is_no_plain_one_is_refused_with_where_to_rename_it(tmp_path, name):
+    words = "features.0.name: expected a name of a-z, 0-9 and _ .*; rename the column .*log does"
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, f"features: [{{name: '{name}', side: user, kind: categorical}}]")
+
+
 def test_every_column_that_preparation_adds_is_reserved(config):
     columns = pq.read_schema(prepare(config, "ads", [DATE])[0].path).names
     assert {*columns} - {feature.name for feature in config.features} <= RESERVED_COLUMNS

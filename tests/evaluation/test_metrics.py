@@ -12,7 +12,13 @@ from sklearn.metrics import roc_auc_score
 from ecdctr.evaluation.metrics import all_metrics, auc, gauc, log_loss
 
 ROWS = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=60
+    st.tuples(
+        st.integers(0, 4) | st.sampled_from([10**15, 2**62, -(2**63)]),  # users of any number
+        st.integers(0, 1),
+        st.integers(0, 5),
+    ),
+    min_size=1,
+    max_size=60,
 )
 
 
@@ -35,6 +41,12 @@ def test_gauc_equals_brute_force_with_ties(rows):
     expected = brute_gauc(users.tolist(), labels.tolist(), scores.tolist())
     computed = gauc(users, labels.astype(np.float32), scores.astype(np.float32))
     assert computed == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_where_there_is_one_label_there_is_no_gauc(label):
+    labels, scores = np.full(3, label, np.float32), np.full(3, 0.5, np.float32)
+    assert "gauc" not in all_metrics(np.zeros(3, np.int64), labels, scores)
 
 
 def test_auc_and_log_loss_equal_scikit_learn():

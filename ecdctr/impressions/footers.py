@@ -1,0 +1,83 @@
+"""What a Parquet file says of itself, or why it cannot be read: something else, or damaged."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecdctr.errors import first_line, lacks_room
+from ecdctr.impressions.encodings import format_of, no_log
+from ecdctr.impressions.layout import no_file
+
+TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
+DAMAGED = "expected a whole Parquet file, found a damaged one"
+
+
+class Violation(NamedTuple):
+    """One breach of the contract."""
+
+    kind: str
+    where: str
+    message: str
+    bad_rows: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class Footer(NamedTuple):
+    """What a Parquet file says of itself."""
+
+    rows: int
+    schema: pa.Schema
+
+
+def read_footer(path: Path) -> Footer | Violation:
+    """Return what a file says of itself, or what is wrong with it."""
+    where = str(path)
+    if words := no_file(path):
+        return Violation("unreadable", where, words)
+    try:
+        stat = os.stat(path)
+        if stat.st_size == 0:
+            return Violation("empty_file", where, "expected a Parquet file, found 0 bytes")
+        return _footer(where, stat.st_size, stat.st_mtime_ns)
+    except pa.ArrowNotImplementedError as error:  # one column is enough, read or not
+        said = f"expected types that Arrow has, found another ({first_line(error).rstrip('.')})"
+        return Violation("unreadable", where, f"{said}; write that column otherwise, as text say")
+    except UnicodeDecodeError:
+        return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
+    except (pa.ArrowException, OSError) as error:
+        if lacks_room(error) or isinstance(error, PermissionError):
+            raise
+        return Violation("unreadable", where, unread(path, error))
+
+
+def unread(path: Path, error: Exception) -> str:
+    """Say why a file cannot be read as Parquet: encrypted, something else, or damaged."""
+    said = first_line(error)
+    if "crypt" in said:
+        return "expected Parquet without encryption, found an encrypted file; write it plainly"
+    try:
+        with path.open("rb") as file:
+            start = file.read(100)
+    except OSError:
+        start = b""
+    what = no_log(start) or format_of(start)
+    if not what and start and all(byte in TEXT for byte in start):
+        what = "text"
+    if what and what != "Parquet":
+        return f"expected a Parquet file, found {what}"
+    return f"{DAMAGED} ({said})"
+
+
+@lru_cache(maxsize=20_000)
+def _footer(path: str, _size: int, _mtime_ns: int) -> Footer:
+    """Read once per size and time of change."""
+    with pq.ParquetFile(path) as file:
+        return Footer(file.metadata.num_rows, file.schema_arrow)
