@@ -51,13 +51,14 @@ class Disk:
     def contents(self) -> dict[str, str]:
         """Return the SHA-256 of each file of models and examples."""
         found = durable.digests(self.root)
-        return {name: sha for name, sha in found.items() if name.endswith(KEPT)}
+        return {DRAWN.sub("", name): sha for name, sha in found.items() if name.endswith(KEPT)}
 
     @staticmethod
     def _call(*command: str) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
+DRAWN = re.compile(r"~[0-9a-f]{32}")  # of a name, anew each time
 KEPT = (".parquet", ".safetensors", ".npy", ".pt2")
 
 
@@ -71,7 +72,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     try:
         yield Disk(root)
     finally:
-        subprocess.run(["/bin/umount", str(root)], check=True)
+        # lazily: files of it are mapped into memory as long as a scorer is not collected
+        subprocess.run(["/bin/umount", "--lazy", str(root)], check=True)
 
 
 Step = Callable[[Config, Path], object]
