@@ -145,6 +145,18 @@ def trained(config: Config, parents: Path, shared: Path) -> Path:
     return once(shared / "trained", make)
 
 
+@pytest.fixture(scope="session")
+def shipped(trained: Path, shared: Path) -> Path:
+    """Return the bundle of the run's A-CTR; whoever changes it takes a copy."""
+
+    def make(folder: Path) -> None:
+        from ecdctr.serving.export import export_bundle
+
+        export_bundle(Store(trained), Store(trained).require("actr", DATE), folder)
+
+    return once(shared / "bundle", make)
+
+
 @contextlib.contextmanager
 def warmed(*command: str) -> Iterator[Path]:
     """Yield the socket of a process that forks commands (ecdctr/cli/warm.py), started so."""

@@ -62,6 +62,13 @@ def changed(config: Config, section: str, **values: Any) -> Config:
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
 
 
+def made_before(folder: Path, config: Config) -> None:
+    """Put the tiny world and its prepared days where a study would make its own of seed 1."""
+    shutil.copytree(config.data.root, folder / "data")
+    config.data.prepared.mkdir(exist_ok=True)
+    (folder / "prepared").symlink_to(config.data.prepared)
+
+
 def delivered_again(config: Config, target: Path, date: dt.date) -> Config:
     """Return the configuration on a copy of its world with one ad more on a day.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU he
 @pytest.fixture(scope="module")
 def store(config, tmp_path_factory) -> Store:
     store = Store(tmp_path_factory.mktemp("gpu") / "store")
-    train_tpm(Request(config, store, DATE))
+    train_tpm(Request(config, store, DATE - dt.timedelta(days=7)))  # all days of training know it
     return store
 
 

@@ -97,7 +97,7 @@ def test_dags_test_runs_the_three_levels_the_gate_promotes_and_statsd_hears_of_i
     airflow, dags, versions, heard
 ):
     """The first in a process of its own, as somebody types it; each is about the day it names."""
-    airflow.command("dags", "test", "ecdctr_tpm", str(DATE))
+    airflow.command("dags", "test", "ecdctr_tpm", str(DATE - dt.timedelta(days=1)))
     for level in ("cpm", "actr"):
         done = dags.run(level, {})
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
@@ -127,6 +127,7 @@ def test_an_ablation_runs_from_its_form(airflow, dags):
         "rows": ["ads_only", "full"],
         "seeds": "3",
         "eval_days": 1,
+        "chain_days": 0,
         "world": "tiny",
         "workers": 1,
     }

@@ -32,7 +32,7 @@ from ecdctr.impressions.local import LocalImpressions
 from ecdctr.impressions.reading import one_reading
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, publish, until, write_config
+from tests.make import changed, made_before, publish, until, write_config
 from tests.store.s3 import BUCKET, S3Server, upload
 
 NEXT = DATE + dt.timedelta(days=1)
@@ -89,14 +89,14 @@ def bucket(s3: S3Server, world: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return Bucket(config, s3.new_url(), counted_lists(s3, monkeypatch))
 
 
-def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_path):
+def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, config, tmp_path):
     day, following = ("--date", str(DATE)), ("--date", str(NEXT))
     bucket("schema")
     bucket("doctor", codes=(0, 1))  # 1: what this machine lacks for Airflow
     bucket("validate", *day)
     bucket("prepare", *day)
-    for level in ("tpm", "cpm", "actr"):
-        bucket("train", level, *day)
+    for level, date in (("tpm", DATE - dt.timedelta(days=1)), ("cpm", DATE), ("actr", DATE)):
+        bucket("train", level, "--date", str(date))
     evaluated = json.loads(bucket("evaluate", *following))
     assert 0 < evaluated["metrics"]["all"]["gauc"] < 1
     assert json.loads(bucket("gate", "--version", VERSION, *following))["promoted"] is True
@@ -131,12 +131,7 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
         bucket("matrix row", *held, *span)
     bucket("matrix report", *span, "--variants", "no_tpm")
 
-    studied = ["--world", "tiny", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "w")]
-    bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
-    bucket("sparsity", *studied, "--bases", "full", "--rows", "ads_only", "--eval-days", "1")
-    bucket("map", "--minutes", "0", "--work", str(tmp_path / "map"))
-    bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
-    bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
+    studied_in(bucket, config, tmp_path / "studies")
 
     bucket("simulate", "--world", "tiny", refuses="name a local folder with --out")
     out = ("--out", str(tmp_path / "out"))
@@ -147,6 +142,17 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, tmp_
     mapping = REPOSITORY / "tests" / "impressions" / "none.yaml"
     bucket("import log", "--mapping", str(mapping), refuses=" ")
     assert bucket.run == set(commands(typer.main.get_command(app)))
+
+
+def studied_in(bucket: Bucket, config: Config, work: Path) -> None:
+    """Studies make worlds and stores of their own; the one of the tiny world is there."""
+    studied = ["--world", "tiny", "--seeds", "1", "--workers", "1", "--work", str(work)]
+    made_before(work / "tiny-1", config)
+    bucket("ablation", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("sparsity", *studied, "--bases", "full", "--rows", "ads_only", "--eval-days", "1")
+    bucket("map", "--minutes", "0", "--work", str(work / "map"))
+    bucket("tune", *studied, "--rows", "ads_only", "--eval-days", "1")
+    bucket("forgetting", *studied, "--rows", "ads_only", "--days", "3")
 
 
 def served_by(bucket: Bucket, tmp_path: Path) -> None:

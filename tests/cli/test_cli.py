@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -60,10 +61,10 @@ def test_a_day_from_the_command_line(ecdctr, options, tmp_path):
     said = json.loads(prepared.stdout)
     assert said["violations"] == 0
     assert said["impressions"] > said["days"] > 1
-    for level in ("tpm", "cpm", "actr"):
-        done = ecdctr(*options, "--json", "train", level, "--date", str(DATE))
+    for level, date in (("tpm", DATE - dt.timedelta(days=1)), ("cpm", DATE), ("actr", DATE)):
+        done = ecdctr(*options, "--json", "train", level, "--date", str(date))
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["version"] == f"production/{level}/{DATE}/v0001"
+        assert json.loads(done.stdout)["version"] == f"production/{level}/{date}/v0001"
     again = json.loads(ecdctr(*options, "--json", "train", "actr", "--date", str(DATE)).stdout)
     assert again["reused"] is True
     evaluate = ("--json", "evaluate", "--date", "2026-01-19")

@@ -289,6 +289,21 @@ def loaded(path: Path) -> tuple[Config | None, str]:
         return None, str(refused)
 
 
+SIZES = {
+    "window_days", "batch_size", "lr_embedding", "lr_dense", "embedding_dim", "hidden", "count",
+    "stride_days", "history_length", "lookback_days", "root", "prepared",
+}  # fmt: skip
+
+
+def test_the_tiny_configuration_is_small_and_otherwise_what_is_shipped():
+    tiny, shipped = Config.model_validate(TINY), Config()
+    for section in ("data", "snapshots", "network", "tpm", "cpm", "actr", "memory", "evaluation"):
+        small, whole = (getattr(one, section).model_dump() for one in (tiny, shipped))
+        assert {name for name in whole if small[name] != whole[name]} <= SIZES, section
+    window = tiny.with_variant("window")
+    assert (window.cpm.refresh, window.snapshots.point_in_time) == ("window", False)
+
+
 def test_what_gc_keeps_reaches_as_far_back_as_any_variant():
     config = load_config(REPOSITORY / "configs" / "tiny.yaml")
     far = {"far": {"snapshots": {"count": 8, "stride_days": 28}}}

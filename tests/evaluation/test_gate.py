@@ -690,8 +690,8 @@ def test_evaluations_of_other_examples_or_code_are_never_compared(config, store,
 def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict_is_not_shown(
     config, store, tmp_path
 ):
-    for train in (train_tpm, train_cpm):
-        train(Request(config, store, DATE - DAY))
+    train_tpm(Request(config, store, DATE - 2 * DAY))
+    train_cpm(Request(config, store, DATE - DAY))
     small = changed(config, "evaluation", gate_calibration=(0.0, 100.0), gate_days=1)
     small = changed(small, "evaluation", gate_min_users=10)
     served = train_actr(Request(small, store, DATE - DAY)).manifest.ref

@@ -44,7 +44,6 @@ BOUNDED = {"user_id": USERS, "item_id": {"evict_after_days": 1}, "tags": {"min_i
 CHAIN = {
     "tpm": {"window_days": 4, "vocabulary": {"user_id": {"evict_after_days": 3}, "item_id": {}}},
     "cpm": {
-        "refresh": "incremental",
         "first_window_days": 3,
         "save_optimizer": True,
         "vocabulary": BOUNDED,
@@ -182,7 +181,7 @@ def test_with_nothing_to_evict_all_weights_are_those_without_a_vocabulary_sectio
     keeping = {name: {} for name in fields}
     tpm = {name: {} for name in ("user_id", "item_id", "category", "slot")}
     overlay = {
-        "cpm": {"refresh": "incremental", "first_window_days": 2},
+        "cpm": {"first_window_days": 2},
         "actr": {"window_days": 2},
     }
     manifests: list[list[Manifest]] = []
@@ -206,7 +205,7 @@ def test_with_nothing_to_evict_all_weights_are_those_without_a_vocabulary_sectio
 def test_a_chain_that_never_evicted_can_begin_to(config, tmp_path):
     """The ids of its versions count as seen on their data dates."""
     store = Store(tmp_path)
-    plain = changed(config, {"cpm": {"refresh": "incremental", "first_window_days": 2}})
+    plain = changed(config, {"cpm": {"first_window_days": 2}})
     plain = changed(plain, {"snapshots": {"count": 0}})
     first = train_cpm(Request(plain, store, DATE)).manifest
     evicting = changed(plain, {"cpm": {"vocabulary": {"user_id": {"evict_after_days": 1}}}})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecdctr.config import LEVELS, Cpm, Snapshots
+from ecdctr.config import LEVELS
 from ecdctr.errors import ConfigError, StoreError, TrainingError
 from ecdctr.evaluation.evaluate import evaluate, score
 from ecdctr.evaluation.gate import gate
@@ -103,22 +103,22 @@ def test_a_finished_version_is_reused_until_something_changes(config, trained):
 def test_a_run_for_a_past_date_does_not_see_versions_made_later(config, trained):
     store, _ = trained
     past = DATE - dt.timedelta(days=2)
-    manifest = train_cpm(Request(config, store, past)).manifest
+    manifest = train_cpm(Request(config, store, past, "past")).manifest
     assert all(Ref.parse(parent).date <= past for parent in manifest.parents["tpm"])
     assert manifest.window_end == past
-    actr = train_actr(Request(config, store, past)).manifest
+    actr = train_actr(Request(config, store, past, "past")).manifest
     assert actr.parents["cpm"] == [str(manifest.ref)]
 
 
 def test_order_of_runs_does_not_change_a_version_that_starts_anew(config, tmp_path):
-    assert config.cpm.refresh == "window"
+    anew = config.with_variant("window")
     early, late = DATE - dt.timedelta(days=7), DATE
     weights = []
-    train_tpm(Request(config, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
+    train_tpm(Request(anew, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
     for order in ((early, late), (late, early)):
         store = Store(shutil.copytree(tmp_path / "tpm", tmp_path / str(order[0])))
         for date in order:
-            train_cpm(Request(config, store, date))
+            train_cpm(Request(anew, store, date))
         weights.append([store.manifest(store.require("cpm", date)).files for date in (early, late)])
     assert weights[0] == weights[1]
 
@@ -150,12 +150,12 @@ def test_batch_norm_policies(config, trained, policy, mean, weight):
 
 def test_an_incremental_cpm_goes_on_from_its_own_version_with_the_days_since(config, trained):
     store, _ = trained
-    incremental = changed(config, "cpm", refresh="incremental", first_window_days=9)
-    first = train_cpm(Request(incremental, store, DATE, "chain", "chain")).manifest
+    longer = changed(config, "cpm", first_window_days=9)
+    first = train_cpm(Request(longer, store, DATE, "chain", "chain")).manifest
     assert "cpm" not in first.parents  # that of production is no part of the chain
     assert first.window_start == DATE - dt.timedelta(days=8)
     second = train_cpm(
-        Request(incremental, store, NEXT + dt.timedelta(days=1), "chain", "chain")
+        Request(longer, store, NEXT + dt.timedelta(days=1), "chain", "chain")
     ).manifest
     assert second.parents["cpm"] == [str(first.ref)]
     assert (second.window_start, second.window_end) == (NEXT, NEXT + dt.timedelta(days=1))
@@ -163,7 +163,7 @@ def test_an_incremental_cpm_goes_on_from_its_own_version_with_the_days_since(con
         checkpoint.load(store.path(one.ref)).vocabularies["item_id"] for one in (first, second)
     )
     assert after.values[: len(before.values)].equals(before.values)
-    actr = train_actr(Request(incremental, store, NEXT, "chain", "chain")).manifest
+    actr = train_actr(Request(longer, store, NEXT, "chain", "chain")).manifest
     assert actr.parents["cpm"] == [str(first.ref)]
     assert store.verify() == []
 
@@ -174,7 +174,7 @@ def test_a_chain_that_missed_more_days_than_its_window_is_refused_or_says_what_i
 ):
     train = {"tpm": train_tpm, "cpm": train_cpm}[level]
     plain = changed(config, "snapshots", count=0)
-    plain = changed(plain, level, refresh="incremental", window_days=3)
+    plain = changed(plain, level, window_days=3)
     first, last = DATE - dt.timedelta(days=5), DATE
     parent = train(Request(plain, store, first)).manifest
     with pytest.raises(StoreError) as refused:
@@ -199,7 +199,7 @@ def test_a_day_that_was_not_delivered_is_said_to_be_left_out(config, store, tmp_
     shutil.copytree(config.data.root, tmp_path / "world")
     data = {"root": tmp_path / "world", "prepared": tmp_path / "prepared"}
     plain = changed(config, "data", allowed_missing_days=1, **data)
-    plain = changed(changed(plain, "snapshots", count=0), level, refresh="incremental")
+    plain = changed(plain, "snapshots", count=0)
     late = DATE - dt.timedelta(days=1)
     first = train(Request(plain, store, DATE - dt.timedelta(days=2))).manifest
     shutil.rmtree(tmp_path / "world" / "domain=natural" / f"date={late}")
@@ -211,41 +211,34 @@ def test_a_day_that_was_not_delivered_is_said_to_be_left_out(config, store, tmp_
 def test_as_shipped_the_order_of_runs_decides_and_a_run_repeated_in_order_mends_it(
     config, tmp_path
 ):
-    """Defaults of CPM and of snapshots.
-
-    It goes on from the day before, each day with what it knew.
-    """
-    shipped = config.model_copy(update={"snapshots": Snapshots(count=1, stride_days=7)})
-    refresh = Cpm()
-    assert (refresh.refresh, shipped.snapshots.point_in_time) == ("incremental", True)
-    shipped = shipped.model_copy(update={"cpm": refresh})
+    """CPM goes on from the day before, each day with what it knew."""
     early, late = DATE - dt.timedelta(days=1), DATE
 
     def files(store: Store, date: dt.date) -> dict[str, Any]:
         return store.manifest(store.require("cpm", date)).files
 
-    train_tpm(Request(shipped, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
+    train_tpm(Request(config, Store(tmp_path / "tpm"), early - dt.timedelta(days=1)))
     in_order, other = (
         Store(shutil.copytree(tmp_path / "tpm", tmp_path / name)) for name in ("in-order", "other")
     )
     for store, dates in ((in_order, (early, late)), (other, (late, early))):
         for date in dates:
-            train_cpm(Request(shipped, store, date))
+            train_cpm(Request(config, store, date))
     assert files(in_order, early) == files(other, early)
     assert files(in_order, late) != files(other, late), (
         "it began anew: the day before was not there"
     )
-    again = train_cpm(Request(shipped, other, late))
+    again = train_cpm(Request(config, other, late))
     assert not again.reused
     assert again.manifest.files == files(in_order, late)
 
 
 def test_an_incremental_cpm_starts_anew_when_told(config, trained):
     store, _ = trained
-    incremental = changed(config, "cpm", refresh="incremental")
-    train_cpm(Request(incremental, store, DATE, "anew", "anew"))
-    anew = train_cpm(Request(incremental, store, NEXT, "anew", "anew", restart=True)).manifest
-    whole = train_cpm(Request(config, store, NEXT, "whole-window", "whole-window")).manifest
+    reading_all = changed(config, "cpm", refresh="window")
+    train_cpm(Request(config, store, DATE, "anew"))
+    anew = train_cpm(Request(config, store, NEXT, "anew", restart=True)).manifest
+    whole = train_cpm(Request(reading_all, store, NEXT, "whole-window", "whole-window")).manifest
     for name in ("dense.safetensors", "embeddings.safetensors"):
         first, second = (load_file(store.path(one.ref) / name) for one in (anew, whole))
         assert all(torch.equal(first[key], second[key]) for key in second)
@@ -256,11 +249,9 @@ def test_an_incremental_cpm_carries_the_moments_that_its_parent_saved(config, tr
     weights = {}
     for carry in (False, True):
         name = f"moments-{carry}".lower()
-        incremental = changed(
-            config, "cpm", refresh="incremental", save_optimizer=True, carry_optimizer=carry
-        )
+        saving = changed(config, "cpm", save_optimizer=True, carry_optimizer=carry)
         for date in (DATE, NEXT):
-            manifest = train_cpm(Request(incremental, store, date, name, name)).manifest
+            manifest = train_cpm(Request(saving, store, date, name, name)).manifest
         weights[carry] = load_file(store.path(manifest.ref) / "dense.safetensors")[
             "backbone.out.weight"
         ]

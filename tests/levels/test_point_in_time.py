@@ -104,9 +104,9 @@ def test_a_tpm_that_remembers_labels_tells_none_of_them(coins: Config, tmp_path:
 
 @pytest.fixture(scope="module")
 def weekly(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Store]:
-    """TPM of every second day, and the tiny world's settings with point in time."""
+    """TPM of every second day, and the settings that take two of them."""
     store = Store(tmp_path_factory.mktemp("store"))
-    config = changed(config, "snapshots", point_in_time=True, count=2, stride_days=2)
+    config = changed(config, "snapshots", count=2, stride_days=2)
     for back in (9, 7, 5, 3, 1):
         train("tpm", Request(config, store, DATE - dt.timedelta(days=back)))
     return config, store
@@ -207,7 +207,7 @@ def test_every_form_of_the_ads_model_serves_the_newest_set(weekly, actr, tmp_pat
 
 
 def test_a_chain_of_the_ads_model_takes_the_newest_set_each_day(config, store):
-    config = changed(config, "snapshots", point_in_time=True, count=1, stride_days=2)
+    config = changed(config, "snapshots", count=1, stride_days=2)
     config = changed(config, "actr", policy="continue")
     for back in (4, 0):
         train("tpm", Request(config, store, DATE - dt.timedelta(days=back)))
@@ -242,7 +242,6 @@ def test_an_interrupted_training_over_several_sets_ends_in_the_same_weights(
 
 @pytest.mark.parametrize("level", ["cpm", "actr"])
 def test_without_a_tpm_that_the_newest_day_may_know_nothing_is_trained(config, store, level: Level):
-    config = changed(config, "snapshots", point_in_time=True)
     config = changed(config, "actr", init="none")
     train("tpm", Request(config, store, DATE))
     with pytest.raises(StoreError, match=f"on or before {DATE - DAY}.*ecdctr train tpm"):

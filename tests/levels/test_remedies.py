@@ -34,7 +34,7 @@ def remedy_of(error: EcdctrError) -> list[str]:
 
 @pytest.mark.parametrize(
     ("variant", "levels"),
-    [("no_tpm", {"cpm", "actr"}), ("incremental", {"tpm", "cpm", "actr"}), ("ads_only", {"actr"})],
+    [("no_tpm", {"cpm", "actr"}), ("window", {"tpm", "cpm", "actr"}), ("ads_only", {"actr"})],
 )
 def test_the_remedies_of_a_missing_parent_are_followed_to_the_version(
     world, tmp_path, variant, levels

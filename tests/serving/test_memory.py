@@ -41,9 +41,10 @@ def remembering(config: Config) -> Config:
 @pytest.fixture(scope="module")
 def trained(remembering: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Ref]:
     store = Store(tmp_path_factory.mktemp("store"))
+    for days in (7, 0):  # the days of training know the first
+        train_tpm(Request(remembering, store, DATE - dt.timedelta(days=days)))
     request = Request(remembering, store, DATE)
-    for train in (train_tpm, train_cpm):
-        train(request)
+    train_cpm(request)
     return store, train_actr(request).manifest.ref
 
 
@@ -164,7 +165,7 @@ def test_an_ads_model_without_tpm_brings_the_memory_itself(
 
 def test_a_tpm_that_remembers_nothing_is_told(config: Config, remembering: Config, tmp_path: Path):
     store = Store(tmp_path / "store")
-    train_tpm(Request(config, store, DATE))
+    train_tpm(Request(config, store, DATE - dt.timedelta(days=1)))
     alone = remembering.with_overlay({"actr": {"init": "none"}}, "x")
     ref = train_actr(Request(alone, store, DATE, "own", "x")).manifest.ref
     with pytest.raises(

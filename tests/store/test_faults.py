@@ -68,7 +68,7 @@ def parents(small: Config, tmp_path_factory: pytest.TempPathFactory) -> Store:
     And A-CTR as an undisturbed run makes it in `actr`.
     """
     store = Store(tmp_path_factory.mktemp("faults") / "store")
-    train_tpm(Request(small, store, DATE))
+    train_tpm(Request(small, store, DATE - dt.timedelta(days=7)))  # all days of training know it
     train_cpm(Request(small, store, DATE))
     undisturbed = Store(store.root.parent / "undisturbed")
     shutil.copytree(store.root, undisturbed.root)

@@ -417,14 +417,16 @@ def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
 
 
 def test_the_three_levels_make_the_same_versions_on_object_storage_as_in_a_folder(
-    url, config, world, tmp_path
+    url, config, world, trained, tmp_path
 ):
     following = DATE + dt.timedelta(days=1)
-    ours, theirs = Store(url), Store(tmp_path / "folder")
+    ours, theirs = Store(url), Store(shutil.copytree(trained, tmp_path / "folder"))
     easy = changed(config, "evaluation", gate_calibration=(0.0, 100.0))
+    for days in (7, 0):
+        train_tpm(Request(easy, ours, DATE - dt.timedelta(days=days)))
+    train_cpm(Request(easy, ours, DATE))
+    ref = train_actr(Request(easy, ours, DATE)).manifest.ref
     for store in (ours, theirs):
-        for train in (train_tpm, train_cpm, train_actr):
-            ref = train(Request(easy, store, DATE)).manifest.ref
         evaluate(easy, store, ref, following)
         assert gate(easy, store, ref, following).passed
     assert ours.alias("serving") == theirs.alias("serving") == ref

@@ -330,8 +330,8 @@ def test_no_level_plans_from_what_is_left_unless_it_is_told_to(store, config):
         store.set_alias("serving", refs[0], "keeps it")
     remove(store, 1, 0, "test")
     then = DATE - dt.timedelta(days=4)
-    chained = config.with_variant("incremental"), config.with_variant("continue")
-    asked = [(Tpm, config), (Cpm, config), (Cpm, chained[0]), (Actr, config), (Actr, chained[1])]
+    anew, chained = config.with_variant("window"), config.with_variant("continue")
+    asked = [(Tpm, config), (Cpm, config), (Cpm, anew), (Actr, config), (Actr, chained)]
     for steps, settings_ in asked:
         with pytest.raises(StoreError, match=f"{dates[1]}/v0001, which was removed"):
             steps(Request(settings_, store, then)).plan()

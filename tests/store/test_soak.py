@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 def planned(count: int, rng: random.Random) -> list[Run]:
-    """Day by day TPM (weekly), CPM and A-CTR, two experiments beside.
+    """Day by day TPM (weekly, of the day before), CPM and A-CTR, two experiments beside.
 
     And now and then a past run once more.
     """
@@ -54,7 +54,7 @@ def planned(count: int, rng: random.Random) -> list[Run]:
     days = [FIRST + dt.timedelta(days=i) for i in range(DAYS)]
     for day in days:
         if (day - FIRST).days % 7 == 0:
-            runs.append(Run("tpm", day))
+            runs.append(Run("tpm", day - dt.timedelta(days=1)))
         runs += [Run("cpm", day), Run("actr", day), Run("actr", day, "chain", "continue")]
         runs += [Run("cpm", day, "no-tpm", "no_tpm"), Run("actr", day, "no-tpm", "no_tpm")]
         if rng.random() < 0.5:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ecdctr.config import load_config
+from ecdctr.config import Config, load_config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.compare import compare
 from ecdctr.levels.request import Silent
@@ -27,16 +26,20 @@ from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world
 from tests.conftest import REPOSITORY
+from tests.make import made_before
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Study, tuple[list[dict], list[dict]]]:
-    rows = ("ads_only", "full", "full@2", "continue", "incremental")
+def finished(
+    config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Study, tuple[list[dict], list[dict]]]:
+    rows = ("ads_only", "full", "window", "window@2", "continue")
     study = Study(
         TINY, load_world("tiny"), (1,), rows, 2, tmp_path_factory.mktemp("study"), chain_days=2
     )
+    made_before(study.folder(1), config)
     return study, run_study(study, 2, Silent())
 
 
@@ -96,7 +99,7 @@ def test_the_figure_shows_every_row_but_the_oracle_at_its_mean(finished):
     _, (records, _) = finished
     left, right = quality_and_cost(records).axes
     shown = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "D"]
-    rows = (*FLOORS, "ads_only", "full", "full@2", "continue", "incremental")
+    rows = (*FLOORS, "ads_only", "full", "window", "window@2", "continue")
     assert shown == pytest.approx([mean_gauc(records)[row] for row in rows])
     daily = {r["row"]: r["daily_samples"] for r in records if r.get("daily_samples")}
     assert right.patches[0].get_width() == pytest.approx(daily["ads_only"])
@@ -107,18 +110,17 @@ def test_rows_that_share_a_cpm_train_it_once(finished):
     store = study.store(1)
     versions = [ref for name in store.experiments() for ref in store.versions(name, "cpm")]
     dates = sorted(str(ref.date) for ref in versions)
-    # daily for full, every second day for full@2, the first day of the chain for continue, all days
-    # for incremental
-    others = ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
-    assert dates == sorted(["2026-01-20", "2026-01-22", "2026-01-22", "2026-01-23", *others])
+    # daily for window, every second day for window@2, all days of its chain for full, and up to the
+    # first day of the ads model's chain for continue
+    full = ["2026-01-20", "2026-01-21", "2026-01-22", "2026-01-23"]
+    before = ["2026-01-18", "2026-01-19", "2026-01-20"]
+    assert dates == sorted(["2026-01-22", "2026-01-23", "2026-01-22", *full, *before])
 
 
 def test_a_cpm_that_goes_on_has_lived_before_its_first_evaluation_and_costs_a_day(finished):
     study, (records, _) = finished
     store = study.store(1)
-    chain = store.versions(
-        study.request(1, "incremental", "cpm", study.dates(1)[0]).experiment, "cpm"
-    )
+    chain = store.versions(study.request(1, "full", "cpm", study.dates(1)[0]).experiment, "cpm")
     parents = [store.manifest(ref).parents.get("cpm") for ref in chain]
     assert parents == [None, *([str(ref)] for ref in chain[:-1])]
     cost = {
@@ -127,7 +129,7 @@ def test_a_cpm_that_goes_on_has_lived_before_its_first_evaluation_and_costs_a_da
         if r["cohort"] == "all" and "daily_samples" in r  # floors and the oracle train nothing
     }
     saved = (study.config(1).cpm.window_days - 1) * load_world("tiny").settings.natural_per_day
-    assert cost["full"] - cost["incremental"] == pytest.approx(saved, rel=0.05)
+    assert cost["window"] - cost["full"] == pytest.approx(saved, rel=0.05)
 
 
 def test_a_row_that_continues_has_its_days_in_order(finished):
@@ -182,13 +184,8 @@ def test_an_unknown_row_is_refused_before_anything_is_made(tmp_path: Path):
 
 
 def test_rows_lie_on_top_of_the_base_which_full_then_is(tmp_path: Path):
-    study = Study(
-        TINY, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path, base="incremental"
-    )
-    assert [study.config(1, row).cpm.refresh for row in study.rows] == [
-        "incremental",
-        "incremental",
-    ]
+    study = Study(TINY, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path, base="window")
+    assert [study.config(1, row).cpm.refresh for row in study.rows] == ["window", "window"]
     assert [study.config(1, row).snapshots.count for row in study.rows] == [2, 0]
     with pytest.raises(ConfigError, match="Unknown variant 'magic'"):
         Study(TINY, load_world("tiny"), (1,), ("full",), 1, tmp_path, base="magic").config(1)
@@ -215,13 +212,13 @@ def test_every_row_is_tried_with_as_many_settings_from_the_same_values():
     assert set(trial_settings(config, "full", "cpm")[0]) == {"cpm.lr_dense", "cpm.epochs"}
 
 
-def test_tuning_says_which_settings_were_best_and_how_to_write_them(world: Path, tmp_path: Path):
+def test_tuning_says_which_settings_were_best_and_how_to_write_them(config: Config, tmp_path: Path):
     raw = yaml.safe_load(TINY.read_text())
     raw["tuning"] = {"trials": 2, "space": {"actr.epochs": [1, 2]}}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(raw))
     study = Study(path, load_world("tiny"), (1,), ("ads_only",), 1, tmp_path / "work")
-    shutil.copytree(world, study.folder(1) / "data")
+    made_before(study.folder(1), config)
     trials = run_tuning(study, "actr", 1, Silent())
     assert [trial.settings["actr.epochs"] for trial in trials] == [1, 2]
     winner = best(trials)["ads_only"]
@@ -256,40 +253,35 @@ def test_a_measure_of_zero_counts():
 
 
 def test_tpm_stays_weekly_up_to_the_last_evaluated_day_and_cpm_daily_between_sparse_ones(
-    world: Path, tmp_path: Path
+    config: Config, tmp_path: Path
 ):
     one = Study(
         TINY,
         load_world("tiny"),
         (1,),
-        ("full", "incremental"),
+        ("window", "full"),
         2,
         tmp_path,
         chain_days=1,
         eval_every=8,
     )
-    shutil.copytree(world, one.folder(1) / "data")
+    made_before(one.folder(1), config)
     first, last = one.dates(1)
     assert (last - first).days == 8
-    weeks = one.tpm_dates(1, "full")
+    weeks = one.tpm_dates(1, "window")
     assert {(b - a).days for a, b in itertools.pairwise(weeks)} == {7}
     assert first - dt.timedelta(days=1) in weeks
     assert 0 < (last - weeks[-1]).days <= 7
-    daily = one.cpm_dates(1, "incremental")
+    daily = one.cpm_dates(1, "full")
     assert (daily[-1] - daily[0]).days + 1 == len(daily) == 10
-    assert one.cpm_dates(1, "full") == [first, last]
+    assert one.cpm_dates(1, "window") == [first, last]
 
 
 def test_a_chain_longer_than_the_log_begins_when_the_first_snapshot_is_known(
-    world: Path, tmp_path: Path
+    config: Config, tmp_path: Path
 ):
-    raw = yaml.safe_load(TINY.read_text())
-    raw["snapshots"]["point_in_time"] = True
-    raw["cpm"]["refresh"] = "incremental"
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(raw))
-    study = Study(config, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path / "work")
-    shutil.copytree(world, study.folder(1) / "data")
+    study = Study(TINY, load_world("tiny"), (1,), ("full", "no_tpm"), 1, tmp_path / "work")
+    made_before(study.folder(1), config)
     snapshot, *_ = study.tpm_dates(1, "full")
     first, *_ = study.cpm_dates(1, "full")
     assert first == snapshot + dt.timedelta(days=1)

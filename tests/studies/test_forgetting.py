@@ -34,7 +34,7 @@ from ecdctr.studies.forgetting.basis import row_basis_now
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, matrix_row, stored_row
 from ecdctr.studies.forgetting.study import collect
 from tests.conftest import DATE, REPOSITORY
-from tests.make import changed, delivered_again, forked
+from tests.make import changed, delivered_again, forked, made_before
 
 FORGETS = np.array(
     [[0.8, 0.5, 0.5], [0.7, 0.8, 0.6], [0.5, 0.7, 0.9]]
@@ -359,10 +359,13 @@ def test_no_version_is_judged_whose_chain_is_not_known_back_to_the_first_day(
     assert stored_row(holding_out, store, ref, later).num_rows
 
 
-def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(warm, tmp_path):
-    config = tmp_path / "tiny.yaml"
+def test_a_study_from_the_command_line_reports_every_variant_and_those_that_failed(
+    config, warm, tmp_path
+):
+    made_before(tmp_path / "work" / "tiny-1", config)
+    path = tmp_path / "tiny.yaml"
     text = (REPOSITORY / "configs" / "tiny.yaml").read_text()
-    config.write_text(
+    path.write_text(
         text
         + (
             "  broken: {snapshots: {count: 0}, actr: {init: none, carry_optimizer: true, policy: "
@@ -372,7 +375,7 @@ def test_a_study_from_the_command_line_reports_every_variant_and_those_that_fail
     store = tmp_path / "store"
     command = [
         "--config",
-        config,
+        path,
         "--store",
         store,
         "forgetting",

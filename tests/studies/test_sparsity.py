@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ecdctr.config import Config
 from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin
 from ecdctr.studies.ablation.records import mean_gauc
@@ -15,17 +15,19 @@ from ecdctr.studies.ablation.sparsity import Point, curve, run_sparsity, sparsit
 from ecdctr.studies.ablation.study import Study
 from ecdctr.worlds.named import load_world
 from tests.conftest import REPOSITORY
+from tests.make import made_before
 
 
 @pytest.fixture(scope="module")
-def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Point]]:
+def finished(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Point]]:
     folder = tmp_path_factory.mktemp("sparsity")
     settings = yaml.safe_load((REPOSITORY / "configs" / "tiny.yaml").read_text())
     settings["variants"]["fifth"] = {"actr": {"ads_share": 0.2}}
-    config: Path = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    study = Study(config, load_world("tiny"), (1,), ("ads_only", "full"), 1, folder / "work")
-    shutil.copytree(world, study.folder(1) / "data")
+    path: Path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    rows = ("ads_only", "full")
+    study = Study(path, load_world("tiny"), (1,), rows, 1, folder / "work", chain_days=0)
+    made_before(study.folder(1), config)
     return study, run_sparsity(study, ["fifth", "full"], 1, Silent())
 
 

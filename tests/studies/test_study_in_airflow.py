@@ -77,7 +77,7 @@ def rows(store: Store, ref: Ref, seed: int) -> None:
         ({"to_date": str(DAYS[1])}, "three days or more"),
         ({"to_date": "2026-01-24"}, "No ads of 2026-01-25"),
         ({"from_date": "2025-12-30"}, "No ads of 2025-12-30, 2025-12-31"),
-        ({"variants": ["default"]}, r"needs a TPM snapshot of 2026-01-18 or before"),
+        ({"variants": ["default"]}, r"needs a TPM snapshot of 2026-01-17 or before"),
         ({"study": "s" * 55}, "too long a name"),
     ],
 )

@@ -49,6 +49,8 @@ from tests.conftest import DATE, warmed
 from tests.make import changed, forked, write_config
 
 NEXT = DATE + dt.timedelta(days=1)
+# all days that CPM and A-CTR train on know the TPM
+DATES = {"tpm": DATE - dt.timedelta(days=7), "cpm": DATE, "actr": DATE}
 
 
 @pytest.fixture
@@ -79,8 +81,8 @@ def by_two(sharing: Path, config: Path, store: Path, level: str) -> Any:
     port = free_port()
 
     def one(rank: int) -> subprocess.CompletedProcess[str]:
-        command = "--config", config, "--store", store, "--json", "train", level, "--date", DATE
-        return forked(sharing, *command, **place(rank, port))
+        command = "--config", config, "--store", store, "--json", "train", level
+        return forked(sharing, *command, "--date", DATES[level], **place(rank, port))
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(one, range(2)))
@@ -122,7 +124,7 @@ def weights(store: Path, ref: str) -> dict[str, Any]:
 def alone(config: Path, store: Path, level: str) -> Outcome:
     """Return a training in this process."""
     train = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
-    return train(Request(load_config(config), Store(store), DATE))
+    return train(Request(load_config(config), Store(store), DATES[level]))
 
 
 def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(
@@ -136,7 +138,7 @@ def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_
     for level in ("tpm", "cpm", "actr"):
         single = alone(config, one, level).manifest
         together = (
-            run(config, two, "train", level, "--date", str(DATE), "--processes", "2")
+            run(config, two, "train", level, "--date", str(DATES[level]), "--processes", "2")
             if level == "tpm"
             else by_two(sharing, config, two, level)
         )
@@ -215,7 +217,11 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
     progress.SHARE_OF_TIME = 0
     with contextlib.suppress(Stopped):
         train_tpm(
-            Request(changed(load_config(config), "tpm", checkpoint_seconds=0), Store(store), DATE)
+            Request(
+                changed(load_config(config), "tpm", checkpoint_seconds=0),
+                Store(store),
+                DATES["tpm"],
+            )
         )
     os._exit(0 if len(saved) == 2 else 1)  # without waiting for the other one
 

@@ -76,7 +76,7 @@ def log_of(airflow: Airflow, level: str, day: dt.date, task: str) -> str:
 
 
 def test_a_backfill_resolves_as_of_its_dates_and_tells_the_assets(live, versions):
-    conf, days = {"experiment": "study", "variant": "incremental"}, DAYS[:2]
+    conf, days = {"experiment": "study"}, DAYS[:2]
     assert set(backfill(live, "cpm", days, conf).values()) == {"success"}
     assert set(backfill(live, "actr", days, conf).values()) == {"success"}
     for level in ("cpm", "actr"):
