@@ -266,10 +266,9 @@ def test_bfloat16_learns_what_float32_learns(config, store):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_network_learns_what_the_plain_one_learns(config, store):
-    """In batches of one length, 500 of the 15,000 impressions: each length is compiled anew."""
     losses = {}
     for compiled in (False, True):
-        cpm = {"compile": compiled, "batch_size": 500}
+        cpm = {"compile": compiled, "batch_size": 512}
         name = f"compiled-{compiled}".lower()
         manifest = train_cpm(Request(changed(config, cpm=cpm), store, DATE, name, name)).manifest
         losses[compiled] = manifest.metrics["train_loss"]
