@@ -239,9 +239,16 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell():
 def test_a_store_holds_no_pickle(config, tmp_path):
     store = Store(tmp_path / "store")
     train_tpm(Request(config, store, DATE))
-    kinds = {path.suffix for path in store.root.rglob("*") if path.is_file()}
-    locks = {kind for kind in kinds if kind.startswith(".2026-")}
-    assert kinds - locks <= {".safetensors", ".parquet", ".json", ".sha256", ""}
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    locks = {path for path in files if path.parent.name == ".locks"}
+    assert not any(path.stat().st_size for path in locks)
+    assert {path.suffix for path in set(files) - locks} <= {
+        ".safetensors",
+        ".parquet",
+        ".json",
+        ".sha256",
+        "",
+    }
     for path in store.root.rglob("*.*"):
         if path.is_file():
             assert not path.read_bytes().startswith(b"\x80\x04"), "a pickle"
