@@ -8,8 +8,8 @@ snapshots, memory of users, and versions as changes; each day is a process of it
 prepared days and versions that nothing needs are removed weekly, as a deployment would. Three
 points of the chain are compared: seconds of a processor and disk are medians of its weeks (least to
 most), memory is the largest of a week, its median over the weeks. In the end the store is
-verified, and the day at the second point, whose versions serve, is trained again from what
-retention has left: its files have to be the same, byte for byte.
+verified, and a day before the second point, whose versions serve, is trained again from its days,
+delivered again: its files have to be the same, byte for byte.
 """
 
 from __future__ import annotations

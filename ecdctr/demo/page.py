@@ -97,7 +97,7 @@ def print_table(rows: list[Row], console: Console) -> None:
     table = Table(title=f"GAUC on next-day ads{left_out}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", no_wrap=True)
     means = {"gauc": "mean", "log_loss": "LogLoss"}
-    if any("expected_gauc" in row.metrics["all"] for row in rows):
+    if _some_expected(rows):
         means["expected_gauc"] = "expected"
     else:  # both do not fit into 80 columns; the page has them all
         means["calibration"] = "calib."
@@ -124,6 +124,11 @@ def print_table(rows: list[Row], console: Console) -> None:
             f"Means are over the {len(common)} days that all experiments have, of {len(dates)}.",
             style="dim",
         )
+
+
+def _some_expected(rows: list[Row]) -> bool:
+    """Tell whether held-out ads have judged some of them."""
+    return any("expected_gauc" in row.metrics["all"] for row in rows)
 
 
 def _gauc(metrics: dict[str, float]) -> str:
@@ -153,7 +158,7 @@ def write_page(store: Store, rows: list[Row], target: Path) -> None:
             lineage=lineage(store, serving) if serving else None,
             history=history,
             rows=rows,
-            expected=any("expected_gauc" in row.metrics["all"] for row in rows),
+            expected=_some_expected(rows),
             names=NAMES,
             gauc_plot=_gauc_plot(rows),
             calibration_plot=_calibration_plot(curves) if curves else "",

@@ -17,7 +17,7 @@ import torch
 from ecdctr.config import LEVEL_DOMAIN, Config, Domain
 from ecdctr.errors import ContractError, StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
-from ecdctr.evaluation.expected import expected_metrics, expected_users
+from ecdctr.evaluation.expected import expected_metrics, expected_user_auc
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
 from ecdctr.examples.batches import Part, encode, read_chunks
 from ecdctr.examples.held_out import prepare_held_out
@@ -172,6 +172,13 @@ def users_table(scored: Scored) -> pa.Table:
     )
 
 
+def expected_users_table(scored: Scored) -> pa.Table:
+    """Return the users behind the expected GAUC: user (raw id), impressions, auc."""
+    judged = expected_user_auc(scored.users, scored.oracle, scored.scores)
+    ids = scored.ids.take(pa.array(judged.users))
+    return pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
+
+
 def calibration_curve(
     labels: NDArray[np.float32], scores: NDArray[np.float32], bins: int = 10
 ) -> list[list[float]]:
@@ -203,7 +210,6 @@ def _save(
     with store.staging() as folder:
         pq.write_table(users_table(scored), folder / "users.parquet")
         if apart:
-            users = expected_users(apart.ids, apart.users, apart.oracle, apart.scores)
-            pq.write_table(users, folder / "expected.parquet")
+            pq.write_table(expected_users_table(apart), folder / "expected.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from ecdctr.evaluation.metrics import UserAuc, losses
 
@@ -63,18 +62,3 @@ def expected_metrics(
     if len(scores) and scores.min() >= 0 and scores.max() <= 1:
         metrics["expected_log_loss"] = float(np.mean(losses(chances, scores)))
     return metrics
-
-
-def expected_users(
-    ids: pa.Array,
-    users: NDArray[np.int64],
-    chances: NDArray[np.floating[Any]],
-    scores: NDArray[np.floating[Any]],
-) -> pa.Table:
-    """Return the users behind the expected GAUC: user (raw id), impressions, auc.
-
-    `users` are positions in `ids`, the raw ids; they, `chances` and `scores` are [n].
-    """
-    judged = expected_user_auc(users, chances, scores)
-    raw = ids.take(pa.array(judged.users))
-    return pa.table({"user": raw, "impressions": judged.impressions, "auc": judged.auc})

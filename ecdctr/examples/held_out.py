@@ -38,7 +38,9 @@ def prepare_held_out(config: Config, date: dt.date) -> Prepared | None:
 def held_out_fingerprint(config: Config, date: dt.date) -> str | None:
     """Return what the examples of a day's held-out ads are made of; None where there are none."""
     root = config.data.root
-    if not isinstance(root, Path) or not open_impressions(root / HELD_OUT).has("ads", date):
+    if not isinstance(root, Path):
         return None
-    rows = open_impressions(root / HELD_OUT).digest("ads", date)
-    return digest([example_fingerprint(config, "ads", date), rows])
+    apart = open_impressions(root / HELD_OUT)
+    if not apart.has("ads", date):
+        return None
+    return digest([example_fingerprint(config, "ads", date), apart.digest("ads", date)])

@@ -96,24 +96,19 @@ class Aliases(Versions):
                     raise
 
     def alias_history(
-        self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
+        self, alias: str, experiment: str = PRODUCTION, level: str = "actr", newest: int = 0
     ) -> list[AliasRecord]:
-        """Return all records of an alias, oldest first."""
-        return self._records(alias, experiment, level)
+        """Return records of an alias, oldest first: so many of the newest, 0 for all."""
+        log = f"{group_of(experiment, 'aliases')}/{level}/{alias}"
+        records = self.storage.records(log, newest)
+        return [_alias_record(number, json.loads(content)) for number, content in records]
 
     def alias_record(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
     ) -> AliasRecord | None:
         """Return the newest record of an alias, None if it was never set."""
-        records = self._records(alias, experiment, level, newest=1)
+        records = self.alias_history(alias, experiment, level, newest=1)
         return records[-1] if records else None
-
-    def _records(
-        self, alias: str, experiment: str, level: str, newest: int | None = None
-    ) -> list[AliasRecord]:
-        log = f"{group_of(experiment, 'aliases')}/{level}/{alias}"
-        records = self.storage.records(log, newest)
-        return [_alias_record(number, json.loads(content)) for number, content in records]
 
     def alias(self, alias: str, experiment: str = PRODUCTION, level: str = "actr") -> Ref | None:
         """Return the version an alias points at, None if it was never set."""

@@ -59,20 +59,19 @@ def put_notes_together(group: Path) -> None:
             path.parent.rmdir()
 
 
-def records(log: Path, newest: int | None = None) -> list[tuple[int, bytes]]:
-    """Return a log's records with their numbers, oldest first; only so many of the newest.
+def records(log: Path, newest: int = 0) -> list[tuple[int, bytes]]:
+    """Return a log's records with their numbers, oldest first: so many of the newest, 0 for all.
 
     Raises StoreError for damage.
     """
     alone = []
-    for path in sorted(log.glob("[0-9]*.json"))[-newest if newest else 0 :]:
+    for path in sorted(log.glob("[0-9]*.json"))[-newest:]:
         with contextlib.suppress(FileNotFoundError):  # put together meanwhile
             alone.append((int(path.stem), path.read_bytes()))
     if newest and len(alone) == newest:
         return alone
     older = [(number, text.encode()) for number, text in enumerate(_read(log / OLDER) or [], 1)]
-    both = list(dict([*older, *alone]).items())
-    return both[-newest if newest else 0 :]
+    return list(dict([*older, *alone]).items())[-newest:]
 
 
 def put_records_together(log: Path, keep: int) -> None:

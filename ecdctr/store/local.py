@@ -126,7 +126,7 @@ class LocalStorage:
             f"{self.root}/{log}: others were faster {TRIES} times; run the same command again."
         )
 
-    def records(self, log: str, newest: int | None = None) -> list[tuple[int, bytes]]:
+    def records(self, log: str, newest: int = 0) -> list[tuple[int, bytes]]:
         """Return the numbered files."""
         return compaction.records(self.root / log, newest)
 

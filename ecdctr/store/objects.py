@@ -109,11 +109,11 @@ class ObjectStorage:
         number: int | None = self.bucket.swap(f"{log}.json", add)
         return number
 
-    def records(self, log: str, newest: int | None = None) -> list[tuple[int, bytes]]:
+    def records(self, log: str, newest: int = 0) -> list[tuple[int, bytes]]:
         """Read with one GET."""
         texts = self.bucket.read_json(f"{log}.json")[0].get("records", [])
         records = [(number, text.encode()) for number, text in enumerate(texts, 1)]
-        return records[-newest if newest else 0 :]
+        return records[-newest:]
 
     # -- folders -----------------------------------------------------------------------------------
 

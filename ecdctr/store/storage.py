@@ -91,8 +91,8 @@ class Storage(Protocol):
             nothing is added then.
         """
 
-    def records(self, log: str, newest: int | None = None) -> list[tuple[int, bytes]]:
-        """Return a log's records with their numbers, oldest first; only so many of the newest."""
+    def records(self, log: str, newest: int = 0) -> list[tuple[int, bytes]]:
+        """Return numbered records, oldest first: so many of a log's newest, 0 for all."""
 
     def listing(self, group: str, dated: bool = True) -> Listing:
         """Return which folders a group has and had; `dated` ones have names like DATE/NAME."""

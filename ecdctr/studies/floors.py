@@ -20,8 +20,13 @@ from ecdctr.config.terms import CONTRACT
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.basis import impressions_digest
-from ecdctr.evaluation.evaluate import Scored, metrics_by_cohort, users_table
-from ecdctr.evaluation.expected import expected_metrics, expected_users
+from ecdctr.evaluation.evaluate import (
+    Scored,
+    expected_users_table,
+    metrics_by_cohort,
+    users_table,
+)
+from ecdctr.evaluation.expected import expected_metrics
 from ecdctr.examples.batches import drawn_moments
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
@@ -145,7 +150,7 @@ class _Asked(NamedTuple):
         if not len(apart.users):
             return Floor(name, metrics, users, None, seconds, self.judged_on)
         metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-        expected = expected_users(apart.ids, apart.users, apart.oracle, apart.scores)
+        expected = expected_users_table(apart)
         return Floor(name, metrics, users, expected, seconds, self.judged_on)
 
 
