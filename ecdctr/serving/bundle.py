@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from ecdctr.serving.rules import Kind
 
 SCHEMA_VERSION = 5
-READ = ("model.onnx", "selftest.json")  # by the scorer, beside bundle.json and the tables
+DESCRIPTION = "bundle.json"
 HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is to be verified
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and SHA-256 of the files that a scorer reads, for bundle.json."""
-    paths = [*(folder / name for name in READ), *sorted(folder.glob("*/*.npy"))]
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in paths}
+    """Return size and SHA-256 of a bundle's files, which bundle.json says beside its own digest.
+
+    Those that no scorer reads, too: whoever reads them trusts the same copy.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: _checksum(path) for name, path in names.items() if name != DESCRIPTION}
 
 
 def sealed(description: dict[str, Any]) -> bytes:
@@ -58,8 +62,8 @@ class Bundle:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with self._damage("bundle.json"):
-            description = json.loads((folder / "bundle.json").read_bytes())
+        with self._damage(DESCRIPTION):
+            description = json.loads((folder / DESCRIPTION).read_bytes())
             if not isinstance(description, dict):
                 raise ValueError("expected an object")
         if description.get("schema_version") != SCHEMA_VERSION:
@@ -67,7 +71,7 @@ class Bundle:
                 f"{folder}: expected a bundle of schema {SCHEMA_VERSION}, found "
                 f"{description.get('schema_version')}; export it again with this release."
             )
-        with self._damage("bundle.json"):
+        with self._damage(DESCRIPTION):
             self.description = unsealed(description)
 
     @property

@@ -25,7 +25,7 @@ from ecdctr.examples.transforms import COUNT_FEATURES, COUNTS
 from ecdctr.files import durable
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
-from ecdctr.serving.bundle import SCHEMA_VERSION, Bundle, checksums, sealed
+from ecdctr.serving.bundle import DESCRIPTION, SCHEMA_VERSION, Bundle, checksums, sealed
 from ecdctr.serving.graph import INPUTS, Probability, Rows, write_graphs
 from ecdctr.serving.memory_export import remembering, write_memory, write_tables
 from ecdctr.serving.patch import write_patch
@@ -93,7 +93,7 @@ def export_bundle(
             network, inputs, vocabularies, description["kinds"], cases, folder, precision
         )
         description["files"] = checksums(folder)
-        (folder / "bundle.json").write_bytes(sealed(description))
+        (folder / DESCRIPTION).write_bytes(sealed(description))
         Scorer(folder, verify=True)
         if not durable.rename_dir(folder, target):
             raise ConfigError(_taken(target))

@@ -21,7 +21,7 @@ import numpy as np
 from ecdctr.errors import ConfigError, EcdctrError, first_line
 from ecdctr.files import durable
 from ecdctr.files.deltas import apply_row_delta, write_row_delta
-from ecdctr.serving.bundle import Bundle, sealed, unsealed
+from ecdctr.serving.bundle import DESCRIPTION, Bundle, sealed, unsealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def write_patch(bundle: Path, base: Path, target: Path) -> dict[str, Any]:
             "version": after.description["version"],
             "base": {
                 "version": before.description["version"],
-                "sha256": durable.sha256(base / "bundle.json"),
+                "sha256": durable.sha256(base / DESCRIPTION),
             },
             "files": files,
         }
@@ -65,7 +65,7 @@ def apply_patch(patch: Path, base: Path, target: Path) -> dict[str, Any]:
     """
     description = _read(patch)
     Bundle(base)
-    found = durable.sha256(base / "bundle.json")
+    found = durable.sha256(base / DESCRIPTION)
     if found != description["base"]["sha256"]:
         raise ConfigError(
             f"{patch} holds changes against the bundle of {description['base']['version']}, and "

@@ -23,6 +23,8 @@ from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.prepare import prepare
 from ecdctr.files import durable
 from ecdctr.impressions.days import window
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.serving.bundle import Bundle
@@ -84,15 +86,18 @@ def exported(_: Config, root: Path) -> None:
     export_bundle(store, store.require("actr", DATE), root / "bundle")
 
 
+def training(train: Callable[[Request], object]) -> Step:
+    return lambda config, root: train(Request(config, Store(root / "store"), DATE, force=True))
+
+
 STEPS: dict[str, tuple[Step, list[float]]] = {
     "prepare": (
         lambda config, _: prepare(config, "ads", window(DATE, 2), basic=False),
         [0.0, 0.2, 0.4, 0.6, 0.8, 0.95],
     ),
-    "train": (
-        lambda config, root: train_tpm(Request(config, Store(root / "store"), DATE, force=True)),
-        [0.0, 0.3, 0.6, 0.9],
-    ),
+    "train tpm": (training(train_tpm), [0.0, 0.3, 0.6, 0.9]),
+    "train cpm": (training(train_cpm), [0.3, 0.9]),
+    "train actr": (training(train_actr), [0.0, 0.5, 0.9]),
     "evaluate": (
         lambda config, root: evaluate(
             config, store := Store(root / "store"), store.require("actr", DATE), NEXT
