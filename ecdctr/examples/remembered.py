@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,22 +80,35 @@ class Remembered:
     def _extract(
         self, connection: duckdb.DuckDBPyConnection, views: Views, key: str, date: dt.date
     ) -> Path | None:
-        """Extract a day by a key; None if neither domain has the day."""
+        """Extract a day by a key; None if neither domain has the day.
+
+        By the other keys as well: looking through the day's rows costs more than an extract.
+        """
         content = self._content(date)
         if not content:
             return None
-        name = digest([_code_digest(), set_aside_by(self.config), key, content])[:20]
-        path = self.config.data.prepared / "daily" / f"date={date}" / f"pairs-{name}.parquet"
+        paths = {each: self._extract_path(each, date, content) for each in self.config.memory_keys}
+        if durable.is_whole(paths[key]):
+            return paths[key]
+        relations = cache(partial(views, date))
 
-        def write(target: Path) -> None:
-            query = pairs.pairs_sql(views(date), key, date)
+        def write(target: Path, of: str) -> None:
+            query = pairs.pairs_sql(relations(), of, date)
             connection.execute(
                 f"COPY ({query}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
             )
 
+        def still() -> bool:
+            return _content(self.config, date) == content
+
         where = open_impressions(self.config.data.root).where(DOMAINS[0], date)
-        keep(path, write, lambda: _content(self.config, date) == content, where)
-        return path
+        for each, path in paths.items():
+            keep(path, partial(write, of=each), still, where)
+        return paths[key]
+
+    def _extract_path(self, key: str, date: dt.date, content: dict[Domain, str]) -> Path:
+        name = digest([_code_digest(), set_aside_by(self.config), key, content])[:20]
+        return self.config.data.prepared / "daily" / f"date={date}" / f"pairs-{name}.parquet"
 
     def _table_path(self, key: str, date: dt.date) -> Path:
         name = digest([self._table_name(date), key])[:20]

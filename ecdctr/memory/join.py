@@ -24,17 +24,17 @@ class Source(NamedTuple):
 
 
 def memory_relation(memory: Memory, key: str, source: Source) -> str:
-    """Return a query: one row per user of the relation `day` and value, with a table's counts."""
-    users = "SEMI JOIN day USING (user_id)"
+    """Return a query: one row per user and value of the relation `day`, with a table's counts."""
+    asked = f'AS m SEMI JOIN day AS d ON m.user_id = d.user_id AND m.value = d."{key}"'
     parts = [f'SELECT user_id, "{key}" AS value FROM day WHERE false']  # types of ids
     if source.table:
         parts.append(
-            f"SELECT * EXCLUDE (place) FROM {parquet([source.table])} {users} "
+            f"SELECT * EXCLUDE (place) FROM {parquet([source.table])} {asked} "
             f"WHERE place <= {memory.max_pairs}"
         )
     if source.since:
         since = parquet(source.since)
-        parts.append(f"SELECT {as_counts(memory.windows)} FROM {since} {users}")
+        parts.append(f"SELECT {as_counts(memory.windows)} FROM {since} {asked}")
     return sums(memory, parts)
 
 

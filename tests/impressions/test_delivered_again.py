@@ -129,7 +129,7 @@ def test_examples_of_a_day_delivered_again_meanwhile_are_those_that_their_name_s
             assert prepared == prepare(there, "ads", [NEXT], what == "basic"), "the newest delivery"
         if not reached():
             break
-    assert number == {"basic": 2, "examples": 4, "memory": 6}[what], "each look was tried"
+    assert number == {"basic": 2, "examples": 4, "memory": 5}[what], "each look was tried"
 
 
 def test_a_day_that_never_stops_coming_ends_in_a_sentence_and_nothing_is_kept(
