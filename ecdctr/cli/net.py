@@ -87,7 +87,8 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         see = f" (see: {context.command_path} --help)" if context else ""
-        return error.exit_code, f"{error.format_message()}{see}"
+        said = error.format_message().replace("Value error, ", "")  # pydantic's words
+        return error.exit_code, f"{said}{see}"
     if isinstance(error, Abort) or _interrupted_query(error):
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):

@@ -87,6 +87,9 @@ def store_list(
         keys = ("version", "variant", "mb", "aliases")
         show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in versions]})
         return
+    if not versions:
+        out.print(f"No versions in {session_of(context).store_path}; look at --store.")
+        return
     listed = table("version", "variant", "MB", "aliases")
     for row in versions:
         listed.add_row(*row)
@@ -117,8 +120,11 @@ def store_lineage(context: typer.Context, version: str) -> None:
 @store_app.command("verify")
 def store_verify(context: typer.Context) -> None:
     """Re-hash every file of every version; exit code 1 if something is wrong."""
-    problems = session_of(context).store.verify()
-    show(context, {"problems": problems} if problems else {"problems": "none"})
+    store = session_of(context).store
+    problems = store.verify()
+    names = [(name, level) for name in store.experiments() for level in LEVELS]
+    count = sum(len(store.versions(*one)) for one in names)
+    show(context, {"versions": count, "problems": problems or "none"})
     if problems:
         raise typer.Exit(1)
 

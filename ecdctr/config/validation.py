@@ -41,7 +41,9 @@ def validated(kind: type[Kind] | TypeAdapter[Kind], raw: dict[str, Any], where: 
 def _problem(item: ErrorDetails) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
     key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS) or "file"
-    message = item["msg"].removeprefix("Value error, ").rstrip(".")
+    message = item["msg"].removeprefix("Value error, ").rstrip(".").replace("Tuple", "List")
+    if item["type"] == "missing":
+        return f"{key}: {message}"
     given = shown_url(repr(item["input"]))
     return f"{key}: {message} (found {given[:80]}{'…' if len(given) > 80 else ''})"
 

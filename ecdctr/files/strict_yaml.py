@@ -208,6 +208,9 @@ def _said(error: yaml.YAMLError, text: str) -> str:
     place = f", line {mark.line + 1}" if mark else ""
     if problem and problem.startswith("but found"):  # the first half stands in the context
         problem = f"{getattr(error, 'context', None)}, {problem}"
+    first = getattr(error, "context_mark", None)
+    if problem == "second occurrence" and first:  # of an anchor
+        problem = f"{getattr(error, 'context', None)}, line {first.line + 1}"
     return f"{place}: {problem or str(error).splitlines()[0]}"
 
 

@@ -9,9 +9,9 @@ import datetime as dt
 import re
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from ecdctr.config import RESERVED_COLUMNS, Section
+from ecdctr.config import RESERVED_COLUMNS, Section, validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
 from ecdctr.impressions.tables import Table
@@ -63,13 +63,7 @@ class Mapping(Section):
 
 def load_mapping(path: Path) -> Mapping:
     """Read a mapping file; raises ConfigError with the key that is wrong."""
-    try:
-        mapping = Mapping.model_validate(read_yaml(path, "mapping"))
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
-        ]
-        raise ConfigError(f"{path} is not a mapping. " + "; ".join(problems)) from None
+    mapping = validated(Mapping, read_yaml(path, "mapping"), str(path))
     refuse_names(mapping)
     return mapping
 

@@ -253,7 +253,8 @@ def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: P
     opening = csv_text.look(text, dialect)
     if opening is None:
         return Part(path, path, 0, {})
-    refuse_alike(list(opening.names), str(path))
+    header = f", line {opening.skip + 1}, read as the header" if opening.header else ""
+    refuse_alike(list(opening.names), f"{path}{header}")
     rows = csv_text.copy(db, text, opening, target)
     in_utf8.unlink(missing_ok=True)
     return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"))

@@ -108,6 +108,9 @@ def join() -> Workers:
 
     Raises ConfigError for one that says half.
     """
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
+        if not (text := os.environ.get(name, "0")).isdecimal():
+            raise ConfigError(f"{name} is {text!r}, expected a whole number; start with torchrun.")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE

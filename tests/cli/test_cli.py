@@ -85,7 +85,8 @@ def test_a_day_from_the_command_line(ecdctr, options, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page
     assert "<td>floor: " in page
-    assert ecdctr(*options, "store", "verify").returncode == 0
+    verified = json.loads(ecdctr(*options, "--json", "store", "verify").stdout)
+    assert verified == {"versions": 3, "problems": "none"}
 
 
 def test_the_command_line_starts_without_the_libraries_of_its_commands():

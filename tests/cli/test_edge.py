@@ -249,6 +249,7 @@ def test_a_wrong_command_line_is_one_sentence(capsys, arguments, words):
     assert words in said
     assert said.count("\n") == 1
     assert said.startswith("ecdctr: ")
+    assert "Value error" not in said
 
 
 def test_no_command_shows_the_help_and_no_sentence(capsys):

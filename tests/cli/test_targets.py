@@ -6,6 +6,7 @@ A file, a folder, a name, an address.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_a_store_is_never_a_file_nor_below_one(tmp_path, capsys, below):
     (tmp_path / "file").touch()
     said = refused(capsys, ["--store", f"{tmp_path}/file{below}", "store", "list"])
     assert f"{tmp_path}/file is a file, expected a folder" in said
+
+
+def test_a_store_that_holds_nothing_is_not_shown_as_one_that_is_in_order(tmp_path, capsys):
+    """Its name may be mistyped."""
+    store = ["--store", f"{tmp_path}/typo"]
+    assert net.run(app, [*store, "store", "list"]) == 0
+    assert f"No versions in {tmp_path}/typo" in capsys.readouterr().out.replace("\n", "")
+    assert net.run(app, [*store, "store", "verify"]) == 0
+    assert re.search(r"versions +0\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["~", "~/s", "~me/s", "$HOME/s", "${HOME}/s"])

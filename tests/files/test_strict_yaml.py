@@ -29,6 +29,7 @@ from ecdctr.files.strict_yaml import parse_yaml, read_yaml
         ("a: &x {b: *x}", "an anchor contains itself"),
         ("a: &x [*x, 1]", "an anchor contains itself"),
         ("a: *nobody", "undefined alias"),
+        ("a: &x 1\nb: &x 2", "line 2: found duplicate anchor 'x'; first occurrence, line 1"),
         ("a: !!python/name:os.system ", "the tag 'tag:yaml.org,2002:python/name:os.system'"),
         ("a: !!binary aGFsbG8=", "not known here"),
         ("a: !!int many", "'many' is no number"),

@@ -69,7 +69,11 @@ BROKEN = {  # content, words of the sentence, changes of the log's description
         "a.csv, line 1: unexpected end of data; a quote",
         {},
     ),
-    "columns alike": (rows().replace("kind", "User", 1), "a.csv: columns user and User", {}),
+    "columns alike": (
+        rows().replace("kind", "User", 1),
+        "a.csv, line 1, read as the header: columns user and User",
+        {},
+    ),
     "wider than its names": (
         rows().split("\n", 1)[1],
         "a.csv, line 1: Expected Number of Columns: 6 Found: 5",

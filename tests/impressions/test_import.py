@@ -406,7 +406,7 @@ def test_a_log_without_any_column_is_told(tmp_path, content):
 
 
 def test_a_column_that_is_there_twice_is_told_so(tmp_path):
-    with pytest.raises(ContractError, match=r"a\.csv: column user is there twice"):
+    with pytest.raises(ContractError, match=r"a\.csv, line 1, read as the header: column user is "):
         run(tmp_path, {"a.csv": rows().replace("item", "user", 1)})
 
 

@@ -32,6 +32,7 @@ from torch.testing import assert_close
 
 from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
+from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.batches import Part, Shard, read_chunks
 from ecdctr.examples.vocabulary import distinct
@@ -44,7 +45,7 @@ from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training import progress
 from ecdctr.training.progress import Progress
-from ecdctr.training.workers import Workers
+from ecdctr.training.workers import Workers, join
 from tests.conftest import DATE, warmed
 from tests.make import changed, forked, write_config
 
@@ -99,6 +100,16 @@ def place(rank: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "MASTER_PORT"])
+@pytest.mark.parametrize("text", ["x", "-1", "1.0", ""])
+def test_an_environment_whose_numbers_are_none_is_refused(monkeypatch, name, text):
+    for key, value in (place(0, 1) | {name: text}).items():
+        monkeypatch.setenv(key, value)
+    join.cache_clear()
+    with pytest.raises(ConfigError, match=f"{name} is '{text}', expected a whole number"):
+        join()
 
 
 @pytest.fixture(scope="module")
