@@ -164,7 +164,7 @@ def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
 
     Raises ConfigError with the number of a line that is none.
     """
-    from ecdctr.serving.json_text import parse_json
+    from ecdctr.serving.json_text import NoJson, parse_json
     from ecdctr.serving.rules import RequestError
 
     empty = 0  # the number of an empty line, which only the end may have
@@ -175,9 +175,11 @@ def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:
         if empty:
             raise ConfigError(f"{source}, line {empty}: expected a request, found an empty line.")
         try:
-            probabilities = scorer.score(parse_json(line))
+            probabilities = scorer.score(parse_json(line.rstrip(b"\r\n")))
         except RequestError as error:
-            raise ConfigError(f"{source}, line {number}: {str(error).rstrip('.')}.") from None
+            hint = "; each line is one whole request" if isinstance(error, NoJson) else ""
+            said = str(error).rstrip(".")
+            raise ConfigError(f"{source}, line {number}: {said}{hint}.") from None
         sys.stdout.write(json.dumps([round(float(value), 7) for value in probabilities]) + "\n")
 
 

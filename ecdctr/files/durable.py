@@ -177,7 +177,7 @@ def leads_out(name: str) -> bool:
 def has_files(folder: Path, expected: dict[str, str]) -> bool:
     """Tell whether a folder has all of these files with these digests."""
     return all(
-        (folder / name).exists() and sha256(folder / name) == digest
+        (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in expected.items()
     )
 

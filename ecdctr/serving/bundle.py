@@ -63,7 +63,7 @@ class Bundle:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with self._damage(DESCRIPTION):
-            description = json.loads((folder / DESCRIPTION).read_bytes())
+            description = json.loads(self.content(DESCRIPTION))
             if not isinstance(description, dict):
                 raise ValueError("expected an object")
         if description.get("schema_version") != SCHEMA_VERSION:
@@ -109,8 +109,11 @@ class Bundle:
 
     def content(self, name: str) -> bytes:
         """Return a file's bytes."""
+        path = self.folder / name
         with self._damage(name):
-            return (self.folder / name).read_bytes()
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise ValueError("expected a file, found something else")
+            return path.read_bytes()
 
     def tables(self) -> dict[str, Table]:
         """Return every vocabulary with its vectors, mapped into memory."""
@@ -145,7 +148,7 @@ class Bundle:
         """Name the file in whatever goes wrong with it."""
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if not self.folder.is_dir():
                 raise EcdctrError(
                     f"{self.folder} is no bundle; name a folder that 'ecdctr export' made."

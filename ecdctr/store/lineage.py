@@ -67,13 +67,13 @@ class Lineage(Versions):
             return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
         digest = folder / "manifest.sha256"
-        if not digest.exists() or digest.read_text("utf-8") != durable.sha256(
+        if not digest.is_file() or digest.read_text("utf-8") != durable.sha256(
             folder / "manifest.json"
         ):
             problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
         for name, entry in manifest.files.items():
             path = folder / name
-            if not path.exists():
+            if not path.is_file():
                 problems.append(f"{ref}: file {name} is missing; {mend}")
             elif durable.sha256(path) != entry.sha256:
                 problems.append(f"{ref}: file {name} differs from its manifest; {mend}")

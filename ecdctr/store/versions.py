@@ -162,10 +162,7 @@ class Versions:
         try:
             manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
-            raise StoreError(
-                f"{where} cannot be read: {error.error_count()} problems, first: "
-                f"{error.errors()[0]['msg']}."
-            ) from None
+            raise StoreError(f"{where} cannot be read: {error.errors()[0]['msg']}.") from None
         if manifest.ref != ref:
             raise StoreError(f"{where} cannot be read: it says that it is {manifest.ref}.")
         return manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -503,12 +504,27 @@ def test_a_version_that_a_cpm_teaches_scores_as_the_trainer_does(
 
 
 def test_a_folder_that_is_no_bundle_and_one_that_lacks_a_file(exported, tmp_path):
-    with pytest.raises(EcdctrError, match="nowhere is no bundle"):
-        Scorer(tmp_path / "nowhere")
+    (tmp_path / "bundle.zip").touch()
+    for name in ("nowhere", "bundle.zip"):
+        with pytest.raises(EcdctrError, match=f"{name} is no bundle"):
+            Scorer(tmp_path / name)
     folder = tmp_path / "copy"
     shutil.copytree(exported[0], folder)
     (folder / "model.onnx").unlink()
     with pytest.raises(EcdctrError, match=r"no whole bundle: model.onnx is missing"):
+        Scorer(folder)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_one_is_named_and_not_waited_for(
+    exported, tmp_path, name, make
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(EcdctrError, match=f"damaged: {name} cannot be used"):
         Scorer(folder)
 
 
@@ -527,6 +543,7 @@ def score_lines(bundle: Path, text: bytes) -> tuple[int, str, str]:
         (b"5", "line 2: expected an object"),
         (b"[1]", "line 2: expected an object with a list 'candidates', found a list"),
         (b"{nonsense", "line 2: no JSON"),
+        (b'{\n "ts": 1,', "(char 1); each line is one whole request"),  # printed over lines
         (b"[" * 100_000, "line 2: no JSON that can be read: it is nested too deeply"),
         ('{"ts": 1, "candidates": [{"item_id": "café"}]}'.encode("latin-1"), "line 2: no UTF-8"),
         (b'{"ts": 1, "ts": 2, "candidates": [{}]}', "line 2: no JSON: the key 'ts' is given twice"),
