@@ -162,14 +162,14 @@ class Airflow:
         stack = contextlib.ExitStack()
         try:
             stack.enter_context(self.database())
-            self.migrate()
             stack.callback(self.stop)
-            if self.warm:
+            if self.warm:  # begun first: it loads its libraries while the database is made
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecdctr-"))
                 self.environment[WARM] = f"{folder}/warm"
                 self._start(
                     "warm process", sys.executable, "-m", "ecdctr.cli.warm", f"{folder}/warm"
                 )
+            self.migrate()
             for name, options in COMPONENTS.items():
                 self._start(name, _airflow(), name, *options)
             self._wait_healthy()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # 
 # Airflow's answers cost it as much as a step; the store's folders tell more at once
 ASK_SECONDS = 2
 SLOTS = 2  # trainings at once
+SIMULATE = ("simulate", "--world", "demo")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
@@ -136,17 +137,17 @@ def demo(home: Path, days: int) -> None:
     shutil.rmtree(airflow.home, ignore_errors=True)
     config = load_config(config_path)
     steps = Steps()
-    with steps.step("1/4  Simulate two domains, 120 days"):
-        _ecdctr(config_path, store, "simulate", "--world", "demo")
     with contextlib.ExitStack() as stack:
-        with steps.step("2/4  Start Airflow"):
+        with steps.step("1/3  Simulate two domains, 120 days, and start Airflow meanwhile"):
+            simulation = stack.enter_context(_begun(config_path, store, *SIMULATE))
             stack.enter_context(airflow.running())
             airflow.api.pool(config.airflow.pool, SLOTS)
             airflow.wait_for_dags()
-        with steps.step(f"3/4  Run the three DAGs ({airflow.url} shows them now)"):
+            _end(simulation, SIMULATE)
+        with steps.step(f"2/3  Run the three DAGs ({airflow.url} shows them now)"):
             last = open_impressions(config.data.root).dates("ads")[-1]
             trigger_all(airflow, Store(store), plan_runs(last, days, config.snapshots))
-    with steps.step("4/4  Report"):
+    with steps.step("3/3  Report"):
         _ecdctr(config_path, store, "report", "--floor", "--out", str(home / "report.html"))
     (home / "timings.json").write_text(json.dumps(steps.seconds, indent=1), "utf-8")
     total = sum(steps.seconds.values())
@@ -195,17 +196,25 @@ def airflow(home: Path, arguments: list[str]) -> int:
 
 
 def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ecdctr.cli",
-        "--config",
-        str(config),
-        "--store",
-        str(store),
-        *arguments,
-    ]
-    if subprocess.run(command, check=False).returncode:
+    with _begun(config, store, *arguments) as command:
+        _end(command, arguments)
+
+
+@contextlib.contextmanager
+def _begun(config: Path, store: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run an ecdctr command beside the block; none of it is left after it."""
+    places = ["--config", str(config), "--store", str(store)]
+    command = subprocess.Popen([sys.executable, "-m", "ecdctr.cli", *places, *arguments])
+    try:
+        yield command
+    finally:
+        command.kill()
+        command.wait()
+
+
+def _end(command: subprocess.Popen[bytes], arguments: Sequence[str]) -> None:
+    """Wait for a command; raises EcdctrError if it fails."""
+    if command.wait():
         raise EcdctrError(f"'ecdctr {' '.join(arguments)}' failed; its message stands above.")
 
 
