@@ -20,6 +20,7 @@ from ecdctr.cli.base import (
 from ecdctr.config import PRODUCTION
 from ecdctr.config.terms import LEVELS
 from ecdctr.console import table
+from ecdctr.errors import ConfigError
 from ecdctr.store.aliases import ALIASES, SERVING
 from ecdctr.store.manifest import Ref
 
@@ -33,13 +34,34 @@ def store_gc(
     delete: Annotated[
         bool, typer.Option("--delete", help="remove them; without it, only say what would go")
     ] = False,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=36_500,
+            metavar="DAYS",
+            help="newest judged days whose evaluations are kept, of each experiment; default: all",
+        ),
+    ] = None,
     result: ResultOption = None,
 ) -> None:
-    """Remove old versions that no alias, lineage, rollback or future snapshot needs."""
-    from ecdctr.store.retention import removable, remove
+    """Remove old versions that no alias, lineage, rollback or future snapshot needs.
 
-    span = session_of(context).config().longest_snapshot_days
-    store, freed = session_of(context).store, 0
+    With --evaluations old evaluations, too, and the gate's verdicts on versions that are gone.
+    """
+    from ecdctr.store.retention import forget_evaluations, outdated, removable, remove
+
+    config = session_of(context).config()
+    span, store, freed = config.longest_snapshot_days, session_of(context).store, 0
+    forgotten = []
+    if evaluations is not None:
+        looked_at = config.evaluation.gate_days
+        if evaluations < looked_at:
+            raise ConfigError(
+                f"--evaluations {evaluations}: the gate looks at up to {looked_at} days "
+                "(evaluation.gate_days); keep at least so many."
+            )
+        forgotten = (forget_evaluations if delete else outdated)(store, evaluations)
     if delete:
         unneeded, freed = remove(store, keep, span, f"store gc --keep {keep}")
     else:
@@ -49,10 +71,16 @@ def store_gc(
     total = sum(version.bytes for version in unneeded)
     show(
         context,
-        {"versions": len(unneeded), "bytes": total, "removed": delete, "freed_bytes": freed},
+        {
+            "versions": len(unneeded),
+            "bytes": total,
+            "evaluations": len(forgotten),
+            "removed": delete,
+            "freed_bytes": freed,
+        },
         result,
     )
-    if unneeded and not delete and not session_of(context).as_json:
+    if (unneeded or forgotten) and not delete and not session_of(context).as_json:
         out.print("Nothing was removed; add --delete to do it.")
 
 

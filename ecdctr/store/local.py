@@ -130,6 +130,10 @@ class LocalStorage:
         """Return the numbered files."""
         return compaction.records(self.root / log, newest)
 
+    def discard_log(self, log: str) -> None:
+        """Remove its folder."""
+        shutil.rmtree(self.root / log, ignore_errors=True)
+
     def listing(self, group: str, dated: bool = True) -> Folders:
         """Return the group's folder, which is looked at as far as it is asked about."""
         return Folders(self.root / group, dated)
@@ -192,12 +196,13 @@ class LocalStorage:
         for file in gone:
             (folder / file).unlink(missing_ok=True)
 
-    def remove(self, group: str, name: str, note: bytes) -> bool:
+    def remove(self, group: str, name: str, note: bytes | None) -> bool:
         """Rename a folder into the trash; a note stays in its place until the next `clean`."""
         folder = self.root / group / name
         trash = self.root / ".trash" / uuid.uuid4().hex
         durable.make_dir(trash.parent)
-        durable.write_bytes(folder.parent / f"{folder.name}.removed", note)
+        if note is not None:
+            durable.write_bytes(folder.parent / f"{folder.name}.removed", note)
         return durable.rename_dir(folder, trash)
 
     def removed(self, group: str, name: str) -> bytes | None:
@@ -224,6 +229,9 @@ class LocalStorage:
                 link = path.parent / path.name[1:].partition("~")[0]
                 if not (link.is_symlink() and os.readlink(link) == path.name):
                     shutil.rmtree(path, ignore_errors=True)
+        for day in self.root.glob("*/evaluations/*/*"):
+            with contextlib.suppress(OSError):  # it has evaluations
+                day.rmdir()
         # Whoever builds holds the lock (Store.staging)
         shutil.rmtree(self.root / ".staging", ignore_errors=True)
         shutil.rmtree(self.root / ".trash", ignore_errors=True)

@@ -115,6 +115,11 @@ class ObjectStorage:
         records = [(number, text.encode()) for number, text in enumerate(texts, 1)]
         return records[-newest:]
 
+    def discard_log(self, log: str) -> None:
+        """Delete the object."""
+        self.leases.check()
+        self.bucket.delete(f"{log}.json")
+
     # -- folders -----------------------------------------------------------------------------------
 
     def listing(self, group: str, dated: bool = True) -> Index:
@@ -240,12 +245,13 @@ class ObjectStorage:
         for file in gone:
             self.bucket.delete(f"{place}/{file}")
 
-    def remove(self, group: str, name: str, note: bytes) -> bool:
+    def remove(self, group: str, name: str, note: bytes | None) -> bool:
         """Take it out of the index, then the objects."""
         places: list[str] = []
 
         def forget(index: dict[str, Any]) -> None:
-            index.setdefault("removed", {})[name] = note.decode()
+            if note is not None:
+                index.setdefault("removed", {})[name] = note.decode()
             if name in index.get("folders", {}):
                 places[:] = [index["folders"].pop(name)]
 

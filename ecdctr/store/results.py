@@ -73,6 +73,15 @@ class Results(Versions):
                 Ref(experiment, level, dt.date.fromisoformat(date), number),
             )
 
+    def drop_evaluation(self, ref: Ref, date: dt.date) -> None:
+        """Take away what save_evaluation kept, if anything."""
+        group = places.evaluations(ref.experiment, ref.level)
+        self.storage.remove(group, places.evaluation(ref, date), None)
+
+    def drop_verdicts(self, ref: Ref) -> None:
+        """Take away all verdicts on a version."""
+        self.storage.discard_log(places.verdicts(ref))
+
     def save_study(self, folder: Path, name: str) -> None:
         """Keep a staged folder as a study's results, in place of earlier ones.
 

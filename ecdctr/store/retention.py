@@ -67,6 +67,40 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     ]
 
 
+def outdated(store: Store, days: int) -> list[tuple[Ref, dt.date]]:
+    """Return evaluations on other than the newest `days` days, of each experiment and level.
+
+    Those of a version that an alias points at stay: gate and pages compare with them.
+    """
+    found = []
+    for experiment in store.experiments():
+        for level in LEVELS:
+            evaluated = list(store.evaluated(experiment, level))
+            if not evaluated:
+                continue
+            newest = max(date for date, _ in evaluated)
+            named = {store.alias(alias, experiment, level) for alias in ALIASES}
+            found += [
+                (ref, date)
+                for date, ref in evaluated
+                if (newest - date).days >= days and ref not in named
+            ]
+    return found
+
+
+def forget_evaluations(store: Store, days: int) -> list[tuple[Ref, dt.date]]:
+    """Take away what `outdated` names, with the verdicts on versions of which nothing is left.
+
+    Raises StoreError while something reads, trains or sets an alias in this store.
+    """
+    with store.exclusively("remove evaluations"):
+        going = outdated(store, days)
+        for ref, date in going:
+            store.drop_evaluation(ref, date)
+        _drop_verdicts(store, {ref for ref, _ in going})
+    return going
+
+
 def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[list[Removable], int]:
     """Take away what retention would remove, children first; returns what went and the bytes freed.
 
@@ -90,6 +124,7 @@ def remove(store: Store, keep: int, snapshot_days: int, reason: str) -> tuple[li
                 f"{ref.experiment}/{ref.level}", f"{ref.date}/{ref.version}", note
             ):
                 freed += size
+        _drop_verdicts(store, {ref for ref, _ in versions})
         freed += store.storage.clean(ABANDONED.total_seconds())
     return versions, freed
 
@@ -103,6 +138,16 @@ def _make_whole(store: Store, going: set[Ref]) -> None:
         changes = None if ref in going else store.changes(ref)
         if changes and changes.ref in going:
             store.make_whole(ref)
+
+
+def _drop_verdicts(store: Store, refs: set[Ref]) -> None:
+    """Take away the verdicts on those versions that are gone, and all their evaluations, too."""
+    for experiment, level in {(ref.experiment, ref.level) for ref in refs}:
+        left = {ref for _, ref in store.evaluated(experiment, level)}
+        left.update(store.versions(experiment, level))
+        for ref in refs - left:
+            if (ref.experiment, ref.level) == (experiment, level):
+                store.drop_verdicts(ref)
 
 
 def _waits(store: Store, ref: Ref) -> bool:

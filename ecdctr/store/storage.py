@@ -94,6 +94,9 @@ class Storage(Protocol):
     def records(self, log: str, newest: int = 0) -> list[tuple[int, bytes]]:
         """Return numbered records, oldest first: so many of a log's newest, 0 for all."""
 
+    def discard_log(self, log: str) -> None:
+        """Take a log away with all of its records, if it is there."""
+
     def listing(self, group: str, dated: bool = True) -> Listing:
         """Return which folders a group has and had; `dated` ones have names like DATE/NAME."""
 
@@ -129,8 +132,8 @@ class Storage(Protocol):
         Nobody else may use the store meanwhile. Whoever dies in between leaves both.
         """
 
-    def remove(self, group: str, name: str, note: bytes) -> bool:
-        """Take a folder away, whole at once; its version is never given again."""
+    def remove(self, group: str, name: str, note: bytes | None) -> bool:
+        """Take a folder away, whole at once; with a note its version is never given again."""
 
     def removed(self, group: str, name: str) -> bytes | None:
         """Return the note of a folder that was taken away on purpose, None of any other."""

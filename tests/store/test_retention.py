@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from ecdctr.errors import StoreError
+from ecdctr.cli.base import app
+from ecdctr.errors import ConfigError, StoreError
 from ecdctr.levels.actr import Actr
 from ecdctr.levels.cpm import Cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import Tpm
 from ecdctr.store.manifest import Ref
-from ecdctr.store.retention import removable, remove
+from ecdctr.store.retention import forget_evaluations, outdated, removable, remove
 from ecdctr.store.store import Store
 from tests.conftest import DATE
 from tests.make import DAY, manifest
@@ -347,3 +349,70 @@ def test_what_waits_for_the_gate_stays(store):
     for ref in (old, waits):
         store.add_verdict(ref, {"date": DAY, "outcome": "not judged yet", "examples": {}})
     assert {one.ref for one in removable(store, 1, 0)} == {old}
+
+
+def judged(store: Store, ref: Ref, date: dt.date) -> None:
+    """Keep an evaluation and a verdict of a version on a day."""
+    with store.staging() as folder:
+        (folder / "evaluation.json").write_text(json.dumps({"of": f"{ref} on {date}"}))
+        store.save_evaluation(folder, ref, date)
+    store.add_verdict(ref, {"date": date, "outcome": "passed", "examples": {}})
+
+
+def test_evaluations_of_old_days_go_with_the_verdicts_on_versions_that_are_gone(any_store):
+    days = [DAY + dt.timedelta(days=n) for n in range(6)]
+    served, *others = (publish(any_store, "actr", day) for day in days)
+    apart = publish(any_store, "actr", days[0], experiment="apart")
+    any_store.set_alias("serving", served, "test")
+    for ref in (served, *others, apart):
+        judged(any_store, ref, ref.date + dt.timedelta(days=1))
+    remove(any_store, 2, 0, "test")
+    gone, kept = others[:-2], others[-2:]
+    assert all(any_store.verdicts(ref) for ref in others)
+
+    named = [(ref, ref.date + dt.timedelta(days=1)) for ref in reversed(others[:-3])]
+    assert outdated(any_store, 3) == named
+    assert forget_evaluations(any_store, 3) == named
+    assert outdated(any_store, 3) == []
+    assert [ref for _, ref in any_store.evaluated("production")] == [*reversed(others[-3:]), served]
+    assert [ref for _, ref in any_store.evaluated("apart")] == [apart], "by its own newest day"
+    assert any_store.load_evaluation(*named[0]) is None
+    assert not any(any_store.verdicts(ref) for ref, _ in named)
+    assert all(any_store.verdicts(ref) for ref in (served, *others[-3:], apart))
+    forget_evaluations(any_store, 1)
+    assert not any_store.verdicts(gone[-1])
+    assert all(any_store.verdicts(ref) for ref in kept), "a version that is there has its verdicts"
+
+
+def test_what_is_kept_of_an_evaluation_that_was_forgotten_is_nothing(store):
+    refs = [publish(store, "actr", DAY + dt.timedelta(days=n)) for n in range(2)]
+    for ref in refs:
+        judged(store, ref, ref.date)
+    forget_evaluations(store, 1)
+    remove(store, 5, 0, "test")
+    left = {str(path.relative_to(store.root)) for path in store.root.rglob("evaluation.json")}
+    assert left == {
+        str(path.relative_to(store.root))
+        for path in (store.root / "production/evaluations/actr" / f"{refs[1].date}").rglob("*.json")
+    }
+    days = store.root / "production/evaluations/actr"
+    assert [path.name for path in days.iterdir()] == [str(refs[1].date)]
+    judged(store, refs[0], refs[0].date)
+    assert store.load_evaluation(refs[0], refs[0].date), "a day can be judged again"
+
+
+def test_a_verdict_goes_with_the_last_of_its_version(store):
+    refs = [publish(store, "actr", DAY + dt.timedelta(days=n)) for n in range(3)]
+    for ref in refs:
+        judged(store, ref, ref.date)
+    forget_evaluations(store, 1)
+    assert all(store.verdicts(ref) for ref in refs)
+    remove(store, 1, 0, "test")
+    assert [bool(store.verdicts(ref)) for ref in refs] == [False, False, True]
+
+
+def test_evaluations_that_the_gate_may_look_at_are_not_removed(tmp_path):
+    asked = ["--store", str(tmp_path), "store", "gc", "--evaluations", "6", "--delete"]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, ConfigError)
+    assert "up to 7 days (evaluation.gate_days)" in str(done.exception)
