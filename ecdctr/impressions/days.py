@@ -58,6 +58,12 @@ class Gap(NamedTuple):
         return f"{self.domain} of {self.date}"
 
 
+def log_start(config: Config) -> dt.date | None:
+    """Return the first day that either domain has; None of an empty log."""
+    impressions = open_impressions(config.data.root)
+    return min((day for domain in DOMAINS for day in impressions.dates(domain)[:1]), default=None)
+
+
 def gaps(config: Config, dates: Iterable[dt.date], back: int) -> list[Gap]:
     """Return what lacks of days and of the `back` days before each, since examples read both.
 

@@ -14,7 +14,7 @@ from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import Gap, gaps, refuse_gaps
+from ecdctr.impressions.days import Gap, gaps, log_start, refuse_gaps
 from ecdctr.memory.table import newest_table
 
 if TYPE_CHECKING:
@@ -38,6 +38,23 @@ def refuse_memory_gaps(request: Request) -> None:
 def memory_gaps(request: Request) -> list[Gap]:
     """Return which days one domain lacks of those of the newest weekly table."""
     return gaps(request.config, *_newest_table(request))
+
+
+def memory_cut(request: Request, plan: Plan) -> list[str]:
+    """Say where days that memory reads were taken from the log since the version before."""
+    if not holds_memory(request, plan):
+        return []
+    (newest,), before = _newest_table(request)
+    reads, begins = newest - dt.timedelta(days=before), log_start(request.config)
+    for ref in plan.parents.get(plan.level, []):
+        began = request.store.manifest(ref).log_start
+        if began and begins and began < begins and begins > reads:
+            return [
+                f"memory reads days from {reads} on, and the log begins on {begins} (for {ref} it "
+                f"began on {began}): what the days before that said is no longer counted; deliver "
+                "them again, or shorten memory.windows"
+            ]
+    return []
 
 
 def _newest_table(request: Request) -> tuple[list[dt.date], int]:

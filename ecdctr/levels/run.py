@@ -13,6 +13,7 @@ import ecdctr
 from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
+from ecdctr.impressions.days import log_start
 from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import DeliveredAnew, one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
@@ -26,7 +27,7 @@ from ecdctr.levels.reading import (
     prepare_days,
     training_parts,
 )
-from ecdctr.levels.remembering import holds_memory, save_memory
+from ecdctr.levels.remembering import holds_memory, memory_cut, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.models.transfer import start_at_rate
@@ -123,7 +124,8 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
     if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
         start_at_rate(start.model, click_rate(gathered.days))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
-    told = [*map(str, unlike), *passed_over(request, plan, gathered.days), *older]
+    passed = passed_over(request, plan, gathered.days)
+    told = [*map(str, unlike), *passed, *memory_cut(request, plan), *older]
     return Built(start, inputs, vocabularies, admission, told)
 
 
@@ -225,6 +227,7 @@ def _manifest(
         rows={"samples": result.samples, **rows},
         quality=built.quality,
         skipped_days=left_out(plan, days),
+        log_start=log_start(request.config),
         prior_ctr=last_prior_ctr(days) if plan.level == "actr" else None,
         files={},
         started_at=gathered.started,

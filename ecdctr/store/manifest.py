@@ -111,6 +111,7 @@ class Manifest(BaseModel):
     skipped_days: list[
         dt.date
     ] = []  # since the parent, not learned: too far back, or not delivered, as the settings allow
+    log_start: dt.date | None = None  # first day of the log when this was trained
     prior_ctr: float | None = None  # that counts were smoothed with on the last day; A-CTR's alone
     files: Files
     started_at: dt.datetime

@@ -113,3 +113,29 @@ def test_a_window_longer_than_the_log_is_told_by_validate(world: Path, tmp_path:
     assert done.exit_code == 0, done.output
     warnings = json.loads(done.stdout.splitlines()[-1])["warnings"]
     assert any("memory.windows: 336 days, but the ads log has" in one for one in warnings)
+
+
+def test_days_that_memory_reads_and_the_log_has_lost_are_told(
+    remembering: Config, store: Store, tmp_path: Path
+):
+    root = tmp_path / "data"
+    days = [DATE - dt.timedelta(days=back) for back in range(17)]
+    for domain in ("natural", "ads"):
+        for day in days:
+            name = f"domain={domain}/date={day}"
+            shutil.copytree(Path(remembering.data.root) / name, root / name)
+    own = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
+    before = train_tpm(Request(own, store, DATE - WEEK)).manifest
+    assert before.log_start == days[-1]
+    assert train_tpm(Request(own, store, DATE)).manifest.quality == []
+    reads, begins = DATE - dt.timedelta(days=9), DATE - dt.timedelta(days=8)
+    for folder in root.glob("domain=*/date=*"):
+        if folder.name < f"date={reads}":
+            shutil.rmtree(folder)
+    beyond = train_tpm(Request(own, store, DATE, force=True)).manifest
+    assert beyond.quality == [], "what no window reaches may go"
+    for folder in root.glob(f"domain=*/date={reads}"):
+        shutil.rmtree(folder)
+    (told,) = train_tpm(Request(own, store, DATE)).manifest.quality
+    assert f"memory reads days from {reads} on, and the log begins on {begins}" in told
+    assert f"(for {before.ref} it began on {days[-1]})" in told
