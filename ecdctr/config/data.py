@@ -16,6 +16,7 @@ from ecdctr.files.urls import (
     lacks_a_slash,
     looks_like_url,
     problem_of_url,
+    usual_scheme,
 )
 
 FEATURE_PATTERN = r"^[a-z][a-z0-9_]*$"
@@ -138,6 +139,7 @@ class Data(Section):
             return value
         if not isinstance(value, str) or not value.strip():
             raise ValueError("expected a folder, or a URL like s3://bucket/impressions")
+        value = usual_scheme(value)
         scheme, mark, rest = value.partition("://")
         if mark and not (re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) and rest.strip("/")):
             raise ValueError(

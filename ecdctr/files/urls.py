@@ -18,7 +18,15 @@ WRITE_OUT = (
 
 PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 LOCAL = ("file", "local")
+SAME = {"gcs": "gs", "s3a": "s3"}  # fsspec's and Hadoop's words for a place
 WITHOUT_HOST = ("hdfs", "memory")
+
+
+def usual_scheme(url: str) -> str:
+    """Return a URL with its scheme as it is called here; any other text as it is."""
+    scheme, mark, rest = url.partition("://")
+    scheme = scheme.lower()  # which RFC 3986 leaves open
+    return f"{SAME.get(scheme, scheme)}{mark}{rest}" if mark else url
 
 
 def problem_of_url(url: str) -> str | None:

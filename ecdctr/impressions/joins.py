@@ -41,6 +41,11 @@ def check_joins(tables: Tables, mapping: Mapping) -> None:
                 one(db, f"SELECT min({column})::VARCHAR FROM {identifier(table)}")
                 for table in ("log", name)
             )
+            if theirs is None:
+                raise ContractError(
+                    f"mapping joins.{name}: its files have no row with a value of {join.key}; look "
+                    "at what wrote them, or leave the join out."
+                )
             raise ContractError(
                 f"mapping joins.{name}: no row of the log finds its row by {join.key} (the log has "
                 f"'{ours}', its files have '{theirs}'); write both alike, or declare types: "

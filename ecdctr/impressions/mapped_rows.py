@@ -141,6 +141,12 @@ def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -
             f"{said}; say how times are written, such as ts: strptime(column, '%Y-%m-%d %H:%M:%S "
             "%z') for an offset like -0300, %I:%M:%S %p for AM and PM"
         )
+    if "Epoch seconds out of range" in said:
+        return (
+            f"{said}; the numbers are no seconds: write ts: make_timestamp(column) for "
+            "microseconds, make_timestamp_ns(column) for nanoseconds, epoch_ms(column) for "
+            "milliseconds"
+        )
     if "timestamp field format" in said:
         return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
     return said

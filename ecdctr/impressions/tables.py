@@ -197,12 +197,14 @@ def matches(table: Table, source: Path) -> list[Path]:
     return list(once.values())
 
 
-def refuse_alike(names: list[str], where: str) -> None:
+def refuse_alike(names: list[str], where: str, otherwise: str = "") -> None:
     """Raise ContractError when two columns have one name, or one but for upper and lower case."""
     seen: dict[str, str] = {}
     for name in names:
         if seen.get(name.lower()) == name:
-            raise ContractError(f"{where}: column {name} is there twice; rename or drop one.")
+            raise ContractError(
+                f"{where}: column {name} is there twice; rename or drop one{otherwise}."
+            )
         if name.lower() in seen:
             raise ContractError(
                 f"{where}: columns {seen[name.lower()]} and {name} have the same name but for "
@@ -254,7 +256,8 @@ def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: P
     if opening is None:
         return Part(path, path, 0, {})
     header = f", line {opening.skip + 1}, read as the header" if opening.header else ""
-    refuse_alike(list(opening.names), f"{path}{header}")
+    no_header = ", or name the columns in the mapping (names: [...]) if that line is a row"
+    refuse_alike(list(opening.names), f"{path}{header}", no_header if header else "")
     rows = csv_text.copy(db, text, opening, target)
     in_utf8.unlink(missing_ok=True)
     return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"))

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ecdctr.errors import StoreError
-from ecdctr.files.urls import LOCAL, WRITE_OUT, is_for_shells, lacks_a_slash, problem_of_url
+from ecdctr.files.urls import (
+    LOCAL,
+    WRITE_OUT,
+    is_for_shells,
+    lacks_a_slash,
+    problem_of_url,
+    usual_scheme,
+)
 from ecdctr.store.local import LocalStorage
 
 if TYPE_CHECKING:
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 URL = "://"
 CONDITIONAL = {
     "s3",
-    "s3a",
     "gs",
     "az",
     "azure",
@@ -157,7 +163,7 @@ class Storage(Protocol):
 def absolute(root: Path | str) -> Path | str:
     """Return a path made absolute, a URL as it is.
 
-    File:// and local:// are paths, gcs:// is fsspec's other word for gs://. Raises StoreError for
+    File:// and local:// are paths, gcs:// is gs:// and s3a:// is s3://. Raises StoreError for
     what is neither, and for a path at which, or above which, a file stands.
     """
     text = _without_scheme(str(root))
@@ -191,12 +197,10 @@ def _without_scheme(root: str) -> str:
 
     Raises StoreError where file:// is followed by the name of a machine.
     """
+    root = usual_scheme(root)
     scheme, mark, rest = root.partition(URL)
-    scheme = scheme.lower()  # which RFC 3986 leaves open
-    if not mark:
+    if not mark or scheme not in LOCAL:
         return root
-    if scheme not in LOCAL:
-        return f"{'gs' if scheme == 'gcs' else scheme}{URL}{rest}"
     if problem := problem_of_url(root):
         raise StoreError(f"The store {problem}.")
     return rest

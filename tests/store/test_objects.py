@@ -406,8 +406,13 @@ def test_a_bucket_that_is_not_there_cannot_be_written_in_one_sentence(s3):
 
 
 def test_the_words_of_fsspec_for_a_place_mean_that_place(tmp_path):
-    assert absolute("gcs://bucket/x") == "gs://bucket/x"
-    assert absolute("S3://Bucket/X") == "s3://Bucket/X"
+    for text, url in (
+        ("gcs://bucket/x", "gs://bucket/x"),
+        ("s3a://bucket/x", "s3://bucket/x"),
+        ("S3://Bucket/X", "s3://Bucket/X"),
+    ):
+        assert absolute(text) == Data(root=text).root == url
+    assert Data(root=f"FILE://{tmp_path}").root == f"file://{tmp_path}"
     assert (
         absolute(f"FILE://{tmp_path}")
         == absolute(f"file://{tmp_path}")
