@@ -51,6 +51,11 @@ _TROUBLES = {
     "Disk quota exceeded": (errno.EDQUOT, "free some space or raise the quota"),
     "Read-only file system": (errno.EROFS, "mount it writable"),
     "Permission denied": (errno.EACCES, "give this user the right to read and write there"),
+    "Operation not permitted": (
+        errno.EPERM,
+        "look whether the file may be changed at all (lsattr), or what the system allows there",
+    ),
+    "Is a directory": (errno.EISDIR, "look whether a folder stands in the place of a file"),
     "Not a directory": (errno.ENOTDIR, "look whether a file stands in the place of a folder"),
     "File exists": (
         errno.EEXIST,

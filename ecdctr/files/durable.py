@@ -108,7 +108,7 @@ def is_whole(path: Path) -> bool:
     Read once per process, and again when it changed; who is told of damage makes it again.
     """
     try:
-        status, sealed = path.stat(), _seal_of(path).read_text("utf-8")
+        status, sealed = path.stat(), _seal_of(path).read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return path.exists()
     return _is_whole(path, sealed, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

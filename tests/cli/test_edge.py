@@ -114,6 +114,12 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
         (OSError(36, "File name too long", "/x"), 75, "File name too long at /x: name it shorter"),
         (OSError(40, "Too many levels of symbolic links", "/x"), 75, "at /x: mend the link that"),
         (
+            PermissionError(1, "Operation not permitted", "/x"),
+            75,
+            "Operation not permitted at /x: look whether the file may be changed at all",
+        ),
+        (IsADirectoryError(21, "Is a directory", "/x"), 75, "at /x: look whether a folder stands"),
+        (
             PermissionError(13, "Permission denied", "/x"),
             75,
             "at /x: give this user the right to read",

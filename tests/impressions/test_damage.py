@@ -310,6 +310,11 @@ def test_what_is_prepared_and_changed_on_its_disk_is_made_again(tmp_path, caplog
         prepare(config, "ads", [day])
     assert {path: path.read_bytes() for path in made} == made
     assert caplog.text.count("it is made again") == len(made)
+    for path in made:
+        path.with_name(f"{path.name}.sha256").write_bytes(b"\xff\xfe")
+    prepare(config, "ads", [day])
+    assert {path: path.read_bytes() for path in made} == made
+    assert caplog.text.count("it is made again") == 2 * len(made)
 
 
 def test_a_prepared_file_without_a_digest_is_named_by_who_reads_it_when_damaged(tmp_path):
