@@ -184,4 +184,4 @@ class Bucket:
 
 def wait(attempt: int) -> None:
     """Wait longer each time, up to a second, at random: who collided shall not do so again."""
-    time.sleep(random.uniform(0, min(0.05 * 1.5**attempt, 1.0)))  # noqa: S311  # no secret
+    time.sleep(random.SystemRandom().uniform(0, min(0.05 * 1.5**attempt, 1.0)))
