@@ -51,7 +51,7 @@ IDS = int(os.environ.get("ECDCTR_BENCH_IDS", "3000000"))
 PROCESSES = (1, 2, 4)
 FOLDER = RESULTS / "processes"
 FIRST, STEP = 1_000_000_007, 3  # of the made-up ids, beyond those of the world
-PHASES = ("build", "_fit", "publish")  # of levels/run.py
+PHASES = ("build", "_fit", "write", "publish")  # of levels/run.py
 
 
 def configuration() -> Path:

@@ -6,6 +6,7 @@ examples/admission.py evicts: then a freed row goes to another id.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
     from numpy.typing import NDArray
 
+AT_ONCE = 1 << 18  # ids that are looked up at once, where they are many
 DENSE = 16  # ids that fill at least a 16th of their range are looked up in a table over the range
 
 
@@ -33,6 +35,32 @@ class Sightings(NamedTuple):
     counts: NDArray[np.int64]  # [n] impressions
 
 
+class _Index(NamedTuple):
+    """Where the rows of integers are found, either in a table over their range or by order."""
+
+    low: int = 0  # the first of the range
+    table: NDArray[np.int32] | None = None
+    order: NDArray[np.int64] = np.empty(0, np.int64)
+    numbers: NDArray[np.int64] = np.empty(0, np.int64)  # in this order
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.int64]) -> _Index:
+        """Make it of the ids that have rows 1 to n; at least one."""
+        low, high = (
+            int(numbers.min()) - 1,
+            int(numbers.max()) + 1,
+        )  # both ends stand for all that lies beyond
+        if high - low < DENSE * len(numbers) and low >= -(2**63) and high < 2**63:
+            table = np.zeros(high - low + 1, np.int32)
+            table[numbers - low] = np.arange(1, len(numbers) + 1)
+            return cls(low, table)
+        order = np.argsort(numbers, kind="stable")
+        return cls(low, None, order, numbers[order])
+
+
+INDEXING = threading.Lock()  # threads that encode share a vocabulary
+
+
 class Vocabulary:
     """The ids of one field in order of their rows: values[i] has row i + 1.
 
@@ -42,21 +70,7 @@ class Vocabulary:
 
     def __init__(self, values: pa.Array, sightings: Sightings | None = None) -> None:
         self.values, self.sightings = values, sightings
-        self._table: NDArray[np.int32] | None = None
-        self._low = 0
-        self._sorted = self._order = np.empty(0, np.int64)
-        if pa.types.is_int64(values.type) and len(values):
-            numbers = values.to_numpy()
-            self._low, high = (
-                int(numbers.min()) - 1,
-                int(numbers.max()) + 1,
-            )  # both ends stand for all that lies beyond
-            if high - self._low < DENSE * len(numbers) and self._low >= -(2**63) and high < 2**63:
-                self._table = np.zeros(high - self._low + 1, np.int32)
-                self._table[numbers - self._low] = np.arange(1, len(numbers) + 1)
-            else:
-                self._order = np.argsort(numbers, kind="stable")
-                self._sorted = numbers[self._order]
+        self._index: _Index | None = None
 
     @property
     def rows(self) -> int:
@@ -68,13 +82,14 @@ class Vocabulary:
 
         Known rows stay.
         """
-        candidates = normalized(candidates).drop_null().unique()
+        candidates = normalized(candidates).drop_null()
         if len(self.values) == 0:
-            return Vocabulary(candidates.sort())
+            return Vocabulary(candidates.unique().sort())
         if not len(candidates):
             return self
-        refuse_other_type(self.values.type, candidates)
-        new = candidates.filter(pc.invert(pc.is_in(candidates, value_set=self.values)))
+        new = candidates.filter(pa.array(self.rows_of_each(candidates) == 0)).unique()
+        if not len(new) and self.sightings is None:
+            return self
         return Vocabulary(pa.concat_arrays([self.values, new.sort()]))
 
     def lookup(self, ids: pa.Array) -> NDArray[np.int32]:
@@ -83,13 +98,39 @@ class Vocabulary:
         if len(self.values) == 0 or ids.null_count == len(ids):
             return np.zeros(len(ids), dtype=np.int32)
         refuse_other_type(self.values.type, ids)
-        if self._table is None:  # ids repeat: look up each once
+        if self._indexed().table is None:  # ids repeat: look up each once
             encoded = ids.dictionary_encode()
             distinct = np.append(self._lookup_distinct(encoded.dictionary), np.int32(0))
             indices = pc.fill_null(encoded.indices, len(distinct) - 1).to_numpy()
             return np.asarray(distinct[indices], dtype=np.int32)
-        places = np.clip(_numbers(ids), self._low, self._low + len(self._table) - 1) - self._low
-        rows = self._table[places]
+        return self._lookup_in_table(ids)
+
+    def rows_of_each(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """Do the same for many ids that hardly repeat and are not null, in little memory."""
+        ids = normalized(ids)
+        if len(self.values) == 0 or len(ids) == 0:
+            return np.zeros(len(ids), dtype=np.int32)
+        refuse_other_type(self.values.type, ids)
+        if not pa.types.is_int64(ids.type):  # what is known is put in order once for all
+            return self._lookup_distinct(ids)
+        dense = self._indexed().table is not None
+        find = self._lookup_in_table if dense else self._lookup_distinct
+        pieces = (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
+        return np.concatenate([find(piece) for piece in pieces])
+
+    def _indexed(self) -> _Index:
+        """Return where ids are found, made when the first are looked up."""
+        with INDEXING:
+            if self._index is None:
+                integers = pa.types.is_int64(self.values.type) and len(self.values)
+                self._index = _Index.of(self.values.to_numpy()) if integers else _Index()
+            return self._index
+
+    def _lookup_in_table(self, ids: pa.Array) -> NDArray[np.int32]:
+        low, table, *_ = self._indexed()
+        assert table is not None  # noqa: S101  # the callers'
+        places = np.clip(_numbers(ids), low, low + len(table) - 1) - low
+        rows = table[places]
         if ids.null_count:
             rows[pc.is_null(ids).to_numpy(zero_copy_only=False)] = 0
         return rows
@@ -110,8 +151,9 @@ class Vocabulary:
             rows = pc.fill_null(after_unknown, 0).to_numpy(zero_copy_only=False)
             return np.asarray(rows, dtype=np.int32)
         numbers = _numbers(ids)
-        place = np.minimum(np.searchsorted(self._sorted, numbers), len(self._sorted) - 1)
-        return np.where(self._sorted[place] == numbers, self._order[place] + 1, 0).astype(np.int32)
+        _, _, order, known = self._indexed()
+        place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        return np.where(known[place] == numbers, order[place] + 1, 0).astype(np.int32)
 
     def save(self, path: Path) -> None:
         """Write as Parquet (id, row), with sightings (id, row, last_seen, impressions).
@@ -131,9 +173,11 @@ class Vocabulary:
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """Read what save wrote."""
-        table = pq.read_table(path, partitioning=None)
+        counted = "last_seen" in pq.read_schema(path).names
+        columns = None if counted else ["id"]
+        table = pq.read_table(path, columns=columns, partitioning=None)
         ids = table.column("id").combine_chunks()
-        if "last_seen" not in table.column_names:
+        if not counted:
             return cls(ids)
         last = table.column("last_seen").cast(pa.int32()).to_numpy()
         sightings = Sightings(ids, last, table.column("impressions").to_numpy())

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ecdctr.config import LEVEL_DOMAIN
 from ecdctr.errors import ConfigError, StoreError
@@ -27,6 +27,9 @@ from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
 from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
 from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.models.share import Share
 
 FISHER_BATCHES = 50
 
@@ -75,15 +78,17 @@ class Actr:
             parents["tpm"] = snapshots.refs
         return Plan("actr", parents, dates, tuple(natural), grow_from, snapshots=snapshots)
 
-    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
+    def build(
+        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
+    ) -> Start[CtrNet]:
         """Make the network with CPM's weights, its aggregator frozen and merged."""
         request, config, origin = self.request, self.request.config, self.origin
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
         taught = origin.teacher and load_teacher(
             request, origin.teacher, plan.snapshots, vocabularies
         )
-        snapshots = load_snapshots(request, plan.snapshots, vocabularies)
-        model = CtrNet(config, inputs, rows, config.seed, snapshots, taught)
+        snapshots = load_snapshots(request, plan.snapshots, vocabularies, share)
+        model = CtrNet(config, inputs, rows, config.seed, snapshots, taught, share)
         if not origin.parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(origin.parent))

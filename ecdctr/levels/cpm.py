@@ -16,6 +16,7 @@ from ecdctr.models.network import CtrNet
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Inputs
+    from ecdctr.models.share import Share
     from ecdctr.store.manifest import Ref
 
 
@@ -52,12 +53,14 @@ class Cpm:
             parents["cpm"] = [parent]
         return Plan("cpm", parents, dates, grow_from=parent, skipped=skipped, snapshots=snapshots)
 
-    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[CtrNet]:
+    def build(
+        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
+    ) -> Start[CtrNet]:
         """Make the network over the snapshots, with the weights of the version before."""
         request, config, parent = self.request, self.request.config, plan.grow_from
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        snapshots = load_snapshots(request, plan.snapshots, vocabularies)
-        model = CtrNet(config, inputs, rows, config.seed, snapshots)
+        snapshots = load_snapshots(request, plan.snapshots, vocabularies, share)
+        model = CtrNet(config, inputs, rows, config.seed, snapshots, share=share)
         if not parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(parent))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import torch
-from torch import nn
 
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.admission import Renewal, assumed, renewed
@@ -16,7 +16,8 @@ from ecdctr.examples.vocabulary import EMPTY, Sightings, Vocabulary, distinct, s
 from ecdctr.impressions import contract
 from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
 from ecdctr.models import checkpoint
-from ecdctr.models.embeddings import FieldEmbeddings, carry
+from ecdctr.models.embeddings import LACKED, FieldEmbeddings
+from ecdctr.models.share import ALL, Share
 from ecdctr.models.snapshots import ABSENT, EntitySnapshots
 from ecdctr.models.transfer import load_dense
 
@@ -45,12 +46,13 @@ def start_from(
     start anew, whosever row they have now. Raises ConfigError when the
     parent's network is another one, or has saved no moments.
     """
+    embeddings = FieldEmbeddings.of(model)
     rows = {
-        name: vocabulary.rows_in(saved.vocabularies[name])
+        name: _of_parent(vocabulary, saved.vocabularies[name], embeddings.held_of(name))
         for name, vocabulary in vocabularies.items()
         if name in saved.tables
     }
-    _load_tables(model, parent, saved, rows)
+    _load_tables(embeddings, parent, saved, rows)
     try:
         load_dense(model, saved.dense)
     except RuntimeError as error:
@@ -64,33 +66,33 @@ def start_from(
             f"carry_optimizer is set, but {parent} has no optimizer state; "
             f"set {parent.level}.save_optimizer: true and train it again."
         )
-    return Start(model, _moments(saved.optimizer, rows) if carry_optimizer else None)
+    return Start(model, checkpoint.Moments(saved.optimizer, rows) if carry_optimizer else None)
+
+
+def _of_parent(own: Vocabulary, parent: Vocabulary, held: range) -> NDArray[np.int32]:
+    """Return which of the parent's rows the rows held of a field take, LACKED where there is none.
+
+    The unknown row takes the unknown row.
+    """
+    rows = own.rows_in(parent)
+    rows[1:][rows[1:] == 0] = LACKED
+    return rows[held.start : held.stop].copy()
 
 
 def _load_tables(
-    model: nn.Module, parent: Ref, saved: checkpoint.Checkpoint, rows: dict[str, NDArray[np.int32]]
+    embeddings: FieldEmbeddings,
+    parent: Ref,
+    saved: checkpoint.Checkpoint,
+    rows: dict[str, NDArray[np.int32]],
 ) -> None:
-    embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
-        dim = embeddings.table.weight.shape[1]
-        if table.shape[1] != dim:
+        dim, found = embeddings.table.weight.shape[1], table[:1].shape[1]
+        if found != dim:
             raise ConfigError(
-                f"{parent.level} {parent} has embeddings of dimension {table.shape[1]}, the "
+                f"{parent.level} {parent} has embeddings of dimension {found}, the "
                 f"configuration says {dim}; set embedding_dim as before, or start a new experiment."
             )
         embeddings.load(name, table, rows[name])
-
-
-def _moments(
-    saved: dict[str, torch.Tensor], rows: dict[str, NDArray[np.int32]]
-) -> dict[str, torch.Tensor]:
-    """Put a parent's moments of the tables in the order of the child's rows; zeros for new ids."""
-    moved = dict(saved)
-    for name, of_parent in rows.items():
-        for key in [key for key in saved if key.startswith(f"tables/{name}/")]:
-            moved[key] = saved[key].new_zeros(len(of_parent), saved[key].shape[1])
-            carry(saved[key], of_parent, moved[key])
-    return moved
 
 
 def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets:
@@ -128,9 +130,12 @@ def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
 
 
 def load_snapshots(
-    request: Request, snapshots: SnapshotSets, vocabularies: Vocabularies
+    request: Request,
+    snapshots: SnapshotSets,
+    vocabularies: Vocabularies,
+    share: Share = ALL,
 ) -> dict[str, EntitySnapshots] | None:
-    """Read the snapshots of users and items over the rows of a model's vocabularies.
+    """Read the snapshots of users and items over a share of the rows of a model's vocabularies.
 
     None without snapshots. A version that several sets share is held once.
     """
@@ -145,9 +150,11 @@ def load_snapshots(
     torch.manual_seed(request.config.seed)
     return {
         side: EntitySnapshots(
-            *checkpoint.align_snapshots(folders, side, vocabularies[name]),
+            *checkpoint.align_snapshots(folders, side, vocabularies[name], share),
             request.config.snapshots,
             sets,
+            share,
+            vocabularies[name].rows,
         )
         for side, name in checkpoint.SIDES.items()
     }
@@ -182,6 +189,8 @@ def grow_vocabularies(
             for ref in _told_by(plan, name):
                 ids = checkpoint.snapshot_ids(request.store.path(ref), SIDE_OF[name])
                 vocabularies[name] = vocabularies[name].extended(ids)
+    del base
+    pa.default_memory_pool().release_unused()  # a network is made next
     return vocabularies, metrics
 
 

@@ -18,6 +18,8 @@ from ecdctr.store.manifest import Base, Ref
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Inputs
+    from ecdctr.models.checkpoint import Moments
+    from ecdctr.models.share import Share
     from ecdctr.store.manifest import Manifest
     from ecdctr.store.store import Store
 
@@ -134,7 +136,7 @@ class Start(Generic[Network]):
     """A network with its parents' weights in it, and what else its training starts from."""
 
     model: Network
-    optimizer: dict[str, torch.Tensor] | None = None
+    optimizer: Moments | None = None
     penalty: Callable[[], torch.Tensor] | None = None
 
 
@@ -150,8 +152,13 @@ class Steps(Protocol[Network]):
     def plan(self) -> Plan:
         """Decide what is read and from which parents; reads manifests, but no data."""
 
-    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[Network]:
-        """Make the network and put its parents' weights into it."""
+    def build(
+        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
+    ) -> Start[Network]:
+        """Make the network and put its parents' weights into it, of the tables this share."""
 
     def finish(self, model: Network, vocabularies: Vocabularies, folder: Path) -> None:
-        """Change the trained model, or write more files, before it is published."""
+        """Change the trained model, or write more files, before it is published.
+
+        All processes call it, each with its share and a folder of its own; the first one's counts.
+        """

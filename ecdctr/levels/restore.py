@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import nn
 
 from ecdctr.config import Config
@@ -11,7 +12,7 @@ from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.levels.parents import load_snapshots
 from ecdctr.models import checkpoint
-from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.embeddings import FieldEmbeddings, carry
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.source import FrozenSource
@@ -53,7 +54,7 @@ def load_network(store: Store, ref: Ref) -> tuple[nn.Module, Inputs, dict[str, V
     load_dense(model, without_snapshots)
     embeddings = FieldEmbeddings.of(model)
     for name, table in saved.tables.items():
-        embeddings.field(name).copy_(table)
+        carry(table, np.arange(len(table), dtype=np.int32), embeddings.field(name))
     return model.eval(), inputs, saved.vocabularies
 
 

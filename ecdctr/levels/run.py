@@ -30,6 +30,8 @@ from ecdctr.levels.reading import (
 from ecdctr.levels.remembering import holds_memory, memory_cut, save_memory
 from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
 from ecdctr.models import checkpoint
+from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.share import ALL, Share
 from ecdctr.models.transfer import start_at_rate
 from ecdctr.store.aliases import CANDIDATE, Kind
 from ecdctr.store.manifest import Manifest, Ref
@@ -39,6 +41,10 @@ from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers, check_shards, join
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
     from ecdctr.store.store import Store
 
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
@@ -90,12 +96,14 @@ def _run(steps: Steps[Network]) -> Outcome:
         if workers.first:
             _conclude(store, finished.ref, progress)
         return Outcome(finished, True)
-    built = build(steps, gathered)
+    built = build(steps, gathered, workers.share)
     result = _fit(request, gathered, built, progress, workers)
-    with workers.first_alone(f"publish {gathered.fingerprint}"):  # however long that takes
-        if workers.first:
-            published = publish(steps, gathered, built, result)
-            _conclude(store, published.ref, progress)
+    with store.staging() as folder:  # each process has one, the first one's is published
+        write(steps, built, result, folder)
+        with workers.first_alone(f"publish {gathered.fingerprint}"):  # however long that takes
+            if workers.first:
+                published = publish(steps, gathered, built, result, folder)
+                _conclude(store, published.ref, progress)
     workers.wait()
     return Outcome(_published(request, gathered), False)
 
@@ -111,8 +119,11 @@ def gather(steps: Steps[Network], workers: Workers) -> Gathered:
     return Gathered(plan, days, fingerprint(request, steps.algorithm, plan, days), started)
 
 
-def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
-    """Look at the data date, verify the parents, and make the network with their weights."""
+def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Built[Network]:
+    """Look at the data date, verify the parents, and make the network with their weights.
+
+    Of the tables it has the rows of a share.
+    """
     request, plan = steps.request, gathered.plan
     unlike = check_day(request.config, LEVEL_DOMAIN[plan.level], request.date)
     for refs in plan.parents.values():
@@ -120,7 +131,7 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
             request.store.check(ref)
     inputs = Inputs.of(request.config, plan.level)
     vocabularies, admission = grow_vocabularies(request, plan, inputs, gathered.days)
-    start = steps.build(plan, inputs, vocabularies)
+    start = steps.build(plan, inputs, vocabularies, share)
     if plan.level == "actr" and request.config.actr.start_at_rate and "actr" not in plan.parents:
         start_at_rate(start.model, click_rate(gathered.days))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
@@ -129,25 +140,32 @@ def build(steps: Steps[Network], gathered: Gathered) -> Built[Network]:
     return Built(start, inputs, vocabularies, admission, told)
 
 
+def write(steps: Steps[Network], built: Built[Network], result: FitResult, folder: Path) -> None:
+    """Write what was learned into a folder; all processes do it together, into the first one's."""
+    steps.finish(built.start.model, built.vocabularies, folder)
+    checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
+
+
 def publish(
-    steps: Steps[Network], gathered: Gathered, built: Built[Network], result: FitResult
+    steps: Steps[Network],
+    gathered: Gathered,
+    built: Built[Network],
+    result: FitResult,
+    folder: Path,
 ) -> Manifest:
-    """Write the version into the store, whole or not at all.
+    """Put the version of a folder into the store, whole or not at all.
 
     Raises DeliveredAnew where a day that it read was delivered again meanwhile.
     """
     request, store = steps.request, steps.request.store
     store.create_experiment(request.experiment, store.parent_of(request.experiment) or PRODUCTION)
-    with store.staging() as folder:
-        steps.finish(built.start.model, built.vocabularies, folder)
-        if holds_memory(request, gathered.plan):
-            save_memory(request, folder / "memory")
-            plan, days = gathered.plan, gathered.days
-            if fingerprint(request, steps.algorithm, plan, days) != gathered.fingerprint:
-                raise DeliveredAnew(f"What {plan.level} {request.date} remembers")
-        checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
-        manifest = _manifest(request, gathered, built, result)
-        return store.publish(folder, manifest, request.force, request.stored_against(gathered.plan))
+    if holds_memory(request, gathered.plan):
+        save_memory(request, folder / "memory")
+        plan, days = gathered.plan, gathered.days
+        if fingerprint(request, steps.algorithm, plan, days) != gathered.fingerprint:
+            raise DeliveredAnew(f"What {plan.level} {request.date} remembers")
+    manifest = _manifest(request, gathered, built, result)
+    return store.publish(folder, manifest, request.force, request.stored_against(gathered.plan))
 
 
 def _finished(request: Request, gathered: Gathered, workers: Workers) -> Manifest | None:
@@ -221,7 +239,7 @@ def _manifest(
             "train_seconds": result.seconds,
             "samples_per_second": result.samples / max(result.seconds, 1e-9),
             "peak_memory_mb": peak_memory_mb(),
-            "parameters": float(sum(p.numel() for p in built.start.model.parameters())),
+            "parameters": _parameters(built.start.model),
             **built.admission,
         },
         rows={"samples": result.samples, **rows},
@@ -235,6 +253,13 @@ def _manifest(
         host=socket.gethostname(),
         airflow_run=os.environ.get("ECDCTR_AIRFLOW_RUN"),
     )
+
+
+def _parameters(model: nn.Module) -> float:
+    """Count the numbers of a model, of its tables all rows."""
+    tables = FieldEmbeddings.of(model)
+    elsewhere = (tables.total - len(tables.held)) * tables.table.embedding_dim
+    return float(elsewhere + sum(p.numel() for p in model.parameters()))
 
 
 def _conclude(store: Store, ref: Ref, progress: Progress) -> None:

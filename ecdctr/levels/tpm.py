@@ -19,6 +19,7 @@ from ecdctr.models.tpm import TpmNet
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Inputs
+    from ecdctr.models.share import Share
 
 
 def train_tpm(request: Request) -> Outcome:
@@ -44,11 +45,13 @@ class Tpm:
         parents = {"tpm": [parent]} if parent else {}
         return Plan("tpm", parents, dates, grow_from=parent, skipped=skipped)
 
-    def build(self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies) -> Start[TpmNet]:
+    def build(
+        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
+    ) -> Start[TpmNet]:
         """Make the network, with the weights of the version before."""
         config, parent = self.request.config, plan.grow_from
         rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        model = TpmNet(config, inputs, rows, config.seed)
+        model = TpmNet(config, inputs, rows, config.seed, share)
         if not parent:
             return Start(model)
         saved = checkpoint.load(self.request.store.path(parent))

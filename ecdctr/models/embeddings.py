@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ecdctr.models.share import ALL, AT_ONCE, Share
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CARRIED_AT_ONCE = 1 << 20  # rows; bounds what is held twice
+    from ecdctr.models.tensors import Stored
+
+LACKED = -1  # in the place of a parent's row, of an id that the parent lacks
 
 
 class Block(NamedTuple):
@@ -32,23 +36,26 @@ class FieldEmbeddings(nn.Module):
     to merge. How many distinct rows that are is not known before; with `fixed_shapes` a block has a
     row for each that is read, the optimizer adds up what belongs together, and nothing of a step
     has a size that depends on the ids: so a GPU can repeat it without asking.
+
+    Of several processes each holds its share of the rows of all fields together.
     """
 
     fixed_shapes = False
 
-    def __init__(self, rows: dict[str, int], dim: int, seed: int) -> None:
+    def __init__(self, rows: dict[str, int], dim: int, seed: int, share: Share = ALL) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.share = rows, share
         self.offsets: dict[str, int] = {}
-        total = 0
+        self.total = 0
         for name, count in rows.items():
-            self.offsets[name] = total
-            total += count
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(total, dim, generator=generator) * 0.01
+            self.offsets[name] = self.total
+            self.total += count
+        self.held = share.rows(self.total)
+        weight = drawn(self.total, dim, seed, self.held)
         for offset in self.offsets.values():
-            weight[offset] = 0.0  # the unknown id: no opinion
-        self.table = nn.Embedding(total, dim, _weight=weight)
+            if offset in self.held:
+                weight[offset - self.held.start] = 0.0  # the unknown id: no opinion
+        self.table = nn.Embedding(len(self.held), dim, _weight=weight)
         self.table.weight.requires_grad_(False)  # RowAdam writes the block's rows back
         self.position = torch.empty(0, dtype=torch.int64)
         self.block: Block | None = None
@@ -67,18 +74,12 @@ class FieldEmbeddings(nn.Module):
         Once per training step.
         """
         if not self.training:
-            return tuple(self.table(part) for part in rows)
+            return tuple(self._read(part) for part in rows)
         if self.fixed_shapes:
             taken = self.take(torch.cat([part.flatten() for part in rows]))
             pieces = zip(rows, taken.split([part.numel() for part in rows]), strict=True)
             return tuple(piece.view(*part.shape, taken.shape[1]) for part, piece in pieces)
-        if len(self.position) == 0:
-            self.position = torch.empty(
-                len(self.table.weight), dtype=torch.int64, device=rows[0].device
-            )
-        distinct, places = distinct_rows(
-            torch.cat([part.flatten() for part in rows]), self.position
-        )
+        distinct, places = self._distinct(torch.cat([part.flatten() for part in rows]))
         vectors = self.take(distinct)
         parts = zip(rows, places.split([part.numel() for part in rows]), strict=True)
         return tuple(
@@ -92,39 +93,74 @@ class FieldEmbeddings(nn.Module):
         self.block = Block(rows, vectors)
         return vectors
 
+    def _distinct(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the distinct values of rows [n] and each row's place among them [n]."""
+        if len(self.position) == 0:
+            self.position = torch.empty(
+                len(self.table.weight), dtype=torch.int64, device=rows.device
+            )
+        return distinct_rows(rows, self.position)
+
+    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the vectors of rows [...] → [..., dim], without learning."""
+        if self.share.of == 1:
+            vectors: torch.Tensor = self.table(rows)
+            return vectors
+        distinct, places = rows.flatten().long().unique(return_inverse=True)
+        weight = self.table.weight
+        read = self.share.fetch(self.total, distinct[:, None], lambda asked: weight[asked[:, 0]])
+        return read[places].view(*rows.shape, -1)
+
+    def held_of(self, name: str) -> range:
+        """Return which rows of a field this process holds, counted from the field's first."""
+        start, count = self.offsets[name], self.rows[name]
+        first, end = (min(max(at - start, 0), count) for at in (self.held.start, self.held.stop))
+        return range(first, end)
+
+    def of_field(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a view of what belongs to a field in a tensor over the rows held [r, …]."""
+        held, before = self.held_of(name), self.offsets[name] - self.held.start
+        return tensor[before + held.start : before + held.stop] if held else tensor[:0]
+
     def field(self, name: str) -> torch.Tensor:
-        """Return a view of one field's table [rows, dim]."""
-        start = self.offsets[name]
-        return self.table.weight[start : start + self.rows[name]]
-
-    def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """Return this process's part [r, …] of something [R, …] with a row for each of the tables'.
-
-        All of it, unless sharded (models/sharded.py).
-        """
-        return whole
-
-    def whole(self, part: torch.Tensor) -> torch.Tensor:
-        """Join what `part` took apart: [r, …] of each process → [R, …]."""
-        return part
+        """Return a view of the rows held of one field's table [rows, dim]."""
+        return self.of_field(name, self.table.weight)
 
     @torch.no_grad()
-    def load(self, name: str, table: torch.Tensor, rows: NDArray[np.int32]) -> None:
-        """Carry a parent's vectors over; `rows` [own rows] as in `carry`."""
+    def load(self, name: str, table: Stored, rows: NDArray[np.int32]) -> None:
+        """Carry a parent's vectors over; `rows` [rows held of the field] as in `carry`."""
         carry(table, rows, self.field(name))
 
 
-@torch.no_grad()
-def carry(source: torch.Tensor, rows: NDArray[np.int32], target: torch.Tensor) -> None:
-    """Copy row rows[r] of a parent's table to row r of a child's, and row 0 to row 0.
+def drawn(total: int, dim: int, seed: int, held: range) -> torch.Tensor:
+    """Return the first values of some of all rows [rows held, dim].
 
-    Where rows[r] is 0 the parent lacks the id, and the child's row stays as it is. Source [n, d],
-    rows [m], target [m, d].
+    They are drawn for all rows and kept for these, so that a row's are the same whoever holds it.
     """
-    carried = np.flatnonzero(rows)
-    for part in np.split(carried, range(CARRIED_AT_ONCE, len(carried), CARRIED_AT_ONCE)):
-        target[torch.from_numpy(part)] = source[torch.from_numpy(rows[part]).long()]
-    target[0] = source[0]
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.empty(len(held), dim)
+    start = 0
+    while start < total:  # torch draws a whole as its parts, but for the end of a part that is odd
+        count = AT_ONCE if total - start >= 2 * AT_ONCE else total - start
+        part = torch.randn(count, dim, generator=generator) * 0.01
+        first, end = max(start, held.start), min(start + count, held.stop)
+        if first < end:
+            kept[first - held.start : end - held.start] = part[first - start : end - start]
+        start += count
+    return kept
+
+
+@torch.no_grad()
+def carry(source: Stored, rows: NDArray[np.int32], target: torch.Tensor) -> None:
+    """Copy row rows[r] of a parent's table to row r of a child's.
+
+    Where rows[r] is LACKED the parent lacks the id, and the child's row stays as it is. Source
+    [n, d], rows [m], target [m, d].
+    """
+    carried = np.flatnonzero(rows != LACKED)
+    for part in np.split(carried, range(AT_ONCE, len(carried), AT_ONCE)):
+        taken = source[torch.from_numpy(rows[part]).long()]
+        target[torch.from_numpy(part)] = taken.to(target.device)
 
 
 def distinct_rows(rows: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +194,7 @@ def summed_by_row(rows: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Ten
 
 
 def tables_of(model: nn.Module) -> FieldEmbeddings:
-    """Return the embedding tables of a model that is not sharded."""
+    """Return the embedding tables of a model."""
     embeddings = model.embeddings
     assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101  # torch types attributes as modules
     return embeddings

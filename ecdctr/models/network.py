@@ -14,6 +14,7 @@ from ecdctr.models.attention import TargetAttention
 from ecdctr.models.backbones import Features, Shape, build_backbone
 from ecdctr.models.backbones.mlp import Mlp
 from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.share import ALL, Share
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.models.source import Adapters, FrozenSource
 
@@ -36,15 +37,17 @@ class CtrNet(nn.Module):
         seed: int,
         snapshots: dict[str, EntitySnapshots] | None = None,
         source: FrozenSource | None = None,
+        share: Share = ALL,
     ) -> None:
         """Take `snapshots` of 'user' and 'item', None for K = 0.
 
-        `rows` are those of each vocabulary; `source` is a pre-trained network, of KEEP or CTNet.
+        `rows` are those of each vocabulary; `source` is a pre-trained network, of KEEP or CTNet;
+        `share` says which rows of the tables this process holds.
         """
         super().__init__()
         self.inputs, self.settings = inputs, config.network
         dim = config.network.embedding_dim
-        self.embeddings = FieldEmbeddings(rows, dim, seed)
+        self.embeddings = FieldEmbeddings(rows, dim, seed, share)
         offsets = self.embeddings.offsets
         self.register_buffer(
             "field_offsets", torch.tensor([offsets[n] for n in inputs.fields]), persistent=False

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ecdctr.models.aggregations import Aggregation, build_aggregation
+from ecdctr.models.share import ALL, Share
 
 if TYPE_CHECKING:
     from ecdctr.config import Snapshots
@@ -26,6 +27,8 @@ class EntitySnapshots(nn.Module):
     what serves. Unmerged, a lookup gathers the K vectors of its set and aggregates them, so that
     the aggregator learns. Merged, the aggregated vectors of all rows stand in one table per set:
     with a frozen aggregator both give the same numbers.
+
+    Of several processes each holds its share of the rows, and a lookup asks who has them.
     """
 
     vectors: torch.Tensor
@@ -39,13 +42,16 @@ class EntitySnapshots(nn.Module):
         present: torch.Tensor,
         settings: Snapshots,
         sets: torch.Tensor | None = None,
+        share: Share = ALL,
+        total: int | None = None,
     ) -> None:
         """Hold vectors [versions, rows, d], present [versions, rows] bool.
 
         sets [S, K] int64 are places of versions, newest first, or ABSENT; by default one set of all
-        versions.
+        versions. The rows are those of the share, of `total` in all.
         """
         super().__init__()
+        self.share, self.total = share, vectors.shape[1] if total is None else total
         if sets is None:
             sets = torch.arange(len(vectors))[None]
         aggregator = build_aggregation(sets.shape[1], vectors.shape[2], settings)
@@ -62,6 +68,7 @@ class EntitySnapshots(nn.Module):
         snapshots = cls.__new__(cls)
         nn.Module.__init__(snapshots)
         snapshots.aggregator, snapshots.out_dim = None, table.shape[1]
+        snapshots.share, snapshots.total = ALL, len(table)
         snapshots.register_buffer("merged", table[None], persistent=False)
         return snapshots
 
@@ -70,6 +77,8 @@ class EntitySnapshots(nn.Module):
 
         sets [B] are those of the impressions.
         """
+        if self.share.of > 1:
+            return self._from_everywhere(rows, sets)
         if self.merged is not None and len(self.merged) == 1:
             return nn.functional.embedding(rows, self.merged[0])
         total = self.present.shape[1] if self.merged is None else self.merged.shape[1]
@@ -84,26 +93,63 @@ class EntitySnapshots(nn.Module):
         unique, inverse = place.unique(return_inverse=True)  # a history repeats its items
         return self._aggregate(unique % total, unique // total)[inverse]
 
+    def _from_everywhere(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+        """Do the same where each process holds a share; all of them call it at once."""
+        place = sets.view(-1, *[1] * (rows.dim() - 1)) * self.total + rows
+        distinct, places = place.flatten().unique(return_inverse=True)
+        asked = torch.stack([distinct % self.total, distinct // self.total], 1)
+        if self.merged is not None:
+            vectors = self.share.fetch(self.total, asked, self._merged_of)
+        else:
+            known = self.share.fetch(self.total, asked, self._known_of)
+            assert self.aggregator is not None  # noqa: S101  # not merged yet
+            known = known.transpose(0, 1)  # [K, n, d + 1]
+            vectors = self.aggregator(known[..., :-1].contiguous(), known[..., -1] > 0)
+        return vectors[places].view(*rows.shape, -1)
+
+    def _merged_of(self, asked: torch.Tensor) -> torch.Tensor:
+        """Return the merged vectors of rows held and their sets [n, 2] → [n, out_dim]."""
+        assert self.merged is not None  # noqa: S101  # the caller's
+        row, number = asked.unbind(1)
+        return self.merged[number if len(self.merged) > 1 else 0, row]
+
+    def _known_of(self, asked: torch.Tensor) -> torch.Tensor:
+        """Return vectors and presence in rows held and their sets [n, 2] → [n, K, d + 1]."""
+        vectors, present = self._gathered(*asked.unbind(1))
+        return torch.cat([vectors, present[..., None].float()], 2).transpose(0, 1)
+
     def _aggregate(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
-        """Aggregate rows [n] in sets [n] → [n, out_dim]."""
+        """Aggregate rows held [n] in sets [n] → [n, out_dim]."""
         assert self.aggregator is not None  # noqa: S101  # not merged yet
+        aggregated: torch.Tensor = self.aggregator(*self._gathered(rows, sets))
+        return aggregated
+
+    def _gathered(
+        self, rows: torch.Tensor, sets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the versions of sets [n] know of rows held [n]: [K, n, d], bool [K, n]."""
         versions = self.sets.index_select(0, sets).T  # [K, n]
         index = versions.clamp(min=0) * self.present.shape[1] + rows
         vectors = nn.functional.embedding(index, self.vectors.flatten(0, 1))
-        present = self.present.flatten()[index] & (versions != ABSENT)
-        aggregated: torch.Tensor = self.aggregator(vectors, present)
-        return aggregated
+        return vectors, self.present.flatten()[index] & (versions != ABSENT)
 
     @torch.no_grad()
     def merge(self, serving_only: bool = False) -> None:
         """Aggregate every row once per set; from then on a lookup reads one row."""
         count = 1 if serving_only else len(self.sets)
         if self.merged is None:
-            self.merged = torch.stack([self._merge_set(number) for number in range(count)])
+            self.merged = self._merge_sets(count)
             self.vectors, self.present = self.vectors.new_empty(0), self.present.new_empty(0)
-        self.merged, self.sets = self.merged[:count].clone(), self.sets[:count]
+        if count < len(self.merged):
+            self.merged = self.merged[:count].clone()
+        self.sets = self.sets[:count]
 
-    def _merge_set(self, number: int) -> torch.Tensor:
-        every = torch.arange(self.present.shape[1], device=self.present.device)
-        chunks = every.split(MERGED_AT_ONCE)
-        return torch.cat([self._aggregate(rows, torch.full_like(rows, number)) for rows in chunks])
+    def _merge_sets(self, count: int) -> torch.Tensor:
+        """Aggregate every row in the first sets [count, rows, out_dim]."""
+        held = self.present.shape[1]
+        merged = self.vectors.new_empty(count, held, self.out_dim)
+        for number in range(count):
+            for rows in torch.arange(held, device=self.present.device).split(MERGED_AT_ONCE):
+                aggregated = self._aggregate(rows, torch.full_like(rows, number))
+                merged[number].index_copy_(0, rows, aggregated)
+        return merged

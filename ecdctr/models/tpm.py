@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.share import ALL, Share
 
 if TYPE_CHECKING:
     from ecdctr.config import Config
@@ -19,11 +20,13 @@ class TpmNet(nn.Module):
 
     field_offsets: torch.Tensor
 
-    def __init__(self, config: Config, inputs: Inputs, rows: dict[str, int], seed: int) -> None:
+    def __init__(
+        self, config: Config, inputs: Inputs, rows: dict[str, int], seed: int, share: Share = ALL
+    ) -> None:
         super().__init__()
         self.inputs = inputs
         dim = config.tpm.embedding_dim
-        self.embeddings = FieldEmbeddings(rows, dim, seed)
+        self.embeddings = FieldEmbeddings(rows, dim, seed, share)
         offsets = torch.tensor([self.embeddings.offsets[name] for name in inputs.fields])
         self.register_buffer("field_offsets", offsets, persistent=False)
         torch.manual_seed(seed + 1)

@@ -23,12 +23,13 @@ from ecdctr.training.graph import RepeatedStep
 from ecdctr.training.optimizers import Optimizers, Sizes
 from ecdctr.training.process import keep_freed_memory
 from ecdctr.training.progress import Position, Progress
-from ecdctr.training.sharded import across_processes, onto_one_process
+from ecdctr.training.sharded import across_processes, as_before
 from ecdctr.training.workers import ALONE, Workers, shards_of
 
 if TYPE_CHECKING:
     from ecdctr.config import Training
     from ecdctr.examples.vocabulary import Vocabulary
+    from ecdctr.models.checkpoint import Moments
 
 CHECK_EVERY = 20
 
@@ -36,7 +37,7 @@ CHECK_EVERY = 20
 class FitResult(NamedTuple):
     """What training says of itself; loss is the mean over the last epoch.
 
-    `optimizer` is set if it is to be saved.
+    `optimizer` is set if it is to be saved; of the tables it has the rows that the process holds.
     """
 
     samples: int
@@ -62,7 +63,7 @@ class Job:
     parts: list[Part]
     seed: int
     on_step: OnStep | None = None  # gets the samples and the loss of each stretch of batches
-    optimizer: dict[str, torch.Tensor] | None = None
+    optimizer: Moments | None = None
     penalty: Callable[[], torch.Tensor] | None = None  # left out of the loss that is reported
     progress: Progress | None = None
     workers: Workers = ALONE
@@ -72,8 +73,8 @@ def fit(job: Job) -> FitResult:
     """Train a model in place.
 
     With `progress`, an interrupted training goes on at its last saved step and ends in the same
-    weights. Several `workers` train the model together, each on its shards of the data; the first
-    one has it whole at the end. Deterministic for a seed and a number of threads. Raises
+    weights. Several `workers` train the model together, each on its shards of the data and with its
+    share of the tables' rows. Deterministic for a seed and a number of threads. Raises
     TrainingError as soon as the loss is not a finite number.
     """
     keep_freed_memory()
@@ -93,7 +94,7 @@ def fit(job: Job) -> FitResult:
         at = Position()
     state = learner.optimizers.state() if job.settings.save_optimizer else None
     if several:
-        onto_one_process(job.model, embeddings)
+        as_before(job.model, embeddings)
     job.model.cpu().eval()
     return FitResult(samples, time.perf_counter() - started, loss, state)
 

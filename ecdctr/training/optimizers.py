@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim.adam import adam
 
 from ecdctr.config import Actr, Cpm, Training
-from ecdctr.models.embeddings import FieldEmbeddings, summed_by_row, tables_of
+from ecdctr.models.embeddings import FieldEmbeddings, carry, summed_by_row, tables_of
+
+if TYPE_CHECKING:
+    from ecdctr.models.checkpoint import Moments
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BETAS = (0.9, 0.999)
@@ -197,8 +200,8 @@ class Optimizers:
     def state(self) -> dict[str, torch.Tensor]:
         """Return Adam's moments on the CPU, each of its parameter's shape.
 
-        They are named by field for the tables, by name for dense parameters. Of several processes
-        all have to call it, and only the first one gets the tables'.
+        They are named by field for the tables (checkpoint.of_tables), by name for dense parameters.
+        The tables' are those of the rows that this process holds, themselves: a step changes them.
         """
         saved: dict[str, torch.Tensor] = {}
         for name, parameter in self.named.items():
@@ -206,30 +209,26 @@ class Optimizers:
                 saved[f"dense/{name}/{key}"] = value.detach().cpu().contiguous().clone()
         saved["tables/step"] = torch.tensor(float(self.rows.steps))
         for key in MOMENTS:
-            whole = self.embeddings.whole(getattr(self.rows, key))
-            for field, start in self.embeddings.offsets.items():
-                rows = whole[start : start + self.embeddings.rows[field]]
-                saved[f"tables/{field}/{key}"] = rows.detach().cpu().contiguous().clone()
+            moments = getattr(self.rows, key)
+            for field in self.embeddings.rows:
+                saved[f"tables/{field}/{key}"] = self.embeddings.of_field(field, moments).cpu()
         return saved
 
     @torch.no_grad()
-    def load(self, saved: dict[str, torch.Tensor]) -> None:
-        """Start from a parent's moments.
+    def load(self, moments: Moments) -> None:
+        """Start from moments that were saved.
 
         Rows and parameters that the parent lacks start from zero.
         """
+        saved = moments.saved
         for name, parameter in self.named.items():
             keys = [f"dense/{name}/{key}" for key in (*MOMENTS, "step")]
             if all(key in saved for key in keys):
                 self.dense.state[parameter] = {
-                    key.rsplit("/", 1)[1]: saved[key].to(parameter.device).clone() for key in keys
+                    key.rsplit("/", 1)[1]: saved[key][...].to(parameter.device) for key in keys
                 }
-        self.rows.steps = int(saved["tables/step"].item())
-        for key in MOMENTS:
-            moments = getattr(self.rows, key)
-            whole = torch.zeros(sum(self.embeddings.rows.values()), moments.shape[1])
-            for field, start in self.embeddings.offsets.items():
-                rows = saved.get(f"tables/{field}/{key}")
-                if rows is not None:
-                    whole[start : start + len(rows)] = rows
-            moments.copy_(self.embeddings.part(whole))
+        self.rows.steps = int(saved["tables/step"][...].item())
+        for field, rows in moments.rows.items():
+            for key in MOMENTS:
+                own = self.embeddings.of_field(field, getattr(self.rows, key))
+                carry(saved[f"tables/{field}/{key}"], rows, own)

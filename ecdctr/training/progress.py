@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ecdctr.files import durable
+from ecdctr.models.checkpoint import Moments, of_tables
+from ecdctr.models.embeddings import carry
+from ecdctr.models.tensors import Stored, stored, write
 from ecdctr.training.workers import ALONE, Workers
 
 if TYPE_CHECKING:
-    import torch
+    from numpy.typing import NDArray
     from torch import nn
 
     from ecdctr.training.optimizers import Optimizers
@@ -53,50 +57,65 @@ class Progress:
         A damaged file counts as nothing, and training begins anew. Several processes go on if all
         of them see the file.
         """
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: dict[str, Stored] = {}
         position = Position()
         try:
+            tensors = stored(self.path)
             with safe_open(self.path, framework="pt") as file:
-                names = file.keys()  # no dictionary: it has no iterator
-                tensors = {name: file.get_tensor(name) for name in names}
                 position = Position(**json.loads(file.metadata()["position"]))
         except (FileNotFoundError, SafetensorError):
             pass
         if not self.workers.all(bool(tensors)):
             return Position()
-        state = _part(tensors, "model/")
-        state[TABLE] = optimizers.embeddings.part(state[TABLE])
+        embeddings, state = optimizers.embeddings, model.state_dict()
+        for name, saved in _part(tensors, "model/").items():
+            if name == TABLE:
+                carry(saved, _same(embeddings.held), state[TABLE])
+            else:
+                state[name] = saved[...]
         model.load_state_dict(state)
-        optimizers.load(_part(tensors, "optimizer/"))
+        rows = {field: _same(embeddings.held_of(field)) for field in embeddings.rows}
+        optimizers.load(Moments(_part(tensors, "optimizer/"), rows))
         return position
 
     def save(self, model: nn.Module, optimizers: Optimizers, position: Position) -> None:
         """Save if it is time to; whole or not at all.
 
-        The first of several processes writes, the others help.
+        The first of several processes writes, the others send it their rows.
         """
         began = time.monotonic()
         if not self.workers.agree(began - self.saved_at >= self.wait):
             return
-        state = model.state_dict()
-        state[TABLE] = optimizers.embeddings.whole(state[TABLE])
-        tensors = {f"model/{name}": value.contiguous() for name, value in state.items()}
-        tensors |= {f"optimizer/{name}": value for name, value in optimizers.state().items()}
-        if self.workers.first:
-            durable.make_dir(self.path.parent)
-            with durable.replacing(self.path) as temporary:
-                save_file(tensors, temporary, metadata={"position": json.dumps(position._asdict())})
+        of_model, moments = model.state_dict(), optimizers.state()
+        tensors = {f"model/{name}": value for name, value in of_model.items()}
+        tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
+        dealt = {f"model/{TABLE}", *(f"optimizer/{name}" for name in moments if of_tables(name))}
+        metadata = {"position": json.dumps(position._asdict())}
+        with self._replacing() as temporary:
+            write(temporary, tensors, dealt, self.workers.share, metadata)
         self.saved_at = time.monotonic()
         self.wait = max(self.wait, SHARE_OF_TIME * (self.saved_at - began))
+
+    def _replacing(self) -> AbstractContextManager[Path]:
+        """Return what puts a file in place of the one before, on the first process alone."""
+        if not self.workers.first:
+            return nullcontext(self.path)
+        durable.make_dir(self.path.parent)
+        return durable.replacing(self.path)
 
     def discard(self) -> None:
         """Forget the progress: the training has ended."""
         self.path.unlink(missing_ok=True)
 
 
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _part(tensors: dict[str, Stored], prefix: str) -> dict[str, Stored]:
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def _same(rows: range) -> NDArray[np.int32]:
+    """Return that these rows are those of the file."""
+    return np.arange(rows.start, rows.stop, dtype=np.int32)

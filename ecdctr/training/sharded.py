@@ -23,24 +23,28 @@ if TYPE_CHECKING:
 
 
 class ShardedEmbeddings(FieldEmbeddings):
-    """The tables of FieldEmbeddings, of which this process has one block of rows.
+    """The tables of FieldEmbeddings, of which this process holds its share: how they are trained.
 
-    Used in training only.
+    The numbers are those of the tables that it was made of; a step changes those.
     """
 
-    def __init__(self, whole: FieldEmbeddings, workers: Workers) -> None:
+    def __init__(self, held: FieldEmbeddings, workers: Workers) -> None:
         nn.Module.__init__(self)
-        self.rows, self.offsets, self.workers = whole.rows, whole.offsets, workers
-        self.total, dim = whole.table.weight.shape
-        self.height = -(-self.total // workers.world)  # rows of a block; the last one is filled up
-        block = self.part(whole.table.weight.detach())
-        self.table = nn.Embedding(self.height, dim, _weight=block)
-        self.table.weight.requires_grad_(False)
-        self.position = torch.empty(self.total, dtype=torch.int64, device=block.device)
-        self.own_position = torch.empty(self.height, dtype=torch.int64, device=block.device)
+        self.rows, self.offsets, self.total = held.rows, held.offsets, held.total
+        self.share, self.held, self.table = held.share, held.held, held.table
+        if self.share != workers.share:
+            raise ValueError(f"tables of {self.share} on a process that has {workers.share}")
+        height, dim = self.table.weight.shape
+        device = self.table.weight.device
+        self.own_position = torch.empty(height, dtype=torch.int64, device=device)
         self.block = None
         # in a tuple, since it is no part of the model: it owns neither parameters nor state
         self._exchange = (_torchrec(self.total, dim, workers, self._lookup),)
+
+    def _distinct(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the same without scratch memory for all rows, of which this is one share."""
+        distinct, places = rows.unique(return_inverse=True)
+        return distinct, places
 
     def take(self, distinct: torch.Tensor) -> torch.Tensor:
         """Return the rows [n, d] of `distinct` [n], each asked for once of who has it."""
@@ -60,29 +64,6 @@ class ShardedEmbeddings(FieldEmbeddings):
         """
         distinct, places = distinct_rows(features.values().long(), self.own_position)
         return super().take(distinct).index_select(0, places)
-
-    def part(self, whole: torch.Tensor) -> torch.Tensor:
-        """Return this process's block [r, …] of something [R, …] with a row for each one."""
-        start = self.workers.rank * self.height
-        part = whole[start : start + self.height]
-        missing = self.height - len(part)
-        return (
-            torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part.clone()
-        )
-
-    @torch.no_grad()
-    def whole(self, part: torch.Tensor) -> torch.Tensor:
-        """Return all blocks together [R, …] on the first process, nothing on the others.
-
-        All have to call it.
-        """
-        blocks = (
-            [torch.empty_like(part) for _ in range(self.workers.world)]
-            if self.workers.first
-            else None
-        )
-        distributed.gather(part.contiguous(), blocks)
-        return torch.cat(blocks)[: self.total] if blocks else part.new_empty(0, *part.shape[1:])
 
 
 class _Lookup(nn.Module):
@@ -131,7 +112,9 @@ def _torchrec(rows: int, dim: int, workers: Workers, lookup: Any) -> Any:
     sharded = EmbeddingCollectionSharder().shard(
         collection, plan, ShardingEnv.from_process_group(group), device=device
     )
-    sharded._lookups[0] = _Lookup(lookup)  # and with it the memory of the kernel that stood there
+    for kernels in sharded._lookups[0].parameters():  # TorchRec keeps hold of what stands there
+        kernels.untyped_storage().resize_(0)
+    sharded._lookups[0] = _Lookup(lookup)
     return sharded
 
 
@@ -164,30 +147,26 @@ class CrossBatchNorm(nn.BatchNorm1d):
 
 
 def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
-    """Shard a model's tables in place and let its BatchNorms see all samples.
+    """Have a model's tables, of which this process holds a share, exchange what a step reads.
 
-    Returns what to call in training. torch's DistributedDataParallel averages the gradients of
-    everything dense.
+    Its BatchNorms see all samples. Returns what to call in training. torch's
+    DistributedDataParallel averages the gradients of everything dense.
     """
     model.embeddings = ShardedEmbeddings(tables_of(model), workers)
     for module in list(model.modules()):
         if type(module) is nn.BatchNorm1d and module.training:
             module.__class__ = CrossBatchNorm
     wrapper = nn.parallel.DistributedDataParallel
-    kept = [name for name in model.state_dict() if name.startswith("embeddings.")]
-    wrapper._set_params_and_buffers_to_ignore_for_model(model, kept)
+    tables = [name for name, _ in model.named_parameters() if name.startswith("embeddings.")]
+    snapshots = [name for name, _ in model.named_buffers() if name.startswith("snapshots.")]
+    # each process has others of these; the rest is made alike
+    wrapper._set_params_and_buffers_to_ignore_for_model(model, [*tables, *snapshots])
     return wrapper(model, forward_sync_buffers=False)  # CrossBatchNorm keeps the buffers alike
 
 
-@torch.no_grad()
-def onto_one_process(model: nn.Module, whole: FieldEmbeddings) -> None:
-    """Undo across_processes: the first process gets its whole tables back, as learned."""
-    sharded = model.embeddings
-    assert isinstance(sharded, ShardedEmbeddings)  # noqa: S101  # by across_processes
-    table = sharded.whole(sharded.table.weight)
-    if sharded.workers.first:
-        whole.table.weight.copy_(table)
-    model.embeddings = whole
+def as_before(model: nn.Module, held: FieldEmbeddings) -> None:
+    """Undo across_processes: the model has its tables back, of which each process holds a share."""
+    model.embeddings = held
     for module in model.modules():
         if type(module) is CrossBatchNorm:
             module.__class__ = nn.BatchNorm1d  # type: ignore[assignment]  # what it was

@@ -24,6 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ecdctr.errors import ConfigError
+from ecdctr.models.share import Share
 
 if TYPE_CHECKING:
     from ecdctr.config import Level, Training
@@ -45,6 +46,11 @@ class Workers(NamedTuple):
     def first(self) -> bool:
         """Whether this one publishes and reports."""
         return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        """Which rows of the tables it holds."""
+        return Share(self.rank, self.world)
 
     @property
     def device(self) -> torch.device:

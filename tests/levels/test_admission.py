@@ -32,6 +32,7 @@ from ecdctr.serving.export import export_bundle
 from ecdctr.serving.scorer import Scorer
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
+from ecdctr.training.optimizers import Optimizers
 from ecdctr.training.workers import ALONE
 from tests.conftest import DATE
 from tests.serving.logged import logged_requests
@@ -107,7 +108,9 @@ def test_owners_of_rows_are_those_who_were_seen_often_and_lately(bounded, chain)
     assert store.verify() == []
 
 
-def started(steps: Cpm | Actr) -> tuple[CtrNet, dict[str, Vocabulary], dict | None]:
+def started(
+    steps: Cpm | Actr,
+) -> tuple[CtrNet, dict[str, Vocabulary], checkpoint.Moments | None]:
     made = build(steps, gather(steps, ALONE))
     return made.start.model, made.vocabularies, made.start.optimizer
 
@@ -116,6 +119,8 @@ def test_vectors_and_moments_follow_their_owner_and_new_owners_start_anew(bounde
     store, (first, _, _) = chain
     carried = changed(bounded, {"cpm": {"carry_optimizer": True}})
     model, vocabularies, moments = started(Cpm(Request(carried, store, NEXT)))
+    optimizers = Optimizers(model, carried.cpm)
+    optimizers.load(moments)
     parent = checkpoint.load(store.path(first))
     anew, _, _ = started(Cpm(Request(bounded, store, NEXT, restart=True)))
     moved = 0
@@ -125,7 +130,7 @@ def test_vectors_and_moments_follow_their_owner_and_new_owners_start_anew(bounde
         assert torch.equal(own[rows > 0], parent.tables[name][rows[rows > 0]])
         assert torch.equal(own[0], parent.tables[name][0])
         saved = parent.optimizer[f"tables/{name}/exp_avg_sq"]
-        carried_moments = moments[f"tables/{name}/exp_avg_sq"]
+        carried_moments = optimizers.state()[f"tables/{name}/exp_avg_sq"]
         assert torch.equal(carried_moments[rows > 0], saved[rows[rows > 0]])
         new = np.flatnonzero(rows[1:] == 0) + 1
         assert not carried_moments[new].any()

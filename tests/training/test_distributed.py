@@ -77,25 +77,26 @@ def sharing() -> Iterator[Path]:
         yield path
 
 
-def by_two(sharing: Path, config: Path, store: Path, level: str) -> Any:
-    """Train a level in two processes, as torchrun would start them; return the first's result."""
+def by(processes: int, sharing: Path, config: Path, store: Path, level: str) -> Any:
+    """Train a level in some processes, as torchrun would start them; return the first's result."""
     port = free_port()
 
     def one(rank: int) -> subprocess.CompletedProcess[str]:
         command = "--config", config, "--store", store, "--json", "train", level
-        return forked(sharing, *command, "--date", DATES[level], **place(rank, port))
+        return forked(sharing, *command, "--date", DATES[level], **place(rank, port, processes))
 
-    with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(one, range(2)))
-    assert [done.returncode for done in both] == [0, 0], "".join(d.stderr[-1500:] for d in both)
-    return json.loads(both[0].stdout)
+    with ThreadPoolExecutor(processes) as pool:
+        all_of_them = list(pool.map(one, range(processes)))
+    failed = [done.stderr[-1500:] for done in all_of_them if done.returncode]
+    assert not failed, "".join(failed)
+    return json.loads(all_of_them[0].stdout)
 
 
-def place(rank: int, port: int) -> dict[str, str]:
-    """Return what tells a process that it is one of two."""
+def place(rank: int, port: int, processes: int = 2) -> dict[str, str]:
+    """Return what tells a process that it is one of some."""
     return {
         "RANK": str(rank),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
@@ -118,6 +119,9 @@ def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = yaml.safe_load(path.read_text())
     for level in ("tpm", "cpm", "actr"):
         raw[level] |= {"shards": 2, "batch_size": 64, "save_optimizer": True}
+    raw["cpm"]["shards"] = 4
+    raw["actr"] |= {"carry_optimizer": True, "ewc": 1.0}
+    raw["variants"] = {}  # some have nothing that EWC could stay near
     path.write_text(yaml.safe_dump(raw))
     return path
 
@@ -138,12 +142,13 @@ def alone(config: Path, store: Path, level: str) -> Outcome:
     return train(Request(load_config(config), Store(store), DATES[level]))
 
 
-def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_on_from_two(
+def test_processes_train_what_one_trains_within_float_noise_whatever_number_trained_the_parent(
     config, run, sharing, tmp_path
 ):
-    """TPM, CPM and A-CTR, each from the parents that its own kind of run has trained.
+    """TPM by two, CPM by four and A-CTR by two processes, each from what those before have trained.
 
-    The first by the command that starts both processes.
+    The first by the command that starts both processes. Each process has a share of tables,
+    moments and snapshots: A-CTR takes over moments, and asks for all rows in EWC.
     """
     one, two = tmp_path / "one", tmp_path / "two"
     for level in ("tpm", "cpm", "actr"):
@@ -151,7 +156,7 @@ def test_two_processes_train_what_one_trains_within_float_noise_and_one_carries_
         together = (
             run(config, two, "train", level, "--date", str(DATES[level]), "--processes", "2")
             if level == "tpm"
-            else by_two(sharing, config, two, level)
+            else by({"cpm": 4, "actr": 2}[level], sharing, config, two, level)
         )
         assert together["fingerprint"] == single.fingerprint
         assert together["samples"] == single.rows["samples"]
@@ -240,7 +245,7 @@ def worker(rank: int, port: int, config: Path, store: Path) -> None:
 def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(
     config, sharing, tmp_path
 ):
-    undisturbed = by_two(sharing, config, tmp_path / "undisturbed", "tpm")
+    undisturbed = by(2, sharing, config, tmp_path / "undisturbed", "tpm")
     context, port, store = multiprocessing.get_context("spawn"), free_port(), tmp_path / "store"
     both = [context.Process(target=worker, args=(rank, port, config, store)) for rank in range(2)]
     for one in both:
@@ -252,7 +257,7 @@ def test_interrupted_processes_go_on_where_they_were_and_so_does_one_alone(
     assert saved.stem == undisturbed["fingerprint"]
     shutil.copytree(store, tmp_path / "copy")
     ended = [
-        by_two(sharing, config, store, "tpm")["version"],
+        by(2, sharing, config, store, "tpm")["version"],
         str(alone(config, tmp_path / "copy", "tpm").manifest.ref),
     ]
     expected = weights(tmp_path / "undisturbed", undisturbed["version"])
