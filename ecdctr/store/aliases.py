@@ -12,6 +12,7 @@ from ecdctr.config.terms import PRODUCTION
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.store.manifest import Ref
 from ecdctr.store.places import group_of
+from ecdctr.store.storage import read_document
 from ecdctr.store.versions import Versions
 
 CANDIDATE, SERVING = "candidate", "serving"
@@ -101,7 +102,7 @@ class Aliases(Versions):
         """Return records of an alias, oldest first: so many of the newest, 0 for all."""
         log = f"{group_of(experiment, 'aliases')}/{level}/{alias}"
         records = self.storage.records(log, newest)
-        return [_alias_record(number, json.loads(content)) for number, content in records]
+        return [_alias_record(f"{self.root}/{log}", number, text) for number, text in records]
 
     def alias_record(
         self, alias: str, experiment: str = PRODUCTION, level: str = "actr"
@@ -150,11 +151,16 @@ def served_before(history: list[AliasRecord]) -> list[Ref]:
     return stack
 
 
-def _alias_record(number: int, raw: dict[str, Any]) -> AliasRecord:
-    """Return a record as stored.
+def _alias_record(log: str, number: int, content: bytes) -> AliasRecord:
+    """Return a record as stored; raises StoreError for a damaged one.
 
     Records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'.
     """
+    raw = read_document(
+        content,
+        f"Record {number} of {log}",
+        "put it back from a copy, or set the alias anew: ecdctr store promote VERSION",
+    )
     kind = raw.get("kind")
     if kind is None:
         before = raw["reason"].removeprefix("rollback from ")

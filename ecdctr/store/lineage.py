@@ -8,14 +8,14 @@ from ecdctr.config.terms import LEVELS
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.store import deltas
+from ecdctr.store.aliases import ALIASES, Aliases
 from ecdctr.store.places import place
-from ecdctr.store.versions import Versions
 
 if TYPE_CHECKING:
     from ecdctr.store.manifest import Manifest, Ref
 
 
-class Lineage(Versions):
+class Lineage(Aliases):
     """Lineage and verification."""
 
     def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
@@ -34,10 +34,15 @@ class Lineage(Versions):
         return self.storage.removed(*place(ref)) is not None
 
     def verify(self) -> list[str]:
-        """Re-hash every file of every version; returns one sentence per problem."""
+        """Re-hash every file of every version, read every alias; one sentence per problem."""
         problems = []
         for experiment in self.experiments():
             for level in LEVELS:
+                for alias in ALIASES:
+                    try:
+                        self.alias_history(alias, experiment, level)
+                    except StoreError as error:
+                        problems.append(str(error))
                 for ref in self.versions(experiment, level):
                     problems += self._verify_version(ref)
         return problems

@@ -12,6 +12,7 @@ from typing import Any
 from ecdctr.store import places
 from ecdctr.store.manifest import STUDIES, Ref
 from ecdctr.store.places import check_name
+from ecdctr.store.storage import read_document
 from ecdctr.store.versions import Versions
 
 WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
@@ -42,7 +43,9 @@ class Results(Versions):
         folder = self.evaluation(ref, date)
         if folder is None:
             return None
-        content: dict[str, Any] = json.loads((folder / "evaluation.json").read_text("utf-8"))
+        again = f"make it again: ecdctr evaluate --date {date} --version {ref}"
+        text = (folder / "evaluation.json").read_bytes()
+        content = read_document(text, f"The evaluation of {ref} on {date}", again)
         verdicts = [
             verdict
             for verdict in self.verdicts(ref)
@@ -61,7 +64,11 @@ class Results(Versions):
 
     def verdicts(self, ref: Ref) -> list[dict[str, Any]]:
         """Return all verdicts on a version, oldest first."""
-        return [json.loads(content) for _, content in self.storage.records(places.verdicts(ref))]
+        log = places.verdicts(ref)
+        return [
+            read_document(text, f"Record {number} of {self.root}/{log}", "put it back from a copy")
+            for number, text in self.storage.records(log)
+        ]
 
     def evaluated(self, experiment: str, level: str = "actr") -> Iterator[tuple[dt.date, Ref]]:
         """Yield which version was evaluated on which day, newest day and version first."""

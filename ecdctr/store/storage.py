@@ -6,12 +6,13 @@ A local folder, or object storage.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_line
 from ecdctr.files.urls import (
     LOCAL,
     WRITE_OUT,
@@ -37,6 +38,17 @@ CONDITIONAL = {
     "http",
     "https",
 }  # may have conditional writes
+
+
+def read_document(content: bytes, what: str, mend: str) -> dict[str, Any]:
+    """Return a stored JSON object; raises StoreError that says what is damaged and how to mend."""
+    try:
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise StoreError(f"{what} is damaged ({first_line(error)}); {mend}.") from None
+    return value
 
 
 class Listing(Protocol):

@@ -17,7 +17,7 @@ from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.manifest import VERSION, Manifest, Ref
 from ecdctr.store.places import check_name, group_of, place, ref_of
-from ecdctr.store.storage import Listing, open_storage
+from ecdctr.store.storage import Listing, open_storage, read_document
 
 if TYPE_CHECKING:
     from ecdctr.store.deltas import Changes
@@ -59,7 +59,10 @@ class Versions:
             return None
         check_name(experiment)
         content = self.storage.read(f"{experiment}/experiment.json")
-        return str(json.loads(content)["parent"]) if content else PRODUCTION
+        if not content:
+            return PRODUCTION
+        where = f"{self.root}/{experiment}/experiment.json"
+        return str(read_document(content, where, "put it back from a copy")["parent"])
 
     def experiments(self) -> list[str]:
         """Return names of all experiments that hold something, sorted."""

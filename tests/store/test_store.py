@@ -197,6 +197,24 @@ def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
     assert len(store.verify()) == 2
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe{", b'{"ref": "produ', b"[]", b"null"])
+def test_a_damaged_alias_is_named_by_whoever_reads_it_and_can_be_set_anew(tmp_path, damage):
+    store = Store(tmp_path)
+    ref = publish(store, DAY, "f").ref
+    store.set_alias("serving", ref, "first")
+    (record,) = tmp_path.glob("production/aliases/cpm/serving/*.json")
+    record.write_bytes(damage)
+    words = r"Record 1 of .*/production/aliases/cpm/serving is damaged \(.*\); put it back"
+    for read in (store.alias_record, store.alias_history):
+        with pytest.raises(StoreError, match=words):
+            read("serving", level="cpm")
+    assert [problem.partition(" is damaged")[0] for problem in store.verify()] == [
+        f"Record 1 of {tmp_path}/production/aliases/cpm/serving"
+    ]
+    store.set_alias("serving", ref, "anew")
+    assert store.alias("serving", level="cpm") == ref
+
+
 @pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b", "a\n"])
 def test_experiment_names_cannot_leave_the_store(store, name):
     with pytest.raises(StoreError):
