@@ -40,12 +40,15 @@ CONDITIONAL = {
 }  # may have conditional writes
 
 
-def read_document(content: bytes, what: str, mend: str) -> dict[str, Any]:
-    """Return a stored JSON object; raises StoreError that says what is damaged and how to mend."""
+def read_document(content: bytes, what: str, mend: str, *keys: str) -> dict[str, Any]:
+    """Return a stored JSON object that has these keys.
+
+    Raises StoreError that says what is damaged and how to mend it.
+    """
     try:
         value = json.loads(content)
-        if not isinstance(value, dict):
-            raise ValueError("it is no object")
+        if not isinstance(value, dict) or not value.keys() >= set(keys):
+            raise ValueError("it is not what was written")
     except ValueError as error:
         raise StoreError(f"{what} is damaged ({first_line(error)}); {mend}.") from None
     return value

@@ -62,7 +62,7 @@ class Versions:
         if not content:
             return PRODUCTION
         where = f"{self.root}/{experiment}/experiment.json"
-        return str(read_document(content, where, "put it back from a copy")["parent"])
+        return str(read_document(content, where, "put it back from a copy", "parent")["parent"])
 
     def experiments(self) -> list[str]:
         """Return names of all experiments that hold something, sorted."""
