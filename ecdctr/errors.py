@@ -67,7 +67,6 @@ _TROUBLES = {
     ),
     "Too many levels of symbolic links": (errno.ELOOP, "mend the link that points to itself"),
     "Symlink loop": (errno.ELOOP, "mend the link that points to itself"),  # Python's words
-    "File name too long": (errno.ENAMETOOLONG, "name it shorter"),
     "File too large": (errno.EFBIG, "raise the limit of file sizes (ulimit -f, or the disk's)"),
     "Input/output error": (errno.EIO, "check the disk"),
     "Stale file handle": (errno.ESTALE, "mount the network folder again"),

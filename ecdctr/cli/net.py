@@ -5,6 +5,7 @@ Whatever happens, one sentence and an exit code that says what kind of end it is
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -118,8 +119,10 @@ def _interrupted_query(error: BaseException) -> bool:
 def _mistyped(error: BaseException, arguments: list[str]) -> bool:
     """Tell whether the file that is not there is one that the command line names.
 
-    Likewise one that is of another kind.
+    Likewise one that is of another kind, and a name, of whatever place, that no file can have.
     """
+    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+        return True
     name = str(getattr(error, "filename", None) or "")
     values = [argument.rpartition("=")[2].rstrip("/") for argument in arguments]
     if isinstance(error, NotADirectoryError):  # a file stands in the place of a folder above it

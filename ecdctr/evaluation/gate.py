@@ -110,7 +110,7 @@ def _keep_what_promoted(store: Store, served: AliasRecord) -> None:
 
     It is the one of the alias's record: the days may have been delivered again since.
     """
-    if served.verdict and not any(said["passed"] for said in store.verdicts(served.ref)):
+    if served.verdict and not any(said.get("passed") for said in store.verdicts(served.ref)):
         store.add_verdict(served.ref, served.verdict)
 
 

@@ -16,6 +16,8 @@ from ecdctr.store.storage import read_document
 from ecdctr.store.versions import Versions
 
 WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
+# What every verdict says, also those of older stores
+VERDICT = ("date", "outcome", "reason", "champion", "examples", "power", "needed_days")
 
 
 class Results(Versions):
@@ -57,7 +59,8 @@ class Results(Versions):
     def add_verdict(self, ref: Ref, verdict: dict[str, Any]) -> None:
         """Keep what the gate found.
 
-        `verdict` has at least its date, and under 'examples' the data of each day that it rests on.
+        `verdict` has at least the keys of VERDICT; 'examples' is the data of each day that it rests
+        on.
         """
         content = json.dumps({"id": uuid.uuid4().hex, **verdict}, default=str).encode()
         self.storage.append(places.verdicts(ref), content)
@@ -66,7 +69,9 @@ class Results(Versions):
         """Return all verdicts on a version, oldest first."""
         log = places.verdicts(ref)
         return [
-            read_document(text, f"Record {number} of {self.root}/{log}", "put it back from a copy")
+            read_document(
+                text, f"Record {number} of {self.root}/{log}", "put it back from a copy", *VERDICT
+            )
             for number, text in self.storage.records(log)
         ]
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
 from ecdctr.errors import ConfigError, StoreError
+from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.levels.actr import Actr
 from ecdctr.levels.cpm import Cpm
 from ecdctr.levels.request import Request
@@ -347,7 +348,7 @@ def test_what_waits_for_the_gate_stays(store):
     old, serves, waits, _ = (publish(store, "actr", date) for date in dates)
     store.set_alias("serving", serves, "test")
     for ref in (old, waits):
-        store.add_verdict(ref, {"date": DAY, "outcome": "not judged yet", "examples": {}})
+        store.add_verdict(ref, {"date": DAY} | Verdict(Outcome.WAITING, "", None, {})._asdict())
     assert {one.ref for one in removable(store, 1, 0)} == {old}
 
 
@@ -356,7 +357,7 @@ def judged(store: Store, ref: Ref, date: dt.date) -> None:
     with store.staging() as folder:
         (folder / "evaluation.json").write_text(json.dumps({"of": f"{ref} on {date}"}))
         store.save_evaluation(folder, ref, date)
-    store.add_verdict(ref, {"date": date, "outcome": "passed", "examples": {}})
+    store.add_verdict(ref, {"date": date} | Verdict(Outcome.PASSED, "", None, {})._asdict())
 
 
 def test_evaluations_of_old_days_go_with_the_verdicts_on_versions_that_are_gone(any_store):

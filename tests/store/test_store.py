@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.files import durable
 from ecdctr.store.aliases import Kind
 from ecdctr.store.manifest import Ref
@@ -213,6 +214,22 @@ def test_a_damaged_alias_is_named_by_whoever_reads_it_and_can_be_set_anew(tmp_pa
     ]
     store.set_alias("serving", ref, "anew")
     assert store.alias("serving", level="cpm") == ref
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"date": "2026-01-10"}'])
+def test_a_damaged_verdict_is_named_by_whoever_reads_it(tmp_path, damage):
+    store = Store(tmp_path)
+    ref = publish(store, DAY, "f").ref
+    store.add_verdict(ref, {"date": DAY} | Verdict(Outcome.PASSED, "", None, {})._asdict())
+    with store.staging() as folder:
+        (folder / "evaluation.json").write_text("{}")
+        store.save_evaluation(folder, ref, DAY)
+    (record,) = tmp_path.glob("production/verdicts/cpm/*/*.json")
+    record.write_bytes(damage)
+    words = r"Record 1 of .*/production/verdicts/cpm/.* is damaged \(.*\); put it back"
+    for read in (store.verdicts, lambda ref: store.load_evaluation(ref, DAY)):
+        with pytest.raises(StoreError, match=words):
+            read(ref)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "A", ".hidden", "a/b", "a\n"])
