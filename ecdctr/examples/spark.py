@@ -323,7 +323,8 @@ def _write(
 ) -> None:
     """Write one Parquet file, whole or not at all.
 
-    DuckDB writes it, so that it is the same to the byte.
+    Each of Spark's tasks writes a part, named in the order of the rows. DuckDB joins them, as a
+    stream, so that the file is the same to the byte.
     """
     durable.make_dir(target.parent)
     nothing = {
@@ -335,6 +336,6 @@ def _write(
     replace = ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in replaced.items())
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         place = Path(folder) / "spark"
-        made.coalesce(1).write.parquet(f"file://{place}")
-        rows = duck.parquet(place.glob("*.parquet"))
+        made.write.parquet(f"file://{place}")
+        rows = duck.parquet(sorted(place.glob("*.parquet")))
         write_parquet(connection, f"SELECT * REPLACE ({replace}) FROM {rows}", target)

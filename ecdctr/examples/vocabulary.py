@@ -40,7 +40,7 @@ class _Index(NamedTuple):
 
     low: int = 0  # the first of the range
     table: NDArray[np.int32] | None = None
-    order: NDArray[np.int64] = np.empty(0, np.int64)
+    order: NDArray[np.int32] = np.empty(0, np.int32)
     numbers: NDArray[np.int64] = np.empty(0, np.int64)  # in this order
 
     @classmethod
@@ -54,7 +54,7 @@ class _Index(NamedTuple):
             table = np.zeros(high - low + 1, np.int32)
             table[numbers - low] = np.arange(1, len(numbers) + 1)
             return cls(low, table)
-        order = np.argsort(numbers, kind="stable")
+        order = np.argsort(numbers, kind="stable").astype(np.int32)
         return cls(low, None, order, numbers[order])
 
 

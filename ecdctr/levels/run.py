@@ -142,8 +142,12 @@ def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Buil
 
 def write(steps: Steps[Network], built: Built[Network], result: FitResult, folder: Path) -> None:
     """Write what was learned into a folder; all processes do it together, into the first one's."""
-    steps.finish(built.start.model, built.vocabularies, folder)
-    checkpoint.save(built.start.model, built.vocabularies, folder, result.optimizer)
+    model, ids = built.start.model, built.vocabularies
+    if result.optimizer:
+        checkpoint.save_optimizer(result.optimizer, FieldEmbeddings.of(model).share, folder)
+        result.optimizer.clear()  # to merge snapshots takes as much memory again
+    steps.finish(model, ids, folder)
+    checkpoint.save(model, ids, folder)
 
 
 def publish(

@@ -53,13 +53,8 @@ class Moments(NamedTuple):
     rows: dict[str, NDArray[np.int32]]  # as embeddings.carry reads them
 
 
-def save(
-    model: nn.Module,
-    vocabularies: dict[str, Vocabulary],
-    folder: Path,
-    optimizer: dict[str, torch.Tensor] | None = None,
-) -> None:
-    """Write a model, its vocabularies and, if given, its optimizer's state into an empty folder.
+def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) -> None:
+    """Write a model and its vocabularies into a folder.
 
     Where each process holds a share of the tables all of them call it, and the first writes.
     """
@@ -75,9 +70,12 @@ def save(
             merged[side] = snapshots[side].merged[0]
     if merged:
         _save_dealt(merged, folder / "merged.safetensors", merged, embeddings.share)
-    if optimizer:
-        dealt = [name for name in optimizer if of_tables(name)]
-        _save_dealt(optimizer, folder / "optimizer.safetensors", dealt, embeddings.share)
+
+
+def save_optimizer(optimizer: dict[str, torch.Tensor], share: Share, folder: Path) -> None:
+    """Write an optimizer's state, as `save` does."""
+    dealt = [name for name in optimizer if of_tables(name)]
+    _save_dealt(optimizer, folder / "optimizer.safetensors", dealt, share)
 
 
 def of_tables(name: str) -> bool:
@@ -123,8 +121,10 @@ def load(folder: Path) -> Checkpoint:
 def _load(folder: Path) -> Checkpoint:
     names = [path.stem for path in (folder / "vocabulary").glob("*.parquet")]
     merged, optimizer = folder / "merged.safetensors", folder / "optimizer.safetensors"
+    ids = {name: Vocabulary.load(folder / "vocabulary" / f"{name}.parquet") for name in names}
+    pa.default_memory_pool().release_unused()  # what Parquet was read with
     return Checkpoint(
-        {name: Vocabulary.load(folder / "vocabulary" / f"{name}.parquet") for name in names},
+        ids,
         stored(folder / "embeddings.safetensors"),
         load_file(folder / "dense.safetensors"),
         load_file(merged) if merged.exists() else {},

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from ecdctr.config import Config, Data, Domain, Feature
 from ecdctr.errors import ContractError
 from ecdctr.examples.prepare import prepare
+from ecdctr.files import duck
 from tests.impressions import logs
 from tests.impressions.logs import cast, put
 from tests.make import changed, quick_spark
@@ -144,6 +145,31 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, request, seed):
             assert by_spark.schema == expected.schema
             assert by_spark.to_pylist() == expected.to_pylist()
             assert first.path.read_bytes() == second.path.read_bytes()
+
+
+def test_several_tasks_write_a_day_whose_rows_are_in_order_all_the_same(tmp_path, monkeypatch):
+    from ecdctr.examples import spark
+
+    session, parquet = spark.start_spark(), duck.parquet
+    written: list[Path] = []
+
+    def noting(paths: Iterable[Path]) -> str:
+        names = list(paths)
+        written.extend(path for path in names if path.parent.name == "spark")
+        return parquet(names)
+
+    monkeypatch.setattr(duck, "parquet", noting)
+    for number, date in enumerate(DAYS):
+        impressions(tmp_path / "data", "ads", date, np.random.default_rng(number), False, False)
+    base = Data(root=tmp_path / "data", history_length=2, lookback_days=2, allowed_missing_days=9)
+    session.conf.set("spark.sql.adaptive.coalescePartitions.enabled", "false")
+    try:
+        (by_spark,) = prepare(on("spark", base, tmp_path), "ads", DAYS[3:])
+    finally:
+        session.conf.unset("spark.sql.adaptive.coalescePartitions.enabled")
+    (expected,) = prepare(on("duckdb", base, tmp_path), "ads", DAYS[3:])
+    assert len(written) == 2
+    assert by_spark.path.read_bytes() == expected.path.read_bytes()
 
 
 @pytest.mark.parametrize("strings", [False, True])
