@@ -26,6 +26,8 @@ LOOKED_AT = 1_000  # values, the most frequent ones
 NAME = re.compile(r'[\w.]+|"[^"]+"')
 CLICKED = ("t", "yes", "y", "on")  # beside 1 and true
 NOT_CLICKED = ("f", "no", "n", "off")
+SAYS_NOTHING = NOTHING | {""}  # as text of Parquet may be
+A_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class Found(NamedTuple):
@@ -105,14 +107,16 @@ def _rule(mapping: Mapping, values: list[str | None]) -> str:
     """Write a rule that makes labels of values, and what to do with rows that say nothing."""
     text = mapping.click if NAME.fullmatch(mapping.click) else f"({mapping.click})"
     words = {value.strip().lower() for value in values if value is not None}
-    nothing = sorted(words & NOTHING)
-    telling = words - NOTHING
+    nothing = sorted(words & SAYS_NOTHING)
+    telling = words - SAYS_NOTHING
+    if telling and all(map(A_TIME.match, telling)):  # when it was clicked
+        return f"TRY_CAST({text} AS TIMESTAMP) IS NOT NULL"
     rule = _telling_rule(text, telling, nothing)
     if not nothing and None not in values:
         return rule
     says = f"{text} IS NOT NULL"
     if nothing:
-        says = f"lower(trim({text})) NOT IN ({', '.join(map(literal, nothing))})"
+        says = f"lower(trim({text}::VARCHAR)) NOT IN ({', '.join(map(literal, nothing))})"
     no_click = "0" if not words else "'0'" if rule.startswith("CASE") else "false"
     return (
         f"coalesce({rule}, {no_click}) if what says nothing is no click, else leave these rows out "
@@ -130,7 +134,7 @@ def _telling_rule(text: str, telling: set[str], nothing: list[str]) -> str:
     meant |= {word: "'0'" for word in NOT_CLICKED if word in telling}
     meant |= dict.fromkeys(nothing, "NULL")
     cases = " ".join(f"WHEN {literal(word)} THEN {label}" for word, label in meant.items())
-    return f"CASE lower(trim({text})) {cases} ELSE {text} END" if cases else text
+    return f"CASE lower(trim({text}::VARCHAR)) {cases} ELSE {text} END" if cases else text
 
 
 def _is_number(text: str) -> bool:

@@ -5,6 +5,7 @@ Each word that is none is named, with its first line, and with a rule that the i
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import re
 
@@ -141,20 +142,51 @@ def test_the_line_is_the_line_of_the_file_as_it_is_written(tmp_path, form):
     )
 
 
-def test_of_parquet_the_row_is_named(tmp_path):
-    (tmp_path / "logs").mkdir()
+def write_parquet(folder, labels: list) -> None:
+    """Write a log whose labels are these in turn, twice each: of both domains."""
     table = pa.table(
         {
             "user": [1, 2] * 20,
             "item": [5] * 40,
             "t": [START + i for i in range(40)],
-            "clicked": ["1", "0", "0", "no"] * 10,
+            "clicked": [labels[i // 2 % len(labels)] for i in range(40)],
             "kind": ["ads", "natural"] * 20,
         }
     )
-    pq.write_table(table, tmp_path / "logs" / "a.parquet", row_group_size=3)
+    folder.mkdir(parents=True)
+    pq.write_table(table, folder / "a.parquet", row_group_size=3)
+
+
+def test_of_parquet_the_row_is_named(tmp_path):
+    write_parquet(tmp_path / "logs", ["1", "0", "0", "no"])
     sentence = refused(tmp_path, {}, log={"files": ["a.parquet"]})
-    assert "'no' (10 rows, first in a.parquet, row 4)" in sentence
+    assert "'no' (10 rows, first in a.parquet, row 7)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ([0.0, 1.0, 0.0, float("nan")], "'nan' (10 rows"),
+        ([False, True, False, None], "null (10 rows"),
+        (["0", "1", "0", ""], "'' (10 rows"),
+        ([None, dt.datetime(2026, 1, 1, 8), None, None], "'2026-01-01 08:00:00' (10 rows"),
+        (["", "2026-01-01 08:00:00", "0000-00-00 00:00:00", r"\N"], "'2026-01-01 08:00:00' (10"),
+    ],
+    ids=["doubles", "booleans", "empty text", "times", "times as text"],
+)
+def test_the_rule_that_is_written_reads_labels_of_each_type_that_parquet_has(
+    tmp_path, labels, shown
+):
+    for name in "abc":
+        write_parquet(tmp_path / name / "logs", labels)
+    log = {"files": ["a.parquet"]}
+    sentence = refused(tmp_path / "a", {}, log=log)
+    assert shown in sentence
+    rule, domain = suggested(sentence)
+    run(tmp_path / "b", {}, log=log, click=rule)
+    assert sum(column(tmp_path / "b", "click")) == 10
+    if domain:
+        assert run(tmp_path / "c", {}, log=log, click="clicked", domain=domain).left_out == 10
 
 
 def test_ids_and_times_that_are_missing_are_refused_with_the_first_line(tmp_path):
