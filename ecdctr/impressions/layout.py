@@ -103,8 +103,11 @@ def table_of(names: Iterable[str]) -> str | None:
 
 
 def iceberg_of(names: Iterable[str]) -> str | None:
-    """Name Iceberg where these are the names in the folder `metadata` beside a folder `data`."""
-    return "Iceberg (../metadata)" if any(n.endswith(".metadata.json") for n in names) else None
+    """Name Iceberg where these are the names in the folder `metadata` of a table.
+
+    It lies beside a folder `data`, or among the days where the table was Hive's before.
+    """
+    return "Iceberg (metadata)" if any(n.endswith(".metadata.json") for n in names) else None
 
 
 def table_format(folder: Path) -> str | None:
@@ -114,9 +117,7 @@ def table_format(folder: Path) -> str | None:
     """
     for one in (folder, *folder.parents):
         there = [name for name in TABLES if (one / name).is_dir()]
-        if table := table_of(there):
-            return table
-        if one.name == "data" and (table := iceberg_of(names_in(one.parent / "metadata"))):
+        if table := table_of(there) or iceberg_of(names_in(one / "metadata")):
             return table
     return None
 

@@ -123,9 +123,14 @@ class RemoteImpressions:
     def table(self, domain: Domain) -> str | None:
         start = f"{path_of(self.root)}/domain={domain}/"
         of_domain = _list(self.root, f"domain={domain}", below=2)
-        table = table_of({path[len(start) :].split("/")[0] for path in of_domain})
-        table = table or table_of(_names_at(self.root, path_of(self.root)))
-        above, _, last = path_of(self.root).rpartition("/")
+        names = [path[len(start) :] for path in of_domain]
+        table = table_of({name.split("/")[0] for name in names})
+        table = table or iceberg_of(name for name in names if name.startswith("metadata/"))
+        at_root = _names_at(self.root, root := path_of(self.root))
+        table = table or table_of(at_root)
+        if not table and "metadata" in at_root:
+            table = iceberg_of(_names_at(self.root, f"{root}/metadata"))
+        above, _, last = root.rpartition("/")
         if not table and last == "data":
             with suppress(ContractError):  # whoever may read the data may not read beside it
                 return iceberg_of(_names_at(self.root, f"{above}/metadata"))

@@ -255,7 +255,16 @@ def test_a_command_sees_one_moment_and_the_next_one_what_was_delivered_since(
     assert open_impressions(root).has("ads", NEXT)
 
 
-@pytest.mark.parametrize("place", ["data/_delta_log", "data/domain=ads/.hoodie", "metadata"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "data/_delta_log",
+        "data/domain=ads/.hoodie",
+        "metadata",
+        "data/metadata",
+        "data/domain=ads/metadata",
+    ],
+)
 def test_a_table_format_is_recognised_in_a_bucket(s3: S3Server, place: str):
     base = s3.new_url()
     root, prefix = f"{base}/data", base.removeprefix(f"s3://{BUCKET}/")

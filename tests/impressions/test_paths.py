@@ -284,7 +284,16 @@ def test_a_dangling_link_is_named(tmp_path):
 
 @pytest.mark.parametrize("at", ["", "file://"])
 @pytest.mark.parametrize(
-    "place", ["_delta_log", ".hoodie", "_spark_metadata", "../metadata", "domain=ads/_delta_log"]
+    "place",
+    [
+        "_delta_log",
+        ".hoodie",
+        "_spark_metadata",
+        "../metadata",
+        "metadata",
+        "domain=ads/metadata",
+        "domain=ads/_delta_log",
+    ],
 )
 def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
     """Rows that Delta Lake, Hudi or Iceberg count as removed still lie there."""
