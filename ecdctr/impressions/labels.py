@@ -127,7 +127,7 @@ def _rule(mapping: Mapping, values: list[str | None]) -> str:
 def _telling_rule(text: str, telling: set[str], nothing: list[str]) -> str:
     """Write the rule for words; null for those that say nothing."""
     if telling and all(map(_is_number, telling)):
-        return f"TRY_CAST({text} AS DOUBLE) >= 1" if nothing else f"{text} >= 1"
+        return f"TRY_CAST({text} AS DOUBLE) >= 1"  # it may be text
     if telling - {*CLICKED, *NOT_CLICKED}:
         return f"{text} = 'the text of a click'"
     meant = {word: "'1'" for word in CLICKED if word in telling}
@@ -138,4 +138,4 @@ def _telling_rule(text: str, telling: set[str], nothing: list[str]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text.removeprefix("-").replace(".", "", 1).isdigit()
+    return text.isascii() and text.removeprefix("-").replace(".", "", 1).isdigit()

@@ -169,10 +169,11 @@ def test_of_parquet_the_row_is_named(tmp_path):
         ([0.0, 1.0, 0.0, float("nan")], "'nan' (10 rows"),
         ([False, True, False, None], "null (10 rows"),
         (["0", "1", "0", ""], "'' (10 rows"),
+        (["0", "2", "0", "0"], "'2' (10 rows"),
         ([None, dt.datetime(2026, 1, 1, 8), None, None], "'2026-01-01 08:00:00' (10 rows"),
         (["", "2026-01-01 08:00:00", "0000-00-00 00:00:00", r"\N"], "'2026-01-01 08:00:00' (10"),
     ],
-    ids=["doubles", "booleans", "empty text", "times", "times as text"],
+    ids=["doubles", "booleans", "empty text", "numbers as text", "times", "times as text"],
 )
 def test_the_rule_that_is_written_reads_labels_of_each_type_that_parquet_has(
     tmp_path, labels, shown
