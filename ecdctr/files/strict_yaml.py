@@ -66,7 +66,9 @@ def _text(loader: _Loader, node: Node) -> str:
     text: str = loader.construct_scalar(cast("ScalarNode", node))  # it refuses other nodes
     if NO_TEXT.search(text):
         raise ConstructorError(
-            problem=f"{text!r:.60} holds a character that is no text", problem_mark=node.start_mark
+            problem=f"{text!r:.60} holds a character that is no text; in single quotes a backslash "
+            "stays one",
+            problem_mark=node.start_mark,
         )
     return text
 

@@ -202,6 +202,8 @@ def _refuse_other_rows(tables: Tables, key: str, text: str, tree: Node) -> None:
         if any(node.get("class") in ("SUBQUERY", "STAR") for node in nodes(tree)):
             raise duckdb.BinderException("a subquery, or several columns")
         tables.db.execute(f"EXPLAIN SELECT 1 FROM {tables.source} WHERE ({text}) IS NULL")
+    except duckdb.ConversionException:  # of a constant, or of the file's statistics
+        raise
     except duckdb.Error:
         raise ConfigError(
             f"mapping {key}: '{text}' does not give one value for each row; write it without "

@@ -89,8 +89,9 @@ def import_log(
         with _joining(mapping, [log, *opened.values()]):
             tables = _create(db, {"log": log, **opened})
             check_joins(tables, mapping)
-        view_of(db, log.files[0])  # to bind expressions
-        types = check_expressions(tables, mapping)
+        with explained(db, log.files[0]):
+            view_of(db, log.files[0])  # to bind expressions
+            types = check_expressions(tables, mapping)
         make_macros(db)
         ts = instant(tables, mapping.ts, _texts(tables, columns_read(tables, mapping.ts)))
         of_tables = _columns_by_table(tables, mapping)

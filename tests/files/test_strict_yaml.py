@@ -38,6 +38,7 @@ from ecdctr.files.strict_yaml import parse_yaml, read_yaml
         ("a: " + "9" * 5000, "no number that can be read"),
         ('a: "\\0"', "no text"),
         ('a: "\\ud800"', "no text"),
+        ('a: "\\x01"', "in single quotes a backslash stays one"),
         ("a: \x07", "no text"),
         ("a: 1\n---\nb: 2", "another document"),
         ("a: b: c", "line 1"),

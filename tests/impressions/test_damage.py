@@ -23,7 +23,7 @@ from ecdctr.impressions.damage import first_damaged, refuse_damaged
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from ecdctr.impressions.reading import one_reading
-from tests.impressions.imported import BASE, rows
+from tests.impressions.imported import BASE, START, rows
 from tests.impressions.logs import FIRST, config_of, day_table, write_day
 from tests.make import changed
 
@@ -135,6 +135,38 @@ def test_a_damaged_file_of_a_join_is_told(tmp_path, where):
     with pytest.raises(
         ContractError, match=r"mapping joins\.j: .*j\.parquet cannot be read: expected a whole"
     ):
+        import_log(mapping, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("unit", ["us", "ms"])
+@pytest.mark.parametrize(
+    "rule", [{"ts": "shown"}, {"click": "shown"}, {"features": {"x": "shown::VARCHAR"}}]
+)
+def test_a_time_that_is_none_is_told_with_its_column(tmp_path, unit, rule):
+    """What numpy calls NaT is the least of all integers, a value like others in Parquet."""
+    times = pa.array([-(2**63), *range(39)], pa.timestamp(unit))
+    table = pa.table(
+        {
+            "user": [1, 2] * 20,
+            "item": [5] * 40,
+            "t": [START + i for i in range(40)],
+            "clicked": [0, 1] * 20,
+            "kind": ["ads", "ads", "natural", "natural"] * 10,
+            "shown": times,
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    mapping = Mapping(log={"files": ["a.parquet"]}, **BASE | rule)
+    with pytest.raises(
+        ContractError, match=r"a\.parquet cannot be read: column shown holds a time that is none"
+    ):
+        import_log(mapping, tmp_path, tmp_path / "out")
+
+
+def test_a_constant_that_cannot_be_computed_is_not_called_an_aggregate(tmp_path):
+    (tmp_path / "a.csv").write_text(rows())
+    mapping = Mapping(log={"files": ["a.csv"]}, **BASE, features={"x": "'abc'::BIGINT"})
+    with pytest.raises(ContractError, match=r"a\.csv cannot be read as the mapping says: .*abc"):
         import_log(mapping, tmp_path, tmp_path / "out")
 
 

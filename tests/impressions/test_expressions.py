@@ -172,7 +172,7 @@ def test_settings_of_csv_beside_parquet_are_refused(tmp_path):
             "CASE WHEN clicked = 1 THEN 1 END",
             r"coalesce\(\(CASE WHEN clicked = 1 THEN 1 END\), 0\)",
         ),
-        ("clicked + 1", r"\(clicked \+ 1\) >= 1"),
+        ("clicked + 1", r"TRY_CAST\(\(clicked \+ 1\) AS DOUBLE\) >= 1"),
     ],
 )
 def test_the_rule_that_a_label_needs_fits_what_was_found(tmp_path, label, rule):
