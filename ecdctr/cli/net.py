@@ -119,14 +119,13 @@ def _interrupted_query(error: BaseException) -> bool:
 def _mistyped(error: BaseException, arguments: list[str]) -> bool:
     """Tell whether the file that is not there is one that the command line names.
 
-    Likewise one that is of another kind, and a name, of whatever place, that no file can have.
+    Likewise one that is of another kind, and names, of whatever place, that no file can have: too
+    long, or below a file.
     """
-    if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+    if getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ENOTDIR):
         return True
     name = str(getattr(error, "filename", None) or "")
     values = [argument.rpartition("=")[2].rstrip("/") for argument in arguments]
-    if isinstance(error, NotADirectoryError):  # a file stands in the place of a folder above it
-        return any(value and f"{name}/".startswith(f"{value}/") for value in values)
     return (
         isinstance(error, FileNotFoundError | IsADirectoryError) and bool(name) and name in values
     )

@@ -112,6 +112,7 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
         (OSError(28, "No space left on device", "/x"), 75, "MB are free there): free some space"),
         (OSError(27, "File too large", "/x"), 75, "File too large at /x: raise the limit"),
         (OSError(36, "File name too long", "/x"), 1, "File name too long: /x; look at the name."),
+        (NotADirectoryError(20, "Not a directory", "/x/y"), 1, "Not a directory: /x/y; look at"),
         (OSError(40, "Too many levels of symbolic links", "/x"), 75, "at /x: mend the link that"),
         (
             PermissionError(1, "Operation not permitted", "/x"),
