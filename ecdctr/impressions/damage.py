@@ -158,7 +158,8 @@ def _is_compared(kind: pa.DataType) -> bool:
 
     Text is cut there, times and decimals come in other forms, and some times in none of Python's.
     """
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    of_numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(of_numbers or pa.types.is_boolean(kind))
 
 
 def _beyond(values: pa.ChunkedArray, low: Any, high: Any) -> bool:
