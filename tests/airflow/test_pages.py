@@ -322,13 +322,8 @@ def test_a_version_shows_its_newest_verdict_and_how_many_users_are_behind_a_gauc
     content["metrics"]["new_users"] = {"gauc": 1.0, "gauc_users": 2.0}
     path.write_text(json.dumps(content))
     for examples, reason in (("abc", f"small {NASTY}"), ("of another delivery", "unseen")):
-        verdict = {
-            "date": str(date),
-            "outcome": "not judged yet",
-            "passed": False,
-            "reason": reason,
-        }
-        store.add_verdict(ref, verdict | {"examples": {str(date): examples}})
+        verdict = Verdict(Outcome.WAITING, reason, None, {str(date): examples})
+        store.add_verdict(ref, {"date": str(date), "passed": False, **verdict._asdict()})
     page = client.get(f"/version/{ref}").text
     assert "not judged yet</span>, small" in page
     assert "unseen" not in page
