@@ -29,8 +29,9 @@ def heat_maps(plane: Plane, results: dict[tuple[float, float], Result]) -> Figur
     A difference within its 95 % interval stands in brackets.
     """
     width = 1.6 + 0.95 * len(plane.x.values)
-    figure = new_figure(3 * width, 2 * (1.2 + 0.55 * len(plane.y.values)))
-    panels = figure.subplots(2, 3)
+    across = len(WORTH) // 2
+    figure = new_figure(across * width, 2 * (1.2 + 0.55 * len(plane.y.values)))
+    panels = figure.subplots(2, across)
     for axes, part in zip(panels.flat, WORTH, strict=True):
         _panel(axes, plane, results, part)
     grey(list(panels.flat))

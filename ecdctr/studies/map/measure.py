@@ -35,6 +35,8 @@ WORTH = {
     "TPM's vectors": ("vectors", "no_tpm"),
     "memory": ("memory", "no_tpm"),
     "vectors and memory": (FULL, "no_tpm"),
+    "vectors beside memory": (FULL, "memory"),
+    "memory beside vectors": (FULL, "vectors"),
     "full over the best floor": (FULL, "floor"),
     "full over the paper's form": (FULL, "paper"),
 }
