@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,11 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
     assert {row["user"] for row in by_name["gbm"].users.to_pylist()} == set(users.tolist())
 
 
-def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(config: Config):
+def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(
+    config: Config, tmp_path: Path
+):
+    own = tmp_path / "prepared"  # others prepare into the shared one meanwhile
+    config = changed(config, "data", prepared=own)
     short = changed(config, "actr", window_days=3)
     days = [DATE - dt.timedelta(days=back) for back in (2, 1, 0)]
     prepare(config, "ads", [*days, NEXT])  # as A-CTR's training and its evaluation do
