@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,6 @@ VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # 
 # Airflow's answers cost it as much as a step; the store's folders tell more at once
 ASK_SECONDS = 2
 SLOTS = 2  # trainings at once
-SIMULATE = ("simulate", "--world", "demo")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 console = Console()
 
@@ -138,12 +137,13 @@ def demo(home: Path, days: int) -> None:
     config = load_config(config_path)
     steps = Steps()
     with contextlib.ExitStack() as stack:
-        with steps.step("1/3  Simulate two domains, 120 days, and start Airflow meanwhile"):
-            simulation = stack.enter_context(_begun(config_path, store, *SIMULATE))
+        with (
+            steps.step("1/3  Simulate two domains, 120 days, and start Airflow meanwhile"),
+            _beside(config_path, store, "simulate", "--world", "demo"),
+        ):
             stack.enter_context(airflow.running())
             airflow.api.pool(config.airflow.pool, SLOTS)
             airflow.wait_for_dags()
-            _end(simulation, SIMULATE)
         with steps.step(f"2/3  Run the three DAGs ({airflow.url} shows them now)"):
             last = open_impressions(config.data.root).dates("ads")[-1]
             trigger_all(airflow, Store(store), plan_runs(last, days, config.snapshots))
@@ -196,25 +196,25 @@ def airflow(home: Path, arguments: list[str]) -> int:
 
 
 def _ecdctr(config: Path, store: Path, *arguments: str) -> None:
-    with _begun(config, store, *arguments) as command:
-        _end(command, arguments)
+    with _beside(config, store, *arguments):
+        pass
 
 
 @contextlib.contextmanager
-def _begun(config: Path, store: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run an ecdctr command beside the block; none of it is left after it."""
+def _beside(config: Path, store: Path, *arguments: str) -> Iterator[None]:
+    """Run an ecdctr command beside the block, and wait for it; none of it is left after it.
+
+    Raises EcdctrError if it fails.
+    """
     places = ["--config", str(config), "--store", str(store)]
     command = subprocess.Popen([sys.executable, "-m", "ecdctr.cli", *places, *arguments])
     try:
-        yield command
+        yield
+        failed = command.wait()
     finally:
         command.kill()
         command.wait()
-
-
-def _end(command: subprocess.Popen[bytes], arguments: Sequence[str]) -> None:
-    """Wait for a command; raises EcdctrError if it fails."""
-    if command.wait():
+    if failed:
         raise EcdctrError(f"'ecdctr {' '.join(arguments)}' failed; its message stands above.")
 
 

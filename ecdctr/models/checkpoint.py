@@ -20,7 +20,7 @@ from torch import nn
 from ecdctr.errors import StoreError, first_line
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.files.rounding import Precision, quantized
-from ecdctr.models.embeddings import tables_of
+from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.share import ALL, AT_ONCE, Share
 from ecdctr.models.tensors import Stored, stored, write
 
@@ -58,7 +58,7 @@ def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) ->
 
     Where each process holds a share of the tables all of them call it, and the first writes.
     """
-    embeddings = tables_of(model)
+    embeddings = FieldEmbeddings.of(model)
     if embeddings.share.first:
         _save_shared(model, vocabularies, folder)
     tables = {name: embeddings.field(name) for name in embeddings.rows}
@@ -142,7 +142,7 @@ def save_snapshot(
 
     The historical-embedding table handed to CPM and A-CTR. All processes call it, as `save`.
     """
-    embeddings = tables_of(model)
+    embeddings = FieldEmbeddings.of(model)
     (folder / "snapshot").mkdir()
     for side, name in SIDES.items():
         held = embeddings.field(name).detach()

@@ -191,10 +191,3 @@ def summed_by_row(rows: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Ten
         gradient.index_select(0, order), number, len(rows), -1, False
     )
     return ordered, sums.index_select(0, number)
-
-
-def tables_of(model: nn.Module) -> FieldEmbeddings:
-    """Return the embedding tables of a model."""
-    embeddings = model.embeddings
-    assert isinstance(embeddings, FieldEmbeddings)  # noqa: S101  # torch types attributes as modules
-    return embeddings

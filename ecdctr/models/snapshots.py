@@ -81,8 +81,7 @@ class EntitySnapshots(nn.Module):
             return self._from_everywhere(rows, sets)
         if self.merged is not None and len(self.merged) == 1:
             return nn.functional.embedding(rows, self.merged[0])
-        total = self.present.shape[1] if self.merged is None else self.merged.shape[1]
-        place = sets.view(-1, *[1] * (rows.dim() - 1)) * total + rows
+        place = self._places(rows, sets)
         if self.merged is not None:
             return nn.functional.embedding(place, self.merged.flatten(0, 1))
         if rows.dim() == 1:
@@ -91,12 +90,15 @@ class EntitySnapshots(nn.Module):
             each = self._aggregate(rows.flatten(), sets[:, None].expand_as(rows).flatten())
             return each.view(*rows.shape, -1)
         unique, inverse = place.unique(return_inverse=True)  # a history repeats its items
-        return self._aggregate(unique % total, unique // total)[inverse]
+        return self._aggregate(unique % self.total, unique // self.total)[inverse]
+
+    def _places(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
+        """Return a number for each row and its set: rows [B] or [B, H], sets [B]."""
+        return sets.view(-1, *[1] * (rows.dim() - 1)) * self.total + rows
 
     def _from_everywhere(self, rows: torch.Tensor, sets: torch.Tensor) -> torch.Tensor:
         """Do the same where each process holds a share; all of them call it at once."""
-        place = sets.view(-1, *[1] * (rows.dim() - 1)) * self.total + rows
-        distinct, places = place.flatten().unique(return_inverse=True)
+        distinct, places = self._places(rows, sets).flatten().unique(return_inverse=True)
         asked = torch.stack([distinct % self.total, distinct // self.total], 1)
         if self.merged is not None:
             vectors = self.share.fetch(self.total, asked, self._merged_of)

@@ -160,7 +160,9 @@ def _alias_record(log: str, number: int, content: bytes) -> AliasRecord:
         content,
         f"Record {number} of {log}",
         "put it back from a copy, or set the alias anew: ecdctr store promote VERSION",
-        *("ref", "at", "reason"),
+        "ref",
+        "at",
+        "reason",
     )
     kind = raw.get("kind")
     if kind is None:

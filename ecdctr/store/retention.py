@@ -37,7 +37,7 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     everything that these descend from. Of a chain, in which each version goes on from the one
     before it, that is the version before and no further: else nothing would ever go.
     """
-    manifests = {ref: store.manifest(ref) for ref in _refs(store)}
+    manifests = {ref: store.manifest(ref) for ref in store.every_version()}
     kept: set[Ref] = set()
     for experiment in store.experiments():
         for level in LEVELS:
@@ -134,7 +134,7 @@ def _make_whole(store: Store, going: set[Ref]) -> None:
 
     Raises StoreError where one cannot be put together; then nothing is removed.
     """
-    for ref in _refs(store):
+    for ref in store.every_version():
         changes = None if ref in going else store.changes(ref)
         if changes and changes.ref in going:
             store.make_whole(ref)
@@ -142,12 +142,12 @@ def _make_whole(store: Store, going: set[Ref]) -> None:
 
 def _drop_verdicts(store: Store, refs: set[Ref]) -> None:
     """Take away the verdicts on those versions that are gone, and all their evaluations, too."""
+    left: set[Ref] = set()
     for experiment, level in {(ref.experiment, ref.level) for ref in refs}:
-        left = {ref for _, ref in store.evaluated(experiment, level)}
+        left.update(ref for _, ref in store.evaluated(experiment, level))
         left.update(store.versions(experiment, level))
-        for ref in refs - left:
-            if (ref.experiment, ref.level) == (experiment, level):
-                store.drop_verdicts(ref)
+    for ref in refs - left:
+        store.drop_verdicts(ref)
 
 
 def _waits(store: Store, ref: Ref) -> bool:
@@ -157,13 +157,3 @@ def _waits(store: Store, ref: Ref) -> bool:
         return False
     verdicts = store.verdicts(ref)
     return bool(verdicts) and verdicts[-1]["outcome"] == WAITS
-
-
-def _refs(store: Store) -> list[Ref]:
-    """Return all versions by experiment, level, date and number."""
-    return [
-        ref
-        for experiment in store.experiments()
-        for level in LEVELS
-        for ref in store.versions(experiment, level)
-    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ecdctr.config.terms import PRODUCTION
+from ecdctr.config.terms import LEVELS, PRODUCTION
 from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
 from ecdctr.store import deltas
@@ -63,6 +63,15 @@ class Versions:
             return PRODUCTION
         where = f"{self.root}/{experiment}/experiment.json"
         return str(read_document(content, where, "put it back from a copy", "parent")["parent"])
+
+    def every_version(self) -> list[Ref]:
+        """Return all versions by experiment, level, date and number."""
+        return [
+            ref
+            for experiment in self.experiments()
+            for level in LEVELS
+            for ref in self.versions(experiment, level)
+        ]
 
     def experiments(self) -> list[str]:
         """Return names of all experiments that hold something, sorted."""

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.adam import adam
 
 from ecdctr.config import Actr, Cpm, Training
-from ecdctr.models.embeddings import FieldEmbeddings, carry, summed_by_row, tables_of
+from ecdctr.models.embeddings import FieldEmbeddings, carry, summed_by_row
 
 if TYPE_CHECKING:
     from ecdctr.models.checkpoint import Moments
@@ -172,7 +172,7 @@ class Optimizers:
     """
 
     def __init__(self, model: nn.Module, settings: Training) -> None:
-        embeddings = self.embeddings = tables_of(model)
+        embeddings = self.embeddings = FieldEmbeddings.of(model)
         self.named = {
             name: p
             for name, p in model.named_parameters()

@@ -16,7 +16,7 @@ import torch
 from torch import distributed, nn
 
 from ecdctr.errors import ConfigError, first_line
-from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows, tables_of
+from ecdctr.models.embeddings import FieldEmbeddings, distinct_rows
 
 if TYPE_CHECKING:
     from ecdctr.training.workers import Workers
@@ -152,7 +152,7 @@ def across_processes(model: nn.Module, workers: Workers) -> nn.Module:
     Its BatchNorms see all samples. Returns what to call in training. torch's
     DistributedDataParallel averages the gradients of everything dense.
     """
-    model.embeddings = ShardedEmbeddings(tables_of(model), workers)
+    model.embeddings = ShardedEmbeddings(FieldEmbeddings.of(model), workers)
     for module in list(model.modules()):
         if type(module) is nn.BatchNorm1d and module.training:
             module.__class__ = CrossBatchNorm
