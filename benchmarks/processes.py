@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def draw_users(date: dt.date) -> None:
 def one(config: Path, store: Path, date: dt.date) -> dict[str, Any]:
     """Train in this process, alone or with others; return its peaks in MiB, and seconds."""
     if join().world > 1:
-        import torchrec  # noqa: F401  # what it takes is no part of the tables
+        import_module("torchrec")  # what it takes is no part of the tables
     phases: dict[str, float] = {}
     for name in PHASES:
         setattr(run, name, measured(name, getattr(run, name), phases))

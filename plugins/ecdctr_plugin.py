@@ -6,16 +6,18 @@ runs by hand are called.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-import ecdctr.airflow.pipeline  # noqa: F401  # loaded before tasks are forked, which all need it
 from ecdctr.airflow.dates import load_settings
 from ecdctr.airflow.forms import NamesRuns, OneSentence
 from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.config.terms import level_of
 from ecdctr.store.store import Store
+
+import_module("ecdctr.airflow.pipeline")  # before tasks are forked, which all need it
 
 
 def _pages() -> list[dict[str, Any]]:

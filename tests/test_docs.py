@@ -29,7 +29,7 @@ PAGE = (REPOSITORY / "docs" / "bring-your-own-data.md").read_text()
 def block(language: str) -> str:
     """Return the block of the example.
 
-    The mapping of another log has its own test (test_readers.py).
+    The mapping of another log has its own test (tests/impressions/test_mapping.py).
     """
     blocks = [
         text

@@ -54,10 +54,10 @@ def command_task(
 
     if processes > 1:
         return job_task(settings, arguments, processes, RUN_VARIABLE, common)
-    if spark:
+    if spark and airflow.kubernetes.spark:
         from ecdctr.airflow.spark import spark_task
 
-        return spark_task(settings, arguments, RUN_VARIABLE, common)
+        return spark_task(settings, airflow.kubernetes.spark, arguments, RUN_VARIABLE, common)
     return pod_task(settings, arguments, gpu, RUN_VARIABLE, common)
 
 

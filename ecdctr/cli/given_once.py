@@ -10,22 +10,25 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typer._click.core import Command as _Parsing
     from typer._click.core import Context
     from typer._click.parser import _OptionParser
+else:
+    _Parsing = object  # a mixin: what it is put before is a command
 
 
-class _OnceCommand(TyperCommand):
-    """A command that refuses an option which is given twice."""
+class _Once(_Parsing):
+    """Refuses an option which is given twice."""
 
     def make_parser(self, ctx: Context) -> _OptionParser:
+        """Make a parser that raises typer.BadParameter for it."""
         return _refusing(super().make_parser(ctx), ctx)
 
 
-class _OnceGroup(TyperGroup):
-    """A group of commands whose own options are refused likewise."""
+class _OnceCommand(_Once, TyperCommand): ...
 
-    def make_parser(self, ctx: Context) -> _OptionParser:
-        return _refusing(super().make_parser(ctx), ctx)
+
+class _OnceGroup(_Once, TyperGroup): ...
 
 
 class Application(typer.Typer):

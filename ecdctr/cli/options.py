@@ -38,7 +38,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **made)
 
-    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    signature = inspect.Signature(parameters)
+    spread.__signature__ = signature  # type: ignore[attr-defined]  # typer reads it
     spread.__annotations__ = {one.name: one.annotation for one in parameters}
     return spread
 

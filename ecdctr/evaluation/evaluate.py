@@ -124,13 +124,16 @@ def evaluate(config: Config, store: Store, ref: Ref, date: dt.date) -> Evaluatio
         metrics = metrics_by_cohort(config, scored)
         held_out = prepare_held_out(config, date) if domain == "ads" else None
         apart = score(config, store, ref, domain, date, held_out) if held_out else None
+        expected = None
         if apart:
-            metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-            metrics["oracle"] |= expected_metrics(apart.users, apart.oracle, apart.oracle)
+            of_scores, expected = expected_of(apart)
+            of_oracle, _ = expected_of(apart._replace(scores=apart.oracle))
+            metrics["all"] |= of_scores
+            metrics["oracle"] |= of_oracle
         basis = basis_of(config, scored.examples, held_out.fingerprint if held_out else None)
         result = Evaluation(ref, date, metrics)
         judged_on = impressions_digest(config, domain, date, scored.examples)
-        _save(store, result, scored, apart, basis, judged_on)
+        _save(store, result, scored, expected, basis, judged_on)
     return result
 
 
@@ -172,11 +175,15 @@ def users_table(scored: Scored) -> pa.Table:
     )
 
 
-def expected_users_table(scored: Scored) -> pa.Table:
-    """Return the users behind the expected GAUC: user (raw id), impressions, auc."""
-    judged = expected_user_auc(scored.users, scored.oracle, scored.scores)
-    ids = scored.ids.take(pa.array(judged.users))
-    return pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
+def expected_of(held_out: Scored) -> tuple[dict[str, float], pa.Table]:
+    """Judge held-out ads by true probabilities, in one sort.
+
+    Returns the metrics, and the users behind the expected GAUC: user (raw id), impressions, auc.
+    """
+    judged = expected_user_auc(held_out.users, held_out.oracle, held_out.scores)
+    ids = held_out.ids.take(pa.array(judged.users))
+    users = pa.table({"user": ids, "impressions": judged.impressions, "auc": judged.auc})
+    return expected_metrics(judged, held_out.oracle, held_out.scores), users
 
 
 def calibration_curve(
@@ -194,7 +201,7 @@ def _save(
     store: Store,
     result: Evaluation,
     scored: Scored,
-    apart: Scored | None,
+    expected: pa.Table | None,
     basis: Basis,
     judged_on: str,
 ) -> None:
@@ -209,7 +216,7 @@ def _save(
     }
     with store.staging() as folder:
         pq.write_table(users_table(scored), folder / "users.parquet")
-        if apart:
-            pq.write_table(expected_users_table(apart), folder / "expected.parquet")
+        if expected is not None:
+            pq.write_table(expected, folder / "expected.parquet")
         durable.write_bytes(folder / "evaluation.json", json.dumps(content, indent=1).encode())
         store.save_evaluation(folder, result.ref, result.date)

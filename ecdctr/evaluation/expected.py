@@ -50,12 +50,14 @@ def expected_user_auc(
 
 
 def expected_metrics(
-    users: NDArray[np.int64], chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
+    judged: UserAuc, chances: NDArray[np.floating[Any]], scores: NDArray[np.floating[Any]]
 ) -> dict[str, float]:
-    """Return expected GAUC and LogLoss (nats), and the sizes behind them; all arrays are [n]."""
-    judged = expected_user_auc(users, chances, scores)
+    """Return expected GAUC and LogLoss (nats), and the sizes behind them.
+
+    `judged` is the expected AUC per user of these `chances` and `scores` [n].
+    """
     metrics = {
-        "expected_impressions": float(len(users)),
+        "expected_impressions": float(len(scores)),
         "expected_gauc_users": float(len(judged.users)),
         "expected_gauc": judged.mean,
     }

@@ -30,7 +30,7 @@ class Stored(NamedTuple):
     """A stored evaluation.
 
     `users` has the columns user, impressions, clicks, auc (null without both labels), loss;
-    `expected` those of evaluate.py's `expected_users_table`, None without held-out ads.
+    `expected` those of evaluate.py's `expected_of`, None without held-out ads.
     """
 
     ref: Ref

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ TABLES = {
     ".hoodie": "Hudi",
     "_spark_metadata": "Spark's streaming sink",
 }  # what keeps a list of its files, by its folder
+METADATA = "metadata"  # the folder that Iceberg keeps its list in, and others other things
 SCRATCH = "_import-"  # what the folder of a running import begins with, beside its days
 WRITTEN = f"{SCRATCH}written"  # domains of an import that are not yet where they are read
 DAY_FOLDER = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
@@ -71,14 +73,14 @@ def is_part(name: str) -> bool:
 
 def no_file(path: Path) -> str | None:
     """Say what stands in the place of a Parquet file; None for a file, and where nothing is."""
-    found = None
+    other = None
     if path.is_dir():
-        found = "a folder; move its files up"
+        other = "a folder; move its files up"
     elif path.is_symlink() and not path.exists():
-        found = "a link to nothing"
+        other = "a link to nothing"
     elif path.exists() and not path.is_file():  # reading it might never end
-        found = "a pipe or a device"
-    return found and f"expected a Parquet file, found {found}"
+        other = "a pipe or a device"
+    return other and f"expected a Parquet file, found {other}"
 
 
 def refuse_no_files(paths: Iterable[Path]) -> None:
@@ -96,18 +98,18 @@ def is_unread(name: str) -> bool:
     return not is_part(name) and not any(map(is_hidden, name.split("/")))
 
 
-def table_of(names: Iterable[str]) -> str | None:
-    """Name the table format that says which files count, by what lies beside them."""
-    there = set(names)
-    return next((f"{what} ({name})" for name, what in TABLES.items() if name in there), None)
+def table_of(names: Iterable[str], metadata: Callable[[], Iterable[str]]) -> str | None:
+    """Name the table format that says which files of a folder count, by what lies in it.
 
-
-def iceberg_of(names: Iterable[str]) -> str | None:
-    """Name Iceberg where these are the names in the folder `metadata` of a table.
-
-    It lies beside a folder `data`, or among the days where the table was Hive's before.
+    `metadata` lists the folder of that name, which Iceberg's tables have beside a folder `data`, or
+    among the days where the table was Hive's before; it is asked only where there is one.
     """
-    return "Iceberg (metadata)" if any(n.endswith(".metadata.json") for n in names) else None
+    there = set(names)
+    table = next((f"{what} ({name})" for name, what in TABLES.items() if name in there), None)
+    if table or METADATA not in there:
+        return table
+    iceberg = any(name.endswith(".metadata.json") for name in metadata())
+    return f"Iceberg ({METADATA})" if iceberg else None
 
 
 def table_format(folder: Path) -> str | None:
@@ -115,9 +117,9 @@ def table_format(folder: Path) -> str | None:
 
     Its files may be among those, or hold rows, that the table counts as removed.
     """
-    for one in (folder, *folder.parents):
-        there = [name for name in TABLES if (one / name).is_dir()]
-        if table := table_of(there) or iceberg_of(names_in(one / "metadata")):
+    for one in (folder, *folder.parents):  # looked into by name: not every folder may be listed
+        there = [name for name in (*TABLES, METADATA) if (one / name).is_dir()]
+        if table := table_of(there, partial(names_in, one / METADATA)):
             return table
     return None
 
@@ -127,8 +129,8 @@ def absence(root: Path, domain: Domain) -> str:
     if (root / f"domain={domain}").is_dir():
         return ""
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing of that name"
-        return f" ({root}: expected a folder, found {found}; look at data.root)"
+        other = "a file" if root.exists() else "nothing of that name"
+        return f" ({root}: expected a folder, found {other}; look at data.root)"
     alike = [name for name in sorted(names_in(root)) if domain in name.lower()]
     there = f", found {alike[0]!r}" if alike else ""
     return f" ({root}: expected a folder domain={domain}{there})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +20,8 @@ from ecdctr.errors import ContractError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.layout import (
+    METADATA,
     date_of,
-    iceberg_of,
     is_hidden,
     is_part,
     is_unread,
@@ -121,20 +122,22 @@ class RemoteImpressions:
         return sorted({name.split("/")[0] for name in names if is_unread(name)})
 
     def table(self, domain: Domain) -> str | None:
-        start = f"{path_of(self.root)}/domain={domain}/"
-        of_domain = _list(self.root, f"domain={domain}", below=2)
-        names = [path[len(start) :] for path in of_domain]
-        table = table_of({name.split("/")[0] for name in names})
-        table = table or iceberg_of(name for name in names if name.startswith("metadata/"))
-        at_root = _names_at(self.root, root := path_of(self.root))
-        table = table or table_of(at_root)
-        if not table and "metadata" in at_root:
-            table = iceberg_of(_names_at(self.root, f"{root}/metadata"))
+        root = path_of(self.root)
+        start = f"{root}/domain={domain}/"
+        names = [path[len(start) :] for path in _list(self.root, f"domain={domain}", below=2)]
+        metadata = [name for name in names if name.startswith(f"{METADATA}/")]
+        there = {name.split("/")[0] for name in names}
+        table = table_of(there, lambda: metadata) or self._table_at(root)
         above, _, last = root.rpartition("/")
         if not table and last == "data":
             with suppress(ContractError):  # whoever may read the data may not read beside it
-                return iceberg_of(_names_at(self.root, f"{above}/metadata"))
+                return self._table_at(above, [METADATA])
         return table
+
+    def _table_at(self, folder: str, names: Iterable[str] | None = None) -> str | None:
+        """Name the table format of a folder, by these names where it is not to be listed."""
+        there = _names_at(self.root, folder) if names is None else names
+        return table_of(there, lambda: _names_at(self.root, f"{folder}/{METADATA}"))
 
 
 def _names_at(root: str, folder: str) -> list[str]:

@@ -14,7 +14,7 @@ from ecdctr.examples.clean import raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files.duck import literal, parquet
 from ecdctr.impressions import contract
-from ecdctr.impressions.days import Gap, gaps, log_start, refuse_gaps
+from ecdctr.impressions.days import Gap, gaps, refuse_gaps
 from ecdctr.memory.table import newest_table
 
 if TYPE_CHECKING:
@@ -40,12 +40,15 @@ def memory_gaps(request: Request) -> list[Gap]:
     return gaps(request.config, *_newest_table(request))
 
 
-def memory_cut(request: Request, plan: Plan) -> list[str]:
-    """Say where days that memory reads were taken from the log since the version before."""
+def memory_cut(request: Request, plan: Plan, begins: dt.date | None) -> list[str]:
+    """Say where days that memory reads were taken from the log since the version before.
+
+    `begins` is the first day of the log now.
+    """
     if not holds_memory(request, plan):
         return []
     (newest,), before = _newest_table(request)
-    reads, begins = newest - dt.timedelta(days=before), log_start(request.config)
+    reads = newest - dt.timedelta(days=before)
     for ref in plan.parents.get(plan.level, []):
         began = request.store.manifest(ref).log_start
         if began and begins and began < begins and begins > reads:

@@ -57,6 +57,7 @@ class Gathered:
     plan: Plan
     days: Days
     fingerprint: str
+    log_start: dt.date | None  # first day that either domain has
     started: dt.datetime
 
 
@@ -116,7 +117,8 @@ def gather(steps: Steps[Network], workers: Workers) -> Gathered:
     what = f"prepared {request.experiment}/{plan.level}/{request.date}"
     with workers.first_alone(what):  # the others find it done
         days = prepare_days(request, plan)
-    return Gathered(plan, days, fingerprint(request, steps.algorithm, plan, days), started)
+    name = fingerprint(request, steps.algorithm, plan, days)
+    return Gathered(plan, days, name, log_start(request.config), started)
 
 
 def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Built[Network]:
@@ -136,7 +138,7 @@ def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Buil
         start_at_rate(start.model, click_rate(gathered.days))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
     passed = passed_over(request, plan, gathered.days)
-    told = [*map(str, unlike), *passed, *memory_cut(request, plan), *older]
+    told = [*map(str, unlike), *passed, *memory_cut(request, plan, gathered.log_start), *older]
     return Built(start, inputs, vocabularies, admission, told)
 
 
@@ -249,7 +251,7 @@ def _manifest(
         rows={"samples": result.samples, **rows},
         quality=built.quality,
         skipped_days=left_out(plan, days),
-        log_start=log_start(request.config),
+        log_start=gathered.log_start,
         prior_ctr=last_prior_ctr(days) if plan.level == "actr" else None,
         files={},
         started_at=gathered.started,

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ecdctr.config.terms import PRODUCTION
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import Ref
 from ecdctr.store.places import group_of
-from ecdctr.store.storage import read_document
 from ecdctr.store.versions import Versions
 
 CANDIDATE, SERVING = "candidate", "serving"

@@ -11,10 +11,9 @@ import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
+from ecdctr.store.documents import Content, read_json
 
 REMOVED = "removed.json"  # of a group: notes on its removed versions, by their name
 OLDER = "older.json"  # of a log: its records up to the first that is a file of its own
@@ -28,7 +27,7 @@ def note(group: Path, name: str) -> str | None:
     try:
         return (group / f"{name}.removed").read_text("utf-8")
     except FileNotFoundError:
-        together: dict[str, str] = _read(group / REMOVED) or {}
+        together = _read(group / REMOVED, dict)
         return together.get(name)
 
 
@@ -43,7 +42,7 @@ def removals(group: Path, dates: Iterable[str], since: str, until: str) -> list[
         if since <= date <= until
         for path in (group / date).glob("v*.removed")
     ]
-    together: dict[str, str] = _read(group / REMOVED) or {}
+    together = _read(group / REMOVED, dict)
     among = [name for name in together if since <= name.partition("/")[0] <= until]
     return list(dict.fromkeys([*alone, *among]))  # a killed `store gc` leaves both
 
@@ -52,7 +51,7 @@ def put_notes_together(group: Path) -> None:
     """Put the notes of a group into one file, and take away theirs and empty dates."""
     paths = list(group.glob("*/v*.removed"))
     alone = {f"{path.parent.name}/{path.stem}": path.read_text("utf-8") for path in paths}
-    _write(group / REMOVED, (_read(group / REMOVED) or {}) | alone)
+    _write(group / REMOVED, _read(group / REMOVED, dict) | alone)
     for path in paths:
         path.unlink()
         with contextlib.suppress(OSError):  # a version is there, or a note of another
@@ -70,7 +69,7 @@ def records(log: Path, newest: int = 0) -> list[tuple[int, bytes]]:
             alone.append((int(path.stem), path.read_bytes()))
     if newest and len(alone) == newest:
         return alone
-    older = [(number, text.encode()) for number, text in enumerate(_read(log / OLDER) or [], 1)]
+    older = [(number, text.encode()) for number, text in enumerate(_read(log / OLDER, list), 1)]
     return list(dict([*older, *alone]).items())[-newest:]
 
 
@@ -85,17 +84,13 @@ def put_records_together(log: Path, keep: int) -> None:
             path.unlink()
 
 
-def _read(path: Path) -> Any:
-    """Return the content of a file, None where there is none."""
+def _read(path: Path, kind: type[Content]) -> Content:
+    """Return the content of a file, an empty one where there is none."""
     try:
-        return json.loads(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise StoreError(
-            f"{path}, into which `store gc` has put smaller files, cannot be read "
-            f"({first_line(error)}); put it back from a copy."
-        ) from None
+        return kind()
+    return read_json(text, kind, f"{path}, into which `store gc` has put smaller files,")
 
 
 def _write(path: Path, content: dict[str, str] | list[str]) -> None:

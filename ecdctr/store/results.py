@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ecdctr.store import places
+from ecdctr.store.documents import COPY, read_document
 from ecdctr.store.manifest import STUDIES, Ref
 from ecdctr.store.places import check_name
-from ecdctr.store.storage import read_document
 from ecdctr.store.versions import Versions
 
 WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
@@ -69,9 +69,7 @@ class Results(Versions):
         """Return all verdicts on a version, oldest first."""
         log = places.verdicts(ref)
         return [
-            read_document(
-                text, f"Record {number} of {self.root}/{log}", "put it back from a copy", *VERDICT
-            )
+            read_document(text, f"Record {number} of {self.root}/{log}", COPY, *VERDICT)
             for number, text in self.storage.records(log)
         ]
 

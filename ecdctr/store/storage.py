@@ -6,13 +6,12 @@ A local folder, or object storage.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ecdctr.errors import StoreError, first_line
+from ecdctr.errors import StoreError
 from ecdctr.files.urls import (
     LOCAL,
     WRITE_OUT,
@@ -38,20 +37,6 @@ CONDITIONAL = {
     "http",
     "https",
 }  # may have conditional writes
-
-
-def read_document(content: bytes, what: str, mend: str, *keys: str) -> dict[str, Any]:
-    """Return a stored JSON object that has these keys.
-
-    Raises StoreError that says what is damaged and how to mend it.
-    """
-    try:
-        value = json.loads(content)
-        if not isinstance(value, dict) or not value.keys() >= set(keys):
-            raise ValueError("it is not what was written")
-    except ValueError as error:
-        raise StoreError(f"{what} is damaged ({first_line(error)}); {mend}.") from None
-    return value
 
 
 class Listing(Protocol):

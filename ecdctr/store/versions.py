@@ -15,9 +15,10 @@ from ecdctr.config.terms import LEVELS, PRODUCTION
 from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
 from ecdctr.store import deltas
+from ecdctr.store.documents import COPY, read_document
 from ecdctr.store.manifest import VERSION, Manifest, Ref
 from ecdctr.store.places import check_name, group_of, place, ref_of
-from ecdctr.store.storage import Listing, open_storage, read_document
+from ecdctr.store.storage import Listing, open_storage
 
 if TYPE_CHECKING:
     from ecdctr.store.deltas import Changes
@@ -62,7 +63,7 @@ class Versions:
         if not content:
             return PRODUCTION
         where = f"{self.root}/{experiment}/experiment.json"
-        return str(read_document(content, where, "put it back from a copy", "parent")["parent"])
+        return str(read_document(content, where, COPY, "parent")["parent"])
 
     def every_version(self) -> list[Ref]:
         """Return all versions by experiment, level, date and number."""

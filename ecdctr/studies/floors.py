@@ -22,11 +22,10 @@ from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.basis import impressions_digest
 from ecdctr.evaluation.evaluate import (
     Scored,
-    expected_users_table,
+    expected_of,
     metrics_by_cohort,
     users_table,
 )
-from ecdctr.evaluation.expected import expected_metrics
 from ecdctr.examples.batches import drawn_moments
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
@@ -149,8 +148,8 @@ class _Asked(NamedTuple):
         users = users_table(scored)
         if not len(apart.users):
             return Floor(name, metrics, users, None, seconds, self.judged_on)
-        metrics["all"] |= expected_metrics(apart.users, apart.oracle, apart.scores)
-        expected = expected_users_table(apart)
+        of_scores, expected = expected_of(apart)
+        metrics["all"] |= of_scores
         return Floor(name, metrics, users, expected, seconds, self.judged_on)
 
 

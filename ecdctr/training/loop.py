@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -104,7 +104,8 @@ def _be_deterministic(settings: Training) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products on a GPU, too
     torch.set_deterministic_debug_mode("warn")  # imports no compiler, which takes a second
     # a debugging aid of deterministic mode that costs some percent
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch has no stub
+    debugging: Any = torch.utils.deterministic  # which torch has not typed
+    debugging.fill_uninitialized_memory = False
 
 
 class _Learner:
@@ -243,7 +244,8 @@ def _compiled(whole: nn.Module) -> nn.Module:
     torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler's choices, too
     for module in whole.modules():
         if isinstance(module, FieldEmbeddings):
-            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]  # of this one
+            eager = torch.compiler.disable(module.forward)
+            module.forward = eager  # type: ignore[method-assign]  # of this one
     return cast("nn.Module", torch.compile(whole, dynamic=False))
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from ecdctr.cli import app, base, net
 from ecdctr.console import Bars, JsonLines, Lines, labelled, table, terminal
 from ecdctr.errors import StoreError
+from tests.cli.commands import ALL, commands
 from tests.conftest import REPOSITORY
 from tests.make import write_config
-
-
-def commands(
-    group: TyperGroup, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], object]]:
-    for name, command in group.commands.items():
-        if isinstance(command, TyperGroup):
-            yield from commands(command, (*words, name))
-        else:
-            yield (*words, name), command
-
-
-ALL = dict(commands(get_command(app)))
 
 
 def ends(monkeypatch, words: tuple[str, ...], error: BaseException, *before: str) -> int:

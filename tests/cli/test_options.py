@@ -16,7 +16,7 @@ from ecdctr.cli.ablation import AblationOptions, TuningOptions
 from ecdctr.cli.base import Seeds
 from ecdctr.cli.options import grouped
 from ecdctr.cli.sparsity import SparsityOptions
-from tests.cli.test_edge import ALL
+from tests.cli.commands import ALL
 
 ABLATIONS = [
     AblationOptions(),

@@ -51,12 +51,15 @@ def test_users_with_one_impression_judge_nothing():
 def test_expected_log_loss_is_least_for_the_true_probabilities():
     rng = np.random.default_rng(1)
     users, chances = rng.integers(0, 50, 2000), rng.uniform(0.02, 0.6, 2000)
-    true = expected_metrics(users, chances, chances)
-    other = expected_metrics(users, chances, np.clip(chances * 1.2, 0, 1))
+
+    def judged(scores):
+        return expected_metrics(expected_user_auc(users, chances, scores), chances, scores)
+
+    true, other = judged(chances), judged(np.clip(chances * 1.2, 0, 1))
     assert true["expected_log_loss"] < other["expected_log_loss"]
     drawn = [log_loss((rng.random(2000) < chances).astype(float), chances) for _ in range(200)]
     assert true["expected_log_loss"] == pytest.approx(np.mean(drawn), abs=0.003)
-    assert "expected_log_loss" not in expected_metrics(users, chances, chances * 10)
+    assert "expected_log_loss" not in judged(chances * 10)
 
 
 def test_the_error_of_a_difference_is_that_of_repetitions():

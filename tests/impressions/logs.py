@@ -14,6 +14,7 @@ from ecdctr.config import Config, Data, Domain, Feature
 from ecdctr.impressions.layout import day_folder
 
 FIRST = dt.date(2026, 1, 1)
+LAST = FIRST + dt.timedelta(days=2)  # of a log of three days, as write_log makes it
 FEATURES = (
     Feature(name="category", side="item", kind="categorical", tpm=True),
     Feature(name="brand", side="item", kind="categorical"),

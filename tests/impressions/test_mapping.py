@@ -25,8 +25,9 @@ from ecdctr.impressions.mapping import Mapping, load_mapping
 from tests.conftest import REPOSITORY
 
 LOG = (
-    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
-    "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
+    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,"
+    "is_hate,long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,"
+    "is_profile_enter,is_rand,tab"
 )
 OTHER_USER_COLUMNS = (
     "is_lowactive_period",

@@ -25,9 +25,8 @@ from ecdctr.impressions.days import present_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import date_of, day_folder, is_part
 from ecdctr.impressions.statistics import measure
-from tests.impressions.logs import FIRST, config_of, day_table, write_day, write_log
+from tests.impressions.logs import FIRST, LAST, config_of, day_table, write_day, write_log
 
-LAST = FIRST + dt.timedelta(days=2)
 NAMES = (
     "data[1]",
     "a*b",

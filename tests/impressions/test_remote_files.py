@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ecdctr.errors import ContractError
 from ecdctr.impressions import remote_files
 from ecdctr.impressions.impressions import open_impressions
-from tests.impressions.test_paths import LAST, write_log
+from tests.impressions.logs import LAST, write_log
 
 LIMIT = 0.2  # seconds
 SILENCE = r"data.root .*://.* cannot be read: no answer came within 0.2 seconds; look at the host"
@@ -82,12 +82,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 QUESTIONS: dict[str, Callable[[Any], object]] = {
-    "open": lambda found: found.has("ads", LAST),
-    "ls": lambda found: found.has("ads", LAST),
-    "isdir": lambda found: found.dates("ads"),
-    "cat_file": lambda found: found.read_text("ads", LAST, "part-0.parquet"),
-    "get_file": lambda found: found.files("ads", LAST),
-    "info": lambda found: found.files("ads", LAST),
+    "open": lambda impressions: impressions.has("ads", LAST),
+    "ls": lambda impressions: impressions.has("ads", LAST),
+    "isdir": lambda impressions: impressions.dates("ads"),
+    "cat_file": lambda impressions: impressions.read_text("ads", LAST, "part-0.parquet"),
+    "get_file": lambda impressions: impressions.files("ads", LAST),
+    "info": lambda impressions: impressions.files("ads", LAST),
 }
 
 

@@ -111,9 +111,9 @@ def test_a_damaged_file_of_what_was_put_together_is_named(years):
     log = years.root / "production" / "aliases" / "cpm" / "candidate" / "older.json"
     for path in (years.root / "production" / "cpm" / "removed.json", log):
         path.write_text("{")
-    with pytest.raises(StoreError, match=r"removed\.json, .* cannot be read .* from a copy"):
+    with pytest.raises(StoreError, match=r"removed\.json, .* is damaged .* from a copy"):
         years.resolve("cpm", DAY + dt.timedelta(days=DAYS))
-    with pytest.raises(StoreError, match=r"older\.json, .* cannot be read"):
+    with pytest.raises(StoreError, match=r"older\.json, .* is damaged .* from a copy"):
         years.alias_history("candidate", level="cpm")
     assert years.alias("candidate", level="cpm").date == DAY + dt.timedelta(days=DAYS - 1)
 
