@@ -15,6 +15,7 @@ from ecdctr.files.urls import (
     is_for_shells,
     lacks_a_slash,
     looks_like_url,
+    problem_of_scheme,
     problem_of_url,
     usual_scheme,
 )
@@ -82,7 +83,7 @@ class Data(Section):
 
     root: Path | str = Field(
         Path("data"),
-        description="a folder, or a URL that fsspec opens, such as s3://bucket/impressions",
+        description="a folder, or a URL of a place that fsspec opens, such as s3://bucket/impressions",
     )
     prepared: Path = Field(
         Path("prepared"),
@@ -158,6 +159,8 @@ class Data(Section):
                 f"expected a folder or a bucket, found {value}, where nothing lists all files; "
                 "name the bucket (s3://, gs://, az://), or copy the impressions into a folder"
             )
+        if mark and (problem := problem_of_scheme(value)):
+            raise ValueError(problem)
         return value if mark else Path(value)
 
     @field_validator("prepared")

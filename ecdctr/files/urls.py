@@ -20,6 +20,11 @@ PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*@")
 LOCAL = ("file", "local")
 SAME = {"gcs": "gs", "s3a": "s3"}  # fsspec's and Hadoop's words for a place
 WITHOUT_HOST = ("hdfs", "memory")
+USUAL = (*LOCAL, "s3", "gs", "az", "abfs", "hdfs", "webhdfs", "sftp", "ssh", "ftp", "smb", "memory")
+NO_PLACES = (  # of fsspec's: views of what lies elsewhere, and what has no folders of files
+    "dir", "reference", "zip", "tar", "libarchive", "filecache", "blockcache", "simplecache",
+    "cached", "async_wrapper", "generic", "data", "git", "github", "gist", "jupyter", "jlab", "adl",
+)  # fmt: skip
 
 
 def usual_scheme(url: str) -> str:
@@ -54,6 +59,25 @@ def problem_of_url(url: str) -> str | None:
     if {"", ".", ".."}.intersection(parts):
         return f"{url} has a part that is empty, '.' or '..'; write the place itself"
     return None
+
+
+def problem_of_scheme(url: str) -> str | None:
+    """Say that nothing can be read at URLs of this kind, with those where it can; None if it may.
+
+    The usual ones are known without fsspec, which takes a while to load and knows more.
+    """
+    scheme = url.partition("://")[0]
+    if scheme in USUAL:
+        return None
+    if scheme not in NO_PLACES:
+        import fsspec
+
+        if scheme in fsspec.available_protocols():
+            return None
+    return (
+        "expected a folder, or a URL of s3://, gs://, az://, abfs://, hdfs://, webhdfs://, "
+        "sftp://, ftp:// or smb://, or of another place that fsspec knows"
+    )
 
 
 _NO_FOLDER = (

@@ -38,21 +38,18 @@ if TYPE_CHECKING:
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
 
 
-def check_expressions(tables: Tables, mapping: Mapping) -> dict[str, str]:
-    """Bind every expression alone, so that an error names its key; returns their types."""
-    types = {}
-    for key, text in mapping.expressions().items():
-        kinds = _bound(tables, key, text)
-        tree = parsed(tables.db, text)
-        _refuse_no_column(tables, key, tree)
-        _refuse_other_rows(tables, key, text, tree)
-        _refuse_chance(tables, key, text, tree)
-        _refuse_rounding(tables, key, text, tree)
-        if key in IDS:
-            _refuse_numbers_as_ids(tables, key, tree)
-        _refuse_type(key, text, kinds)
-        types[key] = kinds
-    return types
+def checked_type(tables: Tables, key: str, text: str) -> str:
+    """Bind a key's expression alone; returns its type, or raises ConfigError with the key."""
+    kind = _bound(tables, key, text)
+    tree = parsed(tables.db, text)
+    _refuse_no_column(tables, key, tree)
+    _refuse_other_rows(tables, key, text, tree)
+    _refuse_chance(tables, key, text, tree)
+    _refuse_rounding(tables, key, text, tree)
+    if key in IDS:
+        _refuse_numbers_as_ids(tables, key, tree)
+    _refuse_type(key, text, kind)
+    return kind
 
 
 def columns_read(tables: Tables, text: str) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
 from ecdctr.files.duck import identifier, literal, one_row, parquet
 from ecdctr.impressions.expressions import (
-    check_expressions,
+    checked_type,
     columns_read,
     scalar_kind,
     text_columns,
@@ -37,8 +38,9 @@ from ecdctr.impressions.mapped_rows import (
     Staged,
     damage_of,
     explained,
+    key_at_fault,
     map_file,
-    select_of,
+    parts_of,
     split,
     view_of,
 )
@@ -89,9 +91,11 @@ def import_log(
         with _joining(mapping, [log, *opened.values()]):
             tables = _create(db, {"log": log, **opened})
             check_joins(tables, mapping)
-        with explained(db, log.files[0]):
-            view_of(db, log.files[0])  # to bind expressions
-            types = check_expressions(tables, mapping)
+        types = {}
+        view_of(db, log.files[0])  # to bind expressions
+        for key, text in mapping.expressions().items():
+            with explained(db, log.files[0], partial(str, key)):
+                types[key] = checked_type(tables, key, text)
         make_macros(db)
         ts = instant(tables, mapping.ts, _texts(tables, columns_read(tables, mapping.ts)))
         of_tables = _columns_by_table(tables, mapping)
@@ -104,10 +108,10 @@ def import_log(
             f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
             for name, join in mapping.joins.items()
         )
-        select = select_of(mapping, types, ts)
+        parts = parts_of(mapping, types, ts)
         for i, file in enumerate(log.files):
             raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
-            staged = Staged(file, raw.with_suffix(".parquet"), select, f"log{joined}", later)
+            staged = Staged(file, raw.with_suffix(".parquet"), parts, f"log{joined}", later)
             notes = _stage(db, mapping, staged, raw)
             absent = (
                 f"; without {', '.join(file.absent)}, null there"
@@ -171,7 +175,7 @@ def _stage(
 
     Returns what is to be said of its ids and times. Raises ContractError for bad rows.
     """
-    with explained(db, staged.file):
+    with explained(db, staged.file, partial(key_at_fault, db, staged)):
         map_file(db, staged)
         refuse_rows(db, mapping, staged)
         notes = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 
+from ecdctr.config.terms import IDS
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.damage import damaged
@@ -32,7 +33,7 @@ class Staged(NamedTuple):
 
     file: TableFile
     stored: Path
-    select: str  # the mapping's values, a SELECT without FROM
+    parts: dict[str, str]  # what is selected for each key of the mapping
     source: str  # the view `log` with its joins, for FROM
     later: tuple[TableFile, ...] = ()  # files of the log that come after it
 
@@ -40,6 +41,11 @@ class Staged(NamedTuple):
     def path(self) -> Path:
         """The log file."""
         return self.file.path
+
+    @property
+    def select(self) -> str:
+        """The mapping's values, a SELECT without FROM."""
+        return f"SELECT {', '.join(self.parts.values())}"
 
     @property
     def rows(self) -> str:
@@ -82,16 +88,16 @@ def split(db: duckdb.DuckDBPyConnection, staged: Staged, target: Path) -> None:
     staged.stored.unlink()
 
 
-def select_of(mapping: Mapping, types: dict[str, str], ts: str) -> str:
-    """Return the SELECT of the mapping's values, each expression once; `ts` with its columns."""
-    features = "".join(
-        f", {_typed(text, types[f'features.{name}'])} AS {identifier(name)}"
-        for name, text in mapping.features.items()
-    )
-    return f"""SELECT {_typed(mapping.user_id, types["user_id"])} AS user_id,
-        {_typed(mapping.item_id, types["item_id"])} AS item_id, {ts},
-        ({mapping.click})::VARCHAR AS _label,
-        ({mapping.domain})::VARCHAR AS _domain_text{features}"""
+def parts_of(mapping: Mapping, types: dict[str, str], ts: str) -> dict[str, str]:
+    """Return what is selected for each key, its expression once; `ts` with its columns."""
+    parts = {name: f"{_typed(getattr(mapping, name), types[name])} AS {name}" for name in IDS}
+    parts["ts"] = ts
+    parts["click"] = f"({mapping.click})::VARCHAR AS _label"
+    parts["domain"] = f"({mapping.domain})::VARCHAR AS _domain_text"
+    for name, text in mapping.features.items():
+        key = f"features.{name}"
+        parts[key] = f"{_typed(text, types[key])} AS {identifier(name)}"
+    return parts
 
 
 def _typed(text: str, kind: str) -> str:
@@ -106,8 +112,10 @@ def _typed(text: str, kind: str) -> str:
 
 
 @contextmanager
-def explained(db: duckdb.DuckDBPyConnection, file: TableFile) -> Iterator[None]:
-    """Raise ContractError with the file for whatever DuckDB says while it maps it."""
+def explained(
+    db: duckdb.DuckDBPyConnection, file: TableFile, at_fault: Callable[[], str | None]
+) -> Iterator[None]:
+    """Raise ContractError with the file, and the mapping's key, for whatever DuckDB says."""
     try:
         yield
     except duckdb.Error as error:
@@ -115,9 +123,27 @@ def explained(db: duckdb.DuckDBPyConnection, file: TableFile) -> Iterator[None]:
             raise
         if damage := damage_of(file.path):
             raise ContractError(f"{damage}.") from None
+        under = f" under {key}" if (key := at_fault()) else ""
         raise ContractError(
-            f"{file.path} cannot be read as the mapping says: {_said(db, file, error)}."
+            f"{file.path} cannot be read as the mapping says{under}: {_said(db, file, error)}."
         ) from None
+
+
+def key_at_fault(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
+    """Return the first key whose values alone cannot be made; None where the rows cannot be."""
+    if _fails(db, "*", staged.source):
+        return None
+    parts = staged.parts.items()
+    return next((key for key, part in parts if _fails(db, part, staged.source)), None)
+
+
+def _fails(db: duckdb.DuckDBPyConnection, selected: str, source: str) -> bool:
+    """Tell whether rows cannot be made; every value of them is."""
+    try:
+        db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM (SELECT {selected} FROM {source})")
+    except duckdb.Error:
+        return True
+    return False
 
 
 def damage_of(path: Path) -> str | None:

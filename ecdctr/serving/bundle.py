@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecdctr.errors import EcdctrError, first_line
+from ecdctr.files import durable
 from ecdctr.files.mapped import HeldFiles
 from ecdctr.serving.tables import Table
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 5
 DESCRIPTION = "bundle.json"
+LONGEST = 10_000  # lists and histories, as the configuration bounds them
 HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is to be verified
 
 
@@ -62,7 +64,7 @@ class Bundle:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with self._damage(DESCRIPTION):
+        with self.damage(DESCRIPTION):
             description = json.loads(self.content(DESCRIPTION))
             if not isinstance(description, dict):
                 raise ValueError("expected an object")
@@ -71,13 +73,21 @@ class Bundle:
                 f"{folder}: expected a bundle of schema {SCHEMA_VERSION}, found "
                 f"{description.get('schema_version')}; export it again with this release."
             )
-        with self._damage(DESCRIPTION):
+        with self.damage(DESCRIPTION):
             self.description = unsealed(description)
 
     @property
     def kinds(self) -> dict[str, Kind]:
         """What the ids of each vocabulary are."""
         return dict(self.description["kinds"])
+
+    def check_lengths(self) -> None:
+        """Raise ValueError for a list or history of a length that no configuration allows."""
+        lengths = dict(self.description["multi"])
+        lengths["history_length"] = self.description["history_length"]
+        for name, length in lengths.items():
+            if not 1 <= length <= LONGEST:  # a request would take all memory there is
+                raise ValueError(f"{name}: expected a length of 1 to {LONGEST:,}, found {length}")
 
     def check(self, whole: bool) -> None:
         """Compare every file with what the export wrote.
@@ -86,7 +96,9 @@ class Bundle:
         unless `whole`.
         """
         for name, expected in self.description["files"].items():
-            with self._damage(name):
+            with self.damage(name):
+                if durable.leads_out(name):
+                    raise ValueError("it would lie outside the bundle")
                 size = (self.folder / name).stat().st_size
                 if size != expected["bytes"]:
                     raise ValueError(f"expected {expected['bytes']:,} bytes, found {size:,}")
@@ -103,14 +115,14 @@ class Bundle:
         """Return the files that are mapped while a scorer lives; raises EcdctrError as check."""
         names = [name for name in self.description["files"] if name.endswith(".npy")]
         for name in names:
-            with self._damage(name):
+            with self.damage(name):
                 (self.folder / name).stat()
         return HeldFiles(self.folder / name for name in names)
 
     def content(self, name: str) -> bytes:
         """Return a file's bytes."""
         path = self.folder / name
-        with self._damage(name):
+        with self.damage(name):
             if path.exists() and not path.is_file():  # a pipe would be waited for
                 raise ValueError("expected a file, found something else")
             return path.read_bytes()
@@ -119,7 +131,7 @@ class Bundle:
         """Return every vocabulary with its vectors, mapped into memory."""
         described, tables = self.description["tables"], {}
         for name, kind in self.kinds.items():
-            with self._damage(f"tables/{name}"):
+            with self.damage(f"tables/{name}"):
                 tables[name] = Table(
                     self.folder / "tables",
                     name,
@@ -135,7 +147,7 @@ class Bundle:
         Raises EcdctrError when the file is damaged.
         """
         content = self.content("selftest.json")
-        with self._damage("selftest.json"):
+        with self.damage("selftest.json"):
             cases = json.loads(content)
             if not cases or not all(
                 {"request", "user_row", "probabilities"} <= set(c) for c in cases
@@ -144,7 +156,24 @@ class Bundle:
         return list(cases)
 
     @contextmanager
-    def _damage(self, name: str) -> Iterator[None]:
+    def as_described(self) -> Iterator[None]:
+        """Say that bundle.json is damaged where it describes what cannot be loaded.
+
+        Its digest may fit all the same: whoever edits a bundle by a script makes a new one. What
+        the machine lacks (memory, a disk) is no damage.
+        """
+        try:
+            yield
+        except (EcdctrError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            with self.damage(DESCRIPTION):
+                raise ValueError(
+                    f"it describes another bundle: {type(error).__name__}: {first_line(error)}"
+                ) from None
+
+    @contextmanager
+    def damage(self, name: str) -> Iterator[None]:
         """Name the file in whatever goes wrong with it."""
         try:
             yield

@@ -38,7 +38,8 @@ def write_patch(bundle: Path, base: Path, target: Path) -> dict[str, Any]:
     Raises ConfigError if the target exists, EcdctrError where one of both is no bundle.
     """
     before, after = Bundle(base), Bundle(bundle)
-    before.check(whole=True)
+    with before.as_described():
+        before.check(whole=True)
     files = {}
     with _placed(target) as folder:
         for name, digest in durable.digests(bundle).items():
@@ -91,7 +92,9 @@ def _read(patch: Path) -> dict[str, Any]:
     """Return patch.json; raises EcdctrError where it is missing or damaged."""
     try:
         description = unsealed(json.loads((patch / NAME).read_bytes()))
-        for name in description["files"]:
+        _ = description["version"], description["base"]["version"], description["base"]["sha256"]
+        for name, entry in description["files"].items():
+            _ = entry["stored"], entry["sha256"]
             if durable.leads_out(name):
                 raise ValueError(f"the file '{name}' would lie outside the bundle")
     except FileNotFoundError:

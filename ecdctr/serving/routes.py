@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,8 +29,12 @@ from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.service import SERVES, Service
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
 ENDS_WITHIN = 10  # seconds that a server told to end waits for requests that are under way
 GONE = 499  # as nginx counts clients that went away; nobody reads the answer
+ABSOLUTE = re.compile(rb"https?://[^/]*", re.IGNORECASE)  # of a request's target
 Background = Callable[[Service], Awaitable[None]]
 
 
@@ -76,7 +83,10 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         Route("/metrics", metrics),
     ]
     app = Starlette(
-        routes=routes, lifespan=running, exception_handlers={404: _elsewhere, 405: _elsewhere}
+        routes=routes,
+        lifespan=running,
+        middleware=[Middleware(_OriginForm)],
+        exception_handlers={404: _elsewhere, 405: _elsewhere},
     )
     app.router.redirect_slashes = False  # behind a proxy it would lead to an address of our own
     return app
@@ -97,6 +107,19 @@ def settings_of(app: Starlette) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
+
+
+class _OriginForm:
+    """Takes `GET http://host/health` for `GET /health`: a server must (RFC 9112, 3.2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (start := ABSOLUTE.match(scope["raw_path"])):
+            path = scope["raw_path"][start.end() :] or b"/"
+            scope = {**scope, "path": unquote(path.decode("ascii")), "raw_path": path}
+        await self.app(scope, receive, send)
 
 
 async def _elsewhere(request: Request, error: Exception) -> Response:

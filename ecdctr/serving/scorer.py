@@ -44,17 +44,19 @@ class Scorer:
         """
         self.folder = folder
         bundle = Bundle(folder)
-        self._files = bundle.held()
-        bundle.check(whole=verify)
-        self.description = bundle.description
-        self.kinds = bundle.kinds
-        self.tables = bundle.tables()
-        self.shape = Shape(self.description, self.kinds)
-        self._session = _session(bundle, threads)
-        self._memory = self._open_memory("selftest_memory")
-        if self_test:
-            self._prove(bundle.self_test())
-        self._memory = self._open_memory("memory")
+        with bundle.as_described():
+            self._files = bundle.held()
+            bundle.check_lengths()
+            bundle.check(whole=verify)
+            self.description = bundle.description
+            self.kinds = bundle.kinds
+            self.tables = bundle.tables()
+            self.shape = Shape(self.description, self.kinds)
+            self._session = _session(bundle, threads)
+            self._memory = self._open_memory("selftest_memory")
+            if self_test:
+                self._prove(bundle.self_test())
+            self._memory = self._open_memory("memory")
 
     @property
     def version(self) -> str:

@@ -164,7 +164,8 @@ def absolute(root: Path | str) -> Path | str:
     """Return a path made absolute, a URL as it is.
 
     File:// and local:// are paths, gcs:// is gs:// and s3a:// is s3://. Raises StoreError for
-    what is neither, and for a path at which, or above which, a file stands.
+    what is neither, for a URL that cannot hold a store, and for a path at which, or above which, a
+    file stands.
     """
     text = _without_scheme(str(root))
     if not text.strip() or lacks_a_slash(text):
@@ -177,6 +178,13 @@ def absolute(root: Path | str) -> Path | str:
     if URL in text:
         if problem := problem_of_url(text):
             raise StoreError(f"The store {problem}.")
+        scheme = text.partition(URL)[0]
+        if scheme not in CONDITIONAL:
+            raise StoreError(
+                f"The store {text}: {scheme}:// has no conditional writes, without which two "
+                "writers could publish one version; use a folder, or a URL of s3://, gs:// or "
+                "az://."
+            )
         return text
     try:
         path = Path(text).resolve()
@@ -212,12 +220,6 @@ def open_storage(root: Path | str) -> Storage:
     root = absolute(root)
     if isinstance(root, Path):
         return LocalStorage(root)
-    scheme = root.partition(URL)[0]
-    if scheme not in CONDITIONAL:
-        raise StoreError(
-            f"The store {root}: {scheme}:// has no conditional writes, without which two writers "
-            "could publish one version; use a folder, or a URL of s3://, gs:// or az://."
-        )
     try:
         from ecdctr.store.objects import ObjectStorage
     except ImportError:

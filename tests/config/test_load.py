@@ -120,6 +120,10 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {root: }", "data.root: expected a folder"),
         ("data: {root: 'http://127.0.0.1:9/x'}", "data.root: expected a folder or a bucket, found"),
         ("data: {root: 'https://host/x'}", "where nothing lists all files; name the bucket"),
+        *(
+            (f"data: {{root: '{url}'}}", r"data.root: expected a folder, or a URL of s3://, gs://,")
+            for url in ("dir://x", "reference://x", "zip://a.zip::s3://b/x", "nonsense://x")
+        ),
         ("data: {prepared: s3://bucket/prepared}", "data.prepared: expected a folder"),
         ("data: {prepared: 'GS:/bucket'}", "data.prepared: expected a folder"),
         (

@@ -163,10 +163,25 @@ def test_a_time_that_is_none_is_told_with_its_column(tmp_path, unit, rule):
         import_log(mapping, tmp_path, tmp_path / "out")
 
 
-def test_a_constant_that_cannot_be_computed_is_not_called_an_aggregate(tmp_path):
+@pytest.mark.parametrize(
+    ("rule", "key"),
+    [
+        ({"features": {"n": "item", "x": "'abc'::BIGINT"}}, r"features\.x"),
+        ({"features": {"n": "item", "x": "kind::BIGINT"}}, r"features\.x"),
+        ({"ts": "'abc'::TIMESTAMP"}, "ts"),
+        ({"ts": "strptime('abc', '%Y')"}, "ts"),
+        ({"click": "clicked = 'abc'::INT"}, "click"),
+        ({"domain": "CASE WHEN clicked = 'abc'::INT THEN 'ads' ELSE kind END"}, "domain"),
+        ({"user_id": "chr(-user::INT)"}, "user_id"),
+    ],
+)
+def test_what_cannot_be_computed_is_named_with_its_key_and_not_called_an_aggregate(
+    tmp_path, rule, key
+):
     (tmp_path / "a.csv").write_text(rows())
-    mapping = Mapping(log={"files": ["a.csv"]}, **BASE, features={"x": "'abc'::BIGINT"})
-    with pytest.raises(ContractError, match=r"a\.csv cannot be read as the mapping says: .*abc"):
+    mapping = Mapping(log={"files": ["a.csv"]}, **BASE | rule)
+    words = rf"a\.csv cannot be read as the mapping says under {key}: (Conversion|Invalid)"
+    with pytest.raises(ContractError, match=words):
         import_log(mapping, tmp_path, tmp_path / "out")
 
 

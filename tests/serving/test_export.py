@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -447,6 +449,65 @@ def test_a_description_that_was_edited_by_hand_is_not_loaded(exported, tmp_path,
     (folder / "bundle.json").write_text(json.dumps(described, indent=1))
     words = r"copy is damaged: bundle.json cannot be used \(it was changed since it was exported\)"
     with pytest.raises(EcdctrError, match=words):
+        Scorer(folder)
+
+
+ABSENT = "absent"
+NO_VALUES = (None, -1, 10**400, ABSENT, [None], "x", float("nan"), {"a": 1})
+
+
+def places_of(description: Any, depth: int = 0) -> Iterator[tuple[Any, ...]]:
+    """Yield where something stands in a description: all keys, and a few below each."""
+    if isinstance(description, dict | list):
+        keys = list(description if isinstance(description, dict) else range(len(description)))
+        for key in keys[: 2 if depth else None]:
+            yield (key,)
+            yield from ((key, *below) for below in places_of(description[key], depth + 1))
+
+
+def test_a_description_that_describes_nothing_is_told_though_its_digest_fits(exported, tmp_path):
+    """Whatever is written into it, it is one sentence, or a bundle whose self-test passes."""
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    text, told = json.dumps(Bundle(folder).description), 0
+    for i, place in enumerate(places_of(json.loads(text))):
+        for value in (NO_VALUES[i % 4], NO_VALUES[4 + i % 3]):
+            described = inside = json.loads(text)
+            for key in place[:-1]:
+                inside = inside[key]
+            inside[place[-1]] = value
+            if value == ABSENT:
+                del inside[place[-1]]
+            (folder / "bundle.json").write_bytes(sealed(described))
+            try:
+                assert len(Scorer(folder).score(json.loads(GOOD))) == 2
+            except EcdctrError as error:
+                assert str(folder) in str(error)  # noqa: PT017  # some are harmless
+                told += 1
+    assert told > 50
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.update(history_length=10**9), "history_length: expected a length of 1 to"),
+        (lambda d: d["multi"][0].__setitem__(1, 10**9), "tags: expected a length of 1 to 10,000"),
+        (
+            lambda d: d["files"].update({"../x": {}}),
+            r"\.\./x cannot be used \(it would lie outside",
+        ),
+        (lambda d: d.pop("fields"), r"bundle.json cannot be used \(.*KeyError: 'fields'\)"),
+    ],
+)
+def test_lengths_and_files_that_no_bundle_has_are_told_before_anything_is_scored(
+    exported, tmp_path, change, words
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported[0], folder)
+    described = Bundle(folder).description
+    change(described)
+    (folder / "bundle.json").write_bytes(sealed(described))
+    with pytest.raises(EcdctrError, match=f"copy is damaged: .*{words}"):
         Scorer(folder)
 
 

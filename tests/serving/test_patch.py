@@ -149,6 +149,19 @@ def test_a_file_outside_the_bundle_is_refused(tmp_path, pair):
     assert not (tmp_path / "outside").exists()
 
 
+@pytest.mark.parametrize("key", ["version", "base", "files"])
+def test_changes_that_do_not_say_what_they_are_of_are_damaged_though_their_digest_fits(
+    tmp_path, pair, key
+):
+    old, _, patch = pair
+    description = json.loads((patch / NAME).read_text())
+    for gone in (key, "digest"):
+        del description[gone]
+    (patch / NAME).write_bytes(sealed(description))
+    with pytest.raises(EcdctrError, match=rf"patch.json is damaged \('{key}'\). Copy it again"):
+        apply_patch(patch, old, tmp_path / "out")
+
+
 def test_a_patched_bundle_is_the_export_and_scores(trained, tmp_path):
     store = Store(shutil.copytree(trained, tmp_path / "store"))
     old, ref = tmp_path / "old", store.require("actr", DATE)

@@ -123,6 +123,22 @@ def test_a_compressed_body_is_refused_as_such(encoding):
     assert len(text) < 100
 
 
+@pytest.mark.parametrize("start", ["http://host", "HTTP://127.0.0.1:8100", "https://[::1]:1"])
+def test_targets_in_absolute_form_are_those_of_their_paths(scorers, requests, start):
+    """A server must take them (RFC 9112, 3.2.2); clients that think of a proxy send them."""
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    with running(service) as port:
+        assert call(port, "GET", f"{start}/health") == call(port, "GET", "/health")
+        assert call(port, "GET", f"{start}/ready?now=1")[0] == 200
+        status, answer = call(port, "POST", f"{start}/score", requests[0])
+        assert (status, answer) == call(port, "POST", "/score", requests[0])
+        assert status == 200
+        status, answer = call(port, "GET", start)
+    assert status == 404
+    assert "There is no GET '/' here" in answer["error"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

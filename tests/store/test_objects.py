@@ -21,7 +21,9 @@ from pathlib import Path
 import obstore
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from ecdctr.cli import app
 from ecdctr.config import Data, validated
 from ecdctr.errors import ConfigError, ContractError, StoreError, TryAgain
 from ecdctr.evaluation.evaluate import evaluate
@@ -398,6 +400,16 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(s3, root, words):
     with pytest.raises(StoreError, match=words) as caught:
         Store(root).versions("production", "tpm")
     assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_can_hold_no_store_is_told_when_the_command_line_is_read():
+    for url in ("hdfs://host/x", "dir://x", "zip://a.zip", "nonsense://x"):
+        done = CliRunner().invoke(app, ["--store", url, "schema"])
+        assert "use a folder, or a URL of s3://, gs:// or az://" in str(done.exception)
+
+
+def test_the_places_of_other_libraries_that_fsspec_knows_are_taken():
+    assert Data(root="oss://bucket/x").root == "oss://bucket/x"
 
 
 def test_a_bucket_that_is_not_there_cannot_be_written_in_one_sentence(s3):
