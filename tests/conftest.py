@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -28,6 +29,14 @@ from tests.store.s3 import S3Server, s3_server
 # Workers share the cores. Threads of a pool that wait for one another spin: boosting a tiny world
 # takes a minute of a processor on a busy machine instead of a tenth of a second
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A busy machine takes its time: how long an example takes says nothing of the code
+settings.register_profile(
+    "ecdctr",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("ecdctr")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)

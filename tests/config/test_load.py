@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -265,9 +265,7 @@ WHOLE = TINY | {
 }
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400)
 @given(place=st.sampled_from(paths(WHOLE)), value=ODD)
 def test_whatever_stands_at_a_key_the_file_loads_or_the_key_is_named(tmp_path, place, value):
     raw = copy.deepcopy(WHOLE)

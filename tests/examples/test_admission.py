@@ -89,7 +89,7 @@ a_day = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     log=st.lists(a_day, min_size=1, max_size=8),
     least=st.integers(1, 4),

@@ -91,7 +91,7 @@ def trainable(config: Config) -> list[dict[str, Any]]:
     return table.to_pylist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS)
 def test_a_day_trains_or_validation_has_named_column_file_and_rows_and_quarantine_mends_it(rows):
     good = [row for row in rows if fits(row)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -27,7 +27,6 @@ def arrays(described: dict[str, tuple[str, tuple[int, ...]]], seed: int) -> dict
     }
 
 
-@settings(deadline=None)
 @given(before=FILES, after=FILES, chunk=st.sampled_from([8, 64, deltas.CHUNK]))
 def test_any_file_comes_back_from_its_changes_against_any_other(before, after, chunk):
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

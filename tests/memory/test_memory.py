@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -78,9 +78,7 @@ def tables(config: Config, date: dt.date) -> dict[str, Path]:
         return Remembered(config).tables(connection, partial(raw_views, connection, config), date)
 
 
-@settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 10_000), strings=st.booleans(), data=st.data())
 def test_every_impression_has_the_counts_up_to_the_day_before_in_any_order(
     tmp_path_factory, seed, strings, data

@@ -76,7 +76,6 @@ def test_rows_are_updated_as_torch_sparse_adam_does_also_by_falling_rates(final,
     assert torch.equal(model.embeddings.table.weight[12:], Scorer().embeddings.table.weight[12:])
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=200))
 def test_distinct_rows_are_a_partition_of_the_rows(values):
     rows = torch.tensor(values)
@@ -85,7 +84,6 @@ def test_distinct_rows_are_a_partition_of_the_rows(values):
     assert torch.equal(distinct[place], rows)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
 def test_gradients_of_a_row_are_added_up_wherever_it_stands(values):
     rows, gradient = torch.tensor(values), torch.randn(len(values), 3, dtype=torch.float64)
@@ -103,7 +101,6 @@ def test_buckets_of_gaps_are_read_and_added_up_alike_by_places_and_by_products()
     torch.testing.assert_close(products.added(weights), places.added(weights))
 
 
-@settings(deadline=None)
 @given(
     st.lists(IDS | st.integers(-5, 60), unique=True, max_size=60),
     st.lists(st.none() | IDS | st.integers(-9, 70)),
@@ -117,7 +114,6 @@ def test_a_lookup_finds_what_a_dictionary_finds(known, asked):
     ]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.text(max_size=3), unique=True, max_size=9),
     st.lists(st.none() | st.text(max_size=3)),
@@ -155,7 +151,7 @@ def test_target_attention_is_scaled_dot_product_attention_over_clicks_with_gaps(
 
 
 @pytest.mark.parametrize("kind", ["self_attention", "time_attention"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_snapshot_attention_is_self_attention_and_a_mean_over_those_present(kind, seed):
     torch.manual_seed(seed)

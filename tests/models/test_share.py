@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
@@ -32,7 +32,6 @@ SETTINGS = Snapshots(count=2, aggregation="self_attention", missing="learned")
 SETS = torch.tensor([[0, 1], [1, -1]])
 
 
-@settings(deadline=None)
 @given(total=st.integers(0, 40), of=st.integers(1, 9))
 def test_every_row_is_held_once_and_in_order(total, of):
     held = [Share(number, of).rows(total) for number in range(of)]
@@ -41,7 +40,6 @@ def test_every_row_is_held_once_and_in_order(total, of):
     assert all(len(rows) <= Share(0, of).height(total) for rows in held)
 
 
-@settings(deadline=None)
 @given(rows=st.integers(1, 90), dim=st.integers(1, 9), of=st.integers(1, 4))
 def test_a_row_is_drawn_alike_whatever_is_drawn_at_once_and_whoever_holds_it(rows, dim, of):
     at_once, embeddings.AT_ONCE = embeddings.AT_ONCE, 16

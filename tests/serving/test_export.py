@@ -274,7 +274,7 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, export
         assert scores.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_what_the_bundles_own_schema_allows_is_scored_with_a_finite_number(exported, scorer, data):
     schema = json.loads((exported[0] / "request.schema.json").read_text())
@@ -295,7 +295,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.sampled_from(PLACES), value=JSON)
 def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(
     scorer, valid, place, value

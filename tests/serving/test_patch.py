@@ -57,7 +57,7 @@ def bundle(folder: Path, ids: dict[str, set], precision: str, seed: int) -> Path
     return folder
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.tuples(IDS, IDS),
     st.tuples(TEXTS, TEXTS),

@@ -138,7 +138,7 @@ def put(request: Any, place: tuple[Any, ...], value: Any) -> Any:
 def test_what_is_valid_by_the_schema_is_accepted_and_every_key_is_tried(which):
     tried: set[str] = set()
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
+    @settings(max_examples=300, derandomize=True)
     @given(VALID[which])
     def accepts(request_: Any) -> None:
         assert VALIDATORS[which].is_valid(request_)
@@ -153,7 +153,7 @@ def test_what_is_valid_by_the_schema_is_accepted_and_every_key_is_tried(which):
 def test_whatever_stands_anywhere_scorer_and_schema_agree(which):
     agreed: list[bool] = []
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(request_=VALID[which], data=st.data())
     def agree(request_: Any, data: st.DataObject) -> None:
         place = data.draw(st.sampled_from(places(request_)))
@@ -166,7 +166,7 @@ def test_whatever_stands_anywhere_scorer_and_schema_agree(which):
 
 
 @pytest.mark.parametrize("which", SHAPES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(name=st.text(max_size=5), value=ODD, data=st.data())
 def test_a_key_more_is_refused_wherever_the_schema_has_none(which, name, value, data):
     request_ = data.draw(VALID[which])

@@ -123,7 +123,7 @@ def in_bundle(
     return np.stack([place[column] for place, column in zip(places, rows.T, strict=True)], axis=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), strings=st.booleans(), length=st.integers(1, 3), lookback=st.integers(1, 3))
 def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
     data: st.DataObject, strings: bool, length: int, lookback: int

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import obstore
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -262,9 +262,7 @@ def on(storage: Storage) -> Store:
     return made
 
 
-MANY = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=15)
 
 
 @MANY

@@ -25,7 +25,7 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ecdctr.config import Config
@@ -350,10 +350,7 @@ def interleave(config: Config, open_store: Callable[[], Store], steps: list[Any]
 
 
 MANY = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=EXAMPLES, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 )
 STEPS = st.lists(STEP, min_size=4, max_size=12)
 

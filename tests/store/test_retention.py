@@ -65,7 +65,7 @@ def history(store: Store, days: int) -> list[Ref]:
 
 
 @given(days=st.integers(2, 26), keep=st.integers(1, 9), back=st.integers(0, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_after_removal_the_store_verifies_serves_rolls_back_and_resolves_as_before(
     days, keep, back
 ):

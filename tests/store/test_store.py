@@ -13,7 +13,7 @@ from typing import Any
 
 import obstore
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecdctr.errors import StoreError, TryAgain
@@ -253,16 +253,14 @@ FOLDER = [(durable, name) for name in ("make_dir", "write_bytes", "sync", "renam
 BUCKET = [(obstore, name) for name in ("put", "get", "delete")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STEPS)
 def test_no_crash_between_two_file_operations_shows_a_partial_or_future_version(steps):
     with tempfile.TemporaryDirectory() as root:
         _crash_and_look(Store(root), steps, FOLDER)
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20)
 @given(STEPS)
 def test_no_crash_between_two_requests_shows_a_partial_or_future_version(s3, steps):
     with tempfile.TemporaryDirectory() as cache, pytest.MonkeyPatch.context() as patch:

@@ -52,7 +52,7 @@ def test_measures_of_a_matrix_by_hand():
 
 
 @given(arrays(np.float64, (2, 5, 5), elements=st.floats(0, 1)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_forgetting_agrees_with_loops_over_halves_and_days(halves):
     last, drops = 4, []
     for chooses, judges in ((0, 1), (1, 0)):
@@ -80,7 +80,7 @@ def test_half_life_is_where_retention_crosses_one_half():
 
 
 @given(arrays(np.float64, (5, 5), elements=st.floats(0, 1)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_measures_agree_with_loops(r):
     last = len(r) - 1
     expected = np.mean([max(r[i, j] for i in range(j, last)) - r[last, j] for j in range(last)])

@@ -189,7 +189,7 @@ def test_shards_that_do_not_match_the_processes_are_refused_in_one_sentence(conf
     assert Store(tmp_path).versions("production", "tpm") == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
     group=st.integers(1, 17),
