@@ -79,11 +79,11 @@ def with_rounded_snapshots(store: Store, ref: Ref, precision: Precision) -> tupl
     settings_of = trained_config(store.manifest(ref)).snapshots
     folders = []
     for text in store.manifest(ref).parents["tpm"]:
-        tpm, _, known = load_network(store, Ref.parse(text))
+        tpm, _, of_tpm = load_network(store, Ref.parse(text))
         folders.append(FOLDER / "snapshots" / precision / text.replace("/", "-"))
         shutil.rmtree(folders[-1], ignore_errors=True)
         folders[-1].mkdir(parents=True)
-        checkpoint.save_snapshot(tpm, known, folders[-1], precision)
+        checkpoint.save_snapshot(tpm, of_tpm, folders[-1], precision)
     entities = {
         side: EntitySnapshots(
             *checkpoint.align_snapshots(folders, side, vocabularies[name]), settings_of
@@ -99,13 +99,13 @@ def with_rounded_snapshots(store: Store, ref: Ref, precision: Precision) -> tupl
 
 def judge(days: list[Prepared], score: Callable[[Prepared], NDArray[np.float32]]) -> list[float]:
     """Return the GAUC of each day."""
-    found = []
+    gaucs = []
     for day in days:
         table = pq.read_table(day.path, columns=["user_id", "click"], partitioning=None)
         users = normalized(table.column("user_id")).dictionary_encode().indices.to_numpy()
         labels = table.column("click").to_numpy().astype(np.float32)
-        found.append(gauc(users.astype(np.int64), labels, score(day)))
-    return found
+        gaucs.append(gauc(users.astype(np.int64), labels, score(day)))
+    return gaucs
 
 
 def by_network(network: CtrNet, store: Store, ref: Ref) -> Callable[[Prepared], Any]:
@@ -136,15 +136,15 @@ def by_bundle(bundle: Path) -> Callable[[Prepared], Any]:
 
 def rows(what: str, judged: dict[Precision, Judged]) -> list[Row]:
     """Compare each form with float32."""
-    base, found = judged["float32"], []
+    base, compared = judged["float32"], []
     for precision, one in judged.items():
         worst = max(abs(a - b) for a, b in zip(one.gaucs, base.gaucs, strict=True))
         ours = f"{one.size / 1e6:.2f} MB, GAUC of a day differs by {worst:.5f} at most"
         theirs = f"float32: {base.size / 1e6:.2f} MB, GAUC {np.mean(base.gaucs):.4f}"
-        found.append(
+        compared.append(
             Row(f"{what} in {precision}", f"{WITHIN}", ours, theirs, WITHIN / max(worst, 1e-9), 1)
         )
-    return found
+    return compared
 
 
 def main() -> None:

@@ -107,8 +107,8 @@ def extend_users(folder: Path) -> None:
             save_file(tensors, file)
     path = folder / "snapshot" / "user.parquet"
     if path.exists():
-        known = pq.read_table(path)["vector"].combine_chunks().flatten().to_numpy()
-        vectors = extended(torch.from_numpy(known.copy()).view(-1, 16), IDS).flatten().numpy()
+        learned = pq.read_table(path)["vector"].combine_chunks().flatten().to_numpy()
+        vectors = extended(torch.from_numpy(learned.copy()).view(-1, 16), IDS).flatten().numpy()
         columns = {"id": ids, "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors), 16)}
         pq.write_table(pa.table(columns), path, compression="zstd")
 

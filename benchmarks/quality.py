@@ -112,8 +112,8 @@ def profiled(day: np.ndarray, unit: str) -> tuple[Sample, Distinct]:
     values, first, counts = np.unique(day[:, 1], return_index=True, return_counts=True)
     of_user = np.unique(day, axis=0)[:, 1]
     users = dict(zip(*np.unique(of_user, return_counts=True), strict=True))
-    own = dict(zip(values, counts, strict=True)) if unit == "rows" else users
-    alone = [value for value in values if own[value] == 1]
+    units_of = dict(zip(values, counts, strict=True)) if unit == "rows" else users
+    alone = [value for value in values if units_of[value] == 1]
     who = dict(zip(values.tolist(), day[first, 0].tolist(), strict=True))
     hashes = np.random.default_rng(7).integers(0, HASHES - 1, int(values.max()) + 1, np.uint64)
     lowest = sorted((int(hashes[v]), int(v)) for v in values)[:HASHED_VALUES]

@@ -148,13 +148,13 @@ def _without_encoding(call: ast.Call) -> bool:
 
 def test_text_is_read_and_written_in_one_encoding_on_every_machine():
     """In Latin-1 the code itself would have another digest, and a page would name no encoding."""
-    found = [
+    places = [
         f"{path.relative_to(REPOSITORY)}:{node.lineno}"
         for path in sorted((REPOSITORY / "ecdctr").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and _without_encoding(node)
     ]
-    assert not found
+    assert not places
 
 
 def test_the_version_stands_in_one_place():

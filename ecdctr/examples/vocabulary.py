@@ -151,9 +151,9 @@ class Vocabulary:
             rows = pc.fill_null(after_unknown, 0).to_numpy(zero_copy_only=False)
             return np.asarray(rows, dtype=np.int32)
         numbers = _numbers(ids)
-        _, _, order, known = self._indexed()
-        place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
-        return np.where(known[place] == numbers, order[place] + 1, 0).astype(np.int32)
+        _, _, order, ordered = self._indexed()
+        place = np.minimum(np.searchsorted(ordered, numbers), len(ordered) - 1)
+        return np.where(ordered[place] == numbers, order[place] + 1, 0).astype(np.int32)
 
     def save(self, path: Path) -> None:
         """Write as Parquet (id, row), with sightings (id, row, last_seen, impressions).

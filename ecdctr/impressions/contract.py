@@ -132,8 +132,8 @@ def _of_unread(names: list[str]) -> str:
 
 
 def _broken_checksum(files: list[Path]) -> Violation | None:
-    found = ((path, broken_checksum(path)) for path in files)
-    return next((Violation("unreadable", str(path), why) for path, why in found if why), None)
+    reasons = ((path, broken_checksum(path)) for path in files)
+    return next((Violation("unreadable", str(path), why) for path, why in reasons if why), None)
 
 
 def unreadable(
@@ -236,10 +236,10 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
     dates = open_impressions(root).dates(domain)
     if not dates:
         others = open_impressions(root).other_folders(domain)
-        found = f", found {others[0]}, which is none" if others else ""
+        another = f", found {others[0]}, which is none" if others else ""
         raise ContractError(
             f"{root}/domain={domain}: no day of impressions found; "
-            f"expected date=YYYY-MM-DD folders with *.parquet files{found}"
+            f"expected date=YYYY-MM-DD folders with *.parquet files{another}"
             f"{absence(root, domain) if isinstance(root, Path) else ''}."
         )
     every = [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]

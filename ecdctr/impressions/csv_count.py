@@ -67,7 +67,7 @@ def lines_of(
     Found by Python's reader, as `read_records` counts.
     """
     lines, delimiter = _after(file, skip, delimiter)
-    found: dict[int, int] = {}
+    beginnings: dict[int, int] = {}
     record = before = 0
     with long_cells():
         rows: Any = csv_reader(lines, delimiter, quotes)  # which counts the lines that it reads
@@ -76,11 +76,11 @@ def lines_of(
             if not (blanks or row):
                 continue
             if record in records:
-                found[record] = begins
+                beginnings[record] = begins
             record += 1
-            if len(found) == len(records):
+            if len(beginnings) == len(records):
                 break
-    return found
+    return beginnings
 
 
 def _after(file: IO[bytes], skip: int, delimiter: str) -> tuple[Iterator[str], str]:

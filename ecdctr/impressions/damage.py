@@ -49,7 +49,7 @@ def _is_no_damage(error: Exception) -> bool:
 
 def first_damaged(paths: Iterable[Path]) -> str | None:
     """Say which of some files is damaged; None where all can be read, and for what is gone."""
-    return next((found for path in paths if path.is_file() and (found := damaged(path))), None)
+    return next((damage for path in paths if path.is_file() and (damage := damaged(path))), None)
 
 
 def damaged(path: Path) -> str | None:
@@ -163,5 +163,5 @@ def _is_compared(kind: pa.DataType) -> bool:
 
 
 def _beyond(values: pa.ChunkedArray, low: Any, high: Any) -> bool:
-    found = pc.min_max(values).as_py()
-    return found["min"] is not None and bool(found["min"] < low or found["max"] > high)
+    extremes = pc.min_max(values).as_py()
+    return extremes["min"] is not None and bool(extremes["min"] < low or extremes["max"] > high)

@@ -84,8 +84,8 @@ def _words_among_numbers(tables: Tables, table: str, column: str) -> list[str]:
     number = f"TRY_CAST({identifier(column)} AS DOUBLE) IS NOT NULL"
     if not odd or len(odd) > len(NONE) or not {word.strip().lower() for word in odd} <= NOTHING:
         return []
-    found = one(tables.db, f"SELECT count(*) FROM {identifier(table)} WHERE {number}")
-    return odd if found else []
+    numbers = one(tables.db, f"SELECT count(*) FROM {identifier(table)} WHERE {number}")
+    return odd if numbers else []
 
 
 def _no_numbers(tables: Tables, table: str, column: str, limit: int = TOLD) -> list[str]:

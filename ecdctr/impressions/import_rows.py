@@ -56,14 +56,14 @@ def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
         if field.name.startswith("_") or str(field.type) not in ("string", "large_string"):
             continue
         column = identifier(field.name)
-        found = db.execute(
+        counted = db.execute(
             f"SELECT {column}, count(*) FROM {staged.rows} "
             f"WHERE {DOMAINS} AND {column} IN {listed} GROUP BY 1 ORDER BY 2 DESC, 1"
         ).fetchall()
-        if found:
-            counts = " and ".join(f"'{word}' in {rows:,} rows" for word, rows in found)
+        if counted:
+            counts = " and ".join(f"'{word}' in {rows:,} rows" for word, rows in counted)
             kept.append(f"{field.name} is {counts}")
-            words |= dict(found)
+            words |= dict(counted)
     if not kept:
         return None
     return (

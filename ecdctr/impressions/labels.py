@@ -30,7 +30,7 @@ SAYS_NOTHING = NOTHING | {""}  # as text of Parquet may be
 A_TIME = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-class Found(NamedTuple):
+class NoLabel(NamedTuple):
     """A value that is no label, and the file in which it stands first."""
 
     value: str | None
@@ -43,37 +43,37 @@ def refuse_labels(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
 
     The sentence names the values, where each stands first, and a rule for all of them.
     """
-    found = _found(db, staged)
-    if not found:
+    no_labels = _no_labels(db, staged)
+    if not no_labels:
         return
-    told = sorted(found, key=lambda one: (-one.rows, one.value or ""))[:TOLD]
+    told = sorted(no_labels, key=lambda one: (-one.rows, one.value or ""))[:TOLD]
     places = _places(db, mapping, staged, told)
     listed = ", ".join(
         f"{_shown(one.value)} ({one.rows:,} rows, first in {places[one.value]})" for one in told
     )
-    more = " and others" if len(found) > TOLD else ""
+    more = " and others" if len(no_labels) > TOLD else ""
     raise ContractError(
         f"{staged.path}: click is {listed}{more}, expected 0 or 1, true or false; write a rule in "
-        f"the mapping, such as click: {_rule(mapping, [one.value for one in found])}."
+        f"the mapping, such as click: {_rule(mapping, [one.value for one in no_labels])}."
     )
 
 
-def _found(db: duckdb.DuckDBPyConnection, staged: Staged) -> list[Found]:
+def _no_labels(db: duckdb.DuckDBPyConnection, staged: Staged) -> list[NoLabel]:
     """Return the values of a file, and where it has some of the later files, that are no labels."""
-    found: dict[str | None, Found] = {}
+    by_value: dict[str | None, NoLabel] = {}
     for value, rows in _odd(db, staged.rows):
-        found[value] = Found(value, rows, staged.file)
-    for file in staged.later if found else ():
+        by_value[value] = NoLabel(value, rows, staged.file)
+    for file in staged.later if by_value else ():
         view_of(db, file)
         try:
             odd = _odd(db, staged.again())
         except duckdb.Error:  # of a file that has another sentence of its own, once this is mended
             break
         for value, rows in odd:
-            before = found.get(value, Found(value, 0, file))
-            found[value] = before._replace(rows=before.rows + rows)
+            before = by_value.get(value, NoLabel(value, 0, file))
+            by_value[value] = before._replace(rows=before.rows + rows)
     view_of(db, staged.file)
-    return list(found.values())
+    return list(by_value.values())
 
 
 def _odd(db: duckdb.DuckDBPyConnection, rows: str) -> list[tuple[str | None, int]]:
@@ -84,7 +84,7 @@ def _odd(db: duckdb.DuckDBPyConnection, rows: str) -> list[tuple[str | None, int
 
 
 def _places(
-    db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged, told: list[Found]
+    db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged, told: list[NoLabel]
 ) -> dict[str | None, str]:
     """Return the file and line in which each value stands first."""
     places = {}

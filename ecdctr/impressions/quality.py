@@ -286,8 +286,8 @@ def _measure(
                 "SELECT md5_number_lower(value), n, CASE WHEN first = last THEN first END "
                 f"FROM ({by_user}) ORDER BY 1 LIMIT {HASHED_VALUES}"
             )
-            found = connection.execute(query).fetchall()
-            hashed[name] = {str(of): (n, user) for of, n, user in found}
+            lowest = connection.execute(query).fetchall()
+            hashed[name] = {str(of): (n, user) for of, n, user in lowest}
     names = [name for name, _ in features]
     nulls_of = dict(zip(names, map(int, row[2:]), strict=True))
     return Profile(int(row[0]), int(row[1]), nulls_of, values, hashed, users)

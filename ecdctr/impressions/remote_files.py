@@ -61,7 +61,7 @@ def files_below(root: str, folder: str) -> Files:
     with explained(root):
         if not _by_obstore(root):
             opened(root)[0].invalidate_cache()
-            return _found(root, f"{path}/{folder}", below=2)
+            return _files_in(root, f"{path}/{folder}", below=2)
         import obstore  # fsspec's own walk asks for every folder
 
         bucket, _, prefix = path.partition("/")
@@ -69,7 +69,7 @@ def files_below(root: str, folder: str) -> Files:
         return {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
 
 
-def _found(root: str, folder: str, below: int) -> Files:
+def _files_in(root: str, folder: str, below: int) -> Files:
     """Return the files of a folder, and of so many folders below; none of a folder that is gone.
 
     fsspec's own find takes a folder that it cannot list for an empty one, without its days.
@@ -84,7 +84,7 @@ def _found(root: str, folder: str, below: int) -> Files:
         if info["type"] != "directory":
             files[info["name"]] = _said(info)
         elif below and name != folder:
-            files |= _found(root, name, below - 1)
+            files |= _files_in(root, name, below - 1)
     return files
 
 

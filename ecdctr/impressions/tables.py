@@ -75,7 +75,7 @@ class Table(Section):
 
     @field_validator("encoding")
     @classmethod
-    def _known_encoding(cls, value: str) -> str:
+    def _of_python(cls, value: str) -> str:
         return encoding_of(value)
 
 

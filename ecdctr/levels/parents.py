@@ -69,12 +69,12 @@ def start_from(
     return Start(model, checkpoint.Moments(saved.optimizer, rows) if carry_optimizer else None)
 
 
-def _of_parent(own: Vocabulary, parent: Vocabulary, held: range) -> NDArray[np.int32]:
+def _of_parent(vocabulary: Vocabulary, parent: Vocabulary, held: range) -> NDArray[np.int32]:
     """Return which of the parent's rows the rows held of a field take, LACKED where there is none.
 
     The unknown row takes the unknown row.
     """
-    rows = own.rows_in(parent)
+    rows = vocabulary.rows_in(parent)
     rows[1:][rows[1:] == 0] = LACKED
     return rows[held.start : held.stop].copy()
 
@@ -86,10 +86,10 @@ def _load_tables(
     rows: dict[str, NDArray[np.int32]],
 ) -> None:
     for name, table in saved.tables.items():
-        dim, found = embeddings.table.weight.shape[1], table[:1].shape[1]
-        if found != dim:
+        dim, saved_dim = embeddings.table.weight.shape[1], table[:1].shape[1]
+        if saved_dim != dim:
             raise ConfigError(
-                f"{parent.level} {parent} has embeddings of dimension {found}, the "
+                f"{parent.level} {parent} has embeddings of dimension {saved_dim}, the "
                 f"configuration says {dim}; set embedding_dim as before, or start a new experiment."
             )
         embeddings.load(name, table, rows[name])
@@ -110,7 +110,7 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
         return SnapshotSets()
     request.require("tpm", settings.needed(request.date))
     by_day: dict[dt.date, tuple[Ref, ...]] = {}
-    serving = _known_on(request, request.date)
+    serving = _newest_on(request, request.date)
     if settings.require_all and len(serving) < settings.count:
         raise StoreError(
             f"{request.date}: {settings.count} TPM snapshots {settings.stride_days} days apart are "
@@ -118,12 +118,12 @@ def resolve_snapshots(request: Request, days: Iterable[dt.date]) -> SnapshotSets
             "missing ones, or set snapshots.require_all: false."
         )
     if settings.point_in_time:
-        by_day = {day: _known_on(request, day - dt.timedelta(days=1)) for day in sorted(days)}
+        by_day = {day: _newest_on(request, day - dt.timedelta(days=1)) for day in sorted(days)}
     sets = list(dict.fromkeys((serving, *by_day.values())))
     return SnapshotSets(tuple(sets), {day: sets.index(refs) for day, refs in by_day.items()})
 
 
-def _known_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
+def _newest_on(request: Request, date: dt.date) -> tuple[Ref, ...]:
     """Return the newest TPM versions as of the K dates, newest first, each once."""
     resolved = (request.resolve("tpm", as_of) for as_of in request.config.snapshots.as_of(date))
     return tuple(dict.fromkeys(ref for ref in resolved if ref))

@@ -83,7 +83,7 @@ class Request:
 
     def version_before(self, level: Level) -> Ref | None:
         """Return the experiment's own version that a chain goes on from, as `resolve` does."""
-        return self.store.known(self.experiment, level, self.before, self.from_older)
+        return self.store.newest_as_of(self.experiment, level, self.before, self.from_older)
 
     def stored_against(self, plan: Plan) -> Base | None:
         """Return what the version is stored against: the one whose rows its own begin with."""

@@ -146,8 +146,8 @@ def save_snapshot(
     (folder / "snapshot").mkdir()
     for side, name in SIDES.items():
         held = embeddings.field(name).detach()
-        known = held[1:] if 0 in embeddings.held_of(name) else held  # row 0 is nobody's
-        pieces = embeddings.share.pieces(known, ROW_GROUP)
+        of_ids = held[1:] if 0 in embeddings.held_of(name) else held  # row 0 is nobody's
+        pieces = embeddings.share.pieces(of_ids, ROW_GROUP)
         path, ids = folder / "snapshot" / f"{side}.parquet", vocabularies[name].values
         writer: pq.ParquetWriter | None = None
         place = 0
@@ -202,10 +202,10 @@ def align_snapshots(
             for batch in file.iter_batches(AT_ONCE, columns=file.schema_arrow.names[1:]):
                 row = rows[place : place + batch.num_rows]
                 mine = np.flatnonzero((row > 0) & (row >= held.start) & (row < held.stop))
-                own = torch.from_numpy(row[mine] - held.start).long()
+                targets = torch.from_numpy(row[mine] - held.start).long()
                 vectors = _vectors(pa.Table.from_batches([batch]))[mine]
-                layers[number].index_copy_(0, own, torch.from_numpy(vectors))
-                presence[number].index_fill_(0, own, True)
+                layers[number].index_copy_(0, targets, torch.from_numpy(vectors))
+                presence[number].index_fill_(0, targets, True)
                 place += batch.num_rows
     pa.default_memory_pool().release_unused()
     return layers, presence
@@ -213,9 +213,9 @@ def align_snapshots(
 
 def _vectors(table: pa.Table) -> NDArray[np.float32]:
     """Return the vectors of a snapshot [n, d]."""
-    found = table.column("vector").combine_chunks().flatten().to_numpy()
-    vectors: NDArray[np.float32] = found.reshape(table.num_rows, -1).astype(np.float32, copy=False)
-    if found.dtype == np.int8:
+    flat = table.column("vector").combine_chunks().flatten().to_numpy()
+    vectors: NDArray[np.float32] = flat.reshape(table.num_rows, -1).astype(np.float32, copy=False)
+    if flat.dtype == np.int8:
         vectors *= table.column("scale").to_numpy().astype(np.float32)[:, None]
     return vectors
 

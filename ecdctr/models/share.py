@@ -38,26 +38,26 @@ class Share(NamedTuple):
         start = min(self.number * height, total)
         return range(start, min(start + height, total))
 
-    def total(self, own: int) -> int:
+    def total(self, held: int) -> int:
         """Return the sum over all processes."""
         if self.of == 1:
-            return own
-        count = _placed(torch.tensor([own]))
+            return held
+        count = _placed(torch.tensor([held]))
         distributed.all_reduce(count)
         return int(count)
 
-    def pieces(self, own: torch.Tensor, at_once: int = AT_ONCE) -> Iterator[torch.Tensor]:
+    def pieces(self, held: torch.Tensor, at_once: int = AT_ONCE) -> Iterator[torch.Tensor]:
         """Yield the rows [r, …] of all processes one after another on the first, on the CPU.
 
         On the others it yields nothing and sends what they have.
         """
         if self.first:
-            yield from (piece.cpu() for piece in own.split(at_once))
+            yield from (piece.cpu() for piece in held.split(at_once))
         for number in range(1, self.of):
             if self.number == number:
-                _send(own, at_once)
+                _send(held, at_once)
             elif self.first:
-                yield from _received(number, own)
+                yield from _received(number, held)
 
     def fetch(
         self, total: int, asked: torch.Tensor, answer: Callable[[torch.Tensor], torch.Tensor]
@@ -85,10 +85,10 @@ class Share(NamedTuple):
 ALL = Share()
 
 
-def _send(own: torch.Tensor, at_once: int) -> None:
+def _send(held: torch.Tensor, at_once: int) -> None:
     """Send rows to the first process, how many first."""
-    distributed.send(_placed(torch.tensor([len(own), at_once])), 0)
-    for piece in own.split(at_once):
+    distributed.send(_placed(torch.tensor([len(held), at_once])), 0)
+    for piece in held.split(at_once):
         distributed.send(_placed(piece.contiguous()), 0)
 
 

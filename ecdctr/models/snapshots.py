@@ -103,10 +103,10 @@ class EntitySnapshots(nn.Module):
         if self.merged is not None:
             vectors = self.share.fetch(self.total, asked, self._merged_of)
         else:
-            known = self.share.fetch(self.total, asked, self._known_of)
+            gathered = self.share.fetch(self.total, asked, self._vectors_of)
             assert self.aggregator is not None  # noqa: S101  # not merged yet
-            known = known.transpose(0, 1)  # [K, n, d + 1]
-            vectors = self.aggregator(known[..., :-1].contiguous(), known[..., -1] > 0)
+            gathered = gathered.transpose(0, 1)  # [K, n, d + 1]
+            vectors = self.aggregator(gathered[..., :-1].contiguous(), gathered[..., -1] > 0)
         return vectors[places].view(*rows.shape, -1)
 
     def _merged_of(self, asked: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class EntitySnapshots(nn.Module):
         row, number = asked.unbind(1)
         return self.merged[number if len(self.merged) > 1 else 0, row]
 
-    def _known_of(self, asked: torch.Tensor) -> torch.Tensor:
+    def _vectors_of(self, asked: torch.Tensor) -> torch.Tensor:
         """Return vectors and presence in rows held and their sets [n, 2] → [n, K, d + 1]."""
         vectors, present = self._gathered(*asked.unbind(1))
         return torch.cat([vectors, present[..., None].float()], 2).transpose(0, 1)

@@ -43,8 +43,8 @@ class FrozenSource(nn.Module):
         """
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        for name, own in rows.items():
-            self.register_buffer(f"rows_{name}", torch.from_numpy(own), persistent=False)
+        for name, of_child in rows.items():
+            self.register_buffer(f"rows_{name}", torch.from_numpy(of_child), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenSource:
         """Stay in inference mode."""

@@ -115,19 +115,19 @@ class _LocalSource(FrozenSource):
     It does not see the clicks that it does not know.
     """
 
-    known: torch.Tensor
+    knows: torch.Tensor
 
     def __init__(self, source: FrozenSource) -> None:
         super().__init__(source.network, {})
-        self.register_buffer("known", torch.zeros(1, 1))
+        self.register_buffer("knows", torch.zeros(1, 1))
 
     def translated(self, batch: Batch) -> Batch:
         """Return the batch without the clicks and values that the teacher does not know."""
-        return replace(batch, multi=self._known(batch.multi), history=self._known(batch.history))
+        return replace(batch, multi=self._masked(batch.multi), history=self._masked(batch.history))
 
-    def _known(self, rows: torch.Tensor) -> torch.Tensor:
+    def _masked(self, rows: torch.Tensor) -> torch.Tensor:
         """Keep the places of ids that the teacher knows; the others become 0, which pads."""
-        seen = nn.functional.embedding(rows, self.known)[..., 0].round().to(rows.dtype)
+        seen = nn.functional.embedding(rows, self.knows)[..., 0].round().to(rows.dtype)
         return rows * seen
 
 
@@ -138,7 +138,7 @@ def _slices(rows: Rows, network: CtrNet) -> dict[str, tuple[int, int]]:
     names = ["", *(["source.network."] if network.source is not None else [])]
     slices = {f"{name}embeddings.table.weight": next(spans) for name in names}
     if network.source is not None:
-        slices["source.known"] = next(spans)
+        slices["source.knows"] = next(spans)
     for name, one in zip(names, rows.networks, strict=True):
         if not one.snapshots:
             continue

@@ -66,8 +66,8 @@ def apply_patch(patch: Path, base: Path, target: Path) -> dict[str, Any]:
     """
     description = _read(patch)
     Bundle(base)
-    found = durable.sha256(base / DESCRIPTION)
-    if found != description["base"]["sha256"]:
+    digest = durable.sha256(base / DESCRIPTION)
+    if digest != description["base"]["sha256"]:
         raise ConfigError(
             f"{patch} holds changes against the bundle of {description['base']['version']}, and "
             f"{base} is another one; name the folder of that bundle."
@@ -145,9 +145,11 @@ def _write_changes(name: str, bundle: Path, base: Path, delta: Path) -> bool:
         rows = _rows(bundle / f"{match[1]}.keys.npy", base / f"{match[1]}.keys.npy")
         write_row_delta(bundle / name, base / name, rows, delta)
     elif KEYS.fullmatch(name):
-        keys, known = (np.load(path, allow_pickle=False) for path in (bundle / name, base / name))
-        gone, new = np.flatnonzero(~np.isin(known, keys)), keys[~np.isin(keys, known)]
-        if len(known) - len(gone) + len(new) != len(keys):
+        keys, base_keys = (
+            np.load(path, allow_pickle=False) for path in (bundle / name, base / name)
+        )
+        gone, new = np.flatnonzero(~np.isin(base_keys, keys)), keys[~np.isin(keys, base_keys)]
+        if len(base_keys) - len(gone) + len(new) != len(keys):
             raise ValueError("two texts have one hash in one of them alone")
         with delta.open("wb") as file:
             np.savez_compressed(file, gone=gone, new=new)
@@ -170,8 +172,8 @@ def _restore(name: str, stored: str, patch: Path, base: Path, folder: Path) -> N
 
 def _rows(keys: Path, before: Path) -> NDArray[np.int64]:
     """Return the base's row of each row of a table [ids + 1]; -1 for ids that it has not."""
-    ids, known = (np.load(path, allow_pickle=False) for path in (keys, before))
-    if not len(known):
+    ids, base_keys = (np.load(path, allow_pickle=False) for path in (keys, before))
+    if not len(base_keys):
         return np.concatenate([[0], np.full(len(ids), -1)])
-    places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    return np.concatenate([[0], np.where(known[places] == ids, places + 1, -1)])
+    places = np.minimum(np.searchsorted(base_keys, ids), len(base_keys) - 1)
+    return np.concatenate([[0], np.where(base_keys[places] == ids, places + 1, -1)])

@@ -52,7 +52,7 @@ class ObjectStorage:
         self.cache = Cache.of(self.root)
         self.local = self.cache.root
         self.bucket = Bucket(self.root)
-        self._known: set[str] = set()
+        self._there: set[str] = set()
         self.leases = Leases(
             self.root, lambda change: self.bucket.swap(".locks/in-use.json", change)
         )
@@ -322,13 +322,13 @@ class ObjectStorage:
 
         A version's place never changes, so it is asked for once.
         """
-        if f"{group}/{name}" in self._known:
+        if f"{group}/{name}" in self._there:
             return f"{group}/{name}"
         place: str | None = (
             self.bucket.read_json(f"{group}/index.json")[0].get("folders", {}).get(name)
         )
         if place == f"{group}/{name}":
-            self._known.add(place)
+            self._there.add(place)
         return place
 
     def _ask_anew(self) -> None:
@@ -336,16 +336,16 @@ class ObjectStorage:
 
         One that was seen before the lease may have been removed since.
         """
-        self._known = {name for name in self._known if name.endswith("/")}
+        self._there = {name for name in self._there if name.endswith("/")}
 
     def _enlist(self, experiment: str) -> None:
         def add(index: dict[str, Any]) -> None:
             if experiment not in index.setdefault("experiments", []):
                 index["experiments"].append(experiment)
 
-        if f"{experiment}/" not in self._known and not experiment.startswith("."):
+        if f"{experiment}/" not in self._there and not experiment.startswith("."):
             self.bucket.swap("experiments.json", add)
-            self._known.add(f"{experiment}/")
+            self._there.add(f"{experiment}/")
 
 
 def _by_age(name: str) -> tuple[str, int, str]:

@@ -30,7 +30,7 @@ class Resolving(Versions):
         """
         current: str | None = experiment
         while current:
-            newest = self.known(current, level, as_of, from_older)
+            newest = self.newest_as_of(current, level, as_of, from_older)
             if newest:
                 return newest
             current = self.parent_of(current)
@@ -57,7 +57,7 @@ class Resolving(Versions):
             )
         return ref
 
-    def known(
+    def newest_as_of(
         self, experiment: str, level: str, as_of: dt.date, from_older: bool = False
     ) -> Ref | None:
         """Return the version of the experiment itself that was the newest one on a date.
@@ -66,19 +66,19 @@ class Resolving(Versions):
         good. Raises StoreError where none is, unless an older one will do.
         """
         listing = self.listing(experiment, level)
-        found = newest_of(listing, experiment, level, as_of)
-        lost = None if from_older else _lost(listing, experiment, level, as_of, found)
+        newest = newest_of(listing, experiment, level, as_of)
+        lost = None if from_older else _lost(listing, experiment, level, as_of, newest)
         if lost is None:
-            return found
+            return newest
         note = json.loads(self.storage.removed(*place(lost)) or b"{}")
         if same := self.find(experiment, level, lost.date, note.get("fingerprint", "")):
             return same.ref
-        force = " --force" if found and found.date == lost.date else ""  # else it may be taken up
+        force = " --force" if newest and newest.date == lost.date else ""  # else it may be taken up
         options = note.get("options", variant_option(note.get("variant", DEFAULT)))
         raise StoreError(
             f"What was known of {level} on {as_of} in experiment '{experiment}' is {lost}, which "
             f"was removed ({note.get('reason', 'store gc')}, {note.get('at', 'nobody knows when')})"
-            f"; left before it is {found or 'none'}, from which the same run would end in another "
+            f"; left before it is {newest or 'none'}, from which the same run would end in another "
             f"version; make it again (ecdctr train {level} --date {lost.date} --experiment "
             f"{experiment}{options}{force}), or let `ecdctr train` start from what is left: "
             "--from-older."
@@ -86,11 +86,11 @@ class Resolving(Versions):
 
 
 def _lost(
-    listing: Listing, experiment: str, level: str, as_of: dt.date, found: Ref | None
+    listing: Listing, experiment: str, level: str, as_of: dt.date, left: Ref | None
 ) -> Ref | None:
     """Return the newest version up to a date that retention removed, if it is newer."""
-    since = found.date if found else dt.date.min
+    since = left.date if left else dt.date.min
     removals = listing.removals(since.isoformat(), as_of.isoformat())
     removed = [ref_of(experiment, level, name) for name in removals]
     newest = max(removed, key=lambda ref: ref.age, default=None)
-    return newest if newest and (found is None or newest.age > found.age) else None
+    return newest if newest and (left is None or newest.age > left.age) else None

@@ -72,7 +72,7 @@ def outdated(store: Store, days: int) -> list[tuple[Ref, dt.date]]:
 
     Those of a version that an alias points at stay: gate and pages compare with them.
     """
-    found = []
+    judged_before = []
     for experiment in store.experiments():
         for level in LEVELS:
             evaluated = list(store.evaluated(experiment, level))
@@ -80,12 +80,12 @@ def outdated(store: Store, days: int) -> list[tuple[Ref, dt.date]]:
                 continue
             newest = max(date for date, _ in evaluated)
             named = {store.alias(alias, experiment, level) for alias in ALIASES}
-            found += [
+            judged_before += [
                 (ref, date)
                 for date, ref in evaluated
                 if (newest - date).days >= days and ref not in named
             ]
-    return found
+    return judged_before
 
 
 def forget_evaluations(store: Store, days: int) -> list[tuple[Ref, dt.date]]:

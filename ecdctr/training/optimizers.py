@@ -230,5 +230,5 @@ class Optimizers:
         self.rows.steps = int(saved["tables/step"][...].item())
         for field, rows in moments.rows.items():
             for key in MOMENTS:
-                own = self.embeddings.of_field(field, getattr(self.rows, key))
-                carry(saved[f"tables/{field}/{key}"], rows, own)
+                target = self.embeddings.of_field(field, getattr(self.rows, key))
+                carry(saved[f"tables/{field}/{key}"], rows, target)

@@ -36,7 +36,7 @@ class ShardedEmbeddings(FieldEmbeddings):
             raise ValueError(f"tables of {self.share} on a process that has {workers.share}")
         height, dim = self.table.weight.shape
         device = self.table.weight.device
-        self.own_position = torch.empty(height, dtype=torch.int64, device=device)
+        self.position = torch.empty(height, dtype=torch.int64, device=device)
         self.block = None
         # in a tuple, since it is no part of the model: it owns neither parameters nor state
         self._exchange = (_torchrec(self.total, dim, workers, self._lookup),)
@@ -62,7 +62,7 @@ class ShardedEmbeddings(FieldEmbeddings):
 
         RowAdam learns them.
         """
-        distinct, places = distinct_rows(features.values().long(), self.own_position)
+        distinct, places = distinct_rows(features.values().long(), self.position)
         return super().take(distinct).index_select(0, places)
 
 

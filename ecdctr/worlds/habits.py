@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ecdctr.config import Domain, Visits
 
-HABIT, SHARED, OWN, KIND = range(200, 204)  # what is drawn
+HABIT, SHARED, PRIVATE, KIND = range(200, 204)  # what is drawn
 KINDS = 2
 
 
@@ -49,7 +49,7 @@ class Habits:
     def _drawn(
         self, domain: Domain, begin: int, users: NDArray[np.int64], slot: int, stretch: int
     ) -> NDArray[np.int32]:
-        what = HABIT if domain == "ads" else OWN
+        what = HABIT if domain == "ads" else PRIVATE
         return self.items.alive(domain, begin).of(uniform(self.seed, what, users, slot, stretch))
 
     def kinds(self, users: NDArray[np.int64], domain: Domain) -> NDArray[np.int16]:

@@ -42,8 +42,8 @@ def test_its_environment_is_that_of_who_asks_and_it_leads_a_session(
     warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(WARM, str(warm))
-    own = {"ECDCTR_CONFIG": str(tmp_path / "none.yaml")}
-    made = start(["validate", "--date", "2026-01-18"], dict(os.environ) | own)
+    elsewhere = {"ECDCTR_CONFIG": str(tmp_path / "none.yaml")}
+    made = start(["validate", "--date", "2026-01-18"], dict(os.environ) | elsewhere)
     assert os.getsid(made.pid) == made.pid
     with made.stdout as output:
         assert str(tmp_path / "none.yaml") in output.read()

@@ -235,10 +235,10 @@ def test_the_data_date_is_the_last_day_of_the_interval_unless_given():
         data_date({}, SimpleNamespace(data_interval_end=None))
 
 
-@pytest.mark.parametrize("own", [{"variant": "no_tpm"}, {"seed": 0}, {"hold_out_every": 5}])
-def test_a_run_that_would_mix_other_models_into_production_is_refused_at_once(own):
-    params = {"data_date": "2026-03-01", "experiment": "production", **own}
-    with pytest.raises(ConfigError, match=f"{next(iter(own))}=.* cannot run in 'production'"):
+@pytest.mark.parametrize("param", [{"variant": "no_tpm"}, {"seed": 0}, {"hold_out_every": 5}])
+def test_a_run_that_would_mix_other_models_into_production_is_refused_at_once(param):
+    params = {"data_date": "2026-03-01", "experiment": "production", **param}
+    with pytest.raises(ConfigError, match=f"{next(iter(param))}=.* cannot run in 'production'"):
         data_date(params, None)
     assert data_date(params | {"experiment": "mine"}, None) == "2026-03-01"
 

@@ -29,29 +29,29 @@ def runs(cron: str, catchup: bool, count: int = 9) -> list[DagRunInfo]:
     made, day = table(cron), pendulum.datetime(2026, 4, 20)
     restriction = TimeRestriction(day, None, catchup)
     last = None if catchup else made.infer_manual_data_interval(run_after=day)
-    found: list[DagRunInfo] = []
+    infos: list[DagRunInfo] = []
     for _ in range(count):
         info = made.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
         assert info is not None
         last = info.data_interval
-        found.append(info)
-    return found
+        infos.append(info)
+    return infos
 
 
 @pytest.mark.parametrize("cron", CRONS)
 def test_a_run_of_a_backfill_is_called_by_its_data_date(cron):
     """Airflow calls it backfill__ and then `run_after`."""
-    found = runs(cron, catchup=True)
-    assert [f"{info.run_after:%Y-%m-%d}" for info in found] == [
-        date_of(info.data_interval) for info in found
+    infos = runs(cron, catchup=True)
+    assert [f"{info.run_after:%Y-%m-%d}" for info in infos] == [
+        date_of(info.data_interval) for info in infos
     ]
-    assert len({info.run_after for info in found}) == len(found), "two runs of one name"
+    assert len({info.run_after for info in infos}) == len(infos), "two runs of one name"
 
 
 @pytest.mark.parametrize("cron", CRONS)
 def test_a_scheduled_run_starts_when_its_interval_is_over_and_is_called_by_its_data_date(cron):
-    found = runs(cron, catchup=False)
-    assert all(info.run_after == info.data_interval.end for info in found)
+    infos = runs(cron, catchup=False)
+    assert all(info.run_after == info.data_interval.end for info in infos)
     names = [
         table(cron).generate_run_id(
             run_type=DagRunType.SCHEDULED,
@@ -59,9 +59,9 @@ def test_a_scheduled_run_starts_when_its_interval_is_over_and_is_called_by_its_d
             data_interval=info.data_interval,
             partition_key=None,
         )
-        for info in found
+        for info in infos
     ]
-    dates = [date_of(info.data_interval) for info in found]
+    dates = [date_of(info.data_interval) for info in infos]
     assert [name[: len("scheduled__2026-04-20")] for name in names] == [
         f"scheduled__{date}" for date in dates
     ]

@@ -62,8 +62,8 @@ def test_experiments_without_a_common_day_have_no_mean():
 
 
 def test_calibration_is_the_mean_over_the_days_that_all_experiments_have():
-    own, shared = [[0.1, 0.9]] * 10, [[0.1, 0.2]] * 10
-    curves = [own, shared, shared]
+    distinct, shared = [[0.1, 0.9]] * 10, [[0.1, 0.2]] * 10
+    curves = [distinct, shared, shared]
     rows = [one._replace(curve=curve) for one, curve in zip(ROWS, curves, strict=True)]
     means = mean_calibration(rows)
     assert means["ads_only"].tolist() == means["production"].tolist() == shared

@@ -461,9 +461,9 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
     """Taken away before the champion is looked at, and back for the next attempt."""
     root, away = tmp_path / "world", tmp_path / "away"
     shutil.copytree(config.data.root, root)
-    own = changed(config, "data", root=root, prepared=tmp_path / "prepared")
-    other = evaluated(own, store, version(store), 0.75)
-    evaluated(own, store, champion, 0.75)
+    elsewhere = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    other = evaluated(elsewhere, store, version(store), 0.75)
+    evaluated(elsewhere, store, champion, 0.75)
     folder, now, moved = root / "domain=ads" / f"date={NEXT}", gates.current, []
     judge = gates._judge
 
@@ -479,7 +479,7 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
 
     monkeypatch.setattr(gates, "current", read)
     monkeypatch.setattr(gates, "_judge", back)
-    assert gate(own, store, other, NEXT).passed
+    assert gate(elsewhere, store, other, NEXT).passed
     assert moved
     assert [said["passed"] for said in store.verdicts(other)] == [True]
 
@@ -490,10 +490,10 @@ def test_a_day_that_is_back_at_once_is_no_reason_to_blame_the_champion(
     store, champion, away, tmp_path, monkeypatch, looking, allowed
 ):
     """Away while the champion is looked at, or the days are listed, and back right after."""
-    own, other, folder = away
-    own = changed(own, "data", allowed_missing_days=allowed)
+    elsewhere, other, folder = away
+    elsewhere = changed(elsewhere, "data", allowed_missing_days=allowed)
     for ref in (other, champion):
-        evaluated(own, store, ref, 0.75, NEXT, NEXT + DAY)
+        evaluated(elsewhere, store, ref, 0.75, NEXT, NEXT + DAY)
     look, moved = getattr(gates, looking), []
 
     def gone(*given: Any) -> Any:
@@ -506,7 +506,7 @@ def test_a_day_that_is_back_at_once_is_no_reason_to_blame_the_champion(
             shutil.move(tmp_path / "away", folder)
 
     monkeypatch.setattr(gates, looking, gone)
-    assert gate(own, store, other, NEXT).passed
+    assert gate(elsewhere, store, other, NEXT).passed
     assert moved
     assert [said["outcome"] for said in store.verdicts(other)] == [Outcome.PASSED]
 
@@ -516,10 +516,10 @@ def away(config: Config, store: Store, champion: Ref, tmp_path: Path) -> tuple[C
     """Return a log of its own, a version, and the folder of the day after it, which is away."""
     root = tmp_path / "world"
     shutil.copytree(config.data.root, root)
-    own = changed(config, "data", root=root, prepared=tmp_path / "prepared")
-    other = evaluated(own, store, version(store), 0.75, NEXT, NEXT + DAY)
-    evaluated(own, store, champion, 0.75, NEXT, NEXT + DAY)
-    return own, other, root / "domain=ads" / f"date={NEXT}"
+    elsewhere = changed(config, "data", root=root, prepared=tmp_path / "prepared")
+    other = evaluated(elsewhere, store, version(store), 0.75, NEXT, NEXT + DAY)
+    evaluated(elsewhere, store, champion, 0.75, NEXT, NEXT + DAY)
+    return elsewhere, other, root / "domain=ads" / f"date={NEXT}"
 
 
 @pytest.mark.parametrize("when", ["before it is read", "before the champion is"])
@@ -527,7 +527,7 @@ def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges
     store, champion, away, tmp_path, monkeypatch, when
 ):
     """Each attempt finds the day gone, then it comes back."""
-    own, other, folder = away
+    elsewhere, other, folder = away
     now = gates.current
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
@@ -540,15 +540,15 @@ def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges
     with monkeypatch.context() as patch:
         patch.setattr(gates, "current", read)
         with pytest.raises((TryAgain, ContractError)):
-            gate(own, store, other, NEXT)
+            gate(elsewhere, store, other, NEXT)
     shutil.move(tmp_path / "away", folder)
     (said,) = store.verdicts(other)
     assert said["outcome"] == Outcome.WAITING
     assert said["reason"].startswith(f"{other} could not be judged on {NEXT}: ")
     assert store.alias("serving") == champion
 
-    newest = evaluated(own, store, version(store, NEXT), 0.75, NEXT + DAY, calibration=9.0)
-    verdict = gate(own, store, newest, NEXT + DAY)
+    newest = evaluated(elsewhere, store, version(store, NEXT), 0.75, NEXT + DAY, calibration=9.0)
+    verdict = gate(elsewhere, store, newest, NEXT + DAY)
     assert f"{other}, which waited, has passed meanwhile and serves" in verdict.reason
     assert store.alias("serving") == other
 
@@ -556,9 +556,9 @@ def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges
 def test_a_version_whose_day_is_away_while_it_is_evaluated_waits_for_the_next_gate(
     store, champion, away, tmp_path
 ):
-    own, other, folder = away
+    elsewhere, other, folder = away
     shutil.move(folder, tmp_path / "away")
-    path = write_config(tmp_path / "c.yaml", Path(own.data.root))
+    path = write_config(tmp_path / "c.yaml", Path(elsewhere.data.root))
     root = str(store.root)
     arguments = ["--config", str(path), "--store", root, "evaluate", "--date", str(NEXT)]
     ended = CliRunner().invoke(app, [*arguments, "--version", str(other)])
@@ -571,12 +571,12 @@ def test_a_version_whose_day_is_away_while_it_is_evaluated_waits_for_the_next_ga
 
 def test_a_day_whose_natural_impressions_are_away_is_no_day_to_judge_by(store, champion, away):
     """Refused where no gap is tolerated; where one is, judged by the other day alone."""
-    own, other, folder = away
+    elsewhere, other, folder = away
     shutil.rmtree(folder.parent.parent / "domain=natural" / f"date={NEXT}")
     with pytest.raises(ContractError, match=f"natural of {NEXT}"):
-        gate(own, store, other, NEXT + DAY)
+        gate(elsewhere, store, other, NEXT + DAY)
     assert store.verdicts(other)[-1]["outcome"] == Outcome.WAITING
-    tolerant = changed(own, "data", allowed_missing_days=1)
+    tolerant = changed(elsewhere, "data", allowed_missing_days=1)
     for ref in (other, champion):
         evaluated(tolerant, store, ref, 0.75, NEXT, NEXT + DAY)
     assert list(gate(tolerant, store, other, NEXT + DAY).examples) == [str(NEXT + DAY)]
@@ -588,10 +588,12 @@ def test_the_first_version_is_not_judged_by_a_day_of_one_domain_though_gaps_are_
     root = tmp_path / "world"
     shutil.copytree(config.data.root, root)
     shutil.rmtree(root / "domain=natural" / f"date={NEXT}")
-    own = changed(config, "data", root=root, prepared=tmp_path / "prepared", allowed_missing_days=1)
-    first = evaluated(own, any_store, version(any_store))
+    elsewhere = changed(
+        config, "data", root=root, prepared=tmp_path / "prepared", allowed_missing_days=1
+    )
+    first = evaluated(elsewhere, any_store, version(any_store))
     with pytest.raises(ContractError, match=f"ads of {NEXT} is not delivered whole in both"):
-        gate(own, any_store, first, NEXT)
+        gate(elsewhere, any_store, first, NEXT)
     assert any_store.alias("serving") is None
     assert any_store.verdicts(first)[-1]["outcome"] == Outcome.WAITING
 

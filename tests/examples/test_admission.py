@@ -23,7 +23,7 @@ NOTHING = Sightings(pa.nulls(0), np.empty(0, np.int32), np.empty(0, np.int64))
 NOBODY = Vocabulary(EMPTY.values, NOTHING)
 
 
-class Known(NamedTuple):
+class Sighting(NamedTuple):
     """What the model remembers of an id."""
 
     last: int
@@ -35,34 +35,34 @@ class Model:
 
     def __init__(self, rules: Admission) -> None:
         self.rules = rules
-        self.known: dict[Any, Known] = {}
+        self.seen: dict[Any, Sighting] = {}
         self.row: dict[Any, int] = {}
 
-    def day(self, date: dt.date, read: dict[Any, int], told: dict[Any, Known]) -> None:
+    def day(self, date: dt.date, read: dict[Any, int], told: dict[Any, Sighting]) -> None:
         today = days(date)
         for one, count in read.items():
-            before = self.known.get(one, Known(0, 0))
-            self.known[one] = Known(today, before.count + count)
+            before = self.seen.get(one, Sighting(0, 0))
+            self.seen[one] = Sighting(today, before.count + count)
         for one, (last, count) in told.items():
-            before = self.known.get(one, Known(0, 0))
-            self.known[one] = Known(max(last, before.last), max(count, before.count))
+            before = self.seen.get(one, Sighting(0, 0))
+            self.seen[one] = Sighting(max(last, before.last), max(count, before.count))
         kept_for = self.rules.evict_after_days or 10**6
-        self.known = {one: k for one, k in self.known.items() if today - k.last < kept_for}
+        self.seen = {one: k for one, k in self.seen.items() if today - k.last < kept_for}
 
         def rank(one: Any) -> tuple[int, int, bool, Any]:
-            last, count = self.known[one]
+            last, count = self.seen[one]
             first, second = (last, count) if self.rules.order == "lru" else (count, last)
             return -first, -second, one not in self.row, one
 
         ready = {
             one
-            for one, known in self.known.items()
-            if one in self.row or known.count >= self.rules.min_impressions
+            for one, seen in self.seen.items()
+            if one in self.row or seen.count >= self.rules.min_impressions
         }
-        ordered = sorted(ready, key=rank) + sorted(set(self.known) - ready, key=rank)
+        ordered = sorted(ready, key=rank) + sorted(set(self.seen) - ready, key=rank)
         room = self.rules.max_rows or len(ordered)
         size = min(len(ready), room)
-        self.known = {one: self.known[one] for one in ordered[: size + room]}
+        self.seen = {one: self.seen[one] for one in ordered[: size + room]}
         owners = {one: self.row[one] for one in ordered[:size] if one in self.row}
         free = iter(sorted(set(range(1, size + 1)) - set(owners.values())))
         new = sorted(one for one in ordered[:size] if one not in owners)
@@ -71,13 +71,13 @@ class Model:
         self.row = owners | {one: next(free) for one in [*new, *moved]}
 
 
-def sightings(known: dict[Any, Known], shuffled: list[int]) -> Sightings:
+def sightings(seen: dict[Any, Sighting], shuffled: list[int]) -> Sightings:
     """Return a dictionary as sightings, in some order."""
-    items = list(known.items())
+    items = list(seen.items())
     items = [items[i] for i in sorted(range(len(items)), key=lambda i: shuffled[i % len(shuffled)])]
     ids = pa.array([one for one, _ in items]) if items else pa.nulls(0)
-    last = np.array([known.last for _, known in items], np.int32)
-    return Sightings(ids, last, np.array([known.count for _, known in items], np.int64))
+    last = np.array([seen.last for _, seen in items], np.int32)
+    return Sightings(ids, last, np.array([seen.count for _, seen in items], np.int64))
 
 
 a_day = st.tuples(
@@ -110,18 +110,18 @@ def test_rows_are_those_of_a_dictionary_whatever_the_order_of_rows(
             for part in (of_day, of_snapshots)
         )
         date += dt.timedelta(days=gap)
-        knows = {one: Known(days(date) - ago, count) for one, (ago, count) in told.items()}
+        knows = {one: Sighting(days(date) - ago, count) for one, (ago, count) in told.items()}
         rows_before = dict(model.row)
         model.day(date, read, knows)
-        reads = sightings({one: Known(days(date), n) for one, n in read.items()}, shuffled)
+        reads = sightings({one: Sighting(days(date), n) for one, n in read.items()}, shuffled)
         renewal = renewed(
             vocabulary, reads, [sightings(knows, shuffled)], rules, date, "cpm.vocabulary.x"
         )
         parent, vocabulary = vocabulary, renewal.vocabulary
         assert {one: i for i, one in enumerate(vocabulary.values.to_pylist(), 1)} == model.row
         ids, last, counts = vocabulary.sightings
-        remembered = map(Known, last.tolist(), counts.tolist())
-        assert dict(zip(ids.to_pylist(), remembered, strict=True)) == model.known
+        remembered = map(Sighting, last.tolist(), counts.tolist())
+        assert dict(zip(ids.to_pylist(), remembered, strict=True)) == model.seen
         assert renewal.admitted == len(set(model.row) - set(rows_before))
         assert renewal.evicted == len(set(rows_before) - set(model.row))
         carried = vocabulary.rows_in(parent).tolist()

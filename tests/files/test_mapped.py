@@ -27,10 +27,10 @@ def test_places_are_those_of_numpy_also_where_keys_repeat(plain, data):
         given_keys = data.draw(KEYS | TEXTS)
         text = bool(given_keys) and isinstance(given_keys[0], str)
         keys = np.array(given_keys, None if text else np.int64)
-        wanted = np.array([*given_keys, *(["", "a", "zz"] if text else [-41, 0, 41])], keys.dtype)
+        asked = np.array([*given_keys, *(["", "a", "zz"] if text else [-41, 0, 41])], keys.dtype)
         write_ordered(Path(folder), "x", keys)
         ordered = Ordered(Path(folder), "x")
-        assert ordered.places(wanted).tolist() == np.searchsorted(keys, wanted).tolist()
+        assert ordered.places(asked).tolist() == np.searchsorted(keys, asked).tolist()
 
 
 def test_a_look_up_reads_one_page_of_the_keys(tmp_path, monkeypatch):

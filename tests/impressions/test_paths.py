@@ -349,10 +349,10 @@ def test_a_part_that_is_no_file_is_named_by_whatever_reads_it(tmp_path, kind):
     part = tmp_path / f"data/domain=ads/date={LAST}/part-1.parquet"
     NO_FILES[kind](part)
     config = config_of(tmp_path / "data", tmp_path / "prepared")
-    found = {"a link to itself": "a link to nothing", "a pipe": "a pipe or a device"}.get(
+    instead = {"a link to itself": "a link to nothing", "a pipe": "a pipe or a device"}.get(
         kind, kind
     )
-    words = re.escape(f"{part}: expected a Parquet file, found {found}")
+    words = re.escape(f"{part}: expected a Parquet file, found {instead}")
     with pytest.raises(ContractError, match=words):
         prepare(config, "ads", [LAST])
     with connect(config) as db:

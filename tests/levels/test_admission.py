@@ -126,15 +126,15 @@ def test_vectors_and_moments_follow_their_owner_and_new_owners_start_anew(bounde
     moved = 0
     for name in ("user_id", "item_id"):
         rows = vocabularies[name].rows_in(parent.vocabularies[name])
-        own = model.embeddings.field(name)
-        assert torch.equal(own[rows > 0], parent.tables[name][rows[rows > 0]])
-        assert torch.equal(own[0], parent.tables[name][0])
+        table = model.embeddings.field(name)
+        assert torch.equal(table[rows > 0], parent.tables[name][rows[rows > 0]])
+        assert torch.equal(table[0], parent.tables[name][0])
         saved = parent.optimizer[f"tables/{name}/exp_avg_sq"]
         carried_moments = optimizers.state()[f"tables/{name}/exp_avg_sq"]
         assert torch.equal(carried_moments[rows > 0], saved[rows[rows > 0]])
         new = np.flatnonzero(rows[1:] == 0) + 1
         assert not carried_moments[new].any()
-        assert (own[new].abs() < 0.06).all(), "as a fresh row, not as whoever had it before"
+        assert (table[new].abs() < 0.06).all(), "as a fresh row, not as whoever had it before"
         moved += len(new[new < len(parent.tables[name])])
     assert moved > 0, "rows were re-used"
     assert anew.embeddings.table.weight.shape[1] == model.embeddings.table.weight.shape[1]
@@ -146,8 +146,8 @@ def test_the_ads_model_takes_cpms_vectors_by_id(bounded, chain):
     parent = checkpoint.load(store.path(second))
     rows = vocabularies["user_id"].rows_in(parent.vocabularies["user_id"])
     assert ((rows > 0) & (rows != np.arange(len(rows)))).any(), "the test sees moved rows"
-    own = model.embeddings.field("user_id")[rows > 0]
-    assert torch.equal(own, parent.tables["user_id"][rows[rows > 0]])
+    vectors = model.embeddings.field("user_id")[rows > 0]
+    assert torch.equal(vectors, parent.tables["user_id"][rows[rows > 0]])
     assert store.manifest(ads).metrics["user_id.evicted"] > 0
 
 
@@ -157,13 +157,13 @@ def test_a_teacher_is_asked_about_ids_not_rows_and_so_is_the_bundle(bounded, cha
     request = Request(changed(bounded, overlay), store, LAST, "taught", "taught")
     ref = train_actr(request).manifest.ref
     child, inputs, vocabularies = load_network(store, ref)
-    teacher, known = load_ctr_network(store, second)
-    rows = vocabularies["user_id"].rows_in(known["user_id"])
+    teacher, of_teacher = load_ctr_network(store, second)
+    rows = vocabularies["user_id"].rows_in(of_teacher["user_id"])
     assert ((rows > 0) & (rows != np.arange(len(rows)))).any(), "the test sees moved rows"
-    batch, own = (batch_of(bounded, ids, inputs) for ids in (vocabularies, known))
+    batch, for_teacher = (batch_of(bounded, ids, inputs) for ids in (vocabularies, of_teacher))
     asked = child.source.translated(batch)
     for part in ("ids", "multi", "history"):
-        seen_by_child, expected = getattr(batch, part) > 0, getattr(own, part)
+        seen_by_child, expected = getattr(batch, part) > 0, getattr(for_teacher, part)
         assert torch.equal(getattr(asked, part), torch.where(seen_by_child, expected, 0)), part
     with torch.inference_mode():
         torch.testing.assert_close(child.source(batch), teacher.knowledge(asked))
@@ -190,14 +190,14 @@ def test_with_nothing_to_evict_all_weights_are_those_without_a_vocabulary_sectio
     }
     manifests: list[list[Manifest]] = []
     for vocabulary in (False, True):
-        own = changed(config, overlay | {"tpm": {"window_days": 3}})
+        mixed = changed(config, overlay | {"tpm": {"window_days": 3}})
         if vocabulary:
-            own = changed(own, {"tpm": {"vocabulary": tpm}})
-            own = changed(own, {level: {"vocabulary": keeping} for level in ("cpm", "actr")})
+            mixed = changed(mixed, {"tpm": {"vocabulary": tpm}})
+            mixed = changed(mixed, {level: {"vocabulary": keeping} for level in ("cpm", "actr")})
         store = Store(tmp_path / str(vocabulary))
-        trained = [train_tpm(Request(own, store, DATE - DAY))]
-        trained += [train_cpm(Request(own, store, date)) for date in (DATE, NEXT)]
-        trained += [train_actr(Request(own, store, NEXT))]
+        trained = [train_tpm(Request(mixed, store, DATE - DAY))]
+        trained += [train_cpm(Request(mixed, store, date)) for date in (DATE, NEXT)]
+        trained += [train_actr(Request(mixed, store, NEXT))]
         manifests.append([one.manifest for one in trained])
     for off, on in zip(*manifests, strict=True):
         names = [name for name in off.files if not name.startswith("vocabulary/")]
@@ -232,8 +232,8 @@ def test_the_order_of_days_and_files_decides_nothing(bounded, chain):
 
 
 def test_too_few_rows_are_refused_before_anything_is_published(bounded, store):
-    own = {"vocabulary": {"user_id": {"max_rows": 100}, "item_id": {}}}
-    few = changed(bounded, {"tpm": own})
+    admission = {"vocabulary": {"user_id": {"max_rows": 100}, "item_id": {}}}
+    few = changed(bounded, {"tpm": admission})
     with pytest.raises(ConfigError, match=r"tpm\.vocabulary\.user_id\.max_rows is 100, but of the"):
         train_tpm(Request(few, store, DATE))
     assert store.versions("production", "tpm") == []

@@ -60,7 +60,7 @@ def test_memory_of_another_delivery_than_the_version_is_named_by_is_not_publishe
         for back in range(4):
             day = f"domain={domain}/date={DATE - dt.timedelta(days=back)}"
             shutil.copytree(Path(remembering.data.root) / day, root / day)
-    own = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
+    moved = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
 
     def delivered(request: Request, folder: Path) -> None:
         (path,) = (root / "domain=ads" / f"date={DATE}").glob("*.parquet")
@@ -70,9 +70,9 @@ def test_memory_of_another_delivery_than_the_version_is_named_by_is_not_publishe
     with monkeypatch.context() as patch:
         patch.setattr("ecdctr.levels.run.save_memory", delivered)
         with pytest.raises(DeliveredAnew, match=r"What tpm .* remembers was delivered again"):
-            train_tpm(Request(own, store, DATE))
+            train_tpm(Request(moved, store, DATE))
     assert store.versions("production", "tpm") == []
-    assert train_tpm(Request(own, store, DATE)).manifest.files
+    assert train_tpm(Request(moved, store, DATE)).manifest.files
 
 
 def test_a_damaged_table_is_told_and_gc_takes_it_with_its_version(
@@ -99,7 +99,7 @@ def test_another_memory_is_another_version_and_none_leaves_the_fingerprint(
         return train_tpm(Request(settings, store, DATE)).manifest.fingerprint
 
     other = remembering.with_overlay({"memory": {"windows": [4]}}, "test")
-    assert len({trained(own) for own in (config, remembering, other)}) == 3
+    assert len({trained(one) for one in (config, remembering, other)}) == 3
     windows_alone = config.with_overlay({"memory": {"windows": [4]}}, "test")
     assert trained(windows_alone) == trained(config), "not enabled, it changes nothing"
 
@@ -124,18 +124,18 @@ def test_days_that_memory_reads_and_the_log_has_lost_are_told(
         for day in days:
             name = f"domain={domain}/date={day}"
             shutil.copytree(Path(remembering.data.root) / name, root / name)
-    own = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
-    before = train_tpm(Request(own, store, DATE - WEEK)).manifest
+    moved = changed(remembering, "data", root=root, prepared=tmp_path / "prepared")
+    before = train_tpm(Request(moved, store, DATE - WEEK)).manifest
     assert before.log_start == days[-1]
-    assert train_tpm(Request(own, store, DATE)).manifest.quality == []
+    assert train_tpm(Request(moved, store, DATE)).manifest.quality == []
     reads, begins = DATE - dt.timedelta(days=9), DATE - dt.timedelta(days=8)
     for folder in root.glob("domain=*/date=*"):
         if folder.name < f"date={reads}":
             shutil.rmtree(folder)
-    beyond = train_tpm(Request(own, store, DATE, force=True)).manifest
+    beyond = train_tpm(Request(moved, store, DATE, force=True)).manifest
     assert beyond.quality == [], "what no window reaches may go"
     for folder in root.glob(f"domain=*/date={reads}"):
         shutil.rmtree(folder)
-    (told,) = train_tpm(Request(own, store, DATE)).manifest.quality
+    (told,) = train_tpm(Request(moved, store, DATE)).manifest.quality
     assert f"memory reads days from {reads} on, and the log begins on {begins}" in told
     assert f"(for {before.ref} it began on {days[-1]})" in told

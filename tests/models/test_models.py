@@ -105,10 +105,10 @@ def test_buckets_of_gaps_are_read_and_added_up_alike_by_places_and_by_products()
     st.lists(IDS | st.integers(-5, 60), unique=True, max_size=60),
     st.lists(st.none() | IDS | st.integers(-9, 70)),
 )
-def test_a_lookup_finds_what_a_dictionary_finds(known, asked):
-    asked += known[:5] + known[:5]
-    vocabulary = Vocabulary(pa.array(known, type=pa.int64()))
-    rows = {value: row for row, value in enumerate(known, 1)}
+def test_a_lookup_finds_what_a_dictionary_finds(values, asked):
+    asked += values[:5] + values[:5]
+    vocabulary = Vocabulary(pa.array(values, type=pa.int64()))
+    rows = {value: row for row, value in enumerate(values, 1)}
     assert vocabulary.lookup(pa.array(asked, type=pa.int64())).tolist() == [
         rows.get(value, 0) for value in asked
     ]
@@ -118,11 +118,11 @@ def test_a_lookup_finds_what_a_dictionary_finds(known, asked):
     st.lists(st.text(max_size=3), unique=True, max_size=9),
     st.lists(st.none() | st.text(max_size=3)),
 )
-def test_a_lookup_of_strings_finds_what_a_dictionary_finds(known, asked):
-    vocabulary = Vocabulary(pa.array(known, type=pa.string()))
-    rows = {value: row for row, value in enumerate(known, 1)}
-    looked_up = vocabulary.lookup(pa.array(asked + known, type=pa.string())).tolist()
-    assert looked_up == [rows.get(value, 0) for value in asked + known]
+def test_a_lookup_of_strings_finds_what_a_dictionary_finds(values, asked):
+    vocabulary = Vocabulary(pa.array(values, type=pa.string()))
+    rows = {value: row for row, value in enumerate(values, 1)}
+    looked_up = vocabulary.lookup(pa.array(asked + values, type=pa.string())).tolist()
+    assert looked_up == [rows.get(value, 0) for value in asked + values]
 
 
 def test_target_attention_is_scaled_dot_product_attention_over_clicks_with_gaps():

@@ -32,14 +32,14 @@ TEXTS = st.sets(st.text("abcé", min_size=1, max_size=3), max_size=20)
 def bundle(folder: Path, ids: dict[str, set], precision: str, seed: int) -> Path:
     """Write a bundle as far as a patch looks at it, with two thirds of the rows those of seed 0."""
     (folder / "tables").mkdir(parents=True)
-    for name, known in ids.items():
-        values = sorted(known)
+    for name, of_field in ids.items():
+        values = sorted(of_field)
         order = write_ids(
             folder / "tables", name, values if name == "city" else np.array(values, np.int64)
         )
 
-        def rows(wanted: np.ndarray, values: list = values) -> list[np.ndarray]:
-            keys = [repr(values[row - 1]) if row else "" for row in wanted.tolist()]
+        def rows(rows_asked: np.ndarray, values: list = values) -> list[np.ndarray]:
+            keys = [repr(values[row - 1]) if row else "" for row in rows_asked.tolist()]
             seeds = [[len(key), *key.encode(), seed * (len(key) % 3 == 0)] for key in keys]
             drawn = [np.random.default_rng(one).normal(size=6).astype(np.float32) for one in seeds]
             whole = np.array(drawn, np.float32).reshape(-1, 6)

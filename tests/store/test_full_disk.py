@@ -52,8 +52,8 @@ class Disk:
 
     def contents(self) -> dict[str, str]:
         """Return the SHA-256 of each file of models and examples."""
-        found = durable.digests(self.root)
-        return {DRAWN.sub("", name): sha for name, sha in found.items() if name.endswith(KEPT)}
+        digests = durable.digests(self.root)
+        return {DRAWN.sub("", name): sha for name, sha in digests.items() if name.endswith(KEPT)}
 
     @staticmethod
     def _call(*command: str) -> None:

@@ -269,7 +269,7 @@ def test_what_was_known_then_and_is_removed_is_refused_and_not_replaced_by_an_ol
         assert f"ecdctr train cpm --date {dates[1]} --experiment production" in str(refused.value)
         assert store.resolve("cpm", dates[1], experiment, from_older=True) == first
     with pytest.raises(StoreError, match="was removed"):
-        store.known("production", "cpm", dates[2])
+        store.newest_as_of("production", "cpm", dates[2])
     again = publish(store, "cpm", dates[1])
     assert again.version == "v0002"
     assert store.resolve("cpm", dates[1]) == again

@@ -67,8 +67,8 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
 def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(
     config: Config, tmp_path: Path
 ):
-    own = tmp_path / "prepared"  # others prepare into the shared one meanwhile
-    config = changed(config, "data", prepared=own)
+    prepared = tmp_path / "prepared"  # others prepare into the shared one meanwhile
+    config = changed(config, "data", prepared=prepared)
     short = changed(config, "actr", window_days=3)
     days = [DATE - dt.timedelta(days=back) for back in (2, 1, 0)]
     prepare(config, "ads", [*days, NEXT])  # as A-CTR's training and its evaluation do
@@ -205,7 +205,7 @@ def test_the_detectable_difference_is_found_four_times_in_five():
     """Simulated: users whose true gain is what one such study calls detectable."""
     rng = np.random.default_rng(3)
 
-    def found(mean: float):
+    def compared(mean: float):
         gains = rng.normal(mean, 0.1, 120)
         users = [
             {"seed": 1, "date": 1, "row": row, "user": u, "auc": 0.5 + g * (row == "a"),
@@ -214,8 +214,8 @@ def test_the_detectable_difference_is_found_four_times_in_five():
         ]  # fmt: skip
         return compare(users, "a", "b")
 
-    detectable = found(0.0).detectable
-    power = np.mean([found(detectable).low > 0 for _ in range(100)])
+    detectable = compared(0.0).detectable
+    power = np.mean([compared(detectable).low > 0 for _ in range(100)])
     assert 0.65 < power < 0.95
 
 

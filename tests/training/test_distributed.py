@@ -207,11 +207,11 @@ def test_shards_have_every_row_once(tmp_path_factory, sizes, group, of, chunk, e
         )
         parts.append(Part(folder / f"{number}.parquet", "ads", hold_out_every=every))
         expected += [value for i, value in enumerate(values) if not every or i % every]
-    found = []
+    values = []
     for number in range(of):
         for table in read_chunks(parts, ["value"], chunk, shard=Shard(number, of)):
-            found += table.column("value").to_pylist()
-    assert sorted(found) == expected
+            values += table.column("value").to_pylist()
+    assert sorted(values) == expected
 
 
 class Stopped(Exception):

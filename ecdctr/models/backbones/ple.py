@@ -35,10 +35,10 @@ class Ple(nn.Module):
         flat = features.flat()
         shared = [expert(flat) for expert in self.shared]
         logits = []
-        for own, gate, head in zip(
+        for specific, gate, head in zip(
             cast("list[nn.ModuleList]", self.own), self.gates, self.heads, strict=True
         ):
-            outputs = torch.stack([*shared, *(expert(flat) for expert in own)], dim=1)
+            outputs = torch.stack([*shared, *(expert(flat) for expert in specific)], dim=1)
             weights = torch.softmax(gate(flat), dim=1)
             logits.append(head((weights[..., None] * outputs).sum(1)))
         return by_domain(logits, features.domain).squeeze(1)

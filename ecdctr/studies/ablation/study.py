@@ -311,11 +311,11 @@ def _train_and_evaluate(study: Study, seed: int, row: str) -> tuple[list[Record]
         for cohort, values in metrics.items():
             name, of = ("oracle", "all") if cohort == "oracle" else (row, cohort)
             if name != "oracle" or row == study.rows[0]:
-                own: Record = {}
+                of_row: Record = {}
                 if (name, of) == (row, "all"):
-                    own |= _cost(study, seed, row, manifest)
-                    own["judged_on"] = evaluation.content["judged_on"]
-                records.append({**key, "row": name, "cohort": of, **values, **own})
+                    of_row |= _cost(study, seed, row, manifest)
+                    of_row["judged_on"] = evaluation.content["judged_on"]
+                records.append({**key, "row": name, "cohort": of, **values, **of_row})
         users += _judged(evaluation.users, {"seed": seed, "date": date, "row": row})
         if evaluation.expected is not None:
             of_user = {"seed": seed, "date": date, "row": row, "measure": "expected"}
@@ -331,11 +331,11 @@ def _run_floors(study: Study, seed: int) -> tuple[list[Record], list[Record]]:
         key = {"seed": seed, "date": date, "code": measuring_code()[:12]}
         for floor in kept_floors(study.config(seed), date, study.folder(seed) / "floors"):
             for cohort, values in floor.metrics.items():
-                own: Record = {}
+                of_all: Record = {}
                 if cohort == "all":
-                    own = {"daily_seconds": floor.seconds}
-                    own["judged_on"] = floor.judged_on
-                records.append({**key, "row": floor.name, "cohort": cohort, **values, **own})
+                    of_all = {"daily_seconds": floor.seconds}
+                    of_all["judged_on"] = floor.judged_on
+                records.append({**key, "row": floor.name, "cohort": cohort, **values, **of_all})
             users += _judged(floor.users, {"seed": seed, "date": date, "row": floor.name})
             if floor.expected is not None:
                 of_floor = {"seed": seed, "date": date, "row": floor.name}

@@ -247,8 +247,8 @@ def values_of(name: str, matrix: Matrix) -> tuple[Array, Array]:
 
 def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
     """Return a measure of one variant minus that of another, on the same draws of users."""
-    (value, own_drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
-    return _measure(value - other, own_drawn - other_drawn)
+    (value, drawn), (other, other_drawn) = values_of(name, ours), values_of(name, theirs)
+    return _measure(value - other, drawn - other_drawn)
 
 
 def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 NAMED = 3  # missing rows in a message
 
-Found = tuple[dict[str, Matrix], dict[str, str]]
+Matrices = tuple[dict[str, Matrix], dict[str, str]]
 
 
-def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
+def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Matrices:
     """Train and evaluate all variants on simulated worlds.
 
     Returns the matrices of each variant, seeds stacked, and for each variant that failed the
@@ -56,7 +56,7 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Found:
     }, failed
 
 
-def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Found:
+def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Matrices:
     """Return the matrices of variants whose rows are in the store, an experiment per seed.
 
     The others come back with the reason why they have none. `basis` is what all rows must rest on.
