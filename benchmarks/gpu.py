@@ -33,7 +33,7 @@ from benchmarks.training import (
     run,
     write,
 )
-from ecdctr.examples.batches import Part, training_batches
+from ecdctr.examples.batches import Cut, Part, training_batches
 
 REPEATS, STEPS = 5, 50
 GATHERS = ("embedding", "index_select", "index", "gather")
@@ -185,8 +185,8 @@ def input_row() -> Row:
     )
 
     def read() -> int:
-        size, chunk_rows = settings.batch_size, settings.chunk_rows
-        batches = training_batches(parts, inputs, vocabularies, size, chunk_rows, 1, device=cuda)
+        cut = Cut(settings.batch_size, settings.chunk_rows, seed=1)
+        batches = training_batches(parts, inputs, vocabularies, cut, device=cuda)
         return sum(map(len, batches))
 
     reading = alternate({"read": read}, REPEATS)["read"]

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
 from ecdctr.config import Cpm, Snapshots, Tpm, Training
-from ecdctr.examples.batches import CPU, Batch, Part, training_batches
+from ecdctr.examples.batches import CPU, Batch, Cut, Part, training_batches
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.graph import RepeatedStep
@@ -92,8 +92,8 @@ def step_of(name: str, precision: str, snapshots: int = 0, device: torch.device 
     model.embeddings.fixed_shapes = device.type == "cuda"
     optimizers = Optimizers(model, settings)
     parts = [Part(FOLDER / "train.parquet", "ads")]
-    size, chunk_rows = settings.batch_size, settings.chunk_rows
-    batch = next(iter(training_batches(parts, inputs, vocabularies, size, chunk_rows, 1)))
+    cut = Cut(settings.batch_size, settings.chunk_rows, seed=1)
+    batch = next(iter(training_batches(parts, inputs, vocabularies, cut)))
     batch = batch.to(device)
 
     def learn(batch: Batch, sizes: Sizes) -> torch.Tensor:

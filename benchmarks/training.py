@@ -28,7 +28,7 @@ from sklearn.metrics import log_loss
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
 from ecdctr.config import Config
-from ecdctr.examples.batches import Inputs, Part, encode, read_chunks, training_batches
+from ecdctr.examples.batches import Cut, Inputs, Part, encode, read_chunks, training_batches
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.network import CtrNet
 from ecdctr.training.loop import Job, fit
@@ -146,7 +146,7 @@ def batches() -> dict[str, float]:
     parts, settings = [Part(FOLDER / "train.parquet", "ads")], config.cpm
     began = time.perf_counter()
     made = training_batches(
-        parts, inputs, vocabularies, settings.batch_size, settings.chunk_rows, seed=1
+        parts, inputs, vocabularies, Cut(settings.batch_size, settings.chunk_rows, seed=1)
     )
     rows = sum(map(len, made))
     return {"seconds": time.perf_counter() - began, "rows": rows}

@@ -19,7 +19,7 @@ from ecdctr.errors import ContractError, StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
 from ecdctr.evaluation.expected import expected_metrics, expected_user_auc
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
-from ecdctr.examples.batches import Part, encode, read_chunks
+from ecdctr.examples.batches import Batch, Part, encode, read_chunks
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized
@@ -29,9 +29,12 @@ from ecdctr.levels.restore import load_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
     from ecdctr.store.manifest import Ref
     from ecdctr.store.store import Store
+
+CARRIED = ("oracle_ctr", "user_seen", "item_seen")  # columns of the examples beside the label
 
 
 class Scored(NamedTuple):
@@ -85,18 +88,12 @@ def score(
     torch.set_num_threads(config.actr.threads)
     parts: list[tuple[NDArray[Any], ...]] = []
     ids: list[pa.Array] = []
-    with torch.inference_mode():
-        for table in read_chunks([Part(day[0].path, domain)], None, config.actr.chunk_rows):
-            batch = encode(table, inputs, vocabularies)
-            scores = [
-                torch.sigmoid(model(batch.take(slice(i, i + config.evaluation.batch_size))))
-                for i in range(0, len(batch), config.evaluation.batch_size)
-            ]
-            columns = [
-                table.column(name).to_numpy() for name in ("oracle_ctr", "user_seen", "item_seen")
-            ]
-            ids.append(normalized(table.column("user_id")))
-            parts.append((batch.label.numpy(), torch.cat(scores).numpy(), *columns))
+    for table in read_chunks([Part(day[0].path, domain)], None, config.actr.chunk_rows):
+        batch = encode(table, inputs, vocabularies)
+        columns = [table.column(name).to_numpy() for name in CARRIED]
+        ids.append(normalized(table.column("user_id")))
+        scores = _predicted(model, batch, config.evaluation.batch_size)
+        parts.append((batch.label.numpy(), scores, *columns))
     labels, scored, oracle, user_seen, item_seen = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
@@ -109,6 +106,15 @@ def score(
     return Scored(
         day[0].fingerprint, encoded.dictionary, codes, labels, scored, oracle, user_seen, item_seen
     )
+
+
+@torch.inference_mode()
+def _predicted(model: nn.Module, batch: Batch, at_once: int) -> NDArray[np.float32]:
+    """Return the probabilities of a batch [B], of so many rows at a time."""
+    starts = range(0, len(batch), at_once)
+    scores = [torch.sigmoid(model(batch.take(slice(i, i + at_once)))) for i in starts]
+    predicted: NDArray[np.float32] = torch.cat(scores).numpy()
+    return predicted
 
 
 @one_reading()

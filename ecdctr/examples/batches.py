@@ -307,17 +307,32 @@ def _read_rows(
             at += batch.num_rows
 
 
+class Cut(NamedTuple):
+    """How rows become batches: the same cut gives the same ones."""
+
+    batch_size: int
+    chunk_rows: int  # rows that are read, encoded and shuffled together
+    seed: int
+    shard: Shard = WHOLE
+
+    @property
+    def least(self) -> int:
+        """Rows of the smallest batch: BatchNorm cannot use one alone, but one of a shard's."""
+        return 2 if self.shard.of == 1 else 1
+
+    def batches(self, rows: int) -> int:
+        """Return how many batches a chunk of so many rows gives."""
+        return math.ceil(rows / self.batch_size) - (0 < rows % self.batch_size < self.least)
+
+
 def training_batches(
     parts: list[Part],
     inputs: Inputs,
     vocabularies: dict[str, Vocabulary],
-    batch_size: int,
-    chunk_rows: int,
-    seed: int,
+    cut: Cut,
     *,
     skip: int = 0,
     device: torch.device = CPU,
-    shard: Shard = WHOLE,
 ) -> Iterator[Batch]:
     """Yield shuffled batches over the parts, chunk by chunk in their order.
 
@@ -325,49 +340,68 @@ def training_batches(
     ahead, and batches are cut from them there. For a GPU, which would wait otherwise, a chunk is
     encoded in pieces at once.
 
-    A last batch of one row is left out, since BatchNorm cannot use it, but not of a shard. `skip`
-    leaves the first batches out: of them, whole chunks are read but not encoded.
+    A last batch of one row is left out, but not of a shard. `skip` leaves the first batches out:
+    of them, whole chunks are read but not encoded.
     """
-    generator = torch.Generator().manual_seed(
-        seed + 500 * shard.number
-    )  # epochs move the seed by one
-    chunks = read_chunks(parts, inputs.columns, chunk_rows, seed, shard)
-    least = 2 if shard.of == 1 else 1
-    pieces = ENCODERS if device.type == "cuda" else 1
-
-    def next_chunk() -> tuple[int, Batch | None, int] | None:
-        """Return rows, the batch unless it is skipped, and the first row to take of it."""
-        nonlocal skip
-        table = next(chunks, None)
-        if table is None:
-            return None
-        count = math.ceil(table.num_rows / batch_size) - (0 < table.num_rows % batch_size < least)
-        if skip >= count:
-            skip -= count
-            return table.num_rows, None, 0
-        first, skip = skip * batch_size, 0
-        return table.num_rows, encoded(table), first
-
-    def encoded(table: pa.Table) -> Batch:
-        height = math.ceil(table.num_rows / pieces)
-        parts = [table.slice(start, height) for start in range(0, table.num_rows, height)]
-        return Batch.concat(
-            list(encoders.map(lambda part: encode(part, inputs, vocabularies).to(device), parts))
-        )
-
-    with ThreadPoolExecutor(pieces) as encoders, ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(next_chunk)
-        while (ready := ahead.result()) is not None:
-            ahead = reader.submit(next_chunk)
-            rows, chunk, first = ready
-            order = torch.randperm(rows, generator=generator)
+    # epochs move the seed by one
+    generator = torch.Generator().manual_seed(cut.seed + 500 * cut.shard.number)
+    tables = read_chunks(parts, inputs.columns, cut.chunk_rows, cut.seed, cut.shard)
+    encoder = _Encoder(inputs, vocabularies, cut, skip, device)
+    with encoder.pool:
+        for rows, chunk, first in _one_ahead(map(encoder, tables)):
+            order = torch.randperm(rows, generator=generator)  # drawn for skipped ones as well
             if chunk is None:
                 continue
             order = order.to(device)
-            for start in range(first, rows, batch_size):
-                index = order[start : start + batch_size]
-                if len(index) >= least:
+            for start in range(first, rows, cut.batch_size):
+                index = order[start : start + cut.batch_size]
+                if len(index) >= cut.least:
                     yield chunk.take(index)
+
+
+class _Chunk(NamedTuple):
+    rows: int
+    batch: Batch | None  # None: all of its batches are skipped
+    first: int  # row of the shuffled chunk to begin at
+
+
+class _Encoder:
+    """Makes chunks of tables, on the device; it skips so many batches of the first ones."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        vocabularies: dict[str, Vocabulary],
+        cut: Cut,
+        skip: int,
+        device: torch.device,
+    ) -> None:
+        self.inputs, self.vocabularies, self.device = inputs, vocabularies, device
+        self.cut, self.skip = cut, skip
+        self.pieces = ENCODERS if device.type == "cuda" else 1
+        self.pool = ThreadPoolExecutor(self.pieces)
+
+    def __call__(self, table: pa.Table) -> _Chunk:
+        batches = self.cut.batches(table.num_rows)
+        if self.skip >= batches:
+            self.skip -= batches
+            return _Chunk(table.num_rows, None, 0)
+        first, self.skip = self.skip * self.cut.batch_size, 0
+        height = math.ceil(table.num_rows / self.pieces)
+        parts = [table.slice(start, height) for start in range(0, table.num_rows, height)]
+        return _Chunk(table.num_rows, Batch.concat(list(self.pool.map(self._piece, parts))), first)
+
+    def _piece(self, table: pa.Table) -> Batch:
+        return encode(table, self.inputs, self.vocabularies).to(self.device)
+
+
+def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Yield chunks, of which a thread makes the next one meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            ahead = reader.submit(next, chunks, None)
+            yield chunk
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:

@@ -37,6 +37,44 @@ NO_ITEMS = ("FUEL", "COUPON", "MISCELLANEOUS", "KIOSK-GAS", "MISC SALES TRAN", "
 SHOWN_IN_MAILER = ("D", "F", "H")  # front page, back page, front wrap
 ADS_NEGATIVES = 4  # of the types shown and not bought, for each bought one; one more per trip
 NATURAL_DRAWS = 5  # of what others bought, for each bought one, before doubles are removed
+TRIPS = (
+    """
+    CREATE TABLE trips AS
+    SELECT row_number() OVER (ORDER BY household_id, store_id, week, basket_id) AS trip,
+        household_id, store_id, week, basket_id,
+        min(transaction_timestamp)::TIMESTAMP AT TIME ZONE 'UTC' AS ts
+    FROM raw_transactions GROUP BY household_id, store_id, week, basket_id
+    -- of the last night a few hours
+    HAVING min(transaction_timestamp) < TIMESTAMP '2018-01-01'
+    """,
+    """
+    CREATE TABLE promoted AS
+    SELECT DISTINCT product_id, store_id, week FROM raw_promotions
+    """,
+    """
+    CREATE TABLE bought AS
+    SELECT t.trip, t.household_id, t.store_id, t.week, p.item,
+        count(m.product_id) = 0 AS unpromoted
+    FROM raw_transactions r
+    JOIN trips t USING (household_id, store_id, week, basket_id)
+    JOIN products p USING (product_id)
+    LEFT JOIN promoted m USING (product_id, store_id, week)
+    GROUP BY t.trip, t.household_id, t.store_id, t.week, p.item
+    """,
+)
+IMPRESSIONS = (
+    """
+    CREATE TABLE impressions AS
+    SELECT
+        row_number() OVER (ORDER BY domain, ts, household_id, trip, item) AS impression_id,
+        domain, ts, trip, household_id, item, click, products
+    FROM (
+        SELECT 'ads' AS domain, trip, item, click, products FROM ads
+        UNION ALL
+        SELECT 'natural', trip, item, click, 0 FROM natural_content
+    ) JOIN trips USING (trip)
+    """,
+)
 
 
 class Converted(NamedTuple):
@@ -114,115 +152,91 @@ def _steps(seed: int) -> dict[str, tuple[str, ...]]:
 
     Text is compared as bytes wherever an order decides.
     """
-    no_items = ", ".join(literal(name) for name in NO_ITEMS)
-    shown = ", ".join(literal(name) for name in SHOWN_IN_MAILER)
     return {
-        "items": (
-            f"""
-            CREATE TABLE products AS
-            SELECT product_id, product_type AS item, product_category AS category, department
-            FROM raw_products
-            WHERE product_type IS NOT NULL AND department NOT IN ({no_items})
-            """,
-            f"CREATE TABLE items AS {_most_frequent('category')}",
-            f"CREATE TABLE departments AS {_most_frequent('department')}",
-        ),
-        "trips": (
-            """
-            CREATE TABLE trips AS
-            SELECT row_number() OVER (ORDER BY household_id, store_id, week, basket_id) AS trip,
-                household_id, store_id, week, basket_id,
-                min(transaction_timestamp)::TIMESTAMP AT TIME ZONE 'UTC' AS ts
-            FROM raw_transactions GROUP BY household_id, store_id, week, basket_id
-            -- of the last night a few hours
-            HAVING min(transaction_timestamp) < TIMESTAMP '2018-01-01'
-            """,
-            """
-            CREATE TABLE promoted AS
-            SELECT DISTINCT product_id, store_id, week FROM raw_promotions
-            """,
-            """
-            CREATE TABLE bought AS
-            SELECT t.trip, t.household_id, t.store_id, t.week, p.item,
-                count(m.product_id) = 0 AS unpromoted
-            FROM raw_transactions r
-            JOIN trips t USING (household_id, store_id, week, basket_id)
-            JOIN products p USING (product_id)
-            LEFT JOIN promoted m USING (product_id, store_id, week)
-            GROUP BY t.trip, t.household_id, t.store_id, t.week, p.item
-            """,
-        ),
-        "ads": (
-            f"""
-            CREATE TABLE shown AS
-            SELECT m.store_id, m.week, p.item, count(DISTINCT m.product_id)::INTEGER AS products
-            FROM raw_promotions m JOIN products p USING (product_id)
-            WHERE m.mailer_location IN ({shown})
-            GROUP BY m.store_id, m.week, p.item
-            """,
-            f"""
-            CREATE TABLE ads AS
-            WITH candidates AS (
-                SELECT t.trip, s.item, s.products, b.item IS NOT NULL AS click
-                FROM trips t JOIN shown s USING (store_id, week)
-                LEFT JOIN bought b ON b.trip = t.trip AND b.item = s.item
-            ),
-            drawn AS (
-                SELECT *, sum(click::INTEGER) OVER (PARTITION BY trip) AS clicks,
-                    row_number() OVER (PARTITION BY trip, click
-                        ORDER BY {_draw(seed, "'ads'", "trip", "item")}, item) AS place
-                FROM candidates
-            )
-            SELECT trip, item, products, click FROM drawn
-            WHERE click OR place <= {ADS_NEGATIVES} * clicks + 1
-            """,
-        ),
-        "natural content": (
-            """
-            CREATE TABLE pool AS
-            SELECT store_id, week, household_id, trip, item,
-                row_number() OVER (PARTITION BY store_id, week ORDER BY trip, item) - 1 AS place,
-                count(*) OVER (PARTITION BY store_id, week) AS size
-            FROM bought WHERE unpromoted
-            """,
-            """
-            CREATE TABLE positives AS
-            SELECT * FROM pool ANTI JOIN shown USING (store_id, week, item)
-            """,
-            f"""
-            CREATE TABLE natural_content AS
-            WITH draws AS (
-                SELECT p.trip, p.household_id, p.store_id, p.week,
-                    ({_draw(seed, "'natural'", "p.trip", "p.item", "d.n")} % p.size)::BIGINT
-                        AS place
-                FROM positives p CROSS JOIN range({NATURAL_DRAWS}) AS d(n)
-            ),
-            others AS (
-                SELECT DISTINCT d.trip, d.store_id, d.week, o.item
-                FROM draws d JOIN pool o USING (store_id, week, place)
-                WHERE o.household_id <> d.household_id
-            )
-            SELECT trip, item, true AS click FROM positives
-            UNION ALL
-            SELECT trip, item, false
-            FROM (SELECT * FROM others ANTI JOIN shown USING (store_id, week, item))
-            ANTI JOIN bought USING (trip, item)
-            """,
-        ),
-        "impressions": (
-            """
-            CREATE TABLE impressions AS
-            SELECT
-                row_number() OVER (ORDER BY domain, ts, household_id, trip, item) AS impression_id,
-                domain, ts, trip, household_id, item, click, products
-            FROM (
-                SELECT 'ads' AS domain, trip, item, click, products FROM ads
-                UNION ALL
-                SELECT 'natural', trip, item, click, 0 FROM natural_content
-            ) JOIN trips USING (trip)
-            """,
-        ),
+        "items": _items(),
+        "trips": TRIPS,
+        "ads": _ads(seed),
+        "natural content": _natural_content(seed),
+        "impressions": IMPRESSIONS,
     }
+
+
+def _items() -> tuple[str, ...]:
+    no_items = ", ".join(literal(name) for name in NO_ITEMS)
+    return (
+        f"""
+        CREATE TABLE products AS
+        SELECT product_id, product_type AS item, product_category AS category, department
+        FROM raw_products
+        WHERE product_type IS NOT NULL AND department NOT IN ({no_items})
+        """,
+        f"CREATE TABLE items AS {_most_frequent('category')}",
+        f"CREATE TABLE departments AS {_most_frequent('department')}",
+    )
+
+
+def _ads(seed: int) -> tuple[str, ...]:
+    shown = ", ".join(literal(name) for name in SHOWN_IN_MAILER)
+    return (
+        f"""
+        CREATE TABLE shown AS
+        SELECT m.store_id, m.week, p.item, count(DISTINCT m.product_id)::INTEGER AS products
+        FROM raw_promotions m JOIN products p USING (product_id)
+        WHERE m.mailer_location IN ({shown})
+        GROUP BY m.store_id, m.week, p.item
+        """,
+        f"""
+        CREATE TABLE ads AS
+        WITH candidates AS (
+            SELECT t.trip, s.item, s.products, b.item IS NOT NULL AS click
+            FROM trips t JOIN shown s USING (store_id, week)
+            LEFT JOIN bought b ON b.trip = t.trip AND b.item = s.item
+        ),
+        drawn AS (
+            SELECT *, sum(click::INTEGER) OVER (PARTITION BY trip) AS clicks,
+                row_number() OVER (PARTITION BY trip, click
+                    ORDER BY {_draw(seed, "'ads'", "trip", "item")}, item) AS place
+            FROM candidates
+        )
+        SELECT trip, item, products, click FROM drawn
+        WHERE click OR place <= {ADS_NEGATIVES} * clicks + 1
+        """,
+    )
+
+
+def _natural_content(seed: int) -> tuple[str, ...]:
+    return (
+        """
+        CREATE TABLE pool AS
+        SELECT store_id, week, household_id, trip, item,
+            row_number() OVER (PARTITION BY store_id, week ORDER BY trip, item) - 1 AS place,
+            count(*) OVER (PARTITION BY store_id, week) AS size
+        FROM bought WHERE unpromoted
+        """,
+        """
+        CREATE TABLE positives AS
+        SELECT * FROM pool ANTI JOIN shown USING (store_id, week, item)
+        """,
+        f"""
+        CREATE TABLE natural_content AS
+        WITH draws AS (
+            SELECT p.trip, p.household_id, p.store_id, p.week,
+                ({_draw(seed, "'natural'", "p.trip", "p.item", "d.n")} % p.size)::BIGINT
+                    AS place
+            FROM positives p CROSS JOIN range({NATURAL_DRAWS}) AS d(n)
+        ),
+        others AS (
+            SELECT DISTINCT d.trip, d.store_id, d.week, o.item
+            FROM draws d JOIN pool o USING (store_id, week, place)
+            WHERE o.household_id <> d.household_id
+        )
+        SELECT trip, item, true AS click FROM positives
+        UNION ALL
+        SELECT trip, item, false
+        FROM (SELECT * FROM others ANTI JOIN shown USING (store_id, week, item))
+        ANTI JOIN bought USING (trip, item)
+        """,
+    )
 
 
 def _most_frequent(column: str) -> str:

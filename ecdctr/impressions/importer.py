@@ -47,7 +47,7 @@ from ecdctr.impressions.mapped_rows import (
 from ecdctr.impressions.mapping import Mapping, refuse_names
 from ecdctr.impressions.staging import FINAL, staging
 from ecdctr.impressions.syntax import Tables, columns_of
-from ecdctr.impressions.tables import Opened, open_table
+from ecdctr.impressions.tables import Opened, TableFile, open_table
 
 
 class Imported(NamedTuple):
@@ -104,23 +104,15 @@ def import_log(
         said += [note for name in opened for note in _cut_in(opened[name], of_tables[name])]
         for sentence in said:
             say(sentence)
-        joined = "".join(
-            f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
-            for name, join in mapping.joins.items()
-        )
+        joined = _joins_sql(tables, mapping)
         parts = parts_of(mapping, types, ts)
         for i, file in enumerate(log.files):
             raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
             staged = Staged(file, raw.with_suffix(".parquet"), parts, f"log{joined}", later)
             notes = _stage(db, mapping, staged, raw)
-            absent = (
-                f"; without {', '.join(file.absent)}, null there"
-                if file.absent and file.rows
-                else ""
-            )
-            say(f"{file.name}: {file.rows:,} rows{absent}")
-            for note in [*notes, *_cut_in(log._replace(files=[file]), of_tables["log"])]:
-                say(note)
+            cut = _cut_in(log._replace(files=[file]), of_tables["log"])
+            for sentence in (_rows_of(file), *notes, *cut):
+                say(sentence)
         return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
 
 
@@ -150,6 +142,19 @@ def _joining(mapping: Mapping, opened: list[Opened]) -> Iterator[None]:
             f"mapping joins.{', '.join(mapping.joins)}: one of {', '.join(files)} cannot be read: "
             f"{first_line(error)}"
         ) from None
+
+
+def _joins_sql(tables: Tables, mapping: Mapping) -> str:
+    return "".join(
+        f" LEFT JOIN {identifier(name)} ON {same_key(tables, name, join.key)}"
+        for name, join in mapping.joins.items()
+    )
+
+
+def _rows_of(file: TableFile) -> str:
+    """Say how many rows a log file has, and which columns it lacks."""
+    lacks = f"; without {', '.join(file.absent)}, null there" if file.absent and file.rows else ""
+    return f"{file.name}: {file.rows:,} rows{lacks}"
 
 
 def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ecdctr.config import LEVEL_DOMAIN
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.examples.batches import Batch, Inputs, Part, training_batches
+from ecdctr.examples.batches import Batch, Cut, Inputs, Part, training_batches
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -194,8 +194,6 @@ def _old_task(
         [Part(day.path, domain, hold_out_every=held_out, snapshots=number) for day in days],
         inputs,
         vocabularies,
-        config.actr.batch_size,
-        config.actr.chunk_rows,
-        config.seed,
+        Cut(config.actr.batch_size, config.actr.chunk_rows, config.seed),
     )
     return itertools.islice(batches, FISHER_BATCHES)

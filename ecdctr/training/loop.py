@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross_entropy
 
 from ecdctr.errors import TrainingError
-from ecdctr.examples.batches import Batch, Inputs, Part, Shard, training_batches
+from ecdctr.examples.batches import Batch, Cut, Inputs, Part, Shard, training_batches
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.graph import RepeatedStep
 from ecdctr.training.optimizers import Optimizers, Sizes
@@ -224,14 +224,12 @@ def _batches(job: Job, epoch: int, first: int) -> Iterator[tuple[Batch, int]]:
     settings, device = job.settings, job.workers.device
     batch_size = settings.batch_size // settings.shards
     chunk_rows = max(settings.chunk_rows // settings.shards, 1)
-    data = (job.parts, job.inputs, job.vocabularies, batch_size, chunk_rows)
-    seed = job.seed * 1000 + epoch
-    streams = [
-        training_batches(
-            *data, seed, skip=first, device=device, shard=Shard(number, settings.shards)
-        )
+    data, seed = (job.parts, job.inputs, job.vocabularies), job.seed * 1000 + epoch
+    cuts = [
+        Cut(batch_size, chunk_rows, seed, Shard(number, settings.shards))
         for number in shards_of(job.workers, settings)
     ]
+    streams = [training_batches(*data, cut, skip=first, device=device) for cut in cuts]
     empty = Batch.empty(job.parts[0], job.inputs, job.vocabularies).to(device)
     return _together(streams, empty, job.workers)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.examples.batches import Part, encode, read_chunks, training_batches
+from ecdctr.examples.batches import Cut, Part, encode, read_chunks, training_batches
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels import actr
 from ecdctr.levels.actr import train_actr
@@ -231,7 +231,7 @@ def test_fisher_information_of_a_logistic_model_agrees_with_finite_differences(c
     model, inputs, vocabularies = load_network(store, cpm)
     day = prepare(config, "natural", [DATE])[0]
     batches = list(
-        training_batches([Part(day.path, "natural")], inputs, vocabularies, 64, 10_000, 1)
+        training_batches([Part(day.path, "natural")], inputs, vocabularies, Cut(64, 10_000, 1))
     )[:2]
     penalty = elastic_weight_consolidation(model, batches, strength=2.0)
     assert penalty().item() == 0
