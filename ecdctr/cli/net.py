@@ -23,6 +23,7 @@ from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machin
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
+NARROWEST = 20  # columns in which a table can be read
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
 PACKAGE = Path(__file__).parents[1]
 
@@ -35,6 +36,7 @@ def run(app: Typer, arguments: list[str]) -> int:
     interrupted; 141 nobody reads the output.
     """
     _open_closed()
+    _forget_no_width()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
@@ -67,6 +69,16 @@ def _open_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # to the process's end
 
 
+def _forget_no_width() -> None:
+    """Forget a width of the terminal that none has: containers set COLUMNS=0 where nobody looks.
+
+    Tables and help would be empty.
+    """
+    text = os.environ.get("COLUMNS", "")
+    if text.isdecimal() and int(text) < NARROWEST:
+        del os.environ["COLUMNS"]
+
+
 def _told(error: BaseException, arguments: list[str]) -> int:
     code, sentence = explained(error, arguments)
     if "--debug" in arguments:
@@ -94,6 +106,11 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):
         return 1, str(error)
+    if isinstance(error, FileNotFoundError) and not error.filename and _is_nowhere():
+        return (
+            1,
+            "The folder that this was started in is gone; change to another (cd) and run it again.",
+        )
     if _mistyped(error, arguments):
         name = getattr(error, "filename", "")
         return 1, f"{getattr(error, 'strerror', error)}: {name}; look at the name."
@@ -108,6 +125,14 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return 1, extra
     trouble = machine_trouble(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _interrupted_query(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import uuid
@@ -40,6 +41,8 @@ class Cache:
         text = os.environ.get(LIMIT, str(DEFAULT_GB))
         try:
             limit = float(text) * 1e9
+            if math.isnan(limit) or limit < 0:
+                raise ValueError
         except ValueError:
             raise ConfigError(
                 f"{LIMIT} is '{text}'; expected a number of gigabytes, for example 50."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -127,6 +128,15 @@ def _absence(config: Config, domain: Domain) -> str:
 
 
 def _named(config: Config, domain: Domain, date: dt.date) -> str:
-    """Return a missing day, with what lies in its folder instead of *.parquet files."""
-    unread = open_impressions(config.data.root).unread(domain, date)
-    return f"{date} (no *.parquet file, but {unread[0]})" if unread else str(date)
+    """Return a missing day, with what lies in its folder instead of *.parquet files.
+
+    Or the folder that is named otherwise: date=20260118, dt=2026-01-18.
+    """
+    impressions = open_impressions(config.data.root)
+    if unread := impressions.unread(domain, date):
+        return f"{date} (no *.parquet file, but {unread[0]})"
+    digits = date.strftime("%Y%m%d")
+    for name in impressions.other_folders(domain):
+        if digits in re.sub(r"\D", "", name):
+            return f"{date} (expected a folder date={date}, found {name})"
+    return str(date)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 
 from ecdctr.errors import ContractError, first_line, lacks_room
+from ecdctr.files.aws import problem_of_environment
 
 if TYPE_CHECKING:
     from ecdctr.impressions.reading import Files
@@ -149,6 +150,8 @@ def _by_obstore(root: str) -> bool:
 def _bucket(root: str, bucket: str) -> Any:
     import obstore
 
+    if root.startswith("s3://") and (problem := problem_of_environment()):
+        raise ContractError(f"data.root {root} cannot be read: {problem}")
     return obstore.store.from_url(f"{root.split('://', maxsplit=1)[0]}://{bucket}")
 
 

@@ -18,6 +18,7 @@ from obstore.store import from_url
 
 from ecdctr.errors import StoreError, TryAgain, first_line
 from ecdctr.files import durable
+from ecdctr.files.aws import problem_of_environment
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
 TRIES = 100  # of a swap, against others who change the same object
@@ -34,6 +35,8 @@ class Bucket:
         self.url = url
         scheme, _, rest = url.partition("://")
         host, slash, path = rest.partition("/")
+        if scheme == "s3" and (problem := problem_of_environment()):
+            raise StoreError(f"The store {url} cannot be used: {problem}.")
         address = f"{scheme}://{host}{slash}{quote(path)}"  # where '#', '?' and '%' are letters
         try:
             with self.explained():

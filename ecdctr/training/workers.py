@@ -106,6 +106,7 @@ class Workers(NamedTuple):
 
 
 ALONE = Workers()
+LAST_PORT = 65535
 
 
 @lru_cache(maxsize=1)
@@ -117,6 +118,10 @@ def join() -> Workers:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
         if not (text := os.environ.get(name, "0")).isdecimal():
             raise ConfigError(f"{name} is {text!r}, expected a whole number; start with torchrun.")
+    if int(os.environ.get("MASTER_PORT", "0")) > LAST_PORT:
+        raise ConfigError(
+            f"MASTER_PORT is {os.environ['MASTER_PORT']}, expected a port, at most {LAST_PORT}."
+        )
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
@@ -124,6 +129,11 @@ def join() -> Workers:
     if missing:
         raise ConfigError(
             f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start with torchrun."
+        )
+    if int(os.environ["RANK"]) >= count:
+        raise ConfigError(
+            f"RANK is {os.environ['RANK']}, but WORLD_SIZE is {count}, expected 0 to {count - 1}; "
+            "start with torchrun."
         )
     board, rank, world = next(rendezvous("env://"))
     distributed.init_process_group(

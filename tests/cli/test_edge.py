@@ -379,6 +379,23 @@ def test_words_of_a_table_are_whole_at_80_columns():
     assert all(word in folded for word in ("continue_no_tpm", "serving,", "candidate"))
 
 
+@pytest.mark.parametrize("width", ["0", "1", "7"])
+def test_a_width_that_no_terminal_has_is_forgotten(monkeypatch, capsys, width):
+    """Containers set COLUMNS=0 where nobody looks: tables and help were empty."""
+    monkeypatch.setenv("COLUMNS", width)
+    assert net.run(app, ["store", "--help"]) == 0
+    assert "Usage: ecdctr store" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_gone_is_told_as_that(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert net.run(app, ["store", "list"]) == 1
+    assert "this was started in is gone; change to another (cd)" in capsys.readouterr().err
+
+
 def test_log_lines_for_people_and_for_machines():
     record = logging.LogRecord("ecdctr", logging.INFO, "", 0, "%s", ("100 % done [x]",), None)
     record.about = {"level": "tpm", "data_date": Path("2026-01-18")}

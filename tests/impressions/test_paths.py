@@ -192,6 +192,18 @@ def test_what_is_not_read_of_a_day_is_never_dropped_in_silence(tmp_path, monkeyp
             present_days(config, "ads", [FIRST, LAST])
 
 
+@pytest.mark.parametrize("name", ["date=20260102", "dt=2026-01-02", "date=2026-01-02 00:00:00"])
+def test_a_missing_day_is_told_with_the_folder_that_is_named_otherwise(tmp_path, name):
+    write_log(tmp_path / "data")
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    day = dt.date(2026, 1, 2)
+    folder = day_folder(tmp_path / "data", "ads", day)
+    folder.rename(folder.with_name(name))
+    words = re.escape(f"2026-01-02 (expected a folder date=2026-01-02, found {name})")
+    with pytest.raises(ContractError, match=words):
+        present_days(config, "ads", [FIRST, day])
+
+
 def test_a_log_of_other_folders_alone_is_refused_with_one_of_them(tmp_path):
     write_log(tmp_path / "data", days=1)
     day = day_folder(tmp_path / "data", "ads", FIRST)

@@ -208,10 +208,35 @@ def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(tmp_path):
     assert (tmp_path / "folders" / "a" / "5").exists()
 
 
-def test_a_bound_that_is_no_number_is_refused(url, monkeypatch):
-    monkeypatch.setenv("ECDCTR_CACHE_GB", "much")
-    with pytest.raises(Exception, match="ECDCTR_CACHE_GB is 'much'; expected a number"):
+@pytest.mark.parametrize("text", ["much", "nan", "-1", ""])
+def test_a_bound_that_is_no_number_is_refused(url, monkeypatch, text):
+    monkeypatch.setenv("ECDCTR_CACHE_GB", text)
+    with pytest.raises(Exception, match=f"ECDCTR_CACHE_GB is '{text}'; expected a number"):
         fresh(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:9000", "AWS_ENDPOINT_URL is 'localhost:9000', expected a"),
+        ("AWS_ENDPOINT", "minio", "AWS_ENDPOINT is 'minio', expected a URL such as https://s3"),
+        ("AWS_ENDPOINT_URL", "", "AWS_ENDPOINT_URL is '', expected a URL .* or unset it"),
+        ("AWS_ENDPOINT_URL", "http://h:99999", "AWS_ENDPOINT_URL is 'http://h:99999', expected"),
+        ("AWS_ENDPOINT_URL", "http://[::1", "AWS_ENDPOINT_URL is .*, expected a URL"),
+        ("AWS_ENDPOINT_URL", "ftp://host", "AWS_ENDPOINT_URL is 'ftp://host', expected a URL"),
+        ("AWS_REGION", "us east", "AWS_REGION is 'us east', expected a name such as us-east-1"),
+        ("AWS_SECRET_ACCESS_KEY", "SECRET\n", "AWS_SECRET_ACCESS_KEY holds a space, the end of"),
+        ("AWS_SESSION_TOKEN", "SEC RET", "AWS_SESSION_TOKEN holds a space, the end of a line"),
+    ],
+)
+def test_what_the_environment_says_of_s3_is_looked_at_first(s3, monkeypatch, name, text, words):
+    """The client would end the process, with a trace of its own."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(StoreError, match=f"s3://a-bucket/x cannot be used: {words}") as told:
+        Store("s3://a-bucket/x").versions("production", "tpm")
+    with pytest.raises(ContractError, match=f"s3://b-bucket/x cannot be read: {words}"):
+        open_impressions("s3://b-bucket/x").dates("ads")
+    assert "SEC" not in str(told.value).replace("AWS_SECRET", "")
 
 
 def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):

@@ -113,6 +113,21 @@ def test_an_environment_whose_numbers_are_none_is_refused(monkeypatch, name, tex
         join()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("MASTER_PORT", "99999", "MASTER_PORT is 99999, expected a port, at most 65535"),
+        ("RANK", "2", "RANK is 2, but WORLD_SIZE is 2, expected 0 to 1"),
+    ],
+)
+def test_a_port_and_a_rank_that_cannot_be_are_refused(monkeypatch, name, text, words):
+    for key, value in (place(0, 1) | {name: text}).items():
+        monkeypatch.setenv(key, value)
+    join.cache_clear()
+    with pytest.raises(ConfigError, match=words):
+        join()
+
+
 @pytest.fixture(scope="module")
 def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_config(tmp_path_factory.mktemp("distributed") / "config.yaml", world)
