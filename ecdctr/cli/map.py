@@ -49,6 +49,13 @@ class MapOptions:
         int, typer.Option(min=100, help="of each cell; its users follow from it")
     ] = 20_000
     seeds: SeedsOption = Seeds((1,))
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="comma-separated variants, to measure some differences with more seeds; default: "
+            "those of the whole map"
+        ),
+    ] = None
     eval_days: Annotated[int, typer.Option(min=1, help="evaluation days of each cell")] = 4
     chain_days: Annotated[int, typer.Option(min=0, help="as in `ecdctr ablation`")] = 14
 
@@ -59,6 +66,7 @@ class MapOptions:
         told += [("--world", self.world)]
         told += [("--set", change) for change in self.changes or ()]
         told += [("--seeds", str(self.seeds))]
+        told += [("--rows", self.rows)] if self.rows else []
         told += [("--impressions-a-day", str(self.impressions_a_day))]
         told += [("--eval-days", str(self.eval_days)), ("--chain-days", str(self.chain_days))]
         return "ecdctr map " + " ".join(f"{option} {shlex.quote(value)}" for option, value in told)
@@ -94,7 +102,7 @@ def map_(
     """
     from ecdctr.console import Bars
     from ecdctr.studies.map.grid import PLANES, cells, parse_plane
-    from ecdctr.studies.map.measure import MapStudy, run_map
+    from ecdctr.studies.map.measure import ROWS, MapStudy, run_map
     from ecdctr.studies.map.page import map_page
 
     spanned = [parse_plane(text) for text in options.planes or PLANES]
@@ -109,6 +117,7 @@ def map_(
         options.eval_days,
         options.chain_days,
         work,
+        tuple(name.strip() for name in options.rows.split(",")) if options.rows else ROWS,
     )
     until = None if minutes is None else dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     bars = Bars()

@@ -20,7 +20,7 @@ from ecdctr.impressions.statistics import Statistics
 from ecdctr.levels.request import Silent
 from ecdctr.studies.map.figure import heat_maps
 from ecdctr.studies.map.grid import PLANES, cells, parse_plane
-from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, run_map
+from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, parts_of, run_map
 from ecdctr.studies.map.page import map_page
 from ecdctr.studies.map.place import advice, distance, place
 from tests.conftest import REPOSITORY
@@ -91,6 +91,7 @@ def test_a_cell_has_every_row_and_floor_and_what_each_part_is_worth(measured):
     (result,) = measured
     assert {*ROWS, "item_rate", "counts", "gbm", "oracle"} == set(result["rows"])
     assert set(result["worth"]) == set(WORTH)
+    assert {len(seeds) for seeds in result["by_seed"].values()} == {1}
     assert all(worth["error"] > 0 for worth in result["worth"].values())
     assert set(result["statistics"]) == set(Statistics._fields)
     assert result["statistics"]["visits_per_month"] == pytest.approx(10, rel=0.5)
@@ -116,6 +117,28 @@ def test_the_page_holds_what_was_measured_and_says_how_much_is_missing(measured,
     assert sum(map(int, counted[0].split("|")[2:5])) == 1
     assert len(heat_maps(plane, inside).axes) == len(WORTH)
     assert "Nothing is measured yet" in map_page([(plane, {})], [], {}, "ecdctr map", 4)
+
+
+def test_few_rows_tell_of_few_parts_and_the_page_shows_each_seed(measured):
+    assert list(parts_of(("memory", "full"))) == [
+        "vectors beside memory",
+        "full over the best floor",
+    ]
+    with pytest.raises(ConfigError, match="tells the worth of no part"):
+        parts_of(("memory",))
+    parts = parts_of(("memory", "full"))
+    few = measured[0] | {
+        "rows": {row: measured[0]["rows"][row] for row in ("memory", "full")},
+        "worth": {part: measured[0]["worth"][part] for part in parts},
+        "by_seed": {part: [0.001, -0.0021] for part in parts},
+        "seeds": [1, 2],
+    }
+    plane = parse_plane("visits_per_month=10,20 repetition=0,0.2")
+    page = map_page([(plane, {(10, 0): few})], [few], {}, "ecdctr map", 4)
+    assert "each with 2 seeds" in page
+    assert "| +1.0, -2.1 | +1.0, -2.1 |" in page
+    assert "| CPM |" not in page
+    assert len(heat_maps(plane, {(10, 0): few}).axes) == 2
 
 
 def test_a_log_is_placed_at_the_cell_that_is_like_it(measured):

@@ -5,13 +5,13 @@ Red where it harms.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecdctr.evaluation.gains import Gains
 from ecdctr.report.figures import GREY, grey, new_figure
-from ecdctr.studies.map.measure import WORTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +28,15 @@ def heat_maps(plane: Plane, results: dict[tuple[float, float], Result]) -> Figur
 
     A difference within its 95 % interval stands in brackets.
     """
-    width = 1.6 + 0.95 * len(plane.x.values)
-    across = len(WORTH) // 2
-    figure = new_figure(across * width, 2 * (1.2 + 0.55 * len(plane.y.values)))
-    panels = figure.subplots(2, across)
-    for axes, part in zip(panels.flat, WORTH, strict=True):
+    parts = list(next(iter(results.values()))["worth"])
+    down = 1 if len(parts) == 1 else 2
+    across = math.ceil(len(parts) / down)
+    width, height = 1.6 + 0.95 * len(plane.x.values), 1.2 + 0.55 * len(plane.y.values)
+    figure = new_figure(across * width, down * height)
+    panels = figure.subplots(down, across, squeeze=False)
+    for axes in panels.flat[len(parts) :]:
+        axes.set_axis_off()
+    for axes, part in zip(panels.flat, parts, strict=False):
         _panel(axes, plane, results, part)
     grey(list(panels.flat))
     figure.tight_layout()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecdctr.config import digest
 from ecdctr.config.terms import FULL
+from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
 from ecdctr.studies.ablation.power import ahead
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
     from ecdctr.worlds.named import NamedWorld
 
+FLOOR = "floor"  # the best one
 ROWS = ("ads_only", "no_tpm", "memory", "vectors", FULL, "paper")
 # What each part is worth: the row with it, the row without; `floor` is the best of the floors.
 WORTH = {
@@ -37,10 +39,23 @@ WORTH = {
     "vectors and memory": (FULL, "no_tpm"),
     "vectors beside memory": (FULL, "memory"),
     "memory beside vectors": (FULL, "vectors"),
-    "full over the best floor": (FULL, "floor"),
+    "full over the best floor": (FULL, FLOOR),
     "full over the paper's form": (FULL, "paper"),
 }
 Result = dict[str, Any]
+
+
+def parts_of(rows: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Return the parts whose worth these rows tell; raises ConfigError where they tell of none."""
+    told = {*rows, FLOOR}
+    parts = {part: pair for part, pair in WORTH.items() if told.issuperset(pair)}
+    if not parts:
+        pairs = "; ".join(f"{part}: {', '.join(pair)}" for part, pair in WORTH.items())
+        raise ConfigError(
+            f"--rows {','.join(rows)} tells the worth of no part; expected both rows of one "
+            f"({pairs})."
+        )
+    return parts
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,14 @@ class MapStudy:
     eval_days: int
     chain_days: int
     work: Path
+    rows: tuple[str, ...] = ROWS
 
     def result_path(self, world: NamedWorld) -> Path:
         """Return where a cell's result lies.
 
         Its name says the world, the settings, the design and the code that measures.
         """
-        settings = [ROWS, self.config_path.read_text("utf-8"), measuring_code()]
+        settings = [self.rows, self.config_path.read_text("utf-8"), measuring_code()]
         design = digest([self.seeds, self.eval_days, self.chain_days, *settings])
         return self.work / "cells" / f"{world.name}-{design[:8]}.json"
 
@@ -66,7 +82,7 @@ class MapStudy:
         """Return the ablation of a cell."""
         folder = self.work / world.name
         return Study(
-            self.config_path, world, self.seeds, ROWS, self.eval_days, folder, self.chain_days
+            self.config_path, world, self.seeds, self.rows, self.eval_days, folder, self.chain_days
         )
 
 
@@ -80,8 +96,10 @@ def run_map(
 ) -> list[Result]:
     """Measure the cells that have no result yet.
 
-    Returns all results that there are, in their order. No cell begins after `until`.
+    Returns all results that there are, in their order. No cell begins after `until`. Raises
+    ConfigError for rows that tell of no part.
     """
+    parts_of(study.rows)
     for world in worlds:
         path = study.result_path(world)
         if path.exists() or (until and dt.datetime.now(dt.UTC) > until):
@@ -110,10 +128,15 @@ def _measure(study: MapStudy, world: NamedWorld, workers: int, reporter: Reporte
         for row in names
     }
     best_floor = max(FLOORS, key=lambda row: rows[row]["expected_gauc"])
-    worth = {}
-    for part, (first, second) in WORTH.items():
-        one = ahead(users, first, best_floor if second == "floor" else second)
+    worth, by_seed = {}, {}
+    for part, (first, second) in parts_of(study.rows).items():
+        other = best_floor if second == FLOOR else second
+        one = ahead(users, first, other)
         worth[part] = {"difference": one.difference, "error": one.error}
+        by_seed[part] = [
+            ahead([r for r in users if r["seed"] == seed], first, other).difference
+            for seed in study.seeds
+        ]
     drawn = {r["date"] for r in judged}
     return {
         "name": world.name,
@@ -126,4 +149,5 @@ def _measure(study: MapStudy, world: NamedWorld, workers: int, reporter: Reporte
         "best_floor": best_floor,
         "rows": rows,
         "worth": worth,
+        "by_seed": by_seed,
     }

@@ -10,7 +10,6 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
-from ecdctr.studies.map.measure import WORTH
 
 if TYPE_CHECKING:
     from ecdctr.studies.map.grid import Plane
@@ -65,6 +64,8 @@ def map_page(
                 *([f"![Heat maps]({pictures[number]})\n"] if number in pictures else []),
             ]
             parts.append(_differences(plane, inside))
+    if len(seeds) > 1:
+        parts += ["## Each seed\n", _each_seed(results)]
     parts += ["## All cells\n", _all(results)]
     return "\n".join(parts)
 
@@ -90,7 +91,7 @@ def _power(results: list[Result]) -> str:
 def _summary(results: list[Result]) -> str:
     """Say in how many cells each part helps for sure, harms for sure, or neither."""
     lines = []
-    for part in WORTH:
+    for part in results[0]["worth"]:
         worths = [Gains(**result["worth"][part]) for result in results]
         sure = [one for one in worths if one.sure]
         helps = sum(one.difference > 0 for one in sure)
@@ -102,9 +103,10 @@ def _summary(results: list[Result]) -> str:
 
 
 def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> str:
-    header = [plane.x.name, plane.y.name, *WORTH, "leads"]
+    names = list(next(iter(results.values()))["worth"])
+    header = [plane.x.name, plane.y.name, *names, "leads"]
     lines = [
-        [f"{x:g}", f"{y:g}", *(said(result["worth"][part]) for part in WORTH), _leader(result)]
+        [f"{x:g}", f"{y:g}", *(said(result["worth"][part]) for part in names), _leader(result)]
         for (x, y), result in results.items()
     ]
     return _table(header, lines)
@@ -121,19 +123,36 @@ def _leader(result: Result) -> str:
 
 def _all(results: list[Result]) -> str:
     rows = list(results[0]["rows"])
+    costly = [row for row in (FULL, "ads_only") if row in rows]
     header = [
         *COORDINATES,
         *(NAMES.get(row, row) for row in rows),
-        "samples a day, full / ads only",
+        f"samples a day, {' / '.join(NAMES.get(row, row) for row in costly)}",
     ]
     lines = []
     for result in results:
         world = result["world"]
-        places = [f"{world[name]:g}" for name in COORDINATES if name != "period"]
         scores = [f"{result['rows'][row]['expected_gauc']:.4f}" for row in rows]
-        full, ads = (result["rows"][row]["daily_samples"] for row in (FULL, "ads_only"))
-        lines.append([_period(world), *places, *scores, f"{full:,.0f} / {ads:,.0f}"])
+        samples = [f"{result['rows'][row]['daily_samples']:,.0f}" for row in costly]
+        lines.append([*_place(world), *scores, " / ".join(samples)])
     return "Expected GAUC.\n\n" + _table([name.replace("_", " ") for name in header], lines)
+
+
+def _each_seed(results: list[Result]) -> str:
+    """Return every difference by seed: how far weights and worlds alone move it."""
+    names = list(results[0]["worth"])
+    header = [*(name.replace("_", " ") for name in COORDINATES), *names]
+    lines = [
+        [*_place(result["world"]), *(", ".join(f"{1000 * d:+.1f}" for d in of) for of in each)]
+        for result in results
+        for each in [[result["by_seed"][name] for name in names]]
+    ]
+    return "Expected GAUC in thousandths, a world and weights each.\n\n" + _table(header, lines)
+
+
+def _place(world: dict[str, Any]) -> list[str]:
+    """Return the coordinates of a cell."""
+    return [_period(world), *(f"{world[name]:g}" for name in COORDINATES if name != "period")]
 
 
 def _period(world: dict[str, Any]) -> str:
