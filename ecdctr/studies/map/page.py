@@ -27,6 +27,10 @@ on this map a log of your own lies.
 No row was tuned on these worlds; what each reads stands in configs/map.yaml. Where ads are few,
 ads alone hardly learn, and what CPM is worth over them is large for that reason too.
 """
+ONE_SEED = (
+    ", and one seed says nothing of that: `--rows memory,full --seeds 1,2,3` measures a difference "
+    "again, and [some did not hold](method.md#snapshots-beside-memory).\n"
+)
 
 
 def map_page(
@@ -51,7 +55,7 @@ def map_page(
         f"{_mean_held_out(results):,.0f} held-out ads. Differences are expected GAUC in "
         "thousandths; in brackets where the 95 % interval over users holds 0. An interval says "
         "what other users of the same world would show; other weights and worlds vary beyond it"
-        + (", and one seed says nothing of that.\n" if len(seeds) == 1 else ".\n"),
+        + (ONE_SEED if len(seeds) == 1 else ".\n"),
         _power(results),
         _summary(results),
         f"Written by `{command}`.\n",

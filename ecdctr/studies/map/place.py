@@ -88,6 +88,8 @@ def advice(nearest: Place | None) -> str:
         kind = "helps" if gained.difference > 0 else "harms"
         verdict = kind if gained.sure else "makes no sure difference"
         lines.append(f"{part}: {verdict} ({gained.difference:+.4f} ± {gained.margin:.4f})")
+    if len(nearest.cell["seeds"]) == 1:
+        lines.append("One seed each: another one moves such a difference by some 0.0025.")
     if nearest.distance > FAR:
         lines.append(
             "No measured world is like this log: take this as a hint, and try the rows yourself."
