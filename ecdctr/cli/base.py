@@ -151,6 +151,8 @@ def folder_to_write(text: str | Path) -> Path:
 
 
 def _written_out(text: str | Path) -> Path:
+    if not str(text).strip():
+        raise typer.BadParameter("expected a name, found none; look whether a variable is empty.")
     if is_for_shells(text):
         raise typer.BadParameter(f"{text} starts with {WRITE_OUT}.")
     return Path(text)

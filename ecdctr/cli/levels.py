@@ -211,7 +211,8 @@ def evaluate(
 
     session = session_of(context)
     before = date - dt.timedelta(days=1)
-    ref = Ref.parse(version) if version else session.store.require(level, before, experiment)
+    named = None if version is None else Ref.parse(version)  # an empty text names none
+    ref = named or session.store.require(level, before, experiment)
     config, store = session.config(variant), session.store
     with store.in_use():
         try:

@@ -64,7 +64,8 @@ def export_version(
     from ecdctr.serving.export import export_bundle, export_changes
 
     session = session_of(context)
-    ref = Ref.parse(version) if version else session.store.alias(SERVING, experiment)
+    named = None if version is None else Ref.parse(version)  # an empty text names none
+    ref = named or session.store.alias(SERVING, experiment)
     if ref is None:
         raise ConfigError(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."

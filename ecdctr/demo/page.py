@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -58,13 +58,7 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
                 else None
             )
             if evaluation:
-                row = Row(
-                    experiment,
-                    str(date),
-                    str(ref),
-                    evaluation["metrics"],
-                    evaluation["calibration_curve"],
-                )
+                row = _row_of(experiment, date, ref, evaluation)
                 newest.setdefault((experiment, str(date)), row)
     if not newest:
         raise StoreError(
@@ -74,6 +68,17 @@ def collect(store: Store, experiments: list[str]) -> list[Row]:
     rows = sorted(newest.values(), key=lambda row: (experiments.index(row.experiment), row.date))
     _refuse_other_data(store, rows)
     return rows
+
+
+def _row_of(experiment: str, date: dt.date, ref: Ref, evaluation: dict[str, Any]) -> Row:
+    """Return what is shown of an evaluation; raises StoreError where it does not hold that."""
+    metrics, curve = evaluation.get("metrics"), evaluation.get("calibration_curve")
+    if not isinstance(metrics, dict) or not isinstance(curve, list):
+        raise StoreError(
+            f"The evaluation of {ref} on {date} is damaged (it holds no metrics); make it again: "
+            f"ecdctr evaluate --date {date} --version {ref}."
+        )
+    return Row(experiment, str(date), str(ref), metrics, curve)
 
 
 def _refuse_other_data(store: Store, rows: list[Row]) -> None:

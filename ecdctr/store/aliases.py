@@ -156,15 +156,13 @@ def _alias_record(log: str, number: int, content: bytes) -> AliasRecord:
 
     Records of older stores have no kind, and only a rollback wrote 'rollback from VERSION'.
     """
-    raw = read_document(
-        content,
-        f"Record {number} of {log}",
-        "put it back from a copy, or set the alias anew: ecdctr store promote VERSION",
-        "ref",
-        "at",
-        "reason",
-    )
+    what = f"Record {number} of {log}"
+    mend = "put it back from a copy, or set the alias anew: ecdctr store promote VERSION"
+    raw = read_document(content, what, mend, "ref", "at", "reason")
+    texts = [raw[key] for key in ("ref", "at", "reason")]
     kind = raw.get("kind")
+    if not all(isinstance(text, str) for text in texts) or kind not in (None, *Kind):
+        raise StoreError(f"{what} is damaged (it is not what was written); {mend}.")
     if kind is None:
         before = raw["reason"].removeprefix("rollback from ")
         undone = before != raw["reason"] and len(before.split("/")) == 4

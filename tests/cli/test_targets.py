@@ -107,6 +107,27 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, capsys, argum
     assert words in refused(capsys, [word.replace("NAME", target) for word in arguments])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["simulate", "--out", ""],
+            "'--out': expected a name, found none; look whether a variable",
+        ),
+        (["validate", "--result", " "], "'--result': expected a name, found none"),
+        (["export", "--out", "x", "--version", ""], "'' is not a version; expected experiment/"),
+        (["evaluate", "--date", "2026-01-20", "--version", ""], "'' is not a version; expected"),
+    ],
+)
+def test_an_empty_text_names_nothing_and_is_no_default(
+    tmp_path, monkeypatch, capsys, arguments, words
+):
+    """It is what a shell makes of a variable that was never set: another version was exported."""
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(capsys, arguments)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("below", ["", "/x", "/x/y"])
 def test_a_store_is_never_a_file_nor_below_one(tmp_path, capsys, below):
     (tmp_path / "file").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 
 import pytest
@@ -54,6 +55,18 @@ def test_what_held_out_ads_say_is_shown_where_a_world_has_some():
     assert "by the true probabilities of held-out ads" in said
     assert "<!-- expected GAUC -->" in _gauc_plot(rows)
     assert "<!-- GAUC -->" in _gauc_plot([*rows, ROWS[0]._replace(date="2026-04-30")])
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"metrics": null, "calibration_curve": null}'])
+def test_a_damaged_evaluation_is_told_by_the_report(config, store, damage):
+    with store.staging() as folder:
+        (folder / "a").write_text("a")
+        ref = store.publish(folder, manifest(DATE, "f", level="actr")).ref
+    evaluated(config, store, ref)
+    folder = store.evaluation(ref, DATE + dt.timedelta(days=1))
+    (folder / "evaluation.json").write_text(damage)
+    with pytest.raises(StoreError, match=r"is damaged \(it holds no metrics\); make it again"):
+        collect(store, ["production"])
 
 
 def test_experiments_without_a_common_day_have_no_mean():

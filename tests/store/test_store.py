@@ -198,7 +198,14 @@ def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
     assert len(store.verify()) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\xfe{", b'{"ref": "produ', b"[]", b"{}"])
+@pytest.mark.parametrize(
+    "damage", [
+        b"", b"\xff\xfe{", b'{"ref": "produ', b"[]", b"{}",
+        b'{"ref": 5, "at": "", "reason": ""}',
+        b'{"ref": "a/b/2026-01-01/v1", "at": "", "reason": 0}',
+        b'{"ref": "a/b/2026-01-01/v1", "at": "", "reason": "", "kind": 5}',
+    ],
+)  # fmt: skip
 def test_a_damaged_alias_is_named_by_whoever_reads_it_and_can_be_set_anew(tmp_path, damage):
     store = Store(tmp_path)
     ref = publish(store, DAY, "f").ref
