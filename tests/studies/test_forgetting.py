@@ -188,6 +188,13 @@ def test_nothing_is_recommended_where_nothing_can_be_told():
     assert "nothing to compare" in f.recommend({"a": alike["a"]})
 
 
+def test_what_surely_forgets_more_is_named_where_the_best_two_are_alike():
+    variants = {"fast": forgetful(0.08, 3), "a": forgetful(0.01, 1), "b": forgetful(0.01, 2)}
+    advice = f.recommend(variants)
+    assert advice.startswith("No advice: a, b can be told apart neither")
+    assert "Surely forgets more, and is no better on the next day: fast." in advice
+
+
 @pytest.fixture(scope="module")
 def holding_out(config: Config) -> Config:
     actr = config.actr.model_copy(update={"hold_out_every": 4})

@@ -238,3 +238,16 @@ def test_every_setting_says_what_is_sane():
         if name not in ("kind", "start") and "sane: " not in (field.description or "")
     ]
     assert not untold
+
+
+def test_in_the_world_of_the_forgetting_study_likes_turn_round_within_it_and_come_back_after_it():
+    sim = load_world("forgetting").settings
+    assert isinstance(sim, Visits)
+    interests, users = Interests(sim, 1), np.arange(sim.users)
+
+    def alike(later: int) -> float:
+        first, then = (interests.on(day, users, "natural") for day in (70, 70 + later))
+        return float(np.mean((first * then).sum(1)) / np.mean((first * first).sum(1)))
+
+    assert alike(30) < -0.8
+    assert alike(60) > 0.99

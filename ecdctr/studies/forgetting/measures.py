@@ -265,7 +265,8 @@ def recommend(variants: dict[str, Matrix]) -> str:
     """Return which variant to deploy, or that this cannot be told.
 
     The best on the next day; of those that cannot be told apart from it there, the one that surely
-    forgets less than each of them. Where there is none nothing is recommended.
+    forgets less than each of them. Where there is none nothing is recommended but not to take those
+    that surely forget more.
     """
     if len(variants) == 1:
         return "One variant alone: there is nothing to compare it with."
@@ -274,9 +275,10 @@ def recommend(variants: dict[str, Matrix]) -> str:
     equal = [name for name in variants if name == best or not leads[name].low > 0]
     choice = min(equal, key=lambda name: forgetting(variants[name].halves).mean())
     rivals = [name for name in equal if name != choice]
-    less = [difference("forgetting", variants[choice], variants[name]) for name in rivals]
-    if not all(one.high < 0 for one in less):
-        return _no_advice(variants, best, equal, leads)
+    less = {n: difference("forgetting", variants[choice], variants[n]) for n in rivals}
+    alike = [name for name in equal if name == choice or not less[name].high < 0]
+    if len(alike) > 1:
+        return _no_advice(variants, alike, [name for name in equal if name not in alike])
     measured = measure(variants[choice])
     text = (
         f"Deploy {choice}: next-day GAUC {measured['next-day GAUC']}, forgetting "
@@ -296,20 +298,23 @@ def recommend(variants: dict[str, Matrix]) -> str:
     return text
 
 
-def _no_advice(
-    variants: dict[str, Matrix], best: str, equal: list[str], leads: dict[str, Measure]
-) -> str:
+def _no_advice(variants: dict[str, Matrix], alike: list[str], forget_more: list[str]) -> str:
     """Return what cannot be told, and how much more would have to be looked at.
 
     An interval narrows with the root of what it rests on, so that a difference that lies half as
     far from zero as its interval reaches needs four times as much.
     """
-    others = [name for name in equal if name != best]
-    widest = max(others, key=lambda name: leads[name].value)
+    best = max(alike, key=lambda name: next_day(variants[name].r).mean())
+    leads = {
+        name: difference("next-day GAUC", variants[best], variants[name])
+        for name in alike
+        if name != best
+    }
+    widest = max(leads, key=lambda name: leads[name].value)
     lead = leads[widest]
     seeds, days = variants[best].r.shape[:2]
     text = (
-        f"No advice: {', '.join(equal)} can be told apart neither on the next day ({best} is "
+        f"No advice: {', '.join(alike)} can be told apart neither on the next day ({best} is "
         f"{lead.value:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}] ahead of {widest}) nor surely by "
         f"what they forget, from {days} days and {seeds} {'seed' if seeds == 1 else 'seeds'}."
     )
@@ -322,7 +327,9 @@ def _no_advice(
     else:
         text += " What would help:"
     text += " more days, more of each day's ads held out; and more seeds."
-    behind = [name for name in variants if name not in equal]
+    if forget_more:
+        text += f" Surely forgets more, and is no better on the next day: {', '.join(forget_more)}."
+    behind = [name for name in variants if name not in alike and name not in forget_more]
     return text + (f" Surely behind on the next day: {', '.join(behind)}." if behind else "")
 
 
