@@ -117,7 +117,7 @@ def map_(
         options.eval_days,
         options.chain_days,
         work,
-        tuple(name.strip() for name in options.rows.split(",")) if options.rows else ROWS,
+        session_of(context).config().rows(options.rows) if options.rows else ROWS,
     )
     until = None if minutes is None else dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     bars = Bars()

@@ -146,11 +146,11 @@ def _each_seed(results: list[Result]) -> str:
     """Return every difference by seed: how far weights and worlds alone move it."""
     names = list(results[0]["worth"])
     header = [*(name.replace("_", " ") for name in COORDINATES), *names]
-    lines = [
-        [*_place(result["world"]), *(", ".join(f"{1000 * d:+.1f}" for d in of) for of in each)]
-        for result in results
-        for each in [[result["by_seed"][name] for name in names]]
-    ]
+    lines = []
+    for result in results:
+        by_seed = (result["by_seed"][name] for name in names)
+        each = (", ".join(f"{1000 * one:+.1f}" for one in seeds) for seeds in by_seed)
+        lines.append([*_place(result["world"]), *each])
     return "Expected GAUC in thousandths, a world and weights each.\n\n" + _table(header, lines)
 
 
