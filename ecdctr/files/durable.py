@@ -91,6 +91,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def keeping(path: Path) -> Iterator[Path]:
+    """Name a file a second time, so that who replaces or removes it meanwhile changes nothing here.
+
+    Where there is no such file, the name given leads to none.
+    """
+    kept = path.parent / f".{uuid.uuid4().hex}"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.link(path, kept)
+        yield kept
+    finally:
+        kept.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def sealing(path: Path) -> Iterator[Path]:
     """Like `replacing`, for a file that can be made again: its SHA-256 is written beside it.
 

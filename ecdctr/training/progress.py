@@ -55,17 +55,21 @@ class Progress:
         """Take up what was saved, if anything.
 
         A damaged file counts as nothing, and training begins anew. Several processes go on if all
-        of them see the file.
+        of them see the same file. Another run of the same training may save or end meanwhile.
         """
+        with durable.keeping(self.path) as path:
+            return self._resume(path, model, optimizers)
+
+    def _resume(self, path: Path, model: nn.Module, optimizers: Optimizers) -> Position:
         tensors: dict[str, Stored] = {}
         position = Position()
         try:
-            tensors = stored(self.path)
-            with safe_open(self.path, framework="pt") as file:
+            tensors = stored(path)
+            with safe_open(path, framework="pt") as file:
                 position = Position(**json.loads(file.metadata()["position"]))
         except (FileNotFoundError, SafetensorError):
             pass
-        if not self.workers.all(bool(tensors)):
+        if not self.workers.all(bool(tensors)) or not self.workers.alike(*position):
             return Position()
         embeddings, state = optimizers.embeddings, model.state_dict()
         for name, saved in _part(tensors, "model/").items():

@@ -77,6 +77,11 @@ class Workers(NamedTuple):
         """Tell whether it is so everywhere."""
         return self.total(flag)[0] == self.world
 
+    def alike(self, *values: float) -> bool:
+        """Tell whether all processes have the first one's values."""
+        firsts = self.total(*(value if self.first else 0.0 for value in values))
+        return self.all(firsts == list(values))
+
     @contextlib.contextmanager
     def first_alone(self, what: str) -> Iterator[None]:
         """Let the first process do the block before the others do it, however long it takes.

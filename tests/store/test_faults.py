@@ -31,6 +31,7 @@ from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.request import Request
 from ecdctr.levels.tpm import train_tpm
+from ecdctr.models import tensors
 from ecdctr.store.store import Store
 from ecdctr.training import loop, progress
 from tests.conftest import DATE
@@ -165,6 +166,46 @@ def test_a_training_goes_on_at_the_exact_step(small, parents, tmp_path, monkeypa
     ]
     assert manifests[0].metrics["train_loss"] == manifests[1].metrics["train_loss"]
     assert manifests[0].rows == manifests[1].rows
+
+
+def test_a_training_goes_on_while_another_run_of_it_saves_and_ends(
+    small, parents, tmp_path, monkeypatch
+):
+    store = Store(tmp_path / "store")
+    shutil.copytree(parents.root, store.root)
+    monkeypatch.setattr(progress, "SHARE_OF_TIME", 0)
+    original, saved = loop.Progress.save, []
+
+    def save(self, model, optimizers, position):
+        original(self, model, optimizers, position)
+        saved.append(self.path.read_bytes())
+        if len(saved) == 2:
+            raise Stopped
+
+    monkeypatch.setattr(loop.Progress, "save", save)
+    with pytest.raises(Stopped):
+        train(small, store.root)
+    monkeypatch.setattr(loop.Progress, "save", original)
+    (path,) = (store.root / ".progress").iterdir()
+    path.write_bytes(saved[0])
+    read, reads = tensors.Stored.__getitem__, 0
+
+    def disturbed(self, index):
+        nonlocal reads
+        if self.path.parent == path.parent:
+            reads += 1
+            if reads == 2:
+                with durable.replacing(path) as temporary:
+                    temporary.write_bytes(saved[1])
+            elif reads == 4:
+                path.unlink()
+        return read(self, index)
+
+    monkeypatch.setattr(tensors.Stored, "__getitem__", disturbed)
+    train(small, store.root)
+    assert reads > 4
+    assert weights(store) == weights(Store(parents.root.parent / "undisturbed"))
+    assert list((store.root / ".progress").iterdir()) == []
 
 
 def test_a_damaged_progress_file_means_training_from_the_start(
