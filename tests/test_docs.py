@@ -258,10 +258,12 @@ def test_every_table_that_run_asks_for_is_in_its_configuration():
     demo = load_config(REPOSITORY / "configs" / "daily.yaml").tables
     bought = load_config(REPOSITORY / "configs" / "completejourney.yaml").tables
     forgotten = load_config(REPOSITORY / "configs" / "forgetting.yaml").tables
+    mapped = load_config(REPOSITORY / "configs" / "map.yaml").tables
     script = (REPOSITORY / "run").read_text()
     asked = set(re.findall(r"--rows \"?([a-z_]+)", script))
-    assert set(forgotten) == {"forgetting"} <= asked
-    asked -= set(forgotten)
+    apart = {*forgotten, *mapped}
+    assert apart == {"forgetting", "held_back"} <= asked
+    asked -= apart
     assert asked == {"results", "options", "options_daily", "choice", "sparse", "tune_"}
     assert {"results", "choice", "sparse"} == set(bought)
     levels = {f"tune_{level}" for level in LEVELS}

@@ -37,15 +37,21 @@ def _measure(context: typer.Context) -> None:
     """Print the log's statistics, and what was measured on the world most like it."""
     from ecdctr.impressions.statistics import measure
     from ecdctr.studies.map.place import advice, measured_cells, place
+    from ecdctr.studies.map.rule import chosen, for_log
 
     statistics = measure(session_of(context).config())
     nearest = place(statistics, measured_cells())
     if session_of(context).as_json:
         told = nearest and {"cell": nearest.cell["name"], "distance": nearest.distance}
-        show(context, {"statistics": statistics._asdict(), "place": told})
+        rule = chosen(statistics._asdict())
+        show(
+            context,
+            {"statistics": statistics._asdict(), "place": told, "rule_of_thumb": rule},
+        )
         return
     show(context, {name: round(value, 4) for name, value in statistics._asdict().items()})
     out.print(advice(nearest), soft_wrap=True)
+    out.print(for_log(statistics._asdict()), soft_wrap=True)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ecdctr.studies.map.figure import heat_maps
 from ecdctr.studies.map.grid import PLANES, cells, parse_plane
 from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, parts_of, run_map
 from ecdctr.studies.map.page import map_page
-from ecdctr.studies.map.place import advice, distance, place
+from ecdctr.studies.map.place import advice, distance, measured_cells, place
+from ecdctr.studies.map.rule import follow, for_log
 from tests.conftest import REPOSITORY
 
 BASE = ("days=24", "natural_items=200", "ad_items=60", "held_out_days=2", "ads_share=0.1")
@@ -154,6 +156,47 @@ def test_a_log_is_placed_at_the_cell_that_is_like_it(measured):
     assert place(statistics, []) is None
     assert "No cell of the map is measured" in advice(None)
     assert distance(near["statistics"], far["statistics"]) > 1.5
+
+
+def cell(name: str, share: float, visits: float, scores: dict[str, float]) -> dict[str, Any]:
+    """Return a measured cell whose differences have an error of a thousandth."""
+    beside = {"difference": scores["full"] - scores["memory"], "error": 0.001}
+    world = {"period_shares": [0.0], "visits_per_month": visits, "ads_share": share}
+    world |= {"domain_correlation": 0.8, "returning_interest": 0.7, "repetition": 0}
+    return {
+        "name": name,
+        "world": world,
+        "statistics": {"ads_share": share, "visits_per_month": visits},
+        "rows": {row: {"expected_gauc": v, "daily_samples": 1} for row, v in scores.items()},
+        "worth": {"vectors beside memory": beside},
+        "by_seed": {"vectors beside memory": [beside["difference"]]},
+        "seeds": [1],
+        "days": 1,
+        "held_out": 100,
+    }
+
+
+def test_the_rule_of_thumb_is_held_to_worlds_that_it_was_not_made_on():
+    scores = {"gbm": 0.60, "memory": 0.64, "full": 0.645, "oracle": 0.9}
+    sparse = cell("new-1", 0.01, 4, scores)
+    dense = cell("new-2", 0.1, 4, scores)
+    level = cell("new-3", 0.01, 60, scores | {"full": 0.641})
+    assert [follow(one).row for one in (sparse, dense, level)] == ["full", "memory", "memory"]
+    assert follow(sparse).over_other.difference == pytest.approx(0.005)
+    assert follow(dense).behind_best == pytest.approx(0.005)
+    page = map_page([], [sparse, dense, level], {}, "ecdctr map", 3)
+    assert "**On worlds that were measured after it was written**: In 1 of 3 worlds" in page
+    assert "behind the best by 5.0 thousandths at most" in page
+    assert "surely right in 1, surely wrong in 1, and in 1 the two cannot be told apart" in page
+    assert "that it was made on" not in page
+    known = {**sparse, "name": measured_cells()[0]["name"]}
+    both = map_page([], [known, dense], {}, "ecdctr map", 2)
+    assert "On the worlds that it was made on: In 1 of 1 worlds its row is the best" in both
+
+
+def test_a_log_too_short_to_tell_its_visits_is_advised_memory_alone():
+    assert "memory, no snapshots" in for_log({"ads_share": 0.001, "visits_per_month": math.nan})
+    assert "memory and snapshots" in for_log({"ads_share": 0.001, "visits_per_month": 1.0})
 
 
 def test_the_command_on_the_page_is_the_one_that_was_given(tmp_path: Path):

@@ -51,7 +51,9 @@ def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result],
                 worth = results[x, y]["worth"][part]
                 values[row, column] = worth["difference"]
                 ink = "white" if abs(worth["difference"]) > 0.7 * LIMIT else "black"
-                text = axes.text(column, row, said(worth), ha="center", va="center", color=ink)
+                text = axes.text(
+                    column, row, said(Gains(**worth)), ha="center", va="center", color=ink
+                )
                 text.set_fontsize(7)
     axes.imshow(values, cmap="RdBu", vmin=-LIMIT, vmax=LIMIT, origin="lower", aspect="auto")
     axes.set_xticks(range(len(plane.x.values)), [f"{v:g}" for v in plane.x.values])
@@ -61,8 +63,7 @@ def _panel(axes: Axes, plane: Plane, results: dict[tuple[float, float], Result],
     axes.set_title(part, fontsize=9, color=GREY)
 
 
-def said(worth: dict[str, float]) -> str:
+def said(gained: Gains) -> str:
     """Return a difference in thousandths of GAUC, in brackets where its 95 % interval holds 0."""
-    gained = Gains(**worth)
     text = f"{1000 * gained.difference:+.0f}"
     return text if gained.sure else f"({text})"

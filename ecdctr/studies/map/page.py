@@ -10,6 +10,8 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
+from ecdctr.studies.map.place import measured_cells
+from ecdctr.studies.map.rule import BESIDE, MEMORY, RULE, follow, told
 
 if TYPE_CHECKING:
     from ecdctr.studies.map.grid import Plane
@@ -68,6 +70,8 @@ def map_page(
                 *([f"![Heat maps]({pictures[number]})\n"] if number in pictures else []),
             ]
             parts.append(_differences(plane, inside))
+    if BESIDE in results[0]["worth"]:
+        parts += ["## The rule of thumb\n", _rule(results)]
     if len(seeds) > 1:
         parts += ["## Each seed\n", _each_seed(results)]
     parts += ["## All cells\n", _all(results)]
@@ -110,7 +114,12 @@ def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> st
     names = list(next(iter(results.values()))["worth"])
     header = [plane.x.name, plane.y.name, *names, "leads"]
     lines = [
-        [f"{x:g}", f"{y:g}", *(said(result["worth"][part]) for part in names), _leader(result)]
+        [
+            f"{x:g}",
+            f"{y:g}",
+            *(said(Gains(**result["worth"][part])) for part in names),
+            _leader(result),
+        ]
         for (x, y), result in results.items()
     ]
     return _table(header, lines)
@@ -140,6 +149,37 @@ def _all(results: list[Result]) -> str:
         samples = [f"{result['rows'][row]['daily_samples']:,.0f}" for row in costly]
         lines.append([*_place(world), *scores, " / ".join(samples)])
     return "Expected GAUC.\n\n" + _table([name.replace("_", " ") for name in header], lines)
+
+
+def _rule(results: list[Result]) -> str:
+    """Return what the rule chooses in each cell and what that is worth.
+
+    Apart from the cells that the package comes with: the rule was made on those.
+    """
+    known = {cell["name"] for cell in measured_cells()}
+    groups = {
+        "On the worlds that it was made on": [r for r in results if r["name"] in known],
+        "**On worlds that were measured after it was written**": [
+            r for r in results if r["name"] not in known
+        ],
+    }
+    header = [
+        *(name.replace("_", " ") for name in COORDINATES),
+        "the rule's row",
+        f"over the other of `{MEMORY}` and `{FULL}`",
+        "behind the best row",
+    ]
+    parts = [f"{RULE[0].upper()}{RULE[1:]}.\n"]
+    for title, inside in groups.items():
+        if inside:
+            lines = [[*_place(result["world"]), *_followed(result)] for result in inside]
+            parts += [f"{title}: {told(inside)}\n", _table(header, lines)]
+    return "\n".join(parts)
+
+
+def _followed(result: Result) -> list[str]:
+    one = follow(result)
+    return [NAMES.get(one.row, one.row), said(one.over_other), f"{1000 * one.behind_best:.1f}"]
 
 
 def _each_seed(results: list[Result]) -> str:
