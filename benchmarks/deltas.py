@@ -3,7 +3,8 @@
 python -m benchmarks.deltas                 # a chain whose ids come and go, 21 days, trained first
 python -m benchmarks.deltas demo/store      # a store that is there, for example the demo's
 
-The last row is of bundles: the newest A-CTRs exported, each as changes against the one before.
+The last row is of bundles: the newest A-CTRs exported, each as changes against the one before, and
+the seconds until a server that has the one before scores with it: copied whole, or put together.
 
 Each CPM and A-CTR is published once more, as changes against the version that its rows grow from,
 as `store.deltas` would have stored it. A server that follows the A-CTRs fetches what is stored of
@@ -18,10 +19,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +35,8 @@ from ecdctr.files.cache import FOLDER as CACHE
 from ecdctr.levels import train
 from ecdctr.levels.request import Request
 from ecdctr.serving.export import export_bundle
-from ecdctr.serving.patch import write_patch
+from ecdctr.serving.patch import apply_patch, write_patch
+from ecdctr.serving.scorer import Scorer
 from ecdctr.store.manifest import Base, Manifest, Ref
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
@@ -53,6 +55,15 @@ class Stored(NamedTuple):
     fetched: int  # bytes that a server fetches which has what it needed for the A-CTRs before
     copied: float  # seconds to copy the whole version
     put_together: float  # seconds until its whole files are there, with those of the one before
+
+
+class Shipped(NamedTuple):
+    """A bundle, whole and as changes."""
+
+    whole: int  # bytes
+    changes: int
+    copied: float  # seconds until it is copied whole, loaded and has passed its self-test
+    patched: float  # the same, put together from changes and the bundle before
 
 
 def chain() -> Store:
@@ -96,12 +107,8 @@ def measured(store: Store) -> list[Stored]:
     open_storage.cache_clear()
     target, rows, there = Store(ROOT / "changes"), [], set[Ref]()
     for ref, manifest in again(store, target):
-        began = time.perf_counter()
-        folder = target.path(ref)
-        put_together = time.perf_counter() - began
-        began = time.perf_counter()
-        shutil.copytree(folder, ROOT / "copy")
-        copied = time.perf_counter() - began
+        put_together = seconds(target.path, ref)
+        copied = seconds(shutil.copytree, target.path(ref), ROOT / "copy")
         shutil.rmtree(ROOT / "copy")
         target.check(ref)
         size = target.stored_bytes(ref, manifest)
@@ -120,17 +127,28 @@ def fetched(store: Store, ref: Ref, there: set[Ref]) -> int:
     return base + store.stored_bytes(ref, store.manifest(ref))
 
 
-def bundles(store: Store) -> list[tuple[int, int]]:
-    """Return bytes of the newest bundles but one, whole and as changes against the one before."""
-    sizes, before = [], None
+def bundles(store: Store) -> list[Shipped]:
+    """Ship the newest bundles but one, whole and as changes against the one before."""
+    rows, before = [], None
     for ref in store.versions("production", "actr")[-BUNDLES:]:
-        folder = ROOT / "bundles" / str(ref.date)
+        folder, patch = (ROOT / kind / str(ref.date) for kind in ("bundles", "patches"))
         export_bundle(store, ref, folder)
         if before:
-            write_patch(folder, before, ROOT / "patches" / str(ref.date))
-            sizes.append((size(folder), size(ROOT / "patches" / str(ref.date))))
+            write_patch(folder, before, patch)
+            arrived = ROOT / "arrived" / str(ref.date)
+            copied = seconds(shutil.copytree, folder, arrived / "whole")
+            patched = seconds(apply_patch, patch, before, arrived / "put-together")
+            loaded = [seconds(Scorer, arrived / kind) for kind in ("whole", "put-together")]
+            rows.append(Shipped(size(folder), size(patch), copied + loaded[0], patched + loaded[1]))
         before = folder
-    return sizes
+    return rows
+
+
+def seconds(work: Callable[..., Any], *arguments: Any) -> float:
+    """Return how long a call takes."""
+    began = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - began
 
 
 def size(folder: Path) -> int:
@@ -160,15 +178,20 @@ def main() -> None:
     for level in DAILY:
         of_level = [row for row in rows if row.level == level][1:]  # the first has none before it
         whole, changes = mean(r.whole for r in of_level), mean(r.changes for r in of_level)
-        seconds = (median(r.copied for r in of_level), median(r.put_together for r in of_level))
+        medians = (median(r.copied for r in of_level), median(r.put_together for r in of_level))
         table.add_row(
             level, str(len(of_level)), *_shown(whole, changes),
             f"{mean(r.fetched for r in of_level) / 1e6:.2f}",
-            *(f"{one:.3f}" for one in seconds),
+            *(f"{one:.3f}" for one in medians),
         )  # fmt: skip
-    sizes = bundles(store)
+    shipped = bundles(store)
     table.add_row(
-        "bundle", str(len(sizes)), *_shown(*(mean(one) for one in zip(*sizes, strict=True)))
+        "bundle",
+        str(len(shipped)),
+        *_shown(mean(one.whole for one in shipped), mean(one.changes for one in shipped)),
+        "",
+        f"{median(one.copied for one in shipped):.3f}",
+        f"{median(one.patched for one in shipped):.3f}",
     )
     Console(width=120).print(table)
 
