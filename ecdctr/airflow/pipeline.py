@@ -28,6 +28,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from ecdctr.airflow.alerts import days_skipped, deadline_missed, task_failed
+from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.dates import EVALUATE, PREPARE, Settings, load_settings, macros
 from ecdctr.airflow.gauges import task_succeeded
 from ecdctr.airflow.operators import command_task
@@ -154,18 +155,11 @@ def _add_evaluation(settings: Settings, level: Level, trained: BaseOperator) -> 
 def _wait(
     settings: Settings, of: Level, task_id: str, date: str, both: bool, **asked: Any
 ) -> WaitForDay:
-    config = settings.config
     return WaitForDay(
         task_id=task_id,
-        root=str(config.data.root),
-        domain=LEVEL_DOMAIN[of],
+        awaited=Awaited.of(settings.config, LEVEL_DOMAIN[of], both),
         date=date,
-        ready=config.data.ready,
-        marker=config.data.marker,
-        settle_seconds=config.airflow.settle_minutes * 60,
-        poke_seconds=config.airflow.poke_seconds,
-        wait_hours=config.airflow.wait_hours,
-        both=both,
+        patience=Patience.of(settings.config),
         **asked,
     )
 

@@ -8,7 +8,6 @@ reference, as environment variables. A pod template may override what is not set
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
@@ -18,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import models as k8s
 
 from ecdctr.airflow.dates import Settings
+from ecdctr.airflow.polling import poll
 from ecdctr.config import Kubernetes
 
 RESULT = "/airflow/xcom/return.json"  # where the provider's sidecar looks for a task's result
@@ -106,23 +106,25 @@ class TrainingJob(KubernetesJobOperator):
         pause and then goes on with fewer pods.
         """
         labels = self._build_find_pod_label_selector(context, exclude_checked=True)
-        deadline = time.monotonic() + self.startup_timeout_seconds
-        while True:
+        counts: list[int] = []
+
+        def started() -> list[k8s.V1Pod] | None:
             pods: list[k8s.V1Pod] = self.client.list_namespaced_pod(
                 pod_request_obj.metadata.namespace, label_selector=labels
             ).items
-            started = [pod for pod in pods if pod.status and pod.status.phase != "Pending"]
-            if len(started) == self.parallelism:
-                return pods
-            if time.monotonic() > deadline:
-                self.on_kill()
-                raise AirflowException(
-                    f"{len(started)} of {self.parallelism} training pods started within "
-                    f"{self.startup_timeout_seconds} s (kubernetes.startup_timeout_seconds); the "
-                    "job was deleted. Look for free nodes with the GPUs, and whether the image can "
-                    "be pulled."
-                )
-            time.sleep(1)
+            running = [pod for pod in pods if pod.status and pod.status.phase != "Pending"]
+            counts.append(len(running))
+            return pods if len(running) == self.parallelism else None
+
+        if pods := poll(started, self.startup_timeout_seconds, 1):
+            return pods
+        self.on_kill()
+        raise AirflowException(
+            f"{counts[-1]} of {self.parallelism} training pods started within "
+            f"{self.startup_timeout_seconds} s (kubernetes.startup_timeout_seconds); the "
+            "job was deleted. Look for free nodes with the GPUs, and whether the image can "
+            "be pulled."
+        )
 
 
 def _options(

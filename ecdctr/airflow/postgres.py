@@ -15,11 +15,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from ecdctr.airflow.polling import poll
 from ecdctr.errors import EcdctrError
 
 USER = "airflow"
@@ -185,11 +185,12 @@ def _give(folder: Path) -> None:
 def _wait_ready(
     programs: Path, process: subprocess.Popen[bytes], sockets: Path, port: int, log: Path
 ) -> None:
-    deadline = time.monotonic() + SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if _ready(programs, sockets, port):
-            return
-        time.sleep(0.05)
+    def ready_or_ended() -> bool | None:  # False: it never will be
+        ready = _ready(programs, sockets, port)
+        return ready if ready or process.poll() is not None else None
+
+    if poll(ready_or_ended, SECONDS, 0.05):
+        return
     raise EcdctrError(
         f"PostgreSQL did not start; the end of {log}:\n{log.read_text('utf-8', 'replace')[-1500:]}"
     )

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +26,7 @@ import psutil
 
 from ecdctr.airflow.api import ENDED, Api
 from ecdctr.airflow.commands import WARM
+from ecdctr.airflow.polling import poll
 from ecdctr.airflow.postgres import missing, postgres, running_url
 from ecdctr.config.terms import LEVELS, dag_of
 from ecdctr.errors import EcdctrError
@@ -218,13 +218,9 @@ class Airflow:
         Raises EcdctrError with the import errors when one does not appear.
         """
         dag_ids = {dag_of(name) for name in names or LEVELS}
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if dag_ids <= {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}:
-                self.api.unpause(sorted(dag_ids))
-                return
-            self.check_alive()
-            time.sleep(0.5)
+        if poll(lambda: self._parsed(dag_ids), START_SECONDS, 0.5, self.check_alive):
+            self.api.unpause(sorted(dag_ids))
+            return
         errors = self.api.all("/api/v2/importErrors", "import_errors")
         reasons = [error["stack_trace"][-400:] for error in errors]
         raise EcdctrError(
@@ -236,13 +232,14 @@ class Airflow:
 
         Raises EcdctrError when it has not after `seconds`, or when Airflow has ended meanwhile.
         """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            state = self.api.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
-            if state in ENDED:
-                return str(state)
-            self.check_alive()
-            time.sleep(1)
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+
+        def ended() -> str | None:
+            state = str(self.api.call("GET", path)["state"])
+            return state if state in ENDED else None
+
+        if state := poll(ended, seconds, 1, self.check_alive):
+            return state
         raise EcdctrError(
             f"The run {run_id} of {dag_id} has not ended after {seconds:.0f} s; its log: {self.log}"
         )
@@ -270,24 +267,25 @@ class Airflow:
             part.wait()
         self._parts.clear()
 
+    def _parsed(self, dag_ids: set[str]) -> bool | None:
+        there = {dag["dag_id"] for dag in self.api.all("/api/v2/dags", "dags")}
+        return dag_ids <= there or None
+
     def _wait_healthy(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            self.check_alive()
-            with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
-                health = httpx.get(
-                    f"{self.url}/api/v2/monitor/health", timeout=10, trust_env=False
-                ).json()
-                if all(
-                    health[part]["status"] == "healthy"
-                    for part in ("scheduler", "dag_processor", "triggerer")
-                ):
-                    return
-            time.sleep(0.25)
+        if poll(self._healthy, START_SECONDS, 0.25, self.check_alive):
+            return
         tail = self.log.read_text("utf-8", "replace")[-1500:]
         raise EcdctrError(
             f"Airflow did not come up within {START_SECONDS} s; the end of {self.log}:\n{tail}"
         )
+
+    def _healthy(self) -> bool | None:
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            url = f"{self.url}/api/v2/monitor/health"
+            health = httpx.get(url, timeout=10, trust_env=False).json()
+            parts = ("scheduler", "dag_processor", "triggerer")
+            return all(health[part]["status"] == "healthy" for part in parts) or None
+        return None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import time
 from collections.abc import AsyncIterator
@@ -11,9 +12,7 @@ from typing import Any, Literal
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from ecdctr.config import DOMAINS, Domain
-from ecdctr.impressions.delivery import Delivery
-from ecdctr.store.storage import absolute
+from ecdctr.airflow.awaited import Awaited, Patience, made
 from ecdctr.store.store import Store
 
 SETTLED_DAYS = 3  # a backfill does not wait for days that have long been there
@@ -28,9 +27,9 @@ class PollTrigger(BaseTrigger):
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, *, poke_seconds: float, timeout_seconds: float) -> None:
+    def __init__(self, *, patience: Patience | dict[str, float]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has not typed it
-        self.poke_seconds, self.timeout_seconds = poke_seconds, timeout_seconds
+        self.patience = made(Patience, patience)
 
     def look(self) -> Outcome:
         """Return how it stands with what is waited for."""
@@ -38,45 +37,38 @@ class PollTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return how the triggerer makes this trigger again."""
-        names = (*self.names, "poke_seconds", "timeout_seconds")
-        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+        arguments = {name: getattr(self, name) for name in (*self.names, "patience")}
+        for name, value in arguments.items():
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                arguments[name] = dataclasses.asdict(value)  # Airflow keeps JSON
+        return f"{__name__}.{type(self).__name__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look, sleep, look again."""
-        deadline = time.monotonic() + self.timeout_seconds
+        deadline = time.monotonic() + self.patience.wait_hours * 3600
         # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this
         # event loop
         while (outcome := await sync_to_async(self.look)()) == "waiting":
             if time.monotonic() > deadline:
                 yield TriggerEvent({"outcome": "timeout"})
                 return
-            await asyncio.sleep(self.poke_seconds)
+            await asyncio.sleep(self.patience.poke_seconds)
         yield TriggerEvent({"outcome": outcome})
 
 
 class DayTrigger(PollTrigger):
     """Waits until a day is delivered as data.ready says, and unchanged for some seconds.
 
-    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle. With `both`, that of
-    the other domain is waited for, too, unless its log begins later.
+    A day that ended more than `SETTLED_DAYS` ago is not waited for to settle.
     """
 
-    names = ("root", "domain", "date", "ready", "marker", "settle_seconds", "both")
+    names = ("date", "awaited")
 
     def __init__(
-        self,
-        root: str,
-        domain: Domain,
-        date: str,
-        ready: str,
-        marker: str,
-        settle_seconds: float,
-        both: bool = False,
-        **timing: float,
+        self, date: str, awaited: Awaited | dict[str, Any], *, patience: Patience | dict[str, float]
     ) -> None:
-        super().__init__(**timing)
-        self.root, self.domain, self.date, self.both = root, domain, date, both
-        self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
+        super().__init__(patience=patience)
+        self.date, self.awaited = date, made(Awaited, awaited)
         self._seen: tuple[list[dict[str, int]], float] = [], 0.0
 
     def look(self) -> Outcome:
@@ -88,18 +80,15 @@ class DayTrigger(PollTrigger):
 
         `now` in seconds, of a clock that only goes forward.
         """
-        delivery = Delivery(absolute(self.root), self.ready, self.marker)
-        date = dt.date.fromisoformat(self.date)
-        lacks = delivery.lacks_for_examples if self.both else delivery.lacks
-        lacking = lacks(self.domain, date)
+        date, settle_seconds = dt.date.fromisoformat(self.date), self.awaited.settle_seconds
+        lacking = self.awaited.lacks(date)
         over = dt.datetime.combine(date, dt.time(), dt.UTC) + dt.timedelta(days=1 + SETTLED_DAYS)
-        if lacking or not self.settle_seconds or over < dt.datetime.now(dt.UTC):
+        if lacking or not settle_seconds or over < dt.datetime.now(dt.UTC):
             return lacking
-        waited_for = DOMAINS if self.both else (self.domain,)
-        entries = [delivery.entries(domain, date) for domain in waited_for]
+        entries = self.awaited.entries(date)
         if entries != self._seen[0]:
             self._seen = entries, now
-        still = self.settle_seconds - (now - self._seen[1])
+        still = settle_seconds - (now - self._seen[1])
         return f"its files must not change for another {still:.0f} s" if still > 0 else None
 
 
@@ -137,9 +126,9 @@ class YesterdayTrigger(PollTrigger):
         *,
         run_id: str = "",
         logical_date: str = "",
-        **timing: float,
+        patience: Patience | dict[str, float],
     ) -> None:
-        super().__init__(**timing)
+        super().__init__(patience=patience)
         self.store, self.level, self.experiment, self.date = store, level, experiment, date
         self.dag_id, self.must_exist = dag_id, must_exist
         self.run_id, self.logical_date = run_id, logical_date

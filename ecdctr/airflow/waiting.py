@@ -13,13 +13,12 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.dates import failing_at_once, load_settings, run_name
 from ecdctr.airflow.refusals import RefusedError, RunRefused
 from ecdctr.airflow.triggers import DayTrigger, YesterdayTrigger
-from ecdctr.config import DEFAULT, PRODUCTION, Config, Domain, Level
+from ecdctr.config import DEFAULT, PRODUCTION, Config, Level
 from ecdctr.config.terms import dag_of
-from ecdctr.impressions.impressions import open_impressions
-from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 
 CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
@@ -28,8 +27,7 @@ CHAIN = {"cpm": "cpm.refresh: incremental", "actr": "actr.policy: continue"}
 class WaitForDay(BaseOperator):
     """Waits until a day of impressions lies there, without holding a worker slot meanwhile.
 
-    With `both`, that of the other domain, too, which histories and counts look at. With a `level`
-    it first looks whether the levels above have versions for that day.
+    With a `level` it first looks whether the levels above have versions for that day.
     """
 
     template_fields: Sequence[str] = ("date", "experiment", "variant")
@@ -37,24 +35,16 @@ class WaitForDay(BaseOperator):
     def __init__(
         self,
         *,
-        root: str,
-        domain: Domain,
+        awaited: Awaited,
         date: str,
-        ready: str,
-        marker: str,
-        settle_seconds: float,
-        poke_seconds: float,
-        wait_hours: float,
-        both: bool = False,
+        patience: Patience,
         level: Level | None = None,
         experiment: str = "",
         variant: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.root, self.domain, self.date, self.both = root, domain, date, both
-        self.ready, self.marker, self.settle_seconds = ready, marker, settle_seconds
-        self.poke_seconds, self.wait_hours = poke_seconds, wait_hours
+        self.awaited, self.date, self.patience = awaited, date, patience
         self.level, self.experiment, self.variant = level, experiment, variant
 
     def execute(self, context: Any) -> None:
@@ -68,18 +58,15 @@ class WaitForDay(BaseOperator):
         trigger = self.trigger()
         lacking = trigger.lacks(time.monotonic())
         if lacking is None:
-            self.log.info("%s impressions of %s are there.", self.domain, self.date)
+            self.log.info("%s impressions of %s are there.", self.awaited.domain, self.date)
             return
-        self.log.info("%s impressions of %s: %s.", self.domain, self.date, lacking)
+        self.log.info("%s impressions of %s: %s.", self.awaited.domain, self.date, lacking)
         self.log.info("%s", self.outlook(dt.datetime.now(dt.UTC)))
         self.defer(trigger=trigger, method_name="arrived")
 
     def trigger(self) -> DayTrigger:
         """Return what looks for the day."""
-        return DayTrigger(
-            self.root, self.domain, self.date, self.ready, self.marker, self.settle_seconds,
-            both=self.both, poke_seconds=self.poke_seconds, timeout_seconds=self.wait_hours * 3600,
-        )  # fmt: skip
+        return DayTrigger(self.date, self.awaited, patience=self.patience)
 
     def look_above(self, level: Level) -> None:
         """Refuse at once what `train` would refuse after preparing.
@@ -114,16 +101,16 @@ class WaitForDay(BaseOperator):
 
         Raises RunRefused if it is in vain.
         """
-        date, until = dt.date.fromisoformat(self.date), now + dt.timedelta(hours=self.wait_hours)
-        dates = open_impressions(absolute(self.root)).dates(self.domain)
+        date, hours = dt.date.fromisoformat(self.date), self.patience.wait_hours
+        until, dates = now + dt.timedelta(hours=hours), self.awaited.dates()
         there = f"delivered are {dates[0]} to {dates[-1]}" if dates else "none are delivered yet"
-        what = f"{self.domain} impressions of {date} under {self.root}"
+        what = f"{self.awaited.domain} impressions of {date} under {self.awaited.root}"
         if dates and date < dates[0]:
             raise RunRefused(f"There are no {what}: {there}. Choose a data date in this range.")
         if date > until.date():
             raise RunRefused(
                 f"There are no {what}, and the day lies ahead: {there}, and after "
-                f"airflow.wait_hours ({self.wait_hours:g} h) nobody would wait any more. Choose an "
+                f"airflow.wait_hours ({hours:g} h) nobody would wait any more. Choose an "
                 "earlier data date."
             )
         return f"Waiting for {what}: {there}. The task fails at {until:%Y-%m-%d %H:%M} UTC."
@@ -133,8 +120,8 @@ class WaitForDay(BaseOperator):
         if event["outcome"] != "ready":
             lacking = self.trigger().lacks(time.monotonic()) or "they have come just now"
             raise RefusedError(
-                f"No {self.domain} impressions of {self.date} under {self.root} after "
-                f"{self.wait_hours} h: {lacking}; deliver them and clear this task."
+                f"No {self.awaited.domain} impressions of {self.date} under {self.awaited.root} "
+                f"after {self.patience.wait_hours} h: {lacking}; deliver them and clear this task."
             )
 
 
@@ -217,8 +204,7 @@ class WaitForYesterday(BaseOperator):
             context["dag"].dag_id,
             start is not None,
             **_run_before(context, before, self.experiment),
-            poke_seconds=config.airflow.poke_seconds,
-            timeout_seconds=config.airflow.wait_hours * 3600,
+            patience=Patience.of(config),
         )
         if (
             context["dag_run"].run_type == "backfill"

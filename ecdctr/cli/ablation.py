@@ -44,6 +44,7 @@ from ecdctr.files import durable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ecdctr.studies.ablation.page import Origin
     from ecdctr.studies.ablation.study import Study
 
 ALWAYS = {"seeds", "rows", "eval_days"}  # a page's command names them, whatever the defaults are
@@ -118,28 +119,35 @@ class AblationOptions:
         return command_line("ablation", self, ALWAYS)
 
 
+@dataclass(frozen=True)
+class PageOptions:
+    """Where the comparison is written, and what is shown with it."""
+
+    target: PageOption = None
+    about: AboutOption = None
+    demo: Annotated[
+        Path | None,
+        typer.Option(help="timings.json of a demo, to be shown beside where there is one"),
+    ] = None
+    name: Annotated[
+        str | None, typer.Option("--name", help="also keep the page in the store, under this name")
+    ] = None
+
+
 @app.command()
 @grouped
 def ablation(
     context: typer.Context,
     options: AblationOptions,
+    shown: PageOptions,
     *,
-    target: PageOption = None,
     workers: WorkersOption = 2,
-    about: AboutOption = None,
     repeats: Annotated[
         int,
         typer.Option(
             min=0, help="also time each level and the preparation this often, alone on the machine"
         ),
     ] = 0,
-    demo: Annotated[
-        Path | None,
-        typer.Option(help="timings.json of a demo, to be shown beside where there is one"),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="also keep the page in the store, under this name")
-    ] = None,
     result: ResultOption = None,
 ) -> None:
     """Compare rows × seeds on simulated worlds with progressive validation.
@@ -148,7 +156,7 @@ def ablation(
     """
     from ecdctr.console import Bars
     from ecdctr.studies.ablation.figure import quality_and_cost
-    from ecdctr.studies.ablation.page import Origin, results_page
+    from ecdctr.studies.ablation.page import results_page
     from ecdctr.studies.ablation.records import mean_gauc
     from ecdctr.studies.ablation.speed import measure
     from ecdctr.studies.ablation.study import run_study
@@ -160,26 +168,33 @@ def ablation(
         speeds = measure(study, repeats, bars) if repeats else []
     finally:
         bars.close()
-    origin = Origin(
-        study.world.name,
-        session_of(context).repeating(options.command),
-        options.base,
-        options.own_data,
-        text_of(about) if about else None,
-    )
-    steps = json_of(demo) if demo and demo.exists() else None
+    origin = _origin(context, options, study, shown.about)
+    steps = json_of(shown.demo) if shown.demo and shown.demo.exists() else None
 
     def page(picture: str | None) -> str:
         return results_page(records, users, origin, speeds, steps, picture)
 
     payload: dict[str, Any] = {"gauc": mean_gauc(records)}
-    if name:
+    if shown.name:
         from ecdctr.studies.ablation.stored import save_ablation
 
-        folder = save_ablation(session_of(context).store, name, study.world.name, records, page)
-        payload |= {"study": str(folder), "name": name}
+        store = session_of(context).store
+        folder = save_ablation(store, shown.name, study.world.name, records, page)
+        payload |= {"study": str(folder), "name": shown.name}
+    target = shown.target
     text = page(picture_beside(quality_and_cost(records), target) if target else None)
     write_or_print(context, text, target, result, payload)
+
+
+def _origin(
+    context: typer.Context, options: AblationOptions, study: Study, about: Path | None
+) -> Origin:
+    """Return what the page says of where its numbers come from."""
+    from ecdctr.studies.ablation.page import Origin
+
+    command = session_of(context).repeating(options.command)
+    text = text_of(about) if about else None
+    return Origin(study.world.name, command, options.base, options.own_data, text)
 
 
 def study_of(context: typer.Context, options: AblationOptions) -> Study:

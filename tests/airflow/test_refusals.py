@@ -12,6 +12,7 @@ import structlog
 from airflow.sdk.exceptions import AirflowFailException
 
 from ecdctr.airflow import alerts
+from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.dates import data_date
 from ecdctr.airflow.operators import ProcessOperator
 from ecdctr.airflow.pipeline import build_dag
@@ -59,25 +60,24 @@ def test_what_a_template_refuses_fails_the_first_task_without_a_retry_or_frames(
 @pytest.mark.parametrize(("level", "both"), [("tpm", False), ("cpm", True), ("actr", True)])
 def test_a_run_waits_for_the_domains_that_it_reads_and_is_judged_on(level, both):
     dag = build_dag(level)
-    assert dag.get_task("wait_for_data").both is both
-    assert dag.get_task("wait_for_next_day").both
+    assert dag.get_task("wait_for_data").awaited.both is both
+    assert dag.get_task("wait_for_next_day").awaited.both
 
 
 def test_a_run_whose_other_domain_never_came_says_so(world, tmp_path):
     shutil.copytree(world, tmp_path / "world")
     shutil.rmtree(tmp_path / "world" / "domain=natural" / "date=2026-01-18")
-    waits = wait_for(tmp_path / "world", "2026-01-18")
-    waits.both = True
+    waits = wait_for(tmp_path / "world", "2026-01-18", both=True)
     words = r"its examples look at natural, of which no \.parquet file is there; deliver"
     with pytest.raises(RefusedError, match=words):
         waits.arrived({}, {"outcome": "timeout"})
 
 
-def wait_for(world, date):
+def wait_for(world, date, both=False, **asked):
+    awaited = Awaited(str(world), "ads", both=both)
     return WaitForDay(
-        task_id="w", root=str(world), domain="ads", date=date, poke_seconds=1, wait_hours=36,
-        ready="files", marker="_SUCCESS", settle_seconds=0,
-    )  # fmt: skip
+        task_id="w", awaited=awaited, date=date, patience=Patience(1, wait_hours=36), **asked
+    )
 
 
 def test_a_day_that_is_awaited_says_what_is_there_and_until_when(world):
@@ -133,11 +133,7 @@ def test_an_error_that_is_no_refusal_keeps_its_frames():
 
 
 def look(world, level, variant="default"):
-    made = WaitForDay(
-        task_id="w", root=str(world), domain="ads", date="2026-01-18", poke_seconds=1, wait_hours=1,
-        level=level, experiment="e", variant=variant, ready="files", marker="_SUCCESS",
-        settle_seconds=0,
-    )  # fmt: skip
+    made = wait_for(world, "2026-01-18", level=level, experiment="e", variant=variant)
     made.look_above(level)
 
 

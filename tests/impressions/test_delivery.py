@@ -6,13 +6,16 @@ Markers, promised rows, and files that have settled.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow.sdk import serde
 
+from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.triggers import DayTrigger
 from ecdctr.config import Config
 from ecdctr.errors import ContractError
@@ -86,10 +89,8 @@ def test_a_marker_changes_nothing_that_is_prepared(day):
 
 
 def trigger(config: Config, date: dt.date, seconds: float) -> DayTrigger:
-    return DayTrigger(
-        str(config.data.root), "ads", str(date), "files", "_SUCCESS", seconds,
-        poke_seconds=1, timeout_seconds=1,
-    )  # fmt: skip
+    awaited = Awaited(str(config.data.root), "ads", settle_seconds=seconds)
+    return DayTrigger(str(date), awaited, patience=Patience(1, 1))
 
 
 def test_a_run_waits_until_no_file_has_come_or_grown_for_a_while(day):
@@ -107,8 +108,11 @@ def test_a_run_waits_until_no_file_has_come_or_grown_for_a_while(day):
     assert waiting.lacks(1100.0) == "its files must not change for another 600 s"
     assert waiting.lacks(1700.0) is None
     path, values = waiting.serialize()
-    again = DayTrigger(**values)
-    assert (path.endswith("DayTrigger"), again.settle_seconds) == (True, 600)
+    kept = json.dumps(serde.serialize(values))  # as Airflow's database has it
+    again = DayTrigger(**serde.deserialize(json.loads(kept)))
+    assert path.endswith("DayTrigger")
+    assert (again.awaited, again.patience) == (waiting.awaited, waiting.patience)
+    assert again.lacks(0.0) == "its files must not change for another 600 s"
     assert trigger(config, today, 0).lacks(0.0) is None
 
 

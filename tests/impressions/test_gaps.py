@@ -10,6 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.triggers import DayTrigger
 from ecdctr.cli import app
 from ecdctr.config import Config
@@ -100,10 +101,8 @@ def test_a_run_waits_for_the_day_of_the_other_domain(log, how):
         shutil.rmtree(there)
 
     def trigger(both: bool) -> DayTrigger:
-        return DayTrigger(
-            str(log.data.root), "ads", str(NEXT), "marker", "_SUCCESS", 0, both=both,
-            poke_seconds=1, timeout_seconds=1,
-        )  # fmt: skip
+        awaited = Awaited(str(log.data.root), "ads", "marker", both=both)
+        return DayTrigger(str(NEXT), awaited, patience=Patience(1, 1))
 
     lacking = trigger(both=True).lacks(0.0)
     assert lacking is not None

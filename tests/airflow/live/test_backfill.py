@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ecdctr.airflow.awaited import Patience
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.airflow.triggers import YesterdayTrigger
 from ecdctr.airflow.waiting import _run_before
@@ -238,8 +239,7 @@ def test_what_the_day_before_means_for_a_chain(
         "d",
         must_exist,
         run_id="r",
-        poke_seconds=1,
-        timeout_seconds=1,
+        patience=Patience(1, wait_hours=1),
     )
     monkeypatch.setattr(trigger, "runs", lambda *states: sum(runs.get(s, 0) for s in states))
     monkeypatch.setattr(trigger, "trained", lambda: trained)
