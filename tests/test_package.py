@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from packaging.utils import canonicalize_name
 import ecdctr
 from ecdctr.cli.net import explained
 from ecdctr.errors import UNFORESEEN
+from ecdctr.serving.scorer import Scorer
 from tests.conftest import REPOSITORY
 from tests.make import write_config
 
@@ -28,30 +31,81 @@ NOT_FROM_PYPI_BY_NAME = {
 }  # fmt: skip
 
 
-def needs(names: list[str]) -> set[str]:
-    """Return everything that pip would install for these requirements.
+SERVING = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serving"]]
 
-    As far as it is installed here.
+
+def needs(texts: list[str]) -> set[str]:
+    """Return every distribution that pip would install for these requirements.
+
+    By the metadata of those that are installed here, with the extras that each asks for. Raises
+    PackageNotFoundError for one that is not.
     """
-    seen: set[str] = set()
-    waiting = [Requirement(name) for name in names]
+    seen: dict[str, set[str]] = {}
+    waiting = [Requirement(text) for text in texts]
     while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        asked = waiting.pop()
+        name = canonicalize_name(asked.name)
+        if name in seen and asked.extras <= seen[name]:
             continue
-        seen.add(name)
-        try:
-            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or []]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return seen
+        extras = seen.setdefault(name, {""})
+        extras |= asked.extras
+        for text in importlib.metadata.requires(name) or []:
+            one = Requirement(text)
+            if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(one)
+    return {*seen}
 
 
 def test_scoring_installs_neither_torch_nor_duckdb_nor_matplotlib():
-    extras = PROJECT["optional-dependencies"]
-    assert not needs([*PROJECT["dependencies"], *extras["serving"]]) & HEAVY
-    assert needs(extras["train"]) >= HEAVY
+    assert not needs(SERVING) & HEAVY
+
+
+def test_what_learning_needs_comes_with_its_own_extra():
+    declared = {Requirement(text).name for text in PROJECT["optional-dependencies"]["train"]}
+    assert declared >= HEAVY
+
+
+def linked(name: str, target: Path) -> None:
+    """Link the files of an installed distribution into a folder, as pip would lay them there."""
+    for file in importlib.metadata.files(name) or []:
+        if ".." not in file.parts:  # its commands
+            path = target / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(file.locate())
+
+
+@pytest.fixture(scope="module")
+def serving_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what `pip install ecdctr[serving]` would put into site-packages."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for name in needs(SERVING):
+        linked(name, folder)
+    (folder / "ecdctr").symlink_to(REPOSITORY / "ecdctr")
+    return folder
+
+
+def run_alone(site: Path, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python with the standard library and one folder of packages, and nothing else."""
+    begin = f"import sys; sys.path.append({str(site)!r})\n"
+    command = [sys.executable, "-I", "-S", "-c", begin + code]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_bundle_is_scored_with_the_extra_serving_alone(serving_alone, shipped, tmp_path):
+    request = json.loads((shipped / "selftest.json").read_text())[0]["request"]
+    code = f"""
+import importlib.util, json
+from pathlib import Path
+from ecdctr import Scorer
+scores = Scorer(Path({str(shipped)!r})).score({request!r})
+there = [name for name in {sorted(HEAVY)} if importlib.util.find_spec(name)]
+print(json.dumps([there, [float(score) for score in scores]]))
+"""
+    done = run_alone(serving_alone, code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    there, scores = json.loads(done.stdout)
+    assert there == []
+    assert scores == pytest.approx(Scorer(shipped).score(request), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +113,13 @@ def test_scoring_installs_neither_torch_nor_duckdb_nor_matplotlib():
     [["--help"], ["serve", "--help"], ["score", "--help"], ["store", "list"]],
     ids=" ".join,
 )
-def test_scoring_and_serving_start_with_the_extra_serving_alone(arguments, tmp_path):
-    brought = needs([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serving"]])
-    blocked = sorted(
-        module
-        for module, homes in importlib.metadata.packages_distributions().items()
-        if module != "ecdctr" and not {canonicalize_name(home) for home in homes} & brought
-    )
-    assert {*blocked} > HEAVY
+def test_scoring_and_serving_start_with_the_extra_serving_alone(serving_alone, arguments, tmp_path):
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from ecdctr import Scorer, "
-        f"Store; "
-        "import ecdctr.serving.service, ecdctr.serving.follow; from ecdctr.cli.net import run; "
+        "from ecdctr import Scorer, Store; import ecdctr.serving.service, ecdctr.serving.follow; "
+        "from ecdctr.cli.net import run; "
         f"from ecdctr.cli import app; sys.exit(run(app, {arguments!r}))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run_alone(serving_alone, code, tmp_path)
     assert done.returncode == 0, done.stderr
 
 

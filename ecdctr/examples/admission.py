@@ -104,7 +104,10 @@ def days(date: dt.date) -> int:
 
 
 def assumed(ids: pa.Array, date: dt.date, settings: Admission) -> Sightings:
-    """Return sightings for a version that keeps none, as if it saw all ids on its data date."""
+    """Return sightings [n] for a version that keeps none, as if it saw all ids on its data date.
+
+    ids: [n], what sightings are of.
+    """
     last = np.full(len(ids), days(date), np.int32)
     return Sightings(ids, last, np.full(len(ids), settings.min_impressions, np.int64))
 

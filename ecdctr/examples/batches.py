@@ -266,7 +266,7 @@ def read_chunks(
 def drawn_moments(rows: pa.RecordBatch | pa.Table, share: float) -> NDArray[np.bool_]:
     """Say which rows stay where a share of the moments of users is drawn, always the same ones.
 
-    `rows` have the columns user_id and ts.
+    `rows` [n] have the columns user_id and ts; returns [n].
     """
     times = rows.column("ts").cast(pa.int64()).to_pylist()
     users = rows.column("user_id").to_pylist()

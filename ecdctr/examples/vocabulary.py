@@ -45,7 +45,7 @@ class _Index(NamedTuple):
 
     @classmethod
     def of(cls, numbers: NDArray[np.int64]) -> _Index:
-        """Make it of the ids that have rows 1 to n; at least one."""
+        """Make it of the ids [n] that have rows 1 to n; at least one."""
         low, high = (
             int(numbers.min()) - 1,
             int(numbers.max()) + 1,
@@ -80,7 +80,8 @@ class Vocabulary:
     def extended(self, candidates: pa.Array) -> Vocabulary:
         """Return a vocabulary with the unknown ones among `candidates` appended in sorted order.
 
-        Known rows stay.
+        candidates: [n], with repetitions and nulls. Known rows stay. Raises StoreError for ids of
+        another type.
         """
         candidates = normalized(candidates).drop_null()
         if len(self.values) == 0:
@@ -106,7 +107,7 @@ class Vocabulary:
         return self._lookup_in_table(ids)
 
     def rows_of_each(self, ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
-        """Do the same for many ids that hardly repeat and are not null, in little memory."""
+        """Do the same for many ids [n] → [n], not null, that hardly repeat, in little memory."""
         ids = normalized(ids)
         if len(self.values) == 0 or len(ids) == 0:
             return np.zeros(len(ids), dtype=np.int32)
@@ -188,7 +189,7 @@ EMPTY = Vocabulary(pa.array([], type=pa.int64()))
 
 
 def refuse_other_type(expected: pa.DataType, ids: pa.Array) -> None:
-    """Raise StoreError for ids of another type than a version's."""
+    """Raise StoreError for ids [n] of another type than a version's."""
     if ids.type != expected:
         raise StoreError(
             f"Ids changed their type: the version has {expected}, the data has {ids.type}. Deliver "
@@ -197,7 +198,7 @@ def refuse_other_type(expected: pa.DataType, ids: pa.Array) -> None:
 
 
 def normalized(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return ids as one array of int64, string, bool, or null where there are none."""
+    """Return ids [n] → [n] as one array of int64, string, bool, or null where there are none."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
     if pa.types.is_integer(ids.type):
@@ -213,7 +214,7 @@ def _numbers(ids: pa.Array) -> NDArray[np.int64]:
 def distinct(
     connection: duckdb.DuckDBPyConnection, files: list[Path], column: str, multi_valued: bool
 ) -> pa.Array:
-    """Return the distinct non-null values of a column over many prepared days.
+    """Return the distinct non-null values [n] of a column over many prepared days.
 
     Where there are none, they are of type null. They are read within the connection's bounds.
     """

@@ -83,7 +83,10 @@ def write_row_delta(file: Path, base: Path, rows: NDArray[np.int64], target: Pat
 
 
 def apply_row_delta(delta: Path, base: Path, rows: NDArray[np.int64], target: Path) -> None:
-    """Write the .npy file that a delta was made of; raises ValueError as apply_delta does."""
+    """Write the .npy file [n, d] that a delta was made of, by its base, a .npy file [m, d].
+
+    rows: [n], as in write_row_delta. Raises ValueError as apply_delta does.
+    """
     before = np.load(base, mmap_mode="r")
     with delta.open("rb") as source, target.open("wb") as out:
         try:

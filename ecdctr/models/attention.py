@@ -82,9 +82,9 @@ class Products:
         self.chosen = (gaps[..., None] == buckets).float()  # [B, H, G]
 
     def read(self, buckets: torch.Tensor) -> torch.Tensor:
-        """Return as Places does."""
+        """Return as Places does [B, h, G] → [B, h, H]."""
         return buckets @ self.chosen.transpose(1, 2)
 
     def added(self, weights: torch.Tensor) -> torch.Tensor:
-        """Return as Places does."""
+        """Return as Places does [B, h, H] → [B, h, G]."""
         return weights @ self.chosen

@@ -73,7 +73,10 @@ def save(model: nn.Module, vocabularies: dict[str, Vocabulary], folder: Path) ->
 
 
 def save_optimizer(optimizer: dict[str, torch.Tensor], share: Share, folder: Path) -> None:
-    """Write an optimizer's state, as `save` does."""
+    """Write an optimizer's state, as `save` does.
+
+    Tensors of tables are [r, …] over the rows that this process holds.
+    """
     dealt = [name for name in optimizer if of_tables(name)]
     _save_dealt(optimizer, folder / "optimizer.safetensors", dealt, share)
 
@@ -172,7 +175,7 @@ def _snapshot(ids: pa.Array, vectors: NDArray[np.float32], precision: Precision)
 
 
 def snapshot_ids(folder: Path, side: str) -> pa.Array:
-    """Return the raw ids that a snapshot knows."""
+    """Return the raw ids [n] that a snapshot knows, in the order of its vectors."""
     return (
         pq.read_table(folder / "snapshot" / f"{side}.parquet", columns=["id"])
         .column("id")

@@ -135,7 +135,7 @@ def _open(source: Path) -> pq.ParquetFile:
 
 
 def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
-    """Return what the scorer's `run` takes, for prepared examples.
+    """Return what the scorer's `run` takes for n prepared examples: arrays [n, …] by input.
 
     Their numbers are transformed already.
     """

@@ -172,6 +172,7 @@ def write_graphs(
 ) -> None:
     """Write model.pt2 for runtimes of PyTorch, and model.onnx from the same exported program.
 
+    arguments: an example of each of INPUTS [B, …]; B may be another in each call.
     Raises EcdctrError where the program differs from the graph by more than the tolerance.
     """
     shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in INPUTS)

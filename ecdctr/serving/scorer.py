@@ -133,7 +133,10 @@ class Scorer:
         )
 
     def encode(self, request: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        """Return rows of the tables, and numbers, for a request: what `run` takes."""
+        """Return what `run` takes for a request of n candidates: arrays [n, …] by input.
+
+        Rows of the tables, and numbers. Raises RequestError for a request that is not valid.
+        """
         d = self.description
         checked = self.shape.check(request)
         moment = _microseconds(checked.ts)

@@ -138,7 +138,10 @@ class _Asked(NamedTuple):
     def floor(
         self, config: Config, name: str, scores: NDArray[np.float64], seconds: float
     ) -> Floor:
-        """Judge scores of `rows` by the day's clicks, held-out ads by true probabilities."""
+        """Judge scores by the day's clicks, held-out ads by true probabilities.
+
+        scores: [n], of `rows`: the day's, then those of the held-out ads.
+        """
         count = self.day.num_rows
         scored, apart = _scored(self.day, scores[:count]), _scored(self.apart, scores[count:])
         metrics = metrics_by_cohort(config, scored)

@@ -119,7 +119,10 @@ class DenseAdam:
                 parameter.grad = None
 
     def begin(self, share: float) -> list[float | torch.Tensor]:
-        """Return the groups' learning rates in a step, `share` of them; on a GPU they lie there."""
+        """Return the groups' learning rates in a step, `share` of them.
+
+        Numbers, on a GPU tensors [] that lie there.
+        """
         rates = [share * lr for _, lr in self.groups]
         if not any(rate.is_cuda for rate in self.rates):
             return list(rates)

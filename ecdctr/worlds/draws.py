@@ -58,6 +58,6 @@ class Weighted:
         self.table = candidates[np.searchsorted(cumulative, steps)].astype(np.int32)
 
     def of(self, quantiles: NDArray[np.floating]) -> NDArray[np.int32]:
-        """Return the candidates at numbers of [0, 1)."""
+        """Return the candidates at numbers of [0, 1), of any shape → the same."""
         drawn: NDArray[np.int32] = self.table[(quantiles * self.steps).astype(np.int32)]
         return drawn

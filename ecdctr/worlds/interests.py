@@ -57,7 +57,7 @@ class Interests:
         return periods
 
     def on(self, day: int, users: NDArray[np.int64], domain: Domain) -> NDArray[np.float32]:
-        """Return what these users like on a day [users, latent_dim]."""
+        """Return what users [n] like on a day, float32 [n, latent_dim]."""
         angle = (2 * np.pi * day / self.period[users]).astype(np.float32)[:, None]
         moving = np.cos(angle) * self.cosine[users] + np.sin(angle) * self.sine[users]
         never = np.flatnonzero(np.isinf(self.period[users]))

@@ -114,7 +114,7 @@ def backward_transfer(r: Array) -> Array:
 
 
 def next_day(r: Array) -> Array:
-    """Return the mean over days j of R[j - 1, j]: what users would have seen.
+    """Return the mean over days j of R[j - 1, j] [..., T, T] → [...]: what users would have seen.
 
     Minus 0.5 it is the forward transfer (as above).
     """
@@ -123,7 +123,7 @@ def next_day(r: Array) -> Array:
 
 
 def forward_transfer(r: Array) -> Array:
-    """Return the mean over days j of R[j - 1, j] - 0.5 (as above).
+    """Return the mean over days j of R[j - 1, j] - 0.5 [..., T, T] → [...] (as above).
 
     What is known of a day before it came, over chance.
     """
