@@ -9,6 +9,7 @@ import datetime as dt
 import json
 import logging
 import os
+import re
 import sys
 import time
 
@@ -28,6 +29,8 @@ from rich.text import Text
 
 LOG_EVERY_SECONDS = 10.0
 WIDE = 10_000  # columns of what is no terminal
+SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH", "JUPYTER_COLUMNS", "JUPYTER_LINES")
+SIZE = re.compile(r"[2-9][0-9]|[1-9][0-9]{2,3}")  # of a terminal in which a table can be read
 JSON_LINES = "ECDCTR_LOG"  # environment variable; "json" makes each line of a log an object
 
 
@@ -80,11 +83,23 @@ def log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+def forget_odd_sizes() -> None:
+    """Forget sizes in the environment that no terminal has.
+
+    Containers set COLUMNS=0 where nobody looks: tables and help would be empty. Rich and typer end
+    with a traceback at what is no number, and take the memory for what is too large.
+    """
+    for name in SIZES:
+        if not SIZE.fullmatch(os.environ.get(name, "80")):
+            del os.environ[name]
+
+
 def terminal(stderr: bool = False) -> Console:
     """Return a console that shows text as it is: no markup, no emoji codes, no guessed colours.
 
     What is no terminal has no width: there tables are as wide as their words.
     """
+    forget_odd_sizes()  # a console keeps those that it finds when it is made
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE

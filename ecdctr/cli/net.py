@@ -18,12 +18,11 @@ from typer.exceptions import Abort, TyperException
 from typer.main import Typer, get_command
 
 from ecdctr.cli.extras import missing_extra
-from ecdctr.console import current_step
+from ecdctr.console import current_step, forget_odd_sizes
 from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
-NARROWEST = 20  # columns in which a table can be read
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
 PACKAGE = Path(__file__).parents[1]
 
@@ -36,7 +35,7 @@ def run(app: Typer, arguments: list[str]) -> int:
     interrupted; 141 nobody reads the output.
     """
     _open_closed()
-    _forget_no_width()
+    forget_odd_sizes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
@@ -67,16 +66,6 @@ def _open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # to the process's end
-
-
-def _forget_no_width() -> None:
-    """Forget a width of the terminal that none has: containers set COLUMNS=0 where nobody looks.
-
-    Tables and help would be empty.
-    """
-    text = os.environ.get("COLUMNS", "")
-    if text.isdecimal() and int(text) < NARROWEST:
-        del os.environ["COLUMNS"]
 
 
 def _told(error: BaseException, arguments: list[str]) -> int:

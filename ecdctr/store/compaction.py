@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ecdctr.files import durable
 from ecdctr.store.documents import Content, read_json
+from ecdctr.store.manifest import VERSION
+from ecdctr.store.places import date_of
 
 REMOVED = "removed.json"  # of a group: notes on its removed versions, by their name
 OLDER = "older.json"  # of a log: its records up to the first that is a file of its own
@@ -40,7 +42,7 @@ def removals(group: Path, dates: Iterable[str], since: str, until: str) -> list[
         f"{date}/{path.stem}"
         for date in dates
         if since <= date <= until
-        for path in (group / date).glob("v*.removed")
+        for path in _notes(group, date)
     ]
     together = _read(group / REMOVED, dict)
     among = [name for name in together if since <= name.partition("/")[0] <= until]
@@ -49,7 +51,7 @@ def removals(group: Path, dates: Iterable[str], since: str, until: str) -> list[
 
 def put_notes_together(group: Path) -> None:
     """Put the notes of a group into one file, and take away theirs and empty dates."""
-    paths = list(group.glob("*/v*.removed"))
+    paths = _notes(group, "*")
     alone = {f"{path.parent.name}/{path.stem}": path.read_text("utf-8") for path in paths}
     _write(group / REMOVED, _read(group / REMOVED, dict) | alone)
     for path in paths:
@@ -64,7 +66,7 @@ def records(log: Path, newest: int = 0) -> list[tuple[int, bytes]]:
     Raises StoreError for damage.
     """
     alone = []
-    for path in sorted(log.glob("[0-9]*.json"))[-newest:]:
+    for path in _records(log)[-newest:]:
         with contextlib.suppress(FileNotFoundError):  # put together meanwhile
             alone.append((int(path.stem), path.read_bytes()))
     if newest and len(alone) == newest:
@@ -75,13 +77,24 @@ def records(log: Path, newest: int = 0) -> list[tuple[int, bytes]]:
 
 def put_records_together(log: Path, keep: int) -> None:
     """Put the records of a log into one file, but the newest `keep`."""
-    paths = sorted(log.glob("[0-9]*.json"))[:-keep]
+    paths = _records(log)[:-keep]
     if paths:
         last = int(paths[-1].stem)
         texts = [content.decode() for number, content in records(log) if number <= last]
         _write(log / OLDER, texts)
         for path in paths:
             path.unlink()
+
+
+def _notes(group: Path, date: str) -> list[Path]:
+    """List the notes of one date, or of all ("*"), without copies that others made of them."""
+    names = group.glob(f"{date}/v*.removed")
+    return [path for path in names if date_of(path.parent.name) and VERSION.match(path.stem)]
+
+
+def _records(log: Path) -> list[Path]:
+    """List a log's records, oldest first, without copies that others made ("000001 (1).json")."""
+    return sorted(path for path in log.glob("[0-9]*.json") if path.stem.isdecimal())
 
 
 def _read(path: Path, kind: type[Content]) -> Content:

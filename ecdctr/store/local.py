@@ -221,7 +221,7 @@ class LocalStorage:
         for log in self.root.glob("*/aliases/*/*"):
             compaction.put_records_together(log, TRIES)
         for path in (self.root / ".progress").glob("*"):
-            if path.stat().st_mtime < time.time() - older_than_seconds:
+            if path.is_file() and path.stat().st_mtime < time.time() - older_than_seconds:
                 freed += path.stat().st_size
                 path.unlink()
         for pattern in ("*/evaluations/*/*/.*~*", f"{STUDIES}/.*~*"):

@@ -274,7 +274,7 @@ class ObjectStorage:
         limit = time.time() - older_than_seconds
         shutil.rmtree(self.local / ".staging", ignore_errors=True)
         for path in (self.local / ".progress").glob("*"):
-            if path.stat().st_mtime < limit:
+            if path.is_file() and path.stat().st_mtime < limit:
                 path.unlink()
         return sweep(self.bucket, limit)
 

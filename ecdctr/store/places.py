@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 from ecdctr.errors import StoreError
-from ecdctr.store.manifest import NAME, Ref
+from ecdctr.store.manifest import NAME, VERSION, Ref
+
+DATE = re.compile(r"^\d{4}-\d\d-\d\d\Z")
 
 
 def check_name(name: str) -> None:
@@ -37,10 +40,23 @@ def place(ref: Ref) -> tuple[str, str]:
     return group_of(ref.experiment, ref.level), f"{ref.date}/{ref.version}"
 
 
-def ref_of(experiment: str, level: str, name: str) -> Ref:
-    """Return the version whose folder has a name."""
+def ref_of(experiment: str, level: str, name: str) -> Ref | None:
+    """Return the version whose folder has a name.
+
+    None for other names, which disks, synchronisers and people leave beside ours: `lost+found`,
+    `@eaDir/x`, `2026-03-01 (1)/v0001`, `2026-03-01/v0001 copy`.
+    """
     date, _, version = name.partition("/")
-    return Ref(experiment, level, dt.date.fromisoformat(date), version)
+    day = date_of(date)
+    return Ref(experiment, level, day, version) if day and VERSION.match(version) else None
+
+
+def date_of(name: str) -> dt.date | None:
+    """Return the date that a folder is of, None for names of others."""
+    try:
+        return dt.date.fromisoformat(name) if DATE.match(name) else None
+    except ValueError:
+        return None
 
 
 def evaluations(experiment: str, level: str) -> str:

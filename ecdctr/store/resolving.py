@@ -91,6 +91,6 @@ def _lost(
     """Return the newest version up to a date that retention removed, if it is newer."""
     since = left.date if left else dt.date.min
     removals = listing.removals(since.isoformat(), as_of.isoformat())
-    removed = [ref_of(experiment, level, name) for name in removals]
+    removed = [ref for name in removals if (ref := ref_of(experiment, level, name))]
     newest = max(removed, key=lambda ref: ref.age, default=None)
     return newest if newest and (left is None or newest.age > left.age) else None

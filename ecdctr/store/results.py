@@ -11,7 +11,7 @@ from typing import Any
 
 from ecdctr.store import places
 from ecdctr.store.documents import COPY, read_document
-from ecdctr.store.manifest import STUDIES, Ref
+from ecdctr.store.manifest import NAME, STUDIES, Ref
 from ecdctr.store.places import check_name
 from ecdctr.store.versions import Versions
 
@@ -77,11 +77,10 @@ class Results(Versions):
         """Yield which version was evaluated on which day, newest day and version first."""
         for name in self.storage.listing(places.evaluations(experiment, level)).names():
             day, _, version = name.partition("/")
-            date, _, number = version.partition(".")
-            yield (
-                dt.date.fromisoformat(day),
-                Ref(experiment, level, dt.date.fromisoformat(date), number),
-            )
+            date = places.date_of(day)
+            ref = places.ref_of(experiment, level, version.replace(".", "/", 1))
+            if date and ref:
+                yield date, ref
 
     def drop_evaluation(self, ref: Ref, date: dt.date) -> None:
         """Take away what save_evaluation kept, if anything."""
@@ -110,7 +109,8 @@ class Results(Versions):
 
     def studies(self) -> list[str]:
         """Return names of the studies that have results, sorted."""
-        return sorted(self.storage.listing(STUDIES, dated=False).names())
+        names = self.storage.listing(STUDIES, dated=False).names()
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def save_matrix_row(self, ref: Ref, basis: str, content: bytes) -> None:
         """Keep a version's row of a forgetting matrix, a Parquet file.

@@ -16,7 +16,7 @@ from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.documents import COPY, read_document
-from ecdctr.store.manifest import VERSION, Manifest, Ref
+from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.places import check_name, group_of, place, ref_of
 from ecdctr.store.storage import Listing, open_storage
 
@@ -208,9 +208,8 @@ class Versions:
 def refs_of(listing: Listing, experiment: str, level: str) -> Iterator[Ref]:
     """Yield the versions of a listing, newest date and number first."""
     for name in listing.names():
-        if VERSION.match(name.partition("/")[2]):
-            with contextlib.suppress(ValueError):
-                yield ref_of(experiment, level, name)
+        if ref := ref_of(experiment, level, name):
+            yield ref
 
 
 def newest_of(listing: Listing, experiment: str, level: str, as_of: dt.date) -> Ref | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -382,6 +383,29 @@ def test_a_width_that_no_terminal_has_is_forgotten(monkeypatch, capsys, width):
     monkeypatch.setenv("COLUMNS", width)
     assert net.run(app, ["store", "--help"]) == 0
     assert "Usage: ecdctr store" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["0", "1", "-1", "abc", "²", "", "9" * 5000, "99999999999"])
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+def test_tables_are_shown_whatever_size_the_environment_names(monkeypatch, name, size):
+    """A console keeps what it finds when it is made: `store list` was empty with COLUMNS=0."""
+    monkeypatch.setenv(name, size)
+    console = terminal()
+    assert 20 <= console.width <= 10_000
+    assert 20 <= console.height <= 10_000
+
+
+@pytest.mark.parametrize("size", ["abc", "-5", "0"])
+def test_help_is_shown_whatever_width_typer_is_told(size):
+    done = subprocess.run(
+        [sys.executable, "-m", "ecdctr.cli", "store", "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TERMINAL_WIDTH": size},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: ecdctr store" in done.stdout
 
 
 def test_a_folder_that_is_gone_is_told_as_that(tmp_path, monkeypatch, capsys):
