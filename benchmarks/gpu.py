@@ -33,7 +33,8 @@ from benchmarks.training import (
     run,
     write,
 )
-from ecdctr.examples.batches import Cut, Part, training_batches
+from ecdctr.examples.batches import Cut, training_batches
+from ecdctr.examples.chunks import Part
 
 REPEATS, STEPS = 5, 50
 GATHERS = ("embedding", "index_select", "index", "gather")

@@ -21,7 +21,8 @@ import torch
 from benchmarks.common import MOST, RESULTS, Row, json_of, report, slope
 from benchmarks.step import random_snapshots
 from ecdctr.config import Config
-from ecdctr.examples.batches import Inputs, Part
+from ecdctr.examples.batches import Inputs
+from ecdctr.examples.chunks import Part
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.network import CtrNet
 from ecdctr.training.loop import Job, fit

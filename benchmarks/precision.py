@@ -23,7 +23,8 @@ from torch import nn
 from benchmarks.common import RESULTS, ROOT, Row, report
 from ecdctr.config import Config, load_config
 from ecdctr.evaluation.metrics import gauc
-from ecdctr.examples.batches import Part, encode, read_chunks
+from ecdctr.examples.batches import encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files.rounding import Precision

@@ -17,7 +17,8 @@ import torch
 from benchmarks.common import RESULTS, Row, alternate, report
 from benchmarks.preparation import settings
 from ecdctr.config import Config
-from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.batches import Inputs, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.common import Row, alternate, report
 from benchmarks.training import FOLDER, SHAPES, prepared, write
 from ecdctr.config import Cpm, Snapshots, Tpm, Training
-from ecdctr.examples.batches import CPU, Batch, Cut, Part, training_batches
+from ecdctr.examples.batches import CPU, Batch, Cut, training_batches
+from ecdctr.examples.chunks import Part
 from ecdctr.models.network import CtrNet
 from ecdctr.models.snapshots import EntitySnapshots
 from ecdctr.training.graph import RepeatedStep

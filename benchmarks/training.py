@@ -28,7 +28,8 @@ from sklearn.metrics import log_loss
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
 from ecdctr.config import Config
-from ecdctr.examples.batches import Cut, Inputs, Part, encode, read_chunks, training_batches
+from ecdctr.examples.batches import Cut, Inputs, encode, training_batches
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.models.network import CtrNet
 from ecdctr.training.loop import Job, fit

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ecdctr.studies.ablation.page import Origin
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
 
 ALWAYS = {"seeds", "rows", "eval_days"}  # a page's command names them, whatever the defaults are
 AboutOption = Annotated[
@@ -199,7 +199,7 @@ def _origin(
 
 def study_of(context: typer.Context, options: AblationOptions) -> Study:
     """Return the study that a command line asks for."""
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
     from ecdctr.worlds.named import load_world
 
     return Study(
@@ -270,7 +270,7 @@ def tune(
     A killed run goes on where it was.
     """
     from ecdctr.console import Bars
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
     from ecdctr.studies.tuning import best, run_tuning, tuning_page
     from ecdctr.worlds.named import load_world
 

@@ -80,7 +80,7 @@ def forgetting(
     UI show them.
     """
     from ecdctr.console import Bars
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import run_forgetting
     from ecdctr.worlds.named import load_world

@@ -33,6 +33,7 @@ EVALUATING = (
     "evaluation.metrics",
     "examples.admission",
     "examples.batches",
+    "examples.chunks",
     "examples.held_out",
     "examples.ragged",
     "examples.transforms",

@@ -19,7 +19,8 @@ from ecdctr.errors import ContractError, StoreError, TrainingError
 from ecdctr.evaluation.basis import Basis, basis_of, impressions_digest
 from ecdctr.evaluation.expected import expected_metrics, expected_user_auc
 from ecdctr.evaluation.metrics import all_metrics, losses, user_auc
-from ecdctr.examples.batches import Batch, Part, encode, read_chunks
+from ecdctr.examples.batches import Batch, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ecdctr.config import LEVEL_DOMAIN
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.examples.batches import Batch, Cut, Inputs, Part, training_batches
+from ecdctr.examples.batches import Batch, Cut, Inputs, training_batches
+from ecdctr.examples.chunks import Part
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions

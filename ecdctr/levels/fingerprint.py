@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LEARNING = (
     "examples.admission",
     "examples.batches",
+    "examples.chunks",
     "examples.ragged",
     "examples.vocabulary",
     "files.rounding",

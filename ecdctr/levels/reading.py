@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
 from ecdctr.errors import StoreError
-from ecdctr.examples.batches import Part
+from ecdctr.examples.chunks import Part
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.impressions.days import Gap, gaps, window
 from ecdctr.impressions.delivery import other_domain

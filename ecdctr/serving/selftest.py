@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ecdctr.config import DOMAINS, Config, Domain
 from ecdctr.config.terms import IDS
 from ecdctr.examples import transforms
-from ecdctr.examples.batches import Part, read_chunks
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.clean import raw_views
 from ecdctr.examples.prepare import build_examples
 from ecdctr.examples.remembered import Remembered

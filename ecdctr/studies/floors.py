@@ -26,7 +26,7 @@ from ecdctr.evaluation.evaluate import (
     metrics_by_cohort,
     users_table,
 )
-from ecdctr.examples.batches import drawn_moments
+from ecdctr.examples.chunks import drawn_moments
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, PRIOR_WEIGHT, prior_ctr

@@ -28,6 +28,7 @@ EVALUATED_BY = (
     "evaluation.expected",
     "evaluation.metrics",
     "examples.batches",
+    "examples.chunks",
     "examples.transforms",
     "examples.vocabulary",
     "memory.columns",

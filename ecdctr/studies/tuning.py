@@ -18,7 +18,8 @@ import yaml
 
 from ecdctr.config import Config, Level, load_config, merged
 from ecdctr.files import durable
-from ecdctr.studies.ablation.study import Record, Study, of_row, run_study
+from ecdctr.studies.ablation.plan import Study, of_row
+from ecdctr.studies.ablation.study import Record, run_study
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter

@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as binary_cross_entropy
 
 from ecdctr.errors import TrainingError
-from ecdctr.examples.batches import Batch, Cut, Inputs, Part, Shard, training_batches
+from ecdctr.examples.batches import Batch, Cut, Inputs, training_batches
+from ecdctr.examples.chunks import Part, Shard
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.graph import RepeatedStep
 from ecdctr.training.optimizers import Optimizers, Sizes

@@ -13,7 +13,7 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from ecdctr.errors import ConfigError, ContractError, machine_trouble
-from ecdctr.examples.batches import Part, read_chunks
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import distinct
 from ecdctr.files.duck import parquet

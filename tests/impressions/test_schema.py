@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.errors import ContractError
-from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.batches import Inputs, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import EMPTY, distinct
 from ecdctr.files import duck

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import score
-from ecdctr.examples.batches import Batch, Inputs, Part, encode, read_chunks
+from ecdctr.examples.batches import Batch, Inputs, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.impressions.days import window

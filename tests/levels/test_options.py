@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.examples.batches import Cut, Part, encode, read_chunks, training_batches
+from ecdctr.examples.batches import Cut, encode, training_batches
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels import actr
 from ecdctr.levels.actr import train_actr

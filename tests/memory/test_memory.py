@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from ecdctr.config import DOMAINS, Config, Memory
 from ecdctr.errors import ConfigError
-from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.batches import Inputs, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import example_path, prepare, raw_views
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.vocabulary import EMPTY

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecdctr.config import Config
-from ecdctr.examples.batches import Inputs, Part, encode, read_chunks
+from ecdctr.examples.batches import Inputs, encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.transforms import COUNT_FEATURES, DAY, SECOND
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary

@@ -19,9 +19,10 @@ from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, results_page
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.records import mean_gauc, per_seed
 from ecdctr.studies.ablation.speed import measure
-from ecdctr.studies.ablation.study import Study, refuse_other_impressions, run_study
+from ecdctr.studies.ablation.study import refuse_other_impressions, run_study
 from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world

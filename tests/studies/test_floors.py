@@ -22,7 +22,8 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin, results_page
-from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.ablation.plan import Study
+from ecdctr.studies.ablation.study import run_study
 from ecdctr.studies.floors import FLOORS, floors, quick_floors
 from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.named import load_world

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from ecdctr.config import Config
 from ecdctr.errors import EcdctrError, StoreError
 from ecdctr.evaluation.evaluate import score
-from ecdctr.examples.batches import Part, read_chunks
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm

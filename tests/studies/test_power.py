@@ -16,8 +16,9 @@ from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.levels.request import Silent
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.page import Origin, results_page
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.power import ahead, smallest
-from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.ablation.study import run_study
 from ecdctr.worlds.named import NamedWorld
 from tests.conftest import REPOSITORY
 

@@ -10,9 +10,9 @@ import yaml
 from ecdctr.config import Config
 from ecdctr.levels.request import Silent
 from ecdctr.studies.ablation.page import Origin
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.records import mean_gauc
 from ecdctr.studies.ablation.sparsity import Point, curve, run_sparsity, sparsity_page
-from ecdctr.studies.ablation.study import Study
 from ecdctr.worlds.named import load_world
 from tests.conftest import REPOSITORY
 from tests.make import made_before

@@ -34,7 +34,7 @@ from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.evaluate import evaluate
-from ecdctr.examples.batches import Part, Shard, read_chunks
+from ecdctr.examples.chunks import Part, Shard, read_chunks
 from ecdctr.examples.vocabulary import distinct
 from ecdctr.impressions import contract
 from ecdctr.levels.actr import train_actr

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ecdctr.levels.request import Reporter
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
 
 METRICS = {"gauc": "GAUC", "log_loss": "LogLoss"}
 

@@ -27,7 +27,7 @@ from ecdctr.impressions.days import window
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
-    from ecdctr.studies.ablation.study import Study
+    from ecdctr.studies.ablation.plan import Study
 
 PREPARED_DAYS = 4
 

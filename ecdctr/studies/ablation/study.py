@@ -4,18 +4,13 @@ A row is a variant of the configuration, 'full' is the configuration as it stand
 refreshes CPM every seven days instead of daily. With a base, itself a variant, every row lies on
 top of it and 'full' is the base. Each seed draws its own world and its own weights. All rows of a
 seed read the same ads days.
-
-TPM, CPM and A-CTR versions lie in experiments named by the digest of the settings behind them, so
-that rows with the same CPM share it, and a killed study goes on where it was.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,10 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
-from ecdctr.config import LEVELS, PRODUCTION, Config, Domain, digest, load_config
-from ecdctr.config.studies import CHAIN_DAYS
-from ecdctr.config.terms import DEFAULT, FULL
-from ecdctr.errors import ConfigError, StoreError
+from ecdctr.config import LEVELS, digest
+from ecdctr.errors import StoreError
 from ecdctr.evaluation.basis import evaluating_code
 from ecdctr.evaluation.stored import current
 from ecdctr.examples.prepare import prepare, preparing_code
@@ -34,145 +27,25 @@ from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.fingerprint import level_code
-from ecdctr.levels.request import Reporter, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.store.store import Store
+from ecdctr.studies.ablation.plan import DAY, split_row
 from ecdctr.studies.floors import FLOORS, require_boosting
 from ecdctr.studies.jobs import stages
 from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.simulate import simulate
 
 if TYPE_CHECKING:
-    from ecdctr.worlds.named import NamedWorld
+    from ecdctr.config import Domain
+    from ecdctr.levels.request import Reporter
+    from ecdctr.studies.ablation.plan import Study
 
 # Where the records of a study come from, beside preparation and the levels that it trains
 MEASURING = (
-    "evaluation", "examples.held_out", "studies.ablation.study", "studies.floors", "worlds",
+    "evaluation", "examples.held_out", "studies.ablation.plan", "studies.ablation.study",
+    "studies.floors", "worlds",
 )  # fmt: skip
-DAY = dt.timedelta(days=1)
-WEEK = dt.timedelta(days=7)
-FIRST_TPM = dt.timedelta(days=6)  # the first TPM has at least a week to learn from
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One study.
-
-    A seed's world, prepared data and store lie in a folder of their own under `work`.
-    """
-
-    config_path: Path
-    world: NamedWorld
-    seeds: tuple[int, ...]
-    rows: tuple[str, ...]
-    eval_days: int
-    work: Path
-    # How long what goes on day by day has lived before its first evaluation
-    chain_days: int = CHAIN_DAYS
-    # Each n-th ads impression that no row trains on, for the forgetting matrix
-    hold_out_every: int = 0
-    next_day: bool = True  # whether each day's model is evaluated on the next day
-    base: str = DEFAULT  # the variant that every row lies on top of
-    own_data: bool = False  # the configuration's own impressions instead of simulated worlds
-    until: dt.date | None = None  # the last evaluated day; the last one that is there by default
-    # Evaluate each n-th day alone; what goes on day by day is trained on all of them
-    eval_every: int = 1
-
-    def folder(self, seed: int) -> Path:
-        """Return where everything of a seed lies."""
-        return self.work.resolve() / f"{'own' if self.own_data else self.world.name}-{seed}"
-
-    def store(self, seed: int) -> Store:
-        """Return the seed's store."""
-        return Store(self.folder(seed) / "store")
-
-    def config(self, seed: int, row: str = FULL) -> Config:
-        """Return the configuration of a row on a seed's world."""
-        folder = self.folder(seed)
-        of_this_row = of_row(load_config(self.config_path).with_variant(self.base), row)
-        places = {"root": folder / "data", "prepared": folder / "prepared"}
-        data = of_this_row.data if self.own_data else of_this_row.data.model_copy(update=places)
-        actr = of_this_row.actr.model_copy(update={"hold_out_every": self.hold_out_every})
-        return of_this_row.model_copy(update={"seed": seed, "data": data, "actr": actr})
-
-    def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
-        """Return the data dates of A-CTR: each has a next day to be evaluated on."""
-        delivered = open_impressions(self.config(seed, row).data.root).dates("ads")
-        days = [day for day in delivered if day - DAY in delivered and day <= (self.until or day)]
-        newest_first = days[:: -self.eval_every][: self.eval_days]
-        return [day - DAY for day in newest_first[::-1]]
-
-    def chain(self, seed: int, row: str) -> list[dt.date]:
-        """Return all data dates that A-CTR is trained for.
-
-        A row that continues has days before the evaluated ones.
-        """
-        dates = self.dates(seed)
-        if not self.config(seed, row).chained("actr"):
-            return dates
-        delivered = open_impressions(self.config(seed, row).data.root).dates("ads")
-        first = dates[0] - dt.timedelta(days=self.chain_days)
-        return [date for date in delivered if first <= date <= dates[-1]]
-
-    def cpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """Return the data dates of CPM, none where the row takes nothing from it."""
-        config, every = self.config(seed, row), _split(row)[1]
-        if config.actr.init == "none" and config.actr.source == "none":
-            return []
-        dates = self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed)
-        delivered = open_impressions(config.data.root).dates("natural")
-        if config.chained("cpm"):
-            dates = [date for date in delivered if dates[0] <= date <= dates[-1]]
-        dates = dates[::every]
-        if config.chained("cpm"):
-            earliest = delivered[0] + dt.timedelta(days=config.cpm.first_days - 1)
-            for first_tpm in self.tpm_dates(seed, row)[:1]:  # before it there is no snapshot
-                earliest = max(earliest, first_tpm + (dates[0] - config.snapshots.needed(dates[0])))
-            before = (
-                dates[0] - dt.timedelta(days=n) for n in range(every, self.chain_days + 1, every)
-            )
-            dates = [*sorted(d for d in before if d >= earliest and d in delivered), *dates]
-        return dates
-
-    def cpm_chains(self, seed: int, row: str) -> list[list[dt.date]]:
-        """Return the same dates as what can be trained side by side: one by one, or one chain."""
-        dates = self.cpm_dates(seed, row)
-        return [dates] if self.config(seed, row).chained("cpm") else [[date] for date in dates]
-
-    def tpm_dates(self, seed: int, row: str) -> list[dt.date]:
-        """Return the data dates of TPM, oldest first: weekly, none where the row takes no snapshot.
-
-        The same weeks for all rows, whichever of the versions they take: one ends the day before
-        the first date, which is the newest that an impression of that date may know.
-        """
-        config = self.config(seed, row)
-        if not config.snapshots.count:
-            return []
-        earliest = open_impressions(config.data.root).dates("natural")[0] + FIRST_TPM
-        first, last = self.dates(seed)[0] - DAY, self.dates(seed)[-1] - DAY
-        weeks = (first + WEEK * ((last - first).days // 7 - n) for n in range(1000))
-        return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
-
-    def request(self, seed: int, row: str, level: str, date: dt.date) -> Request:
-        """Request the training of one level of a row.
-
-        Its experiment falls back to that of the level before.
-        """
-        config, store = self.config(seed, row), self.store(seed)
-        cpm_dates = [str(date) for date in self.cpm_dates(seed, row)]
-        tpm = digest([config.relevant("tpm"), [str(date) for date in self.tpm_dates(seed, row)]])[
-            :10
-        ]
-        cpm = digest([config.relevant("cpm"), cpm_dates, tpm])[:10]
-        actr = digest([config.relevant("actr"), cpm])[:10]
-        names = {"tpm": f"tpm-{tpm}", "cpm": f"cpm-{cpm}", "actr": f"actr-{actr}"}
-        parent = PRODUCTION
-        for name in names.values():
-            store.create_experiment(name, parent)
-            parent = name
-        return Request(config, store, date, names[level], _split(row)[0])
 
 
 def run_study(study: Study, workers: int, reporter: Reporter) -> tuple[list[Record], list[Record]]:
@@ -230,17 +103,6 @@ def refuse_other_impressions(records: list[Record]) -> None:
                     "between: run the study again, what it has trained is re-used; or "
                     "data.lookback_days is another: such rows are not comparable)."
                 )
-
-
-def _split(row: str) -> tuple[str, int]:
-    """Return a row's variant, and every how many days its CPM is refreshed."""
-    name, _, days = row.partition("@")
-    if days and (not days.isdigit() or int(days) < 1):
-        raise ConfigError(
-            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example "
-            "full@7."
-        )
-    return name, int(days or 1)
 
 
 def _distinct(study: Study, pairs: list[tuple[int, str]], level: str) -> list[tuple[int, str]]:
@@ -360,15 +222,6 @@ def measuring_code() -> str:
     return digest([*trained, evaluating_code(), measuring])
 
 
-def of_row(config: Config, row: str) -> Config:
-    """Return the configuration with a row's variant applied.
-
-    Raises ConfigError for an unknown one.
-    """
-    name, _ = _split(row)
-    return config if name == FULL else config.with_variant(name)
-
-
 def refresh_days(tpm: Manifest) -> int:
     """Return days since the TPM before it, whatever window it reads.
 
@@ -388,7 +241,7 @@ def _cost(study: Study, seed: int, row: str, actr: Manifest) -> dict[str, float]
     store = study.store(seed)
     parts = [(actr, 1)]
     parts += [
-        (store.manifest(Ref.parse(ref)), _split(row)[1]) for ref in actr.parents.get("cpm", [])
+        (store.manifest(Ref.parse(ref)), split_row(row)[1]) for ref in actr.parents.get("cpm", [])
     ]
     for ref in actr.parents.get("tpm", [])[:1]:
         tpm = store.manifest(Ref.parse(ref))

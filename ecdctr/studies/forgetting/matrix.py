@@ -16,7 +16,8 @@ import torch
 
 from ecdctr.errors import StoreError, first_line
 from ecdctr.evaluation.metrics import user_auc
-from ecdctr.examples.batches import Part, encode, read_chunks
+from ecdctr.examples.batches import encode
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.levels.restore import load_network

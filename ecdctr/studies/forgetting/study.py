@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ecdctr.errors import EcdctrError
-from ecdctr.studies.ablation.study import Study, run_study
+from ecdctr.studies.ablation.study import run_study
 from ecdctr.studies.forgetting.matrix import held_out_ads, load_rows, stored_row
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.jobs import stages
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ecdctr.levels.request import Reporter
     from ecdctr.store.store import Store
+    from ecdctr.studies.ablation.plan import Study
     from ecdctr.studies.forgetting.basis import RowBasis
 
 NAMED = 3  # missing rows in a message

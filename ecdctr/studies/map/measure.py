@@ -20,9 +20,10 @@ from ecdctr.config.terms import FULL
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.records import per_seed
-from ecdctr.studies.ablation.study import Study, measuring_code, run_study
+from ecdctr.studies.ablation.study import measuring_code, run_study
 from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
