@@ -11,18 +11,16 @@ import torch
 from torch import nn
 
 from benchmarks.demos import left_running
-from benchmarks.gpu import cost_of, moved
+from benchmarks.gpu import cost_of, main, moved
 from ecdctr.airflow.standalone import MARK
-from tests.conftest import REPOSITORY
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_bench_for_a_gpu_refuses_in_one_sentence_where_there_is_none():
-    command = [sys.executable, "-m", "benchmarks.gpu"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("./run bench gpu: torch finds no GPU")
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as refused:  # of a text: exit code 1, on stderr
+        main()
+    assert str(refused.value).startswith("./run bench gpu: torch finds no GPU")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_products_are_counted_as_by_hand():

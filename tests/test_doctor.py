@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
 from tests.conftest import REPOSITORY
-from tests.make import write_config
+from tests.make import forked, write_config
 
 
 def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, store: Path):
@@ -26,42 +26,32 @@ def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, st
     assert json.loads(machine.output)["statistics"]["days"] == 24
 
 
-def doctor(world: Path, tmp_path: Path, store: Path, **environment: str) -> dict[str, str]:
-    """Texts by their first word: 'ok' or 'mend', all lines of a kind together."""
-    config = write_config(tmp_path / "config.yaml", world)
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "ECDCTR"))
-    }
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ecdctr.cli",
-            "--config",
-            str(config),
-            "--store",
-            str(store),
-            "doctor",
-        ],
-        env=clean | {"AIRFLOW_HOME": str(tmp_path / "home")} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said: dict[str, str] = {"code": str(done.returncode)}
-    for line in done.stdout.splitlines():
-        kind, _, text = line.partition(" ")
-        said[kind] = said.get(kind, "") + text.strip() + "\n"
-    return said
+Doctor = Callable[..., dict[str, str]]
 
 
-def test_a_machine_that_is_ready(world, tmp_path):
+@pytest.fixture
+def doctor(warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """What doctor says in an environment, by the first word: 'ok' or 'mend', all lines together."""
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW", "ECDCTR"))]:
+        monkeypatch.delenv(name)
+
+    def say(world: Path, **environment: str) -> dict[str, str]:
+        config = write_config(tmp_path / "config.yaml", world)
+        options = "--config", config, "--store", tmp_path / "store"
+        home = str(tmp_path / "home")
+        done = forked(warm, *options, "doctor", AIRFLOW_HOME=home, **environment)
+        said: dict[str, str] = {"code": str(done.returncode)}
+        for line in done.stdout.splitlines():
+            kind, _, text = line.partition(" ")
+            said[kind] = said.get(kind, "") + text.strip() + "\n"
+        return said
+
+    return say
+
+
+def test_a_machine_that_is_ready(doctor, world):
     said = doctor(
         world,
-        tmp_path,
-        tmp_path / "store",
         ECDCTR_CONFIG="c",
         ECDCTR_STORE="s",
         AIRFLOW__CORE__DAGS_FOLDER=str(REPOSITORY / "dags"),
@@ -72,11 +62,9 @@ def test_a_machine_that_is_ready(world, tmp_path):
     assert "natural: 24 days, 2026-01-01 to 2026-01-24" in said["ok"]
 
 
-def test_what_is_missing_is_named_with_the_mend(world, tmp_path):
+def test_what_is_missing_is_named_with_the_mend(doctor, world):
     said = doctor(
         world,
-        tmp_path,
-        tmp_path / "store",
         AIRFLOW__API__PORT="8090",
         AIRFLOW__API__HOST="0.0.0.0",  # noqa: S104  # what doctor must warn of
         AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
@@ -91,8 +79,8 @@ def test_what_is_missing_is_named_with_the_mend(world, tmp_path):
         assert words in said["note"]
 
 
-def test_a_fresh_clone_is_healthy(tmp_path):
+def test_a_fresh_clone_is_healthy(doctor, tmp_path):
     """No data, no Airflow of its own yet: to be set up, not to be mended."""
-    said = doctor(tmp_path / "no-world", tmp_path, tmp_path / "store")
+    said = doctor(tmp_path / "no-world")
     assert said["code"] == "0", said.get("mend")
     assert "natural: 0 days; deliver Parquet files" in said["note"]
