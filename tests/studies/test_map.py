@@ -189,8 +189,8 @@ def test_the_rule_of_thumb_is_held_to_worlds_that_it_was_not_made_on():
     assert "behind the best by 5.0 thousandths at most" in page
     assert "surely right in 1, surely wrong in 1, and in 1 the two cannot be told apart" in page
     assert "that it was made on" not in page
-    known = {**sparse, "name": measured_cells()[0]["name"]}
-    both = map_page([], [known, dense], {}, "ecdctr map", 2)
+    fitted = {**sparse, "name": measured_cells()[0]["name"]}
+    both = map_page([], [fitted, dense], {}, "ecdctr map", 2)
     assert "On the worlds that it was made on: In 1 of 1 worlds its row is the best" in both
 
 

@@ -156,11 +156,11 @@ def _rule(results: list[Result]) -> str:
 
     Apart from the cells that the package comes with: the rule was made on those.
     """
-    known = {cell["name"] for cell in measured_cells()}
+    fitted = {cell["name"] for cell in measured_cells()}
     groups = {
-        "On the worlds that it was made on": [r for r in results if r["name"] in known],
+        "On the worlds that it was made on": [r for r in results if r["name"] in fitted],
         "**On worlds that were measured after it was written**": [
-            r for r in results if r["name"] not in known
+            r for r in results if r["name"] not in fitted
         ],
     }
     header = [
