@@ -7,12 +7,13 @@ import itertools
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, PRODUCTION, load_config
 from ecdctr.config.terms import dag_of
-from ecdctr.errors import ConfigError, StoreError
+from ecdctr.errors import EcdctrError, machine_trouble
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
@@ -54,29 +55,38 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
             + ("" if free > FREE_GB else f"; make room for {FREE_GB} GB"),
         )
     )
+    findings += _tried(_data(config_path))
+    findings += _tried(_store(store))
+    return findings + _tried(_airflow())
+
+
+def _tried(checks: Iterator[Finding]) -> list[Finding]:
+    """Return what checks say, up to one that cannot be made, which is told like what it finds."""
+    findings: list[Finding] = []
     try:
-        config = load_config(config_path)
-        findings.append(Finding(True, f"configuration {config_path}"))
-        for domain in DOMAINS:
-            dates = open_impressions(config.data.root).dates(domain)
-            text = f"{domain}: {len(dates)} days" + (
-                f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
-            )
-            findings.append(Finding(bool(dates), f"{text} under {config.data.root}", note=True))
-    except ConfigError as error:
+        findings.extend(checks)
+    except EcdctrError as error:
         findings.append(Finding(False, str(error)))
-    findings.append(_store(store))
-    if findings[-1].fine:
-        findings.append(_gate(store))
-    return findings + _airflow()
+    except OSError as error:
+        findings.append(Finding(False, machine_trouble(error) or str(error)))
+    return findings
 
 
-def _store(store: Path | str) -> Finding:
-    try:
-        open_storage(store).check()
-    except StoreError as error:
-        return Finding(False, str(error))
-    return Finding(True, f"store {store} can be written")
+def _data(config_path: Path) -> Iterator[Finding]:
+    config = load_config(config_path)
+    yield Finding(True, f"configuration {config_path}")
+    for domain in DOMAINS:
+        dates = open_impressions(config.data.root).dates(domain)
+        text = f"{domain}: {len(dates)} days" + (
+            f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
+        )
+        yield Finding(bool(dates), f"{text} under {config.data.root}", note=True)
+
+
+def _store(store: Path | str) -> Iterator[Finding]:
+    open_storage(store).check()
+    yield Finding(True, f"store {store} can be written")
+    yield _gate(store)
 
 
 def _gate(store: Path | str) -> Finding:
@@ -96,29 +106,27 @@ def _gate(store: Path | str) -> Finding:
     return Finding(True, "gate: no two versions were compared yet; its power is known after that")
 
 
-def _airflow() -> list[Finding]:
-    """Return what Airflow's settings, as this shell sees them, mean for the DAGs."""
-    findings = [_variable("ECDCTR_CONFIG"), _variable("ECDCTR_STORE"), _home()]
+def _airflow() -> Iterator[Finding]:
+    """Yield what Airflow's settings, as this shell sees them, mean for the DAGs."""
+    yield from (_variable("ECDCTR_CONFIG"), _variable("ECDCTR_STORE"), _home())
     try:
         from airflow.configuration import conf
     except ImportError:
-        return findings
+        return
     dags = Path(conf.get("core", "dags_folder"))
     sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
-    findings += [_dags(dags), _metadata(sqlite)]
+    yield _metadata(sqlite)
     if conf.getboolean("core", "simple_auth_manager_all_admins"):
-        findings.append(_open_door(conf.get("api", "host")))
+        yield _open_door(conf.get("api", "host"))
     port = conf.get("api", "port")
     execution = conf.get("core", "execution_api_server_url", fallback="") or ""
     if port != "8080" and f":{port}/" not in execution:
-        findings.append(
-            Finding(
-                False,
-                f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is "
-                f"'{execution}': tasks would fail; set it to http://HOST:{port}/execution/",
-            )
+        yield Finding(
+            False,
+            f"API server on port {port}, but AIRFLOW__CORE__EXECUTION_API_SERVER_URL is "
+            f"'{execution}': tasks would fail; set it to http://HOST:{port}/execution/",
         )
-    return findings
+    yield _dags(dags)  # last, since a folder that this user cannot look into ends it
 
 
 def _variable(name: str) -> Finding:

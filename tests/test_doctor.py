@@ -11,8 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
+from ecdctr.doctor import examine
+from ecdctr.store import places
+from ecdctr.store.manifest import Ref
+from ecdctr.store.store import Store
 from tests.conftest import REPOSITORY
-from tests.make import forked, write_config
+from tests.make import DAY, forked, write_config
 
 
 def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, store: Path):
@@ -84,3 +88,21 @@ def test_a_fresh_clone_is_healthy(doctor, tmp_path):
     said = doctor(tmp_path / "no-world")
     assert said["code"] == "0", said.get("mend")
     assert "natural: 0 days; deliver Parquet files" in said["note"]
+
+
+def test_a_check_that_cannot_be_made_is_told_and_the_others_are_made(tmp_path):
+    """One damaged record, or a folder that cannot be looked into, ended the whole command."""
+    data, root = tmp_path / "data", tmp_path / "store"
+    data.mkdir()
+    (data / "domain=natural").symlink_to("domain=natural")
+    config = write_config(tmp_path / "config.yaml", data)
+    store = Store(root)
+    ref = Ref("production", "actr", DAY, "v0001")
+    with store.staging() as folder:
+        (folder / "evaluation.json").write_text("{}")
+        store.save_evaluation(folder, ref, DAY)
+    store.storage.append(places.verdicts(ref), b"{")
+    texts = [one.text for one in examine(config, root) if one.kind == "mend"]
+    assert any("mend the link that points to itself" in text for text in texts)
+    assert any("is damaged" in text and "put it back from a copy" in text for text in texts)
+    assert any("AIRFLOW_HOME" in one.text for one in examine(config, root))
