@@ -126,7 +126,7 @@ def matrix_row(
 ) -> None:
     """Evaluate an experiment's A-CTR of one date on the held-out ads of all days.
 
-    The row is kept beside it.
+    It reads them as the version's variant says. The row is kept beside it.
     """
     from ecdctr.studies.forgetting.matrix import held_out_ads, stored_row
 
@@ -135,8 +135,9 @@ def matrix_row(
     if (ref.experiment, ref.date) != (experiment, date):
         raise StoreError(f"Experiment '{experiment}' has no A-CTR of {date}; train it first.")
     with session.store.in_use():
-        held_out = held_out_ads(session.config(), study_days(first, last), hold_out_every)
-        row = stored_row(session.config(), session.store, ref, held_out)
+        config = session.config().with_variant(session.store.manifest(ref).variant)
+        held_out = held_out_ads(config, study_days(first, last), hold_out_every)
+        row = stored_row(config, session.store, ref, held_out)
     show(context, {"version": str(ref), "days": len(held_out.dates), "cells": row.num_rows}, result)
 
 
@@ -169,7 +170,11 @@ def matrix_report(
     }
     config = session.config()
     with session.store.in_use():
-        outcome = collect(session.store, experiments, row_basis_now(config, dates, hold_out_every))
+        bases = {
+            variant: row_basis_now(config.with_variant(variant), dates, hold_out_every)
+            for variant in experiments
+        }
+        outcome = collect(session.store, experiments, bases)
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
             recurrence = json.loads((root / "world.json").read_text("utf-8")).get("recurrence_days")

@@ -277,7 +277,7 @@ def test_rows_from_before_a_day_was_delivered_again_are_not_used_again(
     assert renewed.name != basis.name
     assert load_rows(store, ref.experiment, renewed) == {}
     with pytest.raises(EcdctrError, match="no matrix row on the ads as they are now"):
-        collect(store, {"full": [ref.experiment]}, renewed)
+        collect(store, {"full": [ref.experiment]}, {"full": renewed})
     after = stored_row(again, store, ref, held_out_ads(again, dates, 4))
     assert not after.equals(before)
     with pytest.raises(EcdctrError, match="not of the same held-out ads"):

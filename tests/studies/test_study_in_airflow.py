@@ -13,10 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from ecdctr.airflow.dates import load_settings
+from ecdctr.cli import net
+from ecdctr.cli.base import app
 from ecdctr.config import digest
 from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.levels.actr import train_actr
+from ecdctr.levels.request import Request
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis_now
@@ -55,9 +60,9 @@ def trained(store: Store, model: Planned) -> Ref:
         return store.publish(folder, made.model_copy(update=digests)).ref
 
 
-def basis() -> RowBasis:
+def basis(variant: str = "default") -> RowBasis:
     """Return what rows on the study's held-out ads rest on, as they lie there now."""
-    return row_basis_now(load_settings().config, DAYS, 2)
+    return row_basis_now(load_settings().config.with_variant(variant), DAYS, 2)
 
 
 def rows(store: Store, ref: Ref, seed: int) -> None:
@@ -129,7 +134,8 @@ def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(st
         if model.variant == "no_tpm" or model.date != DAYS[1]:
             rows(store, trained(store, model), model.date.day)
     experiments = {name: [f"s.{name}.s1"] for name in asked.variants}
-    whole, failed = collect(store, experiments, basis())
+    bases = {name: basis(name) for name in asked.variants}
+    whole, failed = collect(store, experiments, bases)
     assert list(whole) == ["no_tpm"]
     assert whole["no_tpm"].r.shape == (1, 3, 3)
     assert failed == {
@@ -137,4 +143,23 @@ def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(st
         f"of {DAYS[1]}; see the runs of these days, or start the study again"
     }
     with pytest.raises(EcdctrError, match="No variant is complete"):
-        collect(store, {"continue_no_tpm": ["s.continue_no_tpm.s1"]}, basis())
+        collect(store, {"continue_no_tpm": ["s.continue_no_tpm.s1"]}, bases)
+
+
+def test_variants_that_read_other_examples_are_judged_on_them_and_compared(store, tmp_path):
+    path = tmp_path / "config.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["variants"]["short"] = raw["variants"]["ads_only"] | {"data": {"history_length": 3}}
+    path.write_text(yaml.safe_dump(raw))
+    assert basis("short") != basis("ads_only")
+    places = ["--config", str(path), "--store", str(store.root)]
+    span = ["--from", str(DAYS[0]), "--to", str(DAYS[-1]), "--hold-out-every", "2"]
+    asked = StudyForm.of(form(variants=["ads_only", "short"], seeds="1"))
+    for model in asked.models("actr"):
+        train_actr(Request(model.config, store, model.date, model.experiment, model.variant))
+        one = ["--experiment", model.experiment, "--date", str(model.date)]
+        assert net.run(app, [*places, "matrix", "row", *one, *span]) == 0
+    assert asked.missing_days() == []
+    reported = ["--variants", "ads_only,short", "--seeds", "1", "--name", "s"]
+    assert net.run(app, [*places, "matrix", "report", *reported, *span]) == 0
+    assert "short" in (store.root / ".studies" / "s" / "study.md").read_text()

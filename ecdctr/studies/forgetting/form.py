@@ -132,11 +132,14 @@ class StudyForm(NamedTuple):
         # Reads data, hence not when a DAG is parsed
         from ecdctr.studies.forgetting.basis import row_basis_now
 
-        store, missing = Store(self.settings.store_path), []
-        basis = row_basis_now(self.settings.config, self.dates, self.hold_out_every).name
+        store, missing, config = Store(self.settings.store_path), [], self.settings.config
+        bases = {
+            name: row_basis_now(config.with_variant(name), self.dates, self.hold_out_every).name
+            for name in self.variants
+        }
         for model in self.models("actr"):
             ref = model.version(store)
-            if not ref or store.matrix_row(ref, basis) is None:
+            if not ref or store.matrix_row(ref, bases[model.variant]) is None:
                 missing.append(model)
         return missing
 

@@ -179,8 +179,9 @@ def _refuse_link(ref: Ref, link: Manifest, held_out: HeldOut) -> None:
         if examples != held_out.examples[date]:
             raise StoreError(
                 f"{link.ref} was trained on other examples of {date} than lie there now (the day, "
-                f"or one that it looks back on, was delivered again), so {ref} may have learned "
-                f"ads that are held out; {again}, and what goes on from it after it."
+                "or one that it looks back on, was delivered again, or what examples hold was "
+                f"configured anew), so {ref} may have learned ads that are held out; {again}, and "
+                "what goes on from it after it."
             )
 
 

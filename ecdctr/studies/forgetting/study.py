@@ -57,17 +57,20 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Matrices:
     }, failed
 
 
-def collect(store: Store, experiments: dict[str, list[str]], basis: RowBasis) -> Matrices:
+def collect(
+    store: Store, experiments: dict[str, list[str]], bases: dict[str, RowBasis]
+) -> Matrices:
     """Return the matrices of variants whose rows are in the store, an experiment per seed.
 
-    The others come back with the reason why they have none. `basis` is what all rows must rest on.
-    Raises EcdctrError when no variant is complete.
+    The others come back with the reason why they have none. `bases` says what all rows of a variant
+    must rest on: the same days, read as the variant says. Raises EcdctrError when no variant is
+    complete.
     """
-    dates = list(basis.dates)
     matrices: dict[str, Matrix] = {}
     failed: dict[str, str] = {}
     for variant, names in experiments.items():
-        seeds = {name: load_rows(store, name, basis) for name in names}
+        dates = list(bases[variant].dates)
+        seeds = {name: load_rows(store, name, bases[variant]) for name in names}
         missing = [
             f"{name} of {date}"
             for name, rows in seeds.items()
