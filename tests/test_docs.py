@@ -268,3 +268,21 @@ def test_every_table_that_run_asks_for_is_in_its_configuration():
     assert {"results", "choice", "sparse"} == set(bought)
     levels = {f"tune_{level}" for level in LEVELS}
     assert (asked - {"choice", "sparse", "tune_"}) | levels == set(demo)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ["--plane", "a", "--plane", "b", "--seeds", "1"]),
+        (["--seeds", "2"], ["--plane", "a", "--plane", "b", "--seeds", "2"]),
+        (["--plane=c"], ["--seeds", "1", "--plane=c"]),
+    ],
+)
+def test_run_gives_a_study_its_own_options_unless_they_are_given(given, expected):
+    function = (REPOSITORY / "run").read_text().partition("\nstudy() {")[2].partition("\n}\n")[0]
+    script = f"study() {{{function}\n}}\npython() {{ printf '%s\\n' \"$@\"; }}\n"
+    script += 'study map map --plane a --plane b --seeds 1 -- "$@"'
+    said = subprocess.run(  # a list, no shell of ours
+        ["bash", "-c", script, "run", *given], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert said == ["-m", "ecdctr.cli", "--config", "configs/map.yaml", "map", *expected]
