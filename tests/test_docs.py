@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -283,6 +284,9 @@ def test_run_gives_a_study_its_own_options_unless_they_are_given(given, expected
     script = f"study() {{{function}\n}}\npython() {{ printf '%s\\n' \"$@\"; }}\n"
     script += 'study map map --plane a --plane b --seeds 1 -- "$@"'
     said = subprocess.run(  # a list, no shell of ours
-        ["bash", "-c", script, "run", *given], capture_output=True, text=True, check=True
+        [shutil.which("bash") or "", "-c", script, "run", *given],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert said == ["-m", "ecdctr.cli", "--config", "configs/map.yaml", "map", *expected]
