@@ -23,7 +23,7 @@ from ecdctr.console import Bars
 from ecdctr.demo.run import SLOTS
 from ecdctr.store.places import experiment_of
 from ecdctr.store.store import Store
-from ecdctr.studies.ablation.study import Study
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.forgetting.basis import row_basis_now
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.forgetting.study import collect, run_forgetting

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +16,20 @@ from torch import nn
 from benchmarks.demos import left_running
 from benchmarks.gpu import cost_of, main, moved
 from ecdctr.airflow.standalone import MARK
+from tests.conftest import REPOSITORY
+
+BENCHES = sorted((REPOSITORY / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
+def test_what_a_bench_takes_from_the_project_is_there(path):
+    """A bench runs rarely: it must not be left behind when something moves."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ecdctr"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                assert hasattr(module, alias.name) or importlib.util.find_spec(whole), whole
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
