@@ -24,7 +24,7 @@ from ecdctr.demo.run import SLOTS
 from ecdctr.store.places import experiment_of
 from ecdctr.store.store import Store
 from ecdctr.studies.ablation.plan import Study
-from ecdctr.studies.forgetting.basis import row_basis_now
+from ecdctr.studies.forgetting.basis import row_bases
 from ecdctr.studies.forgetting.measures import Matrix
 from ecdctr.studies.forgetting.study import collect, run_forgetting
 from ecdctr.worlds.named import load_world
@@ -57,13 +57,13 @@ def through_airflow(study: Study) -> dict[str, Matrix]:
     data = study.config(SEED).data
     raw["data"] |= {"root": str(data.root), "prepared": str(data.prepared)}
     place.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")
-    dates = study.dates(SEED)
+    config, dates = load_config(place), study.dates(SEED)
     airflow = Airflow(HOME / "airflow", place, store.root, free_port(), scheduled=False, warm=True)
     airflow.kill()  # what a run that was killed has left
     for folder in (store.root, airflow.home):
         shutil.rmtree(folder, ignore_errors=True)
     with airflow.running():
-        airflow.api.pool(load_config(place).airflow.pool, SLOTS)
+        airflow.api.pool(config.airflow.pool, SLOTS)
         airflow.wait_for_dags("tpm", "cpm", "actr", "forgetting")
         for date in study.tpm_dates(SEED, FULL):
             _finish(airflow, "tpm", f"tpm-{date}", {"data_date": str(date)})
@@ -71,18 +71,10 @@ def through_airflow(study: Study) -> dict[str, Matrix]:
         variants = [DEFAULT if row == FULL else row for row in ROWS]
         form |= {"variants": variants, "seeds": str(SEED), "hold_out_every": EVERY}
         _finish(airflow, "forgetting", NAME, form)
-    experiments = {
-        row: [experiment_of(NAME, variant, SEED)]
-        for row, variant in zip(ROWS, variants, strict=True)
-    }
-    config = load_config(place)
-    bases = {
-        row: row_basis_now(config.with_variant(variant), dates, EVERY)
-        for row, variant in zip(ROWS, variants, strict=True)
-    }
-    matrices, failed = collect(store, experiments, bases)
+    experiments = {name: [experiment_of(NAME, name, SEED)] for name in variants}
+    matrices, failed = collect(store, experiments, row_bases(config, variants, dates, EVERY))
     assert not failed, failed  # a measurement, not a command
-    return matrices
+    return dict(zip(ROWS, matrices.values(), strict=True))
 
 
 def _finish(airflow: Airflow, name: str, run: str, conf: dict[str, object]) -> None:
@@ -97,11 +89,10 @@ def main() -> None:
     there = through_airflow(study)
     differ = 0
     for row in ROWS:
-        cells = here[row].r.size
-        other = int((here[row].r.squeeze() != there[row].r.squeeze()).sum())
-        most = float(np.abs(here[row].r.squeeze() - there[row].r.squeeze()).max())
+        apart = np.abs(here[row].r - there[row].r)
+        other = np.count_nonzero(apart)
         differ += other
-        print(f"{row}: {other} of {cells} cells differ, by {most:.2g} of GAUC at most")
+        print(f"{row}: {other} of {apart.size} cells differ, by {apart.max():.2g} of GAUC at most")
     sys.exit(differ > 0)
 
 

@@ -159,7 +159,7 @@ def matrix_report(
 
     Variants without all rows are named.
     """
-    from ecdctr.studies.forgetting.basis import row_basis_now
+    from ecdctr.studies.forgetting.basis import row_bases
     from ecdctr.studies.forgetting.page import About
     from ecdctr.studies.forgetting.study import collect
 
@@ -170,10 +170,7 @@ def matrix_report(
     }
     config = session.config()
     with session.store.in_use():
-        bases = {
-            variant: row_basis_now(config.with_variant(variant), dates, hold_out_every)
-            for variant in experiments
-        }
+        bases = row_bases(config, experiments, dates, hold_out_every)
         outcome = collect(session.store, experiments, bases)
         root, recurrence = config.data.root, None
         if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here

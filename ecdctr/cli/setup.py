@@ -39,19 +39,16 @@ def _measure(context: typer.Context) -> None:
     from ecdctr.studies.map.place import advice, measured_cells, place
     from ecdctr.studies.map.rule import chosen, for_log
 
-    statistics = measure(session_of(context).config())
-    nearest = place(statistics, measured_cells())
+    measured = measure(session_of(context).config())
+    nearest, statistics = place(measured, measured_cells()), measured._asdict()
     if session_of(context).as_json:
         told = nearest and {"cell": nearest.cell["name"], "distance": nearest.distance}
-        rule = chosen(statistics._asdict())
-        show(
-            context,
-            {"statistics": statistics._asdict(), "place": told, "rule_of_thumb": rule},
-        )
+        rule = chosen(statistics)
+        show(context, {"statistics": statistics, "place": told, "rule_of_thumb": rule})
         return
-    show(context, {name: round(value, 4) for name, value in statistics._asdict().items()})
+    show(context, {name: round(value, 4) for name, value in statistics.items()})
     out.print(advice(nearest), soft_wrap=True)
-    out.print(for_log(statistics._asdict()), soft_wrap=True)
+    out.print(for_log(statistics), soft_wrap=True)
 
 
 @app.command()

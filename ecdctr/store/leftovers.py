@@ -1,4 +1,4 @@
-"""What killed processes left in a bucket: objects that no index names."""
+"""What killed processes left: objects of a bucket that no index names, files on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ecdctr.store.manifest import STUDIES, VERSION
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ecdctr.store.bucket import Bucket
 
 
@@ -23,6 +25,19 @@ def sweep(bucket: Bucket, limit: float) -> int:
         if place not in places[group]:
             bucket.delete(path)
             freed += size
+    return freed
+
+
+def remove_old(folder: Path, limit: float) -> int:
+    """Remove a folder's files that were changed before `limit`, in seconds; returns bytes freed.
+
+    Folders in it are none of ours.
+    """
+    freed = 0
+    for path in folder.glob("*"):
+        if path.is_file() and path.stat().st_mtime < limit:
+            freed += path.stat().st_size
+            path.unlink()
     return freed
 
 

@@ -18,6 +18,7 @@ from ecdctr.errors import StoreError, TryAgain
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.store import compaction
+from ecdctr.store.leftovers import remove_old
 from ecdctr.store.manifest import NAME, STUDIES, VERSION
 
 TRIES = 100  # to get the next number of a log, against others who want it too
@@ -215,15 +216,11 @@ class LocalStorage:
 
         Small files, of which each day leaves some, are put together.
         """
-        freed = 0
         for group in {path.parent.parent for path in self.root.glob("*/*/*/v*.removed")}:
             compaction.put_notes_together(group)
         for log in self.root.glob("*/aliases/*/*"):
             compaction.put_records_together(log, TRIES)
-        for path in (self.root / ".progress").glob("*"):
-            if path.is_file() and path.stat().st_mtime < time.time() - older_than_seconds:
-                freed += path.stat().st_size
-                path.unlink()
+        freed = remove_old(self.root / ".progress", time.time() - older_than_seconds)
         for pattern in ("*/evaluations/*/*/.*~*", f"{STUDIES}/.*~*"):
             for path in self.root.glob(pattern):
                 link = path.parent / path.name[1:].partition("~")[0]

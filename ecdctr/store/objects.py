@@ -22,7 +22,7 @@ from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.store.bucket import CONTENTS, TRIES, Bucket, wait
 from ecdctr.store.lease import Leases
-from ecdctr.store.leftovers import sweep
+from ecdctr.store.leftovers import remove_old, sweep
 from ecdctr.store.manifest import VERSION
 
 
@@ -273,9 +273,7 @@ class ObjectStorage:
         """
         limit = time.time() - older_than_seconds
         shutil.rmtree(self.local / ".staging", ignore_errors=True)
-        for path in (self.local / ".progress").glob("*"):
-            if path.is_file() and path.stat().st_mtime < limit:
-                path.unlink()
+        remove_old(self.local / ".progress", limit)
         return sweep(self.bucket, limit)
 
     # -- who uses the store ------------------------------------------------------------------------

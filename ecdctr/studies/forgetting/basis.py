@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ecdctr.code import code_digest
@@ -48,3 +49,13 @@ def row_basis_now(config: Config, dates: list[dt.date], every: int) -> RowBasis:
     if missing:
         raise StoreError(f"No ads of {', '.join(missing[:5])} under {config.data.root}.")
     return row_basis(dates, every, [example_path(config, "ads", d).fingerprint for d in dates])
+
+
+def row_bases(
+    config: Config, variants: Iterable[str], dates: list[dt.date], every: int
+) -> dict[str, RowBasis]:
+    """Return the basis of each variant's rows: the same days, read as the variant says.
+
+    Raises StoreError when a day is missing, ConfigError for an unknown variant.
+    """
+    return {name: row_basis_now(config.with_variant(name), dates, every) for name in variants}

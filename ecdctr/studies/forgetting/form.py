@@ -130,16 +130,13 @@ class StudyForm(NamedTuple):
     def missing_days(self) -> list[Planned]:
         """Return the days of A-CTR whose version or row of the matrix is not in the store yet."""
         # Reads data, hence not when a DAG is parsed
-        from ecdctr.studies.forgetting.basis import row_basis_now
+        from ecdctr.studies.forgetting.basis import row_bases
 
-        store, missing, config = Store(self.settings.store_path), [], self.settings.config
-        bases = {
-            name: row_basis_now(config.with_variant(name), self.dates, self.hold_out_every).name
-            for name in self.variants
-        }
+        store, missing = Store(self.settings.store_path), []
+        bases = row_bases(self.settings.config, self.variants, self.dates, self.hold_out_every)
         for model in self.models("actr"):
             ref = model.version(store)
-            if not ref or store.matrix_row(ref, bases[model.variant]) is None:
+            if not ref or store.matrix_row(ref, bases[model.variant].name) is None:
                 missing.append(model)
         return missing
 

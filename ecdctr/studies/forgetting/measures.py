@@ -6,7 +6,6 @@ ads of day j, both counted from the study's first day.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -255,14 +254,11 @@ def difference(name: str, ours: Matrix, theirs: Matrix) -> Measure:
 def forgets_less(ours: Matrix, theirs: Matrix) -> Measure:
     """Return by which share one variant's forgetting lies below another's.
 
-    The means over seeds are compared; nan where the other forgets nothing at all.
+    The means over seeds are compared. The other must forget something.
     """
     (value, drawn), (other, base) = values_of("forgetting", ours), values_of("forgetting", theirs)
-    whole, draws = (np.where(mean == 0, np.nan, mean) for mean in (other.mean(), base.mean(0)))
-    if np.isnan(whole) or np.isnan(draws).all():
-        return Measure(math.nan, math.nan, math.nan)
-    low, high = np.nanquantile(1 - drawn.mean(0) / draws, [0.025, 0.975])
-    return Measure(float(1 - value.mean() / whole), float(low), float(high))
+    low, high = np.nanquantile(1 - drawn.mean(0) / base.mean(0), [0.025, 0.975])
+    return Measure(float(1 - value.mean() / other.mean()), float(low), float(high))
 
 
 def recommend(variants: dict[str, Matrix]) -> str:

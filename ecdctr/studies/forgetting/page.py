@@ -143,12 +143,10 @@ def _against_the_first(
         each = ", ".join(f"{value:+.4f}" for value in forgetting(variants[name].halves))
         cells = ["–", "–"]
         if name != first:
-            share = forgets_less(variants[name], variants[first])
-            text = f"{100 * share.value:.0f} % [{100 * share.low:.0f} %, {100 * share.high:.0f} %]"
-            cells = [
-                str(difference("forgetting", variants[name], variants[first])),
-                text if forgets else "–",
-            ]
+            cells[0] = str(difference("forgetting", variants[name], variants[first]))
+        if name != first and forgets:
+            less = forgets_less(variants[name], variants[first])
+            cells[1] = f"{100 * less.value:.0f} % [{100 * less.low:.0f} %, {100 * less.high:.0f} %]"
         lines.append(f"| {name} | {each} | {' | '.join(cells)} |")
     if not forgets:
         lines.append(

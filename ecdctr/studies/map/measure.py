@@ -25,6 +25,7 @@ from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.records import per_seed
 from ecdctr.studies.ablation.study import measuring_code, run_study
 from ecdctr.studies.floors import FLOORS
+from ecdctr.studies.map.rule import BESIDE, MEMORY
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
@@ -38,7 +39,7 @@ WORTH = {
     "TPM's vectors": ("vectors", "no_tpm"),
     "memory": ("memory", "no_tpm"),
     "vectors and memory": (FULL, "no_tpm"),
-    "vectors beside memory": (FULL, "memory"),
+    BESIDE: (FULL, MEMORY),
     "memory beside vectors": (FULL, "vectors"),
     "full over the best floor": (FULL, FLOOR),
     "full over the paper's form": (FULL, "paper"),

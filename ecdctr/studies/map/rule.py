@@ -8,16 +8,13 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
 
 MEMORY = "memory"  # the row without TPM's vectors
-NEITHER = "no_tpm"  # the row without memory as well
-FEW_ADS = (
-    0.015  # share of impressions: the measured share of a world with one ad in a hundred lies below
-)
+FEW_ADS = 0.015  # share of impressions; a world with one ad in a hundred measures somewhat less
 WEEKLY = 5.0  # visits a month
 RULE = (
     "memory of users everywhere; TPM's vectors (`snapshots`) beside it where hardly more than one "
     "impression in a hundred is an ad and users come about weekly or less often"
 )
-BESIDE = "vectors beside memory"  # full minus memory, see measure.WORTH
+BESIDE = "vectors beside memory"  # full minus memory
 Result = dict[str, Any]
 
 
