@@ -7,7 +7,6 @@ import datetime as dt
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -182,6 +181,17 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, small
     assert "GAUC" in said
 
 
+def said_by_study(options: str, given: str) -> str:
+    """Return the command line that `study` of ./run makes of its own options and those given."""
+    (function,) = re.findall(
+        r"^study\(\) \{\n.*?^\}\n", (REPOSITORY / "run").read_text(), re.MULTILINE | re.DOTALL
+    )
+    script = f'python() {{ echo "$@"; }}\n{function}study {options} -- {given}'
+    return subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("given", "typed_out"),
     [
@@ -191,16 +201,21 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, small
     ],
 )
 def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(given, typed_out):
-    (function,) = re.findall(
-        r"^study\(\) \{\n.*?^\}\n", (REPOSITORY / "run").read_text(), re.MULTILINE | re.DOTALL
-    )
-    script = (
-        f'python() {{ echo "$@"; }}\n{function}study demo ablation --seeds 1 --rows a -- {given}'
-    )
-    said = subprocess.run(
-        ["/bin/bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    said = said_by_study("demo ablation --seeds 1 --rows a", given)
     assert said == f"-m ecdctr.cli --config configs/demo.yaml ablation {typed_out}"
+
+
+@pytest.mark.parametrize(
+    ("given", "typed_out"),
+    [
+        ("", "--plane a --plane b --seeds 1"),
+        ("--seeds 2", "--plane a --plane b --seeds 2"),
+        ("--plane=c", "--seeds 1 --plane=c"),
+    ],
+)
+def test_run_gives_a_study_each_of_its_own_options_of_one_name(given, typed_out):
+    said = said_by_study("map map --plane a --plane b --seeds 1", given)
+    assert said == f"-m ecdctr.cli --config configs/map.yaml map {typed_out}"
 
 
 def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows(warm):
@@ -269,24 +284,3 @@ def test_every_table_that_run_asks_for_is_in_its_configuration():
     assert {"results", "choice", "sparse"} == set(bought)
     levels = {f"tune_{level}" for level in LEVELS}
     assert (asked - {"choice", "sparse", "tune_"}) | levels == set(demo)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ([], ["--plane", "a", "--plane", "b", "--seeds", "1"]),
-        (["--seeds", "2"], ["--plane", "a", "--plane", "b", "--seeds", "2"]),
-        (["--plane=c"], ["--seeds", "1", "--plane=c"]),
-    ],
-)
-def test_run_gives_a_study_its_own_options_unless_they_are_given(given, expected):
-    function = (REPOSITORY / "run").read_text().partition("\nstudy() {")[2].partition("\n}\n")[0]
-    script = f"study() {{{function}\n}}\npython() {{ printf '%s\\n' \"$@\"; }}\n"
-    script += 'study map map --plane a --plane b --seeds 1 -- "$@"'
-    said = subprocess.run(  # a list, no shell of ours
-        [shutil.which("bash") or "", "-c", script, "run", *given],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert said == ["-m", "ecdctr.cli", "--config", "configs/map.yaml", "map", *expected]
