@@ -35,7 +35,7 @@ from ecdctr.models.share import ALL, Share
 from ecdctr.models.transfer import start_at_rate
 from ecdctr.store.aliases import CANDIDATE, Kind
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.training.loop import FitResult, Job, fit
+from ecdctr.training.loop import FitResult, Job, be_deterministic, fit
 from ecdctr.training.process import peak_memory_mb
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers, check_shards, join
@@ -97,6 +97,7 @@ def _run(steps: Steps[Network]) -> Outcome:
         if workers.first:
             _conclude(store, finished.ref, progress)
         return Outcome(finished, True)
+    be_deterministic(settings)
     built = build(steps, gathered, workers.share)
     result = _fit(request, gathered, built, progress, workers)
     with store.staging() as folder:  # each process has one, the first one's is published

@@ -79,7 +79,7 @@ def fit(job: Job) -> FitResult:
     TrainingError as soon as the loss is not a finite number.
     """
     keep_freed_memory()
-    _be_deterministic(job.settings)
+    be_deterministic(job.settings)
     device, embeddings = job.workers.device, FieldEmbeddings.of(job.model)
     job.model.to(device).train()
     several = job.workers.world > 1
@@ -100,7 +100,12 @@ def fit(job: Job) -> FitResult:
     return FitResult(samples, time.perf_counter() - started, loss, state)
 
 
-def _be_deterministic(settings: Training) -> None:
+def be_deterministic(settings: Training) -> None:
+    """Let torch give the same bytes each time, whatever this process was used for before.
+
+    Threads deal out a table's rows, and a row at the end of a deal is worked out in another order
+    than one amidst it. So whatever makes numbers of a version comes after this, not training alone.
+    """
     torch.set_num_threads(settings.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products on a GPU, too
     torch.set_deterministic_debug_mode("warn")  # imports no compiler, which takes a second

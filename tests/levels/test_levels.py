@@ -91,6 +91,19 @@ def test_training_twice_gives_byte_identical_weights(config, trained):
         assert again.files == first.files, level
 
 
+def test_what_a_process_was_used_for_before_does_not_change_a_byte(config, trained):
+    store, refs = trained
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 3, 7):
+            torch.set_num_threads(threads)  # snapshots are merged before anything is trained
+            again = train_actr(Request(config, store, DATE, experiment="again", force=True))
+            torch.set_num_threads(threads)
+            assert again.manifest.files == store.manifest(refs["actr"]).files, threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_finished_version_is_reused_until_something_changes(config, trained):
     store, refs = trained
     again = train_cpm(Request(config, store, DATE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,34 @@ def test_a_chain_longer_than_the_log_begins_when_the_first_snapshot_is_known(
     first, *_ = study.cpm_dates(1, "full")
     assert first == snapshot + dt.timedelta(days=1)
     assert study.cpm_dates(1, "no_tpm")[0] < first
+
+
+@pytest.mark.parametrize(
+    ("left", "sentence"),
+    [
+        ("ads", r"No day of natural content in \S+, which CPM and TPM learn from"),
+        ("natural", r"9 evaluation days, each 8 apart were asked for; the ads in \S+ have 0 that"),
+        ("both", r"9 evaluation days, each 8 apart were asked for; the ads in \S+ have [1-8] that"),
+    ],
+)
+def test_a_log_with_too_few_days_is_refused_before_anything_is_trained(
+    config: Config, tmp_path: Path, left: str, sentence: str
+):
+    days = 1 if left == "ads" else 9
+    log = tmp_path / "log"
+    made_before(tmp_path / "world", config)
+    for domain in ("ads", "natural"):
+        if left in (domain, "both"):
+            name = f"domain={domain}"
+            shutil.copytree(tmp_path / "world" / "data" / name, log / name)
+    place = tmp_path / "config.yaml"
+    raw = yaml.safe_load(TINY.read_text("utf-8"))
+    raw["data"] |= {"root": str(log), "prepared": str(tmp_path / "prepared")}
+    place.write_text(yaml.safe_dump(raw), "utf-8")
+    study = Study(
+        place, load_world("tiny"), (1,), ("full",), days, tmp_path / "work", own_data=True,
+        eval_every=8,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=sentence):
+        run_study(study, 1, Silent())
+    assert not list((tmp_path / "work").rglob("manifest.json"))

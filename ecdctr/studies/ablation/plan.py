@@ -70,10 +70,22 @@ class Study:
         return of_this_row.model_copy(update={"seed": seed, "data": data, "actr": actr})
 
     def dates(self, seed: int, row: str = FULL) -> list[dt.date]:
-        """Return the data dates of A-CTR: each has a next day to be evaluated on."""
-        delivered = open_impressions(self.config(seed, row).data.root).dates("ads")
+        """Return the data dates of A-CTR: each has a next day to be evaluated on.
+
+        Raises ConfigError when there are fewer than the study asks for.
+        """
+        root = self.config(seed, row).data.root
+        delivered = open_impressions(root).dates("ads")
         days = [day for day in delivered if day - DAY in delivered and day <= (self.until or day)]
         newest_first = days[:: -self.eval_every][: self.eval_days]
+        if len(newest_first) < self.eval_days:
+            every = f", each {self.eval_every} apart" if self.eval_every > 1 else ""
+            until = f" up to {self.until}" if self.until else ""
+            raise ConfigError(
+                f"{self.eval_days} evaluation days{every}{until} were asked for; the ads in {root} "
+                f"have {len(newest_first)} that follow a delivered day. Ask for fewer days "
+                "(--eval-days), or bring more."
+            )
         return [day - DAY for day in newest_first[::-1]]
 
     def chain(self, seed: int, row: str) -> list[dt.date]:
@@ -94,7 +106,7 @@ class Study:
         if config.actr.init == "none" and config.actr.source == "none":
             return []
         dates = self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed)
-        delivered = open_impressions(config.data.root).dates("natural")
+        delivered = _natural_dates(config)
         if config.chained("cpm"):
             dates = [date for date in delivered if dates[0] <= date <= dates[-1]]
         dates = dates[::every]
@@ -122,7 +134,7 @@ class Study:
         config = self.config(seed, row)
         if not config.snapshots.count:
             return []
-        earliest = open_impressions(config.data.root).dates("natural")[0] + FIRST_TPM
+        earliest = _natural_dates(config)[0] + FIRST_TPM
         first, last = self.dates(seed)[0] - DAY, self.dates(seed)[-1] - DAY
         weeks = (first + WEEK * ((last - first).days // 7 - n) for n in range(1000))
         return sorted(itertools.takewhile(lambda date: date >= earliest, weeks))
@@ -145,6 +157,16 @@ class Study:
             store.create_experiment(name, parent)
             parent = name
         return Request(config, store, date, names[level], split_row(row)[0])
+
+
+def _natural_dates(config: Config) -> list[dt.date]:
+    """Return the delivered days of natural content; raises ConfigError for none."""
+    if dates := open_impressions(config.data.root).dates("natural"):
+        return dates
+    raise ConfigError(
+        f"No day of natural content in {config.data.root}, which CPM and TPM learn from: import it "
+        "(ecdctr import), or point data.root at it."
+    )
 
 
 def of_row(config: Config, row: str) -> Config:
