@@ -28,7 +28,7 @@ Settings = dict[str, Any]
 
 
 class Trial(NamedTuple):
-    """A row with some settings, and the next-day GAUC of each seed and day."""
+    """A row with some settings, and its GAUC of each seed and day."""
 
     row: str
     number: int
@@ -125,7 +125,8 @@ def tuning_page(trials: list[Trial], command: str) -> str:
     lines = [
         "# What each row was tuned to\n",
         f"Up to {count} settings of each row, drawn from the same values (`tuning` in the "
-        "configuration), the first being what it had before. GAUC of next-day ads, the mean over "
+        "configuration), the first being what it had before. GAUC of next-day ads (by the true "
+        "probabilities of held-out ads where the world has some), the mean over "
         f"{len(trials[0].gauc)} evaluations, on worlds that no result is read from. Written by "
         f"`{command}`.\n",
         "| row | as it was | best | its settings |",
@@ -154,8 +155,11 @@ def _draws(space: dict[str, tuple[Any, ...]], seed: int, count: int) -> list[Set
 
 
 def _gauc(records: list[Record], name: str) -> list[float]:
+    """Return a trial's GAUC of each seed and day: by true probabilities where ads are held out."""
     return [
-        record["gauc"] for record in records if (record["row"], record["cohort"]) == (name, "all")
+        record.get("expected_gauc", record["gauc"])
+        for record in records
+        if (record["row"], record["cohort"]) == (name, "all")
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,11 @@ class Study:
     # Evaluate each n-th day alone; what goes on day by day is trained on all of them
     eval_every: int = 1
 
+    @cached_property
+    def _of_base(self) -> Config:
+        """Return the configuration that every row lies on top of; read once, as it then is."""
+        return load_config(self.config_path).with_variant(self.base)
+
     def folder(self, seed: int) -> Path:
         """Return where everything of a seed lies."""
         return self.work.resolve() / f"{'own' if self.own_data else self.world.name}-{seed}"
@@ -63,7 +69,7 @@ class Study:
     def config(self, seed: int, row: str = FULL) -> Config:
         """Return the configuration of a row on a seed's world."""
         folder = self.folder(seed)
-        of_this_row = of_row(load_config(self.config_path).with_variant(self.base), row)
+        of_this_row = of_row(self._of_base, row)
         places = {"root": folder / "data", "prepared": folder / "prepared"}
         data = of_this_row.data if self.own_data else of_this_row.data.model_copy(update=places)
         actr = of_this_row.actr.model_copy(update={"hold_out_every": self.hold_out_every})
