@@ -140,7 +140,8 @@ def ablation_params(config: Config) -> dict[str, Param]:
             expected="a preset's name, or the path of a YAML file",
             title="World",
             section=MORE,
-            description="tiny, demo, large, visits, purchases, or a YAML file where the task runs.",
+            description="daily, demo, forgetting, large, purchases, tiny, visits, or a YAML file "
+            "where the task runs.",
         ),
         "workers": _count(2, "Processes", "Each trains with its own threads."),
         "eval_days": _count(EVAL_DAYS, "Evaluation days", "The last ones of the world."),

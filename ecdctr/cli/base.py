@@ -183,8 +183,8 @@ WorldOption = Annotated[
     str,
     typer.Option(
         help=(
-            "the simulated world: tiny, demo, large, visits, purchases, or a YAML file of its "
-            "settings"
+            "the simulated world: daily, demo, forgetting, large, purchases, tiny, visits, or a "
+            "YAML file of its settings"
         )
     ),
 ]

@@ -157,7 +157,7 @@ def _draws(space: dict[str, tuple[Any, ...]], seed: int, count: int) -> list[Set
 def _gauc(records: list[Record], name: str) -> list[float]:
     """Return a trial's GAUC of each seed and day: by true probabilities where ads are held out."""
     return [
-        record.get("expected_gauc", record["gauc"])
+        record["gauc" if record.get("expected_gauc") is None else "expected_gauc"]
         for record in records
         if (record["row"], record["cohort"]) == (name, "all")
     ]

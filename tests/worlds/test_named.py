@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ecdctr.airflow.params import ablation_params
+from ecdctr.cli.base import WorldOption
 from ecdctr.errors import ConfigError
 from ecdctr.worlds.daily import make_day, make_world
 from ecdctr.worlds.named import load_world, packaged
@@ -72,3 +75,10 @@ def test_a_file_of_ones_own_is_a_world(tmp_path: Path):
 def test_a_mistake_is_told_in_one_sentence(world, changes, said):
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         load_world(world, changes)
+
+
+def test_help_and_the_trigger_form_name_every_packaged_world(config):
+    _, option = get_args(WorldOption)
+    form = ablation_params(config)["world"].schema["description"]
+    for text in (option.help, form):
+        assert ", ".join(packaged()) in text
