@@ -79,6 +79,6 @@ def test_a_mistake_is_told_in_one_sentence(world, changes, said):
 
 def test_help_and_the_trigger_form_name_every_packaged_world(config):
     _, option = get_args(WorldOption)
-    form = ablation_params(config)["world"].schema["description"]
+    form = ablation_params(config)["world"].description
     for text in (option.help, form):
         assert ", ".join(packaged()) in text
