@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ecdctr.config import DOMAINS, PRODUCTION, load_config
+from ecdctr.config import DOMAINS, PRODUCTION, load_config, refuse_shared
 from ecdctr.config.terms import dag_of
 from ecdctr.errors import EcdctrError, machine_trouble
 from ecdctr.impressions.impressions import open_impressions
@@ -55,7 +55,7 @@ def examine(config_path: Path, store: Path | str) -> list[Finding]:
             + ("" if free > FREE_GB else f"; make room for {FREE_GB} GB"),
         )
     )
-    findings += _tried(_data(config_path))
+    findings += _tried(_data(config_path, store))
     findings += _tried(_store(store))
     return findings + _tried(_airflow())
 
@@ -72,8 +72,9 @@ def _tried(checks: Iterator[Finding]) -> list[Finding]:
     return findings
 
 
-def _data(config_path: Path) -> Iterator[Finding]:
+def _data(config_path: Path, store: Path | str) -> Iterator[Finding]:
     config = load_config(config_path)
+    refuse_shared(config, f"the store {store}", store)
     yield Finding(True, f"configuration {config_path}")
     for domain in DOMAINS:
         dates = open_impressions(config.data.root).dates(domain)

@@ -16,12 +16,13 @@ import typer
 
 from ecdctr import __version__
 from ecdctr.cli.given_once import Application
-from ecdctr.config import Config, Level, load_config
+from ecdctr.config import Config, Level, load_config, refuse_shared
 from ecdctr.config.section import MAX_SEED
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import log_to_stderr, terminal
+from ecdctr.errors import ConfigError
 from ecdctr.files import durable
-from ecdctr.files.urls import WRITE_OUT, is_for_shells, looks_like_url
+from ecdctr.files.urls import WRITE_OUT, is_for_shells, looks_like_url, shared_place
 from ecdctr.store.places import check_name
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -58,8 +59,26 @@ class Session:
     as_json: bool
 
     def config(self, variant: str = DEFAULT) -> Config:
-        """Return the configuration with a variant applied."""
-        return load_config(self.config_path).with_variant(variant)
+        """Return the configuration with a variant applied.
+
+        Raises ConfigError where it prepares examples in the store.
+        """
+        config = load_config(self.config_path).with_variant(variant)
+        refuse_shared(config, f"the store {self.store_path}", self.store_path)
+        return config
+
+    def outside(self, option: str, folder: Path) -> Path:
+        """Return a folder to write; raises ConfigError where it is the store, or lies in it.
+
+        What lies there beside the store's own is taken for an experiment.
+        """
+        how = shared_place(folder.resolve(), self.store_path)
+        if how and how != "holds":
+            raise ConfigError(
+                f"{option} {folder} {how} the store {self.store_path}, where nothing but the "
+                "store's own may lie; name another folder."
+            )
+        return folder
 
     def repeating(self, command: str) -> str:
         """Return a command line that begins with `ecdctr`, with the configuration named."""

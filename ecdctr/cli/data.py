@@ -303,7 +303,9 @@ def _local_root(context: typer.Context) -> Path:
 
 def _target(context: typer.Context, root: Path | None) -> Path:
     """Return where an import writes: --out or data.root."""
-    return root or folder_to_write(_local_root(context))
+    if root:
+        return session_of(context).outside("--out", root)
+    return session_of(context).outside("data.root", folder_to_write(_local_root(context)))
 
 
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:

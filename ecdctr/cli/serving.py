@@ -64,6 +64,7 @@ def export_version(
     from ecdctr.serving.export import export_bundle, export_changes
 
     session = session_of(context)
+    session.outside("--out", target)
     named = None if version is None else Ref.parse(version)  # an empty text names none
     ref = named or session.store.alias(SERVING, experiment)
     if ref is None:
@@ -91,6 +92,7 @@ def patch_bundle(
     """Put a bundle together from what changed and the bundle of before, without torch."""
     from ecdctr.serving.patch import apply_patch
 
+    session_of(context).outside("--out", target)
     description = apply_patch(changes, bundle, target)
     show(context, {"bundle": str(target), "version": description["version"]})
 
@@ -250,6 +252,7 @@ def serve(
         service.swap(SERVES, Scorer(bundle, threads, verify=verify))
     else:
         session = session_of(context)
+        session.outside("--bundles", options.bundles)
         session.config()  # a version can only be exported with a configuration that is valid
         roles = [(SERVES, SERVING), *([(SHADOW, CANDIDATE)] if options.shadow else [])]
         for role, alias in roles:

@@ -4,7 +4,7 @@
 """
 
 from ecdctr.config.airflow import AirflowSettings
-from ecdctr.config.config import Config, digest, load_config, merged
+from ecdctr.config.config import Config, digest, load_config, merged, refuse_shared
 from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.kubernetes import Kubernetes, SecretKey, SparkPods, Toleration
@@ -59,5 +59,6 @@ __all__ = [
     "digest",
     "load_config",
     "merged",
+    "refuse_shared",
     "validated",
 ]

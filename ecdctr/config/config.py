@@ -22,7 +22,7 @@ from ecdctr.config.training import Actr, Cpm, Tpm, Training
 from ecdctr.config.validation import validated
 from ecdctr.errors import ConfigError
 from ecdctr.files.strict_yaml import read_yaml
-from ecdctr.files.urls import looks_like_url, no_utf8
+from ecdctr.files.urls import looks_like_url, no_utf8, shared_place
 
 VariantName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
@@ -312,7 +312,21 @@ def load_config(path: Path) -> Config:
     root = data.root if isinstance(data.root, str) else (base / data.root).resolve()
     data = data.model_copy(update={"root": root, "prepared": (base / data.prepared).resolve()})
     variants = {name: _placed(overlay, base) for name, overlay in config.variants.items()}
-    return config.model_copy(update={"data": data, "variants": variants})
+    placed = config.model_copy(update={"data": data, "variants": variants})
+    moved = (name for name, overlay in variants.items() if "data" in overlay)
+    for one in (placed, *map(placed.with_variant, moved)):
+        refuse_shared(one, f"data.root {one.data.root}", one.data.root)
+    return placed
+
+
+def refuse_shared(config: Config, what: str, place: Path | str) -> None:
+    """Raise ConfigError where prepared examples would lie in, around or at what is kept."""
+    how = shared_place(config.data.prepared, place)
+    if how:
+        raise ConfigError(
+            f"data.prepared {config.data.prepared} {how} {what}; prepared examples may be taken "
+            "away at any time, so expected a folder of their own: name another."
+        )
 
 
 def _placed(overlay: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def _settle(
     It does not serve where another one was promoted meanwhile.
     """
     champion = served.ref if served else None
+    store.check_manifest(challenger)
     standing = _standing(config, store, challenger, champion)
     if standing:
         return standing

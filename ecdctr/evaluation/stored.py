@@ -52,7 +52,7 @@ def load(store: Store, ref: Ref, date: dt.date) -> Stored | None:
 
     Raises StoreError for a damaged one.
     """
-    folder = store.evaluation(ref, date)
+    folder = store.evaluation(ref, date, "evaluation.json", "users.parquet", "expected.parquet")
     if folder is None:
         return None
     try:

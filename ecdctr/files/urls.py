@@ -1,4 +1,4 @@
-"""What a name is: a URL, left to a shell, no text at all.
+"""What a name is: a URL, left to a shell, no text at all, a folder that lies in another.
 
 Whoever takes a folder refuses these; whoever takes URLs wants them with two slashes.
 """
@@ -6,6 +6,7 @@ Whoever takes a folder refuses these; whoever takes URLs wants them with two sla
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 SCHEME = re.compile(
     r"([a-z][a-z0-9+.-]+):/(/?)", re.IGNORECASE
@@ -118,3 +119,20 @@ def lacks_a_slash(text: str) -> bool:
     """Say whether a URL was written with one slash: s3:/bucket."""
     scheme = SCHEME.match(text)
     return scheme is not None and not scheme[2]
+
+
+def shared_place(folder: Path, other: Path | str) -> str | None:
+    """Say how a folder is no place of its own beside another: is it, holds it, lies in it.
+
+    None where both are apart, or the other is a URL of another machine. Both are absolute.
+    """
+    if isinstance(other, str):
+        scheme, _, rest = other.partition("://")
+        if scheme not in LOCAL:
+            return None
+        other = Path(rest)
+    if folder == other:
+        return "is"
+    if folder.is_relative_to(other):
+        return "lies in"
+    return "holds" if other.is_relative_to(folder) else None

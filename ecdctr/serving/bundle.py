@@ -174,7 +174,10 @@ class Bundle:
 
     @contextmanager
     def damage(self, name: str) -> Iterator[None]:
-        """Name the file in whatever goes wrong with it."""
+        """Name the file in whatever goes wrong with it.
+
+        What the system does not let this user read is no damage; it names the file, too.
+        """
         try:
             yield
         except (FileNotFoundError, NotADirectoryError):
@@ -183,9 +186,12 @@ class Bundle:
                     f"{self.folder} is no bundle; name a folder that 'ecdctr export' made."
                 ) from None
             raise EcdctrError(f"{self.folder} is no whole bundle: {name} is missing.") from None
-        except EcdctrError:
+        except (EcdctrError, MemoryError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                error.filename = error.filename or str(self.folder / name)
+                raise
             raise EcdctrError(
                 f"The bundle {self.folder} is damaged: {name} cannot be used "
                 f"({first_line(error)}). Copy it again, or export it again."

@@ -6,6 +6,7 @@ A fixed bundle, or whatever an alias of the store names, exported when it is new
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecdctr.console import log
-from ecdctr.errors import EcdctrError
+from ecdctr.errors import EcdctrError, first_line, machine_trouble
 from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
 
@@ -61,7 +62,11 @@ class Follower:
                 await self.look(service)
             except Exception as error:  # a store that cannot be read now may be readable in a while
                 service.metrics.failures.labels(self.role).inc()
-                log(f"{self.role}: {error}", alias=self.alias, experiment=self.experiment)
+                log(
+                    f"{self.role}: {machine_trouble(error) or first_line(error)}",
+                    alias=self.alias,
+                    experiment=self.experiment,
+                )
             await asyncio.sleep(self.seconds)
 
     async def look(self, service: Service) -> None:
@@ -98,6 +103,12 @@ class Follower:
         )  # fmt: skip
         _, said = await process.communicate()
         if process.returncode and not folder.exists():  # another server may have been faster
-            raise EcdctrError(
-                f"{ref} cannot be exported: {said.decode(errors='replace').strip()[-300:]}"
-            )
+            raise EcdctrError(f"{ref} cannot be exported: {_last_said(said, process.returncode)}")
+
+
+def _last_said(said: bytes, code: int) -> str:
+    """Return the sentence that a command ended with, or the signal that ended it."""
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}; look at the machine's memory."
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("ecdctr: ") if lines else f"it ended with exit code {code}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from ecdctr.config.terms import LEVELS
@@ -13,6 +14,9 @@ from ecdctr.store.places import place
 
 if TYPE_CHECKING:
     from ecdctr.store.manifest import Manifest, Ref
+
+
+DIFFERS = "manifest.json differs from its digest"
 
 
 class Lineage(Aliases):
@@ -47,6 +51,17 @@ class Lineage(Aliases):
                     problems += self._verify_version(ref)
         return problems
 
+    def check_manifest(self, ref: Ref) -> None:
+        """Compare a version's manifest with its digest before something is decided by it.
+
+        Reads none of its other files. Raises StoreError that names the version.
+        """
+        manifest = self.manifest(ref)
+        digest = self.storage.file(*place(ref), "manifest.sha256")
+        content = self.storage.file(*place(ref), "manifest.json") or b""
+        if digest != hashlib.sha256(content).hexdigest().encode():
+            raise StoreError(f"{ref}: {DIFFERS}; train it again: {_training(ref, manifest)}.")
+
     def check(self, ref: Ref) -> None:
         """Re-hash a version's files before something is built on them.
 
@@ -57,13 +72,12 @@ class Lineage(Aliases):
             raise StoreError(" ".join(problems))
 
     def _damages(self, ref: Ref) -> list[str]:
-        train = f"ecdctr train {ref.level} --date {ref.date} --experiment {ref.experiment}"
         try:
             manifest = self.manifest(ref)
         except StoreError as error:
-            mend = f"train it again, with the variant and seed that it had: {train} --force."
+            mend = f"train it again, with the variant and seed that it had: {_training(ref)}."
             return [f"{error} If it is damaged, {mend}"]
-        mend = f"train it again: {train}{manifest.options} --force."
+        mend = f"train it again: {_training(ref, manifest)}."
         try:
             folder = self.path(ref)
             if broken := self._broken_deltas(ref):
@@ -75,7 +89,7 @@ class Lineage(Aliases):
         if not digest.is_file() or digest.read_text("utf-8") != durable.sha256(
             folder / "manifest.json"
         ):
-            problems.append(f"{ref}: manifest.json differs from its digest; {mend}")
+            problems.append(f"{ref}: {DIFFERS}; {mend}")
         for name, entry in manifest.files.items():
             path = folder / name
             if not path.is_file():
@@ -101,3 +115,11 @@ class Lineage(Aliases):
             if self.storage.file(*place(parent), "manifest.json") is None
             and not self.removed(parent)
         ]
+
+
+def _training(ref: Ref, manifest: Manifest | None = None) -> str:
+    """Return the command that makes a version again, as far as is known what it was made with."""
+    options = manifest.options if manifest else ""
+    return (
+        f"ecdctr train {ref.level} --date {ref.date} --experiment {ref.experiment}{options} --force"
+    )

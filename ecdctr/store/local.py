@@ -224,7 +224,8 @@ class LocalStorage:
         for pattern in ("*/evaluations/*/*/.*~*", f"{STUDIES}/.*~*"):
             for path in self.root.glob(pattern):
                 link = path.parent / path.name[1:].partition("~")[0]
-                if not (link.is_symlink() and os.readlink(link) == path.name):
+                in_use = link.is_symlink() and os.readlink(link) == path.name
+                if not in_use and not link.is_file():  # where copies make links to files of text
                     shutil.rmtree(path, ignore_errors=True)
         for day in self.root.glob("*/evaluations/*/*"):
             with contextlib.suppress(OSError):  # it has evaluations

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ecdctr.errors import StoreError
+from ecdctr.files import durable
 from ecdctr.store import places
 from ecdctr.store.documents import COPY, read_document
 from ecdctr.store.manifest import NAME, STUDIES, Ref
@@ -16,6 +18,7 @@ from ecdctr.store.places import check_name
 from ecdctr.store.versions import Versions
 
 WAITS = "not judged yet"  # outcome of a verdict that leaves a version to the gate of a later one
+DIGESTS = "digests.json"  # of an evaluation: SHA-256 of its other files
 # What every verdict says, also those of older stores
 VERDICT = ("date", "outcome", "reason", "champion", "examples", "power", "needed_days")
 
@@ -24,17 +27,31 @@ class Results(Versions):
     """Results beside the versions."""
 
     def save_evaluation(self, folder: Path, ref: Ref, date: dt.date) -> None:
-        """Keep a staged folder as a version's evaluation on a day, in place of an earlier one."""
+        """Keep a staged folder as a version's evaluation on a day, in place of an earlier one.
+
+        SHA-256 of its files is written beside them.
+        """
+        content = json.dumps(durable.digests(folder)).encode()
+        durable.write_bytes(folder / DIGESTS, content)
         self.storage.replace(
             folder, places.evaluations(ref.experiment, ref.level), places.evaluation(ref, date)
         )
 
-    def evaluation(self, ref: Ref, date: dt.date) -> Path | None:
-        """Return the folder of an evaluation on this machine, None if there is none."""
+    def evaluation(self, ref: Ref, date: dt.date, *read: str) -> Path | None:
+        """Return the folder of an evaluation on this machine, None if there is none.
+
+        Files of it that are going to be `read` are compared with what was kept. Raises StoreError
+        that names a damaged one.
+        """
         folder = self.storage.folder(
             places.evaluations(ref.experiment, ref.level), places.evaluation(ref, date)
         )
-        return folder.resolve() if folder.exists() else None  # not what replaces it meanwhile
+        if not folder.exists():
+            return None
+        folder = folder.resolve()  # not what replaces it meanwhile
+        if read and (folder / DIGESTS).exists():  # older ones have none
+            _compare(folder, read, f"The evaluation of {ref} on {date}", _again(ref, date))
+        return folder
 
     def load_evaluation(self, ref: Ref, date: dt.date) -> dict[str, Any] | None:
         """Return the metrics of a version on a day; None if it was not evaluated.
@@ -42,12 +59,11 @@ class Results(Versions):
         Under 'verdict' lies the gate's newest verdict of that day, None if there is none on these
         very examples.
         """
-        folder = self.evaluation(ref, date)
+        folder = self.evaluation(ref, date, "evaluation.json")
         if folder is None:
             return None
-        again = f"make it again: ecdctr evaluate --date {date} --version {ref}"
         text = (folder / "evaluation.json").read_bytes()
-        content = read_document(text, f"The evaluation of {ref} on {date}", again)
+        content = read_document(text, f"The evaluation of {ref} on {date}", _again(ref, date))
         verdicts = [
             verdict
             for verdict in self.verdicts(ref)
@@ -126,3 +142,18 @@ class Results(Versions):
     def matrix_row(self, ref: Ref, basis: str) -> bytes | None:
         """Return what save_matrix_row kept."""
         return self.storage.read(places.matrix_row(ref, basis))
+
+
+def _again(ref: Ref, date: dt.date) -> str:
+    return f"make it again: ecdctr evaluate --date {date} --version {ref}"
+
+
+def _compare(folder: Path, names: tuple[str, ...], what: str, mend: str) -> None:
+    """Compare files of a folder, those that it has, with the digests of when they were kept.
+
+    Raises StoreError that names what is damaged.
+    """
+    digests = read_document((folder / DIGESTS).read_bytes(), f"{what}: {DIGESTS}", mend)
+    for name in names:
+        if name in digests and not durable.has_files(folder, {name: digests[name]}):
+            raise StoreError(f"{what}: {name} differs from its digest or is missing; {mend}.")

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config.terms import LEVELS
+from ecdctr.errors import StoreError
 from ecdctr.store.aliases import ALIASES, served_before
 from ecdctr.store.manifest import Ref
 from ecdctr.store.results import WAITS
@@ -35,7 +36,8 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
     than what serves; TPM versions of the last
     `snapshot_days` before the newest and the one before them, which the next consumers resolve; and
     everything that these descend from. Of a chain, in which each version goes on from the one
-    before it, that is the version before and no further: else nothing would ever go.
+    before it, that is the version before and no further: else nothing would ever go. Raises
+    StoreError where the records of what serves are not there, as in a copy of a part of a store.
     """
     manifests = {ref: store.manifest(ref) for ref in store.every_version()}
     kept: set[Ref] = set()
@@ -47,8 +49,10 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
                 oldest = refs[-1].date - dt.timedelta(days=snapshot_days)
                 recent = [ref for ref in refs if ref.date >= oldest]
                 kept.update(recent, refs[: len(refs) - len(recent)][-1:])
-            for alias in ALIASES:
-                history = store.alias_history(alias, experiment, level)
+            histories = [store.alias_history(alias, experiment, level) for alias in ALIASES]
+            if level == "actr" and len(refs) > keep and not any(histories):
+                raise StoreError(_without_aliases(store, refs[0]))
+            for history in histories:
                 kept.update(list(dict.fromkeys(r.ref for r in reversed(history)))[:2])
                 kept.update(served_before(history)[-2:])
             kept.update(ref for ref in refs if _waits(store, ref))
@@ -65,6 +69,15 @@ def removable(store: Store, keep: int, snapshot_days: int) -> list[Removable]:
         for ref, manifest in manifests.items()
         if ref not in kept
     ]
+
+
+def _without_aliases(store: Store, oldest: Ref) -> str:
+    """Say that training has recorded each version as the candidate, but no record is there."""
+    return (
+        f"{store.root}/{oldest.experiment}/aliases holds no record of {oldest.level}, so that "
+        f"nothing says which version serves, and {oldest} would go: put the folder aliases back "
+        "from where the store was copied from, or name what serves: ecdctr store promote VERSION."
+    )
 
 
 def outdated(store: Store, days: int) -> list[tuple[Ref, dt.date]]:

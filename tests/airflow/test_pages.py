@@ -320,7 +320,9 @@ def test_a_version_shows_its_newest_verdict_and_how_many_users_are_behind_a_gauc
     path = store.evaluation(ref, date) / "evaluation.json"
     content = json.loads(path.read_text()) | {"examples": "abc"}
     content["metrics"]["new_users"] = {"gauc": 1.0, "gauc_users": 2.0}
-    path.write_text(json.dumps(content))
+    with store.staging() as folder:
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        store.save_evaluation(folder, ref, date)
     for examples, reason in (("abc", f"small {NASTY}"), ("of another delivery", "unseen")):
         verdict = Verdict(Outcome.WAITING, reason, None, {str(date): examples})
         store.add_verdict(ref, {"date": str(date), "passed": False, **verdict._asdict()})

@@ -128,6 +128,50 @@ def test_an_empty_text_names_nothing_and_is_no_default(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "--out", "NAME"],
+        ["simulate", "--out", "NAME"],
+        ["serve", "--bundles", "NAME"],
+        ["patch", "--bundle", "b", "--changes", "c", "--out", "NAME"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("store", "is"),
+        ("store/bundle", "lies in"),
+        ("x/../store/a/b", "lies in"),
+        ("link/b", "lies in"),
+    ],
+)
+def test_nothing_but_the_stores_own_is_written_into_it(tmp_path, capsys, arguments, name, how):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    named = [word.replace("NAME", f"{tmp_path}/{name}") for word in arguments]
+    said = refused(
+        capsys, ["--config", "configs/tiny.yaml", "--store", f"{tmp_path}/store", *named]
+    )
+    assert f"{arguments[-2]} {tmp_path}/{name} {how} the store {tmp_path}/store" in said
+    assert not list((tmp_path / "store").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("prepared", "how"), [("store", "is"), ("store/p", "lies in"), (".", "holds")]
+)
+def test_examples_are_not_prepared_in_the_store(tmp_path, capsys, prepared, how):
+    """A folder of examples may be taken away at any time, and the versions with it."""
+    (tmp_path / "c.yaml").write_text(
+        f"data: {{root: /nowhere/log, prepared: '{tmp_path / prepared}'}}"
+    )
+    given = ["--config", f"{tmp_path}/c.yaml", "--store", f"{tmp_path}/store"]
+    said = refused(capsys, [*given, "train", "tpm", "--date", "2026-01-05"])
+    place = (tmp_path / prepared).resolve()
+    assert f"data.prepared {place} {how} the store {tmp_path}/store; " in said
+
+
 @pytest.mark.parametrize("below", ["", "/x", "/x/y"])
 def test_a_store_is_never_a_file_nor_below_one(tmp_path, capsys, below):
     (tmp_path / "file").touch()

@@ -84,6 +84,38 @@ def test_folders_of_a_variant_are_relative_to_the_file_like_others(tmp_path):
     assert config.with_variant("x").data.root == tmp_path / "data"
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("{root: log, prepared: log}", "data.prepared .*/log is data.root .*/log; "),
+        ("{root: a/log, prepared: a}", "data.prepared .*/a holds data.root .*/a/log; "),
+        ("{root: log, prepared: log/p}", "data.prepared .*/log/p lies in data.root .*/log; "),
+        ("{root: ., prepared: p}", "data.prepared .*/p lies in data.root "),
+        ("{root: log, prepared: x/../log}", "data.prepared .*/log is data.root .*/log; "),
+        ("{root: log, prepared: link}", "data.prepared .*/log is data.root .*/log; "),
+        ("{root: 'file:///log', prepared: /log/p}", "data.prepared /log/p lies in data.root file:"),
+    ],
+)
+def test_what_may_be_taken_away_at_any_time_is_apart_from_the_log(tmp_path, data, words):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    for text in (f"data: {data}", f"variants: {{v: {{data: {data}}}}}"):
+        with pytest.raises(ConfigError, match=words):
+            load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{root: log, prepared: log2}",
+        "{root: a/log, prepared: a/prepared}",
+        "{root: 's3://b/x', prepared: x}",
+    ],
+)
+def test_places_beside_each_other_are_apart(tmp_path, data):
+    assert load(tmp_path, f"data: {data}")
+
+
 def load(tmp_path: Path, content: str | bytes) -> Config:
     path = tmp_path / "c.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -347,6 +347,47 @@ def test_a_damaged_version_that_waits_keeps_nobody_from_being_judged(config, sto
     assert store.verdicts(waits)[-1]["outcome"] != Outcome.WAITING
 
 
+def test_a_manifest_that_is_not_what_was_published_is_no_ground_to_decide_on(config, tmp_path):
+    """A parent's date that a disk or somebody changed would hide that it is stale."""
+    store = Store(tmp_path / "store")
+    stale = version(store, DATE - 40 * DAY, "cpm")
+    ref = evaluated(config, store, version(store, cpm=[stale]))
+    path = store.path(ref) / "manifest.json"
+    path.write_text(path.read_text().replace(str(stale.date), str(DATE)))
+    words = rf"{ref}: manifest.json differs from its digest; train it again: ecdctr train actr"
+    with pytest.raises(StoreError, match=words):
+        gate(config, store, ref, NEXT)
+    assert store.alias("serving") is None
+    assert store.verdicts(ref)[-1]["outcome"] == Outcome.WAITING
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "users.parquet", "digests.json"])
+@pytest.mark.parametrize("whose", ["challenger", "champion"])
+def test_an_evaluation_that_is_not_what_was_kept_is_no_ground_to_decide_on(
+    config, tmp_path, name, whose
+):
+    store = Store(tmp_path / "store")
+    champion = evaluated(config, store, version(store, DATE - DAY), 0.75, DATE, NEXT)
+    gate(config, store, champion, DATE)
+    other = evaluated(config, store, version(store), 0.76, noise=NOISE)
+    ref = other if whose == "challenger" else champion
+    path = store.evaluation(ref, NEXT) / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0.7", b"0.9") if name != "users.parquet" else content[:-1])
+    if name == "digests.json":
+        path.write_bytes(content[:-9])
+    words = f"The evaluation of {ref} on {NEXT}.*{name}.*make it again: ecdctr evaluate --date"
+    if whose == "challenger":
+        with pytest.raises(StoreError, match=words):
+            gate(config, store, other, NEXT)
+    else:
+        assert re.search(words, gate(config, store, other, NEXT).reason)
+    assert store.alias("serving") == champion
+    if name != "users.parquet":
+        with pytest.raises(StoreError, match=words):
+            store.load_evaluation(ref, NEXT)
+
+
 def test_a_version_that_waits_is_judged_when_days_are_missing_between(
     config, store, waits, tmp_path
 ):

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -20,10 +21,10 @@ import numpy as np
 import pytest
 import uvicorn
 
-from ecdctr.errors import BundleChanged
+from ecdctr.errors import BundleChanged, EcdctrError
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
-from ecdctr.serving import routes
+from ecdctr.serving import follow, routes
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower, bundle_name
 from ecdctr.serving.routes import build_app, settings_of
@@ -412,6 +413,60 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         until(lambda: 'failures_total{role="serving"} 1.0' in call(port, "GET", "/metrics")[1])
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
     store.set_alias("serving", first, "as before")
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        (f"print('a line', file=sys.stderr); sys.exit('ecdctr: Denied at /{'x/' * 300}y.')", "y."),
+        ("os.kill(os.getpid(), 9)", "it was ended by SIGKILL; look at the machine's memory."),
+        ("sys.exit(3)", "it ended with exit code 3."),
+    ],
+)
+def test_why_a_version_cannot_be_exported_is_told_whole(
+    store, tmp_path, monkeypatch, ending, words
+):
+    """Of a sentence with a long path its beginning was cut off, and the file's name with it."""
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport os, sys\n{ending}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    follower = Follower("serving", "serving", store, "production", tmp_path / "b", tmp_path / "c")
+    with pytest.raises(EcdctrError) as told:
+        asyncio.run(follower.look(Service(Limits())))
+    said = rf"production/\S+ cannot be exported: (Denied at /[x/]{{600}})?{words}"
+    assert re.fullmatch(said, str(told.value))
+
+
+def test_a_file_that_a_server_may_not_read_is_named(store, tmp_path, monkeypatch, capsys):
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/a/b.json")
+
+    async def two_looks() -> None:
+        task = asyncio.create_task(follower(Service(Limits())))
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asked: list[str] = []
+    monkeypatch.setattr(follow, "log", lambda text, **_: asked.append(text))
+    monkeypatch.setattr(Store, "alias", denied)
+    follower = Follower("serving", "serving", store, "x", tmp_path, tmp_path, seconds=0)
+    asyncio.run(two_looks())
+    assert "Permission denied at /a/b.json: give this user the right" in asked[0]
+
+
+@pytest.mark.parametrize("name", [None, "elsewhere"])
+def test_a_file_of_a_bundle_that_may_not_be_read_is_named_and_not_called_damaged(
+    shipped, monkeypatch, name
+):
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(PermissionError) as told:
+        Scorer(shipped)
+    assert told.value.filename == (name or str(shipped / "bundle.json"))
 
 
 def test_the_service_needs_neither_torch_nor_airflow():

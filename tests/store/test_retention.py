@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -392,11 +393,9 @@ def test_what_is_kept_of_an_evaluation_that_was_forgotten_is_nothing(store):
     forget_evaluations(store, 1)
     remove(store, 5, 0, "test")
     left = {str(path.relative_to(store.root)) for path in store.root.rglob("evaluation.json")}
-    assert left == {
-        str(path.relative_to(store.root))
-        for path in (store.root / "production/evaluations/actr" / f"{refs[1].date}").rglob("*.json")
-    }
     days = store.root / "production/evaluations/actr"
+    of_newest = (days / f"{refs[1].date}").rglob("evaluation.json")
+    assert left == {str(path.relative_to(store.root)) for path in of_newest}
     assert [path.name for path in days.iterdir()] == [str(refs[1].date)]
     judged(store, refs[0], refs[0].date)
     assert store.load_evaluation(refs[0], refs[0].date), "a day can be judged again"
@@ -408,6 +407,7 @@ def test_a_verdict_goes_with_the_last_of_its_version(store):
         judged(store, ref, ref.date)
     forget_evaluations(store, 1)
     assert all(store.verdicts(ref) for ref in refs)
+    store.set_alias("candidate", refs[-1], "trained")
     remove(store, 1, 0, "test")
     assert [bool(store.verdicts(ref)) for ref in refs] == [False, False, True]
 
@@ -417,3 +417,34 @@ def test_evaluations_that_the_gate_may_look_at_are_not_removed(tmp_path):
     done = CliRunner().invoke(app, asked)
     assert isinstance(done.exception, ConfigError)
     assert "up to 7 days (evaluation.gate_days)" in str(done.exception)
+
+
+def test_of_a_copy_without_aliases_nothing_goes_since_nothing_says_what_serves(store):
+    history(store, 3)
+    shutil.rmtree(store.root / "production" / "aliases")
+    with pytest.raises(StoreError, match=r"production/aliases holds no record of actr.*promote"):
+        remove(store, 1, 7, "test")
+    assert len(store.versions("production", "actr")) == 3
+    store.set_alias("serving", store.versions("production", "actr")[0], "by hand")
+    remove(store, 1, 7, "test")
+    assert len(store.versions("production", "actr")) == 2
+
+
+@pytest.mark.parametrize("lost", ["links as text", "links as folders"])
+def test_of_a_copy_without_links_no_evaluation_is_taken_away(store, lost):
+    ref = history(store, 1)[0]
+    for said in ("first", "second"):
+        with store.staging() as folder:
+            (folder / "evaluation.json").write_text(said)
+            store.save_evaluation(folder, ref, DAY)
+    link = store.root / "production/evaluations/actr" / f"{DAY}/{ref.date}.{ref.version}"
+    hidden = link.parent / os.readlink(link)
+    link.unlink()
+    if lost == "links as text":
+        link.write_text(hidden.name)
+    if lost == "links as folders":
+        shutil.copytree(hidden, link)
+    remove(store, 1, 7, "test")
+    left = link if lost == "links as folders" else hidden
+    assert (left / "evaluation.json").read_text() == "second"
+    assert store.alias("serving") == ref
