@@ -1,9 +1,9 @@
 """`python -m ecdctr.cli.warm SOCKET` forks a process for each command that it is asked for.
 
 It has loaded what commands need, which takes longer (two seconds of a processor) than most steps of
-the demo. Each command is a process of its own all the same. For an Airflow that lives for minutes
-(ecdctr/airflow/standalone.py): code that is changed meanwhile is not seen. Asked by
-ecdctr/airflow/commands.py.
+the demo, and has digested its code (a third of one). Each command is a process of its own all the
+same. For an Airflow that lives for minutes (ecdctr/airflow/standalone.py): code that is changed
+meanwhile is not seen. Asked by ecdctr/airflow/commands.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from ecdctr.cli.base import app
 from ecdctr.cli.net import run
+from ecdctr.config import LEVELS
 
 LOADED = (
     "ecdctr.evaluation.evaluate",
@@ -29,6 +30,7 @@ LOADED = (
     "ecdctr.levels.actr",
     "ecdctr.levels.cpm",
     "ecdctr.levels.tpm",
+    "pyarrow.dataset",  # which reading Parquet asks for
 )
 
 
@@ -38,8 +40,7 @@ def serve(path: Path) -> None:
         server.bind(str(path))
         server.listen(64)
         gc.disable()
-        for name in LOADED:
-            importlib.import_module(name)
+        load()
         gc.freeze()  # no command looks through what was loaded, nor copies its pages by that
         gc.enable()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # each command tells its own end
@@ -49,6 +50,20 @@ def serve(path: Path) -> None:
                 server.close()
                 _command(asking)
             asking.close()
+
+
+def load() -> None:
+    """Load what commands need and digest its code, so that a digest is of what is loaded."""
+    for name in LOADED:
+        importlib.import_module(name)
+    from ecdctr.evaluation.basis import evaluating_code
+    from ecdctr.examples.prepare import preparing_code
+    from ecdctr.levels.fingerprint import level_code
+
+    preparing_code()
+    evaluating_code()
+    for level in LEVELS:
+        level_code(level)
 
 
 def _command(asking: socket.socket) -> NoReturn:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.store.test_faults", "tests.store.test_soak"])
+FORKED.set_forkserver_preload(
+    ["tests.store.loaded", "tests.store.test_faults", "tests.store.test_soak"]
+)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
