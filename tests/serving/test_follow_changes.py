@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
+from ecdctr.cli.base import app
 from ecdctr.errors import EcdctrError
 from ecdctr.serving.follow import Follower
 from ecdctr.serving.scorer import Scorer
@@ -29,6 +33,20 @@ class Swapped:
 
     def swap(self, _: str, scorer: Scorer) -> None:
         self.versions.append(scorer.version)
+
+
+async def here(*command: str, **_: int) -> SimpleNamespace:
+    """Run a command of the command line in this process, which has loaded what exports need.
+
+    That a follower starts one is tested in test_service.py.
+    """
+    assert command[:3] == (sys.executable, "-m", "ecdctr.cli")
+    done = CliRunner().invoke(app, command[3:])
+
+    async def communicate() -> tuple[None, bytes]:
+        return None, str(done.exception).encode()
+
+    return SimpleNamespace(communicate=communicate, returncode=done.exit_code)
 
 
 def publish(store: Store, source: Store, ref: Ref, rows: int, base: Ref | None = None) -> Ref:
@@ -61,6 +79,7 @@ def test_a_server_fetches_the_changes_alone_and_keeps_serving_where_they_cannot_
     other = publish(store, source, ref, 5, first)
     third = publish(store, source, ref, 7, other)
 
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", here)
     cache = tmp_path / "server"
     monkeypatch.setenv("ECDCTR_CACHE", str(cache))
     open_storage.cache_clear()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from ecdctr.studies.floors import FLOORS
 from ecdctr.studies.tuning import best, run_tuning, trial_settings, tuning_page
 from ecdctr.worlds.named import load_world
 from tests.conftest import REPOSITORY
-from tests.make import made_before
+from tests.make import forked, made_before
 
 TINY = REPOSITORY / "configs" / "tiny.yaml"
 
@@ -73,7 +75,14 @@ def test_rows_that_were_judged_on_other_deliveries_of_a_day_are_not_compared(fin
         refuse_other_impressions(records)
 
 
-def test_the_page_has_rows_differences_and_speeds(finished):
+def test_the_page_has_rows_differences_and_speeds(finished, warm, monkeypatch):
+    """Trainings that are timed are processes of their own, here by a fork."""
+
+    def run(command: list[str], **_: bool) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == [sys.executable, "-m", "ecdctr.cli"]
+        return forked(warm, *command[3:])
+
+    monkeypatch.setattr(subprocess, "run", run)
     study, (records, users) = finished
     page = results_page(records, users, Origin("tiny"), measure(study, 1, Silent()))
     for words in (
