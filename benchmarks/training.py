@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
 from ecdctr.config import Config
@@ -125,6 +124,8 @@ def prepared(name: str, precision: str = "float32") -> tuple[Config, Inputs, dic
 
 def ours(name: str, precision: str) -> dict[str, float]:
     """Return one epoch, then the loss on the test rows."""
+    from sklearn.metrics import log_loss  # here: a test of every run loads this module
+
     config, inputs, vocabularies = prepared(name, precision)
     model = CtrNet(config, inputs, {field: v.rows for field, v in vocabularies.items()}, seed=1)
     parts = [Part(FOLDER / "train.parquet", "ads")]

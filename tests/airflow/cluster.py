@@ -23,8 +23,6 @@ from typing import Any
 
 import uvicorn
 import yaml
-from kubernetes.client import ApiClient
-from kubernetes.client.models import V1Job, V1Pod
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -47,6 +45,13 @@ class _Body:
 
     def __init__(self, data: Any) -> None:
         self.data = json.dumps(data)
+
+
+def _refuse_other_than(kind: str, data: Any) -> None:
+    """Raise on what the API's model of that kind does not know as valid."""
+    from kubernetes.client import ApiClient  # here: every worker loads what imports this module
+
+    ApiClient().deserialize(_Body(data), kind)
 
 
 @dataclass
@@ -151,9 +156,7 @@ class Cluster:
 
     async def create(self, request: Request) -> Response:
         spec = await request.json()
-        ApiClient().deserialize(
-            _Body(spec), V1Pod
-        )  # raises on what the API's models do not know as valid
+        _refuse_other_than("V1Pod", spec)
         return JSONResponse(self._add(spec).document(), 201)
 
     def _add(self, spec: dict[str, Any]) -> Pod:
@@ -175,7 +178,7 @@ class Cluster:
 
     async def create_job(self, request: Request) -> Response:
         job = await request.json()
-        ApiClient().deserialize(_Body(job), V1Job)
+        _refuse_other_than("V1Job", job)
         assert job["spec"]["completionMode"] == "Indexed"
         name = job["metadata"]["name"]
         job["metadata"] |= {"uid": name, "creationTimestamp": dt.datetime.now(dt.UTC).isoformat()}
@@ -261,7 +264,7 @@ class Cluster:
             },
         }
         pod["metadata"]["namespace"] = request.path_params["namespace"]
-        ApiClient().deserialize(_Body(pod), V1Pod)
+        _refuse_other_than("V1Pod", pod)
         self.applications[name] = application
         self.submitted.append(application)
         self._add(pod)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy  # its parts are loaded by whoever asks for them
 
 from ecdctr.evaluation.noninferiority import LEVEL, Paired, Result, noninferiority
 
@@ -48,7 +48,7 @@ def test_a_challenger_that_is_worse_by_the_margin_passes_in_one_of_twenty_cases_
 ):
     rng, runs = np.random.default_rng(17), 300
     passed = sum(judge(traffic(rng, users, days, **{worse: MARGIN})).holds for _ in range(runs))
-    assert passed <= stats.binom(runs, LEVEL).ppf(0.99), f"{passed} of {runs}"
+    assert passed <= scipy.stats.binom(runs, LEVEL).ppf(0.99), f"{passed} of {runs}"
 
 
 def worse_by_the_margin(harm: str, rng: np.random.Generator, users: int) -> Paired:
@@ -89,7 +89,7 @@ def worse_by_the_margin(harm: str, rng: np.random.Generator, users: int) -> Pair
 def test_how_often_harm_of_the_margin_passes_by_how_many_users_it_falls_on(harm, users, passes):
     rng, runs = np.random.default_rng(23), 300
     passed = sum(judge(worse_by_the_margin(harm, rng, users)).holds for _ in range(runs))
-    assert passed <= stats.binom(runs, passes).ppf(0.99), f"{passed} of {runs}"
+    assert passed <= scipy.stats.binom(runs, passes).ppf(0.99), f"{passed} of {runs}"
 
 
 @pytest.mark.parametrize("users", [100, 1000])
@@ -99,7 +99,7 @@ def test_a_group_that_may_be_missing_from_the_sample_is_as_large_as_told(users):
     Nobody of the group is among the users in one of twenty samples.
     """
     unseen = judge(worse_by_the_margin("even", np.random.default_rng(1), users), 50).unseen
-    assert stats.binom(users, unseen).pmf(0) == pytest.approx(LEVEL, rel=0.2)
+    assert scipy.stats.binom(users, unseen).pmf(0) == pytest.approx(LEVEL, rel=0.2)
     assert unseen == pytest.approx(3 / users, rel=0.1), "the rule of three"
 
 
@@ -138,7 +138,7 @@ def test_bounds_equal_a_t_interval_where_all_users_weigh_the_same():
     for users in (30, 400):
         difference, ones = rng.normal(0.002, 0.1, users), np.ones(users)
         bound = noninferiority(Paired(difference, ones, ones, ones), 1, 1, 0.8, 4000).gauc
-        low, high = stats.t.interval(
+        low, high = scipy.stats.t.interval(
             0.9, users - 1, difference.mean(), difference.std(ddof=1) / math.sqrt(users)
         )
         assert (bound.low, bound.high) == pytest.approx((low, high), abs=0.04 * (high - low))

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import roc_auc_score
 
 from ecdctr.config import Config
 from ecdctr.errors import EcdctrError, StoreError
@@ -241,6 +240,8 @@ def test_training_with_a_hold_out_reads_fewer_samples(config, holding_out, store
 
 
 def test_a_matrix_row_equals_brute_force_day_by_day(holding_out, store):
+    from sklearn.metrics import roc_auc_score  # here: every worker loads this module
+
     train_cpm(Request(holding_out, store, DATE))
     ref = train_actr(Request(holding_out, store, DATE)).manifest.ref
     dates = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from ecdctr.config import Tpm
@@ -47,6 +46,8 @@ def ratio(guard: Guard) -> float:
 
 
 def user_auc_guard() -> Guard:
+    from sklearn.metrics import roc_auc_score  # here: every worker loads this module
+
     rng = np.random.default_rng(1)
     users = np.sort(rng.integers(0, 50, 1000))
     scores, labels = rng.random(1000), (rng.random(1000) < 0.4).astype(np.float32)
