@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,8 +105,26 @@ def copy(db: duckdb.DuckDBPyConnection, text: Text, opening: Opening, target: Pa
 def _count(text: Text, opening: Opening) -> int:
     """Count a file's rows apart from DuckDB; where a row is one cell, a blank line is null."""
     blanks = len(opening.names) == 1
-    blocks = encodings.blocks(text.content)
+    blocks = _without_zeros(text.path, encodings.blocks(text.content))
     return count_records(blocks, opening.skip, opening.dialect.quotes, blanks) - opening.header
+
+
+def _without_zeros(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield blocks of text; raises ContractError with the line of a zero byte, which no text has.
+
+    A log that was cut while its writer went on has a hole of them, and an id beside it is another.
+    """
+    ends: Counter[bytes] = Counter()
+    for block in blocks:
+        before, zero, _ = block.partition(b"\0")
+        ends.update({end: before.count(end) for end in (b"\n", b"\r")})
+        if zero:
+            line = 1 + (ends[b"\n"] or ends[b"\r"])
+            raise ContractError(
+                f"{path}, line {line}: a zero byte, which no text has; a file that was cut while "
+                "it was written has holes of them. Load it again, or take them away (tr -d '\\0')."
+            )
+        yield block
 
 
 def _refuse_blanks(text: Text, opening: Opening) -> None:

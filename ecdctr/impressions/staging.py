@@ -28,9 +28,14 @@ LEFT = re.compile(re.escape(WORKING) + "[0-9a-f]{32}")
 def staging(root: Path) -> Iterator[Path]:
     """Yield a working folder under `root`; the domains in its `final` are put in place at the end.
 
-    Raises ConfigError where `root` holds impressions or is no folder, or another import works
-    there.
+    Raises ConfigError where `root` holds impressions or is no folder, has a name that DuckDB writes
+    elsewhere, or another import works there.
     """
+    if "\\" in str(root.resolve()):
+        raise ConfigError(
+            f"{root}: a backslash, which DuckDB takes for a slash where it writes; import into a "
+            "folder without one, and move it."
+        )
     try:
         root.mkdir(parents=True, exist_ok=True)
     except FileExistsError:

@@ -23,6 +23,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ecdctr.errors import BundleChanged, EcdctrError
 from ecdctr.serving.json_text import NoJson, parse_json
@@ -54,7 +55,10 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
 
     async def score(request: Request) -> Response:
         began = time.perf_counter()
-        status, content = await _answer(service, request)
+        try:
+            status, content = await _answer(service, request)
+        except asyncio.CancelledError:  # told to end, and this one took too long
+            status, content = 503, {"error": "The server ends; send the request to another."}
         service.metrics.requests.labels(str(status)).inc()
         service.metrics.seconds.observe(time.perf_counter() - began)
         return JSONResponse(
@@ -101,12 +105,23 @@ def settings_of(app: Starlette) -> uvicorn.Config:
     """
     return uvicorn.Config(
         app,
-        http="h11",
+        http=HalfOpen,
         ws="none",
         log_level="error",
         access_log=False,
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
+
+
+class HalfOpen(H11Protocol):
+    """Answers a client that ends its side once its request is whole, as `nc -N` does."""
+
+    def eof_received(self) -> bool:
+        """Say whether the connection stays open: for the answer that is under way."""
+        waits = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
 
 
 class _OriginForm:
@@ -178,11 +193,15 @@ async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any
             "error": f"Content-Encoding {encoding:.20} is not read; send the body as it is."
         }
     body = bytearray()
+    declared = request.headers.get("content-length", "0")
+    too_long = 413, {"error": f"The request is longer than {most:,} bytes."}
+    if declared.isdecimal() and int(declared) > most:  # before any of it is waited for
+        return too_long
     try:
         async for part in request.stream():
             body += part
             if len(body) > most:
-                return 413, {"error": f"The request is longer than {most:,} bytes."}
+                return too_long
     except ClientDisconnect:
         return GONE, {"error": "The client went away before its request was whole."}
     return bytes(body)

@@ -173,6 +173,11 @@ def absolute(root: Path | str) -> Path | str:
             f"The store '{root}' is neither a folder nor a URL; name one like demo/store or "
             "s3://bucket/ecdctr."
         )
+    if text.endswith(("\r", "\n")):
+        raise StoreError(
+            f"The store {text!a} ends with an end of line; save the file that names it "
+            "(ECDCTR_STORE) with the line ends of this machine."
+        )
     if is_for_shells(text):
         raise StoreError(f"The store {root} starts with {WRITE_OUT}.")
     if URL in text:

@@ -195,6 +195,14 @@ def test_a_store_is_never_made_below_what_a_shell_left_as_it_is(capsys, name):
     assert f"The store {name} starts with ~ and $NAME" in said
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("name", ["store", "s3://bucket/store"])
+def test_an_end_of_line_is_no_part_of_a_stores_name(capsys, name, end):
+    """As of a file of variables with the line ends of Windows: another store was made, unseen."""
+    said = refused(capsys, [f"--store={name}{end}", "store", "list"])
+    assert f"The store {name + end!r} ends with an end of line" in said
+
+
 @pytest.mark.parametrize("name", ["./~", "a~", "x/~/y", "$", "$5", "a$B"])
 def test_other_names_with_these_signs_are_names(name):
     assert absolute(name) == Path.cwd() / name

@@ -464,3 +464,15 @@ def test_a_comment_among_the_rows_is_told_and_a_row_that_begins_like_one_is_a_ro
     last = lines[-1].split(",", 1)[1]
     run(tmp_path / "b", {"a.csv": text.replace("# written again, after a pause", f"#7,{last}")})
     assert column(tmp_path / "b", "user_id").count("#7") == 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("zeros", [1, 5000])
+def test_a_hole_of_zeros_is_told_with_its_line_and_is_no_part_of_an_id(tmp_path, end, zeros):
+    """A log that was cut while its writer went on has one."""
+    lines = rows().splitlines()
+    lines[7] = "\0" * zeros + lines[7]
+    with pytest.raises(ContractError, match=r"a\.csv, line 8: a zero byte, which no text has"):
+        run(tmp_path, {"a.csv": end.join(lines) + end})
+    with pytest.raises(ContractError, match=r"a\.csv, line 42: a zero byte"):
+        run(tmp_path, {"a.csv": rows() + "\0" * zeros})

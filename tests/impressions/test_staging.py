@@ -120,3 +120,13 @@ def test_a_link_to_nothing_is_no_folder_to_import_into(tmp_path):
     (tmp_path / "data").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="data: expected a folder or nothing"):
         run(tmp_path, {"a.csv": rows()})
+
+
+def test_a_folder_whose_name_duckdb_writes_elsewhere_is_refused(tmp_path):
+    """It takes a backslash for a slash where it writes by day."""
+    with pytest.raises(
+        ConfigError, match=r"a\\b/data: a backslash, which DuckDB takes for a slash"
+    ):
+        run(tmp_path / "a\\b", {"a.csv": rows()})
+    assert [path.name for path in tmp_path.iterdir()] == ["a\\b"]
+    assert not (tmp_path / "a\\b" / "data").exists()

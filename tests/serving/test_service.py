@@ -504,3 +504,49 @@ def test_a_client_that_goes_away_in_the_middle_leaves_the_next_one_served(
                 client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{")
         assert call(port, "POST", "/score", requests[0])[0] == 200
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+def exchange(port: int, sent: bytes, half_closed: bool = False) -> bytes:
+    """Return all that a server answers to bytes, after which the client may end its side."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(sent)
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def post(body: bytes, length: int | None = None) -> bytes:
+    """Return a request, which may say another length than its own."""
+    said = len(body) if length is None else length
+    return f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: {said}\r\n\r\n".encode() + body
+
+
+def test_a_client_that_ends_its_side_is_answered_where_its_request_is_whole(scorers, requests):
+    service = Service(Limits())
+    service.swap("serving", scorers[0])
+    whole = post(json.dumps(requests[0]).encode())
+    with running(service) as port:
+        assert exchange(port, whole, half_closed=True).startswith(b"HTTP/1.1 200")
+        assert exchange(port, whole[:-1], half_closed=True) == b""
+        assert exchange(port, b"", half_closed=True) == b""
+
+
+def test_a_length_beyond_the_limit_is_answered_before_any_of_it_comes():
+    with running(Service(Limits(bytes=4096))) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.sendall(post(b"", 10**19))
+            assert client.recv(65536).startswith(b"HTTP/1.1 413")
+        assert call(port, "GET", "/health")[0] == 200
+
+
+def test_a_request_that_never_ends_is_told_that_the_server_does(monkeypatch, caplog):
+    monkeypatch.setattr(routes, "ENDS_WITHIN", 0.05)
+    service = Service(Limits())
+    with socket.socket() as client:
+        with running(service) as port:
+            client.connect(("127.0.0.1", port))
+            client.sendall(post(b"{", 100))
+            assert call(port, "GET", "/health")[0] == 200  # by now the other one has begun
+        client.settimeout(30)
+        assert client.recv(65536).startswith(b"HTTP/1.1 503")
+    assert [record for record in caplog.records if record.exc_info] == []
