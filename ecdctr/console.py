@@ -5,6 +5,7 @@ Progress bars on a terminal, lines with their context elsewhere, JSON for machin
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -12,6 +13,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -72,7 +74,22 @@ class _Stderr(logging.Handler):
     """Writes to whatever sys.stderr is at the moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        with writing_what_fits():
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def writing_what_fits() -> Iterator[None]:
+    """Go on where the log cannot be written, as on a full disk: it is no part of the work.
+
+    Raises BrokenPipeError where nobody reads it any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def log_to_stderr() -> None:

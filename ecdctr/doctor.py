@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, PRODUCTION, load_config, refuse_shared
 from ecdctr.config.terms import dag_of
-from ecdctr.errors import EcdctrError, machine_trouble
+from ecdctr.errors import EcdctrError, first_line, machine_trouble
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
@@ -111,9 +111,20 @@ def _airflow() -> Iterator[Finding]:
     """Yield what Airflow's settings, as this shell sees them, mean for the DAGs."""
     yield from (_variable("ECDCTR_CONFIG"), _variable("ECDCTR_STORE"), _home())
     try:
-        from airflow.configuration import conf
+        yield from _settings_of_airflow()
     except ImportError:
         return
+    except (EcdctrError, OSError):
+        raise
+    except Exception as error:  # whatever Airflow, or SQLAlchemy below it, says of a setting
+        where = "look at the variables AIRFLOW__… and at airflow.cfg"
+        yield Finding(False, f"Airflow cannot use its settings ({first_line(error)}); {where}")
+
+
+def _settings_of_airflow() -> Iterator[Finding]:
+    """Yield what each setting means; raises ImportError without Airflow."""
+    from airflow.configuration import conf
+
     dags = Path(conf.get("core", "dags_folder"))
     sqlite = conf.get("database", "sql_alchemy_conn").startswith("sqlite")
     yield _metadata(sqlite)

@@ -106,3 +106,17 @@ def test_a_check_that_cannot_be_made_is_told_and_the_others_are_made(tmp_path):
     assert any("mend the link that points to itself" in text for text in texts)
     assert any("is damaged" in text and "put it back from a copy" in text for text in texts)
     assert any("AIRFLOW_HOME" in one.text for one in examine(config, root))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "maybe"),
+        ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "nonsense"),
+    ],
+)
+def test_a_setting_that_airflow_cannot_use_is_a_finding(doctor, world, name, value):
+    said = doctor(world, **{name: value})
+    assert said["code"] == "1"
+    assert "Airflow cannot use its settings (" in said["mend"]
+    assert "look at the variables AIRFLOW__… and at airflow.cfg" in said["mend"]

@@ -5,6 +5,7 @@ Whatever happens, one sentence and an exit code that says what kind of end it is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -74,7 +75,8 @@ def _told(error: BaseException, arguments: list[str]) -> int:
         traceback.print_exception(error)
     if os.environ.get("RANK", "0") != "0":  # mostly the first process says the same,
         time.sleep(20)  # and this one is stopped meanwhile
-    print(f"ecdctr: {sentence}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code says it where stderr takes no more
+        print(f"ecdctr: {sentence}", file=sys.stderr, flush=True)
     return code
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
+import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -151,6 +153,8 @@ def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
     Raises ConfigError when the file cannot be read.
     """
     if path is None:
+        if _is_for_writing(sys.stdin):
+            raise ConfigError("Standard input cannot be read; give it a file, or name --requests.")
         yield sys.stdin.buffer
         return
     if path.is_dir() or not path.exists():
@@ -160,6 +164,15 @@ def _request_lines(path: Path | None) -> Iterator[Iterable[bytes]]:
         )
     with path.open("rb") as file:
         yield file
+
+
+def _is_for_writing(stream: IO[str]) -> bool:
+    """Tell whether a stream was opened for writing alone (`0>file`), which Python does not see."""
+    try:
+        flags = fcntl.fcntl(stream.fileno(), fcntl.F_GETFL)
+    except (OSError, ValueError):  # none of the system's, as in tests
+        return False
+    return flags & os.O_ACCMODE == os.O_WRONLY
 
 
 def _score_lines(scorer: Scorer, lines: Iterable[bytes], source: str) -> None:

@@ -116,7 +116,7 @@ def settings_of(app: Starlette) -> uvicorn.Config:
 class HalfOpen(H11Protocol):
     """Answers a client that ends its side once its request is whole, as `nc -N` does."""
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Say whether the connection stays open: for the answer that is under way."""
         waits = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
         if waits:

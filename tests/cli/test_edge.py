@@ -26,7 +26,15 @@ from rich.console import Console
 from typer.main import get_command
 
 from ecdctr.cli import app, base, net
-from ecdctr.console import Bars, JsonLines, Lines, labelled, table, terminal
+from ecdctr.console import (
+    Bars,
+    JsonLines,
+    Lines,
+    labelled,
+    table,
+    terminal,
+    writing_what_fits,
+)
 from ecdctr.errors import StoreError
 from tests.cli.commands import ALL, commands
 from tests.conftest import REPOSITORY
@@ -61,6 +69,44 @@ def test_closed_standard_streams_are_no_error(closed):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("store list", 0),
+        ("store list 1>&2", 75),
+        ("train tpm --date 2020-01-01", 1),
+        ("train tpm", 2),
+    ],
+)
+def test_a_log_on_a_full_disk_changes_no_end(tmp_path, world, command, code):
+    """What is said is lost there; a training was given up for it, and each refusal was 1."""
+    settings = write_config(tmp_path / "c.yaml", world)
+    line = f'exec 2> /dev/full; exec "$0" -m ecdctr.cli --config {settings} --store {tmp_path}/s '
+    done = subprocess.run(
+        ["/bin/sh", "-c", line + command, sys.executable],
+        capture_output=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+    assert done.returncode == code
+
+
+def test_a_log_that_cannot_be_written_ends_no_work_but_that_nobody_reads_it_does():
+    for error in (OSError(28, "No space left on device"), OSError(5, "Input/output error")):
+        with writing_what_fits():
+            raise error
+    with pytest.raises(BrokenPipeError), writing_what_fits():
+        raise BrokenPipeError
+
+
+def test_requests_are_not_read_of_what_was_opened_for_writing(tmp_path, shipped):
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" -m ecdctr.cli score --bundle {shipped} 0> {tmp_path}/x',
+         sys.executable],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Standard input cannot be read; give it a file, or name --requests." in done.stderr
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
