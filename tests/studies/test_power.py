@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ecdctr.config import Visits
 from ecdctr.evaluation.basis import basis_now
 from ecdctr.evaluation.evaluate import score
+from ecdctr.evaluation.gains import over_worlds
 from ecdctr.evaluation.stored import load
 from ecdctr.examples.held_out import prepare_held_out
 from ecdctr.levels.request import Silent
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.plan import Study
-from ecdctr.studies.ablation.power import ahead, smallest
+from ecdctr.studies.ablation.power import ahead, power_section, smallest
+from ecdctr.studies.ablation.records import per_seed
 from ecdctr.studies.ablation.study import run_study
 from ecdctr.worlds.named import NamedWorld
 from tests.conftest import REPOSITORY
@@ -78,3 +81,33 @@ def test_held_out_ads_show_smaller_differences_than_drawn_clicks(results):
     page = results_page(records, users, Origin("small"))
     assert "The smallest difference to full" in page
     assert f"| {NAMES['ads_only']} |" in page.split("## Held-out ads")[1]
+
+
+def test_over_worlds_is_students_t_with_a_world_as_the_unit():
+    each = np.array([0.004, 0.007, -0.001, 0.006, np.nan, 0.003])
+    one, reference = over_worlds(each), stats.ttest_1samp(each[np.isfinite(each)], 0.0)
+    interval = reference.confidence_interval(0.95)
+    assert one is not None
+    assert (one.difference, one.p) == pytest.approx(
+        (each[np.isfinite(each)].mean(), reference.pvalue)
+    )
+    assert (one.low, one.high) == pytest.approx((interval.low, interval.high))
+    assert over_worlds(each[:2]) is None
+
+
+def test_with_three_worlds_a_page_says_what_other_worlds_would_show(results):
+    records, users = results
+    gain = {1: 0.0, 2: 0.01, 3: -0.004}
+    worlds = [
+        {**r, "seed": seed, "expected_gauc": r["expected_gauc"] + more * (r["row"] == "full")}
+        for seed, more in gain.items()
+        for r in records
+        if r.get("expected_gauc") is not None
+    ]
+    of_users = [{**u, "seed": seed} for seed in gain for u in users]
+    section = "\n".join(power_section(worlds, of_users, NAMES))
+    full, ads_only = (per_seed(worlds, row, "expected_gauc") for row in ROWS[::-1])
+    line = next(x for x in section.splitlines() if x.startswith(f"| {NAMES['ads_only']} |"))
+    assert str(over_worlds(full - ads_only)) in line
+    assert len({x.count("|") for x in section.splitlines() if x.startswith("|")}) == 1
+    assert "other worlds" not in "\n".join(power_section(records, users, NAMES))

@@ -11,9 +11,21 @@ from typing import Any
 import numpy as np
 
 from ecdctr.config.terms import FULL
-from ecdctr.evaluation.gains import Gains, gains
+from ecdctr.evaluation.compare import holm
+from ecdctr.evaluation.gains import Gains, gains, over_worlds
+from ecdctr.studies.ablation.records import per_seed
 
 Records = list[dict[str, Any]]
+
+MEASURES = ("expected_gauc", "expected_log_loss")
+NOTE = (
+    "± is 1.96 standard errors over users of these worlds, each with all of its days. Detectable: "
+    "what shows in four of five repetitions."
+)
+OTHER_WORLDS = (
+    " Other worlds: Student's t over seeds, each a world and weights of its own; by Holm: p over "
+    "all rows of the table."
+)
 
 
 def drawn(users: Records) -> Records:
@@ -47,37 +59,59 @@ def smallest(gained: Iterable[Gains]) -> float:
 
 
 def power_section(records: Records, users: Records, names: dict[str, str]) -> list[str]:
-    """Return the section of a study's page; empty where the world has no held-out ads."""
+    """Return the section of a study's page; empty where the world has no held-out ads.
+
+    With three worlds and more it says what other worlds would show: a world is the unit then.
+    """
     judged = [record for record in records if record.get("expected_gauc") is not None]
     if not judged:
         return []
     rows = list(dict.fromkeys(record["row"] for record in judged))
-    others = [row for row in rows if row not in (FULL, "oracle")]
-    gained = {row: ahead(users, FULL, row) for row in others} if FULL in rows else {}
-    lines = ["| row | expected GAUC | expected LogLoss | full − row | detectable |"]
-    lines.append("| --- | --- | --- | --- | --- |")
-    for row in rows:
-        gauc, loss = (_mean(judged, row, f"expected_{name}") for name in ("gauc", "log_loss"))
-        cells = [names.get(row, row), gauc, loss, "", ""]
-        if row in gained:
-            one = gained[row]
-            cells[3:] = [f"{one.difference:+.4f} ± {one.margin:.4f}", f"{one.detectable:.4f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+    others = [row for row in rows if row not in (FULL, "oracle")] if FULL in rows else []
+    here = {row: ahead(users, FULL, row) for row in others}
     impressions = sum(r["expected_impressions"] for r in judged if r["row"] == rows[0])
     text = (
         f"{impressions:,.0f} held-out ads that no row is trained on, judged by their true "
         "probabilities."
     )
-    if gained:
-        least = smallest(gained.values())
-        text += f" **The smallest difference to full that they show for every row: {least:.4f}.**"
+    if here:
+        text += (
+            " **The smallest difference to full that they show for every row: "
+            f"{smallest(here.values()):.4f}.**"
+        )
+    elsewhere = _over_worlds(judged, others)
+    header = ["row", "expected GAUC", "expected LogLoss", "full − row", "detectable"]
+    if elsewhere:
+        header += ["full − row, other worlds [95 %]", "p by Holm", "detectable there"]
+    table = [header, ["---"] * len(header)]
+    for row in rows:
+        table.append([names.get(row, row), *(_mean(judged, row, name) for name in MEASURES)])
+        one = here.get(row)
+        table[-1] += (
+            [f"{one.difference:+.4f} ± {one.margin:.4f}", f"{one.detectable:.4f}"]
+            if one
+            else ["", ""]
+        )
+        if elsewhere:
+            table[-1] += elsewhere.get(row, ["", "", ""])
     return [
         "## Held-out ads, by true probabilities\n",
         text + "\n",
-        "\n".join(lines) + "\n",
-        "± is 1.96 standard errors over users, each with all of its days; seeds are worlds. "
-        "Detectable: what shows in four of five repetitions.\n",
+        "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n",
+        (NOTE + OTHER_WORLDS if elsewhere else NOTE) + "\n",
     ]
+
+
+def _over_worlds(judged: Records, others: list[str]) -> dict[str, list[str]]:
+    """Return cells of each row: the difference over worlds, p by Holm, what shows."""
+    full = per_seed(judged, FULL, "expected_gauc")
+    compared = {row: over_worlds(full - per_seed(judged, row, "expected_gauc")) for row in others}
+    there = {row: one for row, one in compared.items() if one is not None}
+    adjusted = holm([one.p for one in there.values()])
+    return {
+        row: [str(one), f"{p:.4f}", f"{one.detectable:.4f}"]
+        for (row, one), p in zip(there.items(), adjusted, strict=True)
+    }
 
 
 def _mean(records: Records, row: str, name: str) -> str:
