@@ -192,30 +192,26 @@ def said_by_study(options: str, given: str) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize(
-    ("given", "typed_out"),
-    [
-        ("", "--seeds 1 --rows a"),
-        ("--rows b --own-data", "--seeds 1 --rows b --own-data"),
-        ("--own-data --rows=b --seeds 2", "--own-data --rows=b --seeds 2"),
-    ],
-)
-def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(given, typed_out):
-    said = said_by_study("demo ablation --seeds 1 --rows a", given)
-    assert said == f"-m ecdctr.cli --config configs/demo.yaml ablation {typed_out}"
+ONCE, REPEATED = "demo ablation --seeds 1 --rows a", "map map --plane a --plane b --seeds 1"
 
 
 @pytest.mark.parametrize(
-    ("given", "typed_out"),
+    ("says", "given", "typed_out"),
     [
-        ("", "--plane a --plane b --seeds 1"),
-        ("--seeds 2", "--plane a --plane b --seeds 2"),
-        ("--plane=c", "--seeds 1 --plane=c"),
+        (ONCE, "", "--seeds 1 --rows a"),
+        (ONCE, "--rows b --own-data", "--seeds 1 --rows b --own-data"),
+        (ONCE, "--own-data --rows=b --seeds 2", "--own-data --rows=b --seeds 2"),
+        (REPEATED, "", "--plane a --plane b --seeds 1"),
+        (REPEATED, "--seeds 2", "--plane a --plane b --seeds 2"),
+        (REPEATED, "--plane=c", "--seeds 1 --plane=c"),
     ],
 )
-def test_run_gives_a_study_each_of_its_own_options_of_one_name(given, typed_out):
-    said = said_by_study("map map --plane a --plane b --seeds 1", given)
-    assert said == f"-m ecdctr.cli --config configs/map.yaml map {typed_out}"
+def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(
+    says, given, typed_out
+):
+    configuration, command, *_ = says.split()
+    said = said_by_study(says, given)
+    assert said == f"-m ecdctr.cli --config configs/{configuration}.yaml {command} {typed_out}"
 
 
 def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows(warm):

@@ -116,9 +116,10 @@ def _without_zeros(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
     """
     ends: Counter[bytes] = Counter()
     for block in blocks:
-        before, zero, _ = block.partition(b"\0")
-        ends.update({end: before.count(end) for end in (b"\n", b"\r")})
-        if zero:
+        zero = block.find(b"\0")
+        told = len(block) if zero < 0 else zero
+        ends.update({end: block.count(end, 0, told) for end in (b"\n", b"\r")})
+        if zero >= 0:
             line = 1 + (ends[b"\n"] or ends[b"\r"])
             raise ContractError(
                 f"{path}, line {line}: a zero byte, which no text has; a file that was cut while "

@@ -98,7 +98,6 @@ def test_what_a_process_was_used_for_before_does_not_change_a_byte(config, train
         for threads in (2, 3, 7):
             torch.set_num_threads(threads)  # snapshots are merged before anything is trained
             again = train_actr(Request(config, store, DATE, experiment="again", force=True))
-            torch.set_num_threads(threads)
             assert again.manifest.files == store.manifest(refs["actr"]).files, threads
     finally:
         torch.set_num_threads(before)

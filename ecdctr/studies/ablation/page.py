@@ -12,6 +12,7 @@ import numpy as np
 from ecdctr.config.studies import WORLD
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.evaluation.compare import compare, holm
+from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.ahead import (
     STATISTICS,
@@ -109,14 +110,6 @@ def spread(values: NDArray[np.float64], sign: str = "") -> str:
         return "–"
     deviation = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
     return f"{values.mean():{sign}.4f}{deviation}"
-
-
-def markdown_table(header: Sequence[str], lines: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    body = [
-        "| " + " | ".join(cells) + " |" for cells in [list(header), ["---"] * len(header), *lines]
-    ]
-    return "\n".join(body) + "\n"
 
 
 def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:

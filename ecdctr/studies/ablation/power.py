@@ -13,6 +13,7 @@ import numpy as np
 from ecdctr.config.terms import FULL
 from ecdctr.evaluation.compare import holm
 from ecdctr.evaluation.gains import Gains, gains, over_worlds
+from ecdctr.report.markdown import markdown_table
 from ecdctr.studies.ablation.records import per_seed
 
 Records = list[dict[str, Any]]
@@ -83,23 +84,23 @@ def power_section(records: Records, users: Records, names: dict[str, str]) -> li
     header = ["row", "expected GAUC", "expected LogLoss", "full − row", "detectable"]
     if elsewhere:
         header += ["full − row, other worlds [95 %]", "p by Holm", "detectable there"]
-    table = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
-        table.append([names.get(row, row), *(_mean(judged, row, name) for name in MEASURES)])
-        one = here.get(row)
-        table[-1] += (
-            [f"{one.difference:+.4f} ± {one.margin:.4f}", f"{one.detectable:.4f}"]
-            if one
-            else ["", ""]
-        )
-        if elsewhere:
-            table[-1] += elsewhere.get(row, ["", "", ""])
+        means = [_mean(judged, row, name) for name in MEASURES]
+        gained = [*_on_these(here.get(row)), *elsewhere.get(row, [])]
+        padding = [""] * (len(header) - 1 - len(means) - len(gained))
+        lines.append([names.get(row, row), *means, *gained, *padding])
     return [
         "## Held-out ads, by true probabilities\n",
         text + "\n",
-        "\n".join("| " + " | ".join(cells) + " |" for cells in table) + "\n",
+        markdown_table(header, lines),
         (NOTE + OTHER_WORLDS if elsewhere else NOTE) + "\n",
     ]
+
+
+def _on_these(one: Gains | None) -> list[str]:
+    """Return cells of a row: the difference over users of these worlds, what shows."""
+    return [f"{one.difference:+.4f} ± {one.margin:.4f}", f"{one.detectable:.4f}"] if one else []
 
 
 def _over_worlds(judged: Records, others: list[str]) -> dict[str, list[str]]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ecdctr.config.terms import DEFAULT, FULL, PRODUCTION
 from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.figures import GREY, grey, new_figure
+from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import COLOURS, NAMES, short_name
 from ecdctr.studies.ablation.ahead import STATISTICS
-from ecdctr.studies.ablation.page import Origin, markdown_table, spread
+from ecdctr.studies.ablation.page import Origin, spread
 from ecdctr.studies.ablation.power import drawn
 from ecdctr.studies.ablation.records import Records, per_seed
 from ecdctr.studies.ablation.study import run_study

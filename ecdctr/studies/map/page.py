@@ -8,6 +8,7 @@ import numpy as np
 
 from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
+from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.map.figure import said
 from ecdctr.studies.map.place import measured_cells
@@ -107,7 +108,7 @@ def _summary(results: list[Result]) -> str:
         counts = [helps, len(sure) - helps, len(worths) - len(sure)]
         lines.append([part, *map(str, counts), f"{least:+.0f} to {most:+.0f}"])
     header = ["what it is worth", "helps", "harms", "no sure difference", "from, to"]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> str:
@@ -122,7 +123,7 @@ def _differences(plane: Plane, results: dict[tuple[float, float], Result]) -> st
         ]
         for (x, y), result in results.items()
     ]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _leader(result: Result) -> str:
@@ -148,7 +149,7 @@ def _all(results: list[Result]) -> str:
         scores = [f"{result['rows'][row]['expected_gauc']:.4f}" for row in rows]
         samples = [f"{result['rows'][row]['daily_samples']:,.0f}" for row in costly]
         lines.append([*_place(world), *scores, " / ".join(samples)])
-    return "Expected GAUC.\n\n" + _table([name.replace("_", " ") for name in header], lines)
+    return "Expected GAUC.\n\n" + markdown_table([name.replace("_", " ") for name in header], lines)
 
 
 def _rule(results: list[Result]) -> str:
@@ -173,7 +174,7 @@ def _rule(results: list[Result]) -> str:
     for title, inside in groups.items():
         if inside:
             lines = [[*_place(result["world"]), *_followed(result)] for result in inside]
-            parts += [f"{title}: {told(inside)}\n", _table(header, lines)]
+            parts += [f"{title}: {told(inside)}\n", markdown_table(header, lines)]
     return "\n".join(parts)
 
 
@@ -191,7 +192,9 @@ def _each_seed(results: list[Result]) -> str:
         by_seed = (result["by_seed"][name] for name in names)
         each = (", ".join(f"{1000 * one:+.1f}" for one in seeds) for seeds in by_seed)
         lines.append([*_place(result["world"]), *each])
-    return "Expected GAUC in thousandths, a world and weights each.\n\n" + _table(header, lines)
+    return "Expected GAUC in thousandths, a world and weights each.\n\n" + markdown_table(
+        header, lines
+    )
 
 
 def _place(world: dict[str, Any]) -> list[str]:
@@ -205,8 +208,3 @@ def _period(world: dict[str, Any]) -> str:
     if not sum(shares):
         return "never"
     return f"{world['periods'][0]:g}" if len(shares) == 1 else "mixed"
-
-
-def _table(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) + "\n"
