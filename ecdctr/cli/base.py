@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer._click.core import ParameterSource
 
 from ecdctr import __version__
 from ecdctr.cli.given_once import Application
@@ -57,6 +58,7 @@ class Session:
     config_path: Path
     store_path: Path | str
     as_json: bool
+    names_config: bool = True  # whether an option or the environment says which
 
     def config(self, variant: str = DEFAULT) -> Config:
         """Return the configuration with a variant applied.
@@ -254,7 +256,8 @@ def _global(
         typer.Option("--version", help="print the version", callback=say_version, is_eager=True),
     ] = False,
 ) -> None:
-    context.obj = Session(config, absolute(store), as_json)
+    named = context.get_parameter_source("config") != ParameterSource.DEFAULT
+    context.obj = Session(config, absolute(store), as_json, named)
     log_to_stderr()
 
 

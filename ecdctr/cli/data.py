@@ -310,10 +310,22 @@ def _target(context: typer.Context, root: Path | None) -> Path:
 
 def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
     from ecdctr.impressions.importer import import_log
+    from ecdctr.impressions.odd_cells import Declared
 
+    declared = None
+    session = session_of(context)
+    if root is None or session.names_config:
+        kinds: dict[str, str] = {
+            feature.name: feature.kind for feature in session.config().features
+        }
+        declared = Declared(str(session.config_path), kinds)
     root = _target(context, root)
     console = terminal(stderr=True)
     done = import_log(
-        mapping, source, root, on_file=lambda what: console.print(f"  {what}", soft_wrap=True)
+        mapping,
+        source,
+        root,
+        on_file=lambda what: console.print(f"  {what}", soft_wrap=True),
+        declared=declared,
     )
     show(context, {"root": str(root), **done._asdict()})

@@ -57,6 +57,28 @@ class Ambiguous(NamedTuple):
         return f"text, since {self.one} and {self.other} would be one number"
 
 
+class OddCell(NamedTuple):
+    """The first cell of a column, or of an expression, that is no number."""
+
+    value: str
+    place: str  # file and line
+    no_numbers: int  # how many cells are none
+    cells: int  # of how many
+
+    @property
+    def shown(self) -> str:
+        """The value in a sentence."""
+        return shown([self.value])
+
+    def __str__(self) -> str:
+        more = (
+            f" and {self.no_numbers - 1:,} more of {self.cells:,} cells"
+            if self.no_numbers > 1
+            else ""
+        )
+        return f"{self.shown} ({self.place}){more} {'are' if more else 'is'} no number"
+
+
 def text_types(
     db: duckdb.DuckDBPyConnection,
     declared: dict[str, TextType],
@@ -137,6 +159,12 @@ def _exact(text: str) -> str:
     digits = f"length(ltrim(regexp_replace({text}, '[eE].*|[^0-9]', '', 'g'), '0')) <= 15"
     printed = f"TRY_CAST({text} AS DOUBLE)::VARCHAR = {text}"
     return f"isfinite(TRY_CAST({text} AS DOUBLE)) AND ({digits} OR {printed})"
+
+
+def no_number(text: str) -> str:
+    """Tell whether a text is none of the numbers that a column of DOUBLE is made of."""
+    number = f"regexp_full_match({text}, {literal(NUMBER)}) AND {_exact(text)}"
+    return f"({text} IS NOT NULL AND lower({text}) <> 'nan' AND NOT coalesce({number}, false))"
 
 
 def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambiguous | None:

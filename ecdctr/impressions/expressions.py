@@ -17,7 +17,7 @@ from ecdctr.config.terms import IDS
 from ecdctr.errors import ConfigError, first_line
 from ecdctr.files.duck import identifier, literal
 from ecdctr.files.strict_yaml import in_yaml
-from ecdctr.impressions.column_types import NONE, NOTHING, TOLD, most_frequent, shown
+from ecdctr.impressions.column_types import NONE, NOTHING, TOLD, OddCell, most_frequent, shown
 from ecdctr.impressions.syntax import (
     FRACTIONS,
     WHOLE,
@@ -35,6 +35,7 @@ from ecdctr.impressions.syntax import (
 if TYPE_CHECKING:
     from ecdctr.impressions.mapping import Mapping
 
+FEW = 10  # cells that are no numbers are told where at most one in so many is none
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
 
 
@@ -61,19 +62,27 @@ def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
     """Return sentences about columns of features and rules that look like numbers and are text."""
     said = {}
     for key, text in mapping.expressions().items():
-        if key in IDS:
-            continue
         for table, column in tables.used(parsed(tables.db, text)):
-            why: object = tables.ambiguous.get(table, {}).get(column)
-            if why:
+            named = f"{table}.{column} is text, since"
+            why = tables.ambiguous.get(table, {}).get(column)
+            if key not in IDS and why:
                 mend = f"types: {{{in_yaml(column)}: DOUBLE}}"
-            elif words := _words_among_numbers(tables, table, column):
-                why = f"text, since {shown(words)} stand among its numbers"
+                said[f"{table}.{column} is {why}; {mend} makes numbers"] = 1
+            elif key not in IDS and (words := _words_among_numbers(tables, table, column)):
                 mend = f"nulls: [{', '.join(map(literal, words))}] under {table}"
-            else:
-                continue
-            said[f"{table}.{column} is {why}; {mend} makes numbers"] = 1
+                said[f"{named} {shown(words)} stand among its numbers; {mend} makes numbers"] = 1
+            elif cell := _few_odd(tables, table, column):
+                none = f", or write nulls: [{literal(cell.value)}] if it means none"
+                said[f"{named} {cell}; mend it{' if ids are numbers' if key in IDS else none}"] = 1
     return list(said)
+
+
+def _few_odd(tables: Tables, table: str, column: str) -> OddCell | None:
+    """Return the first cell that makes text of a CSV's column, where most others are numbers."""
+    if table not in tables.csv or tables.columns[table][column] != "VARCHAR":
+        return None
+    cell = tables.odd_cell(table, column)
+    return cell if cell and cell.no_numbers * FEW <= cell.cells else None
 
 
 def _words_among_numbers(tables: Tables, table: str, column: str) -> list[str]:
@@ -132,8 +141,8 @@ def _shown(tables: Tables, text: str, column: str) -> str:
     kind = tables.columns["log"][column]
     why: object = tables.ambiguous.get("log", {}).get(column)
     if kind == "VARCHAR" and why is None and "log" in tables.csv and column in text:
-        odd = _no_numbers(tables, "log", column)
-        why = odd and f"text, since {shown(odd)} {'are' if odd[1:] else 'is'} no number"
+        cell = tables.odd_cell("log", column)
+        why = cell and f"text, since {cell}"
     return f"{_short(tables.db, column)} {kind}" + (f" ({why})" if why else "")
 
 
@@ -234,10 +243,12 @@ def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
     for node in nodes(tree):
         kinds = {kind for part in _compared(node) for kind in types_of(tables, tree, part)}
         if "VARCHAR" in kinds and any(is_number(kind) for kind in kinds):
+            cells = [_few_odd(tables, *used) for used in tables.used(node)]
+            why = next((f" ({cell})" for cell in cells if cell), "")
             raise ConfigError(
-                f"mapping {key}: '{text}' compares text with a number; write the number in quotes, "
-                "or make a number of the text (column::DOUBLE, or types: {column: DOUBLE} for a "
-                "CSV)."
+                f"mapping {key}: '{text}' compares text with a number{why}; write the number in "
+                "quotes, or make a number of the text (column::DOUBLE, or types: {column: DOUBLE} "
+                "for a CSV)."
             )
 
 

@@ -45,6 +45,7 @@ from ecdctr.impressions.mapped_rows import (
     view_of,
 )
 from ecdctr.impressions.mapping import Mapping, refuse_names
+from ecdctr.impressions.odd_cells import Declared, finder, refuse_kinds
 from ecdctr.impressions.staging import FINAL, staging
 from ecdctr.impressions.syntax import Tables, columns_of
 from ecdctr.impressions.tables import Opened, TableFile, open_table
@@ -69,14 +70,16 @@ def import_log(
     memory: str = "2GB",
     threads: int = 2,
     on_file: Callable[[str], None] | None = None,
+    declared: Declared | None = None,
 ) -> Imported:
     """Stream a log into `root` as impressions.
 
     One file per domain and day, in order of time, doubles removed. Nothing appears under `root`
     until everything is written. `on_file` hears of each log file. Of doubles (same user, item and
-    time) a click stays before none, then the least by all columns. Raises ConfigError for an
-    expression that does not fit the columns, ContractError for files that cannot be read, rows that
-    cannot be impressions, or a domain without clicks.
+    time) a click stays before none, then the least by all columns. `declared` is what a
+    configuration says of features. Raises ConfigError for an expression that does not fit the
+    columns, ContractError for files that cannot be read, rows that cannot be impressions, features
+    of another kind than declared, or a domain without clicks.
     """
     # DuckDB takes ~ and file: for more than names
     source, root = source.absolute(), root.absolute()
@@ -89,7 +92,7 @@ def import_log(
         }
         log = open_table(db, mapping.log, source, scratch / "log")
         with _joining(mapping, [log, *opened.values()]):
-            tables = _create(db, {"log": log, **opened})
+            tables = _create(db, mapping, {"log": log, **opened}, scratch)
             check_joins(tables, mapping)
         types = {}
         view_of(db, log.files[0])  # to bind expressions
@@ -105,6 +108,9 @@ def import_log(
         for sentence in said:
             say(sentence)
         joined = _joins_sql(tables, mapping)
+        if declared:
+            refuse_kinds(tables, mapping, types, log, f"log{joined}", declared, scratch / "cells")
+            view_of(db, *log.files)
         parts = parts_of(mapping, types, ts)
         for i, file in enumerate(log.files):
             raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
@@ -157,7 +163,9 @@ def _rows_of(file: TableFile) -> str:
     return f"{file.name}: {file.rows:,} rows{lacks}"
 
 
-def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
+def _create(
+    db: duckdb.DuckDBPyConnection, mapping: Mapping, opened: dict[str, Opened], scratch: Path
+) -> Tables:
     """Make the log a view of all its files, joins tables."""
     for name, table in opened.items():
         if name == "log":
@@ -170,6 +178,7 @@ def _create(db: duckdb.DuckDBPyConnection, opened: dict[str, Opened]) -> Tables:
         {name: columns_of(db, name) for name in opened},
         frozenset(name for name, table in opened.items() if table.kind == "csv"),
         {name: table.ambiguous for name, table in opened.items()},
+        finder(db, mapping, opened, scratch / "cells"),
     )
 
 

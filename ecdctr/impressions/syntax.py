@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
@@ -11,7 +11,7 @@ import duckdb
 from ecdctr.files.duck import identifier, one_row
 
 if TYPE_CHECKING:
-    from ecdctr.impressions.column_types import Ambiguous
+    from ecdctr.impressions.column_types import Ambiguous, OddCell
 
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 WIDE = ("UBIGINT", "HUGEINT")  # int64 where all values of the log fit, else text
@@ -26,6 +26,7 @@ class Tables(NamedTuple):
     columns: dict[str, dict[str, str]]  # by table, 'log' first: DuckDB's types
     csv: frozenset[str]  # tables of CSV
     ambiguous: dict[str, dict[str, Ambiguous]]  # by table
+    odd_cell: Callable[[str, str], OddCell | None]  # of a table's column of CSV: no number
 
     @property
     def source(self) -> str:

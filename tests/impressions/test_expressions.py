@@ -192,9 +192,8 @@ def test_a_name_that_is_no_column_is_never_the_one_who_asks(tmp_path, name):
 
 def test_what_makes_text_of_a_column_is_said_where_it_does_not_fit(tmp_path):
     log = rows().replace(str(START), "n/a")
-    with pytest.raises(
-        ConfigError, match=r"ts: .* t VARCHAR \(text, since 'n/a' is no number\), clicked BIGINT"
-    ):
+    words = r"t VARCHAR \(text, since 'n/a' .a.csv, line 2. is no number\), clicked BIGINT"
+    with pytest.raises(ConfigError, match=f"ts: .* {words}"):
         run(tmp_path, {"a.csv": log})
 
 
