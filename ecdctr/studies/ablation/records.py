@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 Records = list[dict[str, Any]]
 
 
-def mean_gauc(records: Records) -> dict[str, float]:
-    """Return GAUC of each row, the mean over seeds."""
+def mean_gauc(records: Records, metric: str = "gauc") -> dict[str, float]:
+    """Return GAUC of each row, the mean over seeds; `expected_gauc` is that of held-out ads."""
     rows = dict.fromkeys(record["row"] for record in records)
-    return {row: float(per_seed(records, row, "gauc").mean()) for row in rows}
+    return {row: float(per_seed(records, row, metric).mean()) for row in rows}
 
 
 def per_seed(records: Records, row: str, metric: str, cohort: str = "all") -> NDArray[np.float64]:
