@@ -42,6 +42,7 @@ class Part(NamedTuple):
     stored: Path
     rows: int
     types: dict[str, str]  # DuckDB's, by column
+    unread: frozenset[str] = frozenset()  # of them, those that no expression can name
 
 
 class Ambiguous(NamedTuple):
@@ -96,13 +97,14 @@ def text_types(
         for part in parts:
             _refuse_unfit(db, part, name, kind)
     rows = f"{parquet(part.stored for part in parts)[:-1]}, union_by_name = true)"
-    proven = _proven(db, rows, [name for name in names if name not in declared])
+    unread = frozenset[str]().union(*(part.unread for part in parts))
+    proven = _proven(db, rows, [name for name in names if name not in {*declared, *unread}])
     ambiguous = {
         name: example
         for name, kind in proven.items()
         if kind == "DOUBLE" and (example := _one_number(db, rows, identifier(name)))
     }
-    types = {name: declared.get(name) or proven[name] for name in names}
+    types = {name: declared.get(name) or proven.get(name, "VARCHAR") for name in names}
     return types | dict.fromkeys(ambiguous, "VARCHAR"), ambiguous
 
 

@@ -83,18 +83,25 @@ def read_csv(content: Path, opening: Opening) -> str:
     )
 
 
-def copy(db: duckdb.DuckDBPyConnection, text: Text, opening: Opening, target: Path) -> int:
-    """Copy a CSV file as text into a Parquet file; returns its rows.
+def copy(
+    db: duckdb.DuckDBPyConnection,
+    text: Text,
+    opening: Opening,
+    target: Path,
+    only: list[str] | None = None,
+) -> int:
+    """Copy a CSV file as text into a Parquet file, or some of its columns; returns its rows.
 
     Raises ContractError with file and line, and where it has more rows than were read, or fewer.
     """
     path, content = text
-    query = f"SELECT * FROM {read_csv(content, opening)}"
+    names = list(opening.names) if only is None else only
+    query = f"SELECT {', '.join(map(identifier, names))} FROM {read_csv(content, opening)}"
     with explained(path, content):
         # also reads an archive to its end, since DuckDB does not see that one was cut
         there = _count(text, opening)
         row = db.execute(f"COPY ({query}) TO {literal(target)} (FORMAT parquet)").fetchone()
-        _refuse_put_together(db, path, opening, target)
+        _refuse_put_together(db, path, opening, names, target)
         _refuse_blanks(text, opening)
     rows = int(row[0]) if row else 0
     if rows != there:
@@ -171,13 +178,13 @@ def _refuse_lost(text: Text, opening: Opening, rows: int) -> None:
 
 
 def _refuse_put_together(
-    db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, copied: Path
+    db: duckdb.DuckDBPyConnection, path: Path, opening: Opening, names: list[str], copied: Path
 ) -> None:
     """Raise ContractError where a header or a byte order mark stands among the rows."""
-    first, *_ = columns = [identifier(name) for name in opening.names]
+    first = identifier(opening.names[0])
     again = " AND ".join(
         f"ltrim(trim({column}), '{COMMENT if column == first else ''} ') = {literal(name)}"
-        for column, name in zip(columns, opening.names, strict=True)
+        for column, name in ((identifier(name), name) for name in names)
     )
     counted = db.execute(
         f"SELECT count(*) FILTER ({again}), count(*) FILTER (starts_with({first}, '\ufeff')) "

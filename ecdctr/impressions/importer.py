@@ -86,11 +86,12 @@ def import_log(
     refuse_names(mapping)
     say = on_file or (lambda _: None)
     with staging(root) as scratch, _connect(scratch, memory, threads) as db:
+        said = mapping.said()
         opened = {
-            name: open_table(db, join, source, scratch / f"join-{name}", say)
+            name: open_table(db, join, source, scratch / f"join-{name}", said, say)
             for name, join in mapping.joins.items()
         }
-        log = open_table(db, mapping.log, source, scratch / "log")
+        log = open_table(db, mapping.log, source, scratch / "log", said)
         with _joining(mapping, [log, *opened.values()]):
             tables = _create(db, mapping, {"log": log, **opened}, scratch)
             check_joins(tables, mapping)
@@ -103,9 +104,9 @@ def import_log(
         ts = instant(tables, mapping.ts, _texts(tables, columns_read(tables, mapping.ts)))
         of_tables = _columns_by_table(tables, mapping)
         view_of(db, *log.files)
-        said = text_columns(tables, mapping)
-        said += [note for name in opened for note in _cut_in(opened[name], of_tables[name])]
-        for sentence in said:
+        notes = text_columns(tables, mapping)
+        notes += [note for name in opened for note in _cut_in(opened[name], of_tables[name])]
+        for sentence in notes:
             say(sentence)
         joined = _joins_sql(tables, mapping)
         if declared:

@@ -38,7 +38,7 @@ def numbered(
     """
     stored = file.path if file.kind == "parquet" else scratch
     try:
-        where = _rows if file.kind == "parquet" else _lines(db, table, file.path, scratch)
+        where = _rows if file.kind == "parquet" else _lines(db, table, file, scratch)
         source = f"{parquet([stored])[:-1]}, file_row_number = true)"
         db.execute(
             f"CREATE OR REPLACE VIEW log AS SELECT {', '.join(file.values)}, "
@@ -62,24 +62,24 @@ def _rows(records: Iterable[int]) -> dict[int, str]:
     return {record: f"row {record + 1:,}" for record in records}
 
 
-def _lines(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Where:
+def _lines(db: duckdb.DuckDBPyConnection, table: Table, file: TableFile, target: Path) -> Where:
     """Copy a CSV file in order; returns what finds the lines of its records."""
     in_utf8 = target.with_suffix(".csv.zst")
     dialect = dialect_of(table)
-    text = csv_text.text_of(path, dialect.encoding, in_utf8)
+    text = csv_text.text_of(file.path, dialect.encoding, in_utf8)
     opening = csv_text.look(text, dialect)
-    assert opening is not None, path  # noqa: S101  # rows were read of it
+    assert opening is not None, file.path  # noqa: S101  # rows were read of it
     db.execute("SET preserve_insertion_order = true")
     try:
-        csv_text.copy(db, text, opening, target)
+        csv_text.copy(db, text, opening, target, [n for n in opening.names if n not in file.unread])
     finally:
         db.execute("SET preserve_insertion_order = false")
 
     def where(records: Iterable[int]) -> dict[int, str]:
         shift = int(opening.header)
-        with encodings.opened(text.content) as file:
+        with encodings.opened(text.content) as content:
             lines = lines_of(
-                file,
+                content,
                 opening.skip,
                 dialect.quotes,
                 opening.delimiter,

@@ -60,6 +60,14 @@ class Mapping(Section):
         columns = {name: str(getattr(self, name)) for name in names}
         return columns | {f"features.{name}": text for name, text in self.features.items()}
 
+    def said(self) -> str:
+        """Return all texts in which a column can be named."""
+        tables = [self.log, *self.joins.values()]
+        types = [name for table in tables for name in table.types]
+        return "\n".join(
+            [*self.expressions().values(), *types, *(j.key for j in self.joins.values())]
+        )
+
 
 def load_mapping(path: Path) -> Mapping:
     """Read a mapping file; raises ConfigError with the key that is wrong."""

@@ -21,7 +21,7 @@ from ecdctr.files.duck import identifier, parquet
 from ecdctr.files.urls import looks_like_url
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
-from ecdctr.impressions.csv_opening import Dialect, delimiter_of
+from ecdctr.impressions.csv_opening import Dialect, Opening, delimiter_of
 from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.footers import unread
@@ -30,6 +30,7 @@ from ecdctr.impressions.layout import SCRATCH, table_format
 PARQUET = (".parquet", ".pq", ".parq")
 ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")
 UNREAD = (*ARCHIVES, ".xlsx", ".json", ".jsonl", ".ndjson", ".avro", ".orc")
+MANY = 200  # columns of CSV, from which on those alone are read that the mapping may name
 OF_CSV = {"delimiter", "header", "names", "encoding", "quotes", "nulls", "types"}
 
 
@@ -89,6 +90,7 @@ class TableFile(NamedTuple):
     absent: tuple[str, ...]  # columns that only other files have: null here
     values: tuple[str, ...]  # of the table's columns, SQL for SELECT
     source: str  # with FROM
+    unread: frozenset[str] = frozenset()  # columns that no expression can name: null
 
     @property
     def query(self) -> str:
@@ -109,9 +111,13 @@ def open_table(
     table: Table,
     source: Path,
     scratch: Path,
+    said: str,
     on_file: Callable[[str], None] | None = None,
 ) -> Opened:
     """Read the files of a table; CSV is copied into the folder `scratch`.
+
+    Of a CSV file of very many columns those alone whose names stand in `said`, all that a mapping
+    says; the others are null.
 
     Raises ConfigError for a pattern without a file or a type of no column, ContractError for what
     cannot be read or does not fit `types`.
@@ -130,7 +136,7 @@ def open_table(
         if kinds == {True}:
             parts.append(_parquet_part(db, path))
         else:
-            parts.append(_csv_part(db, table, path, scratch / f"{i}.parquet"))
+            parts.append(_csv_part(db, table, path, scratch / f"{i}.parquet", said))
     if kinds == {True} and any(part.rows for part in parts):  # what has no rows may be of any type
         parts = [part if part.rows else part._replace(types={}) for part in parts]
     names = list(dict.fromkeys(name for part in parts for name in part.types))
@@ -247,7 +253,9 @@ def dialect_of(table: Table) -> Dialect:
     )
 
 
-def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path) -> Part:
+def _csv_part(
+    db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: Path, said: str
+) -> Part:
     """Make a CSV file a Parquet file of text; one of 0 bytes has no columns."""
     dialect = dialect_of(table)
     in_utf8 = target.with_suffix(".csv.zst")
@@ -258,9 +266,23 @@ def _csv_part(db: duckdb.DuckDBPyConnection, table: Table, path: Path, target: P
     header = f", line {opening.skip + 1}, read as the header" if opening.header else ""
     no_header = ", or name the columns in the mapping (names: [...]) if that line is a row"
     refuse_alike(list(opening.names), f"{path}{header}", no_header if header else "")
-    rows = csv_text.copy(db, text, opening, target)
+    only = read_of(opening, said)
+    rows = csv_text.copy(db, text, opening, target, only)
     in_utf8.unlink(missing_ok=True)
-    return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"))
+    unread = frozenset(opening.names) - set(only) if only else frozenset()
+    return Part(path, target, rows, dict.fromkeys(opening.names, "VARCHAR"), unread)
+
+
+def read_of(opening: Opening, said: str) -> list[str] | None:
+    """Return which columns of a CSV file are read; None for all.
+
+    The first one is, since a byte order mark among the rows stands there.
+    """
+    if len(opening.names) <= MANY:
+        return None
+    first, *others = opening.names
+    words = said.lower()
+    return [first, *(n for n in others if n.lower() in words or identifier(n).lower() in words)]
 
 
 def _as_query(
@@ -271,11 +293,11 @@ def _as_query(
         column = identifier(name)
         if declared == "NULL":
             values.append(f"NULL AS {column}")
-        elif name in part.types:
+        elif name in part.types and name not in part.unread:
             values.append(f"{column}::{declared} AS {column}")
         else:
             values.append(f"NULL::{declared} AS {column}")
     absent = tuple(name for name in types if name not in part.types)
     source = f"FROM {parquet([part.stored])}" if part.types else "WHERE false"
     name = name_in(folder, part.path)
-    return TableFile(part.path, name, kind, part.rows, absent, tuple(values), source)
+    return TableFile(part.path, name, kind, part.rows, absent, tuple(values), source, part.unread)

@@ -476,3 +476,35 @@ def test_a_hole_of_zeros_is_told_with_its_line_and_is_no_part_of_an_id(tmp_path,
         run(tmp_path, {"a.csv": end.join(lines) + end})
     with pytest.raises(ContractError, match=r"a\.csv, line 42: a zero byte"):
         run(tmp_path, {"a.csv": rows() + "\0" * zeros})
+
+
+def wide(head: str = "user,item,t,clicked,kind", columns: int = 3000) -> str:
+    """Return a log of very many columns, of which a mapping names few."""
+    first, *lines = rows().splitlines()
+    more = ",".join(f"c{i}" for i in range(columns))
+    cells = ",".join(str(i % 7) for i in range(columns))
+    named = first.replace("user,item,t,clicked,kind", head)
+    return "\n".join([f"{named},{more}", *(f"{line},{cells}" for line in lines)]) + "\n"
+
+
+def test_of_very_many_columns_those_are_read_that_the_mapping_names(tmp_path):
+    done = run(tmp_path, {"a.csv": wide()}, {"types": {"c7": "VARCHAR"}}, features={"c": "c2999"})
+    assert (done.read, done.natural, done.ads) == (40, 20, 20)
+    assert set(column(tmp_path, "c")) == {2999 % 7}
+
+
+LINES = wide().splitlines()
+WIDE = {
+    "a row that is cut": (LINES[5][:-2], r"a.csv, line 6: Expected Number of Columns"),
+    "the header again": (LINES[0], "its header stands again in 1 rows"),
+    "a byte order mark": ("\ufeff" + LINES[5], "1 rows begin with a byte order mark"),
+    "an id that is none": ("," + LINES[5].split(",", 1)[1], r"rows without .* first in line 6 "),
+}
+
+
+@pytest.mark.parametrize("what", WIDE)
+def test_very_many_columns_are_read_as_strictly_as_few(tmp_path, what):
+    line, words = WIDE[what]
+    log = "\n".join([*LINES[:5], line, *LINES[6:]]) + "\n"
+    with pytest.raises(ContractError, match=words):
+        run(tmp_path, {"a.csv": log})
