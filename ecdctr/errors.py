@@ -7,6 +7,7 @@ from pathlib import Path
 
 # Exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
 TRY_AGAIN = 75
+STDOUT = "standard output"  # in the place of a file's name
 UNFORESEEN = 70  # exit code (EX_SOFTWARE) of a command that ended with an error nobody foresaw
 
 
@@ -39,6 +40,17 @@ class TryAgain(Exception):
 
     The same command may succeed.
     """
+
+
+def set_variable(name: str) -> str | None:
+    """Return a variable of the environment; None where it is not set.
+
+    Raises ConfigError for an empty one: what was to be its value got lost.
+    """
+    value = os.environ.get(name)
+    if value == "":
+        raise ConfigError(f"{name} is set but empty; set it to a value, or unset it.")
+    return value
 
 
 def first_line(error: BaseException) -> str:
@@ -115,7 +127,9 @@ def machine_trouble(error: BaseException) -> str | None:
             where = getattr(error, "filename2", None) or getattr(error, "filename", None)
             where = str(where or next(iter(_PATH.findall(str(error))), ""))
             place = f" at {where}" if where else f" ({first_line(error)})"
-            left = _left_at(Path(where)) if where and code == errno.ENOSPC else ""
+            left = (
+                _left_at(Path(where)) if where and where != STDOUT and code == errno.ENOSPC else ""
+            )
             return (
                 f"{text}{place}{left}: {remedy} and run the same command again. Nothing was "
                 "published in part, and what was finished before is kept."

@@ -22,7 +22,8 @@ from ecdctr.airflow.links import StudyLink, VersionLink
 from ecdctr.airflow.refusals import RefusedError
 from ecdctr.errors import TRY_AGAIN
 
-KILLED = 128 + 9  # as a shell counts SIGKILL
+# as shells count SIGKILL; SIGTERM and SIGHUP, which a command tells
+KILLED = (128 + 9, 128 + 15, 128 + 1)
 RUN_VARIABLE = "ECDCTR_AIRFLOW_RUN"  # read by ecdctr/levels/run.py, written into the manifest
 
 
@@ -93,10 +94,10 @@ class ProcessOperator(BaseOperator):
                     last = line.rstrip() or last
                     self.log.info("%s", line.rstrip())
             code = self._process.wait()
-            if code < 0 or code == KILLED:
+            if code < 0 or code in KILLED:
+                number = -code if code < 0 else code - 128
                 raise RuntimeError(
-                    f"ecdctr was killed by signal {-code if code < 0 else 9}; the task may be "
-                    "retried."
+                    f"ecdctr was killed by signal {number}; the task may be retried."
                 )
             if code == TRY_AGAIN:
                 raise RuntimeError(last)  # not a refusal: a retry may find the disk with room again

@@ -20,8 +20,8 @@ from ecdctr.cli.given_once import Application
 from ecdctr.config import Config, Level, load_config, refuse_shared
 from ecdctr.config.section import MAX_SEED
 from ecdctr.config.terms import DEFAULT
-from ecdctr.console import log_to_stderr, terminal
-from ecdctr.errors import ConfigError
+from ecdctr.console import JSON_LINES, log_to_stderr, terminal
+from ecdctr.errors import ConfigError, set_variable
 from ecdctr.files import durable
 from ecdctr.files.urls import WRITE_OUT, is_for_shells, looks_like_url, shared_place
 from ecdctr.store.places import check_name
@@ -256,6 +256,12 @@ def _global(
         typer.Option("--version", help="print the version", callback=say_version, is_eager=True),
     ] = False,
 ) -> None:
+    for option in ("config", "store"):
+        if context.get_parameter_source(option) == ParameterSource.DEFAULT:
+            set_variable(f"ECDCTR_{option.upper()}")
+    form = set_variable(JSON_LINES)
+    if form not in (None, "json"):
+        raise ConfigError(f"{JSON_LINES} is '{form}', expected json; write that, or unset it.")
     named = context.get_parameter_source("config") != ParameterSource.DEFAULT
     context.obj = Session(config, absolute(store), as_json, named)
     log_to_stderr()

@@ -132,11 +132,13 @@ def train(
 
     A finished one with the same fingerprint is re-used.
     """
+    from ecdctr.training.address import await_address
     from ecdctr.training.workers import join, launch
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(launch(processes, sys.argv[1:]))
     options.refuse_contradictions()
+    await_address()
     first = join().first
     outcome = _trained(session_of(context), options, first)
     manifest = outcome.manifest

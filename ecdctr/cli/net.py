@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import sys
 import time
 import traceback
@@ -18,9 +19,10 @@ from typer._click.exceptions import NoArgsIsHelpError
 from typer.exceptions import Abort, TyperException
 from typer.main import Typer, get_command
 
+from ecdctr.cli.ended import telling_signals
 from ecdctr.cli.extras import missing_extra
 from ecdctr.console import current_step, forget_odd_sizes
-from ecdctr.errors import TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
+from ecdctr.errors import STDOUT, TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
@@ -33,7 +35,7 @@ def run(app: Typer, arguments: list[str]) -> int:
 
     0 done; 1 refused, in one sentence; 2 the command line itself is wrong; 70 an error that nobody
     foresaw; 75 the machine did not let it finish, the same command may succeed later; 130
-    interrupted; 141 nobody reads the output.
+    interrupted; 141 nobody reads the output; 143, 129 ended by the system (SIGTERM, SIGHUP).
     """
     _open_closed()
     forget_odd_sizes()
@@ -41,7 +43,7 @@ def run(app: Typer, arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
     try:
-        with one_reading():
+        with one_reading(), _telling(arguments):
             code = get_command(app).main(arguments, prog_name="ecdctr", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -57,6 +59,11 @@ def run(app: Typer, arguments: list[str]) -> int:
         return error.exit_code  # the help was printed, there is no more to say
     except BaseException as error:
         return _told(error, arguments)
+
+
+def _telling(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
+    """Let signals that end the process be told; a server ends in order, by its own handlers."""
+    return contextlib.nullcontext() if _command(arguments) == "serve" else telling_signals()
 
 
 def _open_closed() -> None:
@@ -114,8 +121,24 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         )
     if extra := missing_extra(error):
         return 1, extra
+    if isinstance(error, OSError) and error.filename is None and _is_of_stdout(error):
+        error.filename = STDOUT
     trouble = machine_trouble(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Tell whether an error that names no file is of standard output: one more byte meets it, too.
+
+    Never asked of a pipe, which may be full.
+    """
+    try:
+        place = os.fstat(sys.stdout.fileno()).st_mode
+        if stat.S_ISREG(place) or stat.S_ISCHR(place):
+            os.write(sys.stdout.fileno(), b"\n")
+    except OSError as again:
+        return error.errno is not None and again.errno == error.errno
+    return False
 
 
 def _is_nowhere() -> bool:

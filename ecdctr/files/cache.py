@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, set_variable
 from ecdctr.files import durable
 
 FOLDER, LIMIT = "ECDCTR_CACHE", "ECDCTR_CACHE_GB"
@@ -37,8 +37,8 @@ class Cache:
 
         Raises ConfigError for another value.
         """
-        root = Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "ecdctr")
-        text = os.environ.get(LIMIT, str(DEFAULT_GB))
+        root = Path(set_variable(FOLDER) or Path.home() / ".cache" / "ecdctr")
+        text = set_variable(LIMIT) or str(DEFAULT_GB)
         try:
             limit = float(text) * 1e9
             if math.isnan(limit) or limit < 0:

@@ -224,7 +224,9 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
             if other:
                 raise ContractError(f"{path}{unlike(other)}") from None
         if line is None:
-            raise ContractError(f"{path} cannot be read: {first_line(error)}") from None
+            raise ContractError(
+                f"{path} cannot be read: {first_line(error)}; {_mend_archive(path)}."
+            ) from None
         if re.search(rf"^Original Line: *{COMMENT}", text, re.MULTILINE):
             raise ContractError(
                 f"{path}, line {line[1]}: a comment ({COMMENT}) stands among the rows, where every "
@@ -233,6 +235,22 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
         raise ContractError(
             f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or {DESCRIBE}."
         ) from None
+
+
+def _mend_archive(path: Path) -> str:
+    """Say what to do with a file that cannot be read as what its name says that it is."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(encodings.NO_TEXT_IN)
+    except OSError:
+        start = b""
+    what = encodings.format_of(start)
+    of_name = COMPRESSIONS.get(path.suffix.lower())
+    if of_name and what and what != f"a {of_name} archive":
+        return f"it is {what} and no {of_name} archive, name it so or convert it"
+    if of_name and start and not what:
+        return f"it does not begin as a {of_name} archive; if it is CSV take {path.suffix} away"
+    return f"it is cut or damaged, {encodings.LOAD_AGAIN}"
 
 
 def _reason(text: str) -> str:

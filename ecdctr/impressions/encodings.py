@@ -61,6 +61,7 @@ NO_LOG = {  # what stands in a file's place where it was not loaded
 BLOCK = 1 << 20  # bytes
 NO_TEXT_IN = 1000  # bytes at the start, where what is no text holds a zero
 FEW, MOST = 0.1, 0.5  # shares of zeros among bytes
+LOAD_AGAIN = "load it from its source again, or write it anew"
 SHOWN = 20  # bytes before and after a bad one in a message
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.errors import first_line, lacks_room
-from ecdctr.impressions.encodings import format_of, no_log
+from ecdctr.impressions.encodings import LOAD_AGAIN, format_of, no_log
 from ecdctr.impressions.layout import no_file
 
 TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
@@ -74,6 +74,11 @@ def unread(path: Path, error: Exception) -> str:
     if what and what != "Parquet":
         return f"expected a Parquet file, found {what}"
     return f"{DAMAGED} ({said})"
+
+
+def with_remedy(why: str) -> str:
+    """Say what to do, too, where a file of another place is damaged."""
+    return f"{why}; {LOAD_AGAIN}" if DAMAGED in why else why
 
 
 @lru_cache(maxsize=20_000)

@@ -16,6 +16,7 @@ from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.damage import damaged
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.expressions import scalar_kind
+from ecdctr.impressions.footers import with_remedy
 from ecdctr.impressions.tables import PARQUET, TableFile
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def _fails(db: duckdb.DuckDBPyConnection, selected: str, source: str) -> bool:
 
 def damage_of(path: Path) -> str | None:
     """Say that a file of Parquet is damaged; what is CSV was read to its end."""
-    return damaged(path) if path.suffix.lower() in PARQUET else None
+    damage = damaged(path) if path.suffix.lower() in PARQUET else None
+    return damage and with_remedy(damage)
 
 
 def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -> str:

@@ -24,7 +24,7 @@ from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_t
 from ecdctr.impressions.csv_opening import Dialect, Opening, delimiter_of
 from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
-from ecdctr.impressions.footers import unread
+from ecdctr.impressions.footers import unread, with_remedy
 from ecdctr.impressions.layout import SCRATCH, table_format
 
 PARQUET = (".parquet", ".pq", ".parq")
@@ -242,7 +242,7 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
             raise
         why = unread(path, error)
     if why:
-        raise ContractError(f"{path} cannot be read: {why}.")
+        raise ContractError(f"{path} cannot be read: {with_remedy(why)}.")
     return Part(path, path, rows, {row[0]: row[1] for row in described})
 
 

@@ -95,19 +95,24 @@ def test_a_broken_file_is_named_with_its_line(tmp_path, what):
 
 
 PACKED = gzip.compress(rows().encode(), mtime=0)
+AGAIN = "load it from its source again, or write it anew"
 ARCHIVES = {
-    "gzip cut short": ("a.csv.gz", PACKED[:-20]),
-    "gzip damaged": ("a.csv.gz", PACKED[:60] + b"xxxx" + PACKED[64:]),
-    "text named .gz": ("a.csv.gz", rows().encode()),
-    "text named .zst": ("a.csv.zst", rows().encode()),
-    "a broken Parquet file": ("a.parquet", b"PAR1 no"),
+    "gzip cut short": ("a.csv.gz", PACKED[:-20], AGAIN),
+    "gzip damaged": ("a.csv.gz", PACKED[:60] + b"xxxx" + PACKED[64:], AGAIN),
+    "gzip with a wrong sum": ("a.csv.gz", PACKED[:-8] + bytes(4) + PACKED[-4:], AGAIN),
+    "more behind gzip": ("a.csv.gz", PACKED + b"more", AGAIN),
+    "zstd cut short": ("a.csv.zst", pa.compress(rows().encode(), "zstd", asbytes=True)[:-9], AGAIN),
+    "text named .gz": ("a.csv.gz", rows().encode(), "if it is CSV take .gz away"),
+    "text named .zst": ("a.csv.zst", rows().encode(), "if it is CSV take .zst away"),
+    "gzip named .zst": ("a.csv.zst", PACKED, "it is a gzip archive and no zstd archive, name it"),
+    "a broken Parquet file": ("a.parquet", b"PAR1 no\0", AGAIN),
 }
 
 
 @pytest.mark.parametrize("what", ARCHIVES)
 def test_a_broken_archive_is_named(tmp_path, what):
-    name, content = ARCHIVES[what]
-    with pytest.raises(ContractError, match=rf"{name} cannot be read"):
+    name, content, words = ARCHIVES[what]
+    with pytest.raises(ContractError, match=rf"{name} cannot be read.*; .*{words}"):
         run(tmp_path, {name: content}, {"files": [name]})
     assert not list((tmp_path / "data").iterdir())
 

@@ -43,7 +43,7 @@ from ecdctr.levels.request import Outcome, Request
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
-from ecdctr.training import progress
+from ecdctr.training import address, progress
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers, join
 from tests.conftest import DATE, warmed
@@ -67,6 +67,34 @@ def run(warm: Path) -> Callable[..., Any]:
         return json.loads(done.stdout)
 
     return ran
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "", "a b", "x" * 300])
+def test_a_name_of_no_host_is_refused_instead_of_waited_for(monkeypatch, name):
+    for key, value in (place(1, 2) | {"MASTER_ADDR": name}).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(address, "WITHIN", 0)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match=f"MASTER_ADDR is '{name}', which is the name of no host"):
+        address.await_address()
+    monkeypatch.setenv("WORLD_SIZE", "1")  # nobody is met
+    address.await_address()
+
+
+def test_a_name_that_comes_later_is_waited_for(monkeypatch, caplog):
+    for key, value in (place(1, 2) | {"MASTER_ADDR": "first-0.job"}).items():
+        monkeypatch.setenv(key, value)
+    answers = iter([OSError("Name or service not known"), None])
+
+    def look_up(*_: object) -> None:
+        if error := next(answers):
+            raise error
+
+    monkeypatch.setattr(address.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(address.time, "sleep", lambda _: None)
+    with caplog.at_level("INFO", logger="ecdctr"):
+        address.await_address()
+    assert "No host is named first-0.job (MASTER_ADDR) yet" in caplog.text
 
 
 @pytest.fixture(scope="module")
