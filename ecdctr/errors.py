@@ -58,6 +58,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+NO_THREAD = "can't start new thread"
+NO_NUMBER = -1  # of what is told by its words alone: locks and full pipes have EAGAIN, too
+MORE_THREADS = "raise the limit of processes and threads (ulimit -u, or the container's pids limit)"
 _TROUBLES = {
     "No space left on device": (errno.ENOSPC, "free some space"),
     "Disk quota exceeded": (errno.EDQUOT, "free some space or raise the quota"),
@@ -83,6 +86,8 @@ _TROUBLES = {
     "Input/output error": (errno.EIO, "check the disk"),
     "Stale file handle": (errno.ESTALE, "mount the network folder again"),
     "Too many open files": (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+    "Resource temporarily unavailable": (NO_NUMBER, MORE_THREADS),
+    NO_THREAD: (NO_NUMBER, MORE_THREADS),  # Python's words
     "failed to map segment": (errno.ENOMEM, "free some memory"),  # of a library that is loaded
     "Out of Memory Error": (  # DuckDB's words
         errno.ENOMEM,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -32,10 +33,16 @@ def telling_signals() -> Iterator[None]:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    try:
+        threading.Thread(target=_end, args=(reading, os.getpid()), daemon=True).start()
+    except RuntimeError:  # no thread is left here: signals end the process as ever
+        os.close(reading)
+        os.close(writing)
+        yield
+        return
     for number in ours:
         signal.signal(number, _heard)
     before = signal.set_wakeup_fd(writing)
-    threading.Thread(target=_end, args=(reading, os.getpid()), daemon=True).start()
     try:
         yield
     finally:
@@ -55,8 +62,17 @@ def _end(reading: int, process: int) -> None:
             continue
         with contextlib.suppress(OSError):
             os.write(2, f"ecdctr: {sentence(number)}\n".encode())
+        _end_workers()
         os._exit(128 + number)
     os.close(reading)
+
+
+def _end_workers() -> None:
+    """End the processes that were started to work for this one, which would wait for ever."""
+    if made := sys.modules.get("multiprocessing"):
+        for process in made.active_children():
+            with contextlib.suppress(OSError, ValueError):  # it has ended by itself
+                process.terminate()
 
 
 def sentence(number: int) -> str:

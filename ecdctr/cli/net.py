@@ -21,8 +21,17 @@ from typer.main import Typer, get_command
 
 from ecdctr.cli.ended import telling_signals
 from ecdctr.cli.extras import missing_extra
+from ecdctr.cli.threads import check_threads
 from ecdctr.console import current_step, forget_odd_sizes
-from ecdctr.errors import STDOUT, TRY_AGAIN, UNFORESEEN, EcdctrError, first_line, machine_trouble
+from ecdctr.errors import (
+    NO_THREAD,
+    STDOUT,
+    TRY_AGAIN,
+    UNFORESEEN,
+    EcdctrError,
+    first_line,
+    machine_trouble,
+)
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
@@ -43,6 +52,7 @@ def run(app: Typer, arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
     try:
+        check_threads(_command(arguments))
         with one_reading(), _telling(arguments):
             code = get_command(app).main(arguments, prog_name="ecdctr", standalone_mode=False)
         sys.stdout.flush()
@@ -123,8 +133,16 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return 1, extra
     if isinstance(error, OSError) and error.filename is None and _is_of_stdout(error):
         error.filename = STDOUT
-    trouble = machine_trouble(error)
+    trouble = machine_trouble(error) or _lack_of_threads(error)
     return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _lack_of_threads(error: BaseException) -> str | None:
+    """Say that no thread could be started, where an error came of that."""
+    came_of: BaseException | None = error
+    while came_of is not None and NO_THREAD not in str(came_of):
+        came_of = came_of.__context__
+    return machine_trouble(came_of) if came_of else None
 
 
 def _is_of_stdout(error: OSError) -> bool:

@@ -13,7 +13,20 @@ from urllib.parse import urlsplit
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+ALLOW_HTTP = "AWS_ALLOW_HTTP"
+TRUE = ("1", "true", "on", "yes", "y")  # as the client reads them, in any case
+TRUTHS = (*TRUE, "0", "false", "off", "no", "n")
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SWITCHES = (
+    ALLOW_HTTP,
+    "AWS_ALLOW_INVALID_CERTIFICATES",
+    "AWS_DISABLE_TAGGING",
+    "AWS_REQUEST_PAYER",
+    "AWS_S3_EXPRESS",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_UNSIGNED_PAYLOAD",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+)
 
 
 def problem_of_environment(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -21,12 +34,8 @@ def problem_of_environment(environment: Mapping[str, str] = os.environ) -> str |
 
     What it says holds no secret.
     """
-    for name in ENDPOINTS:
-        if name in environment and not _is_endpoint(environment[name]):
-            return (
-                f"{name} is '{environment[name]}', expected a URL such as https://s3.example.com "
-                "or http://127.0.0.1:9000; set it so, or unset it for S3 itself"
-            )
+    if problem := _of_endpoints(environment):
+        return problem
     for name in REGIONS:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", environment.get(name, "us-east-1")):
             return f"{name} is {environment[name]!r}, expected a name such as us-east-1"
@@ -37,6 +46,42 @@ def problem_of_environment(environment: Mapping[str, str] = os.environ) -> str |
                 "anew (printf instead of echo writes no end of line)"
             )
     return None
+
+
+def _of_endpoints(environment: Mapping[str, str]) -> str | None:
+    """Say which endpoint, or switch of the client, cannot be used."""
+    for name, text in environment.items():
+        if name in SWITCHES and text.lower() not in TRUTHS:
+            return f"{name} is '{text}', expected true or false; set it so, or unset it"
+    for name in (name for name in ENDPOINTS if name in environment):
+        text = environment[name]
+        if not _is_endpoint(text):
+            return (
+                f"{name} is '{text}', expected a URL such as https://s3.example.com or "
+                "http://127.0.0.1:9000; set it so, or unset it for S3 itself"
+            )
+        allowed = environment.get(ALLOW_HTTP, "no").lower() in TRUE
+        if text.lower().startswith("http:") and not allowed:
+            return (
+                f"{name} is '{text}', which is not encrypted; set {ALLOW_HTTP}=true if that is "
+                "meant, else write https://"
+            )
+    return None
+
+
+def with_variable(said: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return what a client says of a store, with the variable that it speaks of, or what to do."""
+    quoted = re.search(r'Config error: .*?"([^"]*)"', said)
+    if quoted:
+        names = sorted(
+            name
+            for name, text in environment.items()
+            if name.startswith(("AWS_", "GOOGLE_", "AZURE_")) and text == quoted[1]
+        )
+        return f"{said} (in {' or '.join(names)}); set it anew, or unset it" if names else said
+    if "error sending request" in said:
+        return f"{said}; look whether the endpoint's address is right and answers from here"
+    return said
 
 
 def _is_endpoint(text: str) -> bool:

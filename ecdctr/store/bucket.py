@@ -18,7 +18,7 @@ from obstore.store import from_url
 
 from ecdctr.errors import StoreError, TryAgain, first_line
 from ecdctr.files import durable
-from ecdctr.files.aws import problem_of_environment
+from ecdctr.files.aws import problem_of_environment, with_variable
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
 TRIES = 100  # of a swap, against others who change the same object
@@ -182,7 +182,8 @@ class Bucket:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             raise
         except BaseError as error:
-            raise StoreError(f"The store {self.url} cannot be used: {first_line(error)}") from None
+            said = with_variable(first_line(error))
+            raise StoreError(f"The store {self.url} cannot be used: {said}.") from None
 
 
 def wait(attempt: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ecdctr.cli import app
 from ecdctr.cli.ended import ENDING, sentence, telling_signals
-from ecdctr.cli.net import run
+from ecdctr.cli.net import explained, run
 from ecdctr.errors import ConfigError
 from ecdctr.files.cache import Cache
 from tests.conftest import REPOSITORY
@@ -45,6 +45,69 @@ def test_a_signal_is_told_at_once_and_ends_the_process(number):
     name = signal.Signals(number).name
     assert process.returncode == 128 + number
     assert f"ecdctr: ended by {name} at the step 'train'. Nothing was published in part" in said
+
+
+FEW = """
+import runpy, sys, threading
+threading.Thread.start = lambda _: (_ for _ in ()).throw(
+    RuntimeError("can't start new thread"))
+sys.argv = ["ecdctr", *sys.argv[1:]]
+runpy.run_module("ecdctr.cli", run_name="__main__", alter_sys=True)
+"""
+
+
+def without_threads(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where no thread can be started."""
+    return subprocess.run(
+        [sys.executable, "-c", FEW, *words],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_limit_of_threads_is_told_before_any_work():
+    done = without_threads("validate")
+    assert done.returncode == 75
+    assert "This process may start 0 threads, expected" in done.stderr
+    assert "raise the limit of processes and threads (ulimit -u" in done.stderr
+    assert without_threads("schema").returncode == 0  # nor does the one that hears signals hinder
+
+
+def test_a_thread_that_cannot_be_started_is_told_whatever_comes_of_it():
+    def start() -> None:
+        try:
+            raise RuntimeError("can't start new thread")
+        except RuntimeError:
+            raise ValueError("cannot join it")  # noqa: B904  # as libraries do
+
+    with pytest.raises(ValueError, match="join") as raised:
+        start()
+    code, words = explained(raised.value, ["train"])
+    assert code == 75
+    assert words.startswith("can't start new thread")
+
+
+def test_the_processes_that_work_for_one_end_with_it():
+    code = """
+import multiprocessing, time
+from ecdctr.cli.ended import telling_signals
+with telling_signals():
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    worker.start()
+    print(worker.pid, flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+        process.terminate()
+        assert process.wait(60) == 143
+        assert process.stdout.read() == ""  # which the worker held open
 
 
 def test_signals_are_left_as_they_were():

@@ -29,6 +29,7 @@ from ecdctr.errors import ConfigError, ContractError, StoreError, TryAgain
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.evaluation.gate import gate
 from ecdctr.examples.prepare import prepare
+from ecdctr.files.aws import with_variable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
@@ -208,7 +209,7 @@ def test_the_cache_stays_within_its_bound_and_keeps_what_is_in_use(tmp_path):
     assert (tmp_path / "folders" / "a" / "5").exists()
 
 
-@pytest.mark.parametrize("text", ["much", "nan", "-1", ""])
+@pytest.mark.parametrize("text", ["much", "nan", "-1"])
 def test_a_bound_that_is_no_number_is_refused(url, monkeypatch, text):
     monkeypatch.setenv("ECDCTR_CACHE_GB", text)
     with pytest.raises(Exception, match=f"ECDCTR_CACHE_GB is '{text}'; expected a number"):
@@ -224,6 +225,10 @@ def test_a_bound_that_is_no_number_is_refused(url, monkeypatch, text):
         ("AWS_ENDPOINT_URL", "http://h:99999", "AWS_ENDPOINT_URL is 'http://h:99999', expected"),
         ("AWS_ENDPOINT_URL", "http://[::1", "AWS_ENDPOINT_URL is .*, expected a URL"),
         ("AWS_ENDPOINT_URL", "ftp://host", "AWS_ENDPOINT_URL is 'ftp://host', expected a URL"),
+        ("AWS_ALLOW_HTTP", "maybe", "AWS_ALLOW_HTTP is 'maybe', expected true or false"),
+        ("AWS_ALLOW_HTTP", "", "AWS_ALLOW_HTTP is '', expected true or false"),
+        ("AWS_ALLOW_HTTP", "no", "AWS_ENDPOINT.* not encrypted; set AWS_ALLOW_HTTP=true if"),
+        ("AWS_SKIP_SIGNATURE", "T", "AWS_SKIP_SIGNATURE is 'T', expected true or false"),
         ("AWS_REGION", "us east", "AWS_REGION is 'us east', expected a name such as us-east-1"),
         ("AWS_SECRET_ACCESS_KEY", "SECRET\n", "AWS_SECRET_ACCESS_KEY holds a space, the end of"),
         ("AWS_SESSION_TOKEN", "SEC RET", "AWS_SESSION_TOKEN holds a space, the end of a line"),
@@ -237,6 +242,22 @@ def test_what_the_environment_says_of_s3_is_looked_at_first(s3, monkeypatch, nam
     with pytest.raises(ContractError, match=f"s3://b-bucket/x cannot be read: {words}"):
         open_impressions("s3://b-bucket/x").dates("ads")
     assert "SEC" not in str(told.value).replace("AWS_SECRET", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("AWS_TIMEOUT", "x"), ("AWS_CHECKSUM_ALGORITHM", "md4")]
+)
+def test_a_variable_that_the_client_cannot_read_is_named(s3, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(StoreError, match=rf"{text}.* \(in {name}\); set it anew, or unset it\.$"):
+        Store("s3://a-bucket/x").versions("production", "tpm")
+
+
+def test_an_endpoint_that_does_not_answer_is_told_with_what_to_look_at():
+    said = "Generic S3 error: HTTP error: error sending request"
+    assert with_variable(said).endswith("; look whether the endpoint's address is right and "
+                                        "answers from here")  # fmt: skip
+    assert with_variable("Generic S3 error: denied") == "Generic S3 error: denied"
 
 
 def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
