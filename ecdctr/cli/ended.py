@@ -58,8 +58,8 @@ def _end(reading: int, process: int) -> None:
     """Wait for one of the signals, tell and end the process; end alone with the pipe."""
     while content := os.read(reading, 1):
         number = content[0]
-        if number not in ENDING or os.getpid() != process:
-            continue
+        if os.getpid() != process or signal.getsignal(number) is not _heard:
+            continue  # a server that handles the signal by now finishes what it was asked for
         with contextlib.suppress(OSError):
             os.write(2, f"ecdctr: {sentence(number)}\n".encode())
         _end_workers()

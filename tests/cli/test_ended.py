@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ from ecdctr.files.cache import Cache
 from tests.conftest import REPOSITORY
 
 BUSY = """
-import hashlib
+import hashlib, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 from ecdctr.cli.ended import telling_signals
 from ecdctr.console import Bars
 with telling_signals():
     Bars().start("train", 7)
     print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha1", b"", b"", 10**9)  # Python's own handlers would wait for its end
+    hashlib.pbkdf2_hmac("sha1", b"", b"", 10**8)  # Python's own handlers would wait for its end
 """
 
 
@@ -45,6 +47,23 @@ def test_a_signal_is_told_at_once_and_ends_the_process(number):
     name = signal.Signals(number).name
     assert process.returncode == 128 + number
     assert f"ecdctr: ended by {name} at the step 'train'. Nothing was published in part" in said
+
+
+def test_who_handles_a_signal_later_is_not_cut_short():
+    """As a server does, which finishes what it was asked for."""
+    code = """
+import os, signal, time
+from ecdctr.cli.ended import telling_signals
+with telling_signals():
+    signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    print("finished")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\nfinished\n")
 
 
 FEW = """
@@ -110,6 +129,16 @@ with telling_signals():
         assert process.stdout.read() == ""  # which the worker held open
 
 
+@pytest.fixture
+def _default_signals() -> Iterator[None]:
+    """Have the signals as the system has them; the tests may run under nohup."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_default_signals")
 def test_signals_are_left_as_they_were():
     before = [signal.getsignal(number) for number in ENDING]
     threads = threading.active_count()
