@@ -74,8 +74,9 @@ def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
         made = Forked(os.environ.get(WARM, ""), arguments, environment, writing, writing)
     except OSError:  # there is none
         os.close(reading)
-        return subprocess.Popen(  # a list, no shell; values are checked by the command
-            [sys.executable, "-m", "ecdctr.cli", *arguments],
+        # a list, no shell; values are checked by the command; -P: no module from where it starts
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ecdctr.cli", *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

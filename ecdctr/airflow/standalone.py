@@ -167,7 +167,7 @@ class Airflow:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecdctr-"))
                 self.environment[WARM] = f"{folder}/warm"
                 self._start(
-                    "warm process", sys.executable, "-m", "ecdctr.cli.warm", f"{folder}/warm"
+                    "warm process", sys.executable, "-P", "-m", "ecdctr.cli.warm", f"{folder}/warm"
                 )
             self.migrate()
             for name, options in COMPONENTS.items():

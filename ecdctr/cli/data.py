@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,13 @@ from ecdctr.config.studies import WORLD
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import labelled, terminal
 from ecdctr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ecdctr.impressions.contract import DayReport
+
+NAMED = 10  # missing days of a domain that `validate` names; a stray row of 1990 makes thousands
 
 
 @app.command()
@@ -95,28 +102,25 @@ def _checked(
 
     Raises DataError at broken rows, unless they are set aside.
     """
-    from ecdctr.impressions.contract import DayReport, LogTypes, raise_for, validate
+    from ecdctr.impressions.contract import LogTypes, raise_for, validate
     from ecdctr.impressions.days import present_days, window
     from ecdctr.impressions.impressions import open_impressions
     from ecdctr.impressions.quality import check_day
 
     console = terminal(stderr=True)
 
-    def say(report: DayReport) -> None:
-        for violation in report.violations:
-            day = f"{report.domain} {report.date}"
-            console.print(labelled(day, "red", str(violation)), soft_wrap=True)
-
+    told = _Breaches(console)
     reports = []
     types = LogTypes()
     for name in domains:
         dates = present_days(config, name, window(date, days)) if date else None
         if dates:
             types.look_back(config, name, dates[0])
-        reports += validate(config, [name], dates, say, types)
+        reports += validate(config, [name], dates, told.say, types)
         for other in open_impressions(config.data.root).other_folders(name):
             text = f"domain={name}/{other}: no day of the form date=YYYY-MM-DD with *.parquet files"
             console.print(labelled("left out", "yellow", text), soft_wrap=True)
+    told.say_more()
     bad = [report for report in reports if report.violations]
     for report in bad:
         raise_for(report, config)
@@ -141,6 +145,34 @@ def _checked(
         "violations": len(bad),
         "warnings": warnings,
     }
+
+
+class _Breaches:
+    """Says what is wrong with days as they are checked; of missing days the first ones alone."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.absent: dict[str, list[dt.date]] = {}
+
+    def say(self, report: DayReport) -> None:
+        """Say what is wrong with a day."""
+        for violation in report.violations:
+            if violation.kind == "missing_day":
+                absent = self.absent.setdefault(report.domain, [])
+                absent.append(report.date)
+                if len(absent) > NAMED:
+                    continue
+            self._print(f"{report.domain} {report.date}", str(violation))
+
+    def say_more(self) -> None:
+        """Say how many more days of each domain are not there."""
+        for name, absent in self.absent.items():
+            if more := absent[NAMED:]:
+                text = f"{len(more):,} more days without a *.parquet file, {more[0]} to {more[-1]}"
+                self._print(name, text)
+
+    def _print(self, label: str, text: str) -> None:
+        self.console.print(labelled(label, "red", text), soft_wrap=True)
 
 
 def _gaps(config: Config, reports: list[Any]) -> list[str]:

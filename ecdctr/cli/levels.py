@@ -136,6 +136,7 @@ def train(
     from ecdctr.training.workers import join, launch
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # no module from where it was started
         raise typer.Exit(launch(processes, sys.argv[1:]))
     options.refuse_contradictions()
     await_address()

@@ -207,7 +207,7 @@ def _beside(config: Path, store: Path, *arguments: str) -> Iterator[None]:
     Raises EcdctrError if it fails.
     """
     places = ["--config", str(config), "--store", str(store)]
-    command = subprocess.Popen([sys.executable, "-m", "ecdctr.cli", *places, *arguments])
+    command = subprocess.Popen([sys.executable, "-P", "-m", "ecdctr.cli", *places, *arguments])
     try:
         yield
         failed = command.wait()

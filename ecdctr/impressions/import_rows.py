@@ -188,6 +188,8 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
     low, high = _midnight(earliest), _midnight(latest) + DAY
     too_early = mapping.earliest is None and 0 <= seconds[1] < _midnight(dt.date(1971, 1, 1))
+    if mapping.earliest is None and seconds[0] == 0 and not too_early:
+        _refuse_zero(db, mapping, staged)
     if low <= seconds[0] and seconds[1] < high and not too_early:
         return
     hint = ""
@@ -201,11 +203,47 @@ def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
     elif too_early:
         hint = " They look like seconds read as a smaller unit: write ts: to_timestamp(column)."
     expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
+    few = "" if too_early else _few_beyond(db, mapping, staged, low, high)
     raise ContractError(
         f"{staged.path}: ts lies between {first} and {last}, expected between {expected} "
-        f"(mapping ts: {mapping.ts}).{hint} Other times that are right: set earliest or latest in "
-        "the mapping."
+        f"(mapping ts: {mapping.ts}).{few or hint} Other times that are right: set earliest or "
+        "latest in the mapping."
     )
+
+
+def _few_beyond(
+    db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged, low: float, high: float
+) -> str:
+    """Say where the first of times stands that are unlike most of a file; '' where most are so.
+
+    Another rule for all of them would spoil the others.
+    """
+    seconds = _seconds("ts")
+    beyond = f"{DOMAINS} AND NOT ({seconds} >= {low} AND {seconds} < {high})"
+    count, rows = one_row(
+        db, f"SELECT count(*) FILTER ({beyond}), count(*) FILTER ({DOMAINS}) FROM {staged.rows}"
+    )
+    if 2 * count > rows:
+        return ""
+    first = first_place(db, mapping.log, staged, beyond)
+    return (
+        f" {count:,} of {rows:,} rows are beyond, first in {first}: mend them, or leave them out."
+    )
+
+
+def _refuse_zero(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Raise ContractError for the first moment of 1970 among other times: a 0 for none."""
+    zero = f"{DOMAINS} AND epoch_us(ts) = 0"
+    count, rows = one_row(
+        db, f"SELECT count(*) FILTER ({zero}), count(*) FILTER ({DOMAINS}) FROM {staged.rows}"
+    )
+    if count:
+        first = first_place(db, mapping.log, staged, zero)
+        raise ContractError(
+            f"{staged.path}: ts is 1970-01-01 00:00:00, as a 0 is read, in {count:,} of {rows:,} "
+            f"rows, first in {first} (mapping ts: {mapping.ts}). If it means no time, leave these "
+            "rows out by domain; if it is right, set earliest: 1970-01-01 in the mapping."
+        )
 
 
 def _seconds(moment: str) -> str:

@@ -89,6 +89,7 @@ class Follower:
     async def _export(self, ref: Ref, folder: Path) -> None:
         command = [
             sys.executable,
+            "-P",  # no module from the folder that the server was started in
             "-m",
             "ecdctr.cli",
             "--config",

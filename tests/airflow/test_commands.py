@@ -13,6 +13,18 @@ import pytest
 from ecdctr.airflow.commands import WARM, Forked, start
 
 
+def test_a_file_beside_the_log_is_no_module_of_a_command(tmp_path, monkeypatch):
+    """A script named http.py or random.py in the folder that somebody works in."""
+    for name in ("http", "random", "json"):
+        (tmp_path / f"{name}.py").write_text("raise ConnectionRefusedError\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(WARM, "")
+    made = start(["--store", "store", "--json", "store", "list"], dict(os.environ))
+    with made.stdout as output:
+        assert output.read() == '{"versions": []}\n'
+    assert made.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

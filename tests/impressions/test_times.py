@@ -437,3 +437,16 @@ def test_local_times_that_clocks_show_twice_or_never_are_counted_and_said(tmp_pa
     text = [head, *(",".join([*c[:2], t, *c[3:]]) for c, t in zip(cells, times, strict=False))]
     run(tmp_path, {"a.csv": "\n".join(text) + "\n"}, ts=ts, on_file=heard.append)
     assert "ts of 2 rows is a local time that clocks showed twice or skipped" in " ".join(heard)
+
+
+@pytest.mark.parametrize("stamp", ["0", str((START + 7 * 600) * 1000), "-1"])
+def test_a_time_that_is_unlike_the_others_is_told_with_its_line(tmp_path, stamp):
+    """A 0 where none was known, or milliseconds from one client: no rule for all rows mends it."""
+    lines = rows().splitlines()
+    cells = lines[8].split(",")
+    lines[8] = ",".join([*cells[:2], stamp, *cells[3:]])
+    with pytest.raises(ContractError, match=r"1 of 40 rows.* first in line 9") as refused:
+        run(tmp_path, {"a.csv": "\n".join(lines) + "\n"})
+    assert "epoch_ms" not in str(refused.value)
+    if stamp == "0":
+        run(tmp_path, {"a.csv": "\n".join(lines) + "\n"}, earliest="1970-01-01")

@@ -93,7 +93,7 @@ def _write_config(study: Study, seed: int, path: Path) -> Path:
 
 def _train(config: Path, store: Path, level: str, experiment: str, date: dt.date) -> dict[str, Any]:
     command = [
-        sys.executable, "-m", "ecdctr.cli", "--config", str(config), "--store", str(store),
+        sys.executable, "-P", "-m", "ecdctr.cli", "--config", str(config), "--store", str(store),
         "--json", "train", level, "--date", str(date), "--experiment", experiment, "--force",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
