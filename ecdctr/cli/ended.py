@@ -59,7 +59,7 @@ def _end(reading: int, process: int) -> None:
     while content := os.read(reading, 1):
         number = content[0]
         if os.getpid() != process or signal.getsignal(number) is not _heard:
-            continue  # a server that handles the signal by now finishes what it was asked for
+            continue  # who handles the signal by now finishes what it was asked for
         with contextlib.suppress(OSError):
             os.write(2, f"ecdctr: {sentence(number)}\n".encode())
         _end_workers()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ecdctr.evaluation.compare import DETECTABLE, TWO_SIDED_95
+from ecdctr.evaluation.compare import DETECTABLE, TWO_SIDED_95, holm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,3 +90,17 @@ def over_worlds(each: NDArray[np.float64]) -> OverWorlds | None:
     mean = float(each.mean())
     p = float(2 * stats.t.sf(abs(mean) / error, free)) if error else float(mean == 0)
     return OverWorlds(mean, mean - float(margin), mean + float(margin), p, float(margin + power))
+
+
+def rows_over_worlds(
+    each: dict[str, NDArray[np.float64]],
+) -> dict[str, tuple[OverWorlds, float]]:
+    """Compare the rows of a table, each by its differences [worlds].
+
+    Returns each with its p-value by Holm; without rows of fewer than three worlds.
+    """
+    compared = {
+        row: one for row, values in each.items() if (one := over_worlds(values)) is not None
+    }
+    adjusted = holm([one.p for one in compared.values()])
+    return {row: (one, p) for (row, one), p in zip(compared.items(), adjusted, strict=True)}

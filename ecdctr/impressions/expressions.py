@@ -79,15 +79,17 @@ def text_columns(tables: Tables, mapping: Mapping) -> list[str]:
 
 def _few_odd(tables: Tables, table: str, column: str) -> OddCell | None:
     """Return the first cell that makes text of a CSV's column, where most others are numbers."""
-    if table not in tables.csv or tables.columns[table][column] != "VARCHAR":
-        return None
-    cell = tables.odd_cell(table, column)
-    return cell if cell and cell.no_numbers * FEW <= cell.cells else None
+    return tables.odd_cell(table, column, FEW) if _is_text_of_csv(tables, table, column) else None
+
+
+def _is_text_of_csv(tables: Tables, table: str, column: str) -> bool:
+    """Tell whether a column of CSV stayed text."""
+    return table in tables.csv and tables.columns[table][column] == "VARCHAR"
 
 
 def _words_among_numbers(tables: Tables, table: str, column: str) -> list[str]:
     """Return the words for nothing of a CSV's column that is text for them alone; else none."""
-    if table not in tables.csv or tables.columns[table][column] != "VARCHAR":
+    if not _is_text_of_csv(tables, table, column):
         return []
     odd = _no_numbers(tables, table, column, len(NONE) + 1)
     number = f"TRY_CAST({identifier(column)} AS DOUBLE) IS NOT NULL"
@@ -140,8 +142,8 @@ def _shown(tables: Tables, text: str, column: str) -> str:
     """Write a column of the log with its type, and why it is text where the expression names it."""
     kind = tables.columns["log"][column]
     why: object = tables.ambiguous.get("log", {}).get(column)
-    if kind == "VARCHAR" and why is None and "log" in tables.csv and column in text:
-        cell = tables.odd_cell("log", column)
+    if why is None and _is_text_of_csv(tables, "log", column) and column in text:
+        cell = tables.odd_cell("log", column, 1)
         why = cell and f"text, since {cell}"
     return f"{_short(tables.db, column)} {kind}" + (f" ({why})" if why else "")
 

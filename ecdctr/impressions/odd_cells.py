@@ -40,17 +40,17 @@ class Declared(NamedTuple):
 
 def finder(
     db: duckdb.DuckDBPyConnection, mapping: Mapping, opened: dict[str, Opened], scratch: Path
-) -> Callable[[str, str], OddCell | None]:
-    """Return what finds the first cell of a table's column that is no number."""
+) -> Callable[[str, str, int], OddCell | None]:
+    """Return what finds the first cell of a CSV table's column that is no number.
 
-    def find(table: str, column: str) -> OddCell | None:
+    Where more than one in so many is none, none is looked for.
+    """
+
+    def find(table: str, column: str, one_in: int) -> OddCell | None:
         files = opened[table].files
-        if opened[table].kind != "csv":
-            return None
         description = mapping.log if table == "log" else mapping.joins[table]
-        cell = identifier(column)
         try:
-            return _first(db, description, files, "log", cell, no_number(cell), scratch)
+            return _first(db, description, files, "log", identifier(column), scratch, one_in)
         finally:
             view_of(db, *opened["log"].files)
 
@@ -63,13 +63,17 @@ def _first(
     files: list[TableFile],
     source: str,
     text: str,
-    condition: str,
     scratch: Path,
+    one_in: int = 1,
 ) -> OddCell | None:
-    """Return the first value of an expression over files for which a condition holds."""
+    """Return the first value of an expression over files that is no number.
+
+    None where more than one in so many is none: to find a line, a file is copied again.
+    """
+    condition = no_number(text)
     view_of(db, *files)
     odd, count = one_row(db, f"SELECT count(*) FILTER ({condition}), count({text}) FROM {source}")
-    if not odd:
+    if not odd or odd * one_in > count:
         return None
     for file in files:
         view_of(db, file)
@@ -108,9 +112,7 @@ def refuse_kinds(
         scalar = scalar_kind(kind)
         if expected == "numeric" and scalar == "text":
             value = f"({text})"
-            cell = _first(
-                tables.db, mapping.log, log.files, source, value, no_number(value), scratch
-            )
+            cell = _first(tables.db, mapping.log, log.files, source, value, scratch)
             if cell:
                 raise ContractError(
                     f"{cell.place}: {key} is {cell.shown}, which is no number that a double holds "

@@ -26,7 +26,7 @@ class Tables(NamedTuple):
     columns: dict[str, dict[str, str]]  # by table, 'log' first: DuckDB's types
     csv: frozenset[str]  # tables of CSV
     ambiguous: dict[str, dict[str, Ambiguous]]  # by table
-    odd_cell: Callable[[str, str], OddCell | None]  # of a table's column of CSV: no number
+    odd_cell: Callable[[str, str, int], OddCell | None]  # see odd_cells.finder
 
     @property
     def source(self) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecdctr.evaluation.compare import Comparison, compare, holm
-from ecdctr.evaluation.gains import WORLDS, over_worlds
+from ecdctr.evaluation.gains import WORLDS, rows_over_worlds
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.records import Records, mean_gauc, per_seed, price
 from ecdctr.studies.floors import FLOORS
@@ -84,13 +84,11 @@ def best_row(records: Records, drawn: dict[str, Ahead]) -> str:
 def _over_worlds(records: Records, rows: list[str], floor: str) -> dict[str, Ahead]:
     """Compare rows with a floor by held-out ads; a world is the unit."""
     of_floor = per_seed(records, floor, "expected_gauc")
-    compared = {}
-    for row in rows:
-        one = over_worlds(per_seed(records, row, "expected_gauc") - of_floor)
-        if one is not None:  # headline has seen enough worlds
-            compared[row] = Comparison(one.difference, one.low, one.high, one.p)
-    adjusted = holm([one.p for one in compared.values()])
-    return {row: Ahead(one, p) for (row, one), p in zip(compared.items(), adjusted, strict=True)}
+    each = {row: per_seed(records, row, "expected_gauc") - of_floor for row in rows}
+    return {
+        row: Ahead(Comparison(one.difference, one.low, one.high, one.p), p)
+        for row, (one, p) in rows_over_worlds(each).items()
+    }
 
 
 def _best_floor(records: Records, metric: str = "gauc") -> str | None:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ecdctr.config.terms import FULL
-from ecdctr.evaluation.compare import holm
-from ecdctr.evaluation.gains import Gains, gains, over_worlds
+from ecdctr.evaluation.gains import Gains, gains, rows_over_worlds
 from ecdctr.report.markdown import markdown_table
 from ecdctr.studies.ablation.records import per_seed
 
@@ -106,12 +105,10 @@ def _on_these(one: Gains | None) -> list[str]:
 def _over_worlds(judged: Records, others: list[str]) -> dict[str, list[str]]:
     """Return cells of each row: the difference over worlds, p by Holm, what shows."""
     full = per_seed(judged, FULL, "expected_gauc")
-    compared = {row: over_worlds(full - per_seed(judged, row, "expected_gauc")) for row in others}
-    there = {row: one for row, one in compared.items() if one is not None}
-    adjusted = holm([one.p for one in there.values()])
+    each = {row: full - per_seed(judged, row, "expected_gauc") for row in others}
     return {
         row: [str(one), f"{p:.4f}", f"{one.detectable:.4f}"]
-        for (row, one), p in zip(there.items(), adjusted, strict=True)
+        for row, (one, p) in rows_over_worlds(each).items()
     }
 
 
