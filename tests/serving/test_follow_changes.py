@@ -40,8 +40,8 @@ async def here(*command: str, **_: int) -> SimpleNamespace:
 
     That a follower starts one is tested in test_service.py.
     """
-    assert command[:3] == (sys.executable, "-m", "ecdctr.cli")
-    done = CliRunner().invoke(app, command[3:])
+    assert command[:4] == (sys.executable, "-P", "-m", "ecdctr.cli")
+    done = CliRunner().invoke(app, command[4:])
 
     async def communicate() -> tuple[None, bytes]:
         return None, str(done.exception).encode()

@@ -79,8 +79,8 @@ def test_the_page_has_rows_differences_and_speeds(finished, warm, monkeypatch):
     """Trainings that are timed are processes of their own, here by a fork."""
 
     def run(command: list[str], **_: bool) -> subprocess.CompletedProcess[str]:
-        assert command[:3] == [sys.executable, "-m", "ecdctr.cli"]
-        return forked(warm, *command[3:])
+        assert command[:4] == [sys.executable, "-P", "-m", "ecdctr.cli"]
+        return forked(warm, *command[4:])
 
     monkeypatch.setattr(subprocess, "run", run)
     study, (records, users) = finished
