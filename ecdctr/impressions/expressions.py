@@ -9,6 +9,7 @@ otherwise, the expression is refused.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -45,7 +46,7 @@ def checked_type(tables: Tables, key: str, text: str) -> str:
     tree = parsed(tables.db, text)
     _refuse_no_column(tables, key, tree)
     _refuse_other_rows(tables, key, text, tree)
-    _refuse_chance(tables, key, text, tree)
+    _refuse_chance(key, text, tree)
     _refuse_rounding(tables, key, text, tree)
     if key in IDS:
         _refuse_numbers_as_ids(tables, key, tree)
@@ -219,22 +220,28 @@ def _refuse_other_rows(tables: Tables, key: str, text: str, tree: Node) -> None:
         ) from None
 
 
-def _refuse_chance(tables: Tables, key: str, text: str, tree: Node) -> None:
+def _refuse_chance(key: str, text: str, tree: Node) -> None:
     """Raise ConfigError for functions whose value is another one each time.
 
     Such as random() and now().
     """
     names = {node["function_name"] for node in nodes(tree) if node.get("function_name")}
-    listed = ", ".join(map(literal, ["", *sorted(names)]))
-    row = tables.db.execute(
-        f"SELECT min(function_name) FROM duckdb_functions() WHERE function_name IN ({listed}) "
-        "AND stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
-    ).fetchone()
-    if row and row[0]:
+    if chance := sorted(names & _functions_of_chance()):
         raise ConfigError(
-            f"mapping {key}: '{text}': {row[0]}() gives another value each time; take what the "
+            f"mapping {key}: '{text}': {chance[0]}() gives another value each time; take what the "
             "rows say, for example hash(user) % 2."
         )
+
+
+@cache
+def _functions_of_chance() -> frozenset[str]:
+    """List DuckDB's own functions of which two calls may differ; asked once, as it takes long."""
+    with duckdb.connect() as db:
+        rows = db.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+        ).fetchall()
+    return frozenset(name for (name,) in rows)
 
 
 def _refuse_rounding(tables: Tables, key: str, text: str, tree: Node) -> None:
