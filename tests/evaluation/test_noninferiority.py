@@ -6,6 +6,8 @@ What it lets through, by simulation, and against formulas that it was not made f
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +43,30 @@ def judge(paired: Paired, samples: int = 200) -> Result:
     return noninferiority(paired, MARGIN, MARGIN, 0.8, samples)
 
 
+@cache
+def draws(samples: int, users: int) -> np.ndarray:
+    """Return how often the test's own seed draws each user, [samples, users]."""
+    return np.random.default_rng(1).poisson(1.0, (samples, users)).astype(np.float64)
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the draws, which are the same for so many users; making them takes nearly all time."""
+
+    def sums(of_users: np.ndarray, samples: int, _: np.random.Generator) -> np.ndarray:
+        return draws(samples, len(of_users)) @ of_users
+
+    monkeypatch.setattr("ecdctr.evaluation.noninferiority.drawn_sums", sums)
+
+
+def test_draws_that_are_kept_are_those_of_the_test_itself(request: Any):
+    pairs = [traffic(np.random.default_rng(seed), users) for seed in (1, 2) for users in (100, 150)]
+    fresh = [judge(paired) for paired in pairs]
+    request.getfixturevalue("drawn_once")
+    assert [judge(paired) for paired in pairs] == fresh
+
+
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize(("users", "days"), [(100, 1), (150, 5), (1500, 1)])
 @pytest.mark.parametrize("worse", ["drop", "rise"])
 def test_a_challenger_that_is_worse_by_the_margin_passes_in_one_of_twenty_cases_at_most(
@@ -69,6 +95,7 @@ def worse_by_the_margin(harm: str, rng: np.random.Generator, users: int) -> Pair
     return Paired(0.0 * loss, loss, loss * (1 + MARGIN * share), loss)
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.parametrize(
     ("harm", "users", "passes"),  # as docs/operations.md says
     [
@@ -117,6 +144,7 @@ def test_versions_that_are_equal_to_the_last_digit_pass():
     assert shifted.log_loss.low == pytest.approx(-0.001)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_power_is_how_often_an_equal_challenger_passes():
     rng, runs = np.random.default_rng(5), 300
     results = [judge(traffic(rng, 1200)) for _ in range(runs)]
@@ -125,6 +153,7 @@ def test_power_is_how_often_an_equal_challenger_passes():
     assert np.mean([result.holds for result in results]) == pytest.approx(told, abs=0.08)
 
 
+@pytest.mark.usefixtures("drawn_once")
 def test_so_many_times_the_traffic_has_the_power_that_is_asked_for():
     rng = np.random.default_rng(6)
     needed = float(np.median([judge(traffic(rng, 800)).needed for _ in range(30)]))

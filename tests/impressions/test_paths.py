@@ -52,21 +52,30 @@ OTHERS = (
 )
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log, its last day as prepared, and another log; whoever changes one takes a copy."""
+    folder = tmp_path_factory.mktemp("plain")
+    write_log(folder / "log")
+    write_log(folder / "other", change=lambda t, *_: t.slice(0, 5))
+    (day,) = prepare(config_of(folder / "log", folder / "prepared"), "ads", [LAST])
+    shutil.copy(day.path, folder / "expected")
+    return folder
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folder_of_any_name_is_read_and_written(tmp_path, monkeypatch, name):
+def test_a_folder_of_any_name_is_read_and_written(plain, tmp_path, monkeypatch, name):
     """Beside it lies what it would match as a pattern, with another content."""
     monkeypatch.setenv("ECDCTR_CACHE", str(tmp_path / "cache"))
-    write_log(tmp_path / "plain")
-    expected = prepare(config_of(tmp_path / "plain", tmp_path / "prepared"), "ads", [LAST])[0]
     root = tmp_path / name / name
-    shutil.copytree(tmp_path / "plain", root)
+    shutil.copytree(plain / "log", root)
     for twin in ("data1", "aXb", "whatX", "x", "b"):
-        write_log(tmp_path / twin / twin, change=lambda t, *_: t.slice(0, 5))
+        shutil.copytree(plain / "other", tmp_path / twin / twin)
     for address in (root, f"file://{root}") if "::" not in name else (root,):
         kind = type(address).__name__
         config = config_of(address, tmp_path / name / f"prepared {kind}")
         (day,) = prepare(config, "ads", [LAST])
-        assert day.path.read_bytes() == expected.path.read_bytes()
+        assert day.path.read_bytes() == (plain / "expected").read_bytes()
         assert open_impressions(address).dates("ads") == [
             FIRST + dt.timedelta(days=n) for n in range(3)
         ]

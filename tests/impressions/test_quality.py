@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -204,11 +205,20 @@ def hashed(rng: np.random.Generator, rows: int, chance: np.ndarray) -> Distinct:
 
     The i-th value has the same hash on every day.
     """
-    of_value = np.random.default_rng(7).integers(0, HASHES - 1, len(chance), np.uint64).tolist()
-    counts = rng.multinomial(rows, chance / chance.sum())
-    lowest = sorted((of_value[i], int(n)) for i, n in enumerate(counts) if n)[:HASHED_VALUES]
-    lone = {value: int(rng.integers(2**63)) for value, n in lowest if n == 1}
-    return Distinct.lowest(dict(lowest), lone, rows, HASHED_VALUES)
+    order, hashes = by_hash(len(chance))
+    counts = rng.multinomial(rows, chance / chance.sum())[order]
+    there = np.flatnonzero(counts)[:HASHED_VALUES]
+    lowest = dict(zip(hashes[there].tolist(), counts[there].tolist(), strict=True))
+    lone = {value: int(rng.integers(2**63)) for value, n in lowest.items() if n == 1}
+    return Distinct.lowest(lowest, lone, rows, HASHED_VALUES)
+
+
+@cache
+def by_hash(values: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values in the order of their hashes, and these."""
+    hashes = np.random.default_rng(7).integers(0, HASHES - 1, values, np.uint64)
+    order = np.argsort(hashes)
+    return order, hashes[order]
 
 
 @pytest.mark.parametrize("rows", [300, 2_000, 10_000])
