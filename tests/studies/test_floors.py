@@ -26,7 +26,7 @@ from ecdctr.studies.ablation.ahead import against_floors, ahead_of_floor, best_r
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.study import run_study
-from ecdctr.studies.floors import FLOORS, floors, quick_floors
+from ecdctr.studies.floors import FLOORS, Floor, floors, quick_floors
 from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
@@ -41,8 +41,14 @@ def impressions(config: Config, dates: list[dt.date], domain: str) -> list[dict]
     return [row for path in paths for row in pa.parquet.ParquetFile(path).read().to_pylist()]
 
 
-def test_floors_are_what_counting_by_hand_gives(config: Config):
-    by_name = {floor.name: floor for floor in floors(config, DATE)}
+@pytest.fixture(scope="module")
+def of_world(config: Config) -> list[Floor]:
+    """Return the floors of the tiny world."""
+    return floors(config, DATE)
+
+
+def test_floors_are_what_counting_by_hand_gives(config: Config, of_world: list[Floor]):
+    by_name = {floor.name: floor for floor in of_world}
     assert tuple(by_name) == FLOORS
     days = [one for one in open_impressions(config.data.root).dates("ads") if one <= DATE]
     past, day = impressions(config, days, "ads"), impressions(config, [NEXT], "ads")
@@ -68,7 +74,7 @@ def test_floors_are_what_counting_by_hand_gives(config: Config):
 
 
 def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(
-    config: Config, tmp_path: Path
+    config: Config, of_world: list[Floor], tmp_path: Path
 ):
     prepared = tmp_path / "prepared"  # others prepare into the shared one meanwhile
     config = changed(config, "data", prepared=prepared)
@@ -90,7 +96,7 @@ def test_quick_floors_count_in_the_window_of_ads_alone_and_prepare_nothing(
     assert by_name["item_rate"].metrics["all"]["gauc"] == pytest.approx(expected)
     assert 0 < by_name["gbm"].metrics["all"]["log_loss"] < 5
     (judged,) = {floor.judged_on for floor in by_name.values()}
-    assert judged == floors(config, DATE)[0].judged_on
+    assert judged == of_world[0].judged_on
 
 
 def test_floors_are_kept_until_a_day_that_they_read_changes(config: Config, tmp_path, monkeypatch):
@@ -115,7 +121,7 @@ def test_floors_are_kept_until_a_day_that_they_read_changes(config: Config, tmp_
     assert shorter[0].metrics["all"]["impressions"] < made[0].metrics["all"]["impressions"]
 
 
-def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
+def test_floors_read_nothing_after_their_data_date(config: Config, of_world, tmp_path):
     """With the clicks of the evaluated day turned round, the scores stay: labels are not read."""
     copy = tmp_path / "data"
     shutil.copytree(config.data.root, copy)
@@ -124,12 +130,12 @@ def test_floors_read_nothing_after_their_data_date(config: Config, tmp_path):
         turned = pa.array(1 - table["click"].to_numpy(), pa.int8())
         pq.write_table(table.set_column(table.column_names.index("click"), "click", turned), path)
     other = changed(config, "data", root=copy, prepared=tmp_path / "prepared")
-    for one, two in zip(floors(config, DATE), floors(other, DATE), strict=True):
+    for one, two in zip(of_world, floors(other, DATE), strict=True):
         scored = [floor.metrics["all"]["gauc"] for floor in (one, two)]
         assert scored[0] == pytest.approx(1 - scored[1]), one.name
 
 
-def test_rows_that_quarantine_sets_aside_change_no_floor(config: Config, tmp_path):
+def test_rows_that_quarantine_sets_aside_change_no_floor(config: Config, of_world, tmp_path):
     """The log with each row of a past day doubled, without a click where there was one."""
     copy = tmp_path / "data"
     shutil.copytree(config.data.root, copy)
@@ -139,7 +145,7 @@ def test_rows_that_quarantine_sets_aside_change_no_floor(config: Config, tmp_pat
     doubled = table.set_column(table.column_names.index("click"), "click", nothing)
     pq.write_table(pa.concat_tables([table, doubled]), path)
     clean = changed(config, "data", root=copy, prepared=tmp_path / "prepared", quarantine=True)
-    for one, two in zip(floors(config, DATE), floors(clean, DATE), strict=True):
+    for one, two in zip(of_world, floors(clean, DATE), strict=True):
         assert one.users.equals(two.users), one.name
         assert one.metrics["all"] == two.metrics["all"], one.name
 
