@@ -86,10 +86,9 @@ def valid(requests) -> dict:
     return next(r for r in requests if any(c["ts"] < r["ts"] for c in r["history"]))
 
 
-def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, requests):
+def test_a_bundle_scores_the_next_day_as_the_trainer_does(config, exported, scorer, requests):
     """The day after has users, items and values that the version never saw."""
-    bundle, store, ref = exported
-    scorer = Scorer(bundle)
+    _, store, ref = exported
     expected = score(config, store, ref, "ads", NEXT).scores
     scores = np.array([scorer.score(request)[0] for request in requests])
     assert np.abs(scores - expected).max() < 1e-5
@@ -111,8 +110,7 @@ def test_a_parquet_file_scores_as_the_trainer_does(config, exported, tmp_path):
     assert scored.schema.metadata[b"ecdctr.version"] == str(ref).encode()
 
 
-def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, exported, tmp_path):
-    scorer = Scorer(exported[0])
+def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, scorer, tmp_path):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
     source, target = tmp_path / "examples.parquet", tmp_path / "scores.parquet"
     pq.write_table(table.drop_columns(["history", "slot"]), source)
@@ -149,7 +147,7 @@ ODD = {  # a column of examples by a type that preparation never writes
     ("name", "kind"), [(name, kind) for name, kinds in ODD.items() for kind in kinds], ids=str
 )
 def test_columns_of_types_that_preparation_never_writes_are_refused(
-    config, exported, tmp_path, name, kind
+    config, scorer, tmp_path, name, kind
 ):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
     odd = pa.nulls(len(table), kind)
@@ -159,13 +157,13 @@ def test_columns_of_types_that_preparation_never_writes_are_refused(
     with pytest.raises(
         ContractError, match=rf"examples\.parquet: column {name}: expected .*, found"
     ):
-        score_parquet(Scorer(exported[0]), source, target)
+        score_parquet(scorer, source, target)
     assert not target.exists()
 
 
-def test_numbers_of_examples_may_be_of_any_width(config, exported, tmp_path):
+def test_numbers_of_examples_may_be_of_any_width(config, scorer, tmp_path):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
-    scorer, scores = Scorer(exported[0]), []
+    scores = []
     for kind in (pa.float32(), pa.float64()):
         place = table.schema.get_field_index("price")
         pq.write_table(
@@ -176,9 +174,7 @@ def test_numbers_of_examples_may_be_of_any_width(config, exported, tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_candidates_of_one_request_score_as_one_by_one(config, exported, requests):
-    bundle, _, _ = exported
-    scorer = Scorer(bundle)
+def test_candidates_of_one_request_score_as_one_by_one(scorer, requests):
     requests = requests[:7]
     many = requests[0] | {"candidates": [request["candidates"][0] for request in requests]}
     single = [
@@ -187,18 +183,14 @@ def test_candidates_of_one_request_score_as_one_by_one(config, exported, request
     assert scorer.score(many) == pytest.approx(single, abs=1e-6)
 
 
-def test_unknown_and_missing_values_score_as_unknown(config, exported, requests):
-    bundle, _, _ = exported
-    scorer = Scorer(bundle)
+def test_unknown_and_missing_values_score_as_unknown(scorer, requests):
     request = requests[0]
     unseen = scorer.score(request | {"user_id": -5})
     assert unseen == pytest.approx(scorer.score(request | {"user_id": None}))
     assert np.isfinite(scorer.score({"ts": request["ts"], "candidates": [{}]})).all()
 
 
-def test_clicks_at_or_after_the_moment_are_not_read(exported, valid):
-    bundle, _, _ = exported
-    scorer = Scorer(bundle)
+def test_clicks_at_or_after_the_moment_are_not_read(scorer, valid):
     request = valid
     later = [
         {"item_id": request["history"][0]["item_id"], "ts": request["ts"] + s} for s in (0, 60)
@@ -236,10 +228,7 @@ def test_clicks_at_or_after_the_moment_are_not_read(exported, valid):
         ({"prior_ctr": 1.5}, "prior_ctr: expected a number from 0 to 1, found 1.5"),
     ],
 )
-def test_a_request_that_does_not_fit_is_refused_with_the_place(
-    config, exported, requests, change, message
-):
-    scorer = Scorer(exported[0])
+def test_a_request_that_does_not_fit_is_refused_with_the_place(scorer, requests, change, message):
     with pytest.raises(RequestError, match=message):
         scorer.score(requests[0] | change)
 
@@ -263,8 +252,7 @@ def test_the_schema_takes_what_the_scorer_takes_and_refuses_what_it_refuses(
         assert list(validator.iter_errors(request | change)), change
 
 
-def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(config, exported, requests):
-    scorer = Scorer(exported[0])
+def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(exported, scorer, requests):
     program = torch.export.load(exported[0] / "model.pt2").module()
     for request in requests[:5]:
         arrays = scorer.encode(request)
