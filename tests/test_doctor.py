@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
+from ecdctr.config import load_config
 from ecdctr.doctor import examine
 from ecdctr.store import places
 from ecdctr.store.manifest import Ref
@@ -26,8 +28,12 @@ def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, st
     assert done.exit_code == 0, done.output
     assert "visits_per_month" in done.output
     assert "map" in done.output or "Nearest measured world" in done.output
-    machine = CliRunner().invoke(app, ["--json", *options])
-    assert json.loads(machine.output)["statistics"]["days"] == 24
+    told = json.loads(CliRunner().invoke(app, ["--json", *options]).output)
+    assert told["statistics"]["days"] == 24
+    days = sorted(world.glob("domain=ads/date=*"))[-load_config(config).actr.window_days :]
+    ads = sum(pq.read_table(day, partitioning=None).num_rows for day in days)
+    assert told["ads_in_window"] == ads
+    assert f"holds {ads:,} ads, fewer than" in done.output, "with few ads a longer window"
 
 
 Doctor = Callable[..., dict[str, str]]

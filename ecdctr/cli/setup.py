@@ -35,20 +35,25 @@ def schema(
 
 def _measure(context: typer.Context) -> None:
     """Print the log's statistics, and what was measured on the world most like it."""
-    from ecdctr.impressions.statistics import measure
+    from ecdctr.impressions.statistics import ads_of_last, measure
     from ecdctr.studies.map.place import advice, measured_cells, place
-    from ecdctr.studies.map.rule import chosen, for_log
+    from ecdctr.studies.map.rule import chosen, for_log, of_window
 
-    measured = measure(session_of(context).config())
+    config = session_of(context).config()
+    measured, window = measure(config), config.actr.window_days
+    ads = ads_of_last(config, window)
     nearest, statistics = place(measured, measured_cells()), measured._asdict()
     if session_of(context).as_json:
         told = nearest and {"cell": nearest.cell["name"], "distance": nearest.distance}
         rule = chosen(statistics)
-        show(context, {"statistics": statistics, "place": told, "rule_of_thumb": rule})
+        shown = {"statistics": statistics, "place": told, "rule_of_thumb": rule}
+        show(context, {**shown, "ads_in_window": ads})
         return
     show(context, {name: round(value, 4) for name, value in statistics.items()})
     out.print(advice(nearest), soft_wrap=True)
     out.print(for_log(statistics), soft_wrap=True)
+    if few := of_window(window, ads):
+        out.print(few, soft_wrap=True)
 
 
 @app.command()

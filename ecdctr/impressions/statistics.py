@@ -86,6 +86,16 @@ def measure(config: Config) -> Statistics:
         return _measure(connection, (last - first).days + 1)
 
 
+def ads_of_last(config: Config, days: int) -> int:
+    """Return how many impressions of ads the newest days of the log hold; raises StoreError."""
+    impressions = open_impressions(config.data.root)
+    newest = impressions.dates("ads")[-days:]
+    files = [path for date in newest for path in impressions.files("ads", date)]
+    refuse_no_files(files)
+    with contract.connect(config) as connection:
+        return int(_numbers(connection, f"SELECT count(*) FROM {duck.parquet(files)}")[0])
+
+
 def _measure(connection: duckdb.DuckDBPyConnection, days: int) -> Statistics:
     users = _numbers(connection, "SELECT approx_count_distinct(u) FROM log")[0]
     one_of = max(1, round(users / SAMPLED_USERS))

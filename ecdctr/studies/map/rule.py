@@ -10,6 +10,8 @@ from ecdctr.evaluation.gains import Gains
 MEMORY = "memory"  # the row without TPM's vectors
 FEW_ADS = 0.015  # share of impressions; a world with one ad in a hundred measures somewhat less
 WEEKLY = 5.0  # visits a month
+FEW = 30_000  # impressions of ads in A-CTR's window; docs/real-sparse.md: longer windows pay below
+MOST_DAYS = 180  # that were tried
 RULE = (
     "memory of users everywhere; TPM's vectors (`snapshots`) beside it where hardly more than one "
     "impression in a hundred is an ad and users come about weekly or less often"
@@ -36,6 +38,16 @@ def for_log(statistics: dict[str, float]) -> str:
     """Return what the rule says of a log with such statistics."""
     with_vectors = "memory and snapshots" if chosen(statistics) == FULL else "memory, no snapshots"
     return f"By the rule of thumb ({RULE}): {with_vectors}."
+
+
+def of_window(days: int, ads: int) -> str | None:
+    """Return what to do where A-CTR's window of so many days holds few ads; None with enough."""
+    if ads >= FEW:
+        return None
+    return (
+        f"A-CTR's window of {days} days (actr.window_days) holds {ads:,} ads, fewer than {FEW:,}: "
+        f"try up to {MOST_DAYS} days before anything else (docs/real-sparse.md)."
+    )
 
 
 def follow(result: Result) -> Followed:
