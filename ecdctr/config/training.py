@@ -237,11 +237,11 @@ class Actr(Training):
     natural_share: float = Field(
         1.0, gt=0, le=1, description="share of their impressions: 1 joint, small is replay"
     )
-    source: Literal["none", "keep", "ctnet"] = Field(
+    source: Literal["none", "keep", "keep_added", "ctnet"] = Field(
         "none",
         description=(
-            "take CPM's hidden layers as inputs (keep), or layer by layer (ctnet), "
-            "instead of weights"
+            "instead of weights take what CPM's last hidden layer says as an input (keep) or added "
+            "to the first hidden layer (keep_added), or all of them layer by layer (ctnet)"
         ),
     )
     ads_share: float = Field(
@@ -274,11 +274,8 @@ class Actr(Training):
                 "natural_share is set, but natural_days is 0: no natural content is read; set "
                 "natural_days"
             )
-        if self.source != "none" and (self.init != "none" or self.policy != "from_cpm"):
-            raise ValueError(
-                f"source: {self.source} takes no weights from CPM; set init: none and policy: "
-                "from_cpm"
-            )
+        if self.source != "none" and self.init != "none":
+            raise ValueError(f"source: {self.source} takes no weights from CPM; set init: none")
         if self.start_at_rate and self.init != "none":
             raise ValueError(
                 "start_at_rate is for networks that start from nothing; set init: none, or leave "

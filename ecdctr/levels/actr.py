@@ -129,13 +129,18 @@ def _origin(request: Request) -> Origin:
         yesterday = request.version_before("actr")
         if yesterday:
             _refuse_gap(request, yesterday)
-            return Origin(yesterday)
+            return Origin(yesterday, _teacher(request))
     if config.actr.init == "none":
-        teacher = None if config.actr.source == "none" else request.require("cpm", request.date)
-        return Origin(None, teacher)
+        return Origin(None, _teacher(request))
     cpm = request.require("cpm", request.date)
     _refuse_other_inputs(request, cpm)
     return Origin(cpm)
+
+
+def _teacher(request: Request) -> Ref | None:
+    """Return the CPM of the day, where it teaches."""
+    taught = request.config.actr.source != "none"
+    return request.require("cpm", request.date) if taught else None
 
 
 def _refuse_other_inputs(request: Request, cpm: Ref) -> None:

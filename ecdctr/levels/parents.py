@@ -163,7 +163,7 @@ def load_snapshots(
 def grow_vocabularies(
     request: Request, plan: Plan, inputs: Inputs, days: Days
 ) -> tuple[Vocabularies, dict[str, float]]:
-    """Extend the vocabularies of `plan.grow_from` by the ids of the days and of the snapshots.
+    """Extend the vocabularies of `plan.grow_from` by the ids of the days, snapshots and teacher.
 
     Or admit and evict, where the level's `vocabulary` names a field; a version's metrics tell of
     it. Raises ConfigError for too few rows, StoreError for ids that changed their type.
@@ -187,8 +187,7 @@ def grow_vocabularies(
             paths = [day.path for day in days.values()]
             vocabularies[name] = parent.extended(distinct(connection, paths, name, multi))
             for ref in _told_by(plan, name):
-                ids = checkpoint.snapshot_ids(request.store.path(ref), SIDE_OF[name])
-                vocabularies[name] = vocabularies[name].extended(ids)
+                vocabularies[name] = vocabularies[name].extended(_ids_of(request, ref, name))
     del base
     pa.default_memory_pool().release_unused()  # a network is made next
     return vocabularies, metrics
@@ -210,12 +209,21 @@ def _renewal(
 
 
 def _told_by(plan: Plan, name: str) -> list[Ref]:
-    """Return the TPM versions whose snapshots know ids of a field."""
-    return plan.parents.get("tpm", []) if plan.level != "tpm" and name in SIDE_OF else []
+    """Return the versions whose ids of a field get rows: TPM's, and a CPM that teaches a chain."""
+    snapshots = plan.parents.get("tpm", []) if plan.level != "tpm" and name in SIDE_OF else []
+    teachers = plan.parents.get("cpm", []) if plan.level == "actr" else []
+    return [*snapshots, *(ref for ref in teachers if ref != plan.grow_from)]
+
+
+def _ids_of(request: Request, ref: Ref, name: str) -> pa.Array:
+    folder = request.store.path(ref)
+    if ref.level == "tpm":
+        return checkpoint.snapshot_ids(folder, SIDE_OF[name])
+    return Vocabulary.load(folder / "vocabulary" / f"{name}.parquet").values
 
 
 def _sightings(request: Request, ref: Ref, name: str, settings: Admission) -> Sightings:
-    """Return when the ids of a snapshot were seen."""
+    """Return when the ids of a version were seen."""
     vocabulary = Vocabulary.load(request.store.path(ref) / "vocabulary" / f"{name}.parquet")
     if vocabulary.sightings is None:
         return assumed(vocabulary.values, ref.date, settings)

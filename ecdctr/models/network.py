@@ -74,9 +74,9 @@ class CtrNet(nn.Module):
         if self.source and config.actr.source == "keep":
             rest += config.network.hidden[-1]
         self.backbone = build_backbone(Shape(fields, dim, rest), config.network)
-        if self.source and config.actr.source == "ctnet":
+        if self.source and config.actr.source in {"keep_added", "ctnet"}:
             assert isinstance(self.backbone, Mlp)  # noqa: S101  # the configuration says so
-            self.adapters = Adapters(self.backbone, config.network.hidden)
+            self.adapters = Adapters(config.network.hidden, config.actr.source == "ctnet")
 
     def _add_snapshots(self, config: Config, snapshots: dict[str, EntitySnapshots]) -> int:
         """Make what reads the snapshots; return how many inputs they are."""

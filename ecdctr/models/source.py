@@ -75,15 +75,19 @@ class FrozenSource(nn.Module):
 
 
 class Adapters(nn.Module):
-    """CTNet (Liu et al. 2022, arXiv 2208.05728).
+    """Add to hidden layers what the source's say: h ← layer(h) + A(source h).
 
-    Each hidden layer receives a mapped copy of the source's. Here: h ← layer(h) + A(source h), A
-    linear and zero at first.
+    A is linear and zero at first. CTNet (Liu et al. 2022, arXiv 2208.05728): each layer receives a
+    mapped copy of the source's own. KEEP (Zhang et al. 2022, arXiv 2208.10174): the first one
+    receives the source's last.
     """
 
-    def __init__(self, backbone: Mlp, hidden: Sequence[int]) -> None:
+    def __init__(self, hidden: Sequence[int], every_layer: bool) -> None:
+        """Take the sizes of the hidden layers, which are the source's too."""
         super().__init__()
-        self.maps = nn.ModuleList(nn.Linear(size, size) for size in hidden)
+        taught = zip(hidden, hidden, strict=True) if every_layer else [(hidden[-1], hidden[0])]
+        self.maps = nn.ModuleList(nn.Linear(theirs, size) for theirs, size in taught)
+        self.every_layer = every_layer
         for parameter in self.maps.parameters():
             nn.init.zeros_(parameter)
 
@@ -91,8 +95,11 @@ class Adapters(nn.Module):
         self, backbone: Mlp, features: Features, knowledge: list[torch.Tensor]
     ) -> torch.Tensor:
         """Compute logits [B] of the backbone with the source's hidden layers mixed in."""
+        added = knowledge if self.every_layer else knowledge[-1:]
         value: Any = features.flat()
-        for i, (layer, taught) in enumerate(zip(self.maps, knowledge, strict=True)):
-            value = backbone.hidden[3 * i : 3 * i + 3](value) + layer(taught)
+        for i in range(len(knowledge)):
+            value = backbone.hidden[3 * i : 3 * i + 3](value)
+            if i < len(added):
+                value = value + self.maps[i](added[i])
         logits: torch.Tensor = backbone.out(value).squeeze(1)
         return logits

@@ -176,6 +176,21 @@ def test_a_teacher_is_asked_about_ids_not_rows_and_so_is_the_bundle(bounded, cha
     assert np.abs(np.array(scores) - expected).max() < 1e-5
 
 
+def test_a_taught_chain_gives_rows_to_whom_its_teacher_knows(bounded, chain):
+    """Most of them have not been shown an ad; a teacher is asked by the child's rows."""
+    store, (first, second, _) = chain
+    overlay = {
+        "init": "none", "source": "ctnet", "policy": "continue", "ewc": 0,
+        "vocabulary": {"user_id": {}, "item_id": {}, "tags": {}},
+    }  # fmt: skip
+    taught = changed(bounded, {"actr": overlay})
+    for date, teacher in ((DATE, first), (NEXT, second)):
+        manifest = train_actr(Request(taught, store, date, "chain", "chain")).manifest
+        assert manifest.parents["cpm"] == [str(teacher)]
+        ids = set(users(store, manifest.ref).values.to_pylist())
+        assert ids >= set(users(store, teacher).values.to_pylist())
+
+
 def batch_of(config: Config, vocabularies: dict[str, Vocabulary], inputs: Inputs) -> Batch:
     day = prepare(config, "ads", [LAST])[0]
     return encode(next(read_chunks([Part(day.path, "ads")], None, 10_000)), inputs, vocabularies)

@@ -167,7 +167,7 @@ def test_a_multi_domain_backbone_tells_the_domains_apart(config, store, backbone
     assert not torch.allclose(*scores)
 
 
-@pytest.mark.parametrize("kind", ["keep", "ctnet"])
+@pytest.mark.parametrize("kind", ["keep", "keep_added", "ctnet"])
 def test_a_frozen_source_helps_without_being_copied_or_trained(config, store, kind):
     config = changed(config, snapshots={"count": 0}, actr={"init": "none", "source": kind})
     store.create_experiment(kind, "plain")
@@ -181,6 +181,35 @@ def test_a_frozen_source_helps_without_being_copied_or_trained(config, store, ki
     model.train()
     assert not model.source.network.training
     assert evaluate(config, store, manifest.ref, NEXT).metrics["all"]["auc"] > 0.4
+
+
+def test_a_chain_that_is_taught_goes_on_and_asks_the_newest_cpm_about_all_that_it_knows(
+    config, store
+):
+    """CTNet: both sides go on from day to day, and nothing of either is thrown away."""
+    name = "ctnet_chain"
+    config = changed(
+        config,
+        snapshots={"count": 0},
+        cpm={"refresh": "incremental"},
+        actr={"init": "none", "source": "ctnet", "policy": "continue"},
+    )
+    store.create_experiment(name, "plain")
+    manifests = []
+    for date in (DATE, NEXT):
+        train_cpm(Request(config, store, date, name, name))
+        manifests.append(train_actr(Request(config, store, date, name, name)).manifest)
+    first, second = manifests
+    assert second.parents["actr"] == [str(first.ref)]
+    assert [Ref.parse(ref).date for ref in second.parents["cpm"]] == [NEXT]
+    assert second.data_digests.keys() == {f"ads/{NEXT}"}
+    model, _, vocabularies = load_network(store, second.ref)
+    teacher, _, of_teacher = load_network(store, Ref.parse(second.parents["cpm"][0]))
+    assert torch.equal(model.source.network.backbone.out.weight, teacher.backbone.out.weight)
+    for field, ids in of_teacher.items():
+        assert set(ids.values.to_pylist()) <= set(vocabularies[field].values.to_pylist()), field
+    before = load_file(store.path(first.ref) / "dense.safetensors")
+    assert before["adapters.maps.0.weight"].any()
 
 
 def test_a_replay_share_draws_that_share_of_natural_content(config, store):

@@ -189,6 +189,7 @@ def levels(config: Config, store: Store, name: str, **actr: object) -> Manifest:
         {"natural_days": 2},
         {"init": "none"},
         {"init": "none", "source": "keep"},
+        {"init": "none", "source": "keep_added"},
         {"init": "none", "source": "ctnet"},
     ],
     ids=lambda actr: "-".join(actr) or "plain",

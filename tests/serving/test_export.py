@@ -536,7 +536,7 @@ def test_smaller_tables_score_almost_the_same(exported, requests, tmp_path, prec
     assert sizes[0] < share * sizes[1]
 
 
-@pytest.mark.parametrize("kind", ["keep", "ctnet"])
+@pytest.mark.parametrize("kind", ["keep", "keep_added", "ctnet"])
 def test_a_version_that_a_cpm_teaches_scores_as_the_trainer_does(
     config, exported, requests, tmp_path, kind
 ):

@@ -111,7 +111,9 @@ class Study:
         config, every = self.config(seed, row), split_row(row)[1]
         if config.actr.init == "none" and config.actr.source == "none":
             return []
-        dates = self.chain(seed, row)[:1] if config.chained("actr") else self.dates(seed)
+        dates = self.chain(seed, row)
+        if config.chained("actr") and config.actr.source == "none":
+            dates = dates[:1]
         delivered = _natural_dates(config)
         if config.chained("cpm"):
             dates = [date for date in delivered if dates[0] <= date <= dates[-1]]

@@ -142,6 +142,6 @@ class StudyForm(NamedTuple):
 
 
 def _takes_cpm(config: Config, first: bool) -> bool:
-    """Tell whether A-CTR of a day starts from a CPM: of every day, or of a chain's first one."""
+    """Tell whether A-CTR of a day takes a CPM: of every day, or of a chain's first one."""
     actr = config.actr
-    return (actr.init == "cpm" or actr.source != "none") and (actr.policy == "from_cpm" or first)
+    return actr.source != "none" or (actr.init == "cpm" and (actr.policy == "from_cpm" or first))
