@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ecdctr.config import DOMAINS, PRODUCTION, load_config, refuse_shared
 from ecdctr.config.terms import dag_of
-from ecdctr.errors import EcdctrError, first_line, machine_trouble
+from ecdctr.errors import EcdctrError, TryAgain, first_line, machine_trouble
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.storage import open_storage
 from ecdctr.store.store import Store
@@ -65,7 +65,7 @@ def _tried(checks: Iterator[Finding]) -> list[Finding]:
     findings: list[Finding] = []
     try:
         findings.extend(checks)
-    except EcdctrError as error:
+    except (EcdctrError, TryAgain) as error:
         findings.append(Finding(False, str(error)))
     except OSError as error:
         findings.append(Finding(False, machine_trouble(error) or str(error)))

@@ -42,6 +42,10 @@ class TryAgain(Exception):
     """
 
 
+class OutOfReach(TryAgain):
+    """A bucket, or another place behind a network, does not answer, or says that it cannot now."""
+
+
 def set_variable(name: str) -> str | None:
     """Return a variable of the environment; None where it is not set.
 
@@ -51,6 +55,30 @@ def set_variable(name: str) -> str | None:
     if value == "":
         raise ConfigError(f"{name} is set but empty; set it to a value, or unset it.")
     return value
+
+
+_NO_ANSWER = re.compile(r"after [1-9]\d* retries|error sending request|timed out")
+_OF_NETWORKS = (
+    "ConnectionError", "TimeoutError", "gaierror", "Timeout", "ClientConnectionError",
+    "NoValidConnectionsError",
+)  # fmt: skip  # of Python, and of the clients that fsspec brings, which need not be there
+
+
+def no_answer(error: BaseException) -> bool:
+    """Tell whether a place behind a network did not answer, so that it may answer later.
+
+    A client of object storage tries again by itself where that can help, and says how often.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds.intersection(_OF_NETWORKS)) or bool(_NO_ANSWER.search(first_line(error)))
+
+
+def out_of_reach(error: BaseException) -> bool:
+    """Tell whether a refusal repeats what the client of a place that did not answer had said."""
+    said = error.__context__
+    if isinstance(error, OutOfReach) or said is None:
+        return isinstance(error, OutOfReach)
+    return no_answer(said) and first_line(said) in str(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -110,8 +110,22 @@ class Airflow:
         if done.returncode:
             raise EcdctrError(
                 f"'airflow {' '.join(arguments)}' failed: "
-                f"{(done.stderr or done.stdout).strip()[-2000:]}"
+                f"{(done.stderr or done.stdout).strip()[-2000:]}{self._of_this_shell()}"
             )
+
+    def _of_this_shell(self) -> str:
+        """Name the settings of Airflow that came from outside, and may be of another one."""
+        names = sorted(
+            name
+            for name, value in os.environ.items()
+            if name.startswith("AIRFLOW__") and self.environment.get(name) == value
+        )
+        if not names:
+            return ""
+        return (
+            f"\nThe environment sets {', '.join(names)}, which this Airflow reads, too; mend or "
+            "unset what is wrong there."
+        )
 
     def call(self, arguments: list[str]) -> int:
         """Run an airflow command with this terminal; return its exit code."""
@@ -250,7 +264,8 @@ class Airflow:
             if process.poll() is not None:
                 raise EcdctrError(
                     f"Airflow's {name} has ended (exit code {process.returncode}); the end of "
-                    f"{self.log}:\n" + self.log.read_text("utf-8", "replace")[-1500:]
+                    f"{self.log}:\n{self.log.read_text('utf-8', 'replace')[-1500:]}"
+                    f"{self._of_this_shell()}"
                 )
 
     def kill(self) -> None:
@@ -277,6 +292,7 @@ class Airflow:
         tail = self.log.read_text("utf-8", "replace")[-1500:]
         raise EcdctrError(
             f"Airflow did not come up within {START_SECONDS} s; the end of {self.log}:\n{tail}"
+            f"{self._of_this_shell()}"
         )
 
     def _healthy(self) -> bool | None:

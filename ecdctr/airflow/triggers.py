@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from ecdctr.airflow.awaited import Awaited, Patience, made
+from ecdctr.errors import EcdctrError, TryAgain, out_of_reach
 from ecdctr.store.store import Store
 
 SETTLED_DAYS = 3  # a backfill does not wait for days that have long been there
@@ -35,6 +36,16 @@ class PollTrigger(BaseTrigger):
         """Return how it stands with what is waited for."""
         raise NotImplementedError
 
+    def looked(self) -> Outcome:
+        """Look; a place that does not answer now is looked at again."""
+        try:
+            return self.look()
+        except (EcdctrError, TryAgain) as error:
+            if not out_of_reach(error):
+                raise
+            self.log.warning("%s", error)
+            return "waiting"
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return how the triggerer makes this trigger again."""
         arguments = {name: getattr(self, name) for name in (*self.names, "patience")}
@@ -48,7 +59,7 @@ class PollTrigger(BaseTrigger):
         deadline = time.monotonic() + self.patience.wait_hours * 3600
         # sync_to_async and not a thread of our own: a look that asks Airflow must get back to this
         # event loop
-        while (outcome := await sync_to_async(self.look)()) == "waiting":
+        while (outcome := await sync_to_async(self.looked)()) == "waiting":
             if time.monotonic() > deadline:
                 yield TriggerEvent({"outcome": "timeout"})
                 return

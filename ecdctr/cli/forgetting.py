@@ -173,10 +173,22 @@ def matrix_report(
         bases = row_bases(config, experiments, dates, hold_out_every)
         outcome = collect(session.store, experiments, bases)
         root, recurrence = config.data.root, None
-        if isinstance(root, Path) and (root / "world.json").exists():  # a simulated one, here
-            recurrence = json.loads((root / "world.json").read_text("utf-8")).get("recurrence_days")
+        if isinstance(root, Path):  # it may be a simulated one
+            recurrence = _world(root).get("recurrence_days")
         about = About(name, str(root), dates, seeds, hold_out_every, recurrence)
         _write_study(context, about, outcome, result)
+
+
+def _world(root: Path) -> dict[str, Any]:
+    """Return what world.json says of a simulated world.
+
+    Nothing where there is none, or a file of that name that `simulate` did not write.
+    """
+    try:
+        described = json.loads((root / "world.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
 def _write_study(context: typer.Context, about: Any, outcome: Any, result: Path | None) -> None:

@@ -31,6 +31,7 @@ from ecdctr.errors import (
     EcdctrError,
     first_line,
     machine_trouble,
+    out_of_reach,
 )
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
@@ -113,7 +114,7 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if isinstance(error, Abort) or _interrupted_query(error):
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):
-        return 1, str(error)
+        return TRY_AGAIN if out_of_reach(error) else 1, str(error)
     if isinstance(error, FileNotFoundError) and not error.filename and _is_nowhere():
         return (
             1,

@@ -302,8 +302,8 @@ def load_config(path: Path) -> Config:
             "relative to it; write it into a file."
         )
     config = validated(Config, read_yaml(path, "configuration"), str(path))
-    for name in config.variants:
-        config.with_variant(name)
+    for name, overlay in config.variants.items():
+        config.with_overlay(overlay, f"{path}: variant '{name}'")
     _try_tuning(config, path)
     base = path.resolve().parent
     if problem := no_utf8(str(base)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ecdctr.config.wording import wording
 from ecdctr.errors import ConfigError
 from ecdctr.files.urls import shown_url
 
@@ -30,7 +31,8 @@ def validated(kind: type[Kind] | TypeAdapter[Kind], raw: dict[str, Any], where: 
         items = error.errors(include_url=False)
         outer = {item["loc"][:n] for item in items for n in range(len(item["loc"]))}
         inmost = [item for item in items if item["loc"] not in outer]
-        problems = "; ".join(map(_problem, inmost[:MOST_TOLD]))
+        schema, listed = adapter.json_schema(), set[tuple[int | str, ...]]()
+        problems = "; ".join(_problem(item, schema, listed) for item in inmost[:MOST_TOLD])
         if len(inmost) > MOST_TOLD:
             problems += f"; and {len(inmost) - MOST_TOLD:,} more"
         raise ConfigError(f"{where} is not valid. {problems}.") from None
@@ -38,11 +40,13 @@ def validated(kind: type[Kind] | TypeAdapter[Kind], raw: dict[str, Any], where: 
         raise ConfigError(f"{where} is nested too deeply; write it flatter.") from None
 
 
-def _problem(item: ErrorDetails) -> str:
+def _problem(item: ErrorDetails, schema: dict[str, Any], listed: set[tuple[int | str, ...]]) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
-    key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS) or "file"
-    message = item["msg"].removeprefix("Value error, ").rstrip(".").replace("Tuple", "List")
-    if item["type"] == "missing":
+    key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS)
+    message = wording(item, schema, listed)
+    if not item["loc"]:  # of all sections together: what was found is the file
+        return message
+    if item["type"] == "missing" or "found" in message:
         return f"{key}: {message}"
     given = shown_url(repr(item["input"]))
     return f"{key}: {message} (found {given[:80]}{'…' if len(given) > 80 else ''})"
@@ -51,4 +55,5 @@ def _problem(item: ErrorDetails) -> str:
 def _part(part: int | str) -> str:
     """Return a key; one with letters that are not seen or look like others, as escapes."""
     text = str(part)
-    return text if text.isascii() and text.isprintable() and text == text.strip() else ascii(text)
+    plain = text and text.isascii() and text.isprintable() and text == text.strip()
+    return text if plain else ascii(text)

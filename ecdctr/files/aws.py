@@ -17,6 +17,7 @@ ALLOW_HTTP = "AWS_ALLOW_HTTP"
 TRUE = ("1", "true", "on", "yes", "y")  # as the client reads them, in any case
 TRUTHS = (*TRUE, "0", "false", "off", "no", "n")
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+OF_THE_MACHINE = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
 SWITCHES = (
     ALLOW_HTTP,
     "AWS_ALLOW_INVALID_CERTIFICATES",
@@ -79,9 +80,25 @@ def with_variable(said: str, environment: Mapping[str, str] = os.environ) -> str
             if name.startswith(("AWS_", "GOOGLE_", "AZURE_")) and text == quoted[1]
         )
         return f"{said} (in {' or '.join(names)}); set it anew, or unset it" if names else said
+    if host := next((host for host in OF_THE_MACHINE if host in said), None):
+        return (
+            f"{said}; the environment holds no credentials, so the client asked the machine for "
+            f"its own, at {host}; set {_credentials(said)}"
+        )
     if "error sending request" in said:
         return f"{said}; look whether the endpoint's address is right and answers from here"
     return said
+
+
+def _credentials(said: str) -> str:
+    """Return the variables that hold credentials for the place that a client speaks of."""
+    for place, names in (
+        ("GCS", "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS"),
+        ("Azure", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+    ):
+        if place in said:
+            return names
+    return "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 def _is_endpoint(text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ecdctr.errors import EcdctrError
@@ -50,7 +50,7 @@ class RequestError(EcdctrError):
 
 @dataclass(frozen=True)
 class Rule:
-    """What one value may be; `many` for a list of such values."""
+    """What one value may be; `many` for a list of such values, or of nulls, as a log may hold."""
 
     kind: Kind
     many: bool = False
@@ -61,7 +61,7 @@ class Rule:
     def schema(self) -> dict[str, Any]:
         """Return the rule as JSON Schema."""
         null = ["null"] if self.nullable else []
-        single = {"type": _one_or_many(JSON_TYPES[self.kind] + ([] if self.many else null))}
+        single = {"type": _one_or_many(JSON_TYPES[self.kind] + null)}
         low, high = self.limits
         if low is not None:
             single |= {"minimum": low, "maximum": high}
@@ -101,7 +101,7 @@ class Rule:
             return None
         if not isinstance(value, list):
             raise RequestError(f"{place}: expected a list, found {shown(value)}.")
-        single = Rule(self.kind, nullable=False, low=self.low, high=self.high)
+        single = replace(self, many=False)
         return single.checked(value, lambda i: f"{place}[{i}]")
 
     def _checked_one(self, value: Any, place: Callable[[int], str], i: int) -> Any:

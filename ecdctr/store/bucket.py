@@ -16,11 +16,16 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
-from ecdctr.errors import StoreError, TryAgain, first_line
+from ecdctr.errors import OutOfReach, StoreError, TryAgain, first_line, no_answer
 from ecdctr.files import durable
 from ecdctr.files.aws import problem_of_environment, with_variable
+from ecdctr.store.documents import read_document
 
 CONTENTS = "contents.json"  # the files of a folder with their SHA-256
+MEND = (
+    "look whether the endpoint is the bucket's own and nothing answers in its place, else bring "
+    "back an older version of the object"
+)
 TRIES = 100  # of a swap, against others who change the same object
 Swap = Callable[[dict[str, Any]], Any]
 
@@ -52,32 +57,29 @@ class Bucket:
         """
         if self._checked:
             return
-        self._checked = True
         key = f".probe/{uuid.uuid4().hex}"
         try:
             first = self.put(key, b"1", "create")
             again = self.put(key, b"2", "create")
             stale = self.put(key, b"3", '"0123456789abcdef0123456789abcdef"')
         except FileNotFoundError:  # of something that is to be created: its bucket
-            self._checked = False
             raise StoreError(
                 f"The store {self.url} cannot be written: there is no such bucket; create it, or "
                 "mend the address."
             ) from None
         except (StoreError, NotImplementedError) as error:
-            self._checked = False
             raise StoreError(
                 f"The store {self.url} cannot be written: {first_line(error)}"
             ) from None
         self.delete(key)
         if not first or again or stale:
-            self._checked = False
             missing = "If-None-Match" if again else "If-Match"
             raise StoreError(
                 f"The store {self.url} cannot be written: its endpoint ignores conditional writes "
                 f"({missing}), so two writers would overwrite each other. Use S3 itself or a "
                 "server that has them."
             )
+        self._checked = True
 
     def swap(self, key: str, change: Swap) -> Any:
         """Read a JSON object, change it, write it back if nobody else did meanwhile, else again.
@@ -104,7 +106,11 @@ class Bucket:
     def read_json(self, key: str) -> tuple[dict[str, Any], str]:
         """Return an object and its tag; an empty one, to be created, where there is none."""
         content, tag = self.get(key)
-        return ({}, "create") if content is None else (json.loads(content), tag)
+        return ({}, "create") if content is None else (self.parsed(key, content), tag)
+
+    def parsed(self, key: str, content: bytes) -> dict[str, Any]:
+        """Return an object's content as JSON; raises StoreError for what nobody here wrote."""
+        return read_document(content, f"{self.url}/{key}", MEND)
 
     def get(self, key: str) -> tuple[bytes | None, str]:
         """Return an object's content and tag; None and 'create' where there is none."""
@@ -163,7 +169,7 @@ class Bucket:
     def delete_folder(self, place: str) -> None:
         """Delete the objects of a folder; what a crash leaves of them is for `sweep`."""
         content, _ = self.get(f"{place}/{CONTENTS}")
-        for name in json.loads(content) if content else ["manifest.json"]:
+        for name in self.parsed(f"{place}/{CONTENTS}", content) if content else ["manifest.json"]:
             self.delete(f"{place}/{name}")
         self.delete(f"{place}/{CONTENTS}")
 
@@ -176,14 +182,18 @@ class Bucket:
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Yield errors of the endpoint as one sentence."""
+        """Yield errors of the endpoint as one sentence.
+
+        Raises OutOfReach for those that may be over in a while, StoreError for others.
+        """
         try:
             yield
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             raise
         except BaseError as error:
             said = with_variable(first_line(error))
-            raise StoreError(f"The store {self.url} cannot be used: {said}.") from None
+            kind = OutOfReach if no_answer(error) else StoreError
+            raise kind(f"The store {self.url} cannot be used: {said}.") from None
 
 
 def wait(attempt: int) -> None:

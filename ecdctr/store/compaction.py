@@ -27,7 +27,7 @@ def note(group: Path, name: str) -> str | None:
     Raises StoreError for damage.
     """
     try:
-        return (group / f"{name}.removed").read_text("utf-8")
+        return (group / f"{name}.removed").read_text("utf-8", "replace")
     except FileNotFoundError:
         together = _read(group / REMOVED, dict)
         return together.get(name)
@@ -52,7 +52,8 @@ def removals(group: Path, dates: Iterable[str], since: str, until: str) -> list[
 def put_notes_together(group: Path) -> None:
     """Put the notes of a group into one file, and take away theirs and empty dates."""
     paths = _notes(group, "*")
-    alone = {f"{path.parent.name}/{path.stem}": path.read_text("utf-8") for path in paths}
+    names = [(f"{path.parent.name}/{path.stem}", path) for path in paths]
+    alone = {name: path.read_text("utf-8", "replace") for name, path in names}
     _write(group / REMOVED, _read(group / REMOVED, dict) | alone)
     for path in paths:
         path.unlink()

@@ -86,9 +86,8 @@ class Lineage(Aliases):
             return [f"{ref}: {error} If it stays so, {mend}"]
         problems = []
         digest = folder / "manifest.sha256"
-        if not digest.is_file() or digest.read_text("utf-8") != durable.sha256(
-            folder / "manifest.json"
-        ):
+        sealed = digest.read_bytes() if digest.is_file() else b""
+        if sealed != durable.sha256(folder / "manifest.json").encode():
             problems.append(f"{ref}: {DIFFERS}; {mend}")
         for name, entry in manifest.files.items():
             path = folder / name

@@ -158,7 +158,7 @@ class ObjectStorage:
         content = self.read(f"{place}/{CONTENTS}")
         if content is None:
             raise StoreError(f"{self.root}/{place}/{CONTENTS} is missing.")
-        digests: dict[str, str] = json.loads(content)
+        digests: dict[str, str] = self.bucket.parsed(f"{place}/{CONTENTS}", content)
 
         def fill(target: Path) -> None:
             for file, digest in digests.items():
@@ -234,7 +234,7 @@ class ObjectStorage:
     def amend(self, group: str, name: str, source: Path, added: list[str], gone: list[str]) -> None:
         """Upload, say so in the list of its files, delete."""
         place = f"{group}/{name}"
-        contents: dict[str, str] = json.loads(self.read(f"{place}/{CONTENTS}") or b"{}")
+        contents: dict[str, str] = self.bucket.read_json(f"{place}/{CONTENTS}")[0]
         self.leases.check()
         for file in added:
             self.bucket.overwrite(f"{place}/{file}", source / file)

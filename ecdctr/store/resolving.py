@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import TYPE_CHECKING
 
 from ecdctr.config.terms import DEFAULT, PRODUCTION
 from ecdctr.errors import StoreError
+from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import variant_option
 from ecdctr.store.places import place, ref_of
 from ecdctr.store.versions import Versions, newest_of
@@ -70,7 +70,8 @@ class Resolving(Versions):
         lost = None if from_older else _lost(listing, experiment, level, as_of, newest)
         if lost is None:
             return newest
-        note = json.loads(self.storage.removed(*place(lost)) or b"{}")
+        content = self.storage.removed(*place(lost)) or b"{}"
+        note = read_document(content, f"The note on the removal of {lost} in {self.root}")
         if same := self.find(experiment, level, lost.date, note.get("fingerprint", "")):
             return same.ref
         force = " --force" if newest and newest.date == lost.date else ""  # else it may be taken up

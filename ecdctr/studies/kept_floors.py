@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from pathlib import Path
@@ -34,6 +35,7 @@ EVALUATED_BY = (
     "memory.columns",
     "studies.floors",
 )
+DAMAGE = (ValueError, KeyError, TypeError)  # of a file that a disk, or a person, changed
 
 
 def kept_floors(config: Config, date: dt.date, folder: Path) -> list[Floor]:
@@ -42,7 +44,7 @@ def kept_floors(config: Config, date: dt.date, folder: Path) -> list[Floor]:
     Raises as `floors` does.
     """
     path = folder / f"{date}-{_basis(config, date)[:20]}.json"
-    if path.exists():
+    with contextlib.suppress(FileNotFoundError, *DAMAGE):  # then they are made, or made anew
         return [_unpacked(one) for one in json.loads(path.read_bytes())]
     made = floors(config, date)
     durable.make_dir(folder)

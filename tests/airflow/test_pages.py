@@ -28,6 +28,7 @@ from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
 from ecdctr.config.terms import LEVELS
 from ecdctr.demo.page import Row, write_page
+from ecdctr.errors import OutOfReach
 from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.report.lineage import lineage
 from ecdctr.store.manifest import Manifest, Ref
@@ -110,6 +111,15 @@ def test_the_overview_shows_levels_the_champion_and_why_it_serves_escaped(client
     assert "behind its schedule" in page
     assert NASTY not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_store_that_does_not_answer_is_a_503(chain):
+    def out_of_reach() -> Store:
+        raise OutOfReach("s3://bucket does not answer")
+
+    client = TestClient(build_app(out_of_reach, lambda: None, set))
+    answer = client.get("/overview")
+    assert (answer.status_code, answer.json()) == (503, {"detail": "s3://bucket does not answer"})
 
 
 def test_all_pages_are_of_one_form_with_one_stylesheet():

@@ -93,6 +93,17 @@ def test_a_server_that_never_answers_well_ends_in_one_sentence():
         Api(url, patience=1).call("GET", "/api/v2/x")
 
 
+def test_settings_of_airflow_that_came_from_outside_are_named_where_it_fails(tmp_path, monkeypatch):
+    """Those that this Airflow has of its own are not what was set there."""
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "nonsense")
+    monkeypatch.setenv("AIRFLOW__API__PORT", "x")
+    airflow = Airflow(tmp_path, tmp_path / "config.yaml", tmp_path / "store", free_port())
+    monkeypatch.setattr("ecdctr.airflow.standalone._airflow", lambda: shutil.which("false"))
+    words = "The environment sets AIRFLOW__LOGGING__LOGGING_LEVEL, which this Airflow reads, too"
+    with pytest.raises(EcdctrError, match=words):
+        airflow.command("db", "migrate")
+
+
 def test_nobody_waits_for_an_airflow_that_has_ended():
     def ended() -> None:
         raise EcdctrError("Airflow's scheduler has ended")

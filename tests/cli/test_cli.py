@@ -139,7 +139,7 @@ def test_bad_input_is_one_sentence_and_exit_code_one_or_two(ecdctr, options, arg
     ("change", "words"),
     [
         ({"snapshots": {"count": "many"}}, "snapshots.count"),
-        ({"snapshot": {"count": 1}}, "snapshot: Extra inputs"),
+        ({"snapshot": {"count": 1}}, "snapshot: there is no such key; did you mean 'snapshots'"),
         (
             {"features": [{"name": "click", "side": "user", "kind": "categorical"}]},
             "column of the contract",

@@ -140,8 +140,8 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("data: {numeric_null: 1e39}", "data.numeric_null"),
         ("data: {lookback_days: 1000000000}", "data.lookback_days"),
         ("data: {lookback_days: 7 days}", "data.lookback_days"),
-        ("data: {threads: true}", "data.threads: .*integer .found True"),
-        ("data: {quarantine: 1}", "data.quarantine: .*boolean"),
+        ("data: {threads: true}", "data.threads: expected a whole number .found True"),
+        ("data: {quarantine: 1}", "data.quarantine: expected true or false"),
         ("data: {duckdb_memory: 0GB}", "data.duckdb_memory"),
         ("data: {root: ''}", "data.root: expected a folder"),
         ("data: {root: ~/log}", "data.root: expected a folder, found one that starts with ~ and"),
@@ -171,10 +171,10 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
             "features: [{name: a, side: item, kind: categorical, transform: log1p}]",
             "features.0: feature 'a': transform is of numeric features, found categorical",
         ),
-        ("seed: -1", "seed: .*greater than or equal to 0"),
-        ("seed: 99999999999999999999", "seed: .*less than or equal to 4294967295"),
+        ("seed: -1", "seed: expected 0 or more"),
+        ("seed: 99999999999999999999", "seed: expected 4294967295 or less"),
         ("seed: " + "9" * 400, "seed: "),
-        ("seed: '1'", "seed: .*integer"),
+        ("seed: '1'", "seed: expected a whole number"),
         ("tpm: {lr_dense: .nan}", "tpm.lr_dense: .*finite"),
         ("tpm: {hidden: [0]}", "tpm.hidden.0"),
         ("network: {hidden: [99999999999]}", "network.hidden.0"),
@@ -182,17 +182,23 @@ def load(tmp_path: Path, content: str | bytes) -> Config:
         ("evaluation: {gate_calibration: [-1, 2]}", "gate_calibration"),
         ("evaluation: {gate_calibration: [.nan, 2]}", "gate_calibration.0: .*finite"),
         ("evaluation: {gate_calibration: [1]}", "gate_calibration.1"),
-        ("\u200bseed: 1", r"'.u200bseed': Extra"),  # a space without width
-        ("s\u0435\u0435d: 1", r"'s.u0435.u0435d': Extra"),  # Cyrillic letters
-        ("'seed ': 1", "'seed ': Extra"),
+        ("\u200bseed: 1", r"'.u200bseed': there is no such key"),  # a space without width
+        ("s\u0435\u0435d: 1", r"'s.u0435.u0435d': there is no such key"),  # Cyrillic letters
+        ("'seed ': 1", "'seed ': there is no such key"),
         ("variants: {default: {seed: 2}}", "variants: 'default' is the configuration without"),
         ("variants: {'a/b': {}}", "variants.a/b"),
-        ("variants: {x: {cpm: {windows_days: 3}}}", "variant 'x' .*cpm.windows_days: Extra"),
-        ("variants: {x: {nothing: 1}}", "variant 'x' .*nothing: Extra"),
+        (
+            "variants: {x: {cpm: {windows_days: 3}}}",
+            "variant 'x' .*cpm.windows_days: there is no such key",
+        ),
+        ("variants: {x: {nothing: 1}}", "variant 'x' .*nothing: there is no such key"),
         ("variants: {x: {cpm: }}", "variant 'x' .*cpm: "),
         ("variants: {x: }", "variants.x"),
         ("variants: {x: {variants: {y: {}}}}", "the overlay 'x' cannot hold 'variants'"),
-        ("tuning: {space: {actr.lr: [1]}}", "tuning.space, actr.lr: 1 .*actr.lr: Extra"),
+        (
+            "tuning: {space: {actr.lr: [1]}}",
+            "tuning.space, actr.lr: 1 .*actr.lr: there is no such key",
+        ),
         ("tuning: {space: {actr.epochs: [1, 0]}}", "tuning.space, actr.epochs: 0 .*actr.epochs"),
         ("tables: {t: [full, ghost]}", "tables.t: 'ghost' is no variant"),
         ("variants: {t: {}}\ntables: {t: [full]}", "tables.t: a variant has this name"),
@@ -250,7 +256,7 @@ def test_every_column_of_the_contract_is_reserved():
 
 
 def test_a_second_seed_on_the_command_line_is_checked_too():
-    with pytest.raises(ConfigError, match=r"--seed .*seed: .*greater than or equal to 0"):
+    with pytest.raises(ConfigError, match=r"--seed .*seed: expected 0 or more"):
         Config().with_overrides(seed=-1)
 
 

@@ -18,7 +18,7 @@ from airflow.sdk import serde
 from ecdctr.airflow.awaited import Awaited, Patience
 from ecdctr.airflow.triggers import DayTrigger
 from ecdctr.config import Config
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, OutOfReach
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.contract import validate
 from ecdctr.impressions.delivery import Delivery
@@ -114,6 +114,19 @@ def test_a_run_waits_until_no_file_has_come_or_grown_for_a_while(day):
     assert (again.awaited, again.patience) == (waiting.awaited, waiting.patience)
     assert again.lacks(0.0) == "its files must not change for another 600 s"
     assert trigger(config, today, 0).lacks(0.0) is None
+
+
+def test_a_place_that_does_not_answer_now_is_looked_at_again(config, monkeypatch):
+    """A wait of two days does not end with the first minute without a network."""
+
+    def out_of_reach(*_: object) -> None:
+        raise OutOfReach("s3://bucket does not answer")
+
+    waiting = trigger(config, DATE, 0)
+    monkeypatch.setattr(Awaited, "lacks", out_of_reach)
+    assert waiting.looked() == "waiting"
+    monkeypatch.undo()
+    assert waiting.looked() == "ready"
 
 
 def test_days_of_long_ago_are_not_waited_for_to_settle(day):

@@ -199,7 +199,7 @@ def test_a_mapping_makes_impressions_of_any_log(tmp_path):
         ("files: [ratings.csv]", "files: [lost.csv]", ConfigError, "No file matches 'lost.csv'"),
         ("user_id: userId", "user_id: nullif(userId, 2)", ContractError, "without user or item id"),
         ("features:\n  genres", "features:\n  click", ConfigError, "contract itself"),
-        ("click: rating >= 4\n", "\n", ConfigError, "click: Field required"),
+        ("click: rating >= 4\n", "\n", ConfigError, "click: expected a value, found none; add it"),
         ("files: [ratings.csv]", "files: x.csv", ConfigError, r"valid array \(found 'x.csv'\)"),
     ],
 )

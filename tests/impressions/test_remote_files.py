@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, out_of_reach
 from ecdctr.impressions import remote_files
 from ecdctr.impressions.impressions import open_impressions
 from tests.impressions.logs import LAST, write_log
@@ -94,8 +95,9 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("method", QUESTIONS)
 def test_a_client_that_never_comes_back_is_given_up(root, monkeypatch, method):
     monkeypatch.setattr(Slow, "silent", method)
-    with pytest.raises(ContractError, match=SILENCE):
+    with pytest.raises(ContractError, match=SILENCE) as told:
         QUESTIONS[method](open_impressions(root))
+    assert out_of_reach(told.value)
     monkeypatch.setattr(Slow, "silent", "")
     assert QUESTIONS[method](open_impressions(root)), "it answers again, and so do we"
 
@@ -131,10 +133,27 @@ def test_a_host_that_takes_a_connection_and_says_nothing_is_given_up(monkeypatch
             open_impressions(url).dates("ads")
 
 
-def test_what_a_client_says_is_told_as_it_says_it(root, monkeypatch):
+class ClientConnectionError(Exception):
+    """As aiohttp calls what ends its connections."""
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), True),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), True),
+        (ClientConnectionError("Server disconnected"), True),
+        (PermissionError(13, "Permission denied"), False),
+        (ValueError("no such table"), False),
+    ],
+)
+def test_what_a_client_says_is_told_as_it_says_it(root, monkeypatch, error, again):
+    """What may be over in a while is worth another try of the same command; the rest is not."""
+
     def refuses(self: Slow, path: str, detail: bool = False, **_: Any) -> None:
-        raise ConnectionRefusedError(111, "Connection refused")
+        raise error
 
     monkeypatch.setattr(Slow, "ls", refuses)
-    with pytest.raises(ContractError, match=r"cannot be read: \[Errno 111\] Connection refused"):
+    with pytest.raises(ContractError, match=re.escape(f"cannot be read: {error}")) as told:
         open_impressions(root).has("ads", LAST)
+    assert out_of_reach(told.value) is again

@@ -104,7 +104,7 @@ def impressions(draw: st.DrawFn, days: int, named: Any) -> Impressions:
             optional = st.none() | few.map(named)
             row |= {"city": draw(optional), "slot": draw(optional)}
             row |= {"price": draw(NUMBERS), "age": draw(NUMBERS)}
-            row["tags"] = draw(st.none() | st.lists(few.map(named), max_size=3))
+            row["tags"] = draw(st.none() | st.lists(optional, max_size=3))
             log.setdefault((domain, DATE - dt.timedelta(days=back)), []).append(row)
     return log
 

@@ -106,6 +106,19 @@ def dies_at(step: int, calls: list[int], work):
     return dying
 
 
+def test_a_damaged_note_on_a_removal_is_named_by_whoever_needs_it(years):
+    date = DAY + dt.timedelta(days=DAYS)
+    (years.root / "production" / "cpm" / str(date)).mkdir()
+    note = years.root / "production" / "cpm" / str(date) / "v0001.removed"
+    for damage in (b"[]", b"\xff\xfe"):
+        note.write_bytes(damage)
+        with pytest.raises(StoreError, match=r"note on the removal of .* is damaged .*from a copy"):
+            years.resolve("cpm", date)
+    remove(years, 2, 0, "test")  # it is put together with the others as it is
+    with pytest.raises(StoreError, match=r"note on the removal of .* is damaged .*from a copy"):
+        years.resolve("cpm", date)
+
+
 def test_a_damaged_file_of_what_was_put_together_is_named(years):
     remove(years, 2, 0, "test")
     log = years.root / "production" / "aliases" / "cpm" / "candidate" / "older.json"

@@ -260,6 +260,23 @@ def test_an_endpoint_that_does_not_answer_is_told_with_what_to_look_at():
     assert with_variable("Generic S3 error: denied") == "Generic S3 error: denied"
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "Generic S3 error: PUT http://169.254.169.254/latest/api/token",
+            "AWS_ACCESS_KEY_ID and A",
+        ),
+        ("Generic GCS error: GET http://metadata.google.internal/", "GOOGLE_SERVICE_ACCOUNT or G"),
+        ("Generic MicrosoftAzure error: GET http://169.254.169.254/", "AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_credentials_that_are_nowhere_are_named(said, words):
+    """The client asks the machine for some, which a person who forgot to set them never meant."""
+    assert with_variable(said).startswith(f"{said}; the environment holds no credentials")
+    assert f"; set {words}" in with_variable(said)
+
+
 def test_removal_frees_the_bucket_and_gives_no_number_again(url, s3):
     store = Store(url)
     old = publish(store, DAY, "old").ref

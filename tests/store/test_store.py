@@ -20,6 +20,7 @@ from ecdctr.errors import StoreError, TryAgain
 from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.files import durable
 from ecdctr.store.aliases import Kind
+from ecdctr.store.lineage import DIFFERS
 from ecdctr.store.manifest import Ref
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -196,6 +197,14 @@ def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
     ]
     (store.path(ref) / "b").mkdir()
     assert len(store.verify()) == 2
+
+
+def test_a_manifest_whose_digest_is_no_text_any_more_is_named_like_any_other_damage(tmp_path):
+    store = Store(tmp_path)
+    ref = publish(store, DAY, "f").ref
+    (store.path(ref) / "manifest.sha256").write_bytes(b"\x00\xff\xfe")
+    (problem,) = store.verify()
+    assert problem.startswith(f"{ref}: {DIFFERS}; train it again")
 
 
 @pytest.mark.parametrize(

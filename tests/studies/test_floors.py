@@ -111,6 +111,14 @@ def test_floors_are_kept_until_a_day_that_they_read_changes(config: Config, tmp_
             two.users.to_pylist(),
         )
         assert str(one.metrics) == str(two.metrics), "nan, too"
+    (file,) = (tmp_path / "floors").iterdir()
+    whole = file.read_bytes()
+    for damage in (b"", b"\xff", b"[[]]", b'[{"users": 1}]'):
+        file.write_bytes(damage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ecdctr.studies.kept_floors.floors", lambda *_: made)
+            assert kept_floors(config, DATE, tmp_path / "floors") == made
+        assert file.read_bytes() == whole, "made anew and kept"
     copy = tmp_path / "data"
     shutil.copytree(config.data.root, copy)
     (path,) = open_impressions(copy).files("ads", NEXT)

@@ -16,12 +16,12 @@ import yaml
 from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.impressions.statistics import Statistics
 from ecdctr.levels.request import Silent
 from ecdctr.studies.map.figure import heat_maps
 from ecdctr.studies.map.grid import PLANES, cells, parse_plane
-from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, parts_of, run_map
+from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, load_results, parts_of, run_map
 from ecdctr.studies.map.page import map_page
 from ecdctr.studies.map.place import advice, distance, measured_cells, place
 from ecdctr.studies.map.rule import follow, for_log
@@ -106,6 +106,13 @@ def test_a_measured_cell_is_not_measured_again_and_leaves_no_world_behind(study,
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     assert run_map(study, list(worlds.values()), 1, Silent(), until=past) == measured
     assert study.result_path(first).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"[]", b"{}"])
+def test_a_cell_that_a_disk_damaged_is_named(tmp_path, damage):
+    (tmp_path / "cell.json").write_bytes(damage)
+    with pytest.raises(EcdctrError, match=r"cell\.json is damaged \(.*\); remove it, and its cell"):
+        load_results([tmp_path / "no-cell.json", tmp_path / "cell.json"])
 
 
 def test_the_page_holds_what_was_measured_and_says_how_much_is_missing(measured, worlds):

@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.chart import chart, common_days
 from ecdctr.config import PRODUCTION
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, TryAgain
 from ecdctr.report.html import rendered
 from ecdctr.report.lineage import lineage
 from ecdctr.report.rows import PALETTE
@@ -78,12 +78,18 @@ def build_app(
     app.get("/study/{name}")(pages.study)
     app.get("/study/{name}/{file}")(pages.study_file)
     app.exception_handler(StoreError)(_not_there)
+    app.exception_handler(TryAgain)(_not_now)
     return app
 
 
 async def _not_there(_: Request, error: Exception) -> JSONResponse:
     """Answer 404 to what the store does not have, or cannot have."""
     return JSONResponse({"detail": str(error)}, 404)
+
+
+async def _not_now(_: Request, error: Exception) -> JSONResponse:
+    """Answer 503 where the store's place does not answer."""
+    return JSONResponse({"detail": str(error)}, 503)
 
 
 class Pages:

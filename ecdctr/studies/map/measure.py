@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ecdctr.config import digest
 from ecdctr.config.terms import FULL
-from ecdctr.errors import ConfigError
+from ecdctr.errors import ConfigError, EcdctrError, first_line
 from ecdctr.files import durable
 from ecdctr.impressions.statistics import measure as measure_log
 from ecdctr.studies.ablation.plan import Study
@@ -115,8 +115,19 @@ def run_map(
 
 
 def load_results(paths: list[Path]) -> list[Result]:
-    """Return the results that there are."""
-    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+    """Return the results that there are; raises EcdctrError that names a damaged one."""
+    return [_read(path) for path in paths if path.exists()]
+
+
+def _read(path: Path) -> Result:
+    try:
+        result: Result = json.loads(path.read_bytes())
+        _ = result["world"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EcdctrError(
+            f"{path} is damaged ({first_line(error)}); remove it, and its cell is measured again."
+        ) from None
+    return result
 
 
 def _measure(study: MapStudy, world: NamedWorld, workers: int, reporter: Reporter) -> Result:
