@@ -97,8 +97,13 @@ def _at(schema: Schema, place: Iterable[int | str], root: Schema) -> list[Schema
         inside = [
             one for node in nodes for below in _below(node, part) for one in _each(below, root)
         ]
-        nodes = inside or nodes
+        nodes = inside or [node for node in nodes if _is_kind(node, part)] or nodes
     return nodes
+
+
+def _is_kind(node: Schema, name: int | str) -> bool:
+    """Tell whether an object is the one of a union that a key of its own names."""
+    return any(one.get("const") == name for one in node.get("properties", {}).values())
 
 
 def _below(node: Schema, part: int | str) -> Iterator[Schema]:

@@ -49,6 +49,7 @@ def test_a_mistake_is_told_with_what_was_meant(text, words):
         (Mapping, {"log": {"file": []}}, "log.file: there is no such key; did you mean 'files'?"),
         (Mapping, {"joins": {"a": {"kee": ""}}}, "joins.a.kee: there is no such key; did you mea"),
         (SETTINGS, {"kind": "visits", "day": 3}, "day: there is no such key; did you mean 'days'?"),
+        (SETTINGS, {"kind": "visits", "recurrence_days": 7}, "did you mean 'renewal_days'?"),
         (SETTINGS, {"kind": "x"}, "expected 'daily', 'visits'"),
     ],
 )

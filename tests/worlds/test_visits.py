@@ -223,7 +223,7 @@ def test_a_stored_world_is_the_one_that_was_made(tmp_path: Path):
         (["periods=[7]"], "expected as many of both"),
         (["period_shares=[0.9, 0.9, 0.9]"], "sum of 1 at most"),
         (["ads_share=0"], "ads_share: expected more than 0"),
-        (["recurrence_days=7"], "recurrence_days: there is no such key; expected some of"),
+        (["recurrence_days=7"], "recurrence_days: there is no such key; did you mean"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, said):
