@@ -200,7 +200,12 @@ def test_a_mapping_makes_impressions_of_any_log(tmp_path):
         ("user_id: userId", "user_id: nullif(userId, 2)", ContractError, "without user or item id"),
         ("features:\n  genres", "features:\n  click", ConfigError, "contract itself"),
         ("click: rating >= 4\n", "\n", ConfigError, "click: expected a value, found none; add it"),
-        ("files: [ratings.csv]", "files: x.csv", ConfigError, r"valid array \(found 'x.csv'\)"),
+        (
+            "files: [ratings.csv]",
+            "files: x.csv",
+            ConfigError,
+            r"log.files: expected a list, like .* \(found 'x.csv'\)",
+        ),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused_and_leaves_nothing(
