@@ -2,10 +2,11 @@
 
 python -m benchmarks.purchases         # after `./run real`, which downloads and converts the data
 
-At each date a chain stands as a deployment's would: TPM weekly for the months that snapshots reach
-back, CPM of the day before. Then the day's commands are timed as a user would run them, one after
-another: `train cpm`, which prepares the day's natural content, `train actr`, which prepares its
-ads, and `train tpm` of the week, which counts a seventh. Everything runs on one core.
+At each date, a Sunday, a chain stands as a deployment's would: TPM weekly for the months that
+snapshots reach back, CPM of the day before. Then the day's commands are timed as a user would run
+them, one after another: `train cpm`, which prepares the day's natural content, `train actr`, which
+prepares its ads, and on the first day `train tpm`, which makes the week's table of memory and
+counts a seventh. Everything runs on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from ecdctr.config.data import Data
 
 FOLDER = RESULTS / "purchases"
 CONFIGURATION = ROOT / "configs" / "completejourney.yaml"
-DATES = [dt.date(2017, month, 28) for month in (3, 6, 9, 12)]
+# Sundays, on which weekly tables end (memory.weekday): TPM makes them, as in a deployment
+DATES = [dt.date(2017, *day) for day in ((3, 26), (6, 25), (9, 24), (12, 17))]
 WEEK = dt.timedelta(days=7)
 DAYS = 3  # of each date: the middle one counts
 LEAST_DAYS = 14  # of log before the first TPM
@@ -90,8 +92,11 @@ def measured(config: Path, first: dt.date, date: dt.date) -> list[Day]:
     store = FOLDER / "store" / str(date)
     chain(config, store, first, date)
     days = [date + dt.timedelta(days=number) for number in range(DAYS)]
-    trained = [[seconds(config, store, level, day) for level in ("cpm", "actr")] for day in days]
-    tpm = seconds(config, store, "tpm", date) / WEEK.days
+    trained, tpm = [], 0.0
+    for day in days:
+        trained.append([seconds(config, store, level, day) for level in ("cpm", "actr")])
+        if day == date:  # before the next day asks for the week's table
+            tpm = seconds(config, store, "tpm", date) / WEEK.days
     return [Day(cpm, actr, tpm) for cpm, actr in trained]
 
 

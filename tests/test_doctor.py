@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from ecdctr.cli.base import app
@@ -34,6 +35,22 @@ def test_data_are_measured_and_placed_on_the_map(world: Path, tmp_path: Path, st
     ads = sum(pq.read_table(day, partitioning=None).num_rows for day in days)
     assert told["ads_in_window"] == ads
     assert f"holds {ads:,} ads, fewer than" in done.output, "with few ads a longer window"
+    assert "try up to 24 days" in done.output, "no longer than the log"
+
+
+@pytest.mark.parametrize("actr", [{"window_days": 24}, {"policy": "continue"}])
+def test_no_longer_window_is_advised_where_it_would_read_nothing_more(
+    world: Path, tmp_path: Path, store: Path, actr: dict[str, object]
+):
+    config = write_config(tmp_path / "config.yaml", world)
+    raw = yaml.safe_load(config.read_text())
+    raw["actr"] |= actr
+    config.write_text(yaml.safe_dump(raw))
+    options = ["--config", str(config), "--store", str(store), "doctor", "--data"]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "By the rule of thumb" in done.output
+    assert "actr.window_days" not in done.output
 
 
 Doctor = Callable[..., dict[str, str]]

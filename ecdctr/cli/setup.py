@@ -41,7 +41,7 @@ def _measure(context: typer.Context) -> None:
 
     config = session_of(context).config()
     measured, window = measure(config), config.actr.window_days
-    ads = ads_of_last(config, window)
+    ads, log_days = ads_of_last(config, window)
     nearest, statistics = place(measured, measured_cells()), measured._asdict()
     if session_of(context).as_json:
         told = nearest and {"cell": nearest.cell["name"], "distance": nearest.distance}
@@ -52,7 +52,8 @@ def _measure(context: typer.Context) -> None:
     show(context, {name: round(value, 4) for name, value in statistics.items()})
     out.print(advice(nearest), soft_wrap=True)
     out.print(for_log(statistics), soft_wrap=True)
-    if few := of_window(window, ads):
+    few = of_window(window, ads, log_days)
+    if few and not config.chained("actr"):  # a chain reads its new day
         out.print(few, soft_wrap=True)
 
 

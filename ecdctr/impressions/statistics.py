@@ -16,6 +16,7 @@ from ecdctr.errors import StoreError
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
+from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import refuse_no_files
 
@@ -86,14 +87,20 @@ def measure(config: Config) -> Statistics:
         return _measure(connection, (last - first).days + 1)
 
 
-def ads_of_last(config: Config, days: int) -> int:
-    """Return how many impressions of ads the newest days of the log hold; raises StoreError."""
+def ads_of_last(config: Config, days: int) -> tuple[int, int]:
+    """Return the impressions of ads of so many days up to the newest, and the days from the first.
+
+    Raises StoreError.
+    """
     impressions = open_impressions(config.data.root)
-    newest = impressions.dates("ads")[-days:]
+    dates = impressions.dates("ads")
+    span = (dates[-1] - dates[0]).days + 1
+    newest = [date for date in dates if date >= window(dates[-1], days)[0]]
     files = [path for date in newest for path in impressions.files("ads", date)]
     refuse_no_files(files)
     with contract.connect(config) as connection:
-        return int(_numbers(connection, f"SELECT count(*) FROM {duck.parquet(files)}")[0])
+        ads = _numbers(connection, f"SELECT count(*) FROM {duck.parquet(files)}")[0]
+    return int(ads), span
 
 
 def _measure(connection: duckdb.DuckDBPyConnection, days: int) -> Statistics:
