@@ -22,7 +22,7 @@ from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
 from ecdctr.levels.request import Outcome, Plan, Request, SnapshotSets, Start, Vocabularies
-from ecdctr.levels.restore import load_teacher
+from ecdctr.levels.restore import load_teacher, trained_config
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
@@ -30,6 +30,7 @@ from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_conso
 from ecdctr.store.manifest import Ref
 
 if TYPE_CHECKING:
+    from ecdctr.config import Config
     from ecdctr.models.share import Share
 
 FISHER_BATCHES = 50
@@ -138,9 +139,36 @@ def _origin(request: Request) -> Origin:
 
 
 def _teacher(request: Request) -> Ref | None:
-    """Return the CPM of the day, where it teaches."""
-    taught = request.config.actr.source != "none"
-    return request.require("cpm", request.date) if taught else None
+    """Return the newest CPM as of the day, where it teaches."""
+    if request.config.actr.source == "none":
+        return None
+    cpm = request.require("cpm", request.date)
+    _refuse_other_inputs(request, cpm)
+    _refuse_other_teacher(request, cpm)
+    return cpm
+
+
+def _refuse_other_teacher(request: Request, cpm: Ref) -> None:
+    """Refuse a CPM that cannot be asked about the examples of A-CTR, or hands on other layers."""
+    theirs, ours = trained_config(request.store.manifest(cpm)), request.config
+    compared = {
+        "features": (theirs.features, ours.features),
+        "memory": (_remembered(theirs), _remembered(ours)),
+        "network.backbone": (theirs.network.backbone, ours.network.backbone),
+        "network.hidden": (theirs.network.hidden, ours.network.hidden),
+    }
+    unlike = [name for name, (trained, asked) in compared.items() if trained != asked]
+    if unlike:
+        raise ConfigError(
+            f"CPM {cpm} cannot teach: it was trained with other settings of {', '.join(unlike)}; "
+            f"train cpm with the same variant first: ecdctr train cpm --date {request.date} "
+            f"--experiment {request.experiment} --variant {request.variant}"
+        )
+
+
+def _remembered(config: Config) -> tuple[object, ...]:
+    """Return what decides which numbers of memory a network reads."""
+    return (config.memory.windows, config.memory_keys) if config.memory.enabled else ()
 
 
 def _refuse_other_inputs(request: Request, cpm: Ref) -> None:

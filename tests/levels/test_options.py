@@ -183,6 +183,29 @@ def test_a_frozen_source_helps_without_being_copied_or_trained(config, store, ki
     assert evaluate(config, store, manifest.ref, NEXT).metrics["all"]["auc"] > 0.4
 
 
+@pytest.mark.parametrize(
+    ("child", "message"),
+    [
+        ({"network": {"hidden": [24, 12]}}, "other settings of network.hidden"),
+        ({"memory": {"enabled": True, "windows": [3, 10]}}, "other settings of memory"),
+        ({"features": []}, "other settings of features"),
+        ({"snapshots": {"count": 2}}, "0 snapshots, but snapshots.count is 2"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["from_cpm", "continue"])
+def test_a_cpm_that_reads_otherwise_than_the_ads_model_does_not_teach_it(
+    config, store, child, message, policy
+):
+    name = "unlike"
+    config = changed(config, snapshots={"count": 0})
+    if name not in store.experiments():
+        store.create_experiment(name, "plain")  # whose CPM would teach
+    taught = {"actr": {"init": "none", "source": "ctnet", "policy": policy}}
+    unlike = config.with_overlay(taught | child, "test")
+    with pytest.raises(ConfigError, match=f"{message}.*ecdctr train cpm --date {DATE}"):
+        train_actr(Request(unlike, store, DATE, name, name))
+
+
 def test_a_chain_that_is_taught_goes_on_and_asks_the_newest_cpm_about_all_that_it_knows(
     config, store
 ):
