@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.domains import DOMAINS
 from ecdctr.errors import ConfigError
+from ecdctr.levels.restore import trained_config
 from ecdctr.memory.columns import counts
 from ecdctr.memory.lookup import NEVER, write_arrays
 from ecdctr.memory.table import newest_table
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 def remembering(store: Store, manifest: Manifest) -> Manifest | None:
     """Return the version that holds the memory which a version reads, None if it reads none.
 
-    That is the newest TPM behind it, or itself without one. Raises ConfigError when there is none.
+    That is the newest TPM behind it, or itself without one. Raises ConfigError when there is none,
+    or one of other settings.
     """
     if not manifest.config.get("memory"):
         return None
@@ -39,7 +41,23 @@ def remembering(store: Store, manifest: Manifest) -> Manifest | None:
             f"{manifest.ref} reads the memory of users, but {holder.ref} has none; train TPM and "
             "then the others with memory.enabled: true."
         )
+    held, asked = _settings(holder), _settings(manifest)
+    unlike = [name for name, value in asked.items() if held[name] != value]
+    if unlike:
+        raise ConfigError(
+            f"{manifest.ref} reads the memory of users, but that of {holder.ref} was made with "
+            f"other settings of {', '.join(unlike)}; train TPM and then the others with the same "
+            "settings of memory."
+        )
     return holder
+
+
+def _settings(manifest: Manifest) -> dict[str, object]:
+    """Return what decides the numbers in a version's tables of memory, by setting."""
+    config = trained_config(manifest)
+    of_memory = config.memory.model_dump(include={"windows", "max_pairs", "weekday"})
+    named = {f"memory.{name}": value for name, value in of_memory.items()}
+    return {**named, "memory.features": config.memory_keys}
 
 
 def write_memory(config: Config, store: Store, holder: Manifest, folder: Path) -> dict[str, Any]:

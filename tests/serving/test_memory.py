@@ -172,3 +172,19 @@ def test_a_tpm_that_remembers_nothing_is_told(config: Config, remembering: Confi
         ConfigError, match=r"reads the memory of users, but production/tpm/.* has none"
     ):
         export_bundle(store, ref, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("of_tpm", "name"),
+    [({"features": []}, "features"), ({"windows": [4, 12]}, "windows"), ({"max_pairs": 2}, "max")],
+)
+def test_a_tpm_that_remembers_otherwise_is_refused_and_nothing_is_silently_zero(
+    remembering: Config, tmp_path: Path, of_tpm: dict[str, Any], name: str
+):
+    store = Store(tmp_path / "store")
+    other = remembering.with_overlay({"memory": of_tpm}, "x")
+    train_tpm(Request(other, store, DATE - dt.timedelta(days=1)))
+    alone = remembering.with_overlay({"actr": {"init": "none"}}, "x")
+    ref = train_actr(Request(alone, store, DATE, "own", "x")).manifest.ref
+    with pytest.raises(ConfigError, match=rf"production/tpm/.* other settings of memory\.{name}"):
+        export_bundle(store, ref, tmp_path / "bundle")
