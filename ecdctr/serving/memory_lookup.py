@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ecdctr.serving.request import Recent
 
 EPOCH = dt.date(1970, 1, 1)
+WEEK = 7  # days after it of which preparation reads a table
+logger = logging.getLogger("ecdctr")
 
 
 class Remembered:
@@ -30,6 +33,7 @@ class Remembered:
         """Map the tables; raises EcdctrError when one is missing or damaged."""
         self.windows: list[int] = description["windows"]
         self.until = (dt.date.fromisoformat(description["until"]) - EPOCH).days
+        self._told = False
         try:
             self.tables = {key: KeyTable(folder, key) for key in description["keys"]}
         except (OSError, ValueError) as error:
@@ -47,6 +51,7 @@ class Remembered:
         """
         inputs: dict[str, NDArray[np.float32]] = {}
         (user,) = values["user_id"]
+        self._tell_if_old(moment // transforms.DAY)
         events = None if recent is None else self._events(recent, moment)
         for key, table in self.tables.items():
             names = input_names([key], self.windows)
@@ -58,6 +63,19 @@ class Remembered:
                 made[rows] = self._inputs(key, table.facts(user, asked), asked, events, day)
             inputs |= dict(zip(names, made.T, strict=True))
         return inputs
+
+    def _tell_if_old(self, day: int) -> None:
+        """Say once where training would have read a newer table on a day since 1970."""
+        if day - self.until <= WEEK or self._told:
+            return
+        self._told = True
+        until = EPOCH + dt.timedelta(days=self.until)
+        logger.warning(
+            "This bundle remembers users up to %s, and a request is of %s: training reads tables "
+            "of at most %d days, so counts are of longer windows than it saw. Export a version "
+            "with a newer TPM behind it.",
+            until, EPOCH + dt.timedelta(days=day), WEEK,
+        )  # fmt: skip
 
     def _inputs(
         self,

@@ -188,3 +188,14 @@ def test_a_tpm_that_remembers_otherwise_is_refused_and_nothing_is_silently_zero(
     ref = train_actr(Request(alone, store, DATE, "own", "x")).manifest.ref
     with pytest.raises(ConfigError, match=rf"production/tpm/.* other settings of memory\.{name}"):
         export_bundle(store, ref, tmp_path / "bundle")
+
+
+def test_a_table_older_than_any_in_training_is_told_once(bundle: Path, next_days, caplog):
+    """Its windows begin where its own end does, so that later counts are of longer ones."""
+    scorer = Scorer(bundle)
+    request = next_days[0]
+    for days in (6, 7, 8):
+        scorer.score(request | {"ts": request["ts"] + days * 86400, "recent": []})
+        told = [one for one in caplog.records if "remembers users up to" in one.getMessage()]
+        assert len(told) == (days > 6), f"{days + 1} days after the table"
+    assert f"up to {DATE}" in told[0].getMessage()
