@@ -114,8 +114,11 @@ class Network(Section):
     attention_heads: int = Field(
         2, ge=1, le=64, description="of the snapshot aggregator; they divide embedding_dim"
     )
-    history: Literal["target_attention", "mean", "none"] = Field(
-        "target_attention", description="how the click history is read; target attention is DIN's"
+    history: Literal["target_attention", "intensity_attention", "mean", "none"] = Field(
+        "target_attention",
+        description="how the click history is read: target attention is a weighted mean of the "
+        "clicks; intensity attention, as DIN has it, a sum, which grows with how many speak for "
+        "the item",
     )
     backbone: Backbone = Field(
         "mlp",

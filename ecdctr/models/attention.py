@@ -10,6 +10,8 @@ from torch import nn
 
 from ecdctr.examples.ragged import GAP_BUCKETS
 
+FEW_SPEAK = -2.0  # a click weighs 0.12 at first: a long history is not far from its mean
+
 
 class TargetAttention(nn.Module):
     """What of the history speaks for this item (DIN, Zhou et al. 2018).
@@ -17,21 +19,25 @@ class TargetAttention(nn.Module):
     The time gap of each click is an input.
 
     A click is its item's vector plus a vector of its gap. Keys and values are linear in it, so
-        neither is computed per
-    click: q · (W c) = (Wᵀ q) · c, and a weighted mean of V c is V of the weighted mean. What
-        remains per click are two
-    products of a vector with the click's own; the gap's share is looked up among GAP_BUCKETS
-        numbers per impression.
+    neither is computed per click: q · (W c) = (Wᵀ q) · c, and a weighted mean of V c is V of the
+    weighted mean. What remains per click are two products of a vector with the click's own; the
+    gap's share is looked up among GAP_BUCKETS numbers per impression.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, intensity: bool = False) -> None:
+        """With `intensity` weights are not normalised (DIN, section 4.3).
+
+        Each click has a weight of its own between 0 and 1, and how many speak for the item shows in
+        the length of their sum.
+        """
         super().__init__()
-        self.heads = heads
+        self.heads, self.intensity = heads, intensity
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim, bias=False)  # softmax does not see a bias of the keys
         self.value = nn.Linear(dim, dim)
         self.gap = nn.Parameter(torch.zeros(GAP_BUCKETS, dim))
-        self.gap_bias = nn.Parameter(torch.zeros(GAP_BUCKETS, heads))
+        at_first = FEW_SPEAK if intensity else 0.0
+        self.gap_bias = nn.Parameter(torch.full((GAP_BUCKETS, heads), at_first))
 
     def forward(
         self, target: torch.Tensor, history: torch.Tensor, gaps: torch.Tensor, mask: torch.Tensor
@@ -46,7 +52,8 @@ class TargetAttention(nn.Module):
         query = torch.einsum("bhs,hsd->bhd", query, self.key.weight.view(heads, size, dim))
         lookup = Products(gaps) if gaps.is_cuda else Places(gaps, heads)
         scores = query @ history.transpose(1, 2) + lookup.read(query @ self.gap.T + self.gap_bias.T)
-        weights = torch.softmax(scores.masked_fill(~mask[:, None], -1e9), dim=-1)
+        scores = scores.masked_fill(~mask[:, None], -1e9)
+        weights = torch.sigmoid(scores) if self.intensity else torch.softmax(scores, dim=-1)
         by_gap = lookup.added(weights)
         clicks = weights @ history + by_gap @ self.gap
         value = torch.einsum(

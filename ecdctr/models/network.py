@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ecdctr.examples.batches import Batch, Inputs
 
 
+ATTENTION = ("target_attention", "intensity_attention")
+
+
 class CtrNet(nn.Module):
     """CPM and A-CTR. Without snapshots (K = 0) the same network with fewer inputs."""
 
@@ -59,8 +62,9 @@ class CtrNet(nn.Module):
         self.widths = [width for _, width in inputs.multi]
         self.item_offset = offsets["item_id"]
         torch.manual_seed(seed + 1)
-        if config.network.history == "target_attention":
-            self.attention = TargetAttention(dim, config.network.attention_heads)
+        if config.network.history in ATTENTION:
+            intensity = config.network.history == "intensity_attention"
+            self.attention = TargetAttention(dim, config.network.attention_heads, intensity)
         self.numeric_norm = nn.BatchNorm1d(len(inputs.numeric)) if inputs.numeric else nn.Identity()
         self.snapshots = nn.ModuleDict(snapshots or {})
         reads_history = config.network.history != "none"
@@ -166,7 +170,7 @@ class CtrNet(nn.Module):
             item = item + self.long_term(long_item)
             aggregated = self.snapshots["item"](batch.history, batch.snapshots)
             clicks = clicks + self.long_term(aggregated)
-        if self.settings.history == "target_attention":
+        if self.settings.history in ATTENTION:
             interest: torch.Tensor = self.attention(item, clicks, batch.gaps, mask)
             return interest
         return (clicks * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)

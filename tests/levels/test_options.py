@@ -122,6 +122,7 @@ def same_merged_and_unmerged(config: Config, store: Store, snapshots: dict) -> C
         {"backbone": "dcnv2"},
         {"backbone": "masknet"},
         {"history": "mean"},
+        {"history": "intensity_attention"},
         {"history": "none"},
     ],
 )

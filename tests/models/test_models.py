@@ -150,6 +150,30 @@ def test_target_attention_is_scaled_dot_product_attention_over_clicks_with_gaps(
     )
 
 
+def test_intensity_attention_is_a_sum_that_grows_with_the_clicks_that_speak_for_the_item():
+    """DIN: weights of a user with ten clicks of a kind add up to ten times those of one."""
+    torch.manual_seed(1)
+    attention = TargetAttention(8, heads=2, intensity=True)
+    randomize(attention)
+    target, history = torch.randn(4, 8), torch.randn(4, 6, 8)
+    gaps, mask = torch.randint(0, GAP_BUCKETS, (4, 6)), torch.rand(4, 6) > 0.4
+    mask[0] = False
+    expected = torch.zeros(4, 8)
+    for i, j in mask.nonzero().tolist():
+        click = history[i, j] + attention.gap[gaps[i, j]]
+        query, key = attention.query(target[i]), attention.key(click)
+        for head in range(2):
+            part = slice(4 * head, 4 * head + 4)
+            score = query[part] @ key[part] / 4**0.5 + attention.gap_bias[gaps[i, j], head]
+            expected[i, part] += torch.sigmoid(score) * (attention.value.weight @ click)[part]
+    expected[1:] += attention.value.bias
+    interest = attention(target, history, gaps, mask)
+    torch.testing.assert_close(interest, expected, atol=1e-5, rtol=1e-4)
+    doubled = attention(target, history.repeat(1, 2, 1), gaps.repeat(1, 2), mask.repeat(1, 2))
+    bias = attention.value.bias
+    torch.testing.assert_close(doubled[1:] - bias, 2 * (interest[1:] - bias), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["self_attention", "time_attention"])
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
