@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.common import RESULTS, ROOT, Row, ecdctr, json_of, report
 from ecdctr.config import load_config
-from ecdctr.config.data import Data
+from ecdctr.impressions.impressions import open_impressions
 
 FOLDER = RESULTS / "purchases"
 CONFIGURATION = ROOT / "configs" / "completejourney.yaml"
@@ -50,8 +50,8 @@ class Day(NamedTuple):
         return sum(self)
 
 
-def configuration() -> tuple[Path, Data]:
-    """Return the shipped settings with prepared days and threads of this bench's own."""
+def configuration() -> Path:
+    """Write the shipped settings with prepared days and threads of this bench's own."""
     shipped = load_config(CONFIGURATION)
     if not Path(shipped.data.root, "domain=natural").is_dir():
         raise SystemExit(f"No purchases under {shipped.data.root}; make them by: ./run real")
@@ -61,7 +61,7 @@ def configuration() -> tuple[Path, Data]:
     raw |= {"variants": {}, "tables": {}}
     path = FOLDER / "config.yaml"
     path.write_text(yaml.safe_dump(raw), "utf-8")
-    return path, load_config(path).data
+    return path
 
 
 def seconds(config: Path, store: Path, level: str, date: dt.date) -> float:
@@ -105,11 +105,8 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # and all commands that it starts
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    config, data = configuration()
-    first = min(
-        dt.date.fromisoformat(folder.name.removeprefix("date="))
-        for folder in Path(data.root, "domain=natural").glob("date=*")
-    )
+    config = configuration()
+    first = open_impressions(load_config(config).data.root).dates("natural")[0]
     rows = []
     begun = None
     for date in DATES:  # oldest first: no day of a later date is prepared yet

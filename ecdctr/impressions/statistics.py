@@ -95,8 +95,8 @@ def ads_of_last(config: Config, days: int) -> tuple[int, int]:
     impressions = open_impressions(config.data.root)
     dates = impressions.dates("ads")
     span = (dates[-1] - dates[0]).days + 1
-    newest = [date for date in dates if date >= window(dates[-1], days)[0]]
-    files = [path for date in newest for path in impressions.files("ads", date)]
+    first = window(dates[-1], days)[0]
+    files = [path for date in dates if date >= first for path in impressions.files("ads", date)]
     refuse_no_files(files)
     with contract.connect(config) as connection:
         ads = _numbers(connection, f"SELECT count(*) FROM {duck.parquet(files)}")[0]

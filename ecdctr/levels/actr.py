@@ -161,8 +161,7 @@ def _refuse_other_teacher(request: Request, cpm: Ref) -> None:
     if unlike:
         raise ConfigError(
             f"CPM {cpm} cannot teach: it was trained with other settings of {', '.join(unlike)}; "
-            f"train cpm with the same variant first: ecdctr train cpm --date {request.date} "
-            f"--experiment {request.experiment} --variant {request.variant}"
+            f"{_remedy(request)}"
         )
 
 
@@ -184,10 +183,13 @@ def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
         )
     else:
         return
-    raise ConfigError(
-        f"CPM {cpm} was trained with {problem}; train cpm with the same variant first: ecdctr "
-        f"train cpm --date {request.date} --experiment {request.experiment} --variant "
-        f"{request.variant}"
+    raise ConfigError(f"CPM {cpm} was trained with {problem}; {_remedy(request)}")
+
+
+def _remedy(request: Request) -> str:
+    return (
+        f"train cpm with the same variant first: ecdctr train cpm --date {request.date} "
+        f"--experiment {request.experiment} --variant {request.variant}"
     )
 
 

@@ -32,7 +32,8 @@ class Remembered:
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         """Map the tables; raises EcdctrError when one is missing or damaged."""
         self.windows: list[int] = description["windows"]
-        self.until = (dt.date.fromisoformat(description["until"]) - EPOCH).days
+        self.end = dt.date.fromisoformat(description["until"])
+        self.until = (self.end - EPOCH).days
         self._told = False
         try:
             self.tables = {key: KeyTable(folder, key) for key in description["keys"]}
@@ -69,12 +70,11 @@ class Remembered:
         if day - self.until <= WEEK or self._told:
             return
         self._told = True
-        until = EPOCH + dt.timedelta(days=self.until)
         logger.warning(
             "This bundle remembers users up to %s, and a request is of %s: training reads tables "
             "of at most %d days, so counts are of longer windows than it saw. Export a version "
             "with a newer TPM behind it.",
-            until, EPOCH + dt.timedelta(days=day), WEEK,
+            self.end, EPOCH + dt.timedelta(days=day), WEEK,
         )  # fmt: skip
 
     def _inputs(
@@ -114,9 +114,8 @@ class Remembered:
                     f"recent[{i}].ts: expected nothing after ts, found {event.ts:.0f}."
                 )
             if then // transforms.DAY <= self.until:
-                until = EPOCH + dt.timedelta(days=self.until)
                 raise RequestError(
-                    f"recent[{i}].ts: expected a time after {until}, up to which this bundle "
+                    f"recent[{i}].ts: expected a time after {self.end}, up to which this bundle "
                     f"remembers, found {event.ts:.0f}; leave out what lies before."
                 )
             events.append((then // transforms.DAY, event))
