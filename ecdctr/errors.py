@@ -73,14 +73,6 @@ def no_answer(error: BaseException) -> bool:
     return bool(kinds.intersection(_OF_NETWORKS)) or bool(_NO_ANSWER.search(first_line(error)))
 
 
-def out_of_reach(error: BaseException) -> bool:
-    """Tell whether a refusal repeats what the client of a place that did not answer had said."""
-    said = error.__context__
-    if isinstance(error, OutOfReach) or said is None:
-        return isinstance(error, OutOfReach)
-    return no_answer(said) and first_line(said) in str(error)
-
-
 def first_line(error: BaseException) -> str:
     """Return what an error of a library says, without what follows: it may be pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -98,11 +90,17 @@ _TROUBLES = {
         errno.EPERM,
         "look whether the file may be changed at all (lsattr), or what the system allows there",
     ),
-    "Is a directory": (errno.EISDIR, "look whether a folder stands in the place of a file"),
-    "Not a directory": (errno.ENOTDIR, "look whether a file stands in the place of a folder"),
+    "Is a directory": (
+        errno.EISDIR,
+        "expected a file there; take the folder away, or bring the file back from a copy",
+    ),
+    "Not a directory": (
+        errno.ENOTDIR,
+        "expected a folder there; take away the file in its place or above it",
+    ),
     "File exists": (
         errno.EEXIST,
-        "look whether a file, or a link to nothing, stands in the place of a folder",
+        "expected a folder there; take away the file, or the link to nothing, in its place",
     ),
     "No such file or directory": (
         errno.ENOENT,
@@ -123,6 +121,7 @@ _TROUBLES = {
     ),
 }
 _PATH = re.compile(r'"(/[^"\n]+)"')  # as DuckDB names one
+_MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENOMEM)
 
 
@@ -132,6 +131,16 @@ def lacks_room(error: BaseException) -> bool:
     number = getattr(error, "errno", None)
     told = number in _NO_ROOM or any(text in str(error) for text in texts)
     return told or isinstance(error, MemoryError)
+
+
+def is_misplaced(error: BaseException) -> bool:
+    """Tell whether an error is of what lies at a place, which no time changes: another try is vain.
+
+    A folder where a file is read, a file where a folder is to be, links that go round.
+    """
+    texts = [text for text, (number, _) in _TROUBLES.items() if number in _MISPLACED]
+    number = getattr(error, "errno", None)
+    return number in _MISPLACED or (number is None and any(text in str(error) for text in texts))
 
 
 def _left_at(place: Path) -> str:

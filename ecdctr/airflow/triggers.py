@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from ecdctr.airflow.awaited import Awaited, Patience, made
-from ecdctr.errors import EcdctrError, TryAgain, out_of_reach
+from ecdctr.errors import OutOfReach
 from ecdctr.store.store import Store
 
 SETTLED_DAYS = 3  # a backfill does not wait for days that have long been there
@@ -40,9 +40,7 @@ class PollTrigger(BaseTrigger):
         """Look; a place that does not answer now is looked at again."""
         try:
             return self.look()
-        except (EcdctrError, TryAgain) as error:
-            if not out_of_reach(error):
-                raise
+        except OutOfReach as error:
             self.log.warning("%s", error)
             return "waiting"
 

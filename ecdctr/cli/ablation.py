@@ -24,6 +24,7 @@ from ecdctr.cli.studies import (
     PageOption,
     SeedsOption,
     WorkersOption,
+    check_worlds,
     json_of,
     text_of,
     write_or_print,
@@ -202,7 +203,7 @@ def study_of(context: typer.Context, options: AblationOptions) -> Study:
     from ecdctr.studies.ablation.plan import Study
     from ecdctr.worlds.named import load_world
 
-    return Study(
+    study = Study(
         session_of(context).config_path,
         load_world(options.world, options.changes or ()),
         options.seeds,
@@ -215,6 +216,8 @@ def study_of(context: typer.Context, options: AblationOptions) -> Study:
         until=options.until,
         eval_every=options.eval_every,
     )
+    check_worlds(study)
+    return study
 
 
 def picture_beside(figure: Figure, target: Path) -> str:
@@ -283,6 +286,7 @@ def tune(
         work,
         options.chain_days,
     )
+    check_worlds(study)
     bars = Bars()
     try:
         trials = run_tuning(study, options.level, workers, bars)

@@ -33,6 +33,7 @@ from ecdctr.cli.studies import (
     SeedsOption,
     StudyOption,
     WorkersOption,
+    check_worlds,
 )
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.config.studies import FORGETTING_VARIANTS, HOLD_OUT_EVERY, WORLD
@@ -96,6 +97,7 @@ def forgetting(
         chain_days=0,
         hold_out_every=options.hold_out_every,
     )
+    check_worlds(study)
     bars = Bars()
     try:
         outcome = run_forgetting(study, workers, bars)

@@ -30,8 +30,8 @@ from ecdctr.errors import (
     UNFORESEEN,
     EcdctrError,
     first_line,
+    is_misplaced,
     machine_trouble,
-    out_of_reach,
 )
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
@@ -114,7 +114,7 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if isinstance(error, Abort) or _interrupted_query(error):
         return INTERRUPTED, "interrupted."
     if isinstance(error, EcdctrError):
-        return TRY_AGAIN if out_of_reach(error) else 1, str(error)
+        return 1, str(error)
     if isinstance(error, FileNotFoundError) and not error.filename and _is_nowhere():
         return (
             1,
@@ -134,8 +134,13 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
         return 1, extra
     if isinstance(error, OSError) and error.filename is None and _is_of_stdout(error):
         error.filename = STDOUT
+    return _troubled(error) or (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _troubled(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the sentence of what the machine, or what lies there, hinders."""
     trouble = machine_trouble(error) or _lack_of_threads(error)
-    return (TRY_AGAIN, trouble) if trouble else (UNFORESEEN, unforeseen(error, arguments))
+    return (1 if is_misplaced(error) else TRY_AGAIN, trouble) if trouble else None
 
 
 def _lack_of_threads(error: BaseException) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from ecdctr.cli.base import (
 )
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
+
+if TYPE_CHECKING:
+    from ecdctr.studies.ablation.plan import Study
 
 SeedsOption = Annotated[
     Seeds,
@@ -46,6 +49,17 @@ PageOption = Annotated[
 WorkersOption = Annotated[
     int, typer.Option(min=1, help="processes; each trains with its own threads")
 ]
+
+
+def check_worlds(study: Study) -> None:
+    """Look whether the worlds of a study, as far as they are made, say which they are.
+
+    Raises ConfigError that names a damaged description.
+    """
+    from ecdctr.worlds.described import check_description
+
+    for seed in study.seeds:
+        check_description(study.folder(seed) / "data")
 
 
 def write_or_print(

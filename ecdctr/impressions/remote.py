@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from ecdctr.config import Domain, digest
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, StoreError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.impressions.layout import (
@@ -31,8 +32,10 @@ from ecdctr.impressions.layout import (
 from ecdctr.impressions.local import digest_files
 from ecdctr.impressions.reading import DeliveredAnew, Files, listings
 from ecdctr.impressions.remote_files import copied, files_below, names_at, path_of, read_text
+from ecdctr.store.documents import COPY, read_document
 
 DIGESTS = "digests.json"  # beside a copied day's files
+SHA256 = "[0-9a-f]{64}"
 
 
 class RemoteImpressions:
@@ -79,10 +82,11 @@ class RemoteImpressions:
             durable.write_bytes(target / DIGESTS, json.dumps(durable.digests(target)).encode())
 
         def valid(target: Path) -> bool:
-            digests = target / DIGESTS
-            return digests.exists() and durable.has_files(
-                target, json.loads(digests.read_text("utf-8"))
-            )
+            names = [path.rsplit("/", 1)[1] for path in listing]
+            with suppress(OSError, StoreError):  # no such file, or a damaged one
+                content = (target / DIGESTS).read_bytes()
+                return durable.has_files(target, read_document(content, DIGESTS, COPY, *names))
+            return False
 
         folder = _cache(self.root).folder(_key(domain, date, listing), fill, valid)
         return sorted(path for path in folder.iterdir() if is_part(path.name))
@@ -94,8 +98,10 @@ class RemoteImpressions:
             return digest_files([])
         name = hashlib.sha256(_key(domain, date, listing).encode()).hexdigest()
         remembered = _cache(self.root).root / "digests" / name
-        if remembered.exists():
-            return remembered.read_text("utf-8")
+        with suppress(OSError):
+            text = remembered.read_text("utf-8", errors="replace")
+            if re.fullmatch(SHA256, text):
+                return text
         content = digest_files(self.files(domain, date))
         durable.make_dir(remembered.parent)
         with durable.replacing(remembered) as temporary:

@@ -5,23 +5,28 @@ On S3, GCS and Azure obstore does the work, as for the store; elsewhere whatever
 
 from __future__ import annotations
 
+import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from ecdctr.errors import ContractError, first_line, lacks_room
-from ecdctr.files.aws import problem_of_environment
+from ecdctr.errors import ContractError, OutOfReach, first_line, lacks_room, no_answer
+from ecdctr.files.aws import problem_of_environment, with_variable
 
 if TYPE_CHECKING:
     from ecdctr.impressions.reading import Files
 
 BY_OBSTORE = ("s3", "gs", "az", "abfs")
 ANSWERS_WITHIN = 60.0  # seconds; most clients of fsspec would wait for ever
+OTHER_SERVER = (
+    "look whether the address is right, and whether a proxy or a login page answers in its place."
+)
 SAYS = (
     "size",
     "e_tag",
@@ -67,7 +72,26 @@ def files_below(root: str, folder: str) -> Files:
 
         bucket, _, prefix = path.partition("/")
         pages = obstore.list(_bucket(root, bucket), prefix=f"{prefix}/{folder}".lstrip("/"))
-        return {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
+        files = {f"{bucket}/{one['path']}": _said(dict(one)) for page in pages for one in page}
+        if not files:
+            _refuse_other_server(root, bucket)
+        return files
+
+
+def _refuse_other_server(root: str, bucket: str) -> None:
+    """Raise ContractError where what lists nothing has an object that nobody can have written.
+
+    The client reads a page of HTML, as a proxy or a login answers with, as a listing of nothing.
+    """
+    import obstore
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    with suppress(FileNotFoundError, PermissionDeniedError, UnauthenticatedError):
+        obstore.get(_bucket(root, bucket), f".probe/{uuid.uuid4().hex}")
+        raise ContractError(
+            f"data.root {root} cannot be read: its endpoint answers with something whatever it is "
+            f"asked for; {OTHER_SERVER}"
+        )
 
 
 def _files_in(root: str, folder: str, below: int) -> Files:
@@ -225,12 +249,19 @@ def _in_time(ask: Callable[[], Any], growing: Path | None = None) -> Any:
 
 @contextmanager
 def explained(root: str) -> Iterator[None]:
-    """Say whatever a file system says as one sentence."""
+    """Say whatever a file system says as one sentence.
+
+    Raises OutOfReach for what may be over in a while, ContractError for the rest.
+    """
     try:
         yield
-    except ContractError:
+    except (ContractError, OutOfReach):
         raise
     except Exception as error:
         if lacks_room(error):
             raise
-        raise ContractError(f"data.root {root} cannot be read: {first_line(error)}") from None
+        said = with_variable(first_line(error))
+        if isinstance(error, json.JSONDecodeError):  # of a protocol that answers in JSON
+            said = f"its answer is no listing ({said}); {OTHER_SERVER}"
+        kind = OutOfReach if no_answer(error) else ContractError
+        raise kind(f"data.root {root} cannot be read: {said}") from None

@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 import ecdctr as ecdctr_package
-from ecdctr.cli import app
+from ecdctr.cli import app, run
 from ecdctr.config import load_config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.levels.request import Request
@@ -170,3 +170,22 @@ def test_two_worlds_never_mix_in_one_folder(tmp_path):
     simulate(sim, 1, tmp_path, workers=1)
     with pytest.raises(ConfigError, match="another simulated world"):
         simulate(sim, 2, tmp_path, workers=1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"seed": 1', b"\xff\xfe", None])
+@pytest.mark.parametrize("command", ["simulate", "ablation", "forgetting", "tune"])
+def test_a_damaged_description_of_a_world_is_told(tmp_path, monkeypatch, capfd, command, damage):
+    """As a process that was killed leaves it; None is a folder in its place."""
+    monkeypatch.chdir(tmp_path)
+    where = {"simulate": ["--out", str(tmp_path / "made")]}.get(
+        command, ["--work", "made", "--seeds", "1", "--rows", "ads_only"]
+    )
+    root = tmp_path / "made" / ("" if command == "simulate" else "tiny-1/data")
+    root.mkdir(parents=True)
+    path = root / "world.json"
+    path.mkdir() if damage is None else path.write_bytes(damage)
+    config = ["--config", str(REPOSITORY / "configs" / "tiny.yaml")]
+    assert run(app, [*config, command, "--world", "tiny", *where]) == 1
+    said = capfd.readouterr().err
+    assert f"{path} is damaged (" in said
+    assert f"or delete {root} and simulate the world again" in said

@@ -64,6 +64,26 @@ def test_a_store_that_does_not_answer_is_worth_another_try(monkeypatch, capfd):
     assert "address is right and answers from here." in capfd.readouterr().err
 
 
+PAGE = b"<html><head><title>Log in</title></head><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/data", "webhdfs://{}/data"])
+def test_a_page_that_answers_whatever_is_asked_is_no_listing(
+    world, tmp_path, monkeypatch, capfd, place
+):
+    """A proxy or a login answers with status 200, and a day that is there would seem to lack."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with answering(200, PAGE) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT", endpoint)
+        root = place.format(endpoint.partition("//")[2])
+        config = write_config(tmp_path / "config.yaml", world)
+        config.write_text(config.read_text().replace(f"root: {world}", f"root: {root}"))
+        assert run(app, ["--config", str(config), "validate", "--date", str(DATE)]) == 1
+    said = capfd.readouterr().err
+    assert f"data.root {root} cannot be read: its " in said
+    assert "whether a proxy or a login page answers in its place." in said
+
+
 def test_impressions_that_do_not_answer_are_worth_another_try(world, tmp_path, monkeypatch, capfd):
     config = write_config(tmp_path / "config.yaml", world)
     config.write_text(config.read_text().replace(f"root: {world}", "root: ftp://127.0.0.1:1/x"))

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from ecdctr.errors import ContractError, out_of_reach
-from ecdctr.impressions import remote_files
+from ecdctr.errors import ContractError, OutOfReach
+from ecdctr.impressions import remote, remote_files
 from ecdctr.impressions.impressions import open_impressions
 from tests.impressions.logs import LAST, write_log
 
@@ -95,9 +95,8 @@ QUESTIONS: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("method", QUESTIONS)
 def test_a_client_that_never_comes_back_is_given_up(root, monkeypatch, method):
     monkeypatch.setattr(Slow, "silent", method)
-    with pytest.raises(ContractError, match=SILENCE) as told:
+    with pytest.raises(OutOfReach, match=SILENCE):
         QUESTIONS[method](open_impressions(root))
-    assert out_of_reach(told.value)
     monkeypatch.setattr(Slow, "silent", "")
     assert QUESTIONS[method](open_impressions(root)), "it answers again, and so do we"
 
@@ -129,7 +128,7 @@ def test_a_host_that_takes_a_connection_and_says_nothing_is_given_up(monkeypatch
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}/data"
-        with pytest.raises(ContractError, match=r"data.root .* cannot be read: .*([Tt]ime|answer)"):
+        with pytest.raises(OutOfReach, match=r"data.root .* cannot be read: .*([Tt]ime|answer)"):
             open_impressions(url).dates("ads")
 
 
@@ -138,22 +137,43 @@ class ClientConnectionError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "again"),
+    ("error", "kind"),
     [
-        (ConnectionRefusedError(111, "Connection refused"), True),
-        (socket.gaierror(-3, "Temporary failure in name resolution"), True),
-        (ClientConnectionError("Server disconnected"), True),
-        (PermissionError(13, "Permission denied"), False),
-        (ValueError("no such table"), False),
+        (ConnectionRefusedError(111, "Connection refused"), OutOfReach),
+        (socket.gaierror(-3, "Temporary failure in name resolution"), OutOfReach),
+        (ClientConnectionError("Server disconnected"), OutOfReach),
+        (PermissionError(13, "Permission denied"), ContractError),
+        (ValueError("no such table"), ContractError),
     ],
 )
-def test_what_a_client_says_is_told_as_it_says_it(root, monkeypatch, error, again):
+def test_what_a_client_says_is_told_as_it_says_it(root, monkeypatch, error, kind):
     """What may be over in a while is worth another try of the same command; the rest is not."""
 
     def refuses(self: Slow, path: str, detail: bool = False, **_: Any) -> None:
         raise error
 
     monkeypatch.setattr(Slow, "ls", refuses)
-    with pytest.raises(ContractError, match=re.escape(f"cannot be read: {error}")) as told:
+    with pytest.raises(kind, match=re.escape(f"cannot be read: {error}")):
         open_impressions(root).has("ads", LAST)
-    assert out_of_reach(told.value) is again
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"part-0.parquet": 1}', b"\xff\xfe", None])
+def test_a_damaged_list_of_what_was_copied_is_copied_again(root, tmp_path, damage):
+    """As a full disk, or a person, leaves it in the cache; None is a folder in its place."""
+    remote._cache.cache_clear()
+    (before,) = open_impressions(root).files("ads", LAST)
+    content, sealed = before.read_bytes(), before.with_name(remote.DIGESTS)
+    before.write_bytes(b"damaged, too")
+    sealed.unlink()
+    sealed.mkdir() if damage is None else sealed.write_bytes(damage)
+    remote._cache.cache_clear()  # as in another process
+    (after,) = open_impressions(root).files("ads", LAST)
+    assert after.read_bytes() == content
+
+
+def test_a_damaged_digest_of_a_day_is_made_again(root, tmp_path):
+    remote._cache.cache_clear()
+    digest = open_impressions(root).digest("ads", LAST)
+    (remembered,) = (tmp_path / "cache").glob("*/digests/*")
+    remembered.write_bytes(b"\0" * 64)
+    assert open_impressions(root).digest("ads", LAST) == digest
