@@ -132,15 +132,18 @@ def train(
 
     A finished one with the same fingerprint is re-used.
     """
-    from ecdctr.training.address import await_address
-    from ecdctr.training.workers import join, launch
+    from ecdctr.training.address import meeting
 
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # no module from where it was started
+        from ecdctr.training.workers import launch
+
         raise typer.Exit(launch(processes, sys.argv[1:]))
     options.refuse_contradictions()
-    await_address()
-    first = join().first
+    with meeting():
+        from ecdctr.training.workers import join
+
+        first = join().first
     outcome = _trained(session_of(context), options, first)
     manifest = outcome.manifest
     shown = {

@@ -114,14 +114,30 @@ def settings_of(app: Starlette) -> uvicorn.Config:
 
 
 class HalfOpen(H11Protocol):
-    """Answers a client that ends its side once its request is whole, as `nc -N` does."""
+    """Answers a client that ends its side once its requests are whole, as `nc -N` does."""
+
+    ended = False
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
-        """Say whether the connection stays open: for the answer that is under way."""
-        waits = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
-        if waits:
+        """Say whether the connection stays open: for the answers that are under way."""
+        self.ended = True
+        return self._answers_on()
+
+    def handle_events(self) -> None:
+        """Take up what has come: the next of several requests, where the client sent them at once.
+
+        Close once nothing of them is left to answer.
+        """
+        super().handle_events()
+        if self.ended and not self._answers_on():
+            self.transport.close()
+
+    def _answers_on(self) -> bool:
+        """Tell whether a whole request is answered now; after the last one the connection ends."""
+        answers = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
+        if answers and not self.conn.trailing_data[0]:
             self.cycle.keep_alive = False
-        return waits
+        return answers
 
 
 class _OriginForm:

@@ -527,6 +527,9 @@ def test_a_client_that_ends_its_side_is_answered_where_its_request_is_whole(scor
     whole = post(json.dumps(requests[0]).encode())
     with running(service) as port:
         assert exchange(port, whole, half_closed=True).startswith(b"HTTP/1.1 200")
+        assert exchange(port, 3 * whole, half_closed=True).count(b"HTTP/1.1 200") == 3
+        assert exchange(port, whole + whole[:-1], half_closed=True).count(b"HTTP/1.1 200") == 1
+        assert exchange(port, whole + whole[:20], half_closed=True).count(b"HTTP/1.1 200") == 1
         assert exchange(port, whole[:-1], half_closed=True) == b""
         assert exchange(port, b"", half_closed=True) == b""
 

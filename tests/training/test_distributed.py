@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +31,10 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.testing import assert_close
 
+from ecdctr import cli
 from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
-from ecdctr.errors import ConfigError
+from ecdctr.errors import TRY_AGAIN, ConfigError
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples.chunks import Part, Shard, read_chunks
 from ecdctr.examples.vocabulary import distinct
@@ -44,6 +46,7 @@ from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from ecdctr.training import address, progress
+from ecdctr.training.address import meeting
 from ecdctr.training.progress import Progress
 from ecdctr.training.workers import Workers, join
 from tests.conftest import DATE, warmed
@@ -95,6 +98,26 @@ def test_a_name_that_comes_later_is_waited_for(monkeypatch, caplog):
     with caplog.at_level("INFO", logger="ecdctr"):
         address.await_address()
     assert "No host is named first-0.job (MASTER_ADDR) yet" in caplog.text
+
+
+def test_a_port_that_another_server_has_is_told(monkeypatch, capfd):
+    """Exit code 75: the other may be gone the next time."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        for key, value in (place(0, 2) | {"MASTER_PORT": port}).items():
+            monkeypatch.setenv(key, value)
+        assert cli.run(cli.app, ["train", "tpm", "--date", str(DATE)]) == TRY_AGAIN
+    said = capfd.readouterr().err
+    assert f"Process 0 of 2 meets the others at 127.0.0.1:{port} (MASTER_ADDR, MASTER_PORT)" in said
+    assert f"did not meet at 127.0.0.1:{port} (MASTER_ADDR, MASTER_PORT): " in said
+    assert "look whether each was started, with the RANK 0 on that host" in said
+
+
+def test_a_port_that_nobody_can_find_is_refused(monkeypatch):
+    for key, value in (place(0, 2) | {"MASTER_PORT": "0"}).items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match="MASTER_PORT is '0', expected the port"), meeting():
+        pass
 
 
 @pytest.fixture(scope="module")
