@@ -37,6 +37,7 @@ from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
 
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count signals: 128 + SIGINT, 128 + SIGPIPE
+SHOWN = 300  # letters of a text that cannot be written
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -123,7 +124,7 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if _mistyped(error, arguments):
         name = getattr(error, "filename", "")
         return 1, f"{getattr(error, 'strerror', error)}: {name}; look at the name."
-    if isinstance(error, UnicodeEncodeError) and (problem := no_utf8(error.object)):
+    if isinstance(error, UnicodeEncodeError) and (problem := no_utf8(_around(error))):
         return 1, problem
     if isinstance(error, MemoryError):
         return (
@@ -135,6 +136,13 @@ def explained(error: BaseException, arguments: list[str]) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename is None and _is_of_stdout(error):
         error.filename = STDOUT
     return _troubled(error) or (UNFORESEEN, unforeseen(error, arguments))
+
+
+def _around(error: UnicodeEncodeError) -> str:
+    """Return the text that cannot be written, of a long one what is around the place."""
+    if len(error.object) <= SHOWN:
+        return error.object
+    return error.object[max(0, error.start - SHOWN // 2) : error.end + SHOWN // 2]
 
 
 def _troubled(error: BaseException) -> tuple[int, str] | None:

@@ -217,7 +217,7 @@ class FollowOptions:
         bool, typer.Option(help="also score with the newest candidate, and tell the difference")
     ] = False
     poll_seconds: Annotated[
-        float, typer.Option(min=0.05, help="how often to look for a promoted version")
+        float, typer.Option(min=0.05, max=86_400, help="how often to look for a promoted version")
     ] = 5.0
     precision: PrecisionOption = "float32"
 

@@ -180,8 +180,19 @@ class Config(Section):
         return self
 
     def rows(self, named: str) -> tuple[str, ...]:
-        """Return the rows of a table, or those that are named with commas between."""
-        return self.tables.get(named) or tuple(name.strip() for name in named.split(","))
+        """Return the rows of a table, or those that are named with commas between.
+
+        Raises ConfigError where a name is empty or stands twice.
+        """
+        rows = self.tables.get(named) or tuple(name.strip() for name in named.split(","))
+        odd = next((name for name in rows if not name or rows.count(name) > 1), None)
+        if odd is not None:
+            why = f"'{odd}' stands there {rows.count(odd)} times" if odd else "a name is empty"
+            raise ConfigError(
+                f"The rows '{named}': {why}, expected names of variants, each once, with commas "
+                "between, for example full,ads_only."
+            )
+        return rows
 
     @property
     def memory_keys(self) -> tuple[str, ...]:

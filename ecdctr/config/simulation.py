@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ecdctr.config.section import MAX_DAYS, Section
+from ecdctr.config.section import MAX_DAYS, Section, check_end
 
 
 class Simulation(Section):
@@ -39,3 +39,8 @@ class Simulation(Section):
         0.15, ge=0, lt=1, description="users that arrive during the simulated days"
     )
     ctr: float = Field(0.12, gt=0, lt=0.5, description="natural click-through rate, roughly")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        check_end(self.start, self.days)
+        return self

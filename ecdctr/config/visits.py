@@ -6,11 +6,11 @@ Each default names the public statistic behind it.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ecdctr.config.section import MAX_DAYS
+from ecdctr.config.section import MAX_DAYS, check_end
 from ecdctr.config.tastes import Tastes
 
 
@@ -189,3 +189,8 @@ class Visits(Tastes):
             "sane: 12 to 100"
         ),
     )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        check_end(self.start, self.days)
+        return self

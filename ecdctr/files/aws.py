@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from ecdctr.files.urls import PASSWORD, shown_url
+
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 ALLOW_HTTP = "AWS_ALLOW_HTTP"
@@ -56,6 +58,11 @@ def _of_endpoints(environment: Mapping[str, str]) -> str | None:
             return f"{name} is '{text}', expected true or false; set it so, or unset it"
     for name in (name for name in ENDPOINTS if name in environment):
         text = environment[name]
+        if PASSWORD.search(text):
+            return (
+                f"{name} is '{shown_url(text)}', which holds a password, and messages would show "
+                "it; give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         if not _is_endpoint(text):
             return (
                 f"{name} is '{text}', expected a URL such as https://s3.example.com or "
@@ -72,12 +79,13 @@ def _of_endpoints(environment: Mapping[str, str]) -> str | None:
 
 def with_variable(said: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return what a client says of a store, with the variable that it speaks of, or what to do."""
-    quoted = re.search(r'Config error: .*?"([^"]*)"', said)
+    quoted = re.search(r'Config error: .*?"([^"]*)"|Invalid encryption type: ([^.]*)\.', said)
     if quoted:
+        value = quoted[1] if quoted[1] is not None else quoted[2]
         names = sorted(
             name
             for name, text in environment.items()
-            if name.startswith(("AWS_", "GOOGLE_", "AZURE_")) and text == quoted[1]
+            if name.startswith(("AWS_", "GOOGLE_", "AZURE_")) and text == value
         )
         return f"{said} (in {' or '.join(names)}); set it anew, or unset it" if names else said
     if host := next((host for host in OF_THE_MACHINE if host in said), None):
@@ -85,6 +93,8 @@ def with_variable(said: str, environment: Mapping[str, str] = os.environ) -> str
             f"{said}; the environment holds no credentials, so the client asked the machine for "
             f"its own, at {host}; set {_credentials(said)}"
         )
+    if "Invalid Zone suffix" in said:
+        return f"{said} (as AWS_S3_EXPRESS asks for); unset it, or name a bucket of S3 Express"
     if "error sending request" in said:
         return f"{said}; look whether the endpoint's address is right and answers from here"
     return said

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ecdctr.config.terms import PRODUCTION
 from ecdctr.errors import StoreError, TryAgain
+from ecdctr.files.urls import no_utf8
 from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import Ref
 from ecdctr.store.places import group_of
@@ -17,6 +18,7 @@ from ecdctr.store.versions import Versions
 
 CANDIDATE, SERVING = "candidate", "serving"
 ALIASES = (CANDIDATE, SERVING)
+SHOWN = 80  # letters of a reason in a refusal
 ADVANCES = 20  # tries, against others who set the same alias
 
 
@@ -59,11 +61,16 @@ class Aliases(Versions):
 
         With `after` it does so only if the alias's newest record still has that number (0: there is
         none). `verdict` lies in the record, so that who is killed before keeping it can keep it
-        later. Raises StoreError for an unknown alias or a version that is not there, TryAgain for a
-        record that came in between.
+        later. Raises StoreError for an unknown alias, a reason that no page could show, and a
+        version that is not there, TryAgain for a record that came in between.
         """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
+        if no_utf8(reason):
+            raise StoreError(
+                f"The reason {reason[:SHOWN]!a} is no UTF-8, so that no page could show it; write "
+                "it in the terminal's encoding."
+            )
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         record = {"id": uuid.uuid4().hex, "ref": str(ref), "at": at, "reason": reason, "kind": kind}
         content = json.dumps(record | ({"verdict": verdict} if verdict else {}), default=str)

@@ -28,7 +28,7 @@ from ecdctr.airflow.pages.app import build_app
 from ecdctr.airflow.pages.chart import BOTTOM, LEFT, RIGHT, TOP, chart
 from ecdctr.config.terms import LEVELS
 from ecdctr.demo.page import Row, write_page
-from ecdctr.errors import OutOfReach
+from ecdctr.errors import ConfigError, OutOfReach
 from ecdctr.evaluation.gate import Outcome, Verdict
 from ecdctr.report.lineage import lineage
 from ecdctr.store.manifest import Manifest, Ref
@@ -475,3 +475,47 @@ def seconds_of(work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"kind": "ablation"}', None])
+@pytest.mark.parametrize("file", ["study.json", "study.md"])
+def test_a_damaged_study_is_told_and_hides_no_other(client, store, chain, study, file, damage):
+    """None is a folder in the place of the file; a picture that is gone is no error either."""
+    rows = [{"row": "full", "seed": 1, "date": str(DAY), "cohort": "all", "gauc": 0.7, "auc": 0.7}]
+    rows[0] |= {"log_loss": 0.3, "daily_samples": 1, "daily_seconds": 1.0, "daily_bytes": 5}
+    save_ablation(store, "rows", "demo", rows, lambda _: "# Results\n")
+    path = store.study("rows") / file
+    path.unlink()
+    path.mkdir() if damage is None else path.write_bytes(damage)
+    (store.study("rows") / "cost.png").unlink()
+    page = client.get("/experiments")
+    assert f"/study/{study}" in page.text
+    if file == "study.json":
+        assert "The study rows: study.json " in page.text
+        assert "make it again with the command of the study" in page.text
+    if file == "study.json" or damage in (None, b"\xff\xfe"):
+        answer = client.get("/study/rows")
+        assert (answer.status_code, f"The study rows: {file} " in answer.json()["detail"]) == (
+            404,
+            True,
+        )
+    answer = client.get("/study/rows/cost.png")
+    assert answer.status_code == 404
+    assert "has no file cost.png; make it again" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (ConfigError("c.yaml is not valid."), 500, "c.yaml is not valid."),
+        (IsADirectoryError(21, "Is a directory", "/x"), 503, "at /x: expected a file there; take"),
+        (PermissionError(13, "Permission denied", "/x"), 503, "at /x: give this user the right"),
+    ],
+)
+def test_a_page_that_cannot_be_made_says_why(error, status, words):
+    def store() -> Store:
+        raise error
+
+    answer = TestClient(build_app(store, lambda: None, set)).get("/overview")
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]

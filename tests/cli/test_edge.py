@@ -166,6 +166,11 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
             1,
             r"The name '/x/\udcff.parquet' is no UTF-8; rename the file or folder.",
         ),
+        (
+            UnicodeEncodeError("utf-8", "a" * 10_000 + "\udcff", 10_000, 10_001, "surrogates"),
+            1,
+            f"The name '{'a' * 150}\\udcff' is no UTF-8",
+        ),
         (OSError(24, "Too many open files", "/x"), 75, "at /x: raise the limit of open files"),
         (
             duckdb.OutOfMemoryException("Out of Memory Error: no block"),

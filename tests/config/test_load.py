@@ -264,6 +264,9 @@ def test_rows_are_those_of_a_table_or_the_ones_named(tmp_path):
     config = load(tmp_path, "variants: {a: {}}\ntables: {both: [a, full@7]}")
     assert config.rows("both") == ("a", "full@7")
     assert config.rows("full, a") == ("full", "a")
+    for named, why in (("", "a name is empty"), ("a,", "a name is"), ("a,a", "'a' stands there 2")):
+        with pytest.raises(ConfigError, match=f"The rows '{named}': {why}"):
+            config.rows(named)
 
 
 def test_a_long_value_is_shortened_in_the_sentence(tmp_path):

@@ -225,6 +225,11 @@ def test_a_bound_that_is_no_number_is_refused(url, monkeypatch, text):
         ("AWS_ENDPOINT_URL", "http://h:99999", "AWS_ENDPOINT_URL is 'http://h:99999', expected"),
         ("AWS_ENDPOINT_URL", "http://[::1", "AWS_ENDPOINT_URL is .*, expected a URL"),
         ("AWS_ENDPOINT_URL", "ftp://host", "AWS_ENDPOINT_URL is 'ftp://host', expected a URL"),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://u:SEC@h:9",
+            "AWS_ENDPOINT_URL is 'http://…@h:9', which holds a",
+        ),
         ("AWS_ALLOW_HTTP", "maybe", "AWS_ALLOW_HTTP is 'maybe', expected true or false"),
         ("AWS_ALLOW_HTTP", "", "AWS_ALLOW_HTTP is '', expected true or false"),
         ("AWS_ALLOW_HTTP", "no", "AWS_ENDPOINT.* not encrypted; set AWS_ALLOW_HTTP=true if"),
@@ -245,7 +250,12 @@ def test_what_the_environment_says_of_s3_is_looked_at_first(s3, monkeypatch, nam
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("AWS_TIMEOUT", "x"), ("AWS_CHECKSUM_ALGORITHM", "md4")]
+    ("name", "text"),
+    [
+        ("AWS_TIMEOUT", "x"),
+        ("AWS_CHECKSUM_ALGORITHM", "md4"),
+        ("AWS_SERVER_SIDE_ENCRYPTION", "rot13"),
+    ],
 )
 def test_a_variable_that_the_client_cannot_read_is_named(s3, monkeypatch, name, text):
     monkeypatch.setenv(name, text)
@@ -257,6 +267,7 @@ def test_an_endpoint_that_does_not_answer_is_told_with_what_to_look_at():
     said = "Generic S3 error: HTTP error: error sending request"
     assert with_variable(said).endswith("; look whether the endpoint's address is right and "
                                         "answers from here")  # fmt: skip
+    assert "(as AWS_S3_EXPRESS asks for); unset" in with_variable("Invalid Zone suffix for bucket")
     assert with_variable("Generic S3 error: denied") == "Generic S3 error: denied"
 
 

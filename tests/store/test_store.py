@@ -187,7 +187,7 @@ def test_verify_looks_through_experiments_too(tmp_path):
 
 def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
     store = Store(tmp_path)
-    ref = publish(store, DAY, "f").ref
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
     assert store.verify() == []
     (store.path(ref) / "a").write_text("g")
     (store.path(ref) / "b").unlink()
@@ -201,7 +201,7 @@ def test_verify_finds_a_flipped_byte_and_a_missing_file(tmp_path):
 
 def test_a_manifest_whose_digest_is_no_text_any_more_is_named_like_any_other_damage(tmp_path):
     store = Store(tmp_path)
-    ref = publish(store, DAY, "f").ref
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
     (store.path(ref) / "manifest.sha256").write_bytes(b"\x00\xff\xfe")
     (problem,) = store.verify()
     assert problem.startswith(f"{ref}: {DIFFERS}; train it again")
@@ -217,7 +217,7 @@ def test_a_manifest_whose_digest_is_no_text_any_more_is_named_like_any_other_dam
 )  # fmt: skip
 def test_a_damaged_alias_is_named_by_whoever_reads_it_and_can_be_set_anew(tmp_path, damage):
     store = Store(tmp_path)
-    ref = publish(store, DAY, "f").ref
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
     store.set_alias("serving", ref, "first")
     (record,) = tmp_path.glob("production/aliases/cpm/serving/*.json")
     record.write_bytes(damage)
@@ -235,7 +235,7 @@ def test_a_damaged_alias_is_named_by_whoever_reads_it_and_can_be_set_anew(tmp_pa
 @pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"date": "2026-01-10"}'])
 def test_a_damaged_verdict_is_named_by_whoever_reads_it(tmp_path, damage):
     store = Store(tmp_path)
-    ref = publish(store, DAY, "f").ref
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
     store.add_verdict(ref, {"date": DAY} | Verdict(Outcome.PASSED, "", None, {})._asdict())
     with store.staging() as folder:
         (folder / "evaluation.json").write_text("{}")
@@ -346,6 +346,14 @@ def test_an_alias_advances_only_and_whoever_comes_between_is_seen(any_store, mon
     assert len(store.alias_history("candidate", newer.experiment, newer.level)) == 1
 
 
+def test_a_reason_that_no_page_could_show_is_refused(store):
+    """As a terminal of another encoding gives it; kept, it would end every later report."""
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
+    with pytest.raises(StoreError, match=r"The reason 'caf\\udce9' is no UTF-8"):
+        store.set_alias("serving", ref, "caf\udce9")
+    assert store.alias_history("serving", ref.experiment, ref.level) == []
+
+
 def test_an_alias_that_others_set_all_the_time_ends_in_a_sentence(store, monkeypatch):
     older, newer = (publish(store, dt.date(2026, 3, day), f"f{day}").ref for day in (1, 2))
     set_alias = store.set_alias
@@ -367,7 +375,7 @@ def test_a_store_at_a_link_that_points_to_itself_is_refused(tmp_path):
 
 def test_a_version_whose_manifest_is_gone_is_no_version_that_never_was(store):
     """`store list`, to which that sentence leads, would say the same again."""
-    ref = publish(store, DAY, "f").ref
+    ref = publish(store, dt.date(2026, 3, 1), "f").ref
     store.storage.discard(f"{ref}/manifest.json")
     with pytest.raises(StoreError, match=r"manifest.json is missing from a version that is there"):
         store.manifest(ref)

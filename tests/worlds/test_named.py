@@ -68,6 +68,8 @@ def test_a_file_of_ones_own_is_a_world(tmp_path: Path):
         ("nowhere.yaml", [], "No world at nowhere.yaml"),
         ("tiny", ["user=3"], "user: there is no such key; did you mean 'users'"),
         ("tiny", ["users=many"], "users: expected a whole number"),
+        ("tiny", ["start=9999-12-31"], "days from 9999-12-31 end after 9999-12-31, the last date"),
+        ("visits", ["start=9999-12-01"], "choose an earlier start, or fewer days"),
         ("tiny", ["users"], "--set 'users': expected KEY=VALUE"),
         ("tiny", ["users=3", "ctr=0.2", "users=4"], "'users=3' and --set 'users=4' set the same"),
     ],

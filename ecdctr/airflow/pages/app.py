@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from ecdctr.airflow.pages import views
 from ecdctr.airflow.pages.chart import chart, common_days
 from ecdctr.config import PRODUCTION
-from ecdctr.errors import StoreError, TryAgain
+from ecdctr.errors import EcdctrError, StoreError, TryAgain, machine_trouble
 from ecdctr.report.html import rendered
 from ecdctr.report.lineage import lineage
 from ecdctr.report.rows import PALETTE
@@ -78,7 +78,9 @@ def build_app(
     app.get("/study/{name}")(pages.study)
     app.get("/study/{name}/{file}")(pages.study_file)
     app.exception_handler(StoreError)(_not_there)
+    app.exception_handler(EcdctrError)(_refused)
     app.exception_handler(TryAgain)(_not_now)
+    app.exception_handler(OSError)(_not_now)
     return app
 
 
@@ -88,8 +90,13 @@ async def _not_there(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _not_now(_: Request, error: Exception) -> JSONResponse:
-    """Answer 503 where the store's place does not answer."""
-    return JSONResponse({"detail": str(error)}, 503)
+    """Answer 503 where the store does not answer, or the machine does not let it be read."""
+    return JSONResponse({"detail": machine_trouble(error) or str(error)}, 503)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """Answer 500 with the sentence: of a configuration that cannot be used, for example."""
+    return JSONResponse({"detail": str(error)}, 500)
 
 
 class Pages:
@@ -152,6 +159,7 @@ class Pages:
         Days that were delivered again between two evaluations are told and not compared.
         """
         store = self.open_store()
+        studies, damaged = views.studies(store)
         compared = views.compared(store, views.experiments_of(store))
         curves = compared.curves()
         common = common_days(curves)
@@ -167,7 +175,8 @@ class Pages:
             common=common,
             means={name: fmean(days[d] for d in common) for name, days in by_day.items() if common},
             variants={name: views.variant_of(store, name) for name in curves},
-            studies=views.studies(store),
+            studies=studies,
+            damaged=damaged,
         )
 
     def experiments_csv(self) -> PlainTextResponse:
@@ -195,7 +204,7 @@ class Pages:
         if study is None:
             raise HTTPException(404, f"No study '{name}' in {store.root}.")
         if study["kind"] == "ablation":
-            body = rendered((store.study(name) / "study.md").read_text("utf-8"))
+            body = rendered(views.study_text(store, name, "study.md"))
             body = body.replace('src="cost.png"', f'src="{_base(request)}/study/{name}/cost.png"')
             return self._page(request, "ablation.html", study=study, body=body)
         return self._page(request, "study.html", study=study, names=views.measure_names(study))
@@ -205,9 +214,12 @@ class Pages:
         store = self.open_store()
         if file not in STUDY_FILES or name not in store.studies():
             raise HTTPException(404, f"No file '{file}' of a study '{name}'.")
+        path = store.study(name) / file
+        if not path.is_file():
+            raise HTTPException(404, f"The study '{name}' has no file {file}; {views.MEND}.")
         media_type = STUDY_FILES[file]
         headers = HEADERS | (ALONE if media_type == "text/html" else {})
-        return FileResponse(store.study(name) / file, media_type=media_type, headers=headers)
+        return FileResponse(path, media_type=media_type, headers=headers)
 
     def _page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
         template = self.templates.get_template(name)

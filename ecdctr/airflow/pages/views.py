@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from ecdctr.airflow.pages.chart import Point
 from ecdctr.config import LEVELS, PRODUCTION
+from ecdctr.errors import StoreError, first_line
 from ecdctr.store.aliases import SERVING
+from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.store.store import Store
 
 DAYS_SHOWN = 60
+MEND = "make it again with the command of the study, or put it back from a copy"
+SHOWN = {  # of a study, on the pages
+    "ablation": ("kind", "name", "world", "seeds", "days", "gauc", "written_at"),
+    "forgetting": ("kind", "name", "days", "seeds", "measures", "advice", "failed", "written_at"),
+}
 REFRESH_DAYS = {"tpm": 7, "cpm": 1, "actr": 1}
 
 
@@ -124,20 +130,39 @@ def compared(store: Store, experiments: list[str]) -> Compared:
     return Compared(evaluated, apart)
 
 
-def studies(store: Store) -> list[dict[str, Any]]:
-    """Return the studies, forgetting and ablations, newest first."""
-    all_studies = [study(store, name) for name in store.studies()]
-    return sorted(
-        (one for one in all_studies if one), key=lambda one: one["written_at"], reverse=True
-    )
+def studies(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the studies, forgetting and ablations, newest first, and why others are not there."""
+    whole: list[dict[str, Any]] = []
+    damaged = []
+    for name in store.studies():
+        try:
+            whole += [one] if (one := study(store, name)) else []
+        except StoreError as error:
+            damaged.append(str(error))
+    return sorted(whole, key=lambda one: str(one["written_at"]), reverse=True), damaged
 
 
 def study(store: Store, name: str) -> dict[str, Any] | None:
-    """Return a study's results (studies/forgetting/page.py), None if there are none."""
+    """Return a study's results (studies/forgetting/page.py), None if there are none.
+
+    Raises StoreError for damaged ones.
+    """
     if name not in store.studies():
         return None
-    content: dict[str, Any] = json.loads((store.study(name) / "study.json").read_text("utf-8"))
-    return content
+    what = f"The study {name}: study.json"
+    text = study_text(store, name, "study.json").encode()
+    kind = read_document(text, what, MEND, "kind")["kind"]
+    keys = SHOWN["ablation" if kind == "ablation" else "forgetting"]
+    return read_document(text, what, MEND, *keys)
+
+
+def study_text(store: Store, name: str, file: str) -> str:
+    """Return the text of a study's file; raises StoreError for one that cannot be read."""
+    try:
+        return (store.study(name) / file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or first_line(error)
+        raise StoreError(f"The study {name}: {file} cannot be read ({said}); {MEND}.") from None
 
 
 def measure_names(content: dict[str, Any]) -> list[str]:

@@ -45,7 +45,8 @@ def run_forgetting(study: Study, workers: int, reporter: Reporter) -> Matrices:
             failed[row] = str(error)
     done = [row for row in study.rows if row not in failed]
     if not done:
-        raise EcdctrError(f"No variant could be trained: {failed}")
+        why = "; ".join(f"{row}: {reason}" for row, reason in failed.items())
+        raise EcdctrError(f"No variant could be trained. {why}")
     jobs = [(seed, row) for row in done for seed in study.seeds]
     with stages(workers, reporter) as stage:
         made = stage("forgetting matrices", _matrix, [(study, *job) for job in jobs])
