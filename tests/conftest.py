@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
 
 from ecdctr.config import Config, load_config
 from ecdctr.files.durable import locked
@@ -40,16 +38,17 @@ settings.load_profile("ecdctr")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATE = dt.date(2026, 1, 18)
-LIVE = "tests/airflow/live/"
 
 # They take longest, longest first: begun last, they would leave the other workers without work
 LONG = (
-    "test_backfill", "test_browser", "test_pods", "test_spark", "test_distributed", "test_pipeline",
-    "test_faults", "test_options", "test_setup", "test_bucket", "test_levels", "test_standalone",
-    "test_ablation", "test_gate", "test_soak", "test_docs", "test_service", "test_objects",
-    "test_noninferiority", "test_map", "test_export", "test_follow_changes", "test_memory",
-    "test_power", "test_sparsity", "test_floors", "test_delivered_again", "test_bad_values",
-    "test_csv_text", "test_remedies",
+    "test_backfill", "test_browser", "test_spark", "test_distributed", "test_options", "test_pods",
+    "test_setup", "test_docs", "test_bucket", "test_pipeline", "test_faults", "test_levels",
+    "test_standalone", "test_export", "test_gate", "test_forgetting", "test_ablation",
+    "test_floors", "test_objects", "test_service", "test_full_disk", "test_load", "test_csv_text",
+    "test_memory", "test_delivered_again", "test_map", "test_bad_values", "test_quality",
+    "test_power", "test_soak", "test_point_in_time", "test_skew", "test_admission", "test_patch",
+    "test_import", "test_follow_changes", "test_paths", "test_noninferiority", "test_odd_logs",
+    "test_sparsity", "test_remedies",
 )  # fmt: skip
 
 
@@ -76,18 +75,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest modules; the others follow in their order."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
-
-
-class Together(LoadFileScheduling):
-    """One worker runs a file's tests, and those of all files that share an Airflow."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return LIVE if nodeid.startswith(LIVE) else super()._split_scope(nodeid)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
-    """Return how the workers share the tests where files stay whole."""
-    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:

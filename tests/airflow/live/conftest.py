@@ -1,7 +1,8 @@
-"""One running Airflow for all tests of this folder, which one worker runs (tests/conftest.py).
+"""One running Airflow for all tests of this folder, or one in each worker that runs a file of it.
 
-A start takes half a minute of a processor. The tests keep apart by experiment and, where Airflow
-knows a run by its date, by date.
+A start takes half a minute of a processor; but these tests mostly wait, and one after another they
+waited as long as all others worked. They keep apart by experiment and, where Airflow knows a run
+by its date, by date.
 """
 
 from __future__ import annotations

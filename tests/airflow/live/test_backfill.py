@@ -29,7 +29,7 @@ from ecdctr.store.store import Store
 from ecdctr.studies.forgetting.form import Planned
 from ecdctr.worlds.named import load_world
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs, until, wait_for_backfills
+from tests.make import end_backfills, failed_logs, until
 
 DAYS = [DATE + dt.timedelta(days=k) for k in (1, 2, 3)]
 pytestmark = pytest.mark.airflow
@@ -39,7 +39,7 @@ def backfill(
     airflow: Airflow, level: str, days: list[dt.date], conf: dict[str, str], **options: Any
 ) -> dict[str, str]:
     """Create a backfill, wait for the runs of its days; returns the state of each day's run."""
-    wait_for_backfills(airflow, f"ecdctr_{level}")
+    end_backfills(airflow, f"ecdctr_{level}")
     create(airflow, level, days, conf, reprocess_behavior="completed", **options)
     return wait(airflow, level, days)
 
@@ -106,7 +106,7 @@ def test_the_readmes_backfill_runs_as_printed(live, versions):
     command = printed.replace(first, str(days[0])).replace(last, str(days[1]))
     config, store = (Path(live.environment[f"ECDCTR_{name}"]) for name in ("CONFIG", "STORE"))
     typed = Airflow(live.home, config, store, live.port)
-    wait_for_backfills(live, "ecdctr_actr")
+    end_backfills(live, "ecdctr_actr")
     with typed.database():
         assert typed.call(shlex.split(command.replace("\\\n", " "))) == 0
     assert set(wait(live, "actr", days).values()) == {"success"}
@@ -187,13 +187,13 @@ def shift_days(path: Path, days: int) -> None:
 
 
 def test_a_variant_that_does_not_validate_is_refused_when_the_backfill_is_created(live):
-    wait_for_backfills(live, "ecdctr_actr")
+    end_backfills(live, "ecdctr_actr")
     with pytest.raises(EcdctrError, match="no_such_variant"):
         create(live, "actr", DAYS[:2], {"experiment": "x", "variant": "no_such_variant"})
 
 
 def test_a_backfill_survives_the_kill_of_airflow_and_all_its_tasks(live, kept, versions):
-    wait_for_backfills(live, "ecdctr_actr")
+    end_backfills(live, "ecdctr_actr")
     conf = {"experiment": "killed", "variant": "continue"}
     create(live, "actr", DAYS, conf, reprocess_behavior="completed")
     until(lambda: versions.versions("killed", "actr"), "no day was trained", pause=0.2)

@@ -18,7 +18,7 @@ from ecdctr.airflow.standalone import Airflow
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import failed_logs, until, wait_for_backfills
+from tests.make import end_backfills, failed_logs, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
@@ -61,7 +61,7 @@ class Ui:
         return dialog
 
     def backfill_dialog(self, dag_id: str, first: dt.date, last: dt.date) -> Any:
-        wait_for_backfills(self.airflow, dag_id)  # of whatever test was before
+        end_backfills(self.airflow, dag_id)  # of whatever test was before
         dialog = self.dialog(dag_id)
         dialog.get_by_text("Backfill", exact=True).click()
         for date in (first, last):
@@ -193,7 +193,7 @@ def test_a_backfill_whose_params_the_form_drops_trains_nothing_and_says_why(ui):
         ui.airflow, "ecdctr_actr", run
     )
     assert ui.store.versions("production", "actr") == versions
-    wait_for_backfills(ui.airflow, "ecdctr_actr")
+    end_backfills(ui.airflow, "ecdctr_actr")
 
 
 def test_a_backfill_started_in_the_ui_keeps_a_chain_in_order(ui):
