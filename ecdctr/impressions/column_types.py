@@ -120,8 +120,13 @@ def _proven(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[
 
 
 def _proven_together(db: duckdb.DuckDBPyConnection, rows: str, names: list[str]) -> dict[str, str]:
-    checks = ", ".join(check for name in names for check in _checks(identifier(name)))
-    row = one_row(db, f"SELECT {checks} FROM {rows}")
+    columns, checks = [], []
+    for place, name in enumerate(names):
+        cell, text, number = f"log.{identifier(name)}", f"text_{place}", f"number_{place}"
+        columns.append(f"{cell} AS {text}, {_is_number(cell)} AS {number}")
+        checks += _checks(text, number)
+    source = f"SELECT {', '.join(columns)} FROM {rows} AS log"
+    row = one_row(db, f"SELECT {', '.join(checks)} FROM ({source})")
     types = {}
     for i, name in enumerate(names):
         count, whole, number, some_number, boolean, date, moment = row[7 * i : 7 * i + 7]
@@ -137,23 +142,30 @@ def _proven_together(db: duckdb.DuckDBPyConnection, rows: str, names: list[str])
     return types
 
 
-def _checks(column: str) -> list[str]:
-    """Tell whether a type prints every value of a column of text so, in the order of `_proven`."""
+def _checks(column: str, number: str) -> list[str]:
+    """Tell whether a type prints every value of a column of text so, in the order of `_proven`.
+
+    `number` names the column that says of which values `_is_number` is true.
+    """
 
     def every(condition: str) -> str:
         return f"bool_and(coalesce({condition}, false)) FILTER ({column} IS NOT NULL)"
 
-    number = f"regexp_full_match({column}, {literal(NUMBER)}) AND {_exact(column)}"
     return [
         f"count({column})",
         every(f"TRY_CAST({column} AS BIGINT)::VARCHAR = {column}"),
-        every(f"lower({column}) = 'nan' OR ({number})"),
+        every(f"lower({column}) = 'nan' OR {number}"),
         f"coalesce(bool_or({number}), false)",
         *(
             every(f"TRY_CAST({column} AS {kind})::VARCHAR = {column}")
             for kind in ("BOOLEAN", "DATE", "TIMESTAMP")
         ),
     ]
+
+
+def _is_number(text: str) -> str:
+    """Tell whether a text is a number of which DOUBLE keeps every digit; null if it is null."""
+    return f"(regexp_full_match({text}, {literal(NUMBER)}) AND {_exact(text)})"
 
 
 def _exact(text: str) -> str:
@@ -165,8 +177,8 @@ def _exact(text: str) -> str:
 
 def no_number(text: str) -> str:
     """Tell whether a text is none of the numbers that a column of DOUBLE is made of."""
-    number = f"regexp_full_match({text}, {literal(NUMBER)}) AND {_exact(text)}"
-    return f"({text} IS NOT NULL AND lower({text}) <> 'nan' AND NOT coalesce({number}, false))"
+    no_number = f"NOT coalesce({_is_number(text)}, false)"
+    return f"({text} IS NOT NULL AND lower({text}) <> 'nan' AND {no_number})"
 
 
 def _one_number(db: duckdb.DuckDBPyConnection, rows: str, column: str) -> Ambiguous | None:

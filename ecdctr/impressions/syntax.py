@@ -68,8 +68,7 @@ def columns_of(db: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
 
 def parsed(db: duckdb.DuckDBPyConnection, text: str) -> Node:
     """Return the syntax of an expression that is known to bind."""
-    (made,) = db.execute("SELECT json_serialize_sql(?)", [f"SELECT ({text})"]).fetchone() or ("{}",)
-    document: Node = json.loads(made)
+    document: Node = json.loads(_said(db, "json_serialize_sql", f"SELECT ({text})"))
     return document
 
 
@@ -110,7 +109,17 @@ def written(db: duckdb.DuckDBPyConnection, tree: Node, part: Node) -> str:
     (statement,) = tree["statements"]
     alone = {**statement, "node": {**statement["node"], "select_list": [part]}}
     text = json.dumps({**tree, "statements": [alone]})
-    return str(one_row(db, "SELECT json_deserialize_sql(?)", [text])[0]).removeprefix("SELECT ")
+    return _said(db, "json_deserialize_sql", text).removeprefix("SELECT ")
+
+
+_SAID: dict[tuple[str, str], str] = {}
+
+
+def _said(db: duckdb.DuckDBPyConnection, function: str, text: str) -> str:
+    """Ask DuckDB once what depends on the text alone; an import asks it again and again."""
+    if (function, text) not in _SAID:
+        _SAID[function, text] = str(one_row(db, f"SELECT {function}(?)", [text])[0])
+    return _SAID[function, text]
 
 
 def expression(tree: Node) -> Node:
