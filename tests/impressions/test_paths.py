@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ecdctr import doctor
 from ecdctr.cli import app
-from ecdctr.errors import ContractError
+from ecdctr.errors import ContractError, OutOfReach
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.contract import connect, validate, validate_day
 from ecdctr.impressions.days import present_days
@@ -162,7 +162,7 @@ def test_a_remote_folder_that_cannot_be_listed_is_no_missing_day(tmp_path, monke
     assert impressions.dates("ads") == [FIRST]
     assert impressions.dates("natural") == []
     monkeypatch.setattr(LocalFileSystem, "ls", ls)
-    with pytest.raises(ContractError, match="cannot be read: the other side hung up"):
+    with pytest.raises(OutOfReach, match="cannot be read: the other side hung up"):
         impressions.dates("ads")
 
 
