@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from benchmarks.common import MOST, RESULTS, Row, json_of, report, slope
+from benchmarks.examples import write_examples
 from benchmarks.step import random_snapshots
 from ecdctr.config import Config
 from ecdctr.examples.batches import Inputs
@@ -61,13 +61,9 @@ def write(size: Size, path: Path) -> None:
         "item_id": (rng.random(rows) ** 2 * size.items).astype(np.int64),
     }
     columns |= {f"field_{k}": rng.integers(0, 100, rows) for k in range(size.features)}
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * size.history)
-    clicked = pa.array(rng.integers(0, size.items, rows * size.history))
-    columns["history"] = pa.ListArray.from_arrays(offsets, clicked)
-    gaps = pa.array(rng.random(rows * size.history, dtype=np.float32) * 1e5)
-    columns["history_gap"] = pa.ListArray.from_arrays(offsets, gaps)
     columns["click"] = (rng.random(rows) < 0.2).astype(np.int8)
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    clicked = rng.integers(0, size.items, rows * size.history)
+    write_examples(path, columns, clicked, np.full(rows, size.history))
 
 
 def train(size: Size, path: Path) -> dict[str, float]:

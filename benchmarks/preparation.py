@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import RESULTS, Row, alternate, report
 from ecdctr.config import DOMAINS, Config, load_config
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -189,7 +190,8 @@ def by_polars(config: Config, day: dt.date) -> pl.DataFrame:
 
 def check(made: Path, other: Any) -> None:
     """Equal row for row: order, histories, gaps and counts."""
-    expected = pq.read_table(made).to_pydict()
+    (table,) = read_chunks([Part(made, "natural")], None, 10_000_000)
+    expected = table.to_pydict()
     for name in ("user_id", "item_id", "user_seen", "item_seen", "hour"):
         if list(other[name]) != expected[name]:
             raise SystemExit(f"column {name} differs: the comparison is not fair")
@@ -199,9 +201,11 @@ def check(made: Path, other: Any) -> None:
     for ours_, theirs in zip(expected["history"], other["history"], strict=True):
         if ours_ != list(theirs):
             raise SystemExit(f"a history differs: {ours_} and {list(theirs)}")
-    for ours_, theirs in zip(expected["history_gap"], other["history_gap"], strict=True):
-        if not np.allclose(ours_, [] if theirs is None else list(theirs), rtol=1e-5):
-            raise SystemExit(f"gaps differ: {ours_} and {theirs}")
+    moments = zip(expected["ts"], expected["history_ts"], other["history_gap"], strict=True)
+    for moment, clicked, theirs in moments:
+        gaps = [(moment - then).total_seconds() for then in clicked]
+        if not np.allclose(gaps, [] if theirs is None else list(theirs), rtol=1e-5):
+            raise SystemExit(f"gaps differ: {gaps} and {theirs}")
 
 
 def main() -> None:

@@ -60,7 +60,7 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
             counts = {"item_impressions": 20, "item_clicks": 2}
             candidates.append({"item_id": shown["item_id"], **features, **counts})
         at = row["ts"].timestamp()
-        clicks = zip(row["history"], row["history_gap"], strict=True)
+        clicks = zip(row["history"], row["history_ts"], strict=True)
         made.append(
             {
                 "user_id": row["user_id"],
@@ -71,7 +71,7 @@ def requests(config: Config, day: dt.date) -> list[dict[str, Any]]:
                     "user_clicks": 2,
                 },
                 "context": {"slot": row["slot"]},
-                "history": [{"item_id": item, "ts": at - gap} for item, gap in clicks],
+                "history": [{"item_id": item, "ts": then.timestamp()} for item, then in clicks],
                 "candidates": candidates,
             }
         )

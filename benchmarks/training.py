@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, ROOT, Row, Timing, json_of, report
+from benchmarks.examples import write_examples
 from ecdctr.config import Config
 from ecdctr.examples.batches import Cut, Inputs, encode, training_batches
 from ecdctr.examples.chunks import Part, read_chunks
@@ -92,17 +93,8 @@ def write() -> None:
             FOLDER / f"peer-{part}.parquet",
         )
         kept = history > 0
-        offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32))
-        ours: dict[str, Any] = {name: hashed(columns[name]) for name in FIELDS}
-        ours["history"] = pa.ListArray.from_arrays(offsets, pa.array(hashed(history[kept])))
-        ours["history_gap"] = pa.ListArray.from_arrays(
-            offsets, pa.array(np.full(kept.sum(), 3600, np.float32))
-        )
-        pq.write_table(
-            pa.table({**ours, "click": columns["click"]}),
-            FOLDER / f"{part}.parquet",
-            compression="zstd",
-        )
+        ours = {name: hashed(columns[name]) for name in FIELDS} | {"click": columns["click"]}
+        write_examples(FOLDER / f"{part}.parquet", ours, hashed(history[kept]), kept.sum(1))
 
 
 def prepared(name: str, precision: str = "float32") -> tuple[Config, Inputs, dict[str, Vocabulary]]:

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import RESULTS, Row, report
 from ecdctr.config import DOMAINS, LEVELS, Config, Level
-from ecdctr.examples.prepare import preparing_code
+from ecdctr.examples.extracts import preparing_code
 from ecdctr.files.cache import FOLDER as CACHE
 from ecdctr.files.cache import LIMIT as CACHE_GB
 from ecdctr.levels import actr, cpm, tpm, train

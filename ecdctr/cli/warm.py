@@ -57,7 +57,7 @@ def load() -> None:
     for name in LOADED:
         importlib.import_module(name)
     from ecdctr.evaluation.basis import evaluating_code
-    from ecdctr.examples.prepare import preparing_code
+    from ecdctr.examples.extracts import preparing_code
     from ecdctr.levels.fingerprint import level_code
 
     preparing_code()

@@ -123,13 +123,31 @@ class Config(Section):
                 "snapshots.history needs the click history; set network.history: target_attention "
                 "or mean"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _features_of_items(self) -> Config:
+        """Refuse a memory or a history of features that items do not have."""
         categorical = {f.name for f in self.features if (f.side, f.kind) == ("item", "categorical")}
-        for name in self.memory.features or ():
-            if name not in categorical:
-                raise ValueError(
-                    f"memory.features: '{name}' is no categorical feature of items; expected some "
-                    f"of {', '.join(sorted(categorical)) or 'none, since none is declared'}"
-                )
+        expected = ", ".join(sorted(categorical)) or "none, since none is declared"
+        chosen = {
+            "memory.features": self.memory.features or (),
+            "data.history_features": self.data.history_features,
+        }
+        for key, names in chosen.items():
+            for name in names:
+                if name not in categorical:
+                    raise ValueError(
+                        f"{key}: '{name}' is no categorical feature of items; expected some of "
+                        f"{expected}"
+                    )
+                if names.count(name) > 1:
+                    raise ValueError(f"{key}: '{name}' stands there twice; name it once")
+        if self.data.history_features and self.network.history == "none":
+            raise ValueError(
+                "data.history_features needs the click history; set network.history: "
+                "target_attention, intensity_attention or mean, or leave them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -221,7 +239,7 @@ class Config(Section):
     def examples_look_back(self) -> int:
         """Days before an impression that its example is made of, in both domains."""
         memory = self.memory.longest + 6 if self.memory.enabled else 0  # its tables are weekly
-        return max(self.data.lookback_days, memory)
+        return max(self.data.lookback_days, self.data.click_days, memory)
 
     def training(self, level: Level) -> Training:
         """Return the optimisation settings of a level."""
@@ -261,6 +279,10 @@ class Config(Section):
         # a configuration without these keeps its fingerprint
         if self.memory.enabled:
             parts["memory"] = whole["memory"]
+        if self.data.click_days != self.data.lookback_days:
+            parts["data"]["history_days"] = self.data.click_days
+        if self.data.history_features:
+            parts["data"]["history_features"] = list(self.data.history_features)
         if not self.training(level).vocabulary:
             del parts[level]["vocabulary"]
         return parts

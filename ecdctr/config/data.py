@@ -123,15 +123,32 @@ class Data(Section):
     history_length: int = Field(
         20, ge=1, le=10_000, description="clicks kept per impression (last N)"
     )
+    history_features: tuple[str, ...] = Field(
+        (),
+        description="categorical features of the clicked items that stand beside their ids in the "
+        "history, as they were when they were clicked, like [category]",
+    )
     lookback_days: int = Field(
         28,
         ge=1,
         le=MAX_DAYS,
         description="days before an impression that history and counts may see",
     )
+    history_days: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_DAYS,
+        description="days before an impression that the history may see, where they are others: a "
+        "year of clicks beside counts of four weeks; left out, as many as lookback_days",
+    )
     numeric_null: float = Field(
         0.0, ge=-1e30, le=1e30, description="value of a missing numeric feature"
     )
+
+    @property
+    def click_days(self) -> int:
+        """Days before an impression that its history may see."""
+        return self.history_days or self.lookback_days
 
     @field_validator("root", mode="plain", json_schema_input_type=str)
     @classmethod

@@ -20,9 +20,9 @@ IDS = ("user_id", "item_id")
 CONTRACT = (*IDS, "ts", "click")  # what every impression has
 CONTRACT_COLUMNS = {*CONTRACT, "oracle_ctr", "impression_id"}
 PREPARED_COLUMNS = {  # what preparation, the partitions and the counts of a request add
-    "date", "domain", "history", "history_gap", "hour", "item_clicks", "item_ctr",
-    "item_impressions", "item_seen", "prior_ctr", "user_clicks", "user_ctr",
-    "user_impressions", "user_seen",
+    "date", "domain", "history", "history_gap", "history_length", "history_start", "history_ts",
+    "hour", "item_clicks", "item_ctr", "item_impressions", "item_seen", "prior_ctr", "user_clicks",
+    "user_ctr", "user_impressions", "user_seen",
 }  # fmt: skip
 RESERVED_COLUMNS = CONTRACT_COLUMNS | PREPARED_COLUMNS
 

@@ -35,6 +35,7 @@ EVALUATING = (
     "examples.batches",
     "examples.chunks",
     "examples.held_out",
+    "examples.histories",
     "examples.ragged",
     "examples.transforms",
     "examples.vocabulary",

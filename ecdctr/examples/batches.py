@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ import torch
 
 from ecdctr.config.terms import IDS
 from ecdctr.errors import ContractError, StoreError
+from ecdctr.examples import histories
 from ecdctr.examples.chunks import OF_PART, WHOLE, Part, Shard, read_chunks
-from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples.ragged import pad
 from ecdctr.examples.transforms import COUNT_FEATURES
 from ecdctr.memory.columns import input_names
 
@@ -42,6 +44,7 @@ class Inputs:
     numeric: tuple[str, ...]
     history_length: int
     memory: int = 0  # as many of the numbers, the last ones, are a user's memory; nan is unknown
+    history_features: tuple[str, ...] = ()  # fields that stand beside the ids of the history
 
     @classmethod
     def of(cls, config: Config, level: Level) -> Inputs:
@@ -64,6 +67,7 @@ class Inputs:
             (*numeric, *COUNT_FEATURES, *memory),
             config.data.history_length,
             len(memory),
+            config.data.history_features,
         )
 
     @property
@@ -74,21 +78,28 @@ class Inputs:
     @property
     def columns(self) -> list[str]:
         """Columns read from the examples."""
-        history = ["history", "history_gap"] if self.history_length else []
+        features = map(histories.of_feature, self.history_features)
+        history = ["ts", histories.ITEMS, histories.TIMES, *features] if self.history_length else []
         return [*self.vocabularies, *self.numeric, *history, "click"]
+
+    @property
+    def history_fields(self) -> tuple[str, ...]:
+        """Vocabularies of what is read of each click of the history, the item's own first."""
+        return ("item_id", *self.history_features) if self.history_length else ()
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of embedding tables and numbers.
 
-    B batch, F fields, M values of all multi-valued fields, H history.
+    B batch, F fields, M values of all multi-valued fields, H history, G its fields, one after
+    another: H item rows, then H rows of its first feature.
     """
 
     ids: torch.Tensor  # int32 [B, F]
     multi: torch.Tensor  # int32 [B, M], 0 pads
     numeric: torch.Tensor  # float32 [B, N]
-    history: torch.Tensor  # int32 [B, H] item rows, newest first, 0 pads
+    history: torch.Tensor  # int32 [B, G * H] rows, newest click first, 0 of an item pads
     gaps: torch.Tensor  # uint8 [B, H] log2 bucket of the seconds since each click, 0 pads
     domain: torch.Tensor  # int64 [B], 0 natural content, 1 ads
     snapshots: torch.Tensor  # int64 [B], number of the set of snapshots, 0 is what serves
@@ -159,16 +170,26 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
             )
     history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
     if inputs.history_length:
-        values, lengths = _flat(table.column("history"))
-        history = pad(_rows(vocabularies, "item_id", values), lengths, inputs.history_length)
-        seconds, _ = _flat(table.column("history_gap"))
-        bucket = gap_buckets(seconds.to_numpy(zero_copy_only=False))
-        gaps = pad(bucket, lengths, inputs.history_length)
+        history, gaps = _histories(table, inputs, vocabularies)
     label = table.column("click").to_numpy().astype(np.float32)
     domain = table.column("domain").to_numpy().astype(np.int64)
     sets = table.column("snapshots").to_numpy().astype(np.int64)
     arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, sets, label)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def _histories(
+    table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return Batch.history [B, G * H] and Batch.gaps [B, H]."""
+    columns = [histories.ITEMS, *map(histories.of_feature, inputs.history_features)]
+    lookups = [partial(_rows, vocabularies, name) for name in inputs.history_fields]
+    fields, width = list(zip(columns, lookups, strict=True)), inputs.history_length
+    # rows of one file share an array of clicks, so that files are not joined before
+    parts = [histories.encoded(part, fields, width) for part in table.to_batches()]
+    nothing = np.zeros((0, len(fields) * width), np.int32), np.zeros((0, width), np.uint8)
+    history, gaps = zip(nothing, *parts, strict=True)
+    return np.concatenate(history), np.concatenate(gaps)
 
 
 def _rows(vocabularies: dict[str, Vocabulary], name: str, ids: pa.Array) -> NDArray[np.int32]:

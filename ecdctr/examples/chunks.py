@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.config import DOMAINS, Domain
+from ecdctr.examples import histories
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +70,8 @@ def read_chunks(
 ) -> Iterator[pa.Table]:
     """Yield tables of about `chunk_rows` rows in the order of the parts, with the columns OF_PART.
 
-    A share of a part is drawn by the seed, the part's position and the shard.
+    Columns are those of the files, all where none are named; histories come as list views. A share
+    of a part is drawn by the seed, the part's position and the shard.
     """
     waiting: list[pa.RecordBatch] = []
     rows = 0
@@ -77,7 +79,10 @@ def read_chunks(
         draw = np.random.default_rng(
             [seed, position, shard.number] if shard.number else [seed, position]
         )
-        names = [*columns, "ts"] if columns and part.moments < 1 else columns
+        names = histories.stored_columns(columns) if columns else None
+        if names and part.moments < 1 and "ts" not in names:
+            names = [*names, "ts"]
+        clicks: histories.Clicks | None = None
         for start, batch in _read_rows(part.path, names, chunk_rows, shard):
             keep = np.ones(batch.num_rows, dtype=bool)
             if part.hold_out_every:
@@ -88,6 +93,9 @@ def read_chunks(
             if part.moments < 1:
                 keep &= drawn_moments(batch, part.moments)
             kept = batch if keep.all() else batch.filter(pa.array(keep))
+            if histories.are_in(kept):
+                clicks = clicks or histories.Clicks.read(part.path)
+                kept = clicks.seen_by(kept)
             kept = kept.select(columns) if columns else kept
             added = zip((DOMAINS.index(part.domain), part.snapshots), OF_PART.values(), strict=True)
             same = [pa.repeat(pa.scalar(value, kind), kept.num_rows) for value, kind in added]

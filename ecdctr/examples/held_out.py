@@ -9,6 +9,7 @@ import datetime as dt
 from pathlib import Path
 
 from ecdctr.config import Config, digest
+from ecdctr.examples import histories
 from ecdctr.examples.prepare import Prepared, build_examples, example_fingerprint
 from ecdctr.files import durable
 from ecdctr.impressions import contract
@@ -28,9 +29,9 @@ def prepare_held_out(config: Config, date: dt.date) -> Prepared | None:
     data = config.data.model_copy(update={"root": Path(config.data.root) / HELD_OUT})
     apart = config.model_copy(update={"data": data})
     path = config.data.prepared / HELD_OUT / f"date={date}" / f"{fingerprint[:20]}.parquet"
-    if not durable.is_whole(path):  # a simulated world is never delivered again
+    if not histories.is_whole(path):  # a simulated world is never delivered again
         durable.make_dir(path.parent)
-        with contract.connect(config) as connection, durable.sealing(path) as temporary:
+        with contract.connect(config) as connection, histories.sealing(path) as temporary:
             build_examples(connection, config, "ads", date, temporary, rows_of=apart)
     return Prepared(date, path, fingerprint)
 

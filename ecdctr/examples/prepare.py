@@ -1,9 +1,10 @@
-"""Preparation in DuckDB: impressions become examples, one Parquet file per day and domain.
+"""Preparation in DuckDB: impressions become examples, a Parquet file of rows per day and domain.
 
-Named by fingerprint. Two steps. `extract` reduces a day of impressions to its clicks and its counts
-per entity; `build_examples` joins a day with the extracts of the days before it. A day therefore
-costs the day plus `lookback_days` small extracts, however much history lies behind, and days can be
-prepared in any order.
+Beside it lie the clicks that its rows look back on (histories.py). Named by fingerprint. Two steps.
+extracts.py reduces a day of impressions to its clicks and its counts per entity; `build_examples`
+joins a day with the extracts of the days before it. A day therefore costs the day plus so many
+small extracts as it may look back on, however much lies behind, and days can be prepared in any
+order.
 """
 
 from __future__ import annotations
@@ -11,23 +12,22 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ecdctr.code import code_digest
 from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError, ContractError, first_line
-from ecdctr.examples import transforms
+from ecdctr.examples import histories
 from ecdctr.examples.clean import day_view, declared, raw_views, set_aside_by
-from ecdctr.examples.query import examples_query
-from ecdctr.examples.remembered import READING, Remembered
-from ecdctr.files import duck, durable
-from ecdctr.files.duck import one_row, write_parquet
+from ecdctr.examples.extracts import looked_back_days, preparing_code, recent_prior, recent_views
+from ecdctr.examples.query import CLICKS, LOOKED_BACK, examples_query, look_back
+from ecdctr.examples.remembered import Remembered
+from ecdctr.examples.same_types import refuse_other_types
+from ecdctr.files import durable
+from ecdctr.files.duck import write_parquet
 from ecdctr.files.reads import note_read
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import present_days, refuse_gaps, window
@@ -36,25 +36,6 @@ from ecdctr.impressions.reading import keep, settled, told_damage
 from ecdctr.memory.join import memory_relation
 
 Build = Callable[[dt.date, Path], None]
-ALGORITHM = 2  # raised by whoever changes the examples where no module shows it
-PREPARING = (
-    *READING,
-    "examples.query",
-    "examples.transforms",
-)  # and this module; Spark makes the same rows
-
-
-EXTRACTS = (
-    "SELECT user_id, ts, item_id FROM impressions WHERE click = 1 ORDER BY user_id, ts, item_id",
-    """
-    SELECT 'user' AS side, domain, user_id AS id,
-        count(*) AS impressions, sum(click)::BIGINT AS clicks
-    FROM impressions GROUP BY ALL
-    UNION ALL
-    SELECT 'item', domain, item_id, count(*), sum(click)::BIGINT FROM impressions GROUP BY ALL
-    ORDER BY side, domain, id
-    """,
-)  # of a day over both domains: its clicks, and its counts per entity
 
 
 class Prepared(NamedTuple):
@@ -90,18 +71,21 @@ def prepare(
             refuse_gaps(config, present, config.examples_look_back)
         for date in present:
             day = example_path(config, domain, date, basic, remembered)
-            if not durable.is_whole(day.path):
+            how = durable if basic else histories
+            if not how.is_whole(day.path):
                 build = build or stack.enter_context(_builder(config, domain, basic))
                 where = open_impressions(config.data.root).where(domain, date)
 
                 def still(day: Prepared = day) -> bool:
                     return example_path(config, domain, day.date, basic) == day
 
-                keep(day.path, partial(_build, build, date, where=where), still, where)
+                keep(day.path, partial(_build, build, date, where=where), still, where, how)
             prepared.append(day)
             if on_day:
                 on_day(date)
     note_read(day.path for day in prepared)
+    if not basic:
+        note_read(histories.clicks_path(day.path) for day in prepared)
     refuse_other_types([day.path for day in prepared])
     return prepared
 
@@ -119,31 +103,6 @@ def _build(build: Build, date: dt.date, target: Path, where: str) -> None:
             f"{where}: cannot be prepared, {first_line(error)}. Deliver the day's files, or those "
             "of the days that it looks back on, again."
         ) from None
-
-
-def refuse_other_types(paths: list[Path]) -> None:
-    """Raise ContractError when a column has another type in one file than in those before.
-
-    A column that holds nothing on a day has Arrow's type null there, which agrees with any other.
-    """
-    types: dict[str, tuple[pa.DataType, Path]] = {}
-    for path in paths:
-        for field in pq.read_schema(path):
-            kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-            before, where = types.setdefault(field.name, (kind, path))
-            if pa.types.is_null(before):
-                types[field.name] = (kind, path)
-            elif kind != before and not pa.types.is_null(kind):
-                raise ContractError(
-                    f"Column {field.name} changes its type: {before} on {_day_of(where)}, {kind} "
-                    f"on {_day_of(path)}. A column has one type in the whole log; deliver one of "
-                    "the days anew."
-                )
-
-
-def _day_of(path: Path) -> str:
-    """Return the folders that name a prepared day, e.g. domain=ads/date=2026-01-06."""
-    return "/".join(part for part in path.parts if part.startswith(("domain=", "date=")))
 
 
 @contextlib.contextmanager
@@ -194,7 +153,7 @@ def example_fingerprint(
         names = [feature.name for feature in config.features if feature.tpm]
         day = open_impressions(config.data.root).digest(domain, date)
         return digest([preparing_code(), names, set_aside_by(config), domain, str(date), day])
-    before = window(date - dt.timedelta(days=1), config.data.lookback_days)
+    before = window(date - dt.timedelta(days=1), looked_back_days(config))
     impressions = open_impressions(config.data.root)
     days = {f"{d}/{day}": impressions.digest(d, day) for d in DOMAINS for day in [*before, date]}
     parts: list[object] = [preparing_code(), _settings(config), domain, str(date), days]
@@ -208,52 +167,12 @@ def _settings(config: Config) -> dict[str, object]:
     return {
         "features": declared(config),
         "history_length": data.history_length,
+        "history_features": data.history_features,
         "lookback_days": data.lookback_days,
+        "click_days": data.click_days,
         "numeric_null": data.numeric_null,
         "quarantine": data.quarantine,
     }
-
-
-@lru_cache(maxsize=1)
-def preparing_code() -> str:
-    """Digest the code that examples are made with; comments and layout are not in it."""
-    return digest([ALGORITHM, code_digest(["examples.prepare"], PREPARING)])
-
-
-def _extract(
-    connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date
-) -> tuple[Path, Path] | None:
-    """Extract clicks and counts of one day over both domains; None if neither has the day."""
-    impressions = open_impressions(config.data.root)
-    folder = config.data.prepared / "daily" / f"date={date}"
-
-    def files() -> tuple[Path, Path] | None:
-        raw = {d: impressions.digest(d, date) for d in DOMAINS if impressions.has(d, date)}
-        name = digest([preparing_code(), set_aside_by(config), raw])[:20]
-        made = folder / f"clicks-{name}.parquet", folder / f"counts-{name}.parquet"
-        return made if raw else None
-
-    paths = files()
-    if paths is None or all(map(durable.is_whole, paths)):
-        return paths
-
-    @cache
-    def view() -> None:
-        selects = [
-            f"SELECT '{domain}' AS domain, user_id, item_id, ts, click FROM {relation}"
-            for domain, relation in raw_views(connection, config, date).items()
-        ]
-        union = " UNION ALL ".join(selects)
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW impressions AS {union}")
-
-    def write(target: Path, query: str) -> None:
-        view()
-        write_parquet(connection, query, target)
-
-    where = impressions.where(DOMAINS[0], date)
-    for path, query in zip(paths, EXTRACTS, strict=True):
-        keep(path, partial(write, query=query), lambda: files() == paths, where)
-    return paths
 
 
 def _build_basic(
@@ -284,24 +203,22 @@ def build_examples(
     prior: float | None = None,
     rows_of: Config | None = None,
 ) -> None:
-    """Write the examples of one day.
+    """Write the examples of one day, and their clicks beside them.
 
     `prior` stands in for the click-through rate of the days before. The day's rows are those of
     `rows_of`, where it is given, looking back on the impressions of `config`.
     """
-    data = config.data
-    extracts = [_extract(connection, config, day) for day in window(date, data.lookback_days + 1)]
-    refuse_other_types([pair[0] for pair in extracts if pair])
+    recent_views(connection, config, date)
     day = day_view(connection, rows_of or config, domain, date)
-    click_files = [pair[0] for pair in extracts if pair]
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW recent_clicks AS SELECT * FROM {duck.parquet(click_files)}"
-    )
-    _counts_view(connection, [pair[1] for pair in extracts[:-1] if pair])
     if config.memory.enabled:
         _memory_views(connection, config, date)
-    prior = _prior(connection, domain) if prior is None else prior
+    prior = recent_prior(connection, domain) if prior is None else prior
+    for statement in look_back(config, date, day):
+        connection.execute(statement)
+    write_parquet(connection, CLICKS, histories.clicks_path(target))
     write_parquet(connection, examples_query(config, domain, date, day, prior), target)
+    for name in LOOKED_BACK:
+        connection.execute(f"DROP TABLE {name}")
 
 
 def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt.date) -> None:
@@ -310,23 +227,3 @@ def _memory_views(connection: duckdb.DuckDBPyConnection, config: Config, date: d
     for n, key in enumerate(config.memory_keys):
         relation = memory_relation(config.memory, key, sources[key])
         connection.execute(f"CREATE OR REPLACE TEMP VIEW memory_{n} AS {relation}")
-
-
-def _counts_view(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> None:
-    """Make `recent_counts`: side, domain, id, impressions, clicks of these extracts' days."""
-    if files:
-        counts = f"SELECT * FROM {duck.parquet(files)}"
-    else:  # the very first day: nothing lies before it
-        counts = (
-            "SELECT 'user' AS side, 'ads' AS domain, user_id AS id, 0::BIGINT AS impressions, "
-            "0::BIGINT AS clicks FROM recent_clicks WHERE false"
-        )
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW recent_counts AS {counts}")
-
-
-def _prior(connection: duckdb.DuckDBPyConnection, domain: Domain) -> float:
-    query = (
-        "SELECT coalesce(sum(clicks), 0)::BIGINT, coalesce(sum(impressions), 0)::BIGINT "
-        f"FROM recent_counts WHERE side = 'user' AND domain = '{domain}'"
-    )
-    return transforms.prior_ctr(*one_row(connection, query))

@@ -1,4 +1,4 @@
-"""The query that makes examples of a day in DuckDB: a day joined with what lies before it."""
+"""The queries that make examples of a day in DuckDB: a day joined with what lies before it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,79 @@ if TYPE_CHECKING:
     from ecdctr.impressions.schema import DaySchema
 
 
+LOOKED_BACK = ("clicks", "positions", "numbered", "day_rows")  # tables, the last one first
+
+
+def look_back(config: Config, date: dt.date, day: DaySchema) -> list[str]:
+    """Return statements that make the tables LOOKED_BACK.
+
+    They read the relations `day` and `recent_clicks`. `day_rows` are the rows in their order,
+    `numbered` the clicks of their users in the lookback, oldest first, `positions` says how many of
+    them lie before a row, and `clicks` are those from the oldest that a row sees to the newest.
+    """
+    midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
+    first = int(midnight.timestamp()) * transforms.SECOND
+    horizon = transforms.horizon(first, config.data.click_days)
+    features = "".join(f', "{name}"' for name in config.data.history_features)
+    order = f"ts, item_id{features.replace(',', ' NULLS FIRST,')}{' NULLS FIRST' * bool(features)}"
+    # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly
+    # before an impression (of clicks at one instant, the last).
+    statements = {
+        "day_rows": f"SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day",
+        "numbered": f"""
+            SELECT user_id, ts, item_id{features},
+                row_number() OVER (PARTITION BY user_id ORDER BY {order}) AS n
+            FROM recent_clicks SEMI JOIN day_rows USING (user_id)
+            WHERE epoch_us(ts) >= {horizon}
+        """,
+        "positions": """
+            SELECT d._row, d.user_id, e.n FROM day_rows d
+            ASOF JOIN (SELECT user_id, ts, max(n) AS n FROM numbered GROUP BY user_id, ts) e
+            ON d.user_id = e.user_id AND d.ts > e.ts
+        """,
+        "clicks": f"""
+            SELECT c.* FROM numbered c JOIN (
+                SELECT user_id, min(n) - {config.data.history_length} AS beyond, max(n) AS newest
+                FROM positions GROUP BY user_id
+            ) USING (user_id) WHERE n > beyond AND n <= newest
+        """,
+    }
+    return [f"CREATE OR REPLACE TEMP TABLE {name} AS {text}" for name, text in statements.items()]
+
+
+# The clicks of a day, as its rows look back on them; where those of a user begin
+CLICKS = "SELECT * EXCLUDE (n) FROM clicks ORDER BY user_id, n DESC"
+BEGINNINGS = """
+    SELECT user_id, max(n) AS newest, coalesce(sum(count(*)) OVER (
+        ORDER BY user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS start
+    FROM clicks GROUP BY user_id
+"""
+
+
+def seen_sql(length: int) -> str:
+    """Return the columns that say which clicks a row sees, of a position `p` and a beginning `b`.
+
+    They are named as ecdctr/examples/histories.py reads them.
+    """
+    return (
+        "coalesce(b.start + b.newest - p.n, 0)::INTEGER AS history_start, "
+        f"least(coalesce(p.n, 0), {length})::INTEGER AS history_length"
+    )
+
+
 def examples_query(
     config: Config, domain: Domain, date: dt.date, day: DaySchema, prior: float
 ) -> str:
     """Return the query of a day's examples, in the order of its rows.
 
-    It reads the relations `day`, `recent_clicks`, `recent_counts`, and per key of memory
+    It reads the tables of `look_back`, the relation `recent_counts`, and per key of memory
     `memory_0` and so on. `prior` is the click-through rate of the days before.
     """
-    data = config.data
     features = ",\n".join(_feature_sql(config, feature.name) for feature in config.features)
     mixed = (
         "::VARCHAR" if day.types[0] != day.types[1] else ""
     )  # users and items share a column of counts
     oracle = "d.oracle_ctr::FLOAT" if "oracle_ctr" in day.names else "NULL::FLOAT"
-    midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
-    horizon = transforms.horizon(int(midnight.timestamp()) * transforms.SECOND, data.lookback_days)
-    moment = Sql("epoch_us(d.ts)")
-    kept = f"[greatest(p.n - {data.history_length - 1}, 1):p.n]"
-    # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly
-    # before an impression (of clicks at one instant, the last), and the history is the slice of the
-    # user's list that ends there.
     remembered, joins = "", ""
     for n, key in enumerate(config.memory_keys if config.memory.enabled else ()):
         remembered += ", " + _memory_sql(config, key, date, f"m{n}")
@@ -43,32 +95,16 @@ def examples_query(
             f'LEFT JOIN memory_{n} m{n} ON m{n}.user_id = d.user_id AND m{n}.value = d."{key}"\n'
         )
     return f"""
-    WITH day_rows AS (SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day),
-    numbered AS (
-        SELECT c.user_id, c.ts, c.item_id,
-            row_number() OVER (PARTITION BY c.user_id ORDER BY c.ts, c.item_id) AS n
-        FROM recent_clicks c SEMI JOIN day_rows USING (user_id)
-        WHERE epoch_us(c.ts) >= {horizon}
-    ),
-    lists AS (
-        SELECT user_id, list(item_id ORDER BY n) AS items, list(epoch_us(ts) ORDER BY n) AS times
-        FROM numbered GROUP BY user_id
-    ),
-    ends AS (SELECT user_id, ts, max(n) AS n FROM numbered GROUP BY user_id, ts),
-    positions AS (
-        SELECT d._row, e.n FROM day_rows d ASOF JOIN ends e ON d.user_id = e.user_id AND d.ts > e.ts
-    ),
-    own AS (
+    WITH own AS (
         SELECT side, id, sum(impressions) FILTER (domain = '{domain}') AS impressions,
                sum(clicks) FILTER (domain = '{domain}') AS clicks, sum(impressions) AS seen
         FROM recent_counts GROUP BY side, id
-    )
+    ),
+    beginnings AS ({BEGINNINGS})
     SELECT d.user_id, d.item_id, d.ts, d.click,
-        ({transforms.hour(DUCKDB, moment)})::TINYINT AS hour,
+        ({transforms.hour(DUCKDB, Sql("epoch_us(d.ts)"))})::TINYINT AS hour,
         {features + "," if features else ""}
-        coalesce(list_reverse(l.items{kept}), []) AS history,
-        coalesce(list_transform(list_reverse(l.times{kept}),
-            lambda t: {transforms.gap(moment, Sql("t"))}::FLOAT), []) AS history_gap,
+        {seen_sql(config.data.history_length)},
         {_count_sql("user", "u", prior)},
         {_count_sql("item", "i", prior)},
         coalesce(u.seen, 0)::BIGINT AS user_seen, coalesce(i.seen, 0)::BIGINT AS item_seen,
@@ -76,7 +112,7 @@ def examples_query(
         {oracle} AS oracle_ctr{remembered}
     FROM day_rows d
     LEFT JOIN positions p ON p._row = d._row
-    LEFT JOIN lists l ON l.user_id = d.user_id
+    LEFT JOIN beginnings b ON b.user_id = d.user_id
     LEFT JOIN own u ON u.side = 'user' AND u.id = d.user_id{mixed}
     LEFT JOIN own i ON i.side = 'item' AND i.id = d.item_id{mixed}
     {joins}

@@ -10,7 +10,7 @@ import datetime as dt
 import tempfile
 from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 from pyspark import SparkConf, SparkContext
@@ -18,11 +18,13 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from ecdctr.config import DOMAINS, Config, Domain, Memory
+from ecdctr.config import DOMAINS, Config, Data, Domain, Memory
 from ecdctr.config.terms import CONTRACT
 from ecdctr.errors import ConfigError
-from ecdctr.examples import transforms
+from ecdctr.examples import histories, transforms
 from ecdctr.examples.clean import raw_views
+from ecdctr.examples.extracts import looked_back_days
+from ecdctr.examples.query import BEGINNINGS, CLICKS, seen_sql
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files import duck, durable
 from ecdctr.files.duck import write_parquet
@@ -84,7 +86,9 @@ class SparkBuilder:
             views = partial(raw_views, self.connection, self.config)
             sources = Remembered(self.config).sources(self.connection, views, date)
         made = examples(self.session, self.config, self.domain, date, schemas, sources)
-        _write(self.connection, made, schemas[self.domain, date], target)
+        of_day, log = schemas[self.domain, date], list(schemas.values())
+        replaced = Examples(_replaced(made.rows, [of_day]), _replaced(made.clicks, log))
+        _write(self.connection, made, replaced, self.config.data.history_length, target)
 
 
 def start_spark() -> SparkSession:
@@ -112,6 +116,20 @@ def start_spark() -> SparkSession:
         ) from None
 
 
+T = TypeVar("T")
+
+
+class Examples(NamedTuple, Generic[T]):
+    """What a day is made of.
+
+    Rows have `_n`, the clicks of their user that lie before them. Clicks have `n`, their number
+    among those of the user, oldest first, and go from the oldest that a row sees to the newest.
+    """
+
+    rows: T
+    clicks: T
+
+
 def examples(
     session: SparkSession,
     config: Config,
@@ -119,16 +137,18 @@ def examples(
     date: dt.date,
     schemas: dict[tuple[Domain, dt.date], DaySchema],
     sources: dict[str, Source],
-) -> DataFrame:
+) -> Examples[DataFrame]:
     """Return the examples of a day, in order of time.
 
     `sources` says where the memory of each key lies.
     """
-    data = config.data
     day = _read(session, schemas[domain, date]).withColumn("_us", f.unix_micros("ts"))
-    recent = _recent(session, schemas)
-    lists = _click_lists(recent)
-    users, items, prior = _counts(recent.where(f.col("date") < f.lit(date)), domain)
+    recent = _recent(session, schemas, config.data.history_features)
+    first = window(date, config.data.click_days + 1)[0]
+    lists = _click_lists(recent.where(f.col("date") >= f.lit(first)), config.data.history_features)
+    counted = window(date - dt.timedelta(days=1), config.data.lookback_days)
+    days_before = recent.where(f.col("date").between(f.lit(counted[0]), f.lit(counted[-1])))
+    users, items, prior = _counts(days_before, domain)
     joined = (
         day.join(lists, "user_id", "left")
         .join(users, "user_id", "left")
@@ -136,30 +156,12 @@ def examples(
         .crossJoin(f.broadcast(prior))
     )
     earlier = f.filter("_clicks", lambda click: click["us"] < f.col("_us"))
-    last = f.reverse(
-        f.slice(
-            earlier,
-            f.greatest(f.size(earlier) - data.history_length + 1, f.lit(1)),
-            data.history_length,
-        )
-    )
-    click_type = dict(day.dtypes)["item_id"]
     # what a join adds starts with an underscore, which no declared feature does
     columns: list[Column] = [f.col(name) for name in CONTRACT]
     columns.append(transforms.hour(SPARK, f.col("_us")).cast("tinyint").alias("hour"))
     columns += [_feature(config, feature.name) for feature in config.features]
-    columns += [
-        f.coalesce(
-            f.transform("_last", lambda click: click["item_id"]),
-            f.array().cast(f"array<{click_type}>"),
-        ).alias("history"),
-        f.coalesce(
-            f.transform(
-                "_last", lambda click: transforms.gap(f.col("_us"), click["us"]).cast("float")
-            ),
-            f.array().cast("array<float>"),
-        ).alias("history_gap"),
-    ]
+    number = f.greatest(f.size(earlier), f.lit(0))  # the size of null is -1
+    columns.append(number.cast("bigint").alias("_n"))
     for side in ("user", "item"):
         shown = f.coalesce(f.col(f"_{side}_shown"), f.lit(0))
         clicked = f.coalesce(f.col(f"_{side}_clicked"), f.lit(0))
@@ -178,7 +180,24 @@ def examples(
             joined = joined.join(remembered, ["user_id", key], "left")
         columns += _memory_columns(config.memory, key, date, remembered is not None)
     order = schemas[domain, date].order.split(", ")
-    return joined.withColumn("_last", last).sort(*order).select(*columns)
+    rows = joined.sort(*order).select(*columns)
+    return Examples(rows, _clicks_seen(rows, lists, config.data))
+
+
+def _clicks_seen(rows: DataFrame, lists: DataFrame, data: Data) -> DataFrame:
+    """Return the clicks that rows look back on: user_id, ts, item_id, their features, and n."""
+    seen = rows.where("_n > 0").groupBy("user_id")
+    reach = seen.agg(f.min("_n").alias("_first"), f.max("_n").alias("_last"))
+    first = f.greatest(f.col("_first") - data.history_length + 1, f.lit(1))
+    kept = f.slice("_clicks", first.cast("int"), (f.col("_last") - first + 1).cast("int"))
+    each = reach.join(lists, "user_id").select("user_id", first.alias("_from"), f.posexplode(kept))
+    click = f.col("col")
+    return each.select(
+        "user_id",
+        f.timestamp_micros(click["us"]).alias("ts"),
+        *(click[name].alias(name) for name in ["item_id", *data.history_features]),
+        (f.col("_from") + f.col("pos")).alias("n"),
+    )
 
 
 def _read(session: SparkSession, day: DaySchema) -> DataFrame:
@@ -207,10 +226,14 @@ def _cast(column: RawColumn, kind: ColumnType, declared: pa.DataType | None) -> 
     return (typed + f.lit(0.0) if kind.name == "number" else typed).alias(column.name)  # -0 is 0
 
 
-def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySchema]) -> DataFrame:
+def _recent(
+    session: SparkSession,
+    schemas: dict[tuple[Domain, dt.date], DaySchema],
+    features: tuple[str, ...],
+) -> DataFrame:
     """Return both domains of the lookback and of the day itself.
 
-    Domain, date, user_id, item_id, ts, click.
+    Domain, date, user_id, item_id, ts, click and the features.
     """
     days = [
         _read(session, schema).select(
@@ -220,6 +243,7 @@ def _recent(session: SparkSession, schemas: dict[tuple[Domain, dt.date], DaySche
             "item_id",
             "ts",
             "click",
+            *features,
         )
         for (domain, day), schema in schemas.items()
     ]
@@ -231,14 +255,14 @@ def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
 
     Itself and the days of the lookback, of both domains.
     """
-    days = window(date, config.data.lookback_days + 1)
+    days = window(date, looked_back_days(config) + 1)
     impressions = open_impressions(config.data.root)
     return [(domain, day) for domain in DOMAINS for day in days if impressions.has(domain, day)]
 
 
-def _click_lists(recent: DataFrame) -> DataFrame:
+def _click_lists(recent: DataFrame, features: tuple[str, ...]) -> DataFrame:
     """Return each user's clicks, oldest first: user_id, clicks."""
-    one = f.struct(f.unix_micros("ts").alias("us"), "item_id")
+    one = f.struct(f.unix_micros("ts").alias("us"), "item_id", *features)
     return (
         recent.where("click = 1")
         .groupBy("user_id")
@@ -319,23 +343,48 @@ def _feature(config: Config, name: str) -> Column:
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, made: DataFrame, day: DaySchema, target: Path
+    connection: duckdb.DuckDBPyConnection,
+    made: Examples[DataFrame],
+    replaced: Examples[str],
+    length: int,
+    target: Path,
 ) -> None:
-    """Write one Parquet file, whole or not at all.
+    """Write the rows and their clicks, each a Parquet file, whole or not at all.
 
     Each of Spark's tasks writes a part, named in the order of the rows. DuckDB joins them, as a
-    stream, so that the file is the same to the byte.
+    stream, so that the files are the same to the byte.
     """
     durable.make_dir(target.parent)
-    nothing = {
-        column.name: "[]" if kind.many else "NULL"
-        for column, kind in zip(day.columns, day.types, strict=True)
-        if kind.name == "nothing" and column.name in made.columns
-    }
-    replaced = {"ts": "ts::TIMESTAMPTZ"} | nothing  # Spark writes times without a zone, in UTC
-    replace = ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in replaced.items())
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
-        place = Path(folder) / "spark"
-        made.write.parquet(f"file://{place}")
-        rows = duck.parquet(sorted(place.glob("*.parquet")))
-        write_parquet(connection, f"SELECT * REPLACE ({replace}) FROM {rows}", target)
+        for name, frame, replace in zip(made._fields, made, replaced, strict=True):
+            place = Path(folder) / name
+            frame.write.parquet(f"file://{place}")
+            parts = duck.parquet(sorted(place.glob("*.parquet")))
+            query = f"SELECT * REPLACE ({replace}) FROM {parts}"
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+        write_parquet(connection, CLICKS, histories.clicks_path(target))
+        write_parquet(connection, _with_places(made.rows.columns, length), target)
+
+
+def _with_places(columns: list[str], length: int) -> str:
+    """Return a query of `rows` in their order, which say where in `clicks` theirs lie."""
+    seen = seen_sql(length)
+    selected = ", ".join(seen if name == "_n" else f"r.{duck.identifier(name)}" for name in columns)
+    return f"""
+        WITH numbered_rows AS (SELECT *, row_number() OVER () AS _row FROM rows),
+        beginnings AS ({BEGINNINGS})
+        SELECT {selected} FROM numbered_rows r
+        LEFT JOIN (SELECT _row, _n AS n FROM numbered_rows WHERE _n > 0) p ON p._row = r._row
+        LEFT JOIN beginnings b ON b.user_id = r.user_id
+        ORDER BY r._row
+    """
+
+
+def _replaced(frame: DataFrame, days: list[DaySchema]) -> str:
+    """Return what DuckDB reads in place of some columns that Spark wrote of these days."""
+    replaced = {"ts": "ts::TIMESTAMPTZ"}  # Spark writes times without a zone, in UTC
+    for name in frame.columns:
+        kinds = [day.types[day.names.index(name)] for day in days if name in day.names]
+        if kinds and all(kind.name == "nothing" for kind in kinds):
+            replaced[name] = "[]" if kinds[0].many else "NULL"
+    return ", ".join(f"{value} AS {duck.identifier(name)}" for name, value in replaced.items())

@@ -120,14 +120,21 @@ def count_features(
 
 
 def newest_clicks(
-    clicks: Iterable[tuple[int, Any]], moment: int, lookback_days: int, length: int
-) -> list[tuple[int, Any]]:
-    """Return the clicks (microseconds, item id) of an impression's history, newest first.
+    clicks: Iterable[tuple[Any, ...]], moment: int, lookback_days: int, length: int
+) -> list[tuple[Any, ...]]:
+    """Return the clicks (microseconds, item id, features) of an impression's history, newest first.
 
     There are at most `length`.
 
-    Strictly before the moment and not before the horizon; of one instant the larger id comes first.
-    The query in prepare.py says the same with an ASOF join.
+    Strictly before the moment and not before the horizon; of one instant the larger id comes first,
+    of one item then the larger feature, one that is unknown last. query.py says the same with an
+    ASOF join.
     """
     first = horizon(moment, lookback_days)
-    return sorted((one for one in clicks if first <= one[0] < moment), reverse=True)[:length]
+    seen = [one for one in clicks if first <= one[0] < moment]
+    return sorted(seen, key=_order_of_click, reverse=True)[:length]
+
+
+def _order_of_click(click: tuple[Any, ...]) -> tuple[Any, ...]:
+    ts, item, *features = click
+    return ts, item, [(value is not None, value) for value in features]

@@ -21,7 +21,9 @@ from ecdctr.files.urls import no_utf8
 def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """Open a connection in memory, in UTC, with these bounds, e.g. '2GB'.
 
-    None is DuckDB's own.
+    None is DuckDB's own. From a Parquet file's statistics DuckDB concludes what holds of all its
+    rows, also where they say nothing: of a column with not-a-number, that none is. So it does not
+    look at them.
     """
     connection = duckdb.connect()
     if memory:
@@ -30,6 +32,7 @@ def connect(memory: str | None = None, threads: int | None = None) -> duckdb.Duc
         connection.execute(f"SET threads = {int(threads)}")
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
 
 
@@ -71,14 +74,10 @@ def parquet(paths: Iterable[Path | str]) -> str:
 def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
     """Write a query's result as Parquet, whole or not at all; the same bytes for the same rows.
 
-    From statistics of the files that it reads DuckDB concludes which columns cannot be null, and
-    writes that down; so it does not look at them here.
+    By a connection of `connect`: with statistics DuckDB would also write down which columns cannot
+    be null, as the files that it read happen to say.
     """
     durable.make_dir(target.parent)
     with durable.replacing(target) as temporary:
-        connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        try:
-            place = literal(temporary.absolute())
-            connection.execute(f"COPY ({query}) TO {place} (FORMAT parquet, COMPRESSION zstd)")
-        finally:
-            connection.execute("RESET disabled_optimizers")
+        place = literal(temporary.absolute())
+        connection.execute(f"COPY ({query}) TO {place} (FORMAT parquet, COMPRESSION zstd)")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ecdctr.errors import TryAgain
 from ecdctr.files import durable
@@ -95,18 +96,32 @@ def settled(work: Callable[Given, Result]) -> Callable[Given, Result]:
     return again
 
 
+class Sealed(Protocol):
+    """How a file is kept: by itself as `files.durable` does, or with others beside it."""
+
+    def is_whole(self, path: Path) -> bool:
+        """Tell whether it is there as it was written."""
+
+    def sealing(self, path: Path) -> AbstractContextManager[Path]:
+        """Write a temporary file that takes its place when the block ends well."""
+
+
 def keep(
-    target: Path, write: Callable[[Path], None], still: Callable[[], bool], where: str
+    target: Path,
+    write: Callable[[Path], None],
+    still: Callable[[], bool],
+    where: str,
+    how: Sealed = durable,
 ) -> None:
     """Write a file that is named by what it is made of, unless it is there, whole.
 
     `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps
     nothing, if not; also for what `write` raises then: files that go away are no damage.
     """
-    if durable.is_whole(target):
+    if how.is_whole(target):
         return
     durable.make_dir(target.parent)
-    with durable.sealing(target) as temporary:
+    with how.sealing(target) as temporary:
         try:
             write(temporary)
         except Exception as error:

@@ -31,6 +31,7 @@ class CtrNet(nn.Module):
 
     field_offsets: torch.Tensor
     multi_offsets: torch.Tensor
+    history_offsets: torch.Tensor
 
     def __init__(
         self,
@@ -60,7 +61,13 @@ class CtrNet(nn.Module):
             "multi_offsets", torch.tensor(multi_offsets, dtype=torch.int64), persistent=False
         )
         self.widths = [width for _, width in inputs.multi]
-        self.item_offset = offsets["item_id"]
+        clicked = [offsets[name] for name in inputs.history_fields]
+        self.register_buffer(
+            "history_offsets",
+            torch.tensor(clicked, dtype=torch.int64).repeat_interleave(inputs.history_length),
+            persistent=False,
+        )
+        self.of_click = [inputs.fields.index(name) for name in inputs.history_features]
         torch.manual_seed(seed + 1)
         if config.network.history in ATTENTION:
             intensity = config.network.history == "intensity_attention"
@@ -108,7 +115,7 @@ class CtrNet(nn.Module):
         single, multi, clicks = self.embeddings(
             batch.ids + self.field_offsets,
             batch.multi + self.multi_offsets,
-            batch.history + self.item_offset,
+            batch.history + self.history_offsets,
         )
         user, item, *_ = single.unbind(1)
         parts, rest = [single.flatten(1)], [user * item]
@@ -124,9 +131,11 @@ class CtrNet(nn.Module):
                 self.snapshots["item"](batch.ids[:, 1], batch.snapshots),
             )
         if self.settings.history != "none":
-            interest = self._interest(batch, item, clicks, long_item)
+            # a click is its item and features, added up, and so is what is asked for
+            target = item + single[:, self.of_click].sum(1) if self.of_click else item
+            interest = self._interest(batch, target, clicks, long_item)
             parts.append(interest)
-            rest.append(interest * item)
+            rest.append(interest * target)
         rest.append(self.numeric_norm(self._numbers(batch)))
         if long_user is not None and long_item is not None:
             rest += self._of_snapshots(long_user, long_item)
@@ -165,10 +174,14 @@ class CtrNet(nn.Module):
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
     ) -> torch.Tensor:
-        mask = batch.history > 0
+        length = self.inputs.history_length
+        items = batch.history[:, :length]
+        if self.of_click:
+            clicks = clicks.unflatten(1, (-1, length)).sum(1)
+        mask = items > 0
         if long_item is not None and hasattr(self, "long_term"):
             item = item + self.long_term(long_item)
-            aggregated = self.snapshots["item"](batch.history, batch.snapshots)
+            aggregated = self.snapshots["item"](items, batch.snapshots)
             clicks = clicks + self.long_term(aggregated)
         if self.settings.history in ATTENTION:
             interest: torch.Tensor = self.attention(item, clicks, batch.gaps, mask)

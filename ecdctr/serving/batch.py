@@ -6,6 +6,7 @@ Parquet in, Parquet out, piece by piece, in memory that does not grow.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
-from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples import histories
+from ecdctr.examples.ragged import pad
 from ecdctr.files import durable
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ NUMBER: Expected = (
     "numbers",
     lambda kind: bool(pa.types.is_floating(kind) or pa.types.is_integer(kind)),
 )
+INTEGER: Expected = ("integers", lambda kind: bool(pa.types.is_integer(kind)))
+TIMED: dict[str, Expected] = {"ts": ("times", lambda kind: bool(pa.types.is_timestamp(kind)))}
 IDENTITY = ("user_id", "item_id", "ts")
 ROWS = 65_536
 
@@ -38,56 +42,72 @@ def score_parquet(
 ) -> int:
     """Score what `ecdctr prepare` wrote; returns the rows. The target is there whole or not at all.
 
-    It has user_id, item_id, ts and probability, in the order of the source, and the version in its
-    metadata. Raises ContractError when a column that the model reads is missing, or the file is no
-    Parquet.
+    The clicks of the rows lie beside them, as histories.py says. The target has user_id, item_id,
+    ts and probability, in the order of the source, and the version in its metadata. Raises
+    ContractError when a column that the model reads is missing, or the file is no Parquet.
     """
     if source.resolve() == target.resolve():
         raise ContractError(
             f"{source}: the scores would replace the examples that they are of; name another --out."
         )
     with _open(source) as file:
-        missing = sorted({*scorer.columns, *IDENTITY} - set(file.schema_arrow.names))
-        if missing:
-            raise ContractError(
-                f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files "
-                "that 'ecdctr prepare' made with the configuration of this version."
-            )
-        _refuse_odd_types(scorer, source, file.schema_arrow)
-        kept = [file.schema_arrow.field(name) for name in IDENTITY]
+        columns = [*dict.fromkeys([*IDENTITY, *scorer.columns, *histories.STORED])]
+        _refuse_odd(scorer, source, file.schema_arrow, _of_rows(scorer))
+        clicks = _clicks(scorer, source)
+        identity = [file.schema_arrow.field(name) for name in IDENTITY]
         schema = pa.schema(
-            [*kept, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version}
+            [*identity, pa.field("probability", pa.float32())], {"ecdctr.version": scorer.version}
         )
         durable.make_dir(target.parent)
         with (
             durable.replacing(target) as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
-            for batch in file.iter_batches(
-                ROWS, columns=[*dict.fromkeys([*IDENTITY, *scorer.columns])]
-            ):
+            for batch in file.iter_batches(ROWS, columns=columns):
                 with scorer.unchanged():
-                    scores = scorer.run(encode(scorer, batch))
+                    scores = scorer.run(encode(scorer, clicks.seen_by(batch)))
                 if not np.isfinite(scores).all():
                     raise ContractError(
                         f"{source}: a score is not a finite number; look at the numeric features."
                     )
-                columns = [batch.column(name) for name in IDENTITY]
-                writer.write_batch(
-                    pa.record_batch([*columns, pa.array(scores, pa.float32())], schema)
-                )
+                scored = [
+                    *(batch.column(name) for name in IDENTITY),
+                    pa.array(scores, pa.float32()),
+                ]
+                writer.write_batch(pa.record_batch(scored, schema))
                 if on_rows:
                     on_rows(batch.num_rows)
         return int(file.metadata.num_rows)
 
 
-def _refuse_odd_types(scorer: Scorer, source: Path, schema: pa.Schema) -> None:
-    """Raise ContractError with the first column of a type that `ecdctr prepare` never writes."""
+def _of_rows(scorer: Scorer) -> dict[str, Expected]:
     d = scorer.description
-    lists = {"history": "item_id"} | {name: name for name, _ in d["multi"]}
     expected = {name: _ids(scorer, name) for name in d["fields"]}
-    expected |= {name: _lists(_ids(scorer, kind)) for name, kind in lists.items()}
-    expected |= dict.fromkeys(d["numeric"], NUMBER) | {"history_gap": _lists(NUMBER)}
+    expected |= {name: _lists(_ids(scorer, name)) for name, _ in d["multi"]}
+    expected |= dict.fromkeys(d["numeric"], NUMBER) | dict.fromkeys(histories.STORED, INTEGER)
+    return expected | TIMED
+
+
+def _clicks(scorer: Scorer, source: Path) -> histories.Clicks:
+    """Return the clicks of a file of rows; raises ContractError where they are none."""
+    place = histories.clicks_path(source)
+    if place.exists():
+        with _open(place) as file:
+            expected = {name: _ids(scorer, name) for name in scorer.layout.clicked} | TIMED
+            _refuse_odd(scorer, place, file.schema_arrow, expected)
+    return histories.Clicks.read(source)
+
+
+def _refuse_odd(
+    scorer: Scorer, source: Path, schema: pa.Schema, expected: dict[str, Expected]
+) -> None:
+    """Raise ContractError for a missing column, or of a type that `ecdctr prepare` never writes."""
+    missing = sorted(expected.keys() - set(schema.names))
+    if missing:
+        raise ContractError(
+            f"{source} lacks {', '.join(missing)}, which {scorer.version} reads; score files that "
+            "'ecdctr prepare' made with the configuration of this version."
+        )
     for name, (words, fits) in expected.items():
         if not fits(type_here := schema.field(name).type):
             raise ContractError(
@@ -137,7 +157,8 @@ def _open(source: Path) -> pq.ParquetFile:
 def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     """Return what the scorer's `run` takes for n prepared examples: arrays [n, …] by input.
 
-    Their numbers are transformed already.
+    They have lists of clicks, as histories.Clicks shows them; their numbers are transformed
+    already.
     """
     d, rows = scorer.description, batch.num_rows
     ids = np.empty((rows, len(d["fields"])), np.int32)
@@ -147,21 +168,18 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     for name, width in d["multi"]:
         lists = pc.list_slice(batch.column(name), 0, width)
         multi.append(pad(_lookup(scorer, name, lists.flatten()), _lengths(lists), width))
-    clicks, gaps = batch.column("history"), batch.column("history_gap")
+    columns = [histories.ITEMS, *map(histories.of_feature, scorer.layout.clicked[1:])]
+    lookups = [partial(_lookup, scorer, name) for name in scorer.layout.clicked]
+    read = list(zip(columns, lookups, strict=True))
+    history, gaps = histories.encoded(batch, read, d["history_length"])
     return {
         "ids": ids,
         "multi": np.concatenate(multi, axis=1),
         "numeric": np.stack(
             [batch.column(name).to_numpy(zero_copy_only=False) for name in d["numeric"]], axis=1
         ).astype(np.float32, copy=False),
-        "history": pad(
-            _lookup(scorer, "item_id", clicks.flatten()), _lengths(clicks), d["history_length"]
-        ),
-        "gaps": pad(
-            gap_buckets(gaps.flatten().to_numpy(zero_copy_only=False)),
-            _lengths(gaps),
-            d["history_length"],
-        ),
+        "history": history,
+        "gaps": gaps,
     }
 
 

@@ -33,7 +33,7 @@ from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import Cases, prepared_cases
-from ecdctr.serving.tables import Table, compact, write_ids, write_vectors
+from ecdctr.serving.tables import Layout, Table, compact, write_ids, write_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,7 +184,9 @@ def describe(
         "multi": [list(pair) for pair in inputs.multi],
         "numeric": {name: numeric.get(name, {"transform": "memory"}) for name in inputs.numeric},
         "history_length": inputs.history_length,
+        "history_features": list(inputs.history_features),
         "lookback_days": config.data.lookback_days,
+        "history_days": config.data.click_days,
         "prior_ctr": manifest.prior_ctr,
         "gap_buckets": GAP_BUCKETS,
         "kinds": {name: _kind(vocabulary) for name, vocabulary in vocabularies.items()},
@@ -241,8 +243,11 @@ def _arguments(
     if multi:
         columns = zip(multi, arrays["multi"].T, strict=True)
         arrays["multi"] = np.stack([places[name][rows] for name, rows in columns], axis=1)
-    arrays["history"] = places["item_id"][arrays["history"]]
-    made = compact(arrays, tables, inputs.fields, inputs.multi, width)
+    blocks = np.split(arrays["history"], len(inputs.history_fields), axis=1)
+    clicked = zip(inputs.history_fields, blocks, strict=True)
+    arrays["history"] = np.concatenate([places[name][rows] for name, rows in clicked], axis=1)
+    layout = Layout(inputs.fields, inputs.multi, inputs.history_fields, width)
+    made = compact(arrays, tables, layout)
     return tuple(torch.from_numpy(np.ascontiguousarray(made[name])) for name in INPUTS)
 
 

@@ -123,7 +123,10 @@ class _LocalSource(FrozenSource):
 
     def translated(self, batch: Batch) -> Batch:
         """Return the batch without the clicks and values that the teacher does not know."""
-        return replace(batch, multi=self._masked(batch.multi), history=self._masked(batch.history))
+        length = batch.gaps.shape[1]
+        items, features = batch.history[:, :length], batch.history[:, length:]
+        history = torch.cat([self._masked(items), features], 1)
+        return replace(batch, multi=self._masked(batch.multi), history=history)
 
     def _masked(self, rows: torch.Tensor) -> torch.Tensor:
         """Keep the places of ids that the teacher knows; the others become 0, which pads."""
@@ -161,7 +164,7 @@ def _drop_tables(network: CtrNet) -> None:
     embeddings.table = nn.Embedding(1, embeddings.table.embedding_dim).requires_grad_(False)
     network.field_offsets.zero_()
     network.multi_offsets.zero_()
-    network.item_offset = 0
+    network.history_offsets.zero_()
     for side in network.snapshots:
         entity = cast("EntitySnapshots", network.snapshots[side])
         entity.merged = torch.zeros(1, 1, _merged(network, side).shape[1])

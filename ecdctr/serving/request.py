@@ -40,7 +40,7 @@ class Checked:
     ts: float
     candidates: int
     values: dict[str, list[Any]]
-    clicks: list[tuple[float, Any]]
+    clicks: list[tuple[Any, ...]]  # seconds, item and the features that are read of it
     prior: float | None
     recent: list[Recent] | None  # None is unknown
 
@@ -59,6 +59,7 @@ class Shape:
                 "number", low=0 if name in COUNTS else -NUMBER_LIMIT, high=NUMBER_LIMIT
             )
         self.clicked = Rule(kinds.get("item_id", "any"), nullable=False)
+        self.click_features: list[str] = description.get("history_features", [])
         self.remembered: list[str] = description.get("memory", {}).get("keys", [])
         self.keys = (*KEYS, RECENT) if self.remembered else KEYS
 
@@ -133,24 +134,34 @@ class Shape:
             made.append(Recent(moment(one["ts"], f"{place}.ts"), one["domain"], click == 1, values))
         return made
 
-    def _clicks(self, history: Any) -> list[tuple[float, Any]]:
+    def _clicks(self, history: Any) -> list[tuple[Any, ...]]:
         if not isinstance(history, list):
             raise RequestError(f"history: expected a list of clicks, found {shown(history)}.")
+        allowed = CLICK_KEYS.union(self.click_features)
         for i, click in enumerate(history):
-            if not isinstance(click, dict) or set(click) != CLICK_KEYS:
+            if not isinstance(click, dict) or not CLICK_KEYS <= set(click) <= allowed:
+                more = f"at most {', '.join(self.click_features)}"
                 raise RequestError(
-                    f"history[{i}]: expected a click with 'item_id' and 'ts' and nothing else, "
-                    f"found {_shape(click)}."
+                    f"history[{i}]: expected a click with 'item_id' and 'ts' and "
+                    f"{more if self.click_features else 'nothing else'}, found {_shape(click)}."
                 )
         items = self.clicked.checked(
             [click["item_id"] for click in history], lambda i: f"history[{i}].item_id"
         )
         times = [moment(click["ts"], f"history[{i}].ts") for i, click in enumerate(history)]
-        return list(zip(times, items, strict=True))
+        features = [
+            self.rules[name].checked([click.get(name) for click in history], _of_click(name))
+            for name in self.click_features
+        ]
+        return list(zip(times, items, *features, strict=True))
 
 
 def _at(place: str) -> Callable[[int], str]:
     return lambda _: place
+
+
+def _of_click(name: str) -> Callable[[int], str]:
+    return lambda i: f"history[{i}].{name}"
 
 
 def _of_candidate(name: str) -> Callable[[int], str]:

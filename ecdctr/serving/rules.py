@@ -9,6 +9,7 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from ecdctr.errors import EcdctrError
@@ -80,13 +81,20 @@ class Rule:
         Raises RequestError with the place of the first wrong one.
         """
         if self.many:
+            given = [value for value in values if value is not None] if self.nullable else values
+            if set(map(type, given)) <= {list} and self._as_they_are([*chain(*given)]):
+                return values
             return [self._checked_list(value, place(i)) for i, value in enumerate(values)]
+        if self._as_they_are(values):
+            return values
+        return [self._checked_one(value, place, i) for i, value in enumerate(values)]
+
+    def _as_they_are(self, values: list[Any]) -> bool:
+        """Tell at little cost whether single values fit and are looked up as they stand here."""
         types = set(map(type, values))
         if self.nullable:
             types.discard(type(None))
-        if types <= PYTHON_TYPES[self.kind] and self._within(values, types):
-            return values
-        return [self._checked_one(value, place, i) for i, value in enumerate(values)]
+        return types <= PYTHON_TYPES[self.kind] and self._within(values, types)
 
     def _within(self, values: list[Any], types: set[type]) -> bool:
         """Tell whether all values of these types keep to the limits."""
@@ -94,7 +102,9 @@ class Rule:
         if low is None or high is None or not types & {int, float}:
             return True
         present = [value for value in values if value is not None and type(value) is not str]
-        return all(low <= value <= high for value in present)  # false for what is no number
+        if not (low <= min(present) and max(present) <= high):
+            return False
+        return float not in types or not any(map(math.isnan, present))  # it has no order
 
     def _checked_list(self, value: Any, place: str) -> list[Any] | None:
         if value is None and self.nullable:

@@ -38,17 +38,18 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
         "type": "object",
         "required": ["item_id", "ts"],
         "additionalProperties": False,
-        "properties": {"item_id": shape.clicked.schema(), "ts": moment},
+        "properties": {"item_id": shape.clicked.schema(), "ts": moment}
+        | {name: shape.rules[name].schema() for name in shape.click_features},
     }
     length = description["history_length"]
-    days = description["lookback_days"]
+    days = description.get("history_days", description["lookback_days"])
     about = (
         f"the user's clicks on either domain, in any order; the newest {length} before ts are "
         f"read, none from before the day that lies {days} days before that of ts"
     )
     prior = (
-        "the click-through rate of all ads in the same days, which counts are smoothed with; left "
-        f"out: that of {description['data_date']}"
+        f"the click-through rate of all ads in the {description['lookback_days']} days before "
+        f"today, which counts are smoothed with; left out: that of {description['data_date']}"
     )
     return {
         "$schema": DIALECT,

@@ -23,7 +23,7 @@ from ecdctr.serving.bundle import Bundle
 from ecdctr.serving.memory_lookup import Remembered
 from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import RequestError
-from ecdctr.serving.tables import compact
+from ecdctr.serving.tables import Layout, compact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +52,7 @@ class Scorer:
             self.kinds = bundle.kinds
             self.tables = bundle.tables()
             self.shape = Shape(self.description, self.kinds)
+            self.layout = Layout.of(self.description)
             self._session = _session(bundle, threads)
             self._memory = self._open_memory("selftest_memory")
             if self_test:
@@ -97,21 +98,13 @@ class Scorer:
 
     @property
     def columns(self) -> list[str]:
-        """What the network reads of an impression, as `ecdctr prepare` names it."""
+        """What the network reads of an impression beside its clicks, as `ecdctr prepare` says."""
         d = self.description
-        return [
-            *d["fields"],
-            *(name for name, _ in d["multi"]),
-            *d["numeric"],
-            "history",
-            "history_gap",
-        ]
+        return [*d["fields"], *(name for name, _ in d["multi"]), *d["numeric"]]
 
     def run(self, arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Score what `encode` made, of one request or of several joined → [rows]."""
-        d = self.description
-        width = sum(d["tables"]["parts"])
-        inputs = compact(arrays, self.tables, d["fields"], d["multi"], width)
+        inputs = compact(arrays, self.tables, self.layout)
         result: NDArray[np.float32] = self._session.run(None, inputs)[0]
         return result
 
@@ -160,13 +153,12 @@ class Scorer:
             made = counted[name] if name in counted else self._transformed(name, values[name])
             numeric[:, column] = made
         history, gaps = self._history(checked.clicks, moment)
-        shape = (count, len(history))
         return {
             "ids": ids,
             "multi": multi,
             "numeric": numeric,
-            "history": np.ascontiguousarray(np.broadcast_to(history, shape)),
-            "gaps": np.ascontiguousarray(np.broadcast_to(gaps, shape)),
+            "history": np.tile(history, (count, 1)),
+            "gaps": np.tile(gaps, (count, 1)),
         }
 
     def _open_memory(self, name: str) -> Remembered | None:
@@ -208,21 +200,24 @@ class Scorer:
         return {name: numbers.astype(np.float32) for name, numbers in made.items()}
 
     def _history(
-        self, clicks: list[tuple[float, Any]], moment: int
+        self, clicks: list[tuple[Any, ...]], moment: int
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """Return the clicks that the history holds.
+        """Return the clicks that the history holds, 0 pads.
 
-        Rows and buckets of the seconds since, 0 pads.
+        Rows of each field that is read of a click [G * H], and buckets of the seconds since [H].
         """
         d = self.description
         length = d["history_length"]
-        rows, gaps = np.zeros(length, np.int32), np.zeros(length, np.uint8)
-        told = [(_microseconds(ts), item) for ts, item in clicks]
-        kept = transforms.newest_clicks(told, moment, d["lookback_days"], length)
-        rows[: len(kept)] = self.tables["item_id"].ids.lookup([item for _, item in kept])
-        seconds = np.array([transforms.gap(moment, then) for then, _ in kept], np.float32)
+        rows = np.zeros((len(self.layout.clicked), length), np.int32)
+        gaps = np.zeros(length, np.uint8)
+        told = [(_microseconds(ts), *values) for ts, *values in clicks]
+        days = d.get("history_days", d["lookback_days"])  # of an earlier release, the same
+        kept = transforms.newest_clicks(told, moment, days, length)
+        for n, name in enumerate(self.layout.clicked):
+            rows[n, : len(kept)] = self.tables[name].ids.lookup([click[n + 1] for click in kept])
+        seconds = np.array([transforms.gap(moment, click[0]) for click in kept], np.float32)
         gaps[: len(kept)] = gap_buckets(seconds)
-        return rows, gaps
+        return rows.reshape(-1), gaps
 
     def _prove(self, cases: list[dict[str, Any]]) -> None:
         users = self.tables["user_id"].ids

@@ -101,8 +101,10 @@ def request_of(
             else {}
         )
 
+    of_click = config.data.history_features
     clicks = [
         {"item_id": seen["item_id"], "ts": seen["ts"] / SECOND}
+        | {name: seen[name] for name in of_click if seen[name] is not None}
         for rows in log.values()
         for seen in rows
         if seen["click"] and seen["user_id"] == row["user_id"]
@@ -132,7 +134,8 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
     rng = np.random.default_rng(0)
     users = _ids(rng, vocabularies["user_id"], USERS)
     items = _ids(rng, vocabularies["item_id"], ITEMS)
-    days = [date - dt.timedelta(days=back) for back in range(config.data.lookback_days + 2)]
+    reach = max(config.data.lookback_days, config.data.click_days)
+    days = [date - dt.timedelta(days=back) for back in range(reach + 2)]
     log: Impressions = {(domain, day): [] for domain in DOMAINS for day in days}
     taken = set()
 
@@ -147,7 +150,7 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
         return ids[int(rng.integers(len(ids)))]
 
     today = _midnight(date)
-    first = transforms.horizon(today, config.data.lookback_days)
+    first = transforms.horizon(today, config.data.click_days)
     rows = vocabularies["item_id"].lookup(pa.array(items, vocabularies["item_id"].values.type))
     clicked = [item for item, row in zip(items, rows, strict=True) if row] or items
     show("natural", users[1], clicked[0], first - 1, 1)  # too old by a microsecond

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,18 +195,33 @@ def write_vectors(
             array.flush()
 
 
+class Layout(NamedTuple):
+    """What a network reads of ids."""
+
+    fields: Sequence[str]
+    multi: Sequence[tuple[str, int]]
+    clicked: Sequence[str]  # fields of a click of the history, the item first
+    width: int  # numbers of an id
+
+    @classmethod
+    def of(cls, description: dict[str, Any]) -> Layout:
+        """Return what bundle.json says of it."""
+        clicked = ("item_id", *description.get("history_features", ()))
+        width = sum(description["tables"]["parts"]) if "tables" in description else 0
+        return cls(description["fields"], description["multi"], clicked, width)
+
+
 def compact(
-    arrays: dict[str, NDArray[Any]],
-    tables: dict[str, Table],
-    fields: Sequence[str],
-    multi: Sequence[tuple[str, int]],
-    width: int,
+    arrays: dict[str, NDArray[Any]], tables: dict[str, Table], layout: Layout
 ) -> dict[str, NDArray[Any]]:
     """Turn rows of tables into rows of one small table that goes with the batch.
 
     `arrays` are those of Scorer.encode; ids, multi and history come back as places in `rows`
-    [U, width], which holds what the network reads of each id. Row 0 is nobody: what pads.
+    [U, width], which holds what the network reads of each id. Row 0 is nobody: what pads. Of a
+    click the item pads, while a feature may be unknown.
     """
+    fields, multi, clicked, width = layout
+    padding = {"item_id", *(name for name, _ in multi)}
     taken: list[tuple[Table | None, NDArray[np.int32]]] = [(None, np.zeros(1, np.int32))]
     ids, padded = np.empty_like(arrays["ids"]), np.zeros_like(arrays["multi"])
     start = 1
@@ -221,11 +236,14 @@ def compact(
         part = slice(first, first + count)
         lists.append((name, arrays["multi"][:, part], padded[:, part]))
         first += count
-    history = np.zeros_like(arrays["history"])
-    lists.append(("item_id", arrays["history"], history))
+    history, length = np.zeros_like(arrays["history"]), arrays["gaps"].shape[1]
+    for n, name in enumerate(clicked):
+        part = slice(n * length, (n + 1) * length)
+        lists.append((name, arrays["history"][:, part], history[:, part]))
     for name, given, target in lists:
         rows, places = _distinct_of_lists(given)
-        target[...] = np.where(given > 0, places + start, 0)
+        pads = given == 0 if name in padding else False
+        target[...] = np.where(pads, 0, places + start)
         taken.append((tables[name], rows))
         start += len(rows)
     return arrays | {

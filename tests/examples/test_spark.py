@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ecdctr.config import Config, Data, Domain, Feature
 from ecdctr.errors import ContractError
+from ecdctr.examples.histories import clicks_path
 from ecdctr.examples.prepare import prepare
 from ecdctr.files import duck
 from tests.impressions import logs
@@ -38,6 +39,7 @@ FEATURES = (
     Feature(name="tags", side="item", kind="multi_valued", max_values=2),
     Feature(name="price", side="item", kind="numeric", transform="log1p"),
     Feature(name="age", side="user", kind="numeric"),
+    Feature(name="kind", side="item", kind="categorical"),
 )
 
 
@@ -96,6 +98,7 @@ def impressions(
             pa.list_(pa.string()),
         ),
         "price": pa.array([None if i == 2 else (-0.0 if i == 3 else i * 1.7 - 3) for i in item]),
+        "kind": pa.array([f"k{i}" if i else None for i in rng.integers(0, 4, len(keep))]),
         "age": pa.array([None if i == 3 else int(i) for i in user], pa.int32()),
     }
     if oracle:
@@ -129,6 +132,8 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, request, seed):
         root=tmp_path / "data",
         history_length=int(rng.integers(1, 6)),
         lookback_days=2,
+        history_features=("kind",) if seed == 2 else (),
+        history_days=3 if seed == 2 else None,
         numeric_null=-1.5,
         allowed_missing_days=1,
     )
@@ -144,7 +149,8 @@ def test_spark_and_duckdb_prepare_the_same_examples(tmp_path, request, seed):
             )
             assert by_spark.schema == expected.schema
             assert by_spark.to_pylist() == expected.to_pylist()
-            assert first.path.read_bytes() == second.path.read_bytes()
+            for name in (lambda path: path, clicks_path):
+                assert name(first.path).read_bytes() == name(second.path).read_bytes()
 
 
 def test_several_tasks_write_a_day_whose_rows_are_in_order_all_the_same(tmp_path, monkeypatch):
@@ -155,7 +161,7 @@ def test_several_tasks_write_a_day_whose_rows_are_in_order_all_the_same(tmp_path
 
     def noting(paths: Iterable[Path]) -> str:
         names = list(paths)
-        written.extend(path for path in names if path.parent.name == "spark")
+        written.extend(path for path in names if path.parent.name == "rows")
         return parquet(names)
 
     monkeypatch.setattr(duck, "parquet", noting)
@@ -256,7 +262,10 @@ def test_days_in_other_types_and_parts_are_prepared_alike_by_both_engines(tmp_pa
     for engine in ("duckdb", "spark"):
         config = logs.config_of(root, tmp_path / f"[{engine}]", engine=engine)
         config = config.model_copy(update={"features": (*config.features, *extra)})
-        made[engine] = [day.path.read_bytes() for day in prepare(config, "ads", DAYS[:3])]
+        data = config.data.model_copy(update={"history_features": ("category", "last")})
+        config = config.model_copy(update={"data": data})
+        days = [day.path for day in prepare(config, "ads", DAYS[:3])]
+        made[engine] = [path.read_bytes() for day in days for path in (day, clicks_path(day))]
     assert made["duckdb"] == made["spark"]
 
 
@@ -271,8 +280,9 @@ def test_a_day_that_spark_prepared_is_not_prepared_again(tmp_path):
     before = made.path.stat().st_mtime_ns
     assert prepare(Config(data=base, features=FEATURES), "ads", [FIRST]) == [made]
     assert made.path.stat().st_mtime_ns == before
-    left = sorted(path.name for path in made.path.parent.iterdir())
-    assert left == [made.path.name, f"{made.path.name}.sha256"], "nothing else is left there"
+    left = {path.name for path in made.path.parent.iterdir()}
+    kept = {made.path.name, clicks_path(made.path).name}
+    assert left == kept | {f"{name}.sha256" for name in kept}, "nothing else is left there"
 
 
 def test_a_broken_day_is_refused_before_spark_writes_anything(tmp_path):

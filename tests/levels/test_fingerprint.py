@@ -13,7 +13,7 @@ import pytest
 from ecdctr.code import PACKAGE, _closure, _file, _imports, code_digest
 from ecdctr.config import LEVELS, Level
 from ecdctr.evaluation.basis import EVALUATING
-from ecdctr.examples import prepare
+from ecdctr.examples import extracts
 from ecdctr.levels.actr import Actr
 from ecdctr.levels.cpm import Cpm
 from ecdctr.levels.fingerprint import LEARNING, fingerprint, roots
@@ -35,7 +35,7 @@ CHANGES = [  # file, text, in its place, whose results change
     ("examples/batches.py", "math.ceil(", "math.floor(", {"tpm", "cpm", "actr"}),
     ("examples/chunks.py", "< part.share", "<= part.share", {"tpm", "cpm", "actr"}),
     ("examples/query.py", "d.ts > e.ts", "d.ts >= e.ts", {"prepare"}),
-    ("examples/prepare.py", "ALGORITHM = 2", "ALGORITHM = 3", {"prepare"}),
+    ("examples/extracts.py", "ALGORITHM = 3", "ALGORITHM = 4", {"prepare"}),
     ("impressions/contract.py", "click IN (0, 1)", "click IN (0, 2)", {"prepare"}),
     ("evaluation/metrics.py", "1e-", "2e-", set()),
     ("examples/spark.py", "f.floor(", "f.ceil(", set()),
@@ -52,7 +52,7 @@ def package(tmp_path: Path) -> Path:
 
 def digests(package: Path) -> dict[str, str]:
     levels = {level: code_digest(roots(level), LEARNING, package) for level in LEVELS}
-    preparing = code_digest(["examples.prepare"], prepare.PREPARING, package)
+    preparing = code_digest(["examples.prepare"], extracts.PREPARING, package)
     return {**levels, "prepare": preparing}
 
 
@@ -104,7 +104,7 @@ def test_an_algorithm_number_renames_a_level(steps, config, store):
 
 def test_whatever_an_evaluation_computes_with_is_in_the_digest_of_its_code():
     """All of the rooms that compute, but what names the examples and what only carries values."""
-    apart = {"examples.prepare", "levels.request"}
+    apart = {"examples", "examples.prepare", "levels.request"}
     reached = _closure(["evaluation.evaluate"], EVALUATING, PACKAGE)
     imported = {one for name in reached for one in _imports(_file(name, PACKAGE), PACKAGE)}
     computing = {"evaluation", "examples", "levels", "memory", "models", "training"}
@@ -115,12 +115,13 @@ APART = {  # what a training imports and is not in the digest of its code, and w
     "config": "settings enter by their values",
     "config.terms": "names of the contract's columns, which data and settings agree with",
     "errors": "sentences",
+    "examples": "says nothing",
     "examples.clean": "preparation has a fingerprint, which enters",
     "examples.prepare": "the same",
     "examples.remembered": "memory's tables have a fingerprint, which enters",
-    "examples.transforms": "of preparation",
     "files": "says nothing",
     "files.duck": "how DuckDB is opened",
+    "files.durable": "how files are put in place",
     "impressions": "says nothing",
     "impressions.contract": "of preparation",
     "impressions.days": "the days that are read enter",

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from ecdctr.cli import app
 from ecdctr.errors import ConfigError, ContractError, EcdctrError
 from ecdctr.evaluation.evaluate import score
+from ecdctr.examples.histories import clicks_path
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.levels.actr import train_actr
@@ -113,8 +114,8 @@ def test_a_parquet_file_scores_as_the_trainer_does(config, exported, tmp_path):
 def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, scorer, tmp_path):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
     source, target = tmp_path / "examples.parquet", tmp_path / "scores.parquet"
-    pq.write_table(table.drop_columns(["history", "slot"]), source)
-    with pytest.raises(ContractError, match="lacks history, slot, which"):
+    pq.write_table(table.drop_columns(["history_start", "slot"]), source)
+    with pytest.raises(ContractError, match="lacks history_start, slot, which"):
         score_parquet(scorer, source, target)
     named = table.set_column(
         table.schema.get_field_index("user_id"), "user_id", pa.array(["a"] * len(table))
@@ -130,6 +131,34 @@ def test_a_parquet_file_that_does_not_fit_is_refused_and_leaves_nothing(config, 
     assert list(tmp_path.iterdir()) == [source]
 
 
+def test_examples_without_their_clicks_or_with_those_of_another_day_are_refused(
+    config, scorer, tmp_path
+):
+    source, target = tmp_path / "examples.parquet", tmp_path / "scores.parquet"
+    day = prepare(config, "ads", [NEXT])[0].path
+    shutil.copy(day, source)
+    with pytest.raises(ContractError, match=r"lacks the clicks .* examples\.clicks\.parquet"):
+        score_parquet(scorer, source, target)
+    clicks = pq.read_table(clicks_path(day), partitioning=None)
+    for broken, message in {
+        "few": r"expected the clicks of its rows, at least [\d,]+, found 3",
+        "item_id": "clicks.parquet lacks item_id, which",
+        "ts": r"clicks.parquet: column ts: expected times, found int64",
+    }.items():
+        changed = clicks.slice(0, 3) if broken == "few" else clicks
+        changed = changed.drop_columns(["item_id"]) if broken == "item_id" else changed
+        if broken == "ts":
+            place = clicks.schema.get_field_index("ts")
+            changed = clicks.set_column(place, "ts", clicks["ts"].cast(pa.int64()))
+        pq.write_table(changed, clicks_path(source))
+        with pytest.raises(ContractError, match=message):
+            score_parquet(scorer, source, target)
+    clicks_path(source).write_bytes(b"no parquet")
+    with pytest.raises(ContractError, match="cannot be read as Parquet"):
+        score_parquet(scorer, source, target)
+    assert not target.exists()
+
+
 ODD = {  # a column of examples by a type that preparation never writes
     "user_id": (pa.list_(pa.int64()), pa.struct([("a", pa.int64())]), pa.uint64(), pa.float64(),
                 pa.bool_()),
@@ -138,8 +167,8 @@ ODD = {  # a column of examples by a type that preparation never writes
              pa.map_(pa.string(), pa.int64())),
     "price": (pa.string(), pa.list_(pa.float64()), pa.decimal128(10, 2), pa.timestamp("us"),
               pa.null()),
-    "history": (pa.int64(), pa.list_(pa.string()), pa.large_list(pa.int64())),
-    "history_gap": (pa.float32(), pa.list_(pa.string()), pa.null()),
+    "history_start": (pa.float32(), pa.list_(pa.int64()), pa.null()),
+    "history_length": (pa.string(), pa.bool_()),
 }  # fmt: skip
 
 
@@ -164,6 +193,7 @@ def test_columns_of_types_that_preparation_never_writes_are_refused(
 def test_numbers_of_examples_may_be_of_any_width(config, scorer, tmp_path):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
     scores = []
+    shutil.copy(clicks_path(prepare(config, "ads", [NEXT])[0].path), tmp_path / "e.clicks.parquet")
     for kind in (pa.float32(), pa.float64()):
         place = table.schema.get_field_index("price")
         pq.write_table(
@@ -256,8 +286,7 @@ def test_the_pytorch_program_of_a_bundle_scores_as_the_onnx_graph(exported, scor
     program = torch.export.load(exported[0] / "model.pt2").module()
     for request in requests[:5]:
         arrays = scorer.encode(request)
-        d = scorer.description
-        made = compact(arrays, scorer.tables, d["fields"], d["multi"], sum(d["tables"]["parts"]))
+        made = compact(arrays, scorer.tables, scorer.layout)
         scores = program(*(torch.tensor(made[name]) for name in INPUTS)).detach()
         assert scores.numpy() == pytest.approx(scorer.run(arrays), abs=1e-6)
 
@@ -304,8 +333,8 @@ def test_whatever_stands_in_a_request_it_is_scored_or_refused_with_a_reason(
     "change",
     [
         lambda d: d["numeric"]["price"].update(transform="identity"),
-        lambda d: d.update(lookback_days=d["lookback_days"] + 1),
-        lambda d: d.update(lookback_days=d["lookback_days"] - 1),
+        lambda d: d.update(history_days=d["history_days"] + 1),
+        lambda d: d.update(history_days=d["history_days"] - 1),
         lambda d: d.update(prior_ctr=d["prior_ctr"] + 0.05),
     ],
 )

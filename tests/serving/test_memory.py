@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from ecdctr.config import Config
 from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
@@ -68,7 +68,7 @@ def test_raw_logged_requests_a_day_score_as_its_prepared_examples(
     """The day after the table, and some days later, when requests bring more days."""
     scorer = Scorer(bundle)
     (day,) = prepare(remembering, "ads", [date])
-    (examples,) = pq.read_table(day.path, partitioning=None).combine_chunks().to_batches()
+    (examples,) = next(read_chunks([Part(day.path, "ads")], None, 100_000)).to_batches()
     expected = scorer.run(batch.encode(scorer, examples))
     requests = next_days if date == NEXT else logged_requests(remembering, date)
     assert len(requests) == len(expected)
@@ -157,7 +157,7 @@ def test_an_ads_model_without_tpm_brings_the_memory_itself(
     export_bundle(store, ref, tmp_path / "bundle")
     scorer = Scorer(tmp_path / "bundle")
     (day,) = prepare(alone, "ads", [THREE_ON])
-    (examples,) = pq.read_table(day.path, partitioning=None).combine_chunks().to_batches()
+    (examples,) = next(read_chunks([Part(day.path, "ads")], None, 100_000)).to_batches()
     expected = scorer.run(batch.encode(scorer, examples))
     scores = [scorer.run(scorer.encode(one))[0] for one in logged_requests(alone, THREE_ON)[:100]]
     assert scores == pytest.approx(expected[:100], abs=1e-5)

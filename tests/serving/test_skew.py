@@ -23,7 +23,7 @@ from ecdctr.serving.export import _ids, _kind, _places
 from ecdctr.serving.request import Shape
 from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.selftest import Impressions, request_of, write
-from ecdctr.serving.tables import Ids, Table, write_ids
+from ecdctr.serving.tables import Ids, Layout, Table, write_ids
 
 DATE = dt.date(2026, 1, 20)
 MIDNIGHT = int(dt.datetime.combine(DATE, dt.time(), dt.UTC).timestamp()) * SECOND
@@ -33,6 +33,7 @@ FEATURES = [
     {"name": "price", "side": "item", "kind": "numeric", "transform": "log1p"},
     {"name": "age", "side": "user", "kind": "numeric"},
     {"name": "slot", "side": "context", "kind": "categorical"},
+    {"name": "kind", "side": "item", "kind": "categorical"},
 ]
 # Around midnights, inside one second, and anywhere
 OFFSETS = st.sampled_from([0, 1, SECOND - 1, DAY - 1, DAY // 2, DAY // 2 + 1]) | st.integers(
@@ -56,7 +57,9 @@ class Encoder(Scorer):
             "multi": inputs.multi,
             "numeric": declared | {name: {} for name in COUNT_FEATURES},
             "history_length": inputs.history_length,
+            "history_features": inputs.history_features,
             "lookback_days": config.data.lookback_days,
+            "history_days": config.data.click_days,
             "prior_ctr": prior,
             "user_side": ["city", "age", "user_impressions", "user_clicks"],
             "context_side": ["slot"],
@@ -66,6 +69,7 @@ class Encoder(Scorer):
         }
         self.description["item_side"] = [
             "item_id",
+            "kind",
             "tags",
             "price",
             "item_impressions",
@@ -80,6 +84,7 @@ class Encoder(Scorer):
                 self.tables[name] = Table.__new__(Table)
                 self.tables[name].ids = ids
         self.shape = Shape(self.description, self.kinds)
+        self.layout = Layout.of(self.description)
         self._memory = None
 
 
@@ -102,7 +107,7 @@ def impressions(draw: st.DrawFn, days: int, named: Any) -> Impressions:
         if key not in seen:
             seen.add(key)
             optional = st.none() | few.map(named)
-            row |= {"city": draw(optional), "slot": draw(optional)}
+            row |= {"city": draw(optional), "slot": draw(optional), "kind": draw(optional)}
             row |= {"price": draw(NUMBERS), "age": draw(NUMBERS)}
             row["tags"] = draw(st.none() | st.lists(optional, max_size=3))
             log.setdefault((domain, DATE - dt.timedelta(days=back)), []).append(row)
@@ -116,7 +121,7 @@ def in_bundle(
     columns = {
         "ids": inputs.fields,
         "multi": [name for name, width in inputs.multi for _ in range(width)],
-        "history": ["item_id"] * inputs.history_length,
+        "history": [name for name in inputs.history_fields for _ in range(inputs.history_length)],
     }.get(array)
     if columns is None:
         return rows
@@ -131,7 +136,7 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
 ) -> None:
     named = (lambda number: f"é{number}") if strings else (lambda number: number - 1)
     log = data.draw(impressions(lookback + 1, named))
-    names = ("user_id", "item_id", "city", "slot", "tags")
+    names = ("user_id", "item_id", "city", "slot", "tags", "kind")
     trained_ids = pa.array([named(number) for number in (2, 0, 1)])  # 3 was never seen in training
     vocabularies = {name: EMPTY.extended(trained_ids) for name in names}
     hours = EMPTY.extended(pa.array([0, 12, 23]))
@@ -140,6 +145,8 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
         shape = {
             "history_length": length,
             "lookback_days": lookback,
+            "history_features": ["kind"],
+            "history_days": data.draw(st.none() | st.integers(1, lookback + 1)),
             "numeric_null": -1.5,
             "allowed_missing_days": 9,
         }
@@ -166,12 +173,20 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
 def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, tmp_path) -> None:
     """Of a day in whose past neither the user nor the item is: the prior, not zero."""
     rows = [
-        {"user_id": user, "item_id": user + 10, "ts": ts, "click": click, "city": 1, "slot": 1}
+        {
+            "user_id": user,
+            "item_id": user + 10,
+            "ts": ts,
+            "click": click,
+            "city": 1,
+            "slot": 1,
+            "kind": 1,
+        }
         | {"price": 1.0, "age": 2.0, "tags": []}
         for user, ts, click in ((1, MIDNIGHT - 2, 1), (1, MIDNIGHT - 1, 0), (2, MIDNIGHT, 0))
     ]
     log: Impressions = {("ads", DATE - dt.timedelta(days=1)): rows[:2], ("ads", DATE): rows[2:]}
-    names = ("user_id", "item_id", "city", "slot", "tags")
+    names = ("user_id", "item_id", "city", "slot", "tags", "kind")
     vocabularies = {name: EMPTY.extended(pa.array([1])) for name in names}
     paths = {"root": tmp_path / "log", "prepared": tmp_path / "prepared"}
     made = Config.model_validate({"data": paths, "features": FEATURES})

@@ -15,7 +15,7 @@ from ecdctr.files.mapped import write_ordered
 from ecdctr.files.rounding import Precision, quantized
 from ecdctr.serving import tables
 from ecdctr.serving.rules import Kind
-from ecdctr.serving.tables import Ids, Table, compact, write_ids, write_vectors
+from ecdctr.serving.tables import Ids, Layout, Table, compact, write_ids, write_vectors
 
 PARTS = [3, 2]
 TEXT = st.text(max_size=4) | st.sampled_from(["a\0", "a", "\0", "", "é\0\0"])
@@ -111,7 +111,8 @@ def batch(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     return {
         "ids": rng.integers(0, 8, (rows, 2)).astype(np.int32),
         "multi": rng.integers(0, 8, (rows, 2)).astype(np.int32),
-        "history": rng.integers(0, 8, (rows, 4)).astype(np.int32),
+        "history": rng.integers(0, 8, (rows, 8)).astype(np.int32),  # items, and a feature of them
+        "gaps": np.zeros((rows, 4), np.uint8),
         "numeric": np.zeros((rows, 1), np.float32),
     }
 
@@ -122,18 +123,22 @@ def test_what_goes_with_a_batch_are_the_vectors_of_its_rows(tmp_path, monkeypatc
     monkeypatch.setattr(tables, "FEW", few)
     vectors = np.random.default_rng(2).normal(size=(8, 5)).astype(np.float32)
     made = table(tmp_path, vectors, "float32")
-    by_name = dict.fromkeys(["user_id", "item_id", "tags"], made)
+    by_name = dict.fromkeys(["user_id", "item_id", "tags", "category"], made)
     arrays = batch(np.random.default_rng(3), 50)
     if same:
         arrays = {name: np.repeat(array[:1], 50, 0) for name, array in arrays.items()}
-    compacted = compact(arrays, by_name, ["user_id", "item_id"], [("tags", 2)], 6)
+    layout = Layout(["user_id", "item_id"], [("tags", 2)], ["item_id", "category"], 6)
+    compacted = compact(arrays, by_name, layout)
     ordered = np.zeros((8, 6), np.float32)
     made.vectors.take(np.arange(8, dtype=np.int32), ordered)
     assert (compacted["rows"][compacted["ids"]] == ordered[arrays["ids"]]).all()
-    for name in ("multi", "history"):  # 0 pads
-        assert ((compacted[name] > 0) == (arrays[name] > 0)).all()
-        padded = np.where((arrays[name] > 0)[..., None], ordered[arrays[name]], 0)
-        assert (compacted["rows"][compacted[name]] == padded).all()
+    for name, length in (("multi", 2), ("history", 4)):  # 0 pads
+        given, places = arrays[name][:, :length], compacted[name][:, :length]
+        assert ((places > 0) == (given > 0)).all()
+        padded = np.where((given > 0)[..., None], ordered[given], 0)
+        assert (compacted["rows"][places] == padded).all()
+    categories = compacted["rows"][compacted["history"][:, 4:]]  # 0 is one that is unknown
+    assert (categories == ordered[arrays["history"][:, 4:]]).all()
 
 
 def test_a_table_without_its_scales_or_of_another_size_is_refused(tmp_path):

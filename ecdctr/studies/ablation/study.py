@@ -22,7 +22,8 @@ from ecdctr.config import LEVELS, digest
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.basis import evaluating_code
 from ecdctr.evaluation.stored import current
-from ecdctr.examples.prepare import prepare, preparing_code
+from ecdctr.examples.extracts import preparing_code
+from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
