@@ -184,12 +184,9 @@ def _histories(
     """Return Batch.history [B, G * H] and Batch.gaps [B, H]."""
     columns = [histories.ITEMS, *map(histories.of_feature, inputs.history_features)]
     lookups = [partial(_rows, vocabularies, name) for name in inputs.history_fields]
-    fields, width = list(zip(columns, lookups, strict=True)), inputs.history_length
+    fields = list(zip(columns, lookups, strict=True))
     # rows of one file share an array of clicks, so that files are not joined before
-    parts = [histories.encoded(part, fields, width) for part in table.to_batches()]
-    nothing = np.zeros((0, len(fields) * width), np.int32), np.zeros((0, width), np.uint8)
-    history, gaps = zip(nothing, *parts, strict=True)
-    return np.concatenate(history), np.concatenate(gaps)
+    return histories.encoded(table.to_batches(), fields, inputs.history_length)
 
 
 def _rows(vocabularies: dict[str, Vocabulary], name: str, ids: pa.Array) -> NDArray[np.int32]:

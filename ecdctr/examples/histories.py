@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
 from ecdctr.examples import transforms
-from ecdctr.examples.ragged import gap_buckets, pad
+from ecdctr.examples.ragged import gap_buckets
 from ecdctr.files import durable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+CACHED = 1 << 15  # clicks that are worked on at once
 Lookup = Callable[[pa.Array], "NDArray[np.int32]"]  # ids [n] → rows [n]
 STORED = ("history_start", "history_length")  # columns of the rows, integers
 TIMES = "history_ts"
@@ -117,33 +118,68 @@ def stored_columns(columns: list[str]) -> list[str]:
 
 
 def encoded(
-    rows: pa.RecordBatch, fields: Sequence[tuple[str, Lookup]], width: int
+    pieces: Sequence[pa.RecordBatch], fields: Sequence[tuple[str, Lookup]], width: int
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the histories of rows [n], newest click first, 0 pads.
+    """Return the histories of rows [n] in pieces, newest click first, 0 pads.
 
     `fields` are columns of lists and how their values are looked up, G of them. Returns their rows
     side by side [n, G * width], and the buckets of the seconds since each click [n, width]. A click
-    is looked up once, however many rows see it.
+    is looked up once in each piece, however many rows see it.
     """
+    count = sum(map(len, pieces))
+    history = np.zeros((count, len(fields), width), np.int32)
+    gaps = np.zeros((count, width), np.uint8)
+    start = 0
+    for rows in pieces:
+        part = slice(start, start + len(rows))
+        _encode(rows, fields, history[part], gaps[part])
+        start += len(rows)
+    return history.reshape(count, -1), gaps
+
+
+def _encode(
+    rows: pa.RecordBatch,
+    fields: Sequence[tuple[str, Lookup]],
+    history: NDArray[np.int32],
+    gaps: NDArray[np.uint8],
+) -> None:
+    """Write the histories of rows [n] into zeros: history [n, G, width], gaps [n, width]."""
     items = rows.column(ITEMS)
-    lengths = items.sizes.to_numpy().astype(np.int64)
-    before = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.sum()) + np.repeat(items.offsets.to_numpy() - before, lengths)
-    blocks = [
-        pad(_looked_up(rows.column(name).values, places, lookup), lengths, width)
-        for name, lookup in fields
-    ]
-    clicked = _microseconds(rows.column(TIMES).values)[places]
-    moments = np.repeat(_microseconds(rows.column("ts")), lengths)
-    seconds = transforms.gap(moments, clicked).astype(np.float32)
-    return np.concatenate(blocks, axis=1), pad(gap_buckets(seconds), lengths, width)
+    starts, lengths = (part.to_numpy().astype(np.int64) for part in (items.offsets, items.sizes))
+    seen = _seen(starts, lengths, len(items.values))
+    looked_up = [_looked_up(rows.column(name).values, seen, lookup) for name, lookup in fields]
+    clicked, moments = map(_microseconds, (rows.column(TIMES).values, rows.column("ts")))
+    at_once = max(1, CACHED * len(rows) // max(1, int(lengths.sum())))
+    for first in range(0, len(rows), at_once):  # what is made between stays in the cache
+        part = slice(first, first + at_once)
+        length = lengths[part]
+        holds = np.arange(gaps.shape[1]) < length[:, None]
+        row = np.repeat(np.arange(len(length)), length)
+        shift = starts[part] - np.cumsum(length) + length
+        places = np.arange(len(row)) + shift[row]
+        seconds = transforms.gap(moments[part][row], clicked[places]).astype(np.float32)
+        gaps[part][holds] = gap_buckets(seconds)
+        for n, values in enumerate(looked_up):
+            history[part, n][holds] = values[places]
 
 
-def _looked_up(values: pa.Array, places: NDArray[np.int64], lookup: Lookup) -> NDArray[np.int32]:
-    """Return the rows of the values at some places [n]: of all of them, or where less, of these."""
-    if len(values) <= len(places):
-        return lookup(values)[places]
-    return lookup(values.take(pa.array(places)))
+def _seen(starts: NDArray[np.int64], lengths: NDArray[np.int64], clicks: int) -> NDArray[np.bool_]:
+    """Return which clicks [clicks] lie in any of the slices [n]."""
+    held = lengths > 0
+    begins, ends = (
+        np.bincount(at[held], minlength=clicks + 1) for at in (starts, starts + lengths)
+    )
+    seen: NDArray[np.bool_] = np.cumsum(begins - ends)[:clicks] > 0
+    return seen
+
+
+def _looked_up(values: pa.Array, seen: NDArray[np.bool_], lookup: Lookup) -> NDArray[np.int32]:
+    """Return the rows of the clicks' values [clicks], 0 for those that nobody sees."""
+    if seen.all():
+        return lookup(values)
+    rows = np.zeros(len(values), np.int32)
+    rows[seen] = lookup(values.filter(pa.array(seen)))
+    return rows
 
 
 def _microseconds(times: pa.Array) -> NDArray[np.int64]:

@@ -171,7 +171,7 @@ def encode(scorer: Scorer, batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     columns = [histories.ITEMS, *map(histories.of_feature, scorer.layout.clicked[1:])]
     lookups = [partial(_lookup, scorer, name) for name in scorer.layout.clicked]
     read = list(zip(columns, lookups, strict=True))
-    history, gaps = histories.encoded(batch, read, d["history_length"])
+    history, gaps = histories.encoded([batch], read, d["history_length"])
     return {
         "ids": ids,
         "multi": np.concatenate(multi, axis=1),
