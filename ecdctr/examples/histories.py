@@ -134,7 +134,7 @@ def encoded(
         part = slice(start, start + len(rows))
         _encode(rows, fields, history[part], gaps[part])
         start += len(rows)
-    return history.reshape(count, -1), gaps
+    return history.reshape(count, len(fields) * width), gaps
 
 
 def _encode(
