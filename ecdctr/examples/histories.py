@@ -73,27 +73,27 @@ class Clicks(NamedTuple):
         """Read the clicks of a file of rows; raises ContractError where they are missing."""
         path = clicks_path(rows)
         try:
-            table = pq.read_table(path, partitioning=None)
+            names = [name for name in pq.read_schema(path).names if name != "user_id"]
+            table = pq.read_table(path, columns=names, partitioning=None)
         except FileNotFoundError:
             raise ContractError(
                 f"{rows} lacks the clicks of its histories, expected in {path.name} beside it; "
                 "keep the two files together, or prepare the day again."
             ) from None
-        columns = {_shown_as(name): table.column(name) for name in table.column_names}
-        return cls({name: column.combine_chunks() for name, column in columns.items()}, path)
+        return cls({_shown_as(name): table.column(name).combine_chunks() for name in names}, path)
 
     def seen_by(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return rows [n] with the lists that they look back on in place of STORED.
 
         Raises ContractError for rows of another file.
         """
-        start, length = (pc.fill_null(rows.column(name), 0) for name in STORED)
-        ends = start.to_numpy(zero_copy_only=False) + length.to_numpy(zero_copy_only=False)
-        count = len(self.columns[ITEMS])
-        if len(ends) and ends.max() > count:
+        start, length = (pc.fill_null(rows.column(name), 0).cast(pa.int64()) for name in STORED)
+        least = pc.min(pa.chunked_array([start, length])).as_py() or 0
+        most, count = pc.max(pc.add(start, length)).as_py() or 0, len(self.columns[ITEMS])
+        if least < 0 or most > count:
             raise ContractError(
-                f"{self.path}: expected the clicks of its rows, at least {ends.max():,}, found "
-                f"{count:,}; keep the two files together, or prepare the day again."
+                f"{self.path}: its rows look back on clicks from {min(least, 0):,} to {most:,}, "
+                f"found {count:,}; keep the two files together, or prepare the day again."
             )
         kept = [name for name in rows.schema.names if name not in STORED]
         places = start.cast(pa.int32()), length.cast(pa.int32())
@@ -120,7 +120,7 @@ def stored_columns(columns: list[str]) -> list[str]:
 def encoded(
     pieces: Sequence[pa.RecordBatch], fields: Sequence[tuple[str, Lookup]], width: int
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the histories of rows [n] in pieces, newest click first, 0 pads.
+    """Return the newest clicks of rows [n] in pieces, newest first, at most `width`; 0 pads.
 
     `fields` are columns of lists and how their values are looked up, G of them. Returns their rows
     side by side [n, G * width], and the buckets of the seconds since each click [n, width]. A click
@@ -145,7 +145,8 @@ def _encode(
 ) -> None:
     """Write the histories of rows [n] into zeros: history [n, G, width], gaps [n, width]."""
     items = rows.column(ITEMS)
-    starts, lengths = (part.to_numpy().astype(np.int64) for part in (items.offsets, items.sizes))
+    starts = items.offsets.to_numpy().astype(np.int64)
+    lengths = np.minimum(items.sizes.to_numpy(), gaps.shape[1]).astype(np.int64)
     seen = _seen(starts, lengths, len(items.values))
     looked_up = [_looked_up(rows.column(name).values, seen, lookup) for name, lookup in fields]
     clicked, moments = map(_microseconds, (rows.column(TIMES).values, rows.column("ts")))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pydantic import ValidationError
 
 from ecdctr.config import Config
@@ -132,6 +133,29 @@ def test_batches_hold_what_a_loop_over_each_rows_clicks_gives(featured):
     assert np.array_equal(few.history.numpy(), expected[0][5:8])
 
 
+def test_of_a_longer_history_than_a_model_reads_its_newest_clicks_are_read(featured):
+    (day,) = prepare(featured, "ads", [DATE])
+    table = rows_of(day.path)
+    longer, shorter = (
+        Inputs.of(changed(featured, "data", history_length=n), "actr") for n in (10, 3)
+    )
+    vocabularies = dict.fromkeys(longer.vocabularies, EMPTY)
+    vocabularies["item_id"] = EMPTY.extended(table["item_id"].combine_chunks())
+    whole, few = (encode(table, inputs, vocabularies) for inputs in (longer, shorter))
+    assert torch.equal(few.history[:, :3], whole.history[:, :3])
+    assert torch.equal(few.gaps, whole.gaps[:, :3])
+
+
+def test_places_of_clicks_that_cannot_be_are_refused(featured):
+    (day,) = prepare(featured, "ads", [DATE])
+    rows = pq.read_table(day.path, partitioning=None)
+    place = rows.schema.get_field_index("history_start")
+    broken = rows.set_column(place, "history_start", pa.array([-1] * len(rows), pa.int32()))
+    pq.write_table(broken, day.path)
+    with pytest.raises(ContractError, match=r"look back on clicks from -1 to"):
+        rows_of(day.path)
+
+
 def test_shares_shards_and_held_out_rows_see_the_same_clicks(featured):
     (day,) = prepare(featured, "ads", [DATE])
     whole = rows_of(day.path).to_pylist()
@@ -157,7 +181,7 @@ def test_rows_without_their_clicks_are_made_again_and_those_of_another_day_refus
     few = pq.read_table(clicks, partitioning=None).slice(0, 2)
     pq.write_table(few, clicks)
     with pytest.raises(
-        ContractError, match=r"expected the clicks of its rows, at least .* found 2"
+        ContractError, match=r"its rows look back on clicks from 0 to .*, found 2; keep the"
     ):
         rows_of(days[0])
     prepare(featured, "ads", window(DATE, 2))
