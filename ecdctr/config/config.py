@@ -279,9 +279,9 @@ class Config(Section):
         # a configuration without these keeps its fingerprint
         if self.memory.enabled:
             parts["memory"] = whole["memory"]
-        if self.data.click_days != self.data.lookback_days:
+        if level != "tpm" and self.data.click_days != self.data.lookback_days:
             parts["data"]["history_days"] = self.data.click_days
-        if self.data.history_features:
+        if level != "tpm" and self.data.history_features:
             parts["data"]["history_features"] = list(self.data.history_features)
         if not self.training(level).vocabulary:
             del parts[level]["vocabulary"]

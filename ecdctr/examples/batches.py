@@ -150,6 +150,12 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
     Raises ContractError for a number that is not finite.
     """
     rows = table.num_rows
+    missing = sorted(set(inputs.columns) - set(table.column_names)) if rows else []
+    if missing:
+        raise ContractError(
+            f"The prepared rows lack {', '.join(missing)}, which the version reads; use the "
+            "configuration, or the variant, that it was trained with."
+        )
     ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
     for i, name in enumerate(inputs.fields):
         ids[:, i] = _rows(vocabularies, name, table.column(name).combine_chunks())

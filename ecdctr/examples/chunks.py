@@ -126,7 +126,7 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.Table:
 
     A column that is null throughout a day (of type null) takes the type of the other days.
     """
-    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    tables = [pa.Table.from_batches([batch]) for batch in histories.alike(batches)]
     return pa.concat_tables(tables, promote_options="permissive")
 
 

@@ -110,6 +110,25 @@ def are_in(rows: pa.RecordBatch) -> bool:
     return STORED[0] in rows.schema.names
 
 
+def alike(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Give lists of a feature that holds nothing the type that they have in another batch."""
+    typed: dict[str, pa.DataType] = {}
+    for batch in batches:
+        lists = [field for field in batch.schema if pa.types.is_list_view(field.type)]
+        typed |= {f.name: f.type for f in lists if not pa.types.is_null(f.type.value_type)}
+    return [_typed(batch, typed) for batch in batches]
+
+
+def _typed(batch: pa.RecordBatch, typed: dict[str, pa.DataType]) -> pa.RecordBatch:
+    arrays = {name: batch.column(name) for name in batch.schema.names}
+    for name, kind in typed.items():
+        lists = arrays.get(name)
+        if lists is not None and pa.types.is_null(lists.type.value_type):
+            values = lists.values.cast(kind.value_type)
+            arrays[name] = pa.ListViewArray.from_arrays(lists.offsets, lists.sizes, values)
+    return pa.record_batch([*arrays.values()], names=[*arrays])
+
+
 def stored_columns(columns: list[str]) -> list[str]:
     """Return the columns of a file of rows that hold what is asked for, each once."""
     lists = [name for name in columns if name in {ITEMS, TIMES} or name.startswith(of_feature(""))]

@@ -36,29 +36,30 @@ def look_back(config: Config, date: dt.date, day: DaySchema) -> list[str]:
         "day_rows": f"SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day",
         "numbered": f"""
             SELECT user_id, ts, item_id{features},
-                row_number() OVER (PARTITION BY user_id ORDER BY {order}) AS n
+                row_number() OVER (PARTITION BY user_id ORDER BY {order}) AS _n
             FROM recent_clicks SEMI JOIN day_rows USING (user_id)
             WHERE epoch_us(ts) >= {horizon}
         """,
         "positions": """
-            SELECT d._row, d.user_id, e.n FROM day_rows d
-            ASOF JOIN (SELECT user_id, ts, max(n) AS n FROM numbered GROUP BY user_id, ts) e
+            SELECT d._row, d.user_id, e._n FROM day_rows d
+            ASOF JOIN (SELECT user_id, ts, max(_n) AS _n FROM numbered GROUP BY user_id, ts) e
             ON d.user_id = e.user_id AND d.ts > e.ts
         """,
         "clicks": f"""
             SELECT c.* FROM numbered c JOIN (
-                SELECT user_id, min(n) - {config.data.history_length} AS beyond, max(n) AS newest
+                SELECT user_id, min(_n) AS _oldest, max(_n) AS _newest
                 FROM positions GROUP BY user_id
-            ) USING (user_id) WHERE n > beyond AND n <= newest
+            ) USING (user_id)
+            WHERE _n > _oldest - {config.data.history_length} AND _n <= _newest
         """,
     }
     return [f"CREATE OR REPLACE TEMP TABLE {name} AS {text}" for name, text in statements.items()]
 
 
 # The clicks of a day, as its rows look back on them; where those of a user begin
-CLICKS = "SELECT * EXCLUDE (n) FROM clicks ORDER BY user_id, n DESC"
+CLICKS = "SELECT * EXCLUDE (_n) FROM clicks ORDER BY user_id, _n DESC"
 BEGINNINGS = """
-    SELECT user_id, max(n) AS newest, coalesce(sum(count(*)) OVER (
+    SELECT user_id, max(_n) AS newest, coalesce(sum(count(*)) OVER (
         ORDER BY user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS start
     FROM clicks GROUP BY user_id
 """
@@ -70,8 +71,8 @@ def seen_sql(length: int) -> str:
     They are named as ecdctr/examples/histories.py reads them.
     """
     return (
-        "coalesce(b.start + b.newest - p.n, 0)::INTEGER AS history_start, "
-        f"least(coalesce(p.n, 0), {length})::INTEGER AS history_length"
+        "coalesce(b.start + b.newest - p._n, 0)::INTEGER AS history_start, "
+        f"least(coalesce(p._n, 0), {length})::INTEGER AS history_length"
     )
 
 

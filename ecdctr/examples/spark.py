@@ -122,7 +122,7 @@ T = TypeVar("T")
 class Examples(NamedTuple, Generic[T]):
     """What a day is made of.
 
-    Rows have `_n`, the clicks of their user that lie before them. Clicks have `n`, their number
+    Rows have `_n`, the clicks of their user that lie before them. Clicks have `_n`, their number
     among those of the user, oldest first, and go from the oldest that a row sees to the newest.
     """
 
@@ -155,7 +155,7 @@ def examples(
         .join(items, "item_id", "left")
         .crossJoin(f.broadcast(prior))
     )
-    earlier = f.filter("_clicks", lambda click: click["us"] < f.col("_us"))
+    earlier = f.filter("_clicks", lambda click: click["_us"] < f.col("_us"))
     # what a join adds starts with an underscore, which no declared feature does
     columns: list[Column] = [f.col(name) for name in CONTRACT]
     columns.append(transforms.hour(SPARK, f.col("_us")).cast("tinyint").alias("hour"))
@@ -185,7 +185,7 @@ def examples(
 
 
 def _clicks_seen(rows: DataFrame, lists: DataFrame, data: Data) -> DataFrame:
-    """Return the clicks that rows look back on: user_id, ts, item_id, their features, and n."""
+    """Return the clicks that rows look back on: user_id, ts, item_id, their features, and _n."""
     seen = rows.where("_n > 0").groupBy("user_id")
     reach = seen.agg(f.min("_n").alias("_first"), f.max("_n").alias("_last"))
     first = f.greatest(f.col("_first") - data.history_length + 1, f.lit(1))
@@ -194,9 +194,9 @@ def _clicks_seen(rows: DataFrame, lists: DataFrame, data: Data) -> DataFrame:
     click = f.col("col")
     return each.select(
         "user_id",
-        f.timestamp_micros(click["us"]).alias("ts"),
+        f.timestamp_micros(click["_us"]).alias("ts"),
         *(click[name].alias(name) for name in ["item_id", *data.history_features]),
-        (f.col("_from") + f.col("pos")).alias("n"),
+        (f.col("_from") + f.col("pos")).alias("_n"),
     )
 
 
@@ -235,6 +235,16 @@ def _recent(
 
     Domain, date, user_id, item_id, ts, click and the features.
     """
+    typed: dict[str, str] = {}  # features, which may hold nothing on some of the days
+    for schema in schemas.values():
+        kinds = dict(zip(schema.names, schema.types, strict=True))
+        held = {name: kinds[name].name for name in features if kinds[name].name != "nothing"}
+        typed |= {name: TYPES[kind] for name, kind in held.items()}
+
+    def clicked(name: str, schema: DaySchema) -> Column:
+        nothing = schema.types[schema.names.index(name)].name == "nothing"
+        return f.lit(None).cast(typed.get(name, "int")).alias(name) if nothing else f.col(name)
+
     days = [
         _read(session, schema).select(
             f.lit(domain).alias("domain"),
@@ -243,7 +253,7 @@ def _recent(
             "item_id",
             "ts",
             "click",
-            *features,
+            *(clicked(name, schema) for name in features),
         )
         for (domain, day), schema in schemas.items()
     ]
@@ -262,7 +272,7 @@ def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
 
 def _click_lists(recent: DataFrame, features: tuple[str, ...]) -> DataFrame:
     """Return each user's clicks, oldest first: user_id, clicks."""
-    one = f.struct(f.unix_micros("ts").alias("us"), "item_id", *features)
+    one = f.struct(f.unix_micros("ts").alias("_us"), "item_id", *features)
     return (
         recent.where("click = 1")
         .groupBy("user_id")
@@ -374,7 +384,7 @@ def _with_places(columns: list[str], length: int) -> str:
         WITH numbered_rows AS (SELECT *, row_number() OVER () AS _row FROM rows),
         beginnings AS ({BEGINNINGS})
         SELECT {selected} FROM numbered_rows r
-        LEFT JOIN (SELECT _row, _n AS n FROM numbered_rows WHERE _n > 0) p ON p._row = r._row
+        LEFT JOIN (SELECT _row, _n FROM numbered_rows WHERE _n > 0) p ON p._row = r._row
         LEFT JOIN beginnings b ON b.user_id = r.user_id
         ORDER BY r._row
     """

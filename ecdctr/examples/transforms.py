@@ -136,5 +136,5 @@ def newest_clicks(
 
 
 def _order_of_click(click: tuple[Any, ...]) -> tuple[Any, ...]:
-    ts, item, *features = click
-    return ts, item, [(value is not None, value) for value in features]
+    ts, *values = click  # where training saw no value, a request may bring any type
+    return ts, [(value is not None, type(value).__name__, value) for value in values]

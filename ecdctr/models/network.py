@@ -63,9 +63,7 @@ class CtrNet(nn.Module):
         self.widths = [width for _, width in inputs.multi]
         clicked = [offsets[name] for name in inputs.history_fields]
         self.register_buffer(
-            "history_offsets",
-            torch.tensor(clicked, dtype=torch.int64).repeat_interleave(inputs.history_length),
-            persistent=False,
+            "history_offsets", torch.tensor(clicked, dtype=torch.int64), persistent=False
         )
         self.of_click = [inputs.fields.index(name) for name in inputs.history_features]
         torch.manual_seed(seed + 1)
@@ -115,7 +113,7 @@ class CtrNet(nn.Module):
         single, multi, clicks = self.embeddings(
             batch.ids + self.field_offsets,
             batch.multi + self.multi_offsets,
-            batch.history + self.history_offsets,
+            batch.history + self.history_offsets.repeat_interleave(batch.gaps.shape[1]),
         )
         user, item, *_ = single.unbind(1)
         parts, rest = [single.flatten(1)], [user * item]
@@ -174,7 +172,7 @@ class CtrNet(nn.Module):
     def _interest(
         self, batch: Batch, item: torch.Tensor, clicks: torch.Tensor, long_item: torch.Tensor | None
     ) -> torch.Tensor:
-        length = self.inputs.history_length
+        length = batch.gaps.shape[1]
         items = batch.history[:, :length]
         if self.of_click:
             clicks = clicks.unflatten(1, (-1, length)).sum(1)

@@ -59,7 +59,7 @@ class FrozenSource(nn.Module):
         """Return a batch of the child's rows as rows of the network's own tables."""
         inputs = cast("Knowing", self.network).inputs
         multi = [name for name, width in inputs.multi for _ in range(width)]
-        clicked = [name for name in inputs.history_fields for _ in range(inputs.history_length)]
+        clicked = [name for name in inputs.history_fields for _ in range(batch.gaps.shape[1])]
         history = self._columns(batch.history, clicked)
         ids, multi_rows = self._columns(batch.ids, inputs.fields), self._columns(batch.multi, multi)
         return replace(batch, ids=ids, multi=multi_rows, history=history)

@@ -14,13 +14,14 @@ import torch
 from pydantic import ValidationError
 
 from ecdctr.config import Config
-from ecdctr.errors import ContractError
+from ecdctr.errors import ConfigError, ContractError
 from ecdctr.evaluation.evaluate import evaluate
 from ecdctr.examples import histories
 from ecdctr.examples.batches import Inputs, encode
 from ecdctr.examples.chunks import Part, Shard, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.ragged import gap_buckets
+from ecdctr.examples.transforms import SECOND, newest_clicks
 from ecdctr.examples.vocabulary import EMPTY
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
@@ -156,6 +157,48 @@ def test_places_of_clicks_that_cannot_be_are_refused(featured):
         rows_of(day.path)
 
 
+def without_category(config: Config, target: Path, until: dt.date) -> Config:
+    """Copy the tiny world; nothing is known of its items' category up to a day."""
+    root = Path(shutil.copytree(config.data.root, target))
+    for file in root.rglob("*.parquet"):
+        date = dt.date.fromisoformat(file.parent.name.removeprefix("date="))
+        if date <= until:
+            table = pq.read_table(file, partitioning=None)
+            place = table.schema.get_field_index("category")
+            pq.write_table(table.set_column(place, "category", pa.nulls(len(table))), file)
+    return changed(config, "data", root=root)
+
+
+def test_days_before_a_feature_was_known_are_read_with_those_after(featured, tmp_path):
+    first = DATE - dt.timedelta(days=5)
+    config = without_category(featured, tmp_path / "log", first)
+    days = [day.path for day in prepare(config, "ads", [first, DATE])]
+    parts = [Part(path, "ads") for path in days]
+    (table,) = read_chunks(parts, None, 100_000)
+    values = {value for row in table["history.category"].to_pylist() for value in row}
+    assert None in values
+    assert len(values) > 2
+
+
+@pytest.mark.parametrize("name", ["n", "newest", "beyond", "us", "start", "pos", "col"])
+def test_features_may_have_the_names_of_what_preparation_makes(config, tmp_path, name):
+    root = Path(shutil.copytree(config.data.root, tmp_path / "log"))
+    for file in root.rglob("*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        pq.write_table(table.append_column(name, table["category"]), file)
+    feature = config.features[1].model_copy(update={"name": name})
+    one = changed(config, "data", root=root, history_features=(name,), prepared=tmp_path / "p")
+    one = one.model_copy(update={"features": (*config.features, feature)})
+    assert rows_of(prepare(one, "ads", [DATE])[0].path).column(f"history.{name}").null_count == 0
+
+
+def test_clicks_of_one_instant_may_have_values_of_any_type_where_training_saw_none():
+    clicks = [(5, 1, "a"), (5, 1, 3), (5, 1, None), (4, "x", True)]
+    kept = newest_clicks(clicks, 6 * SECOND, 1, 10)
+    assert kept[-1] == (4, "x", True)
+    assert kept[-2] == (5, 1, None)
+
+
 def test_shares_shards_and_held_out_rows_see_the_same_clicks(featured):
     (day,) = prepare(featured, "ads", [DATE])
     whole = rows_of(day.path).to_pylist()
@@ -213,6 +256,26 @@ def test_features_of_clicks_without_a_history_are_refused(config):
     featured = validated(config, "data", history_features=["category"])
     with pytest.raises(ValidationError, match=r"data\.history_features needs the click history"):
         validated(featured, "network", history="none")
+
+
+def test_a_teacher_may_read_longer_histories_but_no_other_fields_of_them(
+    featured, parents, tmp_path
+):
+    store = Store(shutil.copytree(parents, tmp_path / "store"))
+    few = changed(featured, "snapshots", count=0)
+    train("cpm", Request(few, store, DATE, "clicks", "clicks"))
+    taught = changed(few, "actr", init="none", source="ctnet")
+    shorter = changed(taught, "data", history_length=3)
+    ref = train("actr", Request(shorter, store, DATE, "clicks", "clicks")).manifest.ref
+    assert evaluate(shorter, store, ref, NEXT).metrics["all"]["auc"] > 0.4
+    others = {"source": "ctnet", "init": "none"}, {"init": "cpm"}
+    for settings in others:
+        plain = changed(changed(few, "actr", **settings), "data", history_features=())
+        with pytest.raises(ConfigError, match=r"data\.history_features"):
+            train("actr", Request(plain, store, DATE, "clicks", "clicks"))
+    plain = changed(shorter, "data", history_features=())
+    with pytest.raises(ContractError, match=r"lack history\.category, which the version reads"):
+        evaluate(plain, store, ref, NEXT)
 
 
 @pytest.mark.parametrize("source", [None, "ctnet"])

@@ -98,7 +98,9 @@ def impressions(
             pa.list_(pa.string()),
         ),
         "price": pa.array([None if i == 2 else (-0.0 if i == 3 else i * 1.7 - 3) for i in item]),
-        "kind": pa.array([f"k{i}" if i else None for i in rng.integers(0, 4, len(keep))]),
+        "kind": pa.nulls(len(keep))  # on one day nothing is known
+        if date == DAYS[1]
+        else pa.array([f"k{i}" if i else None for i in rng.integers(0, 4, len(keep))]),
         "age": pa.array([None if i == 3 else int(i) for i in user], pa.int32()),
     }
     if oracle:
