@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 from torch import nn
 
 from ecdctr.config import Config
@@ -94,8 +95,20 @@ def _teaching(network: CtrNet, theirs: Vocabularies, vocabularies: Vocabularies)
 
 
 def trained_config(manifest: Manifest) -> Config:
-    """Build the configuration that a version was trained with, as far as it decides the result."""
+    """Build the configuration that a version was trained with, as far as it decides the result.
+
+    Raises StoreError for a manifest that holds none.
+    """
     settings = {key: value for key, value in manifest.config.items() if key in Config.model_fields}
     of_level = settings.get(manifest.level, {})  # its vocabularies are there, however made
     settings[manifest.level] = {k: v for k, v in of_level.items() if k != "vocabulary"}
-    return Config.model_validate({"seed": manifest.seed, **settings})
+    try:
+        return Config.model_validate({"seed": manifest.seed, **settings})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise StoreError(
+            f"The manifest of {manifest.ref} cannot be read: its settings hold {place} "
+            f"({problem['msg']}). Train it again: ecdctr train {manifest.level} --date "
+            f"{manifest.data_date} --experiment {manifest.experiment} --force"
+        ) from None

@@ -263,7 +263,8 @@ def test_preparation_is_a_spark_application_and_one_that_is_evicted_is_made_agai
     ]
     assert [app["spec"]["executor"]["instances"] for app in pods.cluster.submitted] == [3, 3, 3]
     assert "prepare natural: 2 to do" in output  # the driver's log is the task's
-    assert len(list(on_spark.rglob("*.parquet"))) == 3
+    rows = [path for path in on_spark.rglob("*.parquet") if ".clicks." not in path.name]
+    assert len(rows) == 3
     assert [ref.version for ref in pods.store.versions("spark", "cpm")] == ["v0001"]
     assert "s3cr3t" not in json.dumps(pods.cluster.submitted) + output
     assert pods.cluster.applications == {}

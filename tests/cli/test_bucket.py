@@ -106,7 +106,8 @@ def test_every_command_works_with_impressions_and_store_in_a_bucket(bucket, conf
     bucket("export", "--against", str(tmp_path / "bundle"), "--out", str(newer))
     patch = ("--bundle", str(tmp_path / "bundle"), "--changes", str(newer))
     bucket("patch", *patch, "--out", str(tmp_path / "patched"))
-    prepared = next((tmp_path / "prepared" / "examples").glob(f"domain=ads/date={NEXT}/*.parquet"))
+    made = (tmp_path / "prepared" / "examples").glob(f"domain=ads/date={NEXT}/*.parquet")
+    prepared = next(path for path in made if ".clicks." not in path.name)
     scores = tmp_path / "scores.parquet"
     bundle = ("--bundle", str(tmp_path / "bundle"))
     bucket("score", *bundle, "--examples", str(prepared), "--out", str(scores))
