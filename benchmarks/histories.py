@@ -20,6 +20,7 @@ from benchmarks.preparation import settings
 from ecdctr.config import Config
 from ecdctr.examples.batches import Cut, Inputs, training_batches
 from ecdctr.examples.chunks import Part
+from ecdctr.examples.histories import clicks_path
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import EMPTY, Vocabulary
 
@@ -64,7 +65,7 @@ def main(*lengths: str) -> None:
 
 
 def _files(made: Prepared) -> list[Path]:
-    return sorted(made.path.parent.glob(f"{made.path.stem}*.parquet"))
+    return [made.path, clicks_path(made.path)]
 
 
 def _read(config: Config, made: Prepared) -> float:

@@ -239,7 +239,7 @@ class Config(Section):
     def examples_look_back(self) -> int:
         """Days before an impression that its example is made of, in both domains."""
         memory = self.memory.longest + 6 if self.memory.enabled else 0  # its tables are weekly
-        return max(self.data.lookback_days, self.data.click_days, memory)
+        return max(self.data.looked_back_days, memory)
 
     def training(self, level: Level) -> Training:
         """Return the optimisation settings of a level."""

@@ -150,6 +150,11 @@ class Data(Section):
         """Days before an impression that its history may see."""
         return self.history_days or self.lookback_days
 
+    @property
+    def looked_back_days(self) -> int:
+        """Days before an impression that its history or its counts may see."""
+        return max(self.lookback_days, self.click_days)
+
     @field_validator("root", mode="plain", json_schema_input_type=str)
     @classmethod
     def _path_or_url(cls, value: object) -> Path | str:

@@ -55,7 +55,7 @@ def recent_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt
     Of both domains, clicks of the day itself, too. Raises ContractError for a broken day, and for
     ids that change their type.
     """
-    days = window(date, looked_back_days(config) + 1)
+    days = window(date, config.data.looked_back_days + 1)
     extracts = {day: _extract(connection, config, day) for day in days}
     within = set(window(date, config.data.click_days + 1))
     clicks = [pair[0] for day, pair in extracts.items() if pair and day in within]
@@ -64,11 +64,6 @@ def recent_views(connection: duckdb.DuckDBPyConnection, config: Config, date: dt
     connection.execute(f"CREATE OR REPLACE TEMP VIEW recent_clicks AS {relation}")
     counted = set(window(date - dt.timedelta(days=1), config.data.lookback_days))
     _counts_view(connection, [pair[1] for day, pair in extracts.items() if pair and day in counted])
-
-
-def looked_back_days(config: Config) -> int:
-    """Return how many days before a day its histories and counts may see."""
-    return max(config.data.lookback_days, config.data.click_days)
 
 
 def recent_prior(connection: duckdb.DuckDBPyConnection, domain: Domain) -> float:

@@ -22,7 +22,7 @@ from ecdctr.config import DOMAINS, Config, Domain, digest
 from ecdctr.errors import ConfigError, ContractError, first_line
 from ecdctr.examples import histories
 from ecdctr.examples.clean import day_view, declared, raw_views, set_aside_by
-from ecdctr.examples.extracts import looked_back_days, preparing_code, recent_prior, recent_views
+from ecdctr.examples.extracts import preparing_code, recent_prior, recent_views
 from ecdctr.examples.query import CLICKS, LOOKED_BACK, examples_query, look_back
 from ecdctr.examples.remembered import Remembered
 from ecdctr.examples.same_types import refuse_other_types
@@ -153,7 +153,7 @@ def example_fingerprint(
         names = [feature.name for feature in config.features if feature.tpm]
         day = open_impressions(config.data.root).digest(domain, date)
         return digest([preparing_code(), names, set_aside_by(config), domain, str(date), day])
-    before = window(date - dt.timedelta(days=1), looked_back_days(config))
+    before = window(date - dt.timedelta(days=1), config.data.looked_back_days)
     impressions = open_impressions(config.data.root)
     days = {f"{d}/{day}": impressions.digest(d, day) for d in DOMAINS for day in [*before, date]}
     parts: list[object] = [preparing_code(), _settings(config), domain, str(date), days]

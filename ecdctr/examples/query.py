@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ecdctr.examples import transforms
 from ecdctr.examples.transforms import DUCKDB, Sql
+from ecdctr.files import duck
 from ecdctr.memory.columns import never
 from ecdctr.memory.join import memory_columns
 
@@ -28,14 +29,15 @@ def look_back(config: Config, date: dt.date, day: DaySchema) -> list[str]:
     midnight = dt.datetime.combine(date, dt.time(), dt.UTC)
     first = int(midnight.timestamp()) * transforms.SECOND
     horizon = transforms.horizon(first, config.data.click_days)
-    features = "".join(f', "{name}"' for name in config.data.history_features)
-    order = f"ts, item_id{features.replace(',', ' NULLS FIRST,')}{' NULLS FIRST' * bool(features)}"
+    features = [duck.identifier(name) for name in config.data.history_features]
+    columns = ", ".join(["user_id", "ts", "item_id", *features])
+    order = ", ".join(["ts", "item_id", *(f"{name} NULLS FIRST" for name in features)])
     # Clicks are numbered per user in order of time; an ASOF join finds the newest one strictly
     # before an impression (of clicks at one instant, the last).
     statements = {
         "day_rows": f"SELECT *, row_number() OVER (ORDER BY {day.order}) AS _row FROM day",
         "numbered": f"""
-            SELECT user_id, ts, item_id{features},
+            SELECT {columns},
                 row_number() OVER (PARTITION BY user_id ORDER BY {order}) AS _n
             FROM recent_clicks SEMI JOIN day_rows USING (user_id)
             WHERE epoch_us(ts) >= {horizon}

@@ -23,7 +23,6 @@ from ecdctr.config.terms import CONTRACT
 from ecdctr.errors import ConfigError
 from ecdctr.examples import histories, transforms
 from ecdctr.examples.clean import raw_views
-from ecdctr.examples.extracts import looked_back_days
 from ecdctr.examples.query import BEGINNINGS, CLICKS, seen_sql
 from ecdctr.examples.remembered import Remembered
 from ecdctr.files import duck, durable
@@ -265,7 +264,7 @@ def _days(config: Config, date: dt.date) -> list[tuple[Domain, dt.date]]:
 
     Itself and the days of the lookback, of both domains.
     """
-    days = window(date, looked_back_days(config) + 1)
+    days = window(date, config.data.looked_back_days + 1)
     impressions = open_impressions(config.data.root)
     return [(domain, day) for domain in DOMAINS for day in days if impressions.has(domain, day)]
 

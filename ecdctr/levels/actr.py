@@ -153,7 +153,6 @@ def _refuse_other_teacher(request: Request, cpm: Ref) -> None:
     theirs, ours = trained_config(request.store.manifest(cpm)), request.config
     compared = {
         "features": (theirs.features, ours.features),
-        "data.history_features": (theirs.data.history_features, ours.data.history_features),
         "memory": (_remembered(theirs), _remembered(ours)),
         "network.backbone": (theirs.network.backbone, ours.network.backbone),
         "network.hidden": (theirs.network.hidden, ours.network.hidden),
@@ -174,9 +173,9 @@ def _remembered(config: Config) -> tuple[object, ...]:
 def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
     """Refuse a CPM that was trained without A-CTR's snapshots, or on others."""
     taken, settings = len(_snapshots_of(request, cpm)), request.config.snapshots
-    manifest = request.store.manifest(cpm)
-    trained = manifest.config["snapshots"]["point_in_time"]
-    theirs = trained_config(manifest).data.history_features
+    of_cpm = trained_config(request.store.manifest(cpm))
+    theirs, ours = of_cpm.data.history_features, request.config.data.history_features
+    trained = of_cpm.snapshots.point_in_time
     if bool(taken) != bool(settings.count):
         problem = f"{taken} snapshots, but snapshots.count is {settings.count}"
     elif taken and trained != settings.point_in_time:
@@ -184,7 +183,7 @@ def _refuse_other_inputs(request: Request, cpm: Ref) -> None:
             f"snapshots.point_in_time: {str(trained).lower()}, but the configuration says "
             f"{str(settings.point_in_time).lower()}"
         )
-    elif theirs != (ours := request.config.data.history_features):
+    elif theirs != ours:
         problem = f"data.history_features {list(theirs)}, but the configuration says {list(ours)}"
     else:
         return

@@ -134,8 +134,8 @@ def made_up(config: Config, vocabularies: Vocabularies, date: dt.date) -> Impres
     rng = np.random.default_rng(0)
     users = _ids(rng, vocabularies["user_id"], USERS)
     items = _ids(rng, vocabularies["item_id"], ITEMS)
-    reach = max(config.data.lookback_days, config.data.click_days)
-    days = [date - dt.timedelta(days=back) for back in range(reach + 2)]
+    reach = config.data.looked_back_days + 2
+    days = [date - dt.timedelta(days=back) for back in range(reach)]
     log: Impressions = {(domain, day): [] for domain in DOMAINS for day in days}
     taken = set()
 

@@ -207,7 +207,7 @@ class Layout(NamedTuple):
     def of(cls, description: dict[str, Any]) -> Layout:
         """Return what bundle.json says of it."""
         clicked = ("item_id", *description.get("history_features", ()))
-        width = sum(description["tables"]["parts"]) if "tables" in description else 0
+        width = sum(description["tables"]["parts"])
         return cls(description["fields"], description["multi"], clicked, width)
 
 

@@ -56,6 +56,7 @@ class Encoder(Scorer):
             "fields": inputs.fields,
             "multi": inputs.multi,
             "numeric": declared | {name: {} for name in COUNT_FEATURES},
+            "tables": {"parts": []},  # no vectors: there is no network
             "history_length": inputs.history_length,
             "history_features": inputs.history_features,
             "lookback_days": config.data.lookback_days,
