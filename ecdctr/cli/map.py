@@ -24,7 +24,7 @@ from ecdctr.cli.base import (
     show,
 )
 from ecdctr.cli.options import grouped
-from ecdctr.cli.studies import SeedsOption, WorkersOption
+from ecdctr.cli.studies import SeedsOption, WorkersOption, check_worlds
 from ecdctr.files import durable
 
 
@@ -119,6 +119,8 @@ def map_(
         work,
         session_of(context).config().rows(options.rows) if options.rows else ROWS,
     )
+    for world in worlds.values():
+        check_worlds(study.study(world))
     until = None if minutes is None else dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes)
     bars = Bars()
     try:

@@ -69,8 +69,9 @@ class OverWorlds(NamedTuple):
     p: float
     detectable: float  # the smallest true difference that shows in four of five repetitions
 
-    def __str__(self) -> str:
-        """Return the difference and its 95 % interval."""
+    @property
+    def interval(self) -> str:
+        """Return the difference with its 95 % interval."""
         return f"{self.difference:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 

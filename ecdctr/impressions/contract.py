@@ -191,9 +191,9 @@ class LogTypes:
         self.seen: dict[str, tuple[ColumnType, Path]] = {}
 
     def look_back(self, config: Config, domain: Domain, date: dt.date) -> None:
-        """Add the days before one that its counts look back on, by their footers alone."""
+        """Add the days before one that its examples look back on, by their footers alone."""
         impressions = open_impressions(config.data.root)
-        first = date - dt.timedelta(days=config.data.lookback_days)
+        first = date - dt.timedelta(days=config.data.looked_back_days)
         for day in impressions.dates(domain):
             if first <= day < date:
                 schema, violations = read_schema(impressions.files(domain, day), config.features)

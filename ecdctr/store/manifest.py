@@ -44,7 +44,10 @@ class Ref(NamedTuple):
                 NAME.fullmatch(experiment) and NAME.fullmatch(level) and VERSION.fullmatch(version)
             ):
                 raise ValueError
-            return cls(experiment, level, dt.date.fromisoformat(date), version)
+            parsed = cls(experiment, level, dt.date.fromisoformat(date), version)
+            if str(parsed) != text:  # Python reads 20260301 and 2026-W09-7, too
+                raise ValueError
+            return parsed
         except ValueError:
             raise StoreError(
                 f"'{text}' is not a version; expected experiment/level/YYYY-MM-DD/vNNNN, "

@@ -26,6 +26,7 @@ from ecdctr.studies.ablation.ahead import against_floors, ahead_of_floor, best_r
 from ecdctr.studies.ablation.page import Origin, results_page
 from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.study import run_study
+from ecdctr.studies.ablation.worth import worth_section
 from ecdctr.studies.floors import FLOORS, Floor, floors, quick_floors
 from ecdctr.studies.kept_floors import kept_floors
 from ecdctr.worlds.named import load_world
@@ -227,6 +228,47 @@ def test_where_rows_are_judged_by_held_out_ads_the_first_lines_go_by_them_over_w
         f"{2 * gain.pvalue:.4f} by Holm."
     )
     assert "boosting on counts (GAUC 0.8000)" in lines(2)[0]
+
+
+def test_a_page_says_what_each_part_is_worth_as_the_comparison_of_its_two_rows_says():
+    rng = np.random.default_rng(5)
+    means = {"no_tpm": 0.6, "vectors": 0.65, "full": 0.7}
+    users = [
+        {"seed": seed, "row": row, "date": DATE, "user": user, "impressions": 9,
+         "auc": mean + rng.normal(0, 0.1)}
+        for seed in (1, 2) for user in range(40) for row, mean in means.items()
+    ]  # fmt: skip
+    records = [
+        {"seed": seed, "row": row, "date": DATE, "cohort": "all", "impressions": 9, "gauc": mean}
+        for seed in (1, 2)
+        for row, mean in means.items()
+    ]
+    table = "\n".join(worth_section(records, users, same_users=True)).splitlines()
+    told = {line.split(" | ")[0].removeprefix("| "): line for line in table if " − " in line}
+    pairs = {
+        "TPM's vectors": ("vectors", "no_tpm"),
+        "vectors and memory": ("full", "no_tpm"),
+        "memory beside vectors": ("full", "vectors"),
+    }
+    assert set(told) == set(pairs)  # no row `memory`: nothing of what it would tell
+    for part, (first, second) in pairs.items():
+        one = compare(users, first, second, same_users=True)
+        assert f"| {first} − {second} | {one.interval} |" in told[part]
+        assert f"{means[first] - means[second]:+.4f}, " in told[part]
+    assert worth_section([r for r in records if r["row"] == "full"], users, same_users=True) == []
+
+
+def test_over_three_worlds_and_more_held_out_ads_say_what_a_part_is_worth():
+    gained = [0.02, 0.01, 0.03]
+    records = [
+        {"seed": seed, "row": row, "date": DATE, "cohort": "all", "impressions": 9, "gauc": 0.5,
+         "expected_gauc": 0.6 + (gained[seed] if row == "memory" else 0)}
+        for seed in range(3) for row in ("memory", "no_tpm")
+    ]  # fmt: skip
+    section = "\n".join(worth_section(records, [], same_users=False))
+    interval = scipy.stats.ttest_1samp(gained, 0).confidence_interval()
+    assert f"+0.0200 [{interval.low:+.4f}, {interval.high:+.4f}]" in section
+    assert "each a world and weights of its own" in section
 
 
 def test_a_user_is_drawn_with_all_days_and_where_users_are_the_same_with_all_seeds():

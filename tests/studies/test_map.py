@@ -5,6 +5,7 @@ A log's place.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import math
@@ -19,9 +20,10 @@ from ecdctr.cli.base import app
 from ecdctr.errors import ConfigError, EcdctrError
 from ecdctr.impressions.statistics import Statistics
 from ecdctr.levels.request import Silent
+from ecdctr.studies.ablation.worth import parts_of
 from ecdctr.studies.map.figure import heat_maps
 from ecdctr.studies.map.grid import PLANES, cells, parse_plane
-from ecdctr.studies.map.measure import ROWS, WORTH, MapStudy, load_results, parts_of, run_map
+from ecdctr.studies.map.measure import ROWS, MapStudy, load_results, run_map
 from ecdctr.studies.map.page import map_page
 from ecdctr.studies.map.place import advice, distance, measured_cells, place
 from ecdctr.studies.map.rule import follow, for_log
@@ -92,7 +94,7 @@ def test_a_plane_that_is_none_is_refused_in_one_sentence(text):
 def test_a_cell_has_every_row_and_floor_and_what_each_part_is_worth(measured):
     (result,) = measured
     assert {*ROWS, "item_rate", "counts", "gbm", "oracle"} == set(result["rows"])
-    assert set(result["worth"]) == set(WORTH)
+    assert set(result["worth"]) == set(parts_of(ROWS))
     assert {len(seeds) for seeds in result["by_seed"].values()} == {1}
     assert all(worth["error"] > 0 for worth in result["worth"].values())
     assert set(result["statistics"]) == set(Statistics._fields)
@@ -124,7 +126,7 @@ def test_the_page_holds_what_was_measured_and_says_how_much_is_missing(measured,
     assert "one seed says nothing of that" in page
     counted = [line for line in page.splitlines() if line.startswith("| memory |")]
     assert sum(map(int, counted[0].split("|")[2:5])) == 1
-    assert len(heat_maps(plane, inside).axes) == len(WORTH)
+    assert len(heat_maps(plane, inside).axes) == len(parts_of(ROWS))
     assert "Nothing is measured yet" in map_page([(plane, {})], [], {}, "ecdctr map", 4)
 
 
@@ -133,8 +135,6 @@ def test_few_rows_tell_of_few_parts_and_the_page_shows_each_seed(measured):
         "vectors beside memory",
         "full over the best floor",
     ]
-    with pytest.raises(ConfigError, match="tells the worth of no part"):
-        parts_of(("memory",))
     parts = parts_of(("memory", "full"))
     few = measured[0] | {
         "rows": {row: measured[0]["rows"][row] for row in ("memory", "full")},
@@ -214,3 +214,19 @@ def test_the_command_on_the_page_is_the_one_that_was_given(tmp_path: Path):
     assert done.exit_code == 0, done.output
     page = (tmp_path / "map.md").read_text()
     assert f"map --plane '{plane}' --world visits --set days=30 --seeds 1" in page
+
+
+def test_rows_that_tell_of_no_part_are_refused_before_a_world_is_made(study, worlds):
+    with pytest.raises(ConfigError, match="--rows memory tells the worth of no part"):
+        run_map(dataclasses.replace(study, rows=("memory",)), worlds, 1, Silent())
+
+
+def test_a_damaged_description_of_a_cells_world_is_told_before_anything_is_measured(tmp_path: Path):
+    plane, settings = "visits_per_month=10,20 repetition=0,0.2", ("days=30",)
+    world = next(iter(cells(parse_plane(plane), "visits", settings, 20_000).values()))
+    root = tmp_path / world.name / f"{world.name}-1" / "data"
+    root.mkdir(parents=True)
+    (root / "world.json").write_text("{")
+    options = ["--config", str(REPOSITORY / "configs" / "map.yaml"), "map", "--plane", plane]
+    done = CliRunner().invoke(app, [*options, "--set", "days=30", "--work", str(tmp_path)])
+    assert f"{root / 'world.json'} is damaged (" in str(done.exception)

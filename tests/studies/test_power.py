@@ -108,6 +108,6 @@ def test_with_three_worlds_a_page_says_what_other_worlds_would_show(results):
     section = "\n".join(power_section(worlds, of_users, NAMES))
     full, ads_only = (per_seed(worlds, row, "expected_gauc") for row in ROWS[::-1])
     line = next(x for x in section.splitlines() if x.startswith(f"| {NAMES['ads_only']} |"))
-    assert str(over_worlds(full - ads_only)) in line
+    assert over_worlds(full - ads_only).interval in line
     assert len({x.count("|") for x in section.splitlines() if x.startswith("|")}) == 1
     assert "other worlds" not in "\n".join(power_section(records, users, NAMES))

@@ -23,6 +23,7 @@ from ecdctr.studies.ablation.ahead import (
 )
 from ecdctr.studies.ablation.power import drawn, power_section
 from ecdctr.studies.ablation.records import Records, per_seed, price
+from ecdctr.studies.ablation.worth import worth_section
 from ecdctr.studies.floors import FLOORS
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def results_page(
         "## Next-day ads\n",
         _quality(records, rows, ahead),
         *(_differences(records, drawn(users), rows, origin.own_data) if FULL in rows else []),
+        *worth_section(records, drawn(users), origin.own_data),
         *power_section(records, users, NAMES),
         "## GAUC per cohort\n",
         _cohorts(records, rows),

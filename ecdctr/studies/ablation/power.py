@@ -107,7 +107,7 @@ def _over_worlds(judged: Records, others: list[str]) -> dict[str, list[str]]:
     full = per_seed(judged, FULL, "expected_gauc")
     each = {row: full - per_seed(judged, row, "expected_gauc") for row in others}
     return {
-        row: [str(one), f"{p:.4f}", f"{one.detectable:.4f}"]
+        row: [one.interval, f"{p:.4f}", f"{one.detectable:.4f}"]
         for row, (one, p) in rows_over_worlds(each).items()
     }
 

@@ -24,40 +24,15 @@ from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.power import ahead
 from ecdctr.studies.ablation.records import per_seed
 from ecdctr.studies.ablation.study import measuring_code, run_study
+from ecdctr.studies.ablation.worth import FLOOR, WORTH, parts_of
 from ecdctr.studies.floors import FLOORS
-from ecdctr.studies.map.rule import BESIDE, MEMORY
 
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
     from ecdctr.worlds.named import NamedWorld
 
-FLOOR = "floor"  # the best one
 ROWS = ("ads_only", "no_tpm", "memory", "vectors", FULL, "paper")
-# What each part is worth: the row with it, the row without; `floor` is the best of the floors.
-WORTH = {
-    "CPM": ("no_tpm", "ads_only"),
-    "TPM's vectors": ("vectors", "no_tpm"),
-    "memory": ("memory", "no_tpm"),
-    "vectors and memory": (FULL, "no_tpm"),
-    BESIDE: (FULL, MEMORY),
-    "memory beside vectors": (FULL, "vectors"),
-    "full over the best floor": (FULL, FLOOR),
-    "full over the paper's form": (FULL, "paper"),
-}
 Result = dict[str, Any]
-
-
-def parts_of(rows: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Return the parts whose worth these rows tell; raises ConfigError where they tell of none."""
-    told = {*rows, FLOOR}
-    parts = {part: pair for part, pair in WORTH.items() if told.issuperset(pair)}
-    if not parts:
-        pairs = "; ".join(f"{part}: {', '.join(pair)}" for part, pair in WORTH.items())
-        raise ConfigError(
-            f"--rows {','.join(rows)} tells the worth of no part; expected both rows of one "
-            f"({pairs})."
-        )
-    return parts
 
 
 @dataclass(frozen=True)
@@ -101,7 +76,7 @@ def run_map(
     Returns all results that there are, in their order. No cell begins after `until`. Raises
     ConfigError for rows that tell of no part.
     """
-    parts_of(study.rows)
+    _refuse_no_part(study.rows)
     for world in worlds:
         path = study.result_path(world)
         if path.exists() or (until and dt.datetime.now(dt.UTC) > until):
@@ -112,6 +87,15 @@ def run_map(
         if on_cell:
             on_cell(result)
     return load_results([study.result_path(world) for world in worlds])
+
+
+def _refuse_no_part(rows: tuple[str, ...]) -> None:
+    if not parts_of(rows):
+        pairs = "; ".join(f"{part}: {', '.join(pair)}" for part, pair in WORTH.items())
+        raise ConfigError(
+            f"--rows {','.join(rows)} tells the worth of no part; expected both rows of one "
+            f"({pairs})."
+        )
 
 
 def load_results(paths: list[Path]) -> list[Result]:

@@ -10,9 +10,10 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
 from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import NAMES
+from ecdctr.studies.ablation.worth import BESIDE, MEMORY
 from ecdctr.studies.map.figure import said
 from ecdctr.studies.map.place import measured_cells
-from ecdctr.studies.map.rule import BESIDE, MEMORY, RULE, follow, told
+from ecdctr.studies.map.rule import RULE, follow, told
 
 if TYPE_CHECKING:
     from ecdctr.studies.map.grid import Plane

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
+from ecdctr.studies.ablation.worth import BESIDE, MEMORY
 
-MEMORY = "memory"  # the row without TPM's vectors
 FEW_ADS = 0.015  # share of impressions; a world with one ad in a hundred measures somewhat less
 WEEKLY = 5.0  # visits a month
 # Impressions of ads in A-CTR's window: longer windows paid with 3,600 and 10,700 (docs/method.md)
@@ -17,7 +17,6 @@ RULE = (
     "memory of users everywhere; TPM's vectors (`snapshots`) beside it where hardly more than one "
     "impression in a hundred is an ad and users come about weekly or less often"
 )
-BESIDE = "vectors beside memory"  # full minus memory
 Result = dict[str, Any]
 
 
