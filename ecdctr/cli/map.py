@@ -117,7 +117,7 @@ def map_(
         options.eval_days,
         options.chain_days,
         work,
-        session_of(context).config().rows(options.rows) if options.rows else ROWS,
+        session_of(context).config().rows(options.rows) if options.rows is not None else ROWS,
     )
     for world in worlds.values():
         check_worlds(study.study(world))

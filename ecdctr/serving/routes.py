@@ -1,7 +1,7 @@
 """A service over HTTP: POST /score answers, GET /health, /ready and /metrics say how it does.
 
-Any body gets 200, 400 (no JSON), 413 (too long), 415 (compressed) or 422 (JSON that is no request),
-503 where too much waits.
+Any body gets 200, 400 (no JSON), 408 (too slow), 413 (too long), 415 (compressed) or 422 (JSON that
+is no request), 503 where too much waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,9 +22,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ecdctr.errors import BundleChanged, EcdctrError
+from ecdctr.serving import connection
+from ecdctr.serving.connection import HalfOpen, too_slow
 from ecdctr.serving.json_text import NoJson, parse_json
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.service import SERVES, Service
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ENDS_WITHIN = 10  # seconds that a server told to end waits for requests that are under way
 GONE = 499  # as nginx counts clients that went away; nobody reads the answer
+BESIDE = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}  # headers by status
 ABSOLUTE = re.compile(rb"https?://[^/]*", re.IGNORECASE)  # of a request's target
 Background = Callable[[Service], Awaitable[None]]
 
@@ -61,11 +62,7 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
             status, content = 503, {"error": "The server ends; send the request to another."}
         service.metrics.requests.labels(str(status)).inc()
         service.metrics.seconds.observe(time.perf_counter() - began)
-        return JSONResponse(
-            content,
-            status,
-            {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None,
-        )
+        return JSONResponse(content, status, BESIDE.get(status))
 
     async def health(_: Request) -> Response:
         versions = {role: scorer.version for role, scorer in service.scorers.items()}
@@ -99,9 +96,7 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
 def settings_of(app: Starlette) -> uvicorn.Config:
     """Return how the routes are served.
 
-    By h11: httptools, where it is installed, loses the body of a request that offers another
-    protocol (as Java's client does with h2c), and reads headers without an end. A client that never
-    ends its request holds up the end of the server for a while only.
+    A client that never ends its request holds up the end of the server for a while only.
     """
     return uvicorn.Config(
         app,
@@ -111,33 +106,6 @@ def settings_of(app: Starlette) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
-
-
-class HalfOpen(H11Protocol):
-    """Answers a client that ends its side once its requests are whole, as `nc -N` does."""
-
-    ended = False
-
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
-        """Say whether the connection stays open: for the answers that are under way."""
-        self.ended = True
-        return self._answers_on()
-
-    def handle_events(self) -> None:
-        """Take up what has come: the next of several requests, where the client sent them at once.
-
-        Close once nothing of them is left to answer.
-        """
-        super().handle_events()
-        if self.ended and not self._answers_on():
-            self.transport.close()
-
-    def _answers_on(self) -> bool:
-        """Tell whether a whole request is answered now; after the last one the connection ends."""
-        answers = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
-        if answers and not self.conn.trailing_data[0]:
-            self.cycle.keep_alive = False
-        return answers
 
 
 class _OriginForm:
@@ -203,8 +171,8 @@ async def _answer(service: Service, request: Request) -> tuple[int, dict[str, An
 
 async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any]]:
     """Read the bytes of a request, or make the answer to one that is compressed or too long."""
-    encoding = request.headers.get("content-encoding", "").strip()
-    if encoding.lower() not in ("", "identity"):  # empty: none was applied
+    encoding = ",".join(request.headers.getlist("content-encoding"))
+    if {name.strip().lower() for name in encoding.split(",")} - {"", "identity"}:
         return 415, {
             "error": f"Content-Encoding {encoding:.20} is not read; send the body as it is."
         }
@@ -214,10 +182,13 @@ async def _body(request: Request, most: int) -> bytes | tuple[int, dict[str, Any
     if declared.isdecimal() and int(declared) > most:  # before any of it is waited for
         return too_long
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > most:
-                return too_long
+        async with asyncio.timeout(connection.COMES_WITHIN):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    return too_long
+    except TimeoutError:
+        return 408, {"error": too_slow()}
     except ClientDisconnect:
         return GONE, {"error": "The client went away before its request was whole."}
     return bytes(body)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
+from ecdctr.processes import end_with_parent
+
 if TYPE_CHECKING:
     from ecdctr.levels.request import Reporter
 
@@ -26,7 +28,7 @@ def stages(workers: int, reporter: Reporter) -> Iterator[Stage]:
         yield lambda what, function, jobs: _in_turn(reporter, what, function, jobs)
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         yield lambda what, function, jobs: _side_by_side(pool, reporter, what, function, jobs)
 
 

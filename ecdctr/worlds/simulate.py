@@ -19,6 +19,7 @@ from ecdctr.config import DOMAINS, Simulation, Visits
 from ecdctr.errors import ConfigError
 from ecdctr.files import durable
 from ecdctr.impressions.layout import HELD_OUT, day_folder
+from ecdctr.processes import end_with_parent
 from ecdctr.worlds.daily import Daily
 from ecdctr.worlds.feed import Feed
 
@@ -76,6 +77,7 @@ _worker: list[tuple[Simulation | Visits, Daily | Feed, Path]] = []  # of a proce
 
 
 def _start_worker(sim: Simulation | Visits, seed: int, root: Path) -> None:
+    end_with_parent()
     _worker[:] = [(sim, open_world(sim, seed), root)]
 
 

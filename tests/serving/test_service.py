@@ -24,7 +24,7 @@ import uvicorn
 from ecdctr.errors import BundleChanged, EcdctrError
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
-from ecdctr.serving import follow, routes
+from ecdctr.serving import connection, follow, routes
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.follow import Follower, bundle_name
 from ecdctr.serving.routes import build_app, settings_of
@@ -109,7 +109,9 @@ def test_a_client_that_goes_away_is_counted_as_such():
     assert 'ecdctr_requests_total{status="499"} 1.0' in told
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate, gzip", "x" * 5000])
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "GZIP", "br", "deflate, gzip", "identity, gzip", "x" * 5000]
+)
 def test_a_compressed_body_is_refused_as_such(encoding):
     """Its bytes are no text; clients compress by themselves."""
     with running(Service(Limits())) as port:
@@ -181,10 +183,44 @@ def test_a_client_that_offers_another_protocol_keeps_its_body(framing):
     assert told.endswith(b'{"ready":false}')  # and so is what comes after it
 
 
-def test_headers_without_an_end_are_refused():
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"GET /ready HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 80_000, b"Receive buffer too long"),
+        (b"GET /ready HTTP/1.1\r\n\r\n", b"Host"),
+        (b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", b"Content-Length"),
+    ],
+)
+def test_what_is_no_http_is_refused_with_what_is_wrong(sent, said):
     with running(Service(Limits())) as port:
-        told = _exchanged(port, b"GET /ready HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 80_000)
+        told = _exchanged(port, sent)
     assert told.startswith(b"HTTP/1.1 400")
+    assert b'{"error": "This is no HTTP/1.1 request: ' in told
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"POST /score HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 408"),
+        (
+            b"POST /score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+            b"HTTP/1.1 408",
+        ),
+        (b"POST /score HTTP/1.1\r\nHost: a\r\n", b"HTTP/1.1 408"),
+        (b"GET /health\r\n", b"HTTP/1.1 408"),
+        (b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{", b"HTTP/1.1 200"),
+        (b"", b""),
+    ],
+)
+def test_a_request_that_comes_too_slowly_is_told_so_and_let_go(monkeypatch, sent, answer):
+    """The connection ends, so that clients who never finish do not pile up."""
+    monkeypatch.setattr(connection, "COMES_WITHIN", 0.1)
+    with running(Service(Limits())) as port:
+        told = _exchanged(port, sent)
+    assert told.startswith(answer)
+    assert (b"not whole within 0.1 seconds" in told) == (b"408" in answer)
+    assert bool(told) == bool(answer)
 
 
 def test_a_request_that_never_ends_holds_up_the_end_of_the_server_for_a_while_only(monkeypatch):

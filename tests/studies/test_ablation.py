@@ -7,6 +7,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, results_page
-from ecdctr.studies.ablation.plan import Study
+from ecdctr.studies.ablation.plan import Study, split_row
 from ecdctr.studies.ablation.records import mean_gauc, per_seed
 from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import refuse_other_impressions, run_study
@@ -328,3 +329,12 @@ def test_a_log_with_too_few_days_is_refused_before_anything_is_trained(
     with pytest.raises(ConfigError, match=sentence):
         run_study(study, 1, Silent())
     assert not list((tmp_path / "work").rglob("manifest.json"))
+    if left != "ads":
+        with pytest.raises(ConfigError, match=r"fewer days \(--days\)"):  # as its command calls it
+            replace(study, hold_out_every=5).dates(1)
+
+
+@pytest.mark.parametrize("row", ["full@", "full@0", "full@07", "full@1e3", "full@²", "full@99999"])
+def test_a_row_whose_days_are_no_whole_number_is_refused(row: str):
+    with pytest.raises(ConfigError, match="expected NAME or NAME@DAYS"):
+        split_row(row)

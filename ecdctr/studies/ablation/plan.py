@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,10 +88,11 @@ class Study:
         if len(newest_first) < self.eval_days:
             every = f", each {self.eval_every} apart" if self.eval_every > 1 else ""
             until = f" up to {self.until}" if self.until else ""
+            option = "--days" if self.hold_out_every else "--eval-days"  # of a matrix: all days
             raise ConfigError(
                 f"{self.eval_days} evaluation days{every}{until} were asked for; the ads in {root} "
                 f"have {len(newest_first)} that follow a delivered day. Ask for fewer days "
-                "(--eval-days), or bring more."
+                f"({option}), or bring more."
             )
         return [day - DAY for day in newest_first[::-1]]
 
@@ -191,10 +193,10 @@ def split_row(row: str) -> tuple[str, int]:
 
     Raises ConfigError for a row that is neither NAME nor NAME@DAYS.
     """
-    name, _, days = row.partition("@")
-    if days and (not days.isdigit() or int(days) < 1):
+    name, at, days = row.partition("@")
+    if at and not re.fullmatch("[1-9][0-9]{0,3}", days):
         raise ConfigError(
-            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, for example "
-            "full@7."
+            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, 1 to 9999, for "
+            "example full@7."
         )
     return name, int(days or 1)

@@ -1,0 +1,109 @@
+"""A connection of the service: what a client may do with it, and how long its requests may take.
+
+By h11: httptools, where it is installed, loses the body of a request that offers another protocol
+(as Java's client does with h2c), and reads headers without an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from http import HTTPStatus
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+COMES_WITHIN = 30.0  # seconds from the first byte of a request to its last
+ACTIVE = (h11.IDLE, h11.SEND_BODY)  # of the client: bytes of a request may still come
+
+
+def too_slow() -> str:
+    """Say that a request took too long to come."""
+    return f"The request was not whole within {COMES_WITHIN:g} seconds; send it again."
+
+
+class HalfOpen(H11Protocol):
+    """Answers a client that ends its side once its requests are whole, as `nc -N` does.
+
+    One that sends a request too slowly is told so, or, where it sent nothing at all, let go.
+    """
+
+    ended = False
+    _clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._clock = self.loop.call_later(COMES_WITHIN, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take up bytes; the time of a request begins with its first one."""
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self._stop()
+        super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Say whether the connection stays open: for the answers that are under way."""
+        self.ended = True
+        return self._answers_on()
+
+    def handle_events(self) -> None:
+        """Take up what has come: the next of several requests, where the client sent them at once.
+
+        Close once nothing of them is left to answer.
+        """
+        super().handle_events()
+        begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        if self.conn.their_state not in ACTIVE or not begun:
+            self._stop()
+        elif self._clock is None:
+            self._clock = self.loop.call_later(COMES_WITHIN, self._late)
+        if self.ended and not self._answers_on():
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what of the bytes is no HTTP, where h11 does."""
+        self._refuse(HTTPStatus.BAD_REQUEST, f"This is no HTTP/1.1 request: {sys.exception()}.")
+
+    def _answers_on(self) -> bool:
+        """Tell whether a whole request is answered now; after the last one the connection ends."""
+        answers = bool(self.cycle) and not (self.cycle.more_body or self.cycle.response_complete)
+        if answers and not self.conn.trailing_data[0]:
+            self.cycle.keep_alive = False
+        return answers
+
+    def _stop(self) -> None:
+        if self._clock:
+            self._clock.cancel()
+        self._clock = None
+
+    def _late(self) -> None:
+        """End a connection whose request took too long; who reads its body answers by itself."""
+        self._clock = None
+        if self.transport.is_closing() or (self.cycle and not self.cycle.response_complete):
+            return
+        if self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, too_slow())
+        else:  # nothing came, or its answer went out before the whole of it was read
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answer what no route has seen, where no answer is under way, and close."""
+        body = json.dumps({"error": text}).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            response = h11.Response(status_code=status, headers=headers, reason=status.phrase)
+            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
