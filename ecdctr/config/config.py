@@ -236,6 +236,13 @@ class Config(Section):
         return max(one.snapshot_days for one in every)
 
     @property
+    def starts_at_rate(self) -> bool:
+        """Whether A-CTR predicts the click rate of its days at first."""
+        asked = self.actr.start_at_rate
+        can = BACKBONES[self.network.backbone].start_at_rate and not self.actr.ewc
+        return can if asked is None else asked
+
+    @property
     def examples_look_back(self) -> int:
         """Days before an impression that its example is made of, in both domains."""
         memory = self.memory.longest + 6 if self.memory.enabled else 0  # its tables are weekly

@@ -207,10 +207,12 @@ class Actr(Training):
     )
     batch_size: int = Field(512, ge=2, le=2**22, description="impressions per step")
     init: Literal["cpm", "none"] = Field("cpm", description="'none' is the ads-only baseline")
-    start_at_rate: bool = Field(
-        False,
-        description="where a network starts from nothing (init: none), it predicts the click rate "
-        "of its days at first, so that few steps are enough to be calibrated",
+    start_at_rate: bool | None = Field(
+        None,
+        description="a network that starts anew predicts the click rate of its days at first: from "
+        "nothing by its bias, from CPM by scaling and moving CPM's scores until they fit clicks on "
+        "ads (Platt), so that few steps are enough; by default where the backbone can (mlp, dcnv2, "
+        "masknet) and ewc is 0",
     )
     policy: Literal["from_cpm", "continue"] = Field(
         "from_cpm",
@@ -276,10 +278,10 @@ class Actr(Training):
             )
         if self.source != "none" and self.init != "none":
             raise ValueError(f"source: {self.source} takes no weights from CPM; set init: none")
-        if self.start_at_rate and self.init != "none":
+        if self.ewc and self.start_at_rate:
             raise ValueError(
-                "start_at_rate is for networks that start from nothing; set init: none, or leave "
-                "it out: CPM knows a click rate"
+                "start_at_rate: true moves the network away from CPM, and ewc holds it there; "
+                "leave one of them out"
             )
         if self.ewc and self.init == "none":
             raise ValueError("ewc needs a parent to stay near; set init: cpm")

@@ -59,7 +59,7 @@ class Actr:
     """Fine-tune CPM on the window of ads, or go on from yesterday's A-CTR with the new day."""
 
     request: Request
-    algorithm: ClassVar[int] = 2
+    algorithm: ClassVar[int] = 3
 
     @cached_property
     def origin(self) -> Origin:

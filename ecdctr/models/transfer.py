@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Batch
     from ecdctr.models.backbones.mlp import Mlp
     from ecdctr.models.network import CtrNet
+
+
+FURTHEST, HALVINGS = 100.0, 60  # of a bias, and until it is found
+LEAST_SLOPE, MOST_SLOPE = 0.1, 2.0  # what few rows say of a network is not believed beyond
 
 
 def load_dense(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -90,3 +95,48 @@ def start_at_rate(model: nn.Module, rate: float) -> None:
     """Let a network that knows nothing predict a click rate at first, by its last layer's bias."""
     last = cast("Mlp", model.backbone).out  # or of another backbone with one last layer
     last.bias.fill_(math.log(rate / (1 - rate)))
+
+
+@torch.no_grad()
+def fit_to_clicks(model: nn.Module, batches: Iterable[Batch]) -> None:
+    """Let a network that learned from other impressions say how sure it may be of these at first.
+
+    Its last layer is scaled and its bias moved, so that a · logit + b fits the clicks (Platt 1999,
+    "Probabilistic Outputs for Support Vector Machines") and the mean prediction is their share.
+    Where all or none were clicked it stays. The network is left in training mode, as it is read
+    here: batch normalisation goes by these impressions, and takes on their statistics.
+    """
+    model.train()
+    read = [(model(batch).double(), batch.label.double()) for batch in batches if len(batch) > 1]
+    if not read:
+        return
+    logits, labels = (torch.cat(columns) for columns in zip(*read, strict=True))
+    if labels.min() == labels.max():
+        return
+    slope = _platt_slope(logits, labels)
+    low, high = -FURTHEST, FURTHEST
+    for _ in range(HALVINGS):
+        shift = (low + high) / 2
+        below = torch.sigmoid(slope * logits + shift).mean() < labels.mean()
+        low, high = (shift, high) if below else (low, shift)
+    last = cast("Mlp", model.backbone).out
+    last.weight.mul_(slope)
+    last.bias.mul_(slope).add_(shift)
+
+
+@torch.enable_grad()
+def _platt_slope(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return how much of a network's logits [n] the clicks [n] bear out; 1 where all of it."""
+    scaled = logits.std().clamp(min=1e-9)  # so that both numbers are of one size
+    fit = torch.stack([scaled, -logits.mean()]).requires_grad_()
+    search = torch.optim.LBFGS([fit], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        said = fit[0] * (logits - logits.mean()) / scaled + fit[1]
+        value = binary_cross_entropy_with_logits(said, labels)
+        value.backward()
+        return value
+
+    search.step(loss)
+    return min(max(float(fit[0].detach() / scaled), LEAST_SLOPE), MOST_SLOPE)

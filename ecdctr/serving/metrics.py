@@ -37,6 +37,13 @@ class Metrics:
             ["role", "version"],
             registry=registry,
         )
+        self.remembers_until = Gauge(
+            "ecdctr_memory_until_timestamp_seconds",
+            "End of the days that the memory of users in the version covers; export anew with each "
+            "weekly TPM",
+            ["role"],
+            registry=registry,
+        )
         self.swaps = Counter("ecdctr_swaps", "Versions taken over", ["role"], registry=registry)
         self.failures = Counter(
             "ecdctr_swap_failures", "Versions that would not load", ["role"], registry=registry

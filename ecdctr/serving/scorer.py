@@ -64,6 +64,13 @@ class Scorer:
         """The version that was exported."""
         return str(self.description["version"])
 
+    @property
+    def remembers_until(self) -> int | None:
+        """The moment up to which it remembers users, in Unix seconds; None without memory."""
+        return (
+            (self._memory.until + 1) * transforms.DAY // transforms.SECOND if self._memory else None
+        )
+
     def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
         """Return click probabilities of a request's candidates, [candidates].
 

@@ -78,6 +78,10 @@ class Service:
         if old:
             self.metrics.version.remove(role, old.version)
         self.metrics.version.labels(role, scorer.version).set(1)
+        if until := scorer.remembers_until:
+            self.metrics.remembers_until.labels(role).set(until)
+        elif old and old.remembers_until:
+            self.metrics.remembers_until.remove(role)
         self.metrics.swaps.labels(role).inc()
         log(f"{role}: {scorer.version}" + (f" instead of {old.version}" if old else ""))
 

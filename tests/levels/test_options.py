@@ -371,6 +371,21 @@ def test_a_network_from_nothing_can_predict_the_click_rate_at_first(config, stor
     assert 0.7 < calibrations[1] < 1.4
 
 
+@pytest.mark.parametrize("batch_norm", ["keep", "reset_all"])
+def test_a_network_from_cpm_can_predict_the_click_rate_of_ads_at_first(config, store, batch_norm):
+    measured = []
+    for start in (False, True):
+        actr = {"start_at_rate": start, "batch_norm": batch_norm}
+        actr |= {"lr_embedding": 1e-9, "lr_dense": 1e-9}
+        still = changed(config, snapshots={"count": 0}, actr=actr)
+        name = f"from-cpm-{batch_norm}-{int(start)}"
+        store.create_experiment(name, "plain")
+        manifest = train_actr(Request(still, store, DATE, name, name)).manifest
+        measured.append(evaluate(still, store, manifest.ref, NEXT).metrics["all"])
+    before, after = measured
+    assert abs(np.log(after["calibration"])) < abs(np.log(before["calibration"])) / 2
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -383,7 +398,6 @@ def test_a_network_from_nothing_can_predict_the_click_rate_at_first(config, stor
             "backbone: mlp",
         ),
         ({"snapshots": {"history": True}, "network": {"history": "none"}}, "click history"),
-        ({"actr": {"start_at_rate": True}}, "CPM knows a click rate"),
         (
             {"actr": {"init": "none", "start_at_rate": True}, "network": {"backbone": "deepfm"}},
             "mlp, dcnv2 or masknet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ecdctr.serving import batch
 from ecdctr.serving.export import export_bundle
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.scorer import Scorer
+from ecdctr.serving.service import SERVES, Limits, Service
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
 from tests.conftest import DATE
@@ -199,3 +201,17 @@ def test_a_table_older_than_any_in_training_is_told_once(bundle: Path, next_days
         told = [one for one in caplog.records if "remembers users up to" in one.getMessage()]
         assert len(told) == (days > 6), f"{days + 1} days after the table"
     assert f"up to {DATE}" in told[0].getMessage()
+
+
+def test_a_service_tells_up_to_when_its_version_remembers_users(bundle: Path):
+    service, remembers, forgets = Service(Limits()), Scorer(bundle), Scorer(bundle)
+    forgets._memory = None
+    series = "ecdctr_memory_until_timestamp_seconds", {"role": SERVES}
+    service.swap(SERVES, remembers)
+    until = json.loads((bundle / "bundle.json").read_bytes())["memory"]["until"]
+    end = dt.datetime.combine(dt.date.fromisoformat(until), dt.time(), dt.UTC) + dt.timedelta(1)
+    assert service.metrics.registry.get_sample_value(*series) == end.timestamp()
+    service.swap(SERVES, forgets)
+    assert service.metrics.registry.get_sample_value(*series) is None
+    service.swap(SERVES, remembers)
+    assert service.metrics.registry.get_sample_value(*series) == end.timestamp()
