@@ -268,11 +268,11 @@ def test_where_something_is_changed_is_one_file_and_begins_at_one_name():
 
 def test_every_table_that_run_asks_for_is_in_its_configuration():
     tables = {
-        "results": {"results", "tune_cpm"},
+        "results": {"results", "settings", "tune_cpm"},
         "daily": {"options", "options_daily"},
-        "completejourney": {"results", "choice", "sparse"},
+        "completejourney": {"results", "choice", "settings", "sparse"},
         "forgetting": {"forgetting"},
-        "map": {"held_back"},
+        "map": {"held_back", "settings"},
     }
     for name, names in tables.items():
         config = load_config(REPOSITORY / "configs" / f"{name}.yaml")

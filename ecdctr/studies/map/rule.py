@@ -8,14 +8,13 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.gains import Gains
 from ecdctr.studies.ablation.worth import BESIDE, MEMORY
 
-FEW_ADS = 0.015  # share of impressions; a world with one ad in a hundred measures somewhat less
-WEEKLY = 5.0  # visits a month
+DAILY = 20.0  # visits a month; between the worlds where vectors help (4) and where they do not (60)
 # Impressions of ads in A-CTR's window: longer windows paid with 3,600 and 10,700 (docs/method.md)
 FEW = 30_000
 MOST_DAYS = 180  # that were tried
 RULE = (
-    "memory of users everywhere; TPM's vectors (`snapshots`) beside it where hardly more than one "
-    "impression in a hundred is an ad and users come about weekly or less often"
+    "memory of users and TPM's vectors (`snapshots`); memory alone where users come about daily, "
+    "since vectors bring nothing beside it there"
 )
 Result = dict[str, Any]
 
@@ -30,8 +29,7 @@ class Followed(NamedTuple):
 
 def chosen(statistics: dict[str, float]) -> str:
     """Return the row that the rule chooses for a log with such statistics."""
-    sparse = statistics["ads_share"] <= FEW_ADS and statistics["visits_per_month"] <= WEEKLY
-    return FULL if sparse else MEMORY
+    return MEMORY if statistics["visits_per_month"] > DAILY else FULL
 
 
 def for_log(statistics: dict[str, float]) -> str:
