@@ -27,6 +27,8 @@ EXPECTED = {  # by pydantic's name of an error; what stands in braces is in its 
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
+    "string_too_long": "text of at most {max_length} letters",
+    "string_too_short": "text of at least {min_length} letters",
     "list_type": "a list, like [a, b]",
     "tuple_type": "a list, like [a, b]",
     "dict_type": OBJECT,

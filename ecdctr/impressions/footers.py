@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecdctr.errors import first_line, lacks_room
+from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.impressions.encodings import LOAD_AGAIN, format_of, no_log
 from ecdctr.impressions.layout import no_file
 
 TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
+MOST_DIGITS = 38  # of a decimal in DuckDB
 DAMAGED = "expected a whole Parquet file, found a damaged one"
 
 
@@ -86,3 +88,15 @@ def _footer(path: str, _size: int, _mtime_ns: int) -> Footer:
     """Read once per size and time of change."""
     with pq.ParquetFile(path) as file:
         return Footer(file.metadata.num_rows, file.schema_arrow)
+
+
+def refuse_too_wide(schema: pa.Schema, where: str, said: str) -> None:
+    """Raise ContractError for a column that stands in `said` and that DuckDB would round."""
+    for field in schema:
+        digits = re.search(r"decimal256\((\d+)", str(field.type))
+        if digits and int(digits[1]) > MOST_DIGITS and field.name.lower() in said.lower():
+            raise ContractError(
+                f"{where}: column {field.name} is {field.type}, which DuckDB reads as doubles, "
+                f"rounded; write it with at most {MOST_DIGITS} digits or as text, or as doubles if "
+                "that is right."
+            )

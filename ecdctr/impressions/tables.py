@@ -24,7 +24,7 @@ from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_t
 from ecdctr.impressions.csv_opening import Dialect, Opening, delimiter_of
 from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
-from ecdctr.impressions.footers import unread, with_remedy
+from ecdctr.impressions.footers import refuse_too_wide, unread, with_remedy
 from ecdctr.impressions.layout import SCRATCH, table_format
 
 PARQUET = (".parquet", ".pq", ".parq")
@@ -134,7 +134,7 @@ def open_table(
         if on_file:
             on_file(name_in(source, path))
         if kinds == {True}:
-            parts.append(_parquet_part(db, path))
+            parts.append(_parquet_part(db, path, said))
         else:
             parts.append(_csv_part(db, table, path, scratch / f"{i}.parquet", said))
     if kinds == {True} and any(part.rows for part in parts):  # what has no rows may be of any type
@@ -228,12 +228,13 @@ def _refuse_of_csv(table: Table) -> None:
         )
 
 
-def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path) -> Part:
+def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path, said: str) -> Part:
     try:
         with pq.ParquetFile(path) as file:
-            rows, names = file.metadata.num_rows, file.schema_arrow.names
-        if not names:
+            rows, schema = file.metadata.num_rows, file.schema_arrow
+        if not (names := schema.names):
             return Part(path, path, 0, {})
+        refuse_too_wide(schema, str(path), said)
         refuse_alike(names, str(path))
         described = db.execute(f"DESCRIBE SELECT * FROM {parquet([path])}").fetchall()
         why = broken_checksum(path)

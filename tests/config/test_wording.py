@@ -32,6 +32,7 @@ MISTAKES = [
     ("airflow: {start_date: soon}", "airflow.start_date: expected a date, like 2026-01-31 (found"),
     ("network: {hidden: []}", "network.hidden: expected a list of at least 1 (found [])"),
     ("data: {duckdb_memory: much}", "data.duckdb_memory: expected text of the form ^[1-9]"),
+    (f"features: [{{name: {'x' * 64}}}]", "features.0.name: expected text of at most 63 letters"),
     ("tables: {t: [x]}", "is not valid. tables.t: 'x' is no variant; declare it, or take it out."),
 ]  # fmt: skip
 

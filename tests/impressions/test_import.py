@@ -382,6 +382,27 @@ def test_wide_ids_of_parquet_keep_every_digit(tmp_path, kind, first):
     )
 
 
+def test_decimals_wider_than_any_here_are_refused_where_the_mapping_reads_them(tmp_path):
+    """As BigQuery writes BIGNUMERIC; read as doubles two ids would be one."""
+    wide = pa.array([Decimal(2**53 + i % 2) for i in range(40)], pa.decimal256(76, 0))
+    log = pa.table(
+        {
+            "user": [1 + i % 5 for i in range(40)],
+            "item": [100 + i % 5 for i in range(40)],
+            "t": [START + i * 600 for i in range(40)],
+            "clicked": [int(i % 3 == 0) for i in range(40)],
+            "kind": ["ads" if i % 2 else "natural" for i in range(40)],
+            "shop": wide,
+        }
+    )
+    (tmp_path / "logs").mkdir()
+    pq.write_table(log, tmp_path / "logs" / "a.parquet")
+    with pytest.raises(ContractError, match=r"a\.parquet: column shop is decimal256\(76, 0\)"):
+        run(tmp_path, {}, log={"files": ["*.parquet"]}, features={"shop": "shop"})
+    run(tmp_path, {}, log={"files": ["*.parquet"]})  # nothing reads it
+    assert len(column(tmp_path, "click")) == 40
+
+
 def test_an_import_below_its_own_source_reads_the_log_alone(tmp_path):
     """Not what it writes meanwhile, nor what an import left that was killed."""
     (tmp_path / "a.csv").write_text(rows())
