@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.config import LEVEL_DOMAIN, Config, Cpm, Domain, Level, Tpm
 from ecdctr.errors import StoreError
-from ecdctr.examples.chunks import Part
+from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.impressions.days import Gap, gaps, window
 from ecdctr.impressions.delivery import other_domain
@@ -137,13 +137,14 @@ def last_prior_ctr(days: Days) -> float | None:
     return float(column["prior_ctr"][0].as_py())
 
 
-def click_rate(days: Days) -> float:
-    """Return clicks over impressions of all days, both domains together."""
-    tables = [
-        pq.read_table(day.path, columns=["click"], partitioning=None) for day in days.values()
-    ]
-    clicks = sum(pc.sum(table["click"]).as_py() for table in tables)
-    return float(clicks / sum(table.num_rows for table in tables))
+def click_rate(config: Config, days: Days, snapshots: SnapshotSets) -> float:
+    """Return clicks over impressions of what A-CTR learns from, both domains together."""
+    parts = training_parts(config, days, snapshots)
+    clicks = rows = 0
+    for table in read_chunks(parts, ["user_id", "click"], config.actr.chunk_rows, config.seed):
+        clicks += pc.sum(table["click"]).as_py()
+        rows += table.num_rows
+    return clicks / max(rows, 1)
 
 
 def _has_clicks(path: Path) -> bool:

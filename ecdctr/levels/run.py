@@ -142,7 +142,8 @@ def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Buil
         if request.config.actr.init == "cpm":
             fit_to_clicks(start.model, _first_batches(request, gathered, inputs, vocabularies))
         else:
-            start_at_rate(start.model, click_rate(gathered.days))
+            rate = click_rate(request.config, gathered.days, plan.snapshots)
+            start_at_rate(start.model, rate)
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
     passed = passed_over(request, plan, gathered.days)
     told = [*map(str, unlike), *passed, *memory_cut(request, plan, gathered.log_start), *older]

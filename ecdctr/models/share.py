@@ -69,16 +69,18 @@ class Share(NamedTuple):
         """
         order = asked[:, 0].argsort(stable=True)
         owner = asked[:, 0].div(self.height(total), rounding_mode="floor")
-        sent = torch.bincount(owner, minlength=self.of)
+        sent = _placed(torch.bincount(owner, minlength=self.of))
         received = torch.empty_like(sent)
         distributed.all_to_all_single(received, sent)
         there, back = sent.tolist(), received.tolist()
-        mine = asked.new_empty(sum(back), asked.shape[1])
-        distributed.all_to_all_single(mine, asked[order], back, there)
+        questions = sent.new_empty(sum(back), asked.shape[1])
+        distributed.all_to_all_single(questions, _placed(asked[order]), back, there)
+        mine = questions.to(asked.device)
         mine[:, 0] -= self.rows(total).start
-        said = answer(mine).contiguous()
-        answers = said.new_empty(len(asked), *said.shape[1:])
-        distributed.all_to_all_single(answers, said, there, back)
+        said = _placed(answer(mine).contiguous())
+        exchanged = said.new_empty(len(asked), *said.shape[1:])
+        distributed.all_to_all_single(exchanged, said, there, back)
+        answers = exchanged.to(asked.device)  # a network that is being built is on the CPU
         return torch.empty_like(answers).index_copy_(0, order, answers)
 
 

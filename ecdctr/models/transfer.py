@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ecdctr.models.embeddings import FieldEmbeddings
+
 if TYPE_CHECKING:
     from ecdctr.examples.batches import Batch
     from ecdctr.models.backbones.mlp import Mlp
@@ -92,7 +94,12 @@ def elastic_weight_consolidation(
 
 @torch.no_grad()
 def start_at_rate(model: nn.Module, rate: float) -> None:
-    """Let a network that knows nothing predict a click rate at first, by its last layer's bias."""
+    """Let a network that knows nothing predict a click rate at first, by its last layer's bias.
+
+    It stays where none or all were clicked: no bias says so.
+    """
+    if not 0 < rate < 1:
+        return
     last = cast("Mlp", model.backbone).out  # or of another backbone with one last layer
     last.bias.fill_(math.log(rate / (1 - rate)))
 
@@ -107,7 +114,11 @@ def fit_to_clicks(model: nn.Module, batches: Iterable[Batch]) -> None:
     here: batch normalisation goes by these impressions, and takes on their statistics.
     """
     model.train()
+    for module in model.modules():
+        if isinstance(module, FieldEmbeddings):
+            module.eval()  # its rows are read, of other processes too, and none is learned
     read = [(model(batch).double(), batch.label.double()) for batch in batches if len(batch) > 1]
+    model.train()
     if not read:
         return
     logits, labels = (torch.cat(columns) for columns in zip(*read, strict=True))

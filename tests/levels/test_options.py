@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,7 +25,7 @@ from ecdctr.levels import actr
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.parents import load_snapshots
-from ecdctr.levels.reading import training_parts
+from ecdctr.levels.reading import click_rate, training_parts
 from ecdctr.levels.request import Request, SnapshotSets
 from ecdctr.levels.restore import load_network
 from ecdctr.models.network import CtrNet
@@ -445,3 +447,14 @@ def test_a_share_of_the_ads_draws_users_and_times_whole_and_always_the_same(conf
         SnapshotSets(),
     )
     assert part.moments == 0.5
+
+
+def test_the_rate_that_a_network_starts_at_is_that_of_the_ads_it_learns_from(config, tmp_path):
+    """Rows that are held out, here all clicked, are not looked at."""
+    path = tmp_path / "day.parquet"
+    rows = {"user_id": list(range(8)), "click": [1, 0, 1, 0, 1, 1, 1, 0]}
+    pq.write_table(pa.table(rows), path)
+    held_out = changed(config, actr={"hold_out_every": 2})
+    days = {("ads", DATE): SimpleNamespace(path=path, date=DATE)}
+    rate = click_rate(held_out, days, SnapshotSets())
+    assert rate == 1 / 4

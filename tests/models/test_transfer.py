@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from ecdctr.models.transfer import fit_to_clicks
+from ecdctr.models.embeddings import FieldEmbeddings
+from ecdctr.models.share import ALL, Share
+from ecdctr.models.transfer import fit_to_clicks, start_at_rate
 
 
 @dataclass
@@ -102,3 +104,40 @@ def test_scores_that_say_the_opposite_keep_their_order():
         after = network(Rows(inputs, torch.zeros(200)))
     assert torch.equal(before.argsort(), after.argsort())
     assert float(after.std()) < 0.2 * float(before.std())
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_network_from_nothing_stays_where_no_bias_says_the_rate(rate):
+    network = Network()
+    before = network.backbone.out.bias.clone()
+    start_at_rate(network, rate)
+    assert torch.equal(network.backbone.out.bias, before)
+
+
+class Tabled(Network):
+    """The same over rows of a table, of which this process may hold a share."""
+
+    def __init__(self, share: Share) -> None:
+        torch.manual_seed(3)
+        super().__init__()
+        self.embeddings = FieldEmbeddings({"item_id": 50}, 3, 1, share)
+
+    def forward(self, batch: Rows) -> torch.Tensor:
+        (vectors,) = self.embeddings(batch.inputs)
+        return self.backbone.out(self.norm(vectors)).squeeze(1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_process_that_holds_a_share_of_the_rows_fits_as_one_that_holds_all(monkeypatch, number):
+    generator = torch.Generator().manual_seed(4)
+    items = torch.randint(50, (400,), generator=generator)
+    labels = (torch.rand(400, generator=generator) < 0.3).float()
+    batches = [Rows(*part) for part in zip(items.split(100), labels.split(100), strict=True)]
+    alone, one_of_two = Tabled(ALL), Tabled(Share(number, 2))
+    every = alone.embeddings.table.weight
+    monkeypatch.setattr(Share, "fetch", lambda _share, _total, asked, _answer: every[asked[:, 0]])
+    for network in (alone, one_of_two):
+        fit_to_clicks(network, batches)
+    assert torch.equal(alone.backbone.out.weight, one_of_two.backbone.out.weight)
+    assert torch.equal(alone.backbone.out.bias, one_of_two.backbone.out.bias)
+    assert one_of_two.embeddings.training
