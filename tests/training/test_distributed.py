@@ -192,6 +192,16 @@ def config(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def starting(config: Path) -> Path:
+    """The same without EWC: A-CTR's scores fit clicks on ads before it learns."""
+    raw = yaml.safe_load(config.read_text())
+    raw["actr"]["ewc"] = 0
+    path = config.with_name("starting.yaml")
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
 def weights(store: Path, ref: str) -> dict[str, Any]:
     folder = Store(store).path(Ref.parse(ref))
     tensors: dict[str, Any] = {}
@@ -209,20 +219,22 @@ def alone(config: Path, store: Path, level: str) -> Outcome:
 
 
 def test_processes_train_what_one_trains_within_float_noise_whatever_number_trained_the_parent(
-    config, run, sharing, tmp_path
+    config, starting, run, sharing, tmp_path
 ):
     """TPM by two, CPM by four and A-CTR by two processes, each from what those before have trained.
 
     The first by the command that starts both processes. Each process has a share of tables,
-    moments and snapshots: A-CTR takes over moments, and asks for all rows in EWC.
+    moments and snapshots: A-CTR takes over moments, and asks for all rows in EWC, or where its
+    scores are fitted before it learns.
     """
     one, two = tmp_path / "one", tmp_path / "two"
-    for level in ("tpm", "cpm", "actr"):
-        single = alone(config, one, level).manifest
+    trained = (("tpm", config), ("cpm", config), ("actr", config), ("actr", starting))
+    for level, path in trained:
+        single = alone(path, one, level).manifest
         together = (
-            run(config, two, "train", level, "--date", str(DATES[level]), "--processes", "2")
+            run(path, two, "train", level, "--date", str(DATES[level]), "--processes", "2")
             if level == "tpm"
-            else by({"cpm": 4, "actr": 2}[level], sharing, config, two, level)
+            else by({"cpm": 4, "actr": 2}[level], sharing, path, two, level)
         )
         assert together["fingerprint"] == single.fingerprint
         assert together["samples"] == single.rows["samples"]
@@ -232,9 +244,9 @@ def test_processes_train_what_one_trains_within_float_noise_whatever_number_trai
         assert_close(
             weights(two, together["version"]), weights(one, str(single.ref)), rtol=2e-2, atol=2e-3
         )
-        assert alone(config, two, level).reused, "one process takes it as its own"
+        assert alone(path, two, level).reused, "one process takes it as its own"
     metrics = [
-        evaluate(load_config(config), Store(store), single.ref, NEXT).metrics["all"]
+        evaluate(load_config(starting), Store(store), single.ref, NEXT).metrics["all"]
         for store in (one, two)
     ]
     assert metrics[0]["gauc"] == pytest.approx(metrics[1]["gauc"], abs=5e-3)
