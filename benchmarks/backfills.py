@@ -1,6 +1,6 @@
 """The study of docs/forgetting.md through Airflow's backfills, beside the same without Airflow.
 
-python -m benchmarks.backfills [DAYS]     # 30 by default, an hour; 5 are ten minutes
+python -m benchmarks.backfills [DAYS] [ROWS]     # 30 days of no_tpm,full by default, an hour
 
 On one world: `run_forgetting` trains the rows in processes, as `./run forgetting` does; then an
 Airflow of its own runs ecdctr_tpm for the same weeks and ecdctr_forgetting for the same days. Both
@@ -30,16 +30,16 @@ from ecdctr.studies.forgetting.study import collect, run_forgetting
 from ecdctr.worlds.named import load_world
 
 HOME, CONFIG = RESULTS / "backfills", ROOT / "configs" / "forgetting.yaml"
-ROWS, SEED, EVERY, DAYS = ("no_tpm", FULL), 1, 2, 30
+ROWS, SEED, EVERY, DAYS = f"no_tpm,{FULL}", 1, 2, 30
 NAME = "backfills"
 PATIENCE = 6 * 3600.0  # seconds
 
 
-def without_airflow(days: int) -> tuple[Study, dict[str, Matrix]]:
+def without_airflow(days: int, rows: tuple[str, ...]) -> tuple[Study, dict[str, Matrix]]:
     """Train the rows in processes; what a run before this one has trained is used again."""
     world = load_world("forgetting")
     study = Study(
-        CONFIG, world, (SEED,), ROWS, days, HOME / "processes", chain_days=0, hold_out_every=EVERY
+        CONFIG, world, (SEED,), rows, days, HOME / "processes", chain_days=0, hold_out_every=EVERY
     )
     bars = Bars()
     try:
@@ -65,16 +65,16 @@ def through_airflow(study: Study) -> dict[str, Matrix]:
     with airflow.running():
         airflow.api.pool(config.airflow.pool, SLOTS)
         airflow.wait_for_dags("tpm", "cpm", "actr", "forgetting")
-        for date in study.tpm_dates(SEED, FULL):
+        for date in sorted({date for row in study.rows for date in study.tpm_dates(SEED, row)}):
             _finish(airflow, "tpm", f"tpm-{date}", {"data_date": str(date)})
         form = {"study": NAME, "from_date": str(dates[0]), "to_date": str(dates[-1])}
-        variants = [DEFAULT if row == FULL else row for row in ROWS]
+        variants = [DEFAULT if row == FULL else row for row in study.rows]
         form |= {"variants": variants, "seeds": str(SEED), "hold_out_every": EVERY}
         _finish(airflow, "forgetting", NAME, form)
     experiments = {name: [experiment_of(NAME, name, SEED)] for name in variants}
     matrices, failed = collect(store, experiments, row_bases(config, variants, dates, EVERY))
     assert not failed, failed  # a measurement, not a command
-    return dict(zip(ROWS, matrices.values(), strict=True))
+    return dict(zip(study.rows, matrices.values(), strict=True))
 
 
 def _finish(airflow: Airflow, name: str, run: str, conf: dict[str, object]) -> None:
@@ -85,10 +85,12 @@ def _finish(airflow: Airflow, name: str, run: str, conf: dict[str, object]) -> N
 
 def main() -> None:
     """Run both and compare; ends with 1 if a cell differs."""
-    study, here = without_airflow(int(sys.argv[1]) if len(sys.argv) > 1 else DAYS)
+    asked = sys.argv[1:]
+    days, rows = (*asked, *(str(DAYS), ROWS)[len(asked) :])
+    study, here = without_airflow(int(days), tuple(rows.split(",")))
     there = through_airflow(study)
     differ = 0
-    for row in ROWS:
+    for row in study.rows:
         apart = np.abs(here[row].r - there[row].r)
         other = np.count_nonzero(apart)
         differ += other

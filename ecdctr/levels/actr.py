@@ -15,25 +15,39 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ecdctr.config import LEVEL_DOMAIN
 from ecdctr.errors import ConfigError, StoreError
-from ecdctr.examples.batches import Batch, Cut, Inputs, training_batches
+from ecdctr.examples.batches import Batch, Cut, training_batches
 from ecdctr.examples.chunks import Part
 from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
-from ecdctr.levels.request import Outcome, Plan, Request, SnapshotSets, Start, Vocabularies
+from ecdctr.levels.reading import click_rate, training_parts
+from ecdctr.levels.request import (
+    Materials,
+    Outcome,
+    Plan,
+    Request,
+    SnapshotSets,
+    Start,
+    Vocabularies,
+)
 from ecdctr.levels.restore import load_teacher, trained_config
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
-from ecdctr.models.transfer import apply_batch_norm_policy, elastic_weight_consolidation
+from ecdctr.models.transfer import (
+    apply_batch_norm_policy,
+    elastic_weight_consolidation,
+    fit_to_clicks,
+    start_at_rate,
+)
 from ecdctr.store.manifest import Ref
 
 if TYPE_CHECKING:
     from ecdctr.config import Config
-    from ecdctr.models.share import Share
 
 FISHER_BATCHES = 50
+RATE_ROWS = 20_000  # that say how sure of its scores A-CTR starts
 
 
 def train_actr(request: Request) -> Outcome:
@@ -80,30 +94,42 @@ class Actr:
             parents["tpm"] = snapshots.refs
         return Plan("actr", parents, dates, tuple(natural), grow_from, snapshots=snapshots)
 
-    def build(
-        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
-    ) -> Start[CtrNet]:
-        """Make the network with CPM's weights, its aggregator frozen and merged."""
-        request, config, origin = self.request, self.request.config, self.origin
-        rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        taught = origin.teacher and load_teacher(
-            request, origin.teacher, plan.snapshots, vocabularies
-        )
-        snapshots = load_snapshots(request, plan.snapshots, vocabularies, share)
-        model = CtrNet(config, inputs, rows, config.seed, snapshots, taught, share)
-        if not origin.parent:
-            return Start(model)
-        saved = checkpoint.load(request.store.path(origin.parent))
-        start = start_from(model, origin.parent, saved, vocabularies, config.actr.carry_optimizer)
-        if not origin.continues:
-            apply_batch_norm_policy(model, config.actr.batch_norm)
-        if config.actr.freeze_aggregator:
+    def build(self, materials: Materials) -> Start[CtrNet]:
+        """Make the network, with CPM's weights or yesterday's or from nothing."""
+        config, origin = self.request.config, self.origin
+        if origin.parent:
+            start = self._from_parent(materials, origin.parent)
+            if config.starts_at_rate and not origin.continues:
+                fit_to_clicks(start.model, _first_ads(config, materials))
+            return start
+        model = self._network(materials)
+        if config.starts_at_rate:
+            rate = click_rate(config, materials.days, materials.plan.snapshots)
+            start_at_rate(model, rate)
+        return Start(model)
+
+    def _network(self, materials: Materials) -> CtrNet:
+        request, config, teacher = self.request, self.request.config, self.origin.teacher
+        sets, share = materials.plan.snapshots, materials.share
+        taught = teacher and load_teacher(request, teacher, sets, materials.vocabularies)
+        snapshots = load_snapshots(request, sets, materials.vocabularies, share)
+        rows, seed = materials.rows, config.seed
+        return CtrNet(config, materials.inputs, rows, seed, snapshots, taught, share)
+
+    def _from_parent(self, materials: Materials, parent: Ref) -> Start[CtrNet]:
+        """Take a parent's weights, its aggregator frozen and merged."""
+        request, settings = self.request, self.request.config.actr
+        model, saved = self._network(materials), checkpoint.load(request.store.path(parent))
+        start = start_from(model, parent, saved, materials.vocabularies, settings.carry_optimizer)
+        if not self.origin.continues:
+            apply_batch_norm_policy(model, settings.batch_norm)
+        if settings.freeze_aggregator:
             model.freeze_aggregator()
             model.merge_snapshots()
-        if not config.actr.ewc:
+        if not settings.ewc:
             return start
-        batches = _old_task(request, origin.parent, plan.snapshots, inputs, vocabularies)
-        penalty = elastic_weight_consolidation(model, batches, config.actr.ewc)
+        batches = _old_task(request, parent, materials)
+        penalty = elastic_weight_consolidation(model, batches, settings.ewc)
         return Start(model, start.optimizer, penalty)
 
     def finish(self, model: CtrNet, vocabularies: Vocabularies, folder: Path) -> None:
@@ -217,23 +243,25 @@ def _snapshots_of(request: Request, ref: Ref) -> list[Ref]:
     return [Ref.parse(text) for text in request.store.manifest(ref).parents.get("tpm", [])]
 
 
-def _old_task(
-    request: Request,
-    parent: Ref,
-    snapshots: SnapshotSets,
-    inputs: Inputs,
-    vocabularies: Vocabularies,
-) -> Iterator[Batch]:
+def _old_task(request: Request, parent: Ref, materials: Materials) -> Iterator[Batch]:
     """Read batches of what the parent learned last: where EWC measures what matters to it."""
     config, manifest = request.config, request.store.manifest(parent)
     domain = LEVEL_DOMAIN[manifest.level]
     days = prepare(config, domain, [manifest.window_end])
-    number = snapshots.of_day.get(manifest.window_end, 0)
+    number = materials.plan.snapshots.of_day.get(manifest.window_end, 0)
     held_out = config.actr.hold_out_every if domain == "ads" else 0
-    batches = training_batches(
-        [Part(day.path, domain, hold_out_every=held_out, snapshots=number) for day in days],
-        inputs,
-        vocabularies,
-        Cut(config.actr.batch_size, config.actr.chunk_rows, config.seed),
-    )
-    return itertools.islice(batches, FISHER_BATCHES)
+    parts = [Part(day.path, domain, hold_out_every=held_out, snapshots=number) for day in days]
+    return itertools.islice(_batches(config, parts, materials), FISHER_BATCHES)
+
+
+def _first_ads(config: Config, materials: Materials) -> Iterator[Batch]:
+    """Read some of the ads that are learned from first."""
+    parts = training_parts(config, materials.days, materials.plan.snapshots)
+    ads = [part for part in parts if part.domain == "ads"]
+    batches = max(1, RATE_ROWS // config.actr.batch_size)
+    return itertools.islice(_batches(config, ads, materials), batches)
+
+
+def _batches(config: Config, parts: list[Part], materials: Materials) -> Iterator[Batch]:
+    cut = Cut(config.actr.batch_size, config.actr.chunk_rows, config.seed)
+    return training_batches(parts, materials.inputs, materials.vocabularies, cut)

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import load_snapshots, resolve_snapshots, start_from
 from ecdctr.levels.reading import days_since
-from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
+from ecdctr.levels.request import Materials, Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.network import CtrNet
 
 if TYPE_CHECKING:
-    from ecdctr.examples.batches import Inputs
-    from ecdctr.models.share import Share
     from ecdctr.store.manifest import Ref
 
 
@@ -53,14 +51,14 @@ class Cpm:
             parents["cpm"] = [parent]
         return Plan("cpm", parents, dates, grow_from=parent, skipped=skipped, snapshots=snapshots)
 
-    def build(
-        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
-    ) -> Start[CtrNet]:
+    def build(self, materials: Materials) -> Start[CtrNet]:
         """Make the network over the snapshots, with the weights of the version before."""
-        request, config, parent = self.request, self.request.config, plan.grow_from
-        rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        snapshots = load_snapshots(request, plan.snapshots, vocabularies, share)
-        model = CtrNet(config, inputs, rows, config.seed, snapshots, share=share)
+        request, config, parent = self.request, self.request.config, materials.plan.grow_from
+        vocabularies, share = materials.vocabularies, materials.share
+        snapshots = load_snapshots(request, materials.plan.snapshots, vocabularies, share)
+        model = CtrNet(
+            config, materials.inputs, materials.rows, config.seed, snapshots, share=share
+        )
         if not parent:
             return Start(model)
         saved = checkpoint.load(request.store.path(parent))

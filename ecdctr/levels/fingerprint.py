@@ -15,8 +15,7 @@ from ecdctr.examples.remembered import Remembered
 from ecdctr.levels.remembering import holds_memory
 
 if TYPE_CHECKING:
-    from ecdctr.levels.reading import Days
-    from ecdctr.levels.request import Plan, Request
+    from ecdctr.levels.request import Days, Plan, Request
 
 # Where learning is defined, and what a version's files are made with. Preparation has fingerprints
 # of its own, which enter as those of the days, the memory's tables have one (Remembered); the

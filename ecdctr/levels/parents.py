@@ -14,7 +14,7 @@ from ecdctr.errors import ConfigError, StoreError
 from ecdctr.examples.admission import Renewal, assumed, renewed
 from ecdctr.examples.vocabulary import EMPTY, Sightings, Vocabulary, distinct, seen
 from ecdctr.impressions import contract
-from ecdctr.levels.request import Network, Plan, Request, SnapshotSets, Start, Vocabularies
+from ecdctr.levels.request import Days, Network, Plan, Request, SnapshotSets, Start, Vocabularies
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import LACKED, FieldEmbeddings
 from ecdctr.models.share import ALL, Share
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from ecdctr.config import Admission
     from ecdctr.examples.batches import Inputs
-    from ecdctr.levels.reading import Days
     from ecdctr.store.manifest import Ref
 
 SIDE_OF = {name: side for side, name in checkpoint.SIDES.items()}

@@ -23,10 +23,8 @@ from ecdctr.impressions.impressions import open_impressions
 from ecdctr.levels.remembering import holds_memory, memory_gaps, refuse_memory_gaps
 
 if TYPE_CHECKING:
-    from ecdctr.levels.request import Plan, Request, SnapshotSets
+    from ecdctr.levels.request import Days, Plan, Request, SnapshotSets
     from ecdctr.store.manifest import Ref
-
-Days = dict[tuple[Domain, dt.date], Prepared]
 
 
 def days_since(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, Protocol, TypeV
 import torch
 from torch import nn
 
-from ecdctr.config import DEFAULT, PRODUCTION, Config, Level
+from ecdctr.config import DEFAULT, PRODUCTION, Config, Domain, Level
 from ecdctr.errors import ConfigError
+from ecdctr.examples.prepare import Prepared
 from ecdctr.examples.vocabulary import Vocabulary
 from ecdctr.store.manifest import Base, Ref
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound=nn.Module)
 Vocabularies = dict[str, Vocabulary]
+Days = dict[tuple[Domain, dt.date], Prepared]
 
 
 class Reporter(Protocol):
@@ -124,6 +126,22 @@ class Plan:
     snapshots: SnapshotSets = SnapshotSets()
 
 
+@dataclass(frozen=True)
+class Materials:
+    """What a level builds its network from."""
+
+    plan: Plan
+    days: Days
+    inputs: Inputs
+    vocabularies: Vocabularies
+    share: Share
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows of each field's embedding table."""
+        return {name: vocabulary.rows for name, vocabulary in self.vocabularies.items()}
+
+
 class Outcome(NamedTuple):
     """The version and whether it was there already."""
 
@@ -152,9 +170,7 @@ class Steps(Protocol[Network]):
     def plan(self) -> Plan:
         """Decide what is read and from which parents; reads manifests, but no data."""
 
-    def build(
-        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
-    ) -> Start[Network]:
+    def build(self, materials: Materials) -> Start[Network]:
         """Make the network and put its parents' weights into it, of the tables this share."""
 
     def finish(self, model: Network, vocabularies: Vocabularies, folder: Path) -> None:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-import itertools
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 import ecdctr
 from ecdctr.config import LEVEL_DOMAIN, PRODUCTION, digest
 from ecdctr.errors import StoreError
-from ecdctr.examples.batches import Batch, Cut, Inputs, training_batches
+from ecdctr.examples.batches import Inputs
 from ecdctr.impressions.days import log_start
 from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import DeliveredAnew, one_reading
 from ecdctr.levels.fingerprint import fingerprint, level_code
 from ecdctr.levels.parents import grow_vocabularies
 from ecdctr.levels.reading import (
-    Days,
-    click_rate,
     last_prior_ctr,
     left_out,
     passed_over,
@@ -30,11 +26,20 @@ from ecdctr.levels.reading import (
     training_parts,
 )
 from ecdctr.levels.remembering import holds_memory, memory_cut, save_memory
-from ecdctr.levels.request import Network, Outcome, Plan, Request, Start, Steps, Vocabularies
+from ecdctr.levels.request import (
+    Days,
+    Materials,
+    Network,
+    Outcome,
+    Plan,
+    Request,
+    Start,
+    Steps,
+    Vocabularies,
+)
 from ecdctr.models import checkpoint
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.models.share import ALL, Share
-from ecdctr.models.transfer import fit_to_clicks, start_at_rate
 from ecdctr.store.aliases import CANDIDATE, Kind
 from ecdctr.store.manifest import Manifest, Ref
 from ecdctr.training.loop import FitResult, Job, be_deterministic, fit
@@ -49,7 +54,6 @@ if TYPE_CHECKING:
 
     from ecdctr.store.store import Store
 
-RATE_ROWS = 20_000  # that say which click rate A-CTR starts at
 PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
 
@@ -137,29 +141,11 @@ def build(steps: Steps[Network], gathered: Gathered, share: Share = ALL) -> Buil
             request.store.check(ref)
     inputs = Inputs.of(request.config, plan.level)
     vocabularies, admission = grow_vocabularies(request, plan, inputs, gathered.days)
-    start = steps.build(plan, inputs, vocabularies, share)
-    if plan.level == "actr" and request.config.starts_at_rate and "actr" not in plan.parents:
-        if request.config.actr.init == "cpm":
-            fit_to_clicks(start.model, _first_batches(request, gathered, inputs, vocabularies))
-        else:
-            rate = click_rate(request.config, gathered.days, plan.snapshots)
-            start_at_rate(start.model, rate)
+    start = steps.build(Materials(plan, gathered.days, inputs, vocabularies, share))
     older = ["started from what `store gc` had left (--from-older)"] if request.from_older else []
     passed = passed_over(request, plan, gathered.days)
     told = [*map(str, unlike), *passed, *memory_cut(request, plan, gathered.log_start), *older]
     return Built(start, inputs, vocabularies, admission, told)
-
-
-def _first_batches(
-    request: Request, gathered: Gathered, inputs: Inputs, vocabularies: Vocabularies
-) -> Iterator[Batch]:
-    """Read some of the ads that are learned from first."""
-    settings = request.config.training(gathered.plan.level)
-    every = training_parts(request.config, gathered.days, gathered.plan.snapshots)
-    parts = [part for part in every if part.domain == "ads"]
-    cut = Cut(settings.batch_size, settings.chunk_rows, request.config.seed)
-    batches = training_batches(parts, inputs, vocabularies, cut)
-    return itertools.islice(batches, max(1, RATE_ROWS // settings.batch_size))
 
 
 def write(steps: Steps[Network], built: Built[Network], result: FitResult, folder: Path) -> None:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ecdctr.impressions.days import window
 from ecdctr.levels.parents import start_from
 from ecdctr.levels.reading import days_since
-from ecdctr.levels.request import Outcome, Plan, Request, Start, Vocabularies
+from ecdctr.levels.request import Materials, Outcome, Plan, Request, Start, Vocabularies
 from ecdctr.levels.run import run
 from ecdctr.models import checkpoint
 from ecdctr.models.tpm import TpmNet
-
-if TYPE_CHECKING:
-    from ecdctr.examples.batches import Inputs
-    from ecdctr.models.share import Share
 
 
 def train_tpm(request: Request) -> Outcome:
@@ -45,17 +41,14 @@ class Tpm:
         parents = {"tpm": [parent]} if parent else {}
         return Plan("tpm", parents, dates, grow_from=parent, skipped=skipped)
 
-    def build(
-        self, plan: Plan, inputs: Inputs, vocabularies: Vocabularies, share: Share
-    ) -> Start[TpmNet]:
+    def build(self, materials: Materials) -> Start[TpmNet]:
         """Make the network, with the weights of the version before."""
-        config, parent = self.request.config, plan.grow_from
-        rows = {name: vocabulary.rows for name, vocabulary in vocabularies.items()}
-        model = TpmNet(config, inputs, rows, config.seed, share)
+        config, parent = self.request.config, materials.plan.grow_from
+        model = TpmNet(config, materials.inputs, materials.rows, config.seed, materials.share)
         if not parent:
             return Start(model)
         saved = checkpoint.load(self.request.store.path(parent))
-        return start_from(model, parent, saved, vocabularies, config.tpm.carry_optimizer)
+        return start_from(model, parent, saved, materials.vocabularies, config.tpm.carry_optimizer)
 
     def finish(self, model: TpmNet, vocabularies: Vocabularies, folder: Path) -> None:
         """Write the historical-embedding tables of users and items."""

