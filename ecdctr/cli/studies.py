@@ -52,12 +52,13 @@ WorkersOption = Annotated[
 
 
 def check_worlds(study: Study) -> None:
-    """Look whether the worlds of a study, as far as they are made, say which they are.
+    """Look whether a study's worlds have its days and, where they are made, say which they are.
 
-    Raises ConfigError that names a damaged description.
+    Raises ConfigError for too many days, or that names a damaged description.
     """
     from ecdctr.worlds.described import check_description
 
+    study.check_days()
     for seed in study.seeds:
         check_description(study.folder(seed) / "data")
 

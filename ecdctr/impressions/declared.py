@@ -40,6 +40,10 @@ MEND: dict[Role, str] = {
     ),
     "label": "; write it so (DuckDB: click::TINYINT; Spark: cast('tinyint'))",
 }
+MOST_DIGITS = 38  # of a decimal in DuckDB, which reads wider ones as doubles, and in Spark
+NARROWER = (
+    f"; write it with at most {MOST_DIGITS} digits or as text, or as doubles if that is right"
+)
 WHOLE = {16: 2048, 32: 2**24, 64: 2**53}  # up to here floats of these bits hold every whole number
 FLOAT32_MAX = "3.4028234663852886e38"
 
@@ -69,9 +73,8 @@ def type_of(role: Role, declared: pa.DataType) -> ColumnType | None:
     if role == "label":
         return ColumnType("label") if kind == pa.int8() else None
     if role in ("number", "oracle"):
-        numeric = (
-            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        )
+        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        numeric = numeric or (pa.types.is_decimal(kind) and not too_wide(kind))
         return ColumnType("number") if numeric or pa.types.is_null(kind) else None
     if role == "categories":
         if pa.types.is_null(kind):
@@ -88,6 +91,16 @@ def type_of(role: Role, declared: pa.DataType) -> ColumnType | None:
     return ColumnType(name) if name else None
 
 
+def too_wide(kind: pa.DataType) -> bool:
+    """Tell whether a type is a decimal that DuckDB would round, as it reads it."""
+    return pa.types.is_decimal(kind) and kind.precision > MOST_DIGITS
+
+
+def mend_of(role: Role, kind: pa.DataType) -> str:
+    """Return how a column that does not fit its role is to be written, as a part of a sentence."""
+    return NARROWER if too_wide(kind) else MEND.get(role, "")
+
+
 def _category(kind: pa.DataType) -> Name | None:
     if pa.types.is_null(kind):
         return "nothing"
@@ -95,7 +108,7 @@ def _category(kind: pa.DataType) -> Name | None:
         return "boolean"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return "integer"
-    if pa.types.is_decimal(kind) and kind.scale == 0 and kind.precision <= 38:
+    if pa.types.is_decimal(kind) and kind.scale == 0 and not too_wide(kind):
         return "integer"
     return "text" if _is_text(kind) or pa.types.is_date(kind) else None
 
@@ -107,7 +120,7 @@ def _key(kind: pa.DataType) -> Name | None:
     """
     if pa.types.is_integer(kind) and kind != pa.uint64():
         return "integer"
-    if pa.types.is_nested(kind) or pa.types.is_floating(kind):
+    if pa.types.is_nested(kind) or pa.types.is_floating(kind) or too_wide(kind):
         return None
     return "nothing" if pa.types.is_null(kind) else "text"
 
@@ -164,8 +177,6 @@ def misfit_sql(raw: str, kind: ColumnType, declared: pa.DataType) -> str | None:
         return f"(NOT isnan({raw}) AND NOT ({fits}))"
     if pa.types.is_date(declared):
         return f"NOT isfinite({raw})"  # which Parquet writes as a day of the year 5,881,580
-    if kind.name == "number" and pa.types.is_decimal(declared) and declared.precision > 38:
-        return f"abs({raw}::DOUBLE) > {FLOAT32_MAX}::DOUBLE"  # which DuckDB reads as DOUBLE
     if kind.name == "integer" and (declared == pa.uint64() or pa.types.is_decimal(declared)):
         return f"({raw} IS NOT NULL AND TRY_CAST({raw} AS BIGINT) IS NULL)"
     return None

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError, first_line, lacks_room
+from ecdctr.impressions.declared import MOST_DIGITS, NARROWER
 from ecdctr.impressions.encodings import LOAD_AGAIN, format_of, no_log
 from ecdctr.impressions.layout import no_file
 
 TEXT = frozenset(range(32, 127)) | set(b"\t\r\n")
-MOST_DIGITS = 38  # of a decimal in DuckDB
 DAMAGED = "expected a whole Parquet file, found a damaged one"
 
 
@@ -93,10 +93,9 @@ def _footer(path: str, _size: int, _mtime_ns: int) -> Footer:
 def refuse_too_wide(schema: pa.Schema, where: str, said: str) -> None:
     """Raise ContractError for a column that stands in `said` and that DuckDB would round."""
     for field in schema:
-        digits = re.search(r"decimal256\((\d+)", str(field.type))
+        digits = re.search(r"decimal256\((\d+)", str(field.type))  # also within a list
         if digits and int(digits[1]) > MOST_DIGITS and field.name.lower() in said.lower():
             raise ContractError(
                 f"{where}: column {field.name} is {field.type}, which DuckDB reads as doubles, "
-                f"rounded; write it with at most {MOST_DIGITS} digits or as text, or as doubles if "
-                "that is right."
+                f"rounded{NARROWER}."
             )

@@ -17,10 +17,10 @@ from ecdctr.config.terms import CONTRACT, IDS
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.declared import (
     EXPECTED,
-    MEND,
     ColumnType,
     Role,
     cast_sql,
+    mend_of,
     misfit_sql,
     type_of,
 )
@@ -203,7 +203,7 @@ def _declared(
             kind = schema.field(column.name).type
             kinds.append(kind)
             if type_of(column.role, kind) is None:
-                mend = MEND.get(column.role, "")
+                mend = mend_of(column.role, kind)
                 problem = ("wrong_type", f"expected {EXPECTED[column.role]}, found {kind}{mend}")
         if problem:
             violations.append(

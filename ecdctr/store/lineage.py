@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ecdctr.config.terms import LEVELS
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, lacks_room
 from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.aliases import ALIASES, Aliases
 from ecdctr.store.places import place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ecdctr.store.manifest import Manifest, Ref
 
 
@@ -43,13 +46,23 @@ class Lineage(Aliases):
         for experiment in self.experiments():
             for level in LEVELS:
                 for alias in ALIASES:
-                    try:
-                        self.alias_history(alias, experiment, level)
-                    except StoreError as error:
-                        problems.append(str(error))
+                    problems += _each(partial(self._verify_alias, alias, experiment, level))
                 for ref in self.versions(experiment, level):
-                    problems += self._verify_version(ref)
+                    problems += _each(partial(self._verify_version, ref))
         return problems
+
+    def _verify_alias(self, alias: str, experiment: str, level: str) -> list[str]:
+        """Read an alias's records, and look whether the version that it points at is there."""
+        try:
+            history = self.alias_history(alias, experiment, level)
+        except StoreError as error:
+            return [str(error)]
+        ref = history[-1].ref if history else None
+        if not ref or self.removed(ref):
+            return []
+        there = place(ref)[1] in self.listing(ref.experiment, ref.level).names()
+        mend = "put it back from a copy, or set the alias anew: ecdctr store promote VERSION"
+        return [] if there else [f"{ref}, at which '{alias}' points, is missing; {mend}."]
 
     def check_manifest(self, ref: Ref) -> None:
         """Compare a version's manifest with its digest before something is decided by it.
@@ -114,6 +127,20 @@ class Lineage(Aliases):
             if self.storage.file(*place(parent), "manifest.json") is None
             and not self.removed(parent)
         ]
+
+
+def _each(look: Callable[[], list[str]]) -> list[str]:
+    """Return what a look finds; a file that cannot be read is damage, and no end of the others.
+
+    Raises OSError for what is none of a file: no memory, no room for files that are open.
+    """
+    try:
+        return look()
+    except OSError as error:
+        if error.filename is None or lacks_room(error):
+            raise
+        mend = "put it back from a copy, or train the version again"
+        return [f"{error.filename} cannot be read ({error.strerror}); {mend}."]
 
 
 def _training(ref: Ref, manifest: Manifest | None = None) -> str:

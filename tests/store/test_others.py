@@ -89,3 +89,39 @@ def test_copies_of_folders_and_records_are_not_read(folder, name):
             shutil.copy(path, copy)
     assert said(folder) == before
     stay(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "a"])
+@pytest.mark.parametrize("instead", ["a folder", "a link to itself"])
+def test_verify_names_what_stands_in_a_files_place_and_goes_on(folder, name, instead):
+    first, last = folder.versions("production", "cpm")
+    place = folder.path(first) / name
+    place.unlink()
+    if instead == "a folder":
+        place.mkdir()
+    else:
+        place.symlink_to(name)
+    (folder.path(last) / "b").write_text("another")
+    problems = folder.verify()
+    assert len(problems) == 2
+    assert f"{first}" in problems[0]
+    assert name in problems[0]
+    assert problems[1].startswith(f"{last}: file b differs from its manifest")
+
+
+def test_verify_tells_of_an_alias_whose_version_is_not_there_and_of_a_record_that_is_a_folder(
+    folder,
+):
+    first, last = folder.versions("production", "cpm")
+    shutil.rmtree(folder.path(last))
+    assert folder.verify() == [
+        f"{last}, at which 'candidate' points, is missing; put it back from a copy, or set the "
+        "alias anew: ecdctr store promote VERSION."
+    ]
+    record = folder.root / "production/aliases/cpm/candidate/000001.json"
+    record.unlink()
+    record.mkdir()
+    (folder.path(first) / "b").write_text("another")
+    problems = folder.verify()
+    assert problems[0].startswith(f"{record} cannot be read (Is a directory); put it back")
+    assert problems[1].startswith(f"{first}: file b differs from its manifest")

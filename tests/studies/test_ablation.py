@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from ecdctr.cli.studies import check_worlds
 from ecdctr.config import Config, load_config
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.compare import compare
@@ -338,3 +339,12 @@ def test_a_log_with_too_few_days_is_refused_before_anything_is_trained(
 def test_a_row_whose_days_are_no_whole_number_is_refused(row: str):
     with pytest.raises(ConfigError, match="expected NAME or NAME@DAYS"):
         split_row(row)
+
+
+def test_a_world_with_too_few_days_is_refused_before_it_is_made(tmp_path: Path):
+    study = Study(TINY, load_world("tiny"), (1,), ("full",), 400, tmp_path / "work")
+    days = study.world.settings.days - 1
+    with pytest.raises(ConfigError, match=rf"400 evaluation days were .* 'tiny' has {days} that"):
+        check_worlds(study)
+    assert not study.work.exists()
+    check_worlds(replace(study, eval_days=days))

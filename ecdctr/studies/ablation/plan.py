@@ -82,7 +82,18 @@ class Study:
         Raises ConfigError when there are fewer than the study asks for.
         """
         root = self.config(seed, row).data.root
-        delivered = open_impressions(root).dates("ads")
+        return self._evaluated(open_impressions(root).dates("ads"), f"the ads in {root} have")
+
+    def check_days(self) -> None:
+        """Raise ConfigError when there are fewer days than asked for, before a world is made."""
+        if self.own_data:
+            self.dates(self.seeds[0])
+            return
+        world = self.world.settings
+        days = [world.start + n * DAY for n in range(world.days)]
+        self._evaluated(days, f"the world '{self.world.name}' has")
+
+    def _evaluated(self, delivered: list[dt.date], there_are: str) -> list[dt.date]:
         days = [day for day in delivered if day - DAY in delivered and day <= (self.until or day)]
         newest_first = days[:: -self.eval_every][: self.eval_days]
         if len(newest_first) < self.eval_days:
@@ -90,8 +101,8 @@ class Study:
             until = f" up to {self.until}" if self.until else ""
             option = "--days" if self.hold_out_every else "--eval-days"  # of a matrix: all days
             raise ConfigError(
-                f"{self.eval_days} evaluation days{every}{until} were asked for; the ads in {root} "
-                f"have {len(newest_first)} that follow a delivered day. Ask for fewer days "
+                f"{self.eval_days} evaluation days{every}{until} were asked for; {there_are} "
+                f"{len(newest_first)} that follow a delivered day. Ask for fewer days "
                 f"({option}), or bring more."
             )
         return [day - DAY for day in newest_first[::-1]]
