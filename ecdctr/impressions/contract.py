@@ -21,7 +21,7 @@ from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.footers import Violation, unread
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import absence
-from ecdctr.impressions.reading import one_reading
+from ecdctr.impressions.reading import DeliveredAnew, one_reading
 from ecdctr.impressions.schema import DaySchema, disagreement, read_schema
 
 if TYPE_CHECKING:
@@ -86,7 +86,27 @@ def good_rows(schema: DaySchema, date: dt.date) -> str:
 def validate_day(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
 ) -> DayReport:
-    """Check one day; reads it once and keeps nothing."""
+    """Check one day; reads it once and keeps nothing.
+
+    Raises DeliveredAnew instead of what seems wrong in it where its files changed meanwhile: what
+    was read is then of no delivery.
+    """
+    impressions = open_impressions(config.data.root)
+    before = impressions.stamps(domain, date)
+    try:
+        report = _look_at(connection, config, domain, date)
+    except (FileNotFoundError, ContractError) as error:
+        if impressions.stamps(domain, date) == before:
+            raise
+        raise DeliveredAnew(impressions.where(domain, date)) from error
+    if report.violations and impressions.stamps(domain, date) != before:
+        raise DeliveredAnew(impressions.where(domain, date))
+    return report
+
+
+def _look_at(
+    connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
+) -> DayReport:
     impressions = open_impressions(config.data.root)
     if table := impressions.table(domain):
         foreign = Violation("table_format", str(config.data.root), OF_TABLE.format(table))

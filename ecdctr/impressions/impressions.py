@@ -52,6 +52,13 @@ class Impressions(Protocol):
         """Return SHA-256 over the content of a day's files; the empty digest for a missing day."""
         ...
 
+    def stamps(self, domain: Domain, date: dt.date) -> list[tuple[str, int, int, int]]:
+        """Return what changes with the files of a day while they are read: sizes, and times.
+
+        Nothing where copies are read, which never change.
+        """
+        ...
+
     def where(self, domain: Domain, date: dt.date) -> str:
         """Name the place of a day, for messages."""
         ...

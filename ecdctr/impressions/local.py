@@ -22,6 +22,7 @@ from ecdctr.impressions.layout import (
     refuse_other_case,
     table_format,
 )
+from ecdctr.impressions.reading import ATTEMPTS, DeliveredAnew
 
 if TYPE_CHECKING:
     from ecdctr.config import Domain
@@ -63,10 +64,19 @@ class LocalImpressions:
 
     def digest(self, domain: Domain, date: dt.date) -> str:
         refuse_no_files(self.files(domain, date))
-        try:
-            return digest_files(self.files(domain, date))
-        except FileNotFoundError:  # delivered again between the look and the reading
-            return digest_files(self.files(domain, date))
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):  # between the look and the reading
+                return digest_files(self.files(domain, date))
+        raise DeliveredAnew(self.where(domain, date))
+
+    def stamps(self, domain: Domain, date: dt.date) -> list[tuple[str, int, int, int]]:
+        stamps = []
+        for path in self.files(domain, date):
+            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                status = path.stat()
+                times = status.st_mtime_ns, status.st_ctime_ns
+                stamps.append((path.name, status.st_size, *times))
+        return stamps
 
     def where(self, domain: Domain, date: dt.date) -> str:
         return str(day_folder(self.root, domain, date))

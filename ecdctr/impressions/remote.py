@@ -108,6 +108,9 @@ class RemoteImpressions:
             durable.write_bytes(temporary, content.encode())
         return content
 
+    def stamps(self, domain: Domain, date: dt.date) -> list[tuple[str, int, int, int]]:
+        return []
+
     def where(self, domain: Domain, date: dt.date) -> str:
         return f"{self.root.rstrip('/')}/domain={domain}/date={date}"
 

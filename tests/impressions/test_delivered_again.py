@@ -24,6 +24,7 @@ from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.quality import check_day
 from ecdctr.impressions.reading import ATTEMPTS, DeliveredAnew, one_reading
 from tests.conftest import DATE
+from tests.impressions.logs import FIRST, config_of, write_log
 from tests.make import changed
 from tests.store.s3 import S3Server, upload
 
@@ -181,6 +182,39 @@ def test_a_day_that_is_taken_away_meanwhile_is_told_as_missing_and_not_as_damage
     monkeypatch.setattr(clean, "validate_day", looked)
     with pytest.raises(ContractError, match=r"days are missing"):
         prepare(there, "ads", [NEXT], basic=True)
+
+
+@pytest.mark.parametrize("seen", ["half a file", "no file", "each row twice"])
+def test_a_day_that_is_replaced_while_it_is_checked_is_not_told_as_broken(
+    tmp_path, monkeypatch, seen
+):
+    write_log(tmp_path / "data", 1)
+    config = config_of(tmp_path / "data", tmp_path / "prepared")
+    (path,) = (tmp_path / "data" / "domain=ads" / f"date={FIRST}").iterdir()
+    whole, read = path.read_bytes(), contract.read_schema
+
+    def during(files: list[Path], features: Any) -> Any:
+        if seen == "half a file":
+            path.write_bytes(whole[: len(whole) // 2])
+        elif seen == "no file":
+            path.unlink()
+        else:
+            path.with_name("again.parquet").write_bytes(whole)
+            files = [path, path.with_name("again.parquet")]
+        return read(files, features)
+
+    with contract.connect(config) as db:
+        with monkeypatch.context() as patch:
+            patch.setattr(contract, "read_schema", during)
+            with pytest.raises(DeliveredAnew, match=r"date=.* was delivered again while"):
+                contract.validate_day(db, config, "ads", FIRST)
+        for one in path.parent.iterdir():
+            one.unlink()
+        path.write_bytes(whole)
+        assert contract.validate_day(db, config, "ads", FIRST).violations == []
+        path.write_bytes(whole[: len(whole) // 2])
+        (violation,) = contract.validate_day(db, config, "ads", FIRST).violations
+    assert violation.kind == "unreadable"
 
 
 def test_a_profile_is_of_the_day_that_its_name_says(log, tmp_path, monkeypatch):
