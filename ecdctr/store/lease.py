@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 from ecdctr.errors import StoreError, TryAgain
 
+logger = logging.getLogger("ecdctr")
 LEASE, RENEWAL = dt.timedelta(minutes=5), dt.timedelta(minutes=1)
 Locks = dict[str, Any]  # {"users": {id: lease}, "remover": lease with its id under "own"}
 Swap = Callable[[Callable[[Locks], Any]], Any]
@@ -50,11 +52,16 @@ class Leases:
         self._lost: set[str] = set()
         self._user, self._users = "", 0  # all uses within a process share one lease
         self._idle = threading.Event()
+        self._remover: dict[str, str] = {}  # whom this process waits for
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Let nothing be removed while this is held; waits while something is."""
+        told = False
         while not self._use():
+            if not told:
+                logger.warning("%s: waiting; %s", self.root, self._said_of(self._remover))
+            told = True
             self.sleep(1)
         try:
             yield
@@ -77,13 +84,7 @@ class Leases:
             others = list(locks.get("users", {}).values())
             if "remover" in locks and locks["remover"]["own"] != lease:
                 others.append(locks["remover"])
-            taken[:] = [
-                (
-                    f"{one['host']} uses it since {one['since']}; try later, or after "
-                    f"{one['until']} if that died"
-                )
-                for one in others
-            ]
+            taken[:] = map(self._said_of, others)
             if not others:
                 locks["remover"] = {**self._lease(), "own": lease}
             return not others
@@ -118,7 +119,8 @@ class Leases:
                 minutes = int(LEASE.total_seconds() // 60)
                 raise TryAgain(
                     f"{self.root}: this process did not renew its lease for {minutes} minutes "
-                    "(suspended, or cut off from the store), and versions may have been removed "
+                    "(suspended, cut off from the store, or with a clock behind the others'), and "
+                    "versions may have been removed "
                     "meanwhile; nothing was published. Run the same command again."
                 )
 
@@ -139,6 +141,7 @@ class Leases:
     def _join(self, lease: str) -> Callable[[Locks], bool]:
         def enter(locks: Locks) -> bool:
             if "remover" in locks:
+                self._remover = locks["remover"]
                 return False
             locks.setdefault("users", {})[lease] = self._lease()
             return True
@@ -185,6 +188,19 @@ class Leases:
             return False
         held["until"] = (self.now() + LEASE).isoformat(timespec="seconds")
         return True
+
+    def _said_of(self, one: dict[str, str]) -> str:
+        """Say who holds a lease and until when, and what to do where no lease can be that long."""
+        said = (
+            f"{one['host']} uses it since {one['since']}; try later, or after {one['until']} if "
+            "that died"
+        )
+        if one["until"] <= (self.now() + 2 * LEASE).isoformat(timespec="seconds"):
+            return said
+        return (
+            f"{said}. No lease is that long: the clock of that machine, or of this one, is wrong. "
+            f"Set it, and remove {self.root}/.locks/in-use.json if nothing uses the store"
+        )
 
     def _lease(self) -> dict[str, str]:
         now = self.now()

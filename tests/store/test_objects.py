@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -447,7 +448,7 @@ def test_the_thread_of_the_process_renews_while_something_is_held(url, monkeypat
     assert json.loads(store.storage.read(".locks/in-use.json"))["users"] == {}
 
 
-def test_removal_holds_a_lease_that_ends_too(url, clock):
+def test_removal_holds_a_lease_that_ends_too(url, clock, caplog):
     dead, other = machine(url, clock), machine(url, clock)
     removal = dead.exclusively("remove versions")
     removal.__enter__()
@@ -458,8 +459,26 @@ def test_removal_holds_a_lease_that_ends_too(url, clock):
         clock.pass_minutes(1)
 
     other.storage.leases.sleep = sleep
-    with other.in_use():
+    with caplog.at_level("WARNING"), other.in_use():
         assert 4 <= len(waited) <= 6
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"{url}: waiting; {socket.gethostname()} uses it since 2026-01-01" in line
+    assert "clock" not in line
+
+
+@pytest.mark.parametrize("left", ["users", "remover"])
+def test_a_lease_that_a_clock_ahead_left_is_told_with_what_ends_it(url, clock, left):
+    """Else who died with its clock a year ahead would hold the store for a year."""
+    ahead = Clock()
+    ahead.pass_minutes(365 * 24 * 60)
+    died = machine(url, ahead)
+    held = died.in_use() if left == "users" else died.exclusively("remove versions")
+    held.__enter__()
+    words = rf"after 2027-.* clock of .* is wrong\. Set it, and remove {url}/\.locks/in-use\.json"
+    with pytest.raises(StoreError, match=words):
+        remove(machine(url, clock), 1, 0, "test")
+    died.storage.discard(".locks/in-use.json")
+    assert remove(machine(url, clock), 1, 0, "test") == ([], 0)
 
 
 @pytest.mark.parametrize(
