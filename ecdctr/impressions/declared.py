@@ -93,7 +93,7 @@ def type_of(role: Role, declared: pa.DataType) -> ColumnType | None:
 
 def too_wide(kind: pa.DataType) -> bool:
     """Tell whether a type is a decimal that DuckDB would round, as it reads it."""
-    return pa.types.is_decimal(kind) and kind.precision > MOST_DIGITS
+    return bool(pa.types.is_decimal(kind) and kind.precision > MOST_DIGITS)
 
 
 def mend_of(role: Role, kind: pa.DataType) -> str:
