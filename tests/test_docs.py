@@ -268,7 +268,7 @@ def test_where_something_is_changed_is_one_file_and_begins_at_one_name():
 
 def test_every_table_that_run_asks_for_is_in_its_configuration():
     tables = {
-        "results": {"results", "settings", "tune_cpm"},
+        "results": {"results", "returning", "settings", "tune_cpm"},
         "daily": {"options", "options_daily"},
         "completejourney": {"results", "choice", "settings", "sparse"},
         "forgetting": {"forgetting"},
