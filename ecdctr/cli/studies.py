@@ -58,9 +58,9 @@ def check_worlds(study: Study) -> None:
     """
     from ecdctr.worlds.described import check_description
 
-    study.check_days()
     for seed in study.seeds:
         check_description(study.folder(seed) / "data")
+    study.check_days()
 
 
 def write_or_print(

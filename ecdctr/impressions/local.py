@@ -48,7 +48,7 @@ class LocalImpressions:
         folder = day_folder(self.root, domain, date)
         sizes = {}
         for name in names_in(folder):
-            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            with contextlib.suppress(OSError):  # renamed meanwhile, or no file, which others tell
                 path = folder / name
                 if path.is_file():  # a folder of a marker's name promises nothing
                     sizes[name] = path.stat().st_size
@@ -72,7 +72,7 @@ class LocalImpressions:
     def stamps(self, domain: Domain, date: dt.date) -> list[tuple[str, int, int, int]]:
         stamps = []
         for path in self.files(domain, date):
-            with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            with contextlib.suppress(OSError):  # renamed meanwhile, or no file, which others tell
                 status = path.stat()
                 times = status.st_mtime_ns, status.st_ctime_ns
                 stamps.append((path.name, status.st_size, *times))
