@@ -30,7 +30,7 @@ from ecdctr.studies.forgetting.study import collect, run_forgetting
 from ecdctr.worlds.named import load_world
 
 HOME, CONFIG = RESULTS / "backfills", ROOT / "configs" / "forgetting.yaml"
-ROWS, SEED, EVERY, DAYS = f"no_tpm,{FULL}", 1, 2, 30
+ROWS, SEED, EVERY, DAYS = ("no_tpm", FULL), 1, 2, 30
 NAME = "backfills"
 PATIENCE = 6 * 3600.0  # seconds
 
@@ -85,9 +85,9 @@ def _finish(airflow: Airflow, name: str, run: str, conf: dict[str, object]) -> N
 
 def main() -> None:
     """Run both and compare; ends with 1 if a cell differs."""
-    asked = sys.argv[1:]
-    days, rows = (*asked, *(str(DAYS), ROWS)[len(asked) :])
-    study, here = without_airflow(int(days), tuple(rows.split(",")))
+    days = int(sys.argv[1]) if len(sys.argv) > 1 else DAYS
+    rows = tuple(sys.argv[2].split(",")) if len(sys.argv) > 2 else ROWS
+    study, here = without_airflow(days, rows)
     there = through_airflow(study)
     differ = 0
     for row in study.rows:

@@ -117,16 +117,22 @@ def sealing(path: Path) -> Iterator[Path]:
             seal.write_text(sha256(temporary), "utf-8")
 
 
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Return a file's size and its times of change in nanoseconds: what is new if it is."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def is_whole(path: Path) -> bool:
     """Tell whether a file is there and, where it was sealed, holds what it held then.
 
     Read once per process, and again when it changed; who is told of damage makes it again.
     """
     try:
-        status, sealed = path.stat(), _seal_of(path).read_text("utf-8", errors="replace")
+        now, sealed = stamp(path), _seal_of(path).read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return path.exists()
-    return _is_whole(path, sealed, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _is_whole(path, sealed, *now)
 
 
 @lru_cache(maxsize=100_000)

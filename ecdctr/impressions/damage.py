@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError, lacks_room
 from ecdctr.files.duck import connect, parquet
+from ecdctr.files.durable import stamp
 from ecdctr.impressions.declared import undecodable
 from ecdctr.impressions.footers import unread
 
@@ -78,8 +79,7 @@ def broken_checksum(path: Path) -> str | None:
 
     None where all are right, and where the file has none. Read once per size and times of change.
     """
-    status = path.stat()
-    return _broken_checksum(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _broken_checksum(path, *stamp(path))
 
 
 @lru_cache(maxsize=100_000)

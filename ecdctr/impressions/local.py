@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecdctr.errors import ContractError
+from ecdctr.files.durable import stamp
 from ecdctr.impressions.layout import (
     WRITTEN,
     date_of,
@@ -73,9 +74,7 @@ class LocalImpressions:
         stamps = []
         for path in self.files(domain, date):
             with contextlib.suppress(OSError):  # renamed meanwhile, or no file, which others tell
-                status = path.stat()
-                times = status.st_mtime_ns, status.st_ctime_ns
-                stamps.append((path.name, status.st_size, *times))
+                stamps.append((path.name, *stamp(path)))
         return stamps
 
     def where(self, domain: Domain, date: dt.date) -> str:
@@ -110,9 +109,7 @@ def digest_files(paths: list[Path]) -> str:
     """Return SHA-256 over the digests of files; each is read once per size and times of change."""
     parts = hashlib.sha256()
     for path in paths:
-        status = path.stat()
-        times = status.st_mtime_ns, status.st_ctime_ns
-        parts.update(_digest_file(str(path), status.st_size, *times).encode())
+        parts.update(_digest_file(str(path), *stamp(path)).encode())
     return parts.hexdigest()
 
 

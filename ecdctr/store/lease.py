@@ -24,6 +24,7 @@ from ecdctr.errors import StoreError, TryAgain
 
 logger = logging.getLogger("ecdctr")
 LEASE, RENEWAL = dt.timedelta(minutes=5), dt.timedelta(minutes=1)
+IN_USE = ".locks/in-use.json"  # the object with all leases
 Locks = dict[str, Any]  # {"users": {id: lease}, "remover": lease with its id under "own"}
 Swap = Callable[[Callable[[Locks], Any]], Any]
 
@@ -199,7 +200,7 @@ class Leases:
             return said
         return (
             f"{said}. No lease is that long: the clock of that machine, or of this one, is wrong. "
-            f"Set it, and remove {self.root}/.locks/in-use.json if nothing uses the store"
+            f"Set it, and remove {self.root}/{IN_USE} if nothing uses the store"
         )
 
     def _lease(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
 from ecdctr.store.bucket import CONTENTS, TRIES, Bucket, wait
-from ecdctr.store.lease import Leases
+from ecdctr.store.lease import IN_USE, Leases
 from ecdctr.store.leftovers import remove_old, sweep
 from ecdctr.store.manifest import VERSION
 
@@ -53,9 +53,7 @@ class ObjectStorage:
         self.local = self.cache.root
         self.bucket = Bucket(self.root)
         self._there: set[str] = set()
-        self.leases = Leases(
-            self.root, lambda change: self.bucket.swap(".locks/in-use.json", change)
-        )
+        self.leases = Leases(self.root, lambda change: self.bucket.swap(IN_USE, change))
 
     def check(self) -> None:
         """Probe conditional writes, once."""
