@@ -51,13 +51,13 @@ def simulate(
 ) -> None:
     """Generate a two-domain world with known click probabilities."""
     from ecdctr.console import Bars
-    from ecdctr.worlds.described import check_description
+    from ecdctr.worlds.described import description
     from ecdctr.worlds.named import load_world
     from ecdctr.worlds.simulate import simulate
 
     name, sim = load_world(world, changes or ())
     root = _target(context, root)
-    check_description(root)
+    description(root)  # refused where it is damaged
     bars = Bars()
     bars.start(f"simulate {name}", sim.days)
     try:

@@ -6,7 +6,6 @@ The study on simulated worlds, and matrices of what Airflow's backfills trained.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +36,7 @@ from ecdctr.cli.studies import (
 )
 from ecdctr.config.section import MAX_DAYS
 from ecdctr.config.studies import FORGETTING_VARIANTS, HOLD_OUT_EVERY, WORLD
-from ecdctr.errors import StoreError
+from ecdctr.errors import ConfigError, StoreError
 from ecdctr.store.places import experiment_of
 from ecdctr.studies.forgetting.days import study_days
 
@@ -182,15 +181,16 @@ def matrix_report(
 
 
 def _world(root: Path) -> dict[str, Any]:
-    """Return what world.json says of a simulated world.
+    """Return what is written of a simulated world.
 
     Nothing where there is none, or a file of that name that `simulate` did not write.
     """
+    from ecdctr.worlds.described import description
+
     try:
-        described = json.loads((root / "world.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+        return description(root)
+    except ConfigError:
         return {}
-    return described if isinstance(described, dict) else {}
 
 
 def _write_study(context: typer.Context, about: Any, outcome: Any, result: Path | None) -> None:

@@ -21,7 +21,7 @@ from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.footers import Violation, unread
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import absence
-from ecdctr.impressions.reading import DeliveredAnew, one_reading
+from ecdctr.impressions.reading import one_delivery, one_reading
 from ecdctr.impressions.schema import DaySchema, disagreement, read_schema
 
 if TYPE_CHECKING:
@@ -88,20 +88,14 @@ def validate_day(
 ) -> DayReport:
     """Check one day; reads it once and keeps nothing.
 
-    Raises DeliveredAnew instead of what seems wrong in it where its files changed meanwhile: what
-    was read is then of no delivery.
+    Raises DeliveredAnew, whatever it seems to hold, where its files changed meanwhile: what was
+    read is then of no delivery.
     """
     impressions = open_impressions(config.data.root)
     before = impressions.stamps(domain, date)
-    try:
-        report = _look_at(connection, config, domain, date)
-    except (FileNotFoundError, ContractError) as error:
-        if impressions.stamps(domain, date) == before:
-            raise
-        raise DeliveredAnew(impressions.where(domain, date)) from error
-    if report.violations and impressions.stamps(domain, date) != before:
-        raise DeliveredAnew(impressions.where(domain, date))
-    return report
+    where = impressions.where(domain, date)
+    with one_delivery(lambda: impressions.stamps(domain, date) == before, where):
+        return _look_at(connection, config, domain, date)
 
 
 def _look_at(

@@ -106,6 +106,23 @@ class Sealed(Protocol):
         """Write a temporary file that takes its place when the block ends well."""
 
 
+@contextlib.contextmanager
+def one_delivery(still: Callable[[], bool], where: str) -> Iterator[None]:
+    """Work on days of which `still` tells whether they are as they were when the block began.
+
+    Raises DeliveredAnew at its end if not; also for what the block raises then: files that go away
+    are no damage.
+    """
+    try:
+        yield
+    except Exception as error:
+        if still():
+            raise
+        raise DeliveredAnew(where) from error
+    if not still():
+        raise DeliveredAnew(where)
+
+
 def keep(
     target: Path,
     write: Callable[[Path], None],
@@ -116,20 +133,13 @@ def keep(
     """Write a file that is named by what it is made of, unless it is there, whole.
 
     `still` says whether the name is right now that it is written. Raises DeliveredAnew, and keeps
-    nothing, if not; also for what `write` raises then: files that go away are no damage.
+    nothing, if not.
     """
     if how.is_whole(target):
         return
     durable.make_dir(target.parent)
-    with how.sealing(target) as temporary:
-        try:
-            write(temporary)
-        except Exception as error:
-            if still():
-                raise
-            raise DeliveredAnew(where) from error
-        if not still():
-            raise DeliveredAnew(where)
+    with how.sealing(target) as temporary, one_delivery(still, where):
+        write(temporary)
 
 
 def _forget() -> None:

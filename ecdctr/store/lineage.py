@@ -58,11 +58,14 @@ class Lineage(Aliases):
         except StoreError as error:
             return [str(error)]
         ref = history[-1].ref if history else None
-        if not ref or self.removed(ref):
+        if not ref or not self._is_lost(ref):
             return []
-        there = place(ref)[1] in self.listing(ref.experiment, ref.level).names()
         mend = "put it back from a copy, or set the alias anew: ecdctr store promote VERSION"
-        return [] if there else [f"{ref}, at which '{alias}' points, is missing; {mend}."]
+        return [f"{ref}, at which '{alias}' points, is missing; {mend}."]
+
+    def _is_lost(self, ref: Ref) -> bool:
+        """Tell whether a version is gone that retention has not taken away."""
+        return self.storage.file(*place(ref), "manifest.json") is None and not self.removed(ref)
 
     def check_manifest(self, ref: Ref) -> None:
         """Compare a version's manifest with its digest before something is decided by it.
@@ -124,8 +127,7 @@ class Lineage(Aliases):
         return problems + [
             f"{ref}: parent {parent} is missing."
             for parent in manifest.parent_refs
-            if self.storage.file(*place(parent), "manifest.json") is None
-            and not self.removed(parent)
+            if self._is_lost(parent)
         ]
 
 

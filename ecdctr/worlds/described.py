@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ecdctr.errors import ConfigError, first_line
 
 NAME = "world.json"
 
 
-def check_description(root: Path) -> None:
-    """Raise ConfigError where a folder holds a description of a world that cannot be read.
+def description(root: Path) -> dict[str, Any]:
+    """Return what `simulate` wrote of the world in a folder; nothing where it wrote nothing.
 
-    A disk, a person, or a `simulate` that was killed while it wrote leaves one.
+    Raises ConfigError for one that cannot be read: a disk, a person, or a `simulate` that was
+    killed while it wrote leaves one.
     """
     path = root / NAME
     try:
@@ -24,10 +26,11 @@ def check_description(root: Path) -> None:
         if not isinstance(described, dict):
             raise ValueError("it is not what was written")
     except FileNotFoundError:
-        return
+        return {}
     except (ValueError, OSError) as error:
         said = getattr(error, "strerror", None) or first_line(error)
         raise ConfigError(
             f"{path} is damaged ({said}), so that nothing says which world lies there; bring it "
             f"back from a copy, or delete {root} and simulate the world again."
         ) from None
+    return described
