@@ -156,7 +156,8 @@ def _create(programs: Path, data: Path) -> None:
 def _become() -> list[str]:
     """Start as `nobody` when root, with the right to read what root may read.
 
-    A home of root's is closed to others.
+    A home of root's is closed to others, where the wheel may lie; the secure bit lets PostgreSQL's
+    look at its own programs (`access`) know of that right.
 
     On Linux PostgreSQL also ends when this process is killed.
     """
@@ -166,6 +167,7 @@ def _become() -> list[str]:
     if os.geteuid() != 0:
         return [*end_with_us, "--"]
     reach = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+    reach += ["--securebits", "+no_setuid_fixup"]
     uid, gid = _nobody()
     return [*end_with_us, "--reuid", str(uid), "--regid", str(gid), "--clear-groups", *reach, "--"]
 

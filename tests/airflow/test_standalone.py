@@ -23,7 +23,7 @@ import psycopg2
 import pytest
 
 from ecdctr.airflow.api import Api, RefusedError
-from ecdctr.airflow.postgres import missing, postgres, running_url
+from ecdctr.airflow.postgres import _programs, missing, postgres, running_url
 from ecdctr.airflow.standalone import MARK, Airflow, free_port
 from ecdctr.errors import EcdctrError
 from ecdctr.files.durable import locked
@@ -186,6 +186,22 @@ def servers_of(data: Path) -> list[int]:
     return [
         p.pid for p in psutil.process_iter(["cmdline"]) if str(data) in (p.info["cmdline"] or [])
     ]
+
+
+@needs_wheel
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+def test_the_database_runs_where_the_installation_lies_in_a_home_that_is_closed(
+    tmp_path, monkeypatch
+):
+    home = tmp_path / "root"
+    home.mkdir(mode=0o700)
+    wheel = _programs().parents[1]
+    for folder in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        shutil.copytree(folder, home / folder.name)
+    moved = home / wheel.name / _programs().relative_to(wheel)
+    monkeypatch.setattr("ecdctr.airflow.postgres._programs", lambda: moved)
+    with postgres(home / "postgres") as url, contextlib.closing(connect(url)) as connection:
+        assert connection.info.server_version
 
 
 @needs_wheel
