@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from ecdctr.airflow.api import ENDED, RefusedError
+from ecdctr.airflow.api import ENDED, Api, RefusedError
 from ecdctr.airflow.commands import Forked
 from ecdctr.airflow.standalone import Airflow
 from ecdctr.config import Config
@@ -219,16 +219,21 @@ def failed_logs(airflow: Airflow, dag_id: str, run_id: str) -> str:
 
     For the message of a failed test.
     """
+    return logs_of_failed(airflow.api, airflow.home, airflow.log, dag_id, run_id)
+
+
+def logs_of_failed(api: Api, home: Path, scheduler: Path, dag_id: str, run_id: str) -> str:
+    """As `failed_logs`, for an Airflow whose parts were started one by one."""
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-    instances = airflow.api.call("GET", f"{run}/taskInstances")["task_instances"]
+    instances = api.call("GET", f"{run}/taskInstances")["task_instances"]
     lines = [f"{one['task_id']}: {one['state']}, try {one['try_number']}" for one in instances]
-    folder = airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
+    folder = home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
     for one in instances:
         if one["state"] == "failed":
             for log in sorted(folder.glob(f"task_id={one['task_id']}/**/attempt=*.log")):
                 lines += [str(log), log.read_text()[-2500:]]
-            scheduler = airflow.log.read_text().splitlines()
-            lines += [line[:400] for line in scheduler if one["id"] in line][-8:]
+            said = scheduler.read_text().splitlines()
+            lines += [line[:400] for line in said if one["id"] in line][-8:]
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ from ecdctr.airflow.postgres import missing, postgres
 from ecdctr.airflow.standalone import free_port
 from ecdctr.store.store import Store
 from tests.conftest import DATE, REPOSITORY
-from tests.make import until, write_config
+from tests.make import logs_of_failed, until, write_config
 
 SECRETS = {
     "POSTGRES_PASSWORD": "pg-secret",
@@ -176,7 +176,9 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm,
             api.unpause([name])
             api.trigger(name, "compose", {"data_date": str(date)})
             until(lambda name=name: state(name) in ENDED, f"the run of {name} goes on", pause=0.5)
-            assert state(name) == "success"
+            if state(name) != "success":
+                log = tmp_path / "scheduler.log"
+                pytest.fail(logs_of_failed(api, home, log, name, "compose"))
         link = api.call(
             "GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links"
         )["extra_links"]
