@@ -176,9 +176,8 @@ def test_the_services_of_compose_run_the_three_dags_with_postgresql(world, warm,
             api.unpause([name])
             api.trigger(name, "compose", {"data_date": str(date)})
             until(lambda name=name: state(name) in ENDED, f"the run of {name} goes on", pause=0.5)
-            if state(name) != "success":
-                log = tmp_path / "scheduler.log"
-                pytest.fail(logs_of_failed(api, home, log, name, "compose"))
+            log = tmp_path / "scheduler.log"
+            assert state(name) == "success", logs_of_failed(api, home, log, name, "compose")
         link = api.call(
             "GET", "/api/v2/dags/ecdctr_actr/dagRuns/compose/taskInstances/train/links"
         )["extra_links"]
