@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +25,32 @@ def too_slow() -> str:
     return f"The request was not whole within {COMES_WITHIN:g} seconds; send it again."
 
 
+class Lingering:
+    """A transport that is not closed before the client has sent what it is sending.
+
+    The system resets a connection that is closed while bytes come, and the answer is lost with it.
+    """
+
+    def __init__(self, transport: Any, lingers: Callable[[], bool]) -> None:
+        self._transport, self._lingers = transport, lingers
+        self._ended = False
+
+    def close(self) -> None:
+        """Say that no more is answered, and leave the closing to who lingers; or close."""
+        if not self._ended and self._lingers():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+        self._ended = True
+
+    def is_closing(self) -> bool:
+        """Tell whether no more is answered."""
+        return self._ended or bool(self._transport.is_closing())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class HalfOpen(H11Protocol):
     """Answers a client that ends its side once its requests are whole, as `nc -N` does.
 
@@ -31,11 +58,13 @@ class HalfOpen(H11Protocol):
     """
 
     ended = False
+    lingers = False
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
-        super().connection_made(transport)
+        lingering: Any = Lingering(transport, self._linger)
+        super().connection_made(lingering)
         self._clock = self.loop.call_later(COMES_WITHIN, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -45,6 +74,8 @@ class HalfOpen(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take up bytes; the time of a request begins with its first one."""
+        if self.lingers:
+            return
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self._stop()
         super().data_received(data)
@@ -52,7 +83,7 @@ class HalfOpen(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
         """Say whether the connection stays open: for the answers that are under way."""
         self.ended = True
-        return self._answers_on()
+        return not self.lingers and self._answers_on()
 
     def handle_events(self) -> None:
         """Take up what has come: the next of several requests, where the client sent them at once.
@@ -60,6 +91,8 @@ class HalfOpen(H11Protocol):
         Close once nothing of them is left to answer.
         """
         super().handle_events()
+        if self.lingers:
+            return
         begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
         if self.conn.their_state not in ACTIVE or not begun:
             self._stop()
@@ -78,6 +111,16 @@ class HalfOpen(H11Protocol):
         if answers and not self.conn.trailing_data[0]:
             self.cycle.keep_alive = False
         return answers
+
+    def _linger(self) -> bool:
+        """Tell whether more of a request comes than was read; that is left unread for a while."""
+        coming = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) and not self.ended
+        if coming:
+            self.lingers = True
+            self.flow.resume_reading()
+            self._stop()
+            self._clock = self.loop.call_later(COMES_WITHIN, self.transport.close)
+        return coming
 
     def _stop(self) -> None:
         if self._clock:

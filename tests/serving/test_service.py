@@ -578,6 +578,37 @@ def test_a_length_beyond_the_limit_is_answered_before_any_of_it_comes():
         assert call(port, "GET", "/health")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /score HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", b"413"),
+        (b"POST /score HTTP/1.0\r\n", b"413"),  # as nginx asks behind it
+        (b"POST /score HTTP/1.0\r\nContent-Encoding: gzip\r\n", b"415"),
+        (b"no HTTP\r\n", b"400"),
+    ],
+)
+def test_who_hears_the_answer_after_a_long_body_alone_is_not_reset(head, status):
+    """As most clients: the connection is closed by the server, but not while bytes come."""
+    long = b" " * 8_000_000
+    with running(Service(Limits(bytes=4096))) as port:
+        answer = exchange(port, head + b"Content-Length: %d\r\n\r\n" % len(long) + long)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert answer.endswith(b"}")
+
+
+def test_a_body_without_an_end_is_not_read_for_ever(monkeypatch):
+    monkeypatch.setattr(connection, "COMES_WITHIN", 0.1)
+    head = b"POST /score HTTP/1.0\r\nContent-Length: 9000000\r\n\r\n"
+    with (
+        running(Service(Limits(bytes=4096))) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as client,
+    ):
+        client.sendall(head)
+        assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 413")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            until(lambda: client.sendall(b" " * 65536), "it is read for ever")
+
+
 def test_a_request_that_never_ends_is_told_that_the_server_does(monkeypatch, caplog):
     monkeypatch.setattr(routes, "ENDS_WITHIN", 0.05)
     service = Service(Limits())
