@@ -247,7 +247,8 @@ def _mend_archive(path: Path) -> str:
     what = encodings.format_of(start)
     of_name = COMPRESSIONS.get(path.suffix.lower())
     if of_name and what and what != f"a {of_name} archive":
-        return f"it is {what} and no {of_name} archive, name it so or convert it"
+        mend = encodings.MEND_NAMES.get(what, "convert it to Parquet")
+        return f"it is {what} and no {of_name} archive; {mend}"
     if of_name and start and not what:
         return f"it does not begin as a {of_name} archive; if it is CSV take {path.suffix} away"
     return f"it is cut or damaged, {encodings.LOAD_AGAIN}"

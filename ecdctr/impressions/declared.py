@@ -44,6 +44,7 @@ MOST_DIGITS = 38  # of a decimal in DuckDB, which reads wider ones as doubles, a
 NARROWER = (
     f"; write it with at most {MOST_DIGITS} digits or as text, or as doubles if that is right"
 )
+BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 WHOLE = {16: 2048, 32: 2**24, 64: 2**53}  # up to here floats of these bits hold every whole number
 FLOAT32_MAX = "3.4028234663852886e38"
 
@@ -96,9 +97,24 @@ def too_wide(kind: pa.DataType) -> bool:
     return bool(pa.types.is_decimal(kind) and kind.precision > MOST_DIGITS)
 
 
-def mend_of(role: Role, kind: pa.DataType) -> str:
+def mend_of(role: Role, name: str, kind: pa.DataType) -> str:
     """Return how a column that does not fit its role is to be written, as a part of a sentence."""
-    return NARROWER if too_wide(kind) else MEND.get(role, "")
+    if too_wide(kind):
+        return NARROWER
+    if role in MEND:
+        return MEND[role]
+    column = identifier(name)
+    if role in ("number", "oracle"):
+        categorical = ", or declare the feature as categorical" * (role == "number")
+        return f"; write it as a number (DuckDB: {column}::DOUBLE){categorical}"
+    if role == "categories":
+        made = f"{column}::VARCHAR[]" if _is_list(kind) else f"[{column}::VARCHAR]"
+        return f"; write it as a list of text (DuckDB: {made})"
+    if pa.types.is_floating(kind):
+        return f"; write it as an integer (DuckDB: {column}::BIGINT; of HUGEINT {column}::VARCHAR)"
+    if any(is_kind(kind) for is_kind in BINARY):
+        return f"; write it as text (DuckDB: decode({column}), or hex({column}))"
+    return f"; write it as text (DuckDB: {column}::VARCHAR; Spark: cast('string'))"
 
 
 def _category(kind: pa.DataType) -> Name | None:

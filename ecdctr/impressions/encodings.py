@@ -53,6 +53,11 @@ MAGIC = {  # how files begin that are no CSV; more than letters, with which a he
     rb"<\?xml": "XML",
     rb'\{"': "JSON",
 }
+MEND_NAMES = {  # what an import reads once its name says what it is
+    "Parquet": "let its name end with .parquet",
+    "a gzip archive": "let its name end with .gz",
+    "a zstd archive": "let its name end with .zst",
+}
 NO_LOG = {  # what stands in a file's place where it was not loaded
     b"<!doctype": "an HTML page, perhaps of an error; load it again",
     b"<html": "an HTML page, perhaps of an error; load it again",
@@ -111,7 +116,7 @@ def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
     if what := no_log(raw):
         raise ContractError(f"{path} is {what}.")
     if what := format_of(raw):
-        raise ContractError(f"{path} is {what}; name it so, or convert it to CSV first.")
+        raise ContractError(f"{path} is {what}; {MEND_NAMES.get(what, 'convert it to Parquet')}.")
     unicode, marked = _unicode_of(raw)
     if unicode == "utf-8" and encoding not in UTF8:
         raise ContractError(

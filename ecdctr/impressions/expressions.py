@@ -288,8 +288,8 @@ def _refuse_type(key: str, text: str, kind: str) -> None:
     scalar = scalar_kind(element)
     if key in IDS and (many or not (scalar in ("whole", "wide", "text") or kind == '"NULL"')):
         raise ConfigError(
-            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; write the log's "
-            "ids so."
+            f"mapping {key}: '{text}' gives {kind}, expected an integer or text; "
+            f"{_as_id(text, kind)}."
         )
     if key == "ts" and not (kind.startswith("TIMESTAMP") or kind in ("DATE", "VARCHAR", '"NULL"')):
         raise ConfigError(
@@ -301,8 +301,18 @@ def _refuse_type(key: str, text: str, kind: str) -> None:
     if key.startswith("features.") and (not scalar or fraction):
         raise ConfigError(
             f"mapping {key}: '{text}' gives {kind}, which is no feature; expected a number, text, "
-            "boolean, date or a list of integers, text, booleans or dates."
+            "boolean, date or a list of integers, text, booleans or dates; write an expression "
+            f"that gives one, such as ({text})::VARCHAR for text."
         )
+
+
+def _as_id(text: str, kind: str) -> str:
+    """Say how what is neither an integer nor text is made an id."""
+    if is_number(kind):
+        return f"write ({text})::BIGINT, which stops where that would round a value"
+    if kind == "BLOB":
+        return f"write decode({text}) if its bytes are text, else hex({text})"
+    return f"write an expression that gives one, such as ({text})::VARCHAR"
 
 
 def one(db: duckdb.DuckDBPyConnection, query: str) -> Any:

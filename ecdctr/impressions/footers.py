@@ -49,9 +49,6 @@ def read_footer(path: Path) -> Footer | Violation:
         if stat.st_size == 0:
             return Violation("empty_file", where, "expected a Parquet file, found 0 bytes")
         return _footer(where, stat.st_size, stat.st_mtime_ns)
-    except pa.ArrowNotImplementedError as error:  # one column is enough, read or not
-        said = f"expected types that Arrow has, found another ({first_line(error).rstrip('.')})"
-        return Violation("unreadable", where, f"{said}; write that column otherwise, as text say")
     except UnicodeDecodeError:
         return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
     except (pa.ArrowException, OSError) as error:
@@ -61,8 +58,13 @@ def read_footer(path: Path) -> Footer | Violation:
 
 
 def unread(path: Path, error: Exception) -> str:
-    """Say why a file cannot be read as Parquet: encrypted, something else, or damaged."""
+    """Say why a file cannot be read as Parquet: encrypted, something else, damaged, or too new."""
     said = first_line(error)
+    if isinstance(error, pa.ArrowNotImplementedError):  # one column is enough, read or not
+        return (
+            f"expected types that Arrow has, found another ({said.rstrip('.')}); write that column "
+            "otherwise, as text say"
+        )
     if "crypt" in said:
         return "expected Parquet without encryption, found an encrypted file; write it plainly"
     try:

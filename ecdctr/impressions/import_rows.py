@@ -39,6 +39,7 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
     Rows of neither may be anything.
     """
     _refuse_nulls(db, mapping, staged)
+    _refuse_rounded_ids(db, mapping, staged)
     refuse_labels(db, mapping, staged)
     _refuse_values(db, mapping, staged)
     _refuse_times(db, mapping, staged)
@@ -131,6 +132,20 @@ def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
             f"{staged.path}: {no_time:,} of {rows:,} rows have no time, first in {first} (mapping "
             f"ts: {mapping.ts})."
         )
+
+
+def _refuse_rounded_ids(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Raise ContractError where two ids of the log might be one here."""
+    if not (rounded := _count(db, staged, "_rounded")):
+        return
+    first = first_place(db, mapping.log, staged, f"{DOMAINS} AND _rounded")
+    raise ContractError(
+        f"{staged.path}: {rounded:,} rows, the first in {first}, have an id of a number with a "
+        "fraction, which an integer rounds, or beyond 2^53, where a double is several integers "
+        f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id}); expected ids that "
+        "are whole; write them into the log as integers or text (DuckDB writes HUGEINT to Parquet "
+        "as doubles: cast it to BIGINT or VARCHAR there)."
+    )
 
 
 def _refuse_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:

@@ -25,6 +25,7 @@ from ecdctr.impressions.expressions import (
     scalar_kind,
     text_columns,
 )
+from ecdctr.impressions.ids import rounded_ids
 from ecdctr.impressions.import_rows import (
     refuse_rows,
     words_for_cut_times,
@@ -112,7 +113,7 @@ def import_log(
         if declared:
             refuse_kinds(tables, mapping, types, log, f"log{joined}", declared, scratch / "cells")
             view_of(db, *log.files)
-        parts = parts_of(mapping, types, ts)
+        parts = parts_of(mapping, types, ts, rounded_ids(tables, mapping))
         for i, file in enumerate(log.files):
             raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
             staged = Staged(file, raw.with_suffix(".parquet"), parts, f"log{joined}", later)

@@ -203,7 +203,7 @@ def _declared(
             kind = schema.field(column.name).type
             kinds.append(kind)
             if type_of(column.role, kind) is None:
-                mend = mend_of(column.role, kind)
+                mend = mend_of(column.role, column.name, kind)
                 problem = ("wrong_type", f"expected {EXPECTED[column.role]}, found {kind}{mend}")
         if problem:
             violations.append(
@@ -215,7 +215,7 @@ def _declared(
 def _missing(path: Path, column: Column, schema: pa.Schema, alike: list[str]) -> Violation:
     contract = column.name in CONTRACT
     declared = "" if contract else " declared in the configuration under 'features'"
-    among = f"{alike[0]}, which differs in case" if alike else ", ".join(schema.names)
+    among = f"{alike[0]}, which differs in case; rename it" if alike else ", ".join(schema.names)
     return Violation(
         "missing_column" if contract else "unknown_feature",
         str(path),

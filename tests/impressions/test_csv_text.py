@@ -104,7 +104,11 @@ ARCHIVES = {
     "zstd cut short": ("a.csv.zst", pa.compress(rows().encode(), "zstd", asbytes=True)[:-9], AGAIN),
     "text named .gz": ("a.csv.gz", rows().encode(), "if it is CSV take .gz away"),
     "text named .zst": ("a.csv.zst", rows().encode(), "if it is CSV take .zst away"),
-    "gzip named .zst": ("a.csv.zst", PACKED, "it is a gzip archive and no zstd archive, name it"),
+    "gzip named .zst": (
+        "a.csv.zst",
+        PACKED,
+        "it is a gzip archive and no zstd archive; let its name end with",
+    ),
     "a broken Parquet file": ("a.parquet", b"PAR1 no\0", AGAIN),
 }
 
@@ -432,9 +436,10 @@ def test_files_that_were_put_together_are_refused(tmp_path, what):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (PACKED, "is a gzip archive"),
-        (b"PK\x03\x04" + rows().encode(), "is a zip archive"),
-        (b"PAR1\x15\x04" + rows().encode(), "is Parquet"),
+        (PACKED, "is a gzip archive; let its name end with .gz"),
+        (b"PK\x03\x04" + rows().encode(), "is a zip archive; convert it to Parquet"),
+        (b'{"user": 1}', "is JSON; convert it to Parquet"),
+        (b"PAR1\x15\x04" + rows().encode(), "is Parquet; let its name end with .parquet"),
         (pa.compress(rows().encode(), "zstd", asbytes=True), "is a zstd archive"),
         (bz2.compress(rows().encode()), "is a bzip2 archive"),
         (rows().encode("utf-32"), "is UTF-32; say so"),

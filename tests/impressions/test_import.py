@@ -382,6 +382,63 @@ def test_wide_ids_of_parquet_keep_every_digit(tmp_path, kind, first):
     )
 
 
+def _of_users(users: pa.Array) -> pa.Table:
+    n = len(users)
+    return pa.table(
+        {
+            "user": users,
+            "item": [100 + i % 5 for i in range(n)],
+            "t": [START + i * 600 for i in range(n)],
+            "clicked": [int(i % 3 == 0) for i in range(n)],
+            "kind": ["ads" if i % 2 else "natural" for i in range(n)],
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(12, 1)])
+def test_whole_ids_that_stand_as_fractions_are_cast(tmp_path, kind):
+    """As pandas writes integers beside a null."""
+    (tmp_path / "logs").mkdir()
+    users = pa.array([float(1 + i % 5) for i in range(40)]).cast(kind)
+    pq.write_table(_of_users(users), tmp_path / "logs" / "a.parquet")
+    with pytest.raises(ConfigError, match=r"expected an integer or text; write \(user\)::BIGINT"):
+        run(tmp_path, {}, log={"files": ["*.parquet"]})
+    run(tmp_path, {}, log={"files": ["*.parquet"]}, user_id="user::BIGINT")
+    assert set(column(tmp_path, "user_id")) == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "user_id"),
+    [
+        (pa.float64(), [1.0, 1.5], "user::BIGINT"),
+        (pa.float64(), [1.0, 1.5], "TRY_CAST(user AS BIGINT)::VARCHAR"),
+        (pa.decimal128(12, 1), [1.0, 1.5], "user::BIGINT"),
+        (pa.float64(), [1.0, 2.0**53 + 2], "user::BIGINT"),
+        (pa.float64(), [1.0, 2.0**53 + 2], "user::VARCHAR"),
+        (pa.float32(), [1.0, 2.0**24 + 2], "user::BIGINT"),
+    ],
+)
+def test_ids_that_a_cast_or_a_double_would_merge_are_refused(tmp_path, kind, values, user_id):
+    """DuckDB writes HUGEINT to Parquet as doubles, in which two users may be one."""
+    (tmp_path / "logs").mkdir()
+    users = pa.array(values * 20).cast(kind)
+    pq.write_table(_of_users(users), tmp_path / "logs" / "a.parquet")
+    words = r"a\.parquet: 20 rows, the first in row 2, have an id of a number with a fraction"
+    with pytest.raises(ContractError, match=words):
+        run(tmp_path, {}, log={"files": ["*.parquet"]}, user_id=user_id)
+    assert not list((tmp_path / "data").rglob("*.parquet"))
+    kept = "user::DECIMAL(20, 4)::VARCHAR" if pa.types.is_decimal(kind) else "'one'"
+    run(tmp_path, {}, log={"files": ["*.parquet"]}, user_id=kept)
+
+
+def test_both_kinds_of_files_that_a_pattern_matches_are_named(tmp_path):
+    """Spark and Hive leave _SUCCESS beside what they write."""
+    (tmp_path / "logs").mkdir()
+    pq.write_table(_of_users(pa.array([1.0])), tmp_path / "logs" / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet, which is Parquet by its name, and .*_SUCC"):
+        run(tmp_path, {"_SUCCESS": ""}, log={"files": ["*"]})
+
+
 def test_decimals_wider_than_any_here_are_refused_where_the_mapping_reads_them(tmp_path):
     """As BigQuery writes BIGNUMERIC; read as doubles two ids would be one."""
     wide = pa.array([Decimal(2**53 + i % 2) for i in range(40)], pa.decimal256(76, 0))
