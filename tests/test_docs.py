@@ -11,14 +11,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from ecdctr.airflow.standalone import free_port
+from ecdctr.cli import app
 from ecdctr.config import load_config
 from tests.conftest import REPOSITORY
 from tests.make import forked
@@ -212,6 +215,44 @@ def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(
     configuration, command, *_ = says.split()
     said = said_by_study(says, given)
     assert said == f"-m ecdctr.cli --config configs/{configuration}.yaml {command} {typed_out}"
+
+
+def studies_of_run() -> list[str]:
+    """Return each command line that a study of ./run consists of; nothing is downloaded for it."""
+    script = (REPOSITORY / "run").read_text().replace("${BASH_SOURCE[0]}", str(REPOSITORY / "run"))
+    functions, _, cases = script.partition('\ncommand="${1')
+    bodies = dict(re.findall(r"^(\w+)\(\) {\n(.*?)^}", functions, re.MULTILINE | re.DOTALL))
+    called = re.findall(r"install \w+; (\w+) \"\$@\" ;;", cases)
+    studies = [name for name in called if re.search(r"^ *(study|visits) ", bodies[name], re.M)]
+    inline = re.findall(r"install \w+; (study .*) \"\$@\" ;;", cases)
+    echo = 'python() { printf "%q " "$@"; echo; }\npurchases() { :; }'
+    return subprocess.run(
+        ["/bin/bash", "-c", "\n".join([functions, echo, *studies, *inline])],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+
+
+@pytest.mark.parametrize("line", studies_of_run())
+def test_every_study_of_run_gets_as_far_as_its_first_world(tmp_path, monkeypatch, line):
+    """Days of a year stand for the purchases, which are not at hand."""
+
+    class Reached(BaseException):
+        pass
+
+    def stages(*_: object) -> None:
+        raise Reached
+
+    days = [dt.date(2017, 1, 1) + dt.timedelta(days=n) for n in range(365)]
+    log = SimpleNamespace(dates=lambda _: days)
+    monkeypatch.setattr("ecdctr.studies.ablation.plan.open_impressions", lambda _: log)
+    monkeypatch.setattr("ecdctr.studies.ablation.study.stages", stages)
+    monkeypatch.chdir(REPOSITORY)
+    _, module, *arguments = shlex.split(
+        re.sub(r"(--(?:out|work|cells)) (\S+)", rf"\1 {tmp_path}/\2", line)
+    )
+    assert module == "ecdctr.cli"
+    with pytest.raises(Reached):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_the_rest_of_the_readmes_commands_are_ones_that_run_knows(warm):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -55,8 +55,8 @@ def sparsity(
 
     bars = Bars()
     try:
-        bases = options.base.split(",")
-        points = run_sparsity(study_of(context, options), bases, workers, bars)
+        study = study_of(context, replace(options, base=DEFAULT))  # each point has its own
+        points = run_sparsity(study, options.base.split(","), workers, bars)
     finally:
         bars.close()
     origin = Origin(
