@@ -25,7 +25,7 @@ from ecdctr.impressions.contract import connect, unreadable
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.reading import keep, settled
-from ecdctr.impressions.schema import read_schema
+from ecdctr.impressions.schema import DaySchema, read_schema
 from ecdctr.impressions.shift import (
     Distinct,
     Sample,
@@ -247,7 +247,7 @@ def _profile(
         if schema is None:
             raise ContractError(". ".join(map(str, violations)) + ".")
         try:
-            made = _measure(connection, f"({schema.select()})", features)
+            made = _measure(connection, schema, features)
         except duckdb.Error as error:  # statistics of the file that its values contradict
             if lacks_room(error):
                 raise
@@ -260,13 +260,15 @@ def _profile(
 
 
 def _measure(
-    connection: duckdb.DuckDBPyConnection, source: str, features: Sequence[tuple[str, str]]
+    connection: duckdb.DuckDBPyConnection, schema: DaySchema, features: Sequence[tuple[str, str]]
 ) -> Profile:
     nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
-    row = one_row(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {source}")
+    every = f"({schema.select()})"
+    row = one_row(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {every}")
     values, hashed, users = {}, {}, {}
     for name, kind in features:
         if kind == "categorical":
+            source = f"({schema.only('user_id', name).select()})"
             counts = (
                 f'SELECT "{name}"::VARCHAR AS value, count(*) AS n FROM {source} '
                 f'WHERE "{name}" IS NOT NULL GROUP BY 1'

@@ -100,6 +100,17 @@ class DaySchema(NamedTuple):
             "others as text"
         )
 
+    def only(self, *names: str) -> DaySchema:
+        """Return how some of the columns are read: a query is planned sooner the fewer it has."""
+        kept = [i for i, name in enumerate(self.names) if name in names]
+        return DaySchema(
+            tuple(self.columns[i] for i in kept),
+            tuple(self.types[i] for i in kept),
+            tuple(
+                Group(group.files, tuple(group.declared[i] for i in kept)) for group in self.groups
+            ),
+        )
+
     def select(self) -> str:
         """Write the query of the day's typed rows.
 
