@@ -111,6 +111,7 @@ def _builder(config: Config, domain: Domain, basic: bool) -> Iterator[Build]:
 
     An engine starts with the first day that needs it.
     """
+    durable.make_dir(config.data.prepared)
     with contract.connect(config) as connection:
         if basic or config.data.engine == "duckdb":
             yield partial(_build_basic if basic else build_examples, connection, config, domain)

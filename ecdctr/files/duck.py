@@ -5,7 +5,9 @@ Bounded, in UTC, and with paths that are names, never patterns.
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,40 @@ from ecdctr.files.reads import note_read
 from ecdctr.files.urls import no_utf8
 
 
-def connect(memory: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    memory: str | None = None, threads: int | None = None, spill: Path | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open a connection in memory, in UTC, with these bounds, e.g. '2GB'.
 
-    None is DuckDB's own. From a Parquet file's statistics DuckDB concludes what holds of all its
-    rows, also where they say nothing: of a column with not-a-number, that none is. So it does not
-    look at them.
+    What is too much for memory goes to the folder `spill`, which is made when it is needed, in one
+    that is there. None is DuckDB's own; for `spill` that is a folder in the current one, which may
+    be anybody's. From a Parquet file's statistics DuckDB concludes what holds of all its rows, also
+    where they say nothing: of a column with not-a-number, that none is. So it does not look at
+    them.
     """
     connection = duckdb.connect()
     if memory:
         connection.execute(f"SET memory_limit = {literal(memory)}")
     if threads:
         connection.execute(f"SET threads = {int(threads)}")
+    if spill:
+        connection.execute(f"SET temp_directory = {literal(spill.absolute())}")
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     return connection
+
+
+def spill_folder(place: Path) -> Path:
+    """Return where what is too much for memory may lie: in a folder, or the system's temporary one.
+
+    The latter where the folder is not there or cannot be written. It is this machine's alone: by
+    the numbers of processes DuckDB tells what those that were killed have left in it, and removes
+    that.
+    """
+    if not os.access(place, os.W_OK | os.X_OK):
+        place = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # a name of our own in it
+    return place / f".spill-{socket.gethostname()}"
 
 
 def one_row(

@@ -63,8 +63,9 @@ NO_NULL_KEY = ("impression_id IS NOT NULL", "impression_id: expected no nulls")
 
 
 def connect(config: Config) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB with the configured bounds."""
-    return duck.connect(config.data.duckdb_memory, config.data.threads)
+    """Open DuckDB with the configured bounds; it goes on on the disk of what is prepared."""
+    spill = duck.spill_folder(config.data.prepared)
+    return duck.connect(config.data.duckdb_memory, config.data.threads, spill)
 
 
 def row_rules(schema: DaySchema) -> dict[str, tuple[str, str]]:

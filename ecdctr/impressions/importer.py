@@ -18,7 +18,7 @@ import duckdb
 from ecdctr.config import DOMAINS
 from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files import duck
-from ecdctr.files.duck import identifier, literal, one_row, parquet
+from ecdctr.files.duck import identifier, one_row, parquet
 from ecdctr.impressions.expressions import (
     checked_type,
     columns_read,
@@ -126,8 +126,7 @@ def import_log(
 
 @contextmanager
 def _connect(folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duck.connect(memory, threads) as db:
-        db.execute(f"SET temp_directory = {literal(folder / 'spill')}")
+    with duck.connect(memory, threads, folder / "spill") as db:
         db.execute("SET preserve_insertion_order = false")
         yield db
 
