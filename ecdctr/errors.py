@@ -117,7 +117,7 @@ _TROUBLES = {
     "failed to map segment": (errno.ENOMEM, "free some memory"),  # of a library that is loaded
     "Out of Memory Error": (  # DuckDB's words
         errno.ENOMEM,
-        "free some memory, or lower data.duckdb_memory and data.threads",
+        "raise data.duckdb_memory, which it has reached, or lower data.threads",
     ),
 }
 _PATH = re.compile(r'"(/[^"\n]+)"')  # as DuckDB names one

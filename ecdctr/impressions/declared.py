@@ -108,6 +108,8 @@ def mend_of(role: Role, name: str, kind: pa.DataType) -> str:
         categorical = ", or declare the feature as categorical" * (role == "number")
         return f"; write it as a number (DuckDB: {column}::DOUBLE){categorical}"
     if role == "categories":
+        if type_of("category", kind):  # a value where lists are, whose values may be of its type
+            return f"; write it as a list (DuckDB: [{column}])"
         made = f"{column}::VARCHAR[]" if _is_list(kind) else f"[{column}::VARCHAR]"
         return f"; write it as a list of text (DuckDB: {made})"
     if pa.types.is_floating(kind):

@@ -152,7 +152,7 @@ def _compare(config: Config, today: Profile, past: list[Profile]) -> list[tuple[
     total = max(sum(profile.rows for profile in past), 1)
     ctr = sum(profile.clicks for profile in past) / total
     if not ctr / q.max_ctr_ratio <= today.ctr <= ctr * q.max_ctr_ratio:
-        expected = f"{ctr / q.max_ctr_ratio:.4f} to {ctr * q.max_ctr_ratio:.4f}"
+        expected = f"{ctr / q.max_ctr_ratio:.4f} to {min(ctr * q.max_ctr_ratio, 1):.4f}"
         findings.append(("click-through rate", expected, f"{today.ctr:.4f}"))
     for name in today.nulls:
         usual = sum(profile.nulls.get(name, 0) for profile in past) / total

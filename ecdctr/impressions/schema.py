@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
     from ecdctr.config import Feature
 
+NO_ROWS = (
+    "expected at least one row, found 0; deliver the day's rows, or, where there were none, take "
+    "its folder away and allow for that in data.allowed_missing_days"
+)
+OR_NULLS = "write it, as nulls on days that have no values of it, or take it out of 'features'"
+
 
 class Column(NamedTuple):
     """A column that is read, and what for."""
@@ -170,7 +176,7 @@ def read_schema(
             violations += breaches
     if not declared and not violations:
         where = str(files[0] if len(files) == 1 else files[0].parent)
-        violations.append(Violation("empty_file", where, "expected at least one row, found 0"))
+        violations.append(Violation("empty_file", where, NO_ROWS))
     types, breaches = _agree(columns, declared) if not violations else ([], [])
     violations += breaches
     if violations:
@@ -226,7 +232,12 @@ def _declared(
 def _missing(path: Path, column: Column, schema: pa.Schema, alike: list[str]) -> Violation:
     contract = column.name in CONTRACT
     declared = "" if contract else " declared in the configuration under 'features'"
-    among = f"{alike[0]}, which differs in case; rename it" if alike else ", ".join(schema.names)
+    mend = "write it" if contract else OR_NULLS
+    among = (
+        f"{alike[0]}, which differs in case; rename it"
+        if alike
+        else f"{', '.join(schema.names)}; {mend}"
+    )
     return Violation(
         "missing_column" if contract else "unknown_feature",
         str(path),

@@ -175,7 +175,7 @@ def test_the_sentence_names_the_step_the_file_and_the_place_in_the_code(monkeypa
         (
             duckdb.OutOfMemoryException("Out of Memory Error: no block"),
             75,
-            "free some memory, or lower data.duckdb_memory",
+            "raise data.duckdb_memory, which it has reached, or lower data.threads",
         ),
         (MemoryError(), 75, "too little memory"),
         (ImportError("x.so: failed to map segment from shared object"), 75, "free some memory"),

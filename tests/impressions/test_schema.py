@@ -218,7 +218,10 @@ REFUSED = {  # what is declared otherwise: columns, words of the sentence
         "column price: expected a number, found string; write",
     ),
     "a double as id": ({"item_id": pa.float64()}, "found double; write it as an integer"),
-    "text for a list": ({"tags": pa.string()}, r"found string; write it as a list of text .*\["),
+    "text for a list": (
+        {"tags": pa.string()},
+        r'found string; write it as a list \(DuckDB: \["tags"\]\)',
+    ),
     "a UUID": ({"brand": pa.uuid()}, r"arrow.uuid>; write it as text \(DuckDB: .*::VARCHAR"),
 }
 
@@ -479,12 +482,24 @@ def test_impressions_of_one_instant_are_ordered_by_their_ids(tmp_path):
     assert len(made) == 1
 
 
+def test_a_feature_that_came_later_is_told_how_to_stand_on_the_days_before(tmp_path):
+    write_log(tmp_path)
+    write_day(tmp_path, "ads", 2, day_table("ads", 2).drop(["brand"]))
+    config = config_of(tmp_path, tmp_path / "prepared")
+    with connect(config) as db:
+        (violation,) = validate_day(db, config, "ads", LAST).violations
+        assert "; write it, as nulls on days that have no values of it" in violation.message
+        table = day_table("ads", 2).drop(["brand"]).append_column("brand", pa.nulls(60))
+        write_day(tmp_path, "ads", 2, table)
+        assert validate_day(db, config, "ads", LAST).violations == []
+
+
 def test_a_day_of_empty_parts_alone_is_no_day(tmp_path):
     write_log(tmp_path)
     path = write_day(tmp_path, "ads", 2, day_table("ads", 2).slice(0, 0))
     with connect(config := config_of(tmp_path, tmp_path / "prepared")) as db:
         (violation,) = validate_day(db, config, "ads", LAST).violations
-    assert str(violation) == f"{path}: expected at least one row, found 0"
+    assert str(violation).startswith(f"{path}: expected at least one row, found 0; deliver")
 
 
 def test_text_that_is_no_utf8_is_told_by_validate(tmp_path):
