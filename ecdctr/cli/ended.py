@@ -68,11 +68,14 @@ def _end(reading: int, process: int) -> None:
 
 
 def _end_workers() -> None:
-    """End the processes that were started to work for this one, which would wait for ever."""
+    """End the processes that were started to work for this one, which would wait for ever.
+
+    Killed: one that was just forked still has our handler, which does nothing, for SIGTERM.
+    """
     if made := sys.modules.get("multiprocessing"):
         for process in made.active_children():
             with contextlib.suppress(OSError, ValueError):  # it has ended by itself
-                process.terminate()
+                process.kill()
 
 
 def sentence(number: int) -> str:

@@ -110,13 +110,16 @@ def test_a_thread_that_cannot_be_started_is_told_whatever_comes_of_it():
 
 
 def test_the_processes_that_work_for_one_end_with_it():
+    """Also one that does not listen, as in its first moments after the fork."""
     code = """
-import multiprocessing, time
+import multiprocessing, os, signal, time
 from ecdctr.cli.ended import telling_signals
+def work():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
+    time.sleep(600)
 with telling_signals():
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-    worker.start()
-    print(worker.pid, flush=True)
+    multiprocessing.get_context("fork").Process(target=work).start()
     time.sleep(600)
 """
     with subprocess.Popen(
