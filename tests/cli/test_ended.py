@@ -112,21 +112,25 @@ def test_a_thread_that_cannot_be_started_is_told_whatever_comes_of_it():
 def test_the_processes_that_work_for_one_end_with_it():
     """Also one that does not listen, as in its first moments after the fork."""
     code = """
-import multiprocessing, os, signal, time
+import multiprocessing, signal, time
 from ecdctr.cli.ended import telling_signals
+fork = multiprocessing.get_context("fork")
+deaf = fork.Event()
 def work():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print(os.getpid(), flush=True)
+    deaf.set()
     time.sleep(600)
 with telling_signals():
-    multiprocessing.get_context("fork").Process(target=work).start()
+    fork.Process(target=work).start()
+    deaf.wait()
+    print("ready", flush=True)
     time.sleep(600)
 """
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().strip().isdigit()
+        assert process.stdout.readline() == "ready\n"
         process.terminate()
         assert process.wait(60) == 143
         assert process.stdout.read() == ""  # which the worker held open
