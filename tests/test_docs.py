@@ -184,15 +184,18 @@ def test_the_readmes_studies_run_on_a_small_world(tmp_path, warm, command, small
     assert "GAUC" in said
 
 
-def said_by_study(options: str, given: str) -> str:
-    """Return the command line that `study` of ./run makes of its own options and those given."""
-    (function,) = re.findall(
-        r"^study\(\) \{\n.*?^\}\n", (REPOSITORY / "run").read_text(), re.MULTILINE | re.DOTALL
-    )
-    script = f'python() {{ echo "$@"; }}\n{function}study {options} -- {given}'
-    return subprocess.run(
-        ["/bin/bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=True
-    ).stdout.strip()
+RUN, _, CASES_OF_RUN = (REPOSITORY / "run").read_text().partition('\ncommand="${1')
+
+
+def said_by_run(*calls: str) -> list[str]:
+    """Return the command lines that calls of the functions of ./run make; nothing is downloaded."""
+    functions = RUN.replace("${BASH_SOURCE[0]}", str(REPOSITORY / "run"))
+    echo = 'python() { printf "%q " "$@"; echo; }\npurchases() { :; }'
+    done = subprocess.run(
+        ["/bin/bash", "-c", "\n".join([functions, echo, *calls])],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [line.strip() for line in done.stdout.splitlines()]
 
 
 ONCE, REPEATED = "demo ablation --seeds 1 --rows a", "map map --plane a --plane b --seeds 1"
@@ -213,23 +216,17 @@ def test_what_a_study_of_run_is_given_takes_the_place_of_what_it_says_itself(
     says, given, typed_out
 ):
     configuration, command, *_ = says.split()
-    said = said_by_study(says, given)
+    (said,) = said_by_run(f"study {says} -- {given}")
     assert said == f"-m ecdctr.cli --config configs/{configuration}.yaml {command} {typed_out}"
 
 
 def studies_of_run() -> list[str]:
-    """Return each command line that a study of ./run consists of; nothing is downloaded for it."""
-    script = (REPOSITORY / "run").read_text().replace("${BASH_SOURCE[0]}", str(REPOSITORY / "run"))
-    functions, _, cases = script.partition('\ncommand="${1')
-    bodies = dict(re.findall(r"^(\w+)\(\) {\n(.*?)^}", functions, re.MULTILINE | re.DOTALL))
-    called = re.findall(r"install \w+; (\w+) \"\$@\" ;;", cases)
+    """Return each command line that a study of ./run consists of."""
+    bodies = dict(re.findall(r"^(\w+)\(\) {\n(.*?)^}", RUN, re.MULTILINE | re.DOTALL))
+    called = re.findall(r"install \w+; (\w+) \"\$@\" ;;", CASES_OF_RUN)
     studies = [name for name in called if re.search(r"^ *(study|visits) ", bodies[name], re.M)]
-    inline = re.findall(r"install \w+; (study .*) \"\$@\" ;;", cases)
-    echo = 'python() { printf "%q " "$@"; echo; }\npurchases() { :; }'
-    return subprocess.run(
-        ["/bin/bash", "-c", "\n".join([functions, echo, *studies, *inline])],
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
+    inline = re.findall(r"install \w+; (study .*) \"\$@\" ;;", CASES_OF_RUN)
+    return said_by_run(*studies, *inline)
 
 
 @pytest.mark.parametrize("line", studies_of_run())

@@ -247,8 +247,7 @@ def _mend_archive(path: Path) -> str:
     what = encodings.format_of(start)
     of_name = COMPRESSIONS.get(path.suffix.lower())
     if of_name and what and what != f"a {of_name} archive":
-        mend = encodings.MEND_NAMES.get(what, "convert it to Parquet")
-        return f"it is {what} and no {of_name} archive; {mend}"
+        return f"it is {what} and no {of_name} archive; {encodings.mend_of_format(what)}"
     if of_name and start and not what:
         return f"it does not begin as a {of_name} archive; if it is CSV take {path.suffix} away"
     return f"it is cut or damaged, {encodings.LOAD_AGAIN}"

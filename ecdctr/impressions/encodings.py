@@ -116,7 +116,7 @@ def refuse_other(path: Path, raw: bytes, encoding: str) -> None:
     if what := no_log(raw):
         raise ContractError(f"{path} is {what}.")
     if what := format_of(raw):
-        raise ContractError(f"{path} is {what}; {MEND_NAMES.get(what, 'convert it to Parquet')}.")
+        raise ContractError(f"{path} is {what}; {mend_of_format(what)}.")
     unicode, marked = _unicode_of(raw)
     if unicode == "utf-8" and encoding not in UTF8:
         raise ContractError(
@@ -166,6 +166,11 @@ def no_log(raw: bytes) -> str | None:
 def format_of(raw: bytes) -> str | None:
     """Return the format that a file's first bytes are of; None where they tell none."""
     return next((what for magic, what in MAGIC.items() if re.match(magic, raw, re.DOTALL)), None)
+
+
+def mend_of_format(what: str) -> str:
+    """Return what to do with a file whose name does not say its format, as a part of a sentence."""
+    return MEND_NAMES.get(what, "convert it to Parquet")
 
 
 def _unicode_of(raw: bytes) -> tuple[str, bool]:

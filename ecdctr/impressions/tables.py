@@ -129,16 +129,17 @@ def open_table(
             f"{', '.join(table.files)} match {kinds[True]}, which is Parquet by its name, and "
             f"{kinds[False]}, which is not; name files of one kind, such as '*.parquet'."
         )
+    (of_parquet,) = kinds
     scratch.mkdir(parents=True, exist_ok=True)
     parts = []
     for i, path in enumerate(paths):
         if on_file:
             on_file(name_in(source, path))
-        if True in kinds:
+        if of_parquet:
             parts.append(_parquet_part(db, path, said))
         else:
             parts.append(_csv_part(db, table, path, scratch / f"{i}.parquet", said))
-    if True in kinds and any(part.rows for part in parts):  # what has no rows may be of any type
+    if of_parquet and any(part.rows for part in parts):  # what has no rows may be of any type
         parts = [part if part.rows else part._replace(types={}) for part in parts]
     names = list(dict.fromkeys(name for part in parts for name in part.types))
     if not names:
@@ -148,7 +149,7 @@ def open_table(
             "comments alone; look at what wrote the files."
         )
     refuse_alike(names, "the files " + ", ".join(table.files))
-    if True in kinds:
+    if of_parquet:
         _refuse_of_csv(table)
         of_columns = parquet_types(parts, names)
         files = [_as_query(part, of_columns, source, "parquet") for part in parts]
