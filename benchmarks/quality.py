@@ -17,7 +17,8 @@ import numpy as np
 from ecdctr.config import Config, Quality, load_config
 from ecdctr.impressions.contract import connect
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.quality import FEWEST_DAYS, HASHED_VALUES, TOP_VALUES, Days, check_day
+from ecdctr.impressions.profile import HASHED_VALUES, TOP_VALUES
+from ecdctr.impressions.quality import FEWEST_DAYS, Days, check_day
 from ecdctr.impressions.shift import (
     HASHES,
     Distinct,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +19,12 @@ import duckdb
 
 from ecdctr.config import Config, Domain, digest
 from ecdctr.errors import ContractError, lacks_room
-from ecdctr.files.duck import one_row
 from ecdctr.impressions.contract import connect, unreadable
 from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
+from ecdctr.impressions.profile import Profile, measure
 from ecdctr.impressions.reading import keep, settled
-from ecdctr.impressions.schema import DaySchema, read_schema
+from ecdctr.impressions.schema import read_schema
 from ecdctr.impressions.shift import (
     Distinct,
     Sample,
@@ -33,46 +32,11 @@ from ecdctr.impressions.shift import (
     unseen_share,
 )
 
-TOP_VALUES = HASHED_VALUES = 1000
 FEWEST_DAYS = 3
 DAY = dt.timedelta(days=1)
 # A change is told when it is this many times that of the same days of earlier rotations
 USUAL = 1.5
 ROTATIONS = 3  # of which so many are looked at
-
-
-class Profile(NamedTuple):
-    """What is kept of a day.
-
-    Sizes, nulls per feature, and of each categorical feature: rows of the most frequent `values`;
-    of the values with the lowest hashes the rows, and a hash of the user who alone had one
-    (`hashed`, by hash); how many users of equal rows those who had any are worth.
-    """
-
-    rows: int
-    clicks: int
-    nulls: dict[str, int]
-    values: dict[str, dict[str, int]]
-    hashed: dict[str, dict[str, tuple[int, int | None]]]
-    effective_users: dict[str, float]
-
-    @property
-    def ctr(self) -> float:
-        """Click-through rate."""
-        return self.clicks / max(self.rows, 1)
-
-    def sample(self, name: str) -> Sample:
-        """Return the sample of a categorical feature's values."""
-        rows = self.rows - self.nulls.get(name, 0)
-        return Sample(self.values.get(name, {}), rows, self.effective_users.get(name, 0))
-
-    def distinct(self, name: str) -> Distinct:
-        """Return which values of a categorical feature there are."""
-        hashed = {int(text): said for text, said in self.hashed.get(name, {}).items()}
-        counts = {value: n for value, (n, _) in hashed.items()}
-        users = {value: user for value, (_, user) in hashed.items() if user is not None}
-        rows = self.rows - self.nulls.get(name, 0)
-        return Distinct.lowest(counts, users, rows, HASHED_VALUES)
 
 
 class Finding(NamedTuple):
@@ -247,7 +211,7 @@ def _profile(
         if schema is None:
             raise ContractError(". ".join(map(str, violations)) + ".")
         try:
-            made = _measure(connection, schema, features)
+            made = measure(connection, schema, features)
         except duckdb.Error as error:  # statistics of the file that its values contradict
             if lacks_room(error):
                 raise
@@ -257,39 +221,3 @@ def _profile(
     target = path()
     keep(target, write, lambda: path() == target, impressions.where(domain, date))
     return Profile(**json.loads(target.read_text("utf-8")))
-
-
-def _measure(
-    connection: duckdb.DuckDBPyConnection, schema: DaySchema, features: Sequence[tuple[str, str]]
-) -> Profile:
-    nulls = "".join(f', count(*) - count("{name}")' for name, _ in features)
-    every = f"({schema.select()})"
-    row = one_row(connection, f"SELECT count(*), coalesce(sum(click), 0){nulls} FROM {every}")
-    values, hashed, users = {}, {}, {}
-    for name, kind in features:
-        if kind == "categorical":
-            source = f"({schema.only('user_id', name).select()})"
-            counts = (
-                f'SELECT "{name}"::VARCHAR AS value, count(*) AS n FROM {source} '
-                f'WHERE "{name}" IS NOT NULL GROUP BY 1'
-            )
-            query = f"{counts} ORDER BY n DESC, 1 LIMIT {TOP_VALUES}"
-            values[name] = dict(connection.execute(query).fetchall())
-            of_users = (
-                f'SELECT count(*) AS r FROM {source} WHERE "{name}" IS NOT NULL GROUP BY user_id'
-            )
-            query = f"SELECT coalesce(sum(r) ** 2 / sum(r ** 2), 0)::DOUBLE FROM ({of_users})"
-            (users[name],) = one_row(connection, query)
-            by_user = (
-                f'SELECT "{name}"::VARCHAR AS value, count(*) AS n, min(hash(user_id)) AS first, '
-                f'max(hash(user_id)) AS last FROM {source} WHERE "{name}" IS NOT NULL GROUP BY 1'
-            )
-            query = (
-                "SELECT md5_number_lower(value), n, CASE WHEN first = last THEN first END "
-                f"FROM ({by_user}) ORDER BY 1 LIMIT {HASHED_VALUES}"
-            )
-            lowest = connection.execute(query).fetchall()
-            hashed[name] = {str(of): (n, user) for of, n, user in lowest}
-    names = [name for name, _ in features]
-    nulls_of = dict(zip(names, map(int, row[2:]), strict=True))
-    return Profile(int(row[0]), int(row[1]), nulls_of, values, hashed, users)

@@ -220,7 +220,7 @@ def test_a_day_that_is_replaced_while_it_is_checked_is_not_told_as_broken(
 def test_a_profile_is_of_the_day_that_its_name_says(log, tmp_path, monkeypatch):
     """The day's file is replaced between the digest and the reading."""
     there = changed(log.config, "data", prepared=tmp_path / "prepared")
-    measure, calls = quality._measure, [0]
+    measure, calls = quality.measure, [0]
 
     def measured(*given: Any) -> quality.Profile:
         calls[0] += 1
@@ -228,7 +228,7 @@ def test_a_profile_is_of_the_day_that_its_name_says(log, tmp_path, monkeypatch):
             log.deliver(NEXT)
         return measure(*given)
 
-    monkeypatch.setattr(quality, "_measure", measured)
+    monkeypatch.setattr(quality, "measure", measured)
     monkeypatch.setattr(quality, "FEWEST_DAYS", 1)
     check_day(there, "ads", NEXT)
     again = changed(log.config, "data", prepared=tmp_path / "again")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,12 @@ from hypothesis import strategies as st
 
 from ecdctr.config import Config, Feature, Quality
 from ecdctr.errors import ContractError
+from ecdctr.files.duck import connect
+from ecdctr.impressions.declared import ColumnType
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.quality import HASHED_VALUES, TOP_VALUES, check_day
+from ecdctr.impressions.profile import AT_ONCE, HASHED_VALUES, TOP_VALUES, measure
+from ecdctr.impressions.quality import check_day
+from ecdctr.impressions.schema import Column, DaySchema, Group
 from ecdctr.impressions.shift import (
     HASHES,
     Distinct,
@@ -418,3 +423,33 @@ def test_ads_that_are_renewed_every_week_raise_no_alarm_and_a_day_out_of_turn_do
     ]
     deliver(days[30], 2)  # the ads of a fortnight ago
     assert check_day(weekly, "ads", days[30]), "nor is it like yesterday or a week ago"
+
+
+def test_a_profile_says_of_each_of_many_features_what_its_rows_say(tmp_path):
+    """The 41 features, more than one query counts, differ in values, nulls and names."""
+    rng = np.random.default_rng(3)
+    users = rng.integers(0, 9, 200)
+    columns = {f"f {i}": rng.integers(0, i + 1, 200).astype(str).tolist() for i in range(40)}
+    columns = {name: [v if v != "1" else None for v in values] for name, values in columns.items()}
+    columns["of nothing"] = [None] * 200
+    path = tmp_path / "day.parquet"
+    given = {"user_id": users, "click": users % 2, **columns}
+    pq.write_table(pa.table(given | {"of nothing": pa.array([None] * 200, pa.string())}), path)
+    declared = pq.read_schema(path)
+    schema = DaySchema(
+        tuple(Column(name, "category") for name in given),
+        (ColumnType("integer"), ColumnType("integer"), *[ColumnType("text")] * 41),
+        (Group((path,), tuple(declared.types)),),
+    )
+    with connect() as db:
+        found = measure(db, schema, [(name, "categorical") for name in columns])
+    assert len(columns) > 2 * AT_ONCE
+    assert (found.rows, found.clicks) == (200, (users % 2).sum())
+    for name, values in columns.items():
+        there = [value for value in values if value is not None]
+        assert found.values[name] == Counter(there)
+        assert found.nulls[name] == 200 - len(there)
+        assert sorted(n for n, _ in found.hashed[name].values()) == sorted(Counter(there).values())
+        of_users = Counter(u for u, v in zip(users, values, strict=True) if v is not None).values()
+        worth = sum(of_users) ** 2 / max(sum(n**2 for n in of_users), 1)
+        assert found.effective_users[name] == pytest.approx(worth)
