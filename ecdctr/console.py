@@ -31,6 +31,7 @@ from rich.text import Text
 
 LOG_EVERY_SECONDS = 10.0
 WIDE = 10_000  # columns of what is no terminal
+OF_TABLES = 80  # columns in which every table has all of its own
 SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH", "JUPYTER_COLUMNS", "JUPYTER_LINES")
 SIZE = re.compile(r"[2-9][0-9]|[1-9][0-9]{2,3}")  # of a terminal in which a table can be read
 JSON_LINES = "ECDCTR_LOG"  # environment variable; "json" makes each line of a log an object
@@ -114,12 +115,15 @@ def forget_odd_sizes() -> None:
 def terminal(stderr: bool = False) -> Console:
     """Return a console that shows text as it is: no markup, no emoji codes, no guessed colours.
 
-    What is no terminal has no width: there tables are as wide as their words.
+    What is no terminal has no width: there tables are as wide as their words. A narrower one than
+    tables need wraps their lines, where Rich would leave columns out.
     """
     forget_odd_sizes()  # a console keeps those that it finds when it is made
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDE
+    elif not stderr:  # where progress is drawn over itself, which a wrapped line would spoil
+        console.width = max(console.width, OF_TABLES)
     return console
 
 

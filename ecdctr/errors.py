@@ -159,10 +159,12 @@ def _left_at(place: Path) -> str:
 def machine_trouble(error: BaseException) -> str | None:
     """Return one sentence for what a machine does not let us do, whichever library says so.
 
-    None for any other error.
+    None for any other error, and for one that is a sentence already.
     """
     if isinstance(error, TryAgain):
         return str(error)
+    if isinstance(error, EcdctrError):
+        return None
     number = getattr(error, "errno", None)
     for text, (code, remedy) in _TROUBLES.items():
         if number == code or text in str(error):

@@ -73,7 +73,7 @@ def export_version(
         raise ConfigError(
             f"Nothing serves in experiment '{experiment}'; name a version with --version."
         )
-    with session.store.in_use():
+    with session.store.in_use(reads_only=True):
         if against:
             description = export_changes(session.store, ref, target, against, precision)
         else:

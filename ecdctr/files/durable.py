@@ -6,6 +6,7 @@ Tests crash between them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from ecdctr.errors import lacks_room
 
@@ -204,21 +206,36 @@ def has_files(folder: Path, expected: dict[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path, shared: bool = False, wait: bool = True) -> Iterator[None]:
+def locked(
+    path: Path, shared: bool = False, wait: bool = True, reads_only: bool = False
+) -> Iterator[None]:
     """Hold an advisory lock for the block; released by the kernel when the process dies.
 
     Any number of shared holders, or one exclusive one, who may take the file away: whoever waited
     for it then takes the next one of its name. Without `wait`, raises BlockingIOError if it is
-    taken.
+    taken. Who `reads_only` holds none where it cannot be made, as on a disk mounted read-only.
     """
-    make_dir(path.parent)
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    while True:
-        with path.open("ab") as file:
+    while file := _lock_file(path, reads_only):
+        with file:
             fcntl.flock(file, kind)
             if _is_at(file.fileno(), path):
                 yield
                 return
+    yield
+
+
+def _lock_file(path: Path, reads_only: bool) -> IO[bytes] | None:
+    """Open a lock's file, made where there is none; None where who only reads may make none."""
+    try:
+        make_dir(path.parent)
+        return path.open("ab")
+    except OSError as error:
+        if not reads_only or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+    with contextlib.suppress(FileNotFoundError):
+        return path.open("rb")
+    return None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -14,10 +14,11 @@ from ecdctr.files.urls import no_utf8
 from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import Ref
 from ecdctr.store.places import group_of
-from ecdctr.store.versions import Versions
+from ecdctr.store.soundness import Soundness
 
 CANDIDATE, SERVING = "candidate", "serving"
 ALIASES = (CANDIDATE, SERVING)
+BY_HAND = "promote another by hand: ecdctr store promote VERSION"
 SHOWN = 80  # letters of a reason in a refusal
 ADVANCES = 20  # tries, against others who set the same alias
 
@@ -45,7 +46,7 @@ class AliasRecord(NamedTuple):
     verdict: dict[str, Any] | None = None
 
 
-class Aliases(Versions):
+class Aliases(Soundness):
     """Aliases, whose records only grow."""
 
     def set_alias(
@@ -61,8 +62,9 @@ class Aliases(Versions):
 
         With `after` it does so only if the alias's newest record still has that number (0: there is
         none). `verdict` lies in the record, so that who is killed before keeping it can keep it
-        later. Raises StoreError for an unknown alias, a reason that no page could show, and a
-        version that is not there, TryAgain for a record that came in between.
+        later. Raises StoreError for an unknown alias, a reason that no page could show, a version
+        that is not there, and one that is to serve past the gate and is damaged, TryAgain for a
+        record that came in between.
         """
         if alias not in ALIASES:
             raise StoreError(f"Unknown alias '{alias}'; aliases are {', '.join(ALIASES)}.")
@@ -76,7 +78,10 @@ class Aliases(Versions):
         content = json.dumps(record | ({"verdict": verdict} if verdict else {}), default=str)
         log = f"{group_of(ref.experiment, 'aliases')}/{ref.level}/{alias}"
         with self.in_use():  # nothing is removed between the look and the record
-            self.manifest(ref)
+            if alias == SERVING and kind != Kind.GATE:  # which has just scored with it
+                self.check(ref)
+            else:
+                self.manifest(ref)
             number = self.storage.append(log, content.encode(), after)
         if number is None:
             newest = self.alias_record(alias, ref.experiment, ref.level)
@@ -131,16 +136,24 @@ class Aliases(Versions):
         """Point `serving` back at the version that served before the present one.
 
         A rollback undoes one promotion: repeated, it walks further back. Raises StoreError if
-        nothing is left, TryAgain when `serving` was set meanwhile.
+        nothing is left, or that version is gone or damaged, TryAgain when `serving` was set
+        meanwhile.
         """
         history = self.alias_history(SERVING, experiment, level)
         stack = served_before(history)
         if len(stack) < 2:
             raise StoreError(
-                f"No earlier serving {level} in experiment '{experiment}' to roll back to."
+                f"No earlier serving {level} in experiment '{experiment}' to roll back to; "
+                f"{BY_HAND}."
             )
         reason = f"rollback from {stack[-1]}"
-        return self.set_alias(SERVING, stack[-2], reason, Kind.ROLLBACK, history[-1].number)
+        try:
+            return self.set_alias(SERVING, stack[-2], reason, Kind.ROLLBACK, history[-1].number)
+        except StoreError as error:
+            raise StoreError(
+                f"'serving' stays at {stack[-1]}, since the one before cannot serve: {error} Or "
+                f"{BY_HAND}."
+            ) from None
 
 
 def served_before(history: list[AliasRecord]) -> list[Ref]:

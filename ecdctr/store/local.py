@@ -239,9 +239,12 @@ class LocalStorage:
         return self.root / ".locks" / group.replace("/", ".")
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold a shared lock."""
-        with durable.locked(self.root / ".locks" / "in-use", shared=True):
+    def in_use(self, reads_only: bool = False) -> Iterator[None]:
+        """Hold a shared lock, of those who only read also where they cannot make one.
+
+        There no lock is held only if there is none yet, and what reads compares files as ever.
+        """
+        with durable.locked(self.root / ".locks" / "in-use", shared=True, reads_only=reads_only):
             yield
 
     @contextlib.contextmanager

@@ -277,8 +277,8 @@ class ObjectStorage:
     # -- who uses the store ------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold a lease, renewed meanwhile; while versions are removed, wait."""
+    def in_use(self, reads_only: bool = False) -> Iterator[None]:
+        """Hold a lease, renewed meanwhile, also who reads; while versions are removed, wait."""
         with self.leases.in_use():
             self._ask_anew()
             yield

@@ -150,8 +150,8 @@ class Storage(Protocol):
         Returns the bytes freed.
         """
 
-    def in_use(self) -> contextlib.AbstractContextManager[None]:
-        """Let nothing be removed while this is held."""
+    def in_use(self, reads_only: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Let nothing be removed while this is held; who only reads may lack the right to write."""
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
         """Keep everybody else from the store.

@@ -79,9 +79,9 @@ class Versions:
         return self.storage.experiments()
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self, reads_only: bool = False) -> Iterator[None]:
         """Keep what reads or writes from removals; may be nested."""
-        with self.storage.in_use():
+        with self.storage.in_use(reads_only):
             yield
 
     @contextlib.contextmanager

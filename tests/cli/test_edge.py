@@ -436,6 +436,16 @@ def test_a_width_that_no_terminal_has_is_forgotten(monkeypatch, capsys, width):
     assert "Usage: ecdctr store" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("width", ["20", "41", "79"])
+def test_a_narrow_terminal_loses_no_column(monkeypatch, capsys, width):
+    """At 20 columns Rich left the last ones of `store list` out, without a word."""
+    monkeypatch.setenv("COLUMNS", width)
+    listed = table("version", "variant", "MB", "aliases")
+    listed.add_row("production/actr/2026-01-19/v0001", "default", "0.1", "candidate, serving")
+    terminal().print(listed)
+    assert {"version", "variant", "MB", "aliases", "serving"} <= {*capsys.readouterr().out.split()}
+
+
 @pytest.mark.parametrize("size", ["0", "1", "-1", "abc", "²", "", "9" * 5000, "99999999999"])
 @pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
 def test_tables_are_shown_whatever_size_the_environment_names(monkeypatch, name, size):

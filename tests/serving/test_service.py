@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from ecdctr.errors import BundleChanged, EcdctrError
+from ecdctr.errors import BundleChanged, EcdctrError, machine_trouble
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
 from ecdctr.serving import connection, follow, routes
@@ -490,6 +490,11 @@ def test_a_file_that_a_server_may_not_read_is_named(store, tmp_path, monkeypatch
     follower = Follower("serving", "serving", store, "x", tmp_path, tmp_path, seconds=0)
     asyncio.run(two_looks())
     assert "Permission denied at /a/b.json: give this user the right" in asked[0]
+
+
+def test_a_sentence_of_another_command_is_not_put_into_one_of_ours():
+    said = "a/b cannot be exported: No space left on device at /c: free some space."
+    assert machine_trouble(EcdctrError(said)) is None
 
 
 @pytest.mark.parametrize("name", [None, "elsewhere"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -20,8 +22,8 @@ from ecdctr.errors import StoreError, TryAgain
 from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.files import durable
 from ecdctr.store.aliases import Kind
-from ecdctr.store.lineage import DIFFERS
 from ecdctr.store.manifest import Ref
+from ecdctr.store.soundness import DIFFERS
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
 from tests.make import DAY, publish
@@ -74,6 +76,50 @@ def test_rollback_walks_back_through_what_served(store):
     assert store.alias("serving", level="cpm") == refs[0]
     with pytest.raises(StoreError, match="roll back"):
         store.rollback(level="cpm")
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "removed"])
+def test_a_damaged_version_serves_neither_by_hand_nor_by_a_rollback(tmp_path, damage):
+    store = Store(tmp_path)
+    before, now = (publish(store, DAY + dt.timedelta(days=i), f"f{i}").ref for i in range(2))
+    for ref in (before, now):
+        store.set_alias("serving", ref, "gate", Kind.GATE)
+    match damage:
+        case "changed":
+            (store.path(before) / "a").write_text("g")
+        case "missing":
+            (store.path(before) / "b").unlink()
+        case "removed":
+            shutil.rmtree(store.path(before))
+    with pytest.raises(StoreError, match=f"{before}.* train "):
+        store.set_alias("serving", before, "by hand")
+    with pytest.raises(StoreError, match=f"stays at {now}.*{before}.*store promote VERSION"):
+        store.rollback(level="cpm")
+    assert store.alias("serving", level="cpm") == now
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["in use before", "never in use"])
+def test_who_only_reads_needs_no_right_to_write(tmp_path, monkeypatch, locks):
+    """A store mounted read-only, or of another user, can be exported and served from."""
+
+    def denied(path: Path, mode: str = "r", *more: Any) -> Any:
+        if "r" not in mode:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *more)
+
+    store = Store(tmp_path)
+    if locks:
+        with store.in_use():
+            pass
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(OSError, match="Read-only"), store.in_use():
+        pass
+    with store.in_use(reads_only=True):
+        monkeypatch.undo()
+        removing = pytest.raises(StoreError, match="running") if locks else contextlib.nullcontext()
+        with removing, store.exclusively("remove"):
+            pass
 
 
 @pytest.mark.parametrize("reason", ["rollback by hand", "rollback from yesterday", "rollback"])
