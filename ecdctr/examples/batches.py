@@ -125,7 +125,11 @@ class Batch:
 
     def take(self, index: torch.Tensor | slice) -> Batch:
         """Return the chosen rows: of a tensor [k] of row numbers, or a slice."""
-        return Batch(*(getattr(self, f.name)[index] for f in fields(self)))
+        tensors = [getattr(self, f.name) for f in fields(self)]
+        if isinstance(index, slice):
+            return Batch(*(tensor[index] for tensor in tensors))
+        # copies whole rows, where indexing would copy number by number
+        return Batch(*(tensor.index_select(0, index) for tensor in tensors))
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device.
@@ -156,6 +160,22 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
             f"The prepared rows lack {', '.join(missing)}, which the version reads; use the "
             "configuration, or the variant, that it was trained with."
         )
+    with ThreadPoolExecutor(1) as beside:  # histories are as much work as everything else
+        clicks = beside.submit(_histories, table, inputs, vocabularies)
+        ids, multi, numeric = _values(table, inputs, vocabularies)
+        history, gaps = clicks.result()
+    label = table.column("click").to_numpy().astype(np.float32)
+    domain = table.column("domain").to_numpy().astype(np.int64)
+    sets = table.column("snapshots").to_numpy().astype(np.int64)
+    arrays = (ids, multi, numeric, history, gaps, domain, sets, label)
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def _values(
+    table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+    """Return Batch.ids [B, F], Batch.multi [B, M] and Batch.numeric [B, N]."""
+    rows = table.num_rows
     ids = np.empty((rows, len(inputs.fields)), dtype=np.int32)
     for i, name in enumerate(inputs.fields):
         ids[:, i] = _rows(vocabularies, name, table.column(name).combine_chunks())
@@ -174,20 +194,15 @@ def encode(table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary])
                 f"Numeric feature {name}: expected finite numbers, found {bad} others of {rows} "
                 "rows."
             )
-    history, gaps = np.zeros((rows, 0), dtype=np.int32), np.zeros((rows, 0), dtype=np.uint8)
-    if inputs.history_length:
-        history, gaps = _histories(table, inputs, vocabularies)
-    label = table.column("click").to_numpy().astype(np.float32)
-    domain = table.column("domain").to_numpy().astype(np.int64)
-    sets = table.column("snapshots").to_numpy().astype(np.int64)
-    arrays = (ids, np.concatenate(padded, axis=1), numeric, history, gaps, domain, sets, label)
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+    return ids, np.concatenate(padded, axis=1), numeric
 
 
 def _histories(
     table: pa.Table, inputs: Inputs, vocabularies: dict[str, Vocabulary]
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return Batch.history [B, G * H] and Batch.gaps [B, H]."""
+    if not inputs.history_length:
+        return np.zeros((len(table), 0), np.int32), np.zeros((len(table), 0), np.uint8)
     columns = [histories.ITEMS, *map(histories.of_feature, inputs.history_features)]
     lookups = [partial(_rows, vocabularies, name) for name in inputs.history_fields]
     fields = list(zip(columns, lookups, strict=True))

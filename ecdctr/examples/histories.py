@@ -166,9 +166,13 @@ def _encode(
     items = rows.column(ITEMS)
     starts = items.offsets.to_numpy().astype(np.int64)
     lengths = np.minimum(items.sizes.to_numpy(), gaps.shape[1]).astype(np.int64)
-    seen = _seen(starts, lengths, len(items.values))
-    looked_up = [_looked_up(rows.column(name).values, seen, lookup) for name, lookup in fields]
-    clicked, moments = map(_microseconds, (rows.column(TIMES).values, rows.column("ts")))
+    shared = _reach(starts, lengths)
+    starts -= shared.start
+    seen = _seen(starts, lengths, len(shared))
+    shown = [(rows.column(name).values[shared.start : shared.stop], find) for name, find in fields]
+    looked_up = [_looked_up(values, seen, lookup) for values, lookup in shown]
+    times = rows.column(TIMES).values[shared.start : shared.stop]
+    clicked, moments = map(_microseconds, (times, rows.column("ts")))
     at_once = max(1, CACHED * len(rows) // max(1, int(lengths.sum())))
     for first in range(0, len(rows), at_once):  # what is made between stays in the cache
         part = slice(first, first + at_once)
@@ -181,6 +185,14 @@ def _encode(
         gaps[part][holds] = gap_buckets(seconds)
         for n, values in enumerate(looked_up):
             history[part, n][holds] = values[places]
+
+
+def _reach(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> range:
+    """Return from the first to the last click that lies in any of the slices [n]."""
+    held = lengths > 0
+    if not held.any():
+        return range(0)
+    return range(int(starts[held].min()), int((starts + lengths)[held].max()))
 
 
 def _seen(starts: NDArray[np.int64], lengths: NDArray[np.int64], clicks: int) -> NDArray[np.bool_]:
