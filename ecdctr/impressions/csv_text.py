@@ -79,7 +79,8 @@ def read_csv(content: Path, opening: Opening) -> str:
         f"delim = {literal(opening.delimiter)}, header = {str(opening.header).lower()}, "
         f"skip = {opening.skip}, quote = {quote}, escape = {quote}, strict_mode = true, "
         f"encoding = 'utf-8', max_line_size = {LONGEST_LINE}, nullstr = [{nulls}], "
-        f"compression = '{COMPRESSIONS.get(content.suffix.lower(), 'none')}')"
+        f"compression = '{COMPRESSIONS.get(content.suffix.lower(), 'none')}', "
+        "hive_partitioning = false)"  # of a folder click=1, also far above, DuckDB makes a column
     )
 
 

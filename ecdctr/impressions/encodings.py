@@ -43,6 +43,12 @@ MAGIC = {  # how files begin that are no CSV; more than letters, with which a he
     rb"ORC.{0,99}?[\0\x02-\x08\x0e-\x1f]": "ORC",
     rb"Obj\x01.{1,999}?avro\.": "Avro",
     rb"ARROW1\0\0": "Arrow (Feather)",
+    rb"\xff{4}..\0\0": "a stream of Arrow",
+    rb"SQLite format 3\0": "a database of SQLite",
+    rb".{8}DUCK": "a database of DuckDB",
+    rb"\x80[\x02-\x05]": "a pickle of Python",
+    rb"\x89HDF\r\n": "HDF5",
+    rb"\xff\x06\0\0sNaPpY": "a snappy archive",
     rb"\xd0\xcf\x11\xe0": "an Excel workbook",
     rb"\x1f\x8b": "a gzip archive",
     rb"\x28\xb5\x2f\xfd": "a zstd archive",
@@ -51,13 +57,19 @@ MAGIC = {  # how files begin that are no CSV; more than letters, with which a he
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "a bzip2 archive",
     rb"\xfd7zXZ": "an xz archive",
     rb"<\?xml": "XML",
-    rb'\{"': "JSON",
+    rb'\s*(\[\s*)?\{\s*"': "JSON",
 }
 MEND_NAMES = {  # what an import reads once its name says what it is
     "Parquet": "let its name end with .parquet",
     "a gzip archive": "let its name end with .gz",
     "a zstd archive": "let its name end with .zst",
-}
+    "encrypted Parquet": "write it without encryption",
+    "a zip archive": "unpack it, or save the sheet as CSV if it is Excel's .xlsx",
+    "an Excel workbook": "save its sheet as CSV",
+} | dict.fromkeys(
+    ("a bzip2 archive", "an xz archive", "an lz4 archive", "a snappy archive"),
+    "unpack it, or pack it as .gz or .zst",
+)
 NO_LOG = {  # what stands in a file's place where it was not loaded
     b"<!doctype": "an HTML page, perhaps of an error; load it again",
     b"<html": "an HTML page, perhaps of an error; load it again",

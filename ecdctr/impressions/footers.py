@@ -72,11 +72,14 @@ def unread(path: Path, error: Exception) -> str:
             start = file.read(100)
     except OSError:
         start = b""
-    what = no_log(start) or format_of(start)
+    if what := no_log(start):
+        return f"expected a Parquet file, found {what}"
+    what = format_of(start)
     if not what and start and all(byte in TEXT for byte in start):
         what = "text"
     if what and what != "Parquet":
-        return f"expected a Parquet file, found {what}"
+        mend = "unpack it" if what.endswith("archive") else "convert it to Parquet"
+        return f"expected a Parquet file, found {what}; {mend}"
     return f"{DAMAGED} ({said})"
 
 

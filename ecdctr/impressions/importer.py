@@ -35,6 +35,7 @@ from ecdctr.impressions.import_rows import (
 )
 from ecdctr.impressions.instants import instant, make_macros, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
+from ecdctr.impressions.log_files import words_for_hidden
 from ecdctr.impressions.mapped_rows import (
     Staged,
     damage_of,
@@ -87,6 +88,9 @@ def import_log(
     refuse_names(mapping)
     say = on_file or (lambda _: None)
     with staging(root) as scratch, _connect(scratch, memory, threads) as db:
+        for table in (mapping.log, *mapping.joins.values()):
+            for sentence in words_for_hidden(table.files, source):
+                say(sentence)
         said = mapping.said()
         opened = {
             name: open_table(db, join, source, scratch / f"join-{name}", said, say)

@@ -5,7 +5,6 @@ Read as they are written, or refused by file and line.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,19 +16,16 @@ from pydantic import Field, field_validator
 
 from ecdctr.config import Section
 from ecdctr.errors import ConfigError, ContractError, lacks_room
-from ecdctr.files.duck import identifier, parquet
-from ecdctr.files.urls import looks_like_url
+from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions import csv_text
 from ecdctr.impressions.column_types import Ambiguous, Part, TextType, parquet_types, text_types
 from ecdctr.impressions.csv_opening import Dialect, Opening, delimiter_of
 from ecdctr.impressions.damage import broken_checksum
 from ecdctr.impressions.encodings import encoding_of
 from ecdctr.impressions.footers import refuse_too_wide, unread, with_remedy
-from ecdctr.impressions.layout import SCRATCH, table_format
+from ecdctr.impressions.log_files import folder_values, matches, name_in
 
 PARQUET = (".parquet", ".pq", ".parq")
-ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")
-UNREAD = (*ARCHIVES, ".xlsx", ".json", ".jsonl", ".ndjson", ".avro", ".orc")
 MANY = 200  # columns of CSV, from which on those alone are read that the mapping may name
 OF_CSV = {"delimiter", "header", "names", "encoding", "quotes", "nulls", "types"}
 
@@ -122,7 +118,7 @@ def open_table(
     Raises ConfigError for a pattern without a file or a type of no column, ContractError for what
     cannot be read or does not fit `types`.
     """
-    paths = matches(table, source)
+    paths = matches(table.files, source)
     kinds = {path.suffix.lower() in PARQUET: path for path in paths}
     if len(kinds) > 1:
         raise ConfigError(
@@ -142,6 +138,7 @@ def open_table(
     if of_parquet and any(part.rows for part in parts):  # what has no rows may be of any type
         parts = [part if part.rows else part._replace(types={}) for part in parts]
     names = list(dict.fromkeys(name for part in parts for name in part.types))
+    folders = _folders(source, parts, names)
     if not names:
         raise ContractError(
             f"{', '.join(table.files)}: expected columns, found none in {paths[0]}"
@@ -152,57 +149,13 @@ def open_table(
     if of_parquet:
         _refuse_of_csv(table)
         of_columns = parquet_types(parts, names)
-        files = [_as_query(part, of_columns, source, "parquet") for part in parts]
+        files = [_as_query(part, of_columns, source, "parquet", folders) for part in parts]
         return Opened(files, {}, "parquet")
     if unknown := sorted(set(table.types) - set(names)):
         raise ConfigError(f"types: no column '{unknown[0]}' in the log; it has {', '.join(names)}.")
     types, ambiguous = text_types(db, table.types, parts, names)
-    return Opened([_as_query(part, types, source, "csv") for part in parts], ambiguous, "csv")
-
-
-def name_in(source: Path, path: Path) -> str:
-    """Return a file's path below the source folder; two files have one name in two folders."""
-    return str(path.relative_to(source) if path.is_relative_to(source) else path)
-
-
-def matches(table: Table, source: Path) -> list[Path]:
-    """List the files of a table: a name that is there, else a pattern under the folder `source`.
-
-    Raises ConfigError where nothing matches, or a file belongs to a table format.
-    """
-    paths: list[Path] = []
-    for pattern in table.files:
-        if (source / pattern).is_file():
-            paths.append(source / pattern)
-            continue
-        hits = [
-            hit
-            for hit in sorted(glob.glob(pattern, root_dir=source, recursive=True))
-            if not any(part.startswith(SCRATCH) for part in Path(hit).parts)
-        ]
-        if not hits:
-            hint = "; write folders with /" if "\\" in pattern else ""
-            hint = "; copy what lies at a URL first" if looks_like_url(pattern) else hint
-            raise ConfigError(f"No file matches '{pattern}' in {source}{hint}.")
-        paths += [source / hit for hit in hits]
-    for path in paths:
-        if kept_by := table_format(path.parent):
-            raise ConfigError(
-                f"{path} belongs to a table of {kept_by}, which may count it, or rows of it, as "
-                "removed; write the table's rows out as plain files."
-            )
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder, expected a file; name the files in it.")
-        if not path.is_file():  # a pipe, which can be read once, or a link to nothing
-            raise ConfigError(f"{path}: expected a file, found none that can be read twice.")
-        if path.suffix.lower() in UNREAD or ".tar." in path.name.lower():
-            raise ConfigError(
-                f"{path}: expected CSV, as it is or as .gz or .zst, or Parquet; convert it first."
-            )
-    once: dict[Path, Path] = {}  # a link to a folder above makes a pattern find a file 40 times
-    for path in paths:
-        once.setdefault(path.resolve(), path)
-    return list(once.values())
+    files = [_as_query(part, types, source, "csv", folders) for part in parts]
+    return Opened(files, ambiguous, "csv")
 
 
 def refuse_alike(names: list[str], where: str, otherwise: str = "") -> None:
@@ -288,8 +241,19 @@ def read_of(opening: Opening, said: str) -> list[str] | None:
     return [first, *(n for n in others if n.lower() in words or identifier(n).lower() in words)]
 
 
+def _folders(source: Path, parts: list[Part], names: list[str]) -> list[str]:
+    """List the keys of Hive's folders that are columns: those that no file has as one."""
+    keys = dict.fromkeys(key for part in parts for key in folder_values(source, part.path))
+    taken = {name.lower() for name in names}
+    return [key for key in keys if key.lower() not in taken]
+
+
 def _as_query(
-    part: Part, types: dict[str, str], folder: Path, kind: Literal["csv", "parquet"]
+    part: Part,
+    types: dict[str, str],
+    source: Path,
+    kind: Literal["csv", "parquet"],
+    folders: list[str],
 ) -> TableFile:
     values = []
     for name, declared in types.items():
@@ -300,7 +264,12 @@ def _as_query(
             values.append(f"{column}::{declared} AS {column}")
         else:
             values.append(f"NULL::{declared} AS {column}")
-    absent = tuple(name for name in types if name not in part.types)
-    source = f"FROM {parquet([part.stored])}" if part.types else "WHERE false"
-    name = name_in(folder, part.path)
-    return TableFile(part.path, name, kind, part.rows, absent, tuple(values), source, part.unread)
+    said = folder_values(source, part.path)
+    for key in folders:
+        value = said.get(key)
+        written = "NULL" if value is None else literal(value)
+        values.append(f"{written}::VARCHAR AS {identifier(key)}")
+    absent = tuple(name for name in [*types, *folders] if name not in {**part.types, **said})
+    rows = f"FROM {parquet([part.stored])}" if part.types else "WHERE false"
+    name = name_in(source, part.path)
+    return TableFile(part.path, name, kind, part.rows, absent, tuple(values), rows, part.unread)

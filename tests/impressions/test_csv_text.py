@@ -433,12 +433,24 @@ def test_files_that_were_put_together_are_refused(tmp_path, what):
     assert "header: true" not in str(refused.value)
 
 
+def stream_of_arrow() -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, pa.schema([("user", pa.int64())])):
+        pass
+    return bytes(sink.getvalue())
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (PACKED, "is a gzip archive; let its name end with .gz"),
-        (b"PK\x03\x04" + rows().encode(), "is a zip archive; convert it to Parquet"),
+        (b"PK\x03\x04" + rows().encode(), "is a zip archive; unpack it, or save the sheet as CSV"),
         (b'{"user": 1}', "is JSON; convert it to Parquet"),
+        (b'[\n  {"user": 1}\n]', "is JSON; convert it to Parquet"),
+        (b"SQLite format 3\0" + bytes(99), "is a database of SQLite; convert it to Parquet"),
+        (stream_of_arrow(), "is a stream of Arrow; convert it to Parquet"),
+        (b"\xff\x06\0\0sNaPpY" + bytes(99), "is a snappy archive; unpack it"),
+        (b"PARE" + bytes(99), "is encrypted Parquet; write it without encryption"),
         (b"PAR1\x15\x04" + rows().encode(), "is Parquet; let its name end with .parquet"),
         (pa.compress(rows().encode(), "zstd", asbytes=True), "is a zstd archive"),
         (bz2.compress(rows().encode()), "is a bzip2 archive"),

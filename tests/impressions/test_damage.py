@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,8 +86,19 @@ LYING = {
         "found a pointer of Git LFS; load",
     ),
     "a page": (instead(b"<!DOCTYPE html>\n<p>404"), "found an HTML page"),
-    "ORC": (instead(b"ORC" + bytes(99)), "expected a Parquet file, found ORC"),
-    "CSV": (instead(b"user_id,item_id\n1,2\n"), "expected a Parquet file, found text"),
+    "ORC": (
+        instead(b"ORC" + bytes(99)),
+        "found ORC; convert it to Parquet",
+    ),
+    "CSV": (
+        instead(b"user_id,item_id\n1,2\n"),
+        "found text; convert it to Parquet",
+    ),
+    "SQLite": (
+        instead(b"SQLite format 3\0" + bytes(99)),
+        "found a database of SQLite; convert it to Parquet",
+    ),
+    "a packed CSV": (instead(gzip.compress(b"user_id\n1\n")), "found a gzip archive; unpack it"),
     "cut": (instead(b"PAR1" + bytes(99)), "expected a whole Parquet file, found a damaged one"),
     "a name": (misnamed, "expected names of columns in UTF-8"),
     **{
@@ -253,7 +265,7 @@ def test_statistics_that_the_values_contradict_are_told_as_damage(tmp_path, monk
     """DuckDB notices them in a query of groups alone."""
     path = write_day(tmp_path / "data", "ads", 0, day_table("ads", 0))
     said = "Perfect hash aggregate: the statistics in your data source are corrupt"
-    monkeypatch.setattr(quality, "_measure", failing(duckdb.InvalidInputException(said)))
+    monkeypatch.setattr(quality, "measure", failing(duckdb.InvalidInputException(said)))
     config = config_of(tmp_path / "data", tmp_path / "prepared")
     words = f"{path}: .*found a damaged one .{said}"
     with connect(config) as db, pytest.raises(ContractError, match=words):

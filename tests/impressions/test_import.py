@@ -432,11 +432,11 @@ def test_ids_that_a_cast_or_a_double_would_merge_are_refused(tmp_path, kind, val
 
 
 def test_both_kinds_of_files_that_a_pattern_matches_are_named(tmp_path):
-    """Spark and Hive leave _SUCCESS beside what they write."""
+    """Nothing is said of _SUCCESS, which Spark and Hive leave beside what they write."""
     (tmp_path / "logs").mkdir()
     pq.write_table(_of_users(pa.array([1.0])), tmp_path / "logs" / "a.parquet")
-    with pytest.raises(ConfigError, match=r"a\.parquet, which is Parquet by its name, and .*_SUCC"):
-        run(tmp_path, {"_SUCCESS": ""}, log={"files": ["*"]})
+    with pytest.raises(ConfigError, match=r"a\.parquet, which is Parquet by its name, and .*notes"):
+        run(tmp_path, {"_SUCCESS": "", "notes": ""}, log={"files": ["*"]})
 
 
 def test_decimals_wider_than_any_here_are_refused_where_the_mapping_reads_them(tmp_path):

@@ -442,14 +442,16 @@ def test_a_profile_says_of_each_of_many_features_what_its_rows_say(tmp_path):
         (Group((path,), tuple(declared.types)),),
     )
     with connect() as db:
-        found = measure(db, schema, [(name, "categorical") for name in columns])
+        profile = measure(db, schema, [(name, "categorical") for name in columns])
     assert len(columns) > 2 * AT_ONCE
-    assert (found.rows, found.clicks) == (200, (users % 2).sum())
+    assert (profile.rows, profile.clicks) == (200, (users % 2).sum())
     for name, values in columns.items():
         there = [value for value in values if value is not None]
-        assert found.values[name] == Counter(there)
-        assert found.nulls[name] == 200 - len(there)
-        assert sorted(n for n, _ in found.hashed[name].values()) == sorted(Counter(there).values())
+        assert profile.values[name] == Counter(there)
+        assert profile.nulls[name] == 200 - len(there)
+        assert sorted(n for n, _ in profile.hashed[name].values()) == sorted(
+            Counter(there).values()
+        )
         of_users = Counter(u for u, v in zip(users, values, strict=True) if v is not None).values()
         worth = sum(of_users) ** 2 / max(sum(n**2 for n in of_users), 1)
-        assert found.effective_users[name] == pytest.approx(worth)
+        assert profile.effective_users[name] == pytest.approx(worth)
