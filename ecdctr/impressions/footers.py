@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError, first_line, lacks_room
+from ecdctr.files.durable import stamp
 from ecdctr.impressions.declared import MOST_DIGITS, NARROWER
 from ecdctr.impressions.encodings import LOAD_AGAIN, format_of, no_log
 from ecdctr.impressions.layout import no_file
@@ -45,10 +45,10 @@ def read_footer(path: Path) -> Footer | Violation:
     if words := no_file(path):
         return Violation("unreadable", where, words)
     try:
-        stat = os.stat(path)
-        if stat.st_size == 0:
+        size, *times = stamp(path)
+        if size == 0:
             return Violation("empty_file", where, "expected a Parquet file, found 0 bytes")
-        return _footer(where, stat.st_size, stat.st_mtime_ns)
+        return _footer(where, size, *times)
     except UnicodeDecodeError:
         return Violation("unreadable", where, "expected names of columns in UTF-8, found others")
     except (pa.ArrowException, OSError) as error:
@@ -89,8 +89,8 @@ def with_remedy(why: str) -> str:
 
 
 @lru_cache(maxsize=20_000)
-def _footer(path: str, _size: int, _mtime_ns: int) -> Footer:
-    """Read once per size and time of change."""
+def _footer(path: str, *_stamp: int) -> Footer:
+    """Read once per size and times of change."""
     with pq.ParquetFile(path) as file:
         return Footer(file.metadata.num_rows, file.schema_arrow)
 

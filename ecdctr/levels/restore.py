@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ecdctr.config import Config
+from ecdctr.config.validation import first_problem
 from ecdctr.errors import StoreError
 from ecdctr.examples.batches import Inputs
 from ecdctr.levels.parents import load_snapshots
@@ -105,10 +106,8 @@ def trained_config(manifest: Manifest) -> Config:
     try:
         return Config.model_validate({"seed": manifest.seed, **settings})
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
         raise StoreError(
-            f"The manifest of {manifest.ref} cannot be read: its settings hold {place} "
-            f"({problem['msg']}). Train it again: ecdctr train {manifest.level} --date "
+            f"The manifest of {manifest.ref} cannot be read: of its settings, "
+            f"{first_problem(error)}. Train it again: ecdctr train {manifest.level} --date "
             f"{manifest.data_date} --experiment {manifest.experiment} --force"
         ) from None

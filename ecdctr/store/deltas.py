@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ecdctr.config.validation import first_problem
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.store.manifest import FileEntry, Files, Manifest, Ref
@@ -54,8 +55,8 @@ def read(content: bytes, ref: Ref) -> Changes:
         return Changes.model_validate_json(content)
     except ValidationError as error:
         raise StoreError(
-            f"{ref}/{NAME} cannot be read: {error.errors()[0]['msg']}; restore the file from a "
-            "copy, or train the version again with --force."
+            f"{ref}/{NAME} cannot be read: {first_problem(error)}; put it back from a copy, or "
+            "train the version again with --force."
         ) from None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ecdctr.config.terms import LEVELS, PRODUCTION
+from ecdctr.config.validation import first_problem
 from ecdctr.errors import StoreError, first_line
 from ecdctr.files import durable
 from ecdctr.store import deltas
@@ -175,7 +176,10 @@ class Versions:
         try:
             manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
-            raise StoreError(f"{where} cannot be read: {error.errors()[0]['msg']}.") from None
+            raise StoreError(
+                f"{where} cannot be read: {first_problem(error)}; put it back from a copy, or "
+                "train the version again with --force."
+            ) from None
         if manifest.ref != ref:
             raise StoreError(f"{where} cannot be read: it says that it is {manifest.ref}.")
         return manifest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ecdctr.files.duck import parquet
 from ecdctr.impressions import contract, csv_text, quality
 from ecdctr.impressions.contract import connect, validate_day
 from ecdctr.impressions.damage import first_damaged, refuse_damaged
+from ecdctr.impressions.footers import read_footer
 from ecdctr.impressions.importer import import_log
 from ecdctr.impressions.mapping import Mapping
 from ecdctr.impressions.reading import one_reading
@@ -106,6 +108,17 @@ LYING = {
         for name in ("user_id", "category", "flag", "price", "tags", "words")
     },
 }
+
+
+def test_a_file_that_was_replaced_by_one_of_its_size_and_time_is_read_anew(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"one": [1]}), path)
+    before = path.stat()
+    assert read_footer(path).schema.names == ["one"]
+    pq.write_table(pa.table({"two": [1]}), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as copies with their times have
+    assert path.stat().st_size == before.st_size
+    assert read_footer(path).schema.names == ["two"]
 
 
 @pytest.mark.parametrize("what", LYING)

@@ -23,6 +23,7 @@ from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.files import durable
 from ecdctr.store.aliases import Kind
 from ecdctr.store.manifest import Ref
+from ecdctr.store.places import place
 from ecdctr.store.soundness import DIFFERS
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
@@ -37,6 +38,16 @@ def store(any_store: Store) -> Store:
 
 class Crash(BaseException):
     """A process that dies: nothing after it runs, not even clean-up of the store."""
+
+
+def test_a_manifest_that_others_wrote_is_told_by_key_and_what_to_do(store, tmp_path):
+    ref = publish(store, DAY, "a").ref
+    manifest = json.loads(store.storage.file(*place(ref), "manifest.json"))
+    changed = json.dumps(manifest | {"data_date": "yesterday"})
+    (tmp_path / "manifest.json").write_text(changed, "utf-8")
+    store.storage.amend(*place(ref), tmp_path, ["manifest.json"], [])
+    with pytest.raises(StoreError, match=r"manifest.json cannot be read: data_date: .*; put it"):
+        store.manifest(ref)
 
 
 def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):
