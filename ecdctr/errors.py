@@ -143,6 +143,12 @@ def is_misplaced(error: BaseException) -> bool:
     return number in _MISPLACED or (number is None and any(text in str(error) for text in texts))
 
 
+def machine_end(error: BaseException) -> tuple[int, str] | None:
+    """Return the exit code and the sentence of what a machine does not let us do, else None."""
+    trouble = machine_trouble(error)
+    return (1 if is_misplaced(error) else TRY_AGAIN, trouble) if trouble else None
+
+
 def _left_at(place: Path) -> str:
     """Say what is free on the disk of a place, which may be gone by now."""
     for folder in (place, *place.parents):

@@ -239,6 +239,7 @@ class Airflow:
         reasons = [error["stack_trace"][-400:] for error in errors]
         raise EcdctrError(
             f"Airflow did not find the DAGs {sorted(dag_ids)} in {ROOT / 'dags'}: {reasons}"
+            f"{self._of_this_shell()}"
         )
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 600) -> str:

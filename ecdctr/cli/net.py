@@ -30,8 +30,7 @@ from ecdctr.errors import (
     UNFORESEEN,
     EcdctrError,
     first_line,
-    is_misplaced,
-    machine_trouble,
+    machine_end,
 )
 from ecdctr.files.urls import no_utf8
 from ecdctr.impressions.reading import one_reading
@@ -147,16 +146,15 @@ def _around(error: UnicodeEncodeError) -> str:
 
 def _troubled(error: BaseException) -> tuple[int, str] | None:
     """Return the exit code and the sentence of what the machine, or what lies there, hinders."""
-    trouble = machine_trouble(error) or _lack_of_threads(error)
-    return (1 if is_misplaced(error) else TRY_AGAIN, trouble) if trouble else None
+    return machine_end(error) or _lack_of_threads(error)
 
 
-def _lack_of_threads(error: BaseException) -> str | None:
+def _lack_of_threads(error: BaseException) -> tuple[int, str] | None:
     """Say that no thread could be started, where an error came of that."""
     came_of: BaseException | None = error
     while came_of is not None and NO_THREAD not in str(came_of):
         came_of = came_of.__context__
-    return machine_trouble(came_of) if came_of else None
+    return machine_end(came_of) if came_of else None
 
 
 def _is_of_stdout(error: OSError) -> bool:

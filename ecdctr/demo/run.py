@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import datetime as dt
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,17 +24,20 @@ from ecdctr.airflow.postgres import missing
 from ecdctr.airflow.standalone import ROOT, Airflow, free_port
 from ecdctr.config import Snapshots, load_config
 from ecdctr.config.terms import DEFAULT, PRODUCTION, dag_of
-from ecdctr.errors import EcdctrError
-from ecdctr.files.durable import locked
+from ecdctr.demo.arguments import read_arguments
+from ecdctr.errors import UNFORESEEN, EcdctrError, first_line, machine_end
+from ecdctr.files import durable
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.store import Store
 
 HOME = ROOT / "demo"
+MADE = ("config.yaml", "store", "airflow")  # in its folder, and made anew
 VARIANTS = {"ads_only": "ads_only", "no_tpm": "no_tpm", PRODUCTION: DEFAULT}  # by experiment
 # Airflow's answers cost it as much as a step; the store's folders tell more at once
 ASK_SECONDS = 2
 SLOTS = 2  # trainings at once
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NOTE = "# Written by ./run demo"  # how its configuration begins
 console = Console()
 
 
@@ -117,13 +122,22 @@ def trigger_all(airflow: Airflow, store: Store, runs: list[Run]) -> None:
 
 
 def write_config(home: Path) -> Path:
-    """Write configs/demo.yaml into the demo's folder, with the places there."""
+    """Write configs/demo.yaml into the demo's folder, with the places there.
+
+    Raises EcdctrError where something lies that no demo made: it would be written over.
+    """
+    path = home / "config.yaml"
+    made_here = path.is_file() and path.read_text("utf-8", "replace").startswith(NOTE)
+    others = [name for name in MADE if not made_here and os.path.lexists(home / name)]
+    if others:
+        raise EcdctrError(
+            f"{home} holds {' and '.join(others)}, which no ./run demo made and which it would "
+            "write over; name another folder with --home, or move that away."
+        )
     raw = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text("utf-8"))
     raw["data"] |= {"root": str(home / "data"), "prepared": str(home / "prepared")}
-    path = home / "config.yaml"
     text = yaml.safe_dump(raw, sort_keys=False, width=1000)
-    note = "# Written by ./run demo: configs/demo.yaml with its places\n"
-    path.write_text(note + text, "utf-8")
+    durable.replace_text(path, f"{NOTE}: configs/demo.yaml with its places\n{text}")
     return path
 
 
@@ -187,9 +201,9 @@ def ui(home: Path, port: int) -> None:
 
 def airflow(home: Path, arguments: list[str]) -> int:
     """Run an airflow command on the demo's database and DAGs; return its exit code."""
-    folder = home / "airflow"
+    config, folder = write_config(home), home / "airflow"
     folder.mkdir(parents=True, exist_ok=True)
-    made = Airflow(folder, write_config(home), home / "store", 8080, scheduled=False)
+    made = Airflow(folder, config, home / "store", 8080, scheduled=False)
     with made.database():
         made.migrate()
         return made.call(arguments)
@@ -219,38 +233,49 @@ def _beside(config: Path, store: Path, *arguments: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Be the entry point of ./run demo, ./run ui and ./run airflow."""
-    parser = argparse.ArgumentParser(prog="./run", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="the demo")
-    run.add_argument("--days", type=int, default=3, help="evaluation days")
-    show = commands.add_parser("ui", help="the web UI")
-    show.add_argument("--port", type=int, default=8080)
-    airflow_command = commands.add_parser("airflow", add_help=False, help="an airflow command")
-    airflow_command.add_argument("arguments", nargs=argparse.REMAINDER)
-    airflow_command.set_defaults(home=HOME)
-    for command in (run, show):
-        command.add_argument("--home", type=Path, default=HOME, help="folder of store and Airflow")
-    arguments = parser.parse_args()
+    """Be the entry point of ./run demo, ./run ui and ./run airflow.
+
+    Exit codes are those of `ecdctr` (ecdctr/cli/net.py).
+    """
+    arguments = read_arguments(HOME)
     for name in SIGNALS:
         signal.signal(name, _stopped)
     try:
-        if reason := missing():
-            console.print(
-                f"Airflow's metadata are on SQLite, which is slower and may stall: {reason}.",
-                style="yellow",
-            )
-        home = arguments.home.resolve()
-        if arguments.command == "airflow":
-            sys.exit(airflow(home, arguments.arguments))
-        with alone(home):
-            demo(home, arguments.days) if arguments.command == "run" else ui(home, arguments.port)
-    except EcdctrError as error:
-        print(f"./run: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_run(arguments))
     except KeyboardInterrupt:
         print("\n./run: stopped; nothing of it is running any more.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exception(error)
+        code, said = _explained(error)
+        print(f"./run: {said}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _explained(error: Exception) -> tuple[int, str]:
+    """Return the exit code and the sentence of what ended a command."""
+    if isinstance(error, EcdctrError):
+        return 1, str(error)
+    return machine_end(error) or (
+        UNFORESEEN,
+        f"ended with an error that nobody foresaw: {type(error).__name__}: {first_line(error)}. "
+        "Give --debug, too, for the traceback, and report it.",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if reason := missing():
+        console.print(
+            f"Airflow's metadata are on SQLite, which is slower and may stall: {reason}.",
+            style="yellow",
+        )
+    home = arguments.home.resolve()
+    if arguments.command == "airflow":
+        return airflow(home, arguments.arguments)
+    with alone(home):
+        demo(home, arguments.days) if arguments.command == "run" else ui(home, arguments.port)
+    return 0
 
 
 @contextlib.contextmanager
@@ -261,7 +286,7 @@ def alone(home: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(home / ".lock", wait=False))
+            stack.enter_context(durable.locked(home / ".lock", wait=False))
         except BlockingIOError:
             raise EcdctrError(
                 f"Another ./run demo or ./run ui is at work in {home}; stop it first."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from ecdctr.config import load_config
 from ecdctr.demo import run
 from ecdctr.demo.run import write_config
+from ecdctr.errors import EcdctrError
 from tests.conftest import REPOSITORY
 
 
@@ -45,3 +47,59 @@ def test_the_demo_differs_from_its_configuration_in_its_places_alone(tmp_path):
     places = {"root": shipped.data.root, "prepared": shipped.data.prepared}
     data = ours.data.model_copy(update=places)
     assert ours.model_copy(update={"data": data}) == shipped
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "store", "airflow"])
+def test_the_demo_writes_over_nothing_that_no_demo_made(tmp_path, name):
+    """With --home of a folder of one's own it removed the store there, which was no demo's."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(EcdctrError, match=rf"holds {name}.*--home"):
+        write_config(tmp_path)
+    (tmp_path / name).rmdir()
+    write_config(tmp_path)
+    if name != "config.yaml":
+        (tmp_path / name).mkdir()
+    assert load_config(write_config(tmp_path)).data.root == tmp_path / "data"
+
+
+def ended(monkeypatch, *arguments: object) -> object:
+    """Return the exit code of a command of ./run."""
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, arguments)])
+    monkeypatch.setattr(run, "missing", lambda: None)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        run.main()
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--days", "0"), ("--days", "-3"), ("--days", "31"), ("--days", "x"), ("--home", "")],
+)
+def test_what_the_demo_cannot_do_is_refused_at_once(monkeypatch, capsys, option, value):
+    assert ended(monkeypatch, "run", f"{option}={value}") == 2
+    assert f"argument {option}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536", "²", "http"])
+def test_a_port_that_no_machine_has_is_refused_at_once(monkeypatch, capsys, port):
+    assert ended(monkeypatch, "ui", f"--port={port}") == 2
+    assert f"'{port}': expected a whole number, 1 to 65535" in capsys.readouterr().err
+
+
+def test_whatever_ends_the_demo_is_one_sentence_with_the_exit_code_of_its_kind(
+    monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "file").touch()
+    assert ended(monkeypatch, "ui", "--home", tmp_path / "file") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"./run: File exists at {tmp_path / 'file'}: expected a folder there")
+    for error, code, words in (
+        (OSError(28, "No space left on device", "/x"), 75, "No space left on device at /x"),
+        (IndexError("list index out of range"), 70, "IndexError: list index out of range. Give"),
+    ):
+        monkeypatch.setattr(run, "ui", lambda *_, error=error: (_ for _ in ()).throw(error))
+        assert ended(monkeypatch, "ui", "--home", tmp_path) == code
+        assert words in capsys.readouterr().err
+    assert ended(monkeypatch, "ui", "--home", tmp_path, "--debug") == 70
+    assert "Traceback" in capsys.readouterr().err
