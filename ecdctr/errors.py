@@ -1,9 +1,15 @@
 """Errors that a user can act on: each message says what, where, expected, found and what to do."""
 
+from __future__ import annotations
+
 import errno
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # Exit code (EX_TEMPFAIL of sysexits.h) of a command that the machine did not let finish
 TRY_AGAIN = 75
@@ -71,6 +77,12 @@ def no_answer(error: BaseException) -> bool:
     """
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds.intersection(_OF_NETWORKS)) or bool(_NO_ANSWER.search(first_line(error)))
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of what a program wrote: its key and what is wrong with it."""
+    item = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, item["loc"])), item["msg"]]))
 
 
 def first_line(error: BaseException) -> str:

@@ -40,12 +40,6 @@ def validated(kind: type[Kind] | TypeAdapter[Kind], raw: dict[str, Any], where: 
         raise ConfigError(f"{where} is nested too deeply; write it flatter.") from None
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of what a program wrote: its key and what is wrong with it."""
-    item = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, [".".join(map(str, item["loc"])), item["msg"]]))
-
-
 def _problem(item: ErrorDetails, schema: dict[str, Any], listed: set[tuple[int | str, ...]]) -> str:
     """Return one problem of pydantic's list: key, what is expected, what was found (shortened)."""
     key = ".".join(_part(p) for p in item["loc"] if p not in PARTS_OF_UNIONS)

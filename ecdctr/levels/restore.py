@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ecdctr.config import Config
-from ecdctr.config.validation import first_problem
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_problem
 from ecdctr.examples.batches import Inputs
 from ecdctr.levels.parents import load_snapshots
 from ecdctr.models import checkpoint

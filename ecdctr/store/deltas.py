@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ecdctr.config.validation import first_problem
-from ecdctr.errors import StoreError
+from ecdctr.errors import StoreError, first_problem
 from ecdctr.files import durable
 from ecdctr.store.manifest import FileEntry, Files, Manifest, Ref
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ecdctr.config.terms import LEVELS, PRODUCTION
-from ecdctr.config.validation import first_problem
-from ecdctr.errors import StoreError, first_line
+from ecdctr.errors import StoreError, first_line, first_problem
 from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.documents import COPY, read_document
