@@ -18,7 +18,7 @@ from ecdctr.cli import app
 from ecdctr.config import Config
 from ecdctr.doctor import examine
 from ecdctr.errors import ContractError, StoreError, TryAgain
-from ecdctr.evaluation import basis
+from ecdctr.evaluation import basis, gate_rule
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
 from ecdctr.evaluation.basis import basis_now
@@ -257,7 +257,7 @@ def test_a_promotion_between_verdict_and_record_is_not_overwritten(
     config, store, champion, monkeypatch
 ):
     by_hand, other = version(store), evaluated(config, store, version(store), 0.75)
-    judge = gates._judge
+    judge = gates.judge
 
     def promoted_meanwhile(*judged: Any) -> Verdict:
         verdict = judge(*judged)
@@ -266,7 +266,7 @@ def test_a_promotion_between_verdict_and_record_is_not_overwritten(
             store.set_alias("serving", by_hand, "by hand")
         return verdict
 
-    monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
+    monkeypatch.setattr(gates, "judge", promoted_meanwhile)
     verdict = gate(config, store, other, NEXT)  # judged again: by_hand's files are no network
     assert verdict.outcome == Outcome.WAITING
     assert f"the serving {by_hand} cannot be evaluated" in verdict.reason
@@ -278,13 +278,13 @@ def test_others_who_promote_all_the_time_end_the_gate_with_a_sentence(
     config, store, champion, monkeypatch
 ):
     other = evaluated(config, store, version(store), 0.75)
-    judge = gates._judge
+    judge = gates.judge
 
     def promoted_meanwhile(*judged: Any) -> Verdict:
         store.set_alias("serving", champion, "again")
         return judge(*judged)
 
-    monkeypatch.setattr(gates, "_judge", promoted_meanwhile)
+    monkeypatch.setattr(gates, "judge", promoted_meanwhile)
     with pytest.raises(TryAgain, match=r"was set to .* meanwhile \(again\)"):
         gate(config, store, other, NEXT)
     (said,) = store.verdicts(other)
@@ -505,8 +505,8 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
     elsewhere = changed(config, "data", root=root, prepared=tmp_path / "prepared")
     other = evaluated(elsewhere, store, version(store), 0.75)
     evaluated(elsewhere, store, champion, 0.75)
-    folder, now, moved = root / "domain=ads" / f"date={NEXT}", gates.current, []
-    judge = gates._judge
+    folder, now, moved = root / "domain=ads" / f"date={NEXT}", gate_rule.current, []
+    judge = gates.judge
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
         if ref == champion and not moved:
@@ -518,8 +518,8 @@ def test_a_day_that_is_away_for_a_moment_is_no_reason_against_a_version(
             shutil.move(away, folder)
         return judge(*judged)
 
-    monkeypatch.setattr(gates, "current", read)
-    monkeypatch.setattr(gates, "_judge", back)
+    monkeypatch.setattr(gate_rule, "current", read)
+    monkeypatch.setattr(gates, "judge", back)
     assert gate(elsewhere, store, other, NEXT).passed
     assert moved
     assert [said["passed"] for said in store.verdicts(other)] == [True]
@@ -535,7 +535,7 @@ def test_a_day_that_is_back_at_once_is_no_reason_to_blame_the_champion(
     elsewhere = changed(elsewhere, "data", allowed_missing_days=allowed)
     for ref in (other, champion):
         evaluated(elsewhere, store, ref, 0.75, NEXT, NEXT + DAY)
-    look, moved = getattr(gates, looking), []
+    look, moved = getattr(gate_rule, looking), []
 
     def gone(*given: Any) -> Any:
         if moved or (looking == "current" and given[2] != champion):
@@ -546,7 +546,7 @@ def test_a_day_that_is_back_at_once_is_no_reason_to_blame_the_champion(
         finally:
             shutil.move(tmp_path / "away", folder)
 
-    monkeypatch.setattr(gates, looking, gone)
+    monkeypatch.setattr(gate_rule, looking, gone)
     assert gate(elsewhere, store, other, NEXT).passed
     assert moved
     assert [said["outcome"] for said in store.verdicts(other)] == [Outcome.PASSED]
@@ -569,7 +569,7 @@ def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges
 ):
     """Each attempt finds the day gone, then it comes back."""
     elsewhere, other, folder = away
-    now = gates.current
+    now = gate_rule.current
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
         if folder.exists() and (ref == champion or when == "before it is read"):
@@ -579,7 +579,7 @@ def test_a_version_whose_day_is_away_all_the_time_waits_and_the_next_gate_judges
         return now(config, store, ref, date)
 
     with monkeypatch.context() as patch:
-        patch.setattr(gates, "current", read)
+        patch.setattr(gate_rule, "current", read)
         with pytest.raises((TryAgain, ContractError)):
             gate(elsewhere, store, other, NEXT)
     shutil.move(tmp_path / "away", folder)
@@ -677,7 +677,7 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
 ):
     """Ours is read, then the day is delivered again and the champion evaluated on that."""
     other = evaluated(config, store, version(store), 0.75)
-    changes, now = [0], gates.current
+    changes, now = [0], gate_rule.current
 
     def read(config: Config, store: Store, ref: Ref, date: dt.date) -> Any:
         stored = now(config, store, ref, date)
@@ -686,7 +686,7 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
             return stored._replace(content=stored.content | {"examples": "f" * 64})
         return stored
 
-    monkeypatch.setattr(gates, "current", read)
+    monkeypatch.setattr(gate_rule, "current", read)
     assert gate(config, store, other, NEXT).passed
     assert changes == [1]
 
@@ -706,12 +706,12 @@ def test_nothing_is_removed_while_a_version_is_evaluated_or_judged(
 
         return tries
 
-    monkeypatch.setattr(gates, "_judge", remove_before(gates._judge))
+    monkeypatch.setattr(gates, "judge", remove_before(gates.judge))
     assert gate(config, store, other, NEXT).passed
     monkeypatch.setattr(evaluating, "score", remove_before(evaluating.score))
     with pytest.raises(StoreError):
         evaluate(config, store, other, NEXT)  # its files are no network
-    assert tried == ["_judge", "score"]
+    assert tried == ["judge", "score"]
 
 
 # -- what a verdict rests on -----------------------------------------------------------------------
@@ -772,7 +772,7 @@ def test_a_day_that_is_delivered_again_makes_new_evaluations_and_the_old_verdict
 def test_a_refusal_by_other_evaluating_code_does_not_stand(config, store, champion, monkeypatch):
     ref = evaluated(config, store, version(store), 0.60, NEXT)
     assert gate(config, store, ref, NEXT).outcome == Outcome.REFUSED
-    for module in (basis, gates):
+    for module in (basis, gate_rule):
         monkeypatch.setattr(module, "evaluating_code", lambda: "mended")
     evaluated(config, store, champion, 0.75, NEXT)
     evaluated(config, store, ref, 0.76, NEXT)

@@ -30,9 +30,8 @@ from hypothesis import strategies as st
 
 from ecdctr.config import Config
 from ecdctr.errors import StoreError, TryAgain
-from ecdctr.evaluation import basis
+from ecdctr.evaluation import basis, gate_rule
 from ecdctr.evaluation import evaluate as evaluating
-from ecdctr.evaluation import gate as gates
 from ecdctr.evaluation.gate import Outcome, gate
 from ecdctr.evaluation.noninferiority import Paired, noninferiority
 from ecdctr.examples.prepare import Prepared
@@ -330,7 +329,7 @@ def cheap(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return a gate that needs few users; a disk that need not be waited for."""
     monkeypatch.setattr(durable, "sync", lambda _: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(gates, "whole_days", all_days)
+    monkeypatch.setattr(gate_rule, "whole_days", all_days)
     return changed(config, "evaluation", bootstrap_samples=50, gate_min_users=10, gate_days=2)
 
 
