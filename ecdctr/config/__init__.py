@@ -1,13 +1,14 @@
 """The configuration.
 
-`config` is the whole, `terms` the shared words, every other file a section.
+`config` is the whole, `loading` reads it, `terms` the shared words, every other file a section.
 """
 
 from ecdctr.config.airflow import AirflowSettings
-from ecdctr.config.config import Config, digest, load_config, merged, refuse_shared
+from ecdctr.config.config import Config, digest, merged
 from ecdctr.config.data import Data, Feature, Quality
 from ecdctr.config.evaluation import Evaluation, Tuning
 from ecdctr.config.kubernetes import Kubernetes, SecretKey, SparkPods, Toleration
+from ecdctr.config.loading import load_config, refuse_shared
 from ecdctr.config.memory import Memory
 from ecdctr.config.network import Network, Snapshots
 from ecdctr.config.section import Section
