@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ecdctr.impressions.contract import DayReport
 
-NAMED = 10  # missing days of a domain that `validate` names; a stray row of 1990 makes thousands
+NAMED = 10  # days that `validate` names, missing or without a click, of perhaps thousands
 
 
 @app.command()
@@ -204,12 +204,15 @@ def _without_clicks(reports: list[Any]) -> list[str]:
                 "them."
             )
             continue
+        without = [report for report in days if report.rows and not report.clicks]
         said += [
             f"{name}: no click among the {report.rows:,} impressions of {report.date}; a training "
             "that reads this day alone, as in a chain, refuses it."
-            for report in days
-            if report.rows and not report.clicks
+            for report in without[:NAMED]
         ]
+        if more := without[NAMED:]:
+            dates = f"{more[0].date} to {more[-1].date}"
+            said.append(f"{name}: {len(more):,} more days without a click, {dates}.")
     return said
 
 

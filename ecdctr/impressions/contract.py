@@ -20,7 +20,7 @@ from ecdctr.impressions.declared import ColumnType, undecodable
 from ecdctr.impressions.delivery import Delivery
 from ecdctr.impressions.footers import Violation, unread
 from ecdctr.impressions.impressions import open_impressions
-from ecdctr.impressions.layout import absence
+from ecdctr.impressions.layout import absence, date_of
 from ecdctr.impressions.reading import one_delivery, one_reading
 from ecdctr.impressions.schema import DaySchema, disagreement, read_schema
 
@@ -251,7 +251,7 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
     dates = open_impressions(root).dates(domain)
     if not dates:
         others = open_impressions(root).other_folders(domain)
-        another = f", found {others[0]}, which is none" if others else ""
+        another = f", found {others[0]}, {_why_no_day(others[0])}" if others else ""
         raise ContractError(
             f"{root}/domain={domain}: no day of impressions found; "
             f"expected date=YYYY-MM-DD folders with *.parquet files{another}"
@@ -259,6 +259,13 @@ def _all_days(config: Config, domain: Domain) -> list[dt.date]:
         )
     every = [dates[0] + dt.timedelta(days=i) for i in range((dates[-1] - dates[0]).days + 1)]
     return dates if len(every) - len(dates) <= config.data.allowed_missing_days else every
+
+
+def _why_no_day(folder: str) -> str:
+    """Say why a folder is no day: by its name, or since its files lie deeper, or nowhere."""
+    if date_of(folder):
+        return "in which itself none lies; move files of folders in it up"
+    return "whose name is no such date"
 
 
 def _check_rows(

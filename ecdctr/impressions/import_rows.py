@@ -40,6 +40,7 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
     """
     _refuse_nulls(db, mapping, staged)
     _refuse_rounded_ids(db, mapping, staged)
+    _refuse_rounded_values(db, mapping, staged)
     refuse_labels(db, mapping, staged)
     _refuse_values(db, mapping, staged)
     _refuse_times(db, mapping, staged)
@@ -145,6 +146,23 @@ def _refuse_rounded_ids(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged:
         f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id}); expected ids that "
         "are whole; write them into the log as integers or text (DuckDB writes HUGEINT to Parquet "
         "as doubles: cast it to BIGINT or VARCHAR there)."
+    )
+
+
+def _refuse_rounded_values(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
+    """Raise ContractError where a cast to integers would round a feature, a label or a domain."""
+    row = db.execute(
+        f"SELECT _rounds, count(*) FROM {staged.rows} WHERE {DOMAINS} AND _rounds IS NOT NULL "
+        "GROUP BY 1 ORDER BY 1 LIMIT 1"
+    ).fetchone()
+    if not row:
+        return
+    key, count = row
+    first = first_place(db, mapping.log, staged, f"{DOMAINS} AND _rounds = {literal(key)}")
+    raise ContractError(
+        f"{staged.path}: {count:,} rows, the first in {first}, have a fraction that a cast to an "
+        f"integer rounds (mapping {key}: {mapping.expressions()[key]}); write round(…), floor(…) "
+        "or trunc(…) within the cast where that is meant, else leave the cast out."
     )
 
 

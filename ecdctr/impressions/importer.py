@@ -25,7 +25,7 @@ from ecdctr.impressions.expressions import (
     scalar_kind,
     text_columns,
 )
-from ecdctr.impressions.ids import rounded_ids
+from ecdctr.impressions.ids import rounded_ids, rounded_values
 from ecdctr.impressions.import_rows import (
     refuse_rows,
     words_for_cut_times,
@@ -117,7 +117,9 @@ def import_log(
         if declared:
             refuse_kinds(tables, mapping, types, log, f"log{joined}", declared, scratch / "cells")
             view_of(db, *log.files)
-        parts = parts_of(mapping, types, ts, rounded_ids(tables, mapping))
+        parts = parts_of(
+            mapping, types, ts, rounded_ids(tables, mapping), rounded_values(tables, mapping)
+        )
         for i, file in enumerate(log.files):
             raw, later = scratch / f"raw-{i}", tuple(log.files[i + 1 :])
             staged = Staged(file, raw.with_suffix(".parquet"), parts, f"log{joined}", later)

@@ -83,20 +83,23 @@ def view_of(db: duckdb.DuckDBPyConnection, *files: TableFile) -> None:
 def split(db: duckdb.DuckDBPyConnection, staged: Staged, target: Path) -> None:
     """Write the mapped rows into a folder per domain and day under `target`."""
     db.execute(
-        f"COPY (SELECT * EXCLUDE (_label, _rounded, _cut, _unclear, _domain_text) FROM "
+        f"COPY (SELECT * EXCLUDE (_label, _rounded, _rounds, _cut, _unclear, _domain_text) FROM "
         f"{staged.rows}) TO {literal(target)} "
         "(FORMAT parquet, PARTITION_BY (_domain, _date), COMPRESSION zstd)"
     )
     staged.stored.unlink()
 
 
-def parts_of(mapping: Mapping, types: dict[str, str], ts: str, rounded: str) -> dict[str, str]:
+def parts_of(
+    mapping: Mapping, types: dict[str, str], ts: str, rounded: str, rounds: str
+) -> dict[str, str]:
     """Return what is selected for each key, its expression once.
 
-    `ts` with its columns, `rounded` whether an id may be another one.
+    `ts` with its columns, `rounded` whether an id may be another one, `rounds` which other value.
     """
     parts = {name: f"{_typed(getattr(mapping, name), types[name])} AS {name}" for name in IDS}
     parts["_rounded"] = rounded
+    parts["_rounds"] = rounds
     parts["ts"] = ts
     parts["click"] = f"({mapping.click})::VARCHAR AS _label"
     parts["domain"] = f"({mapping.domain})::VARCHAR AS _domain_text"

@@ -12,13 +12,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config import DOMAINS, Config
-from ecdctr.errors import StoreError
+from ecdctr.errors import ContractError, StoreError
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import refuse_no_files
+from ecdctr.impressions.schema import read_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,14 +54,17 @@ class Statistics(NamedTuple):
 
 
 def measure(config: Config) -> Statistics:
-    """Measure the configured impressions; raises StoreError without days of both domains."""
+    """Measure the configured impressions.
+
+    Raises StoreError without days of both domains, ContractError for columns of other types.
+    """
     impressions = open_impressions(config.data.root)
     dates = {domain: impressions.dates(domain) for domain in DOMAINS}
     if not all(dates.values()):
         raise StoreError(
             f"Statistics need days of both domains under {config.data.root}; found "
             + ", ".join(f"{len(dates[domain])} of {domain}" for domain in DOMAINS)
-            + "."
+            + "; ecdctr validate says what lies there."
         )
     last = min(days[-1] for days in dates.values())
     kept = [last - dt.timedelta(days=n) for n in range(LONGEST_LOG)]
@@ -74,14 +78,17 @@ def measure(config: Config) -> Statistics:
                 if first <= date <= last
                 for path in impressions.files(domain, date)
             ]
-            refuse_no_files(files)
-            kind = duck.identifier(
-                ([*config.memory_keys, "item_id"])[1]
-            )  # the item where no feature is declared
+            name = ([*config.memory_keys, "item_id"])[1]  # the item where no feature is declared
+            kinds = [feature for feature in config.features if feature.name == name]
+            schema, violations = read_schema(files, kinds)
+            if schema is None:
+                raise ContractError(". ".join(map(str, violations)) + ".")
+            rows = schema.only("user_id", "item_id", "ts", "click", name).select()
+            kind = duck.identifier(name)
             selects.append(
                 f"SELECT '{domain}' AS domain, user_id::VARCHAR AS u, item_id::VARCHAR AS item, "
-                f"ts::TIMESTAMP AS ts, click::INTEGER AS click, {kind}::VARCHAR AS kind FROM "
-                f"{duck.parquet(files)}"
+                f"ts::TIMESTAMP AS ts, click::INTEGER AS click, {kind}::VARCHAR AS kind "
+                f"FROM ({rows})"
             )
         connection.execute(f"CREATE TEMP VIEW log AS {' UNION ALL '.join(selects)}")
         return _measure(connection, (last - first).days + 1)

@@ -5,6 +5,7 @@ One sentence and an exit code that says what kind of end it is.
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ from rich.console import Console
 from typer.main import get_command
 
 from ecdctr.cli import app, base, net
+from ecdctr.cli.data import _without_clicks
 from ecdctr.console import (
     Bars,
     JsonLines,
@@ -36,6 +38,7 @@ from ecdctr.console import (
     writing_what_fits,
 )
 from ecdctr.errors import StoreError
+from ecdctr.impressions.contract import DayReport
 from tests.cli.commands import ALL, commands
 from tests.conftest import REPOSITORY
 from tests.make import write_config
@@ -393,6 +396,14 @@ def test_validate_names_a_day_without_clicks_among_others_which_a_chain_would_re
     assert (
         "impressions of 2026-01-18; a training that reads this day alone, as in a chain" in warning
     )
+
+
+def test_days_without_a_click_are_named_until_they_are_many():
+    first = dt.date(2026, 1, 1)
+    days = [DayReport("ads", first + dt.timedelta(days=i), 1, int(i == 0), []) for i in range(30)]
+    *named, rest = _without_clicks(days)
+    assert [text.split(" of ")[1][:10] for text in named] == [str(r.date) for r in days[1:11]]
+    assert rest == "ads: 19 more days without a click, 2026-01-12 to 2026-01-30."
 
 
 def test_words_of_a_table_are_whole_at_80_columns():

@@ -508,3 +508,24 @@ def test_a_log_of_hundreds_of_columns_is_read(tmp_path):
     many = ["," + ",".join(f"c{i}" for i in range(300))] + ["," + ",".join(["1"] * 300)] * 40
     text = "\n".join(a + b for a, b in zip([head, *lines], many, strict=True))
     assert run(tmp_path, {"a.csv": text + "\n"}, features={"f": "c299"}).read == 40
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("features.f", "f::INT"),
+        ("features.f", "TRY_CAST(f::VARCHAR AS BIGINT)"),
+        ("features.f", "string_split(f::VARCHAR, '|')::INT[]"),
+        ("features.f", "[f]::INT[]"),
+        ("click", "f::INT"),
+    ],
+)
+def test_a_cast_that_rounds_is_refused_but_where_the_mapping_rounds(tmp_path, key, text):
+    lines = [f"{line},{i % 2}.0" for i, line in enumerate(rows().splitlines()[1:])]
+    lines[4] = lines[4].removesuffix("0.0") + "0.5"
+    files = {"a.csv": "user,item,t,clicked,kind,f\n" + "\n".join(lines) + "\n"}
+    changes = {"click": text} if key == "click" else {"features": {"f": text}}
+    types = {"types": {"f": "DOUBLE"}}
+    with pytest.raises(ContractError, match=rf"1 rows, the first in line 6, .*{key}: .*round\(…\)"):
+        run(tmp_path, files, types, **changes)
+    assert run(tmp_path, files, types, features={"f": "round(f)::INT"}).read == 40

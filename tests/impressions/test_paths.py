@@ -218,7 +218,7 @@ def test_a_log_of_other_folders_alone_is_refused_with_one_of_them(tmp_path):
     day = day_folder(tmp_path / "data", "ads", FIRST)
     (day / "hour=01").mkdir()
     (day / "part-0.parquet").rename(day / "hour=01" / "part-0.parquet")
-    words = r"no day of impressions found; expected .*, found date=2026-01-01, which is none"
+    words = r"no day of impressions found; expected .*, found date=2026-01-01, in which itself none"
     with pytest.raises(ContractError, match=words):
         validate(config_of(tmp_path / "data", tmp_path / "prepared"), ["ads"])
 

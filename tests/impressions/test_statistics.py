@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from ecdctr.config import Config, load_config
-from ecdctr.errors import StoreError
+from ecdctr.config import DOMAINS, Config, load_config
+from ecdctr.errors import ContractError, StoreError
 from ecdctr.impressions.statistics import Statistics, measure
 from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
 from tests.conftest import REPOSITORY
+from tests.impressions.logs import config_of, day_table, put, write_day
 
 SMALL = ("days=45", "users=1500", "natural_items=500", "ad_items=100", "held_out_days=0")
 
@@ -57,3 +59,25 @@ def test_a_log_of_one_domain_is_refused(tmp_path: Path):
     (tmp_path / "domain=ads").mkdir()
     with pytest.raises(StoreError, match="Statistics need days of both domains"):
         measure(of(tmp_path))
+
+
+def test_columns_are_read_by_their_types_whichever_day_comes_first(tmp_path: Path):
+    """A first day of nulls, dictionaries and narrow integers is a log like another."""
+    for domain in DOMAINS:
+        for day in range(3):
+            plain = day_table(domain, day)
+            write_day(tmp_path / "plain", domain, day, plain)
+            table = put(plain, "category", pa.nulls(len(plain))) if day == 0 else plain
+            if day == 1:
+                table = put(table, "user_id", table["user_id"].cast(pa.int32()))
+                table = put(table, "category", table["category"].cast(pa.float64()))
+            write_day(tmp_path / "mixed", domain, day, table)
+    configs = {
+        name: config_of(tmp_path / name, tmp_path / "prepared") for name in ("plain", "mixed")
+    }
+    plain, mixed = (measure(config) for config in configs.values())
+    assert mixed[:9] == plain[:9]
+    wrong = put(day_table("ads", 1), "ts", pa.array(range(60), pa.int64()))
+    write_day(tmp_path / "mixed", "ads", 1, wrong)
+    with pytest.raises(ContractError, match=r"column ts: expected timestamp.*, found int64"):
+        measure(configs["mixed"])
