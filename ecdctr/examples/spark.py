@@ -7,7 +7,6 @@ tests/examples/test_spark.py holds the two equal on random impressions.
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
 from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
@@ -363,10 +362,9 @@ def _write(
     Each of Spark's tasks writes a part, named in the order of the rows. DuckDB joins them, as a
     stream, so that the files are the same to the byte.
     """
-    durable.make_dir(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+    with durable.scratch(target.parent, ".spark-") as folder:
         for name, frame, replace in zip(made._fields, made, replaced, strict=True):
-            place = Path(folder) / name
+            place = folder / name
             frame.write.parquet(f"file://{place}")
             parts = duck.parquet(sorted(place.glob("*.parquet")))
             query = f"SELECT * REPLACE ({replace}) FROM {parts}"

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
@@ -43,6 +44,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Force all files of a folder to disk, before a rename makes it the one that others read."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        sync(path)
 
 
 def rename_dir(source: Path, target: Path) -> bool:
@@ -90,6 +97,45 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder to work in, gone after the block, or after a later one if this process dies.
+
+    Who works in one holds a lock on it, which the kernel ends with the process; those of this
+    prefix that nobody holds are what killed ones left.
+    """
+    make_dir(parent)
+    for left in parent.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), _held(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(left, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        while folder is None:
+            folder = _made_and_held(parent, prefix, stack)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def _made_and_held(parent: Path, prefix: str, stack: contextlib.ExitStack) -> Path | None:
+    """Make a folder and lock it; None where somebody took it for one that was left, in between."""
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    with contextlib.suppress(FileNotFoundError):
+        if _is_at(stack.enter_context(_held(folder, fcntl.LOCK_SH)), folder):
+            return folder
+    return None
+
+
+@contextlib.contextmanager
+def _held(folder: Path, kind: int) -> Iterator[int]:
+    """Hold a lock on a folder; yields its descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +72,8 @@ def export_bundle(
     assert isinstance(network, CtrNet)  # noqa: S101  # the version is an A-CTR
     settings = {key: manifest.config[key] for key in SETTINGS if key in manifest.config}
     config = Config.model_validate(settings)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as name:
-        folder, scratch = Path(name) / "bundle", Path(name)
+    with _beside(target) as scratch:
+        folder = scratch / "bundle"
         folder.mkdir()
         description = describe(config, manifest, inputs, vocabularies)
         if holder:
@@ -95,6 +93,7 @@ def export_bundle(
         description["files"] = checksums(folder)
         (folder / DESCRIPTION).write_bytes(sealed(description))
         Scorer(folder, verify=True)
+        durable.sync_files(folder)
         if not durable.rename_dir(folder, target):
             raise ConfigError(_taken(target))
     return description
@@ -138,21 +137,17 @@ def export_changes(
     if target.exists():
         raise ConfigError(_taken(target))
     Bundle(against)  # before any work
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as name:
-        description = export_bundle(store, ref, Path(name) / "bundle", precision)
-        write_patch(Path(name) / "bundle", against, target)
+    with _beside(target) as scratch:
+        description = export_bundle(store, ref, scratch / "bundle", precision)
+        write_patch(scratch / "bundle", against, target)
     return description
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[str]:
+def _beside(target: Path) -> Iterator[Path]:
     """Yield a hidden folder on the disk of a bundle that is made there."""
-    with (
-        durable.naming(target.parent),
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as name,
-    ):
-        yield name
+    with durable.naming(target.parent), durable.scratch(target.parent, ".export-") as scratch:
+        yield scratch
 
 
 def _taken(target: Path) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +114,11 @@ def _placed(target: Path) -> Iterator[Path]:
     taken = ConfigError(f"{target} exists already; name a new folder.")
     if target.exists():
         raise taken
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".patch-") as name:
-        folder = Path(name) / "folder"
+    with durable.scratch(target.parent, ".patch-") as place:
+        folder = place / "folder"
         folder.mkdir()
         yield folder
+        durable.sync_files(folder)
         if not durable.rename_dir(folder, target):
             raise taken
 

@@ -158,8 +158,7 @@ class LocalStorage:
         """Make a folder a version: the rename takes the number, so no two writers share one."""
         parent = self.root / group / date
         durable.make_dir(parent)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            durable.sync(path)
+        durable.sync_files(folder)
         with durable.locked(self._lock(group)):
             if finished():
                 return None
@@ -180,8 +179,7 @@ class LocalStorage:
         """Point a link elsewhere by one rename, under a lock."""
         target = self.root / group / name
         durable.make_dir(target.parent)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            durable.sync(path)
+        durable.sync_files(folder)
         with durable.locked(self._lock(group)):
             durable.replace_dir(folder, target)
 
