@@ -11,6 +11,7 @@ try:
         ablation,
         data,
         forgetting,
+        imports,
         levels,
         map,
         serving,
@@ -22,7 +23,7 @@ try:
     from ecdctr.cli.net import run
 
     # each has added its commands to app
-    GROUPS = (ablation, data, forgetting, levels, map, serving, setup, sparsity, store)
+    GROUPS = (ablation, data, forgetting, imports, levels, map, serving, setup, sparsity, store)
 except KeyboardInterrupt:  # loading takes half a second; from then on it is ecdctr/cli/net.py's
     print("ecdctr: interrupted.", file=sys.stderr)
     sys.exit(130)

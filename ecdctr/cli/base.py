@@ -307,3 +307,19 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def target_root(context: typer.Context, root: Path | None) -> Path:
+    """Return where impressions are written: --out or data.root."""
+    if root:
+        return session_of(context).outside("--out", root)
+    return session_of(context).outside("data.root", folder_to_write(_local_root(context)))
+
+
+def _local_root(context: typer.Context) -> Path:
+    root = session_of(context).config().data.root
+    if not isinstance(root, Path):
+        raise ConfigError(
+            f"data.root is the URL {root}; name a local folder with --out and upload it from there."
+        )
+    return root

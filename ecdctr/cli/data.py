@@ -1,10 +1,10 @@
-"""Commands about impressions: simulate, validate, prepare, import."""
+"""Commands about impressions: simulate, validate, prepare."""
 
 from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,17 +18,15 @@ from ecdctr.cli.base import (
     VariantOption,
     WorldOption,
     app,
-    folder_to_write,
-    import_app,
     session_of,
     show,
+    target_root,
 )
 from ecdctr.config import DOMAINS, LEVEL_DOMAIN, Config, Domain
 from ecdctr.config.section import MAX_DAYS, MAX_SEED
 from ecdctr.config.studies import WORLD
 from ecdctr.config.terms import DEFAULT
 from ecdctr.console import labelled, terminal
-from ecdctr.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +54,7 @@ def simulate(
     from ecdctr.worlds.simulate import simulate
 
     name, sim = load_world(world, changes or ())
-    root = _target(context, root)
+    root = target_root(context, root)
     description(root)  # refused where it is damaged
     bars = Bars()
     bars.start(f"simulate {name}", sim.days)
@@ -253,116 +251,3 @@ def prepare(
         "last": str(days[-1].date),
     }
     show(context, checked | prepared, result)
-
-
-SourceOption = Annotated[
-    Path, typer.Option("--from", exists=True, file_okay=False, help="folder with the source files")
-]
-RootOption = Annotated[
-    Path | None, typer.Option("--out", help="data root to fill; default: data.root", **FOLDER)
-]
-
-
-@import_app.command("kuairand")
-def import_kuairand(
-    context: typer.Context,
-    source: SourceOption,
-    edition: Annotated[Literal["pure", "1k", "27k"], typer.Option(help="of KuaiRand")] = "pure",
-    with_random: Annotated[
-        bool, typer.Option(help="also the impressions of randomly exposed videos")
-    ] = False,
-    root: RootOption = None,
-) -> None:
-    """Import the official CSV files of KuaiRand: NORMAL videos are natural, AD videos ads."""
-    from ecdctr.impressions.kuairand import kuairand_mapping
-
-    _import(context, kuairand_mapping(source, edition, with_random), source, root)
-
-
-@import_app.command("completejourney")
-def import_completejourney(
-    context: typer.Context,
-    source: SourceOption,
-    seed: Annotated[
-        int, typer.Option(min=0, max=MAX_SEED, help="of what is drawn among the purchases not made")
-    ] = 1,
-    root: RootOption = None,
-) -> None:
-    """Import The Complete Journey, a year of purchases.
-
-    What the mailer shows in front is an ad.
-    """
-    from ecdctr.impressions.completejourney import convert
-
-    data = session_of(context).config().data
-    console = terminal(stderr=True)
-    done = convert(
-        source,
-        _target(context, root),
-        seed,
-        data.duckdb_memory,
-        data.threads,
-        on_step=lambda what: console.print(f"  {what}", soft_wrap=True),
-    )
-    show(context, {"root": str(root or data.root), **done._asdict()})
-
-
-@import_app.command("log")
-def import_any_log(
-    context: typer.Context,
-    mapping: Annotated[
-        Path, typer.Option(help="YAML: files, columns, domain rule, label rule, features")
-    ],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", exists=True, file_okay=False, help="source folder; default: the mapping's"
-        ),
-    ] = None,
-    root: RootOption = None,
-) -> None:
-    """Import any CSV or Parquet log by a mapping file; see docs/bring-your-own-data.md."""
-    from ecdctr.impressions.mapping import load_mapping
-
-    if source is None and mapping.is_fifo():
-        raise ConfigError(f"--mapping {mapping} is a pipe, which lies beside no log; say --from.")
-    _import(context, load_mapping(mapping), source or mapping.resolve().parent, root)
-
-
-def _local_root(context: typer.Context) -> Path:
-    root = session_of(context).config().data.root
-    if not isinstance(root, Path):
-        raise ConfigError(
-            f"data.root is the URL {root}; name a local folder with --out and upload it from there."
-        )
-    return root
-
-
-def _target(context: typer.Context, root: Path | None) -> Path:
-    """Return where an import writes: --out or data.root."""
-    if root:
-        return session_of(context).outside("--out", root)
-    return session_of(context).outside("data.root", folder_to_write(_local_root(context)))
-
-
-def _import(context: typer.Context, mapping: Any, source: Path, root: Path | None) -> None:
-    from ecdctr.impressions.importer import import_log
-    from ecdctr.impressions.odd_cells import Declared
-
-    declared = None
-    session = session_of(context)
-    if root is None or session.names_config:
-        kinds: dict[str, str] = {
-            feature.name: feature.kind for feature in session.config().features
-        }
-        declared = Declared(str(session.config_path), kinds)
-    root = _target(context, root)
-    console = terminal(stderr=True)
-    done = import_log(
-        mapping,
-        source,
-        root,
-        on_file=lambda what: console.print(f"  {what}", soft_wrap=True),
-        declared=declared,
-    )
-    show(context, {"root": str(root), **done._asdict()})
