@@ -36,6 +36,14 @@ from ecdctr.impressions.syntax import (
 if TYPE_CHECKING:
     from ecdctr.impressions.mapping import Mapping
 
+UNITS = {  # what reads numbers of a unit as times, and how many of it are a second
+    "to_timestamp": ("seconds", 1),
+    "epoch_ms": ("milliseconds", 1_000),
+    "make_timestamp": ("microseconds", 1_000_000),
+    "make_timestamp_ns": ("nanoseconds", 1_000_000_000),
+}
+READERS = ", ".join(f"{reader}(column) for {unit}" for reader, (unit, _) in UNITS.items())
+CAST_OF_NUMBERS = re.compile(r"Unimplemented type for cast \(\S+ -> (DATE|TIMESTAMP)")
 FEW = 10  # cells that are no numbers are told where at most one in so many is none
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')
 
@@ -130,13 +138,20 @@ def _bound(tables: Tables, key: str, text: str) -> str:
             kinds = tables.type_of(text)
     except duckdb.Error as error:
         listed = ", ".join(_shown(tables, text, name) for name in tables.columns["log"])
+        said = with_readers(first_line(error).rstrip("."))
         raise ConfigError(
-            f"mapping {key}: '{text}' does not fit the log: {first_line(error).rstrip('.')}. "
+            f"mapping {key}: '{text}' does not fit the log: {said}. "
             f"The log's columns: {listed}{_in_quotes(tables, text)}."
         ) from None
     if len(kinds) != 1:
         raise ConfigError(f"mapping {key}: '{text}' is not one expression.")
     return kinds[0]
+
+
+def with_readers(said: str) -> str:
+    """Say what makes times of numbers, too, where DuckDB says that a cast does not."""
+    made = f"; numbers are made times by {READERS}" if CAST_OF_NUMBERS.search(said) else ""
+    return f"{said}{made}"
 
 
 def _shown(tables: Tables, text: str, column: str) -> str:
@@ -293,9 +308,8 @@ def _refuse_type(key: str, text: str, kind: str) -> None:
         )
     if key == "ts" and not (kind.startswith("TIMESTAMP") or kind in ("DATE", "VARCHAR", '"NULL"')):
         raise ConfigError(
-            f"mapping ts: '{text}' gives {kind}, expected a timestamp: to_timestamp({text}) for "
-            f"seconds since 1970, epoch_ms({text}) for milliseconds, make_timestamp({text}) for "
-            "microseconds."
+            f"mapping ts: '{text}' gives {kind}, expected a timestamp: "
+            f"{READERS.replace('column', text)} since 1970."
         )
     fraction = many and element.startswith("DECIMAL(") and scalar != "wide"
     if key.startswith("features.") and (not scalar or fraction):

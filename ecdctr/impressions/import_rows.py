@@ -5,15 +5,16 @@ Refused with the file, the number of rows and what to do.
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, one_row
+from ecdctr.files.strict_yaml import in_yaml
 from ecdctr.impressions.column_types import NONE
 from ecdctr.impressions.declared import Role, misfit_sql, type_of
+from ecdctr.impressions.import_times import refuse_times
 from ecdctr.impressions.labels import refuse_labels
 from ecdctr.impressions.locate import first_place
 from ecdctr.impressions.mapped_rows import DOMAINS
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from ecdctr.impressions.mapped_rows import Staged
     from ecdctr.impressions.mapping import Mapping
 
-DAY = 86_400  # seconds
-UNITS = {  # how many of a unit are a second, and how to read it
-    1_000: ("milliseconds", "epoch_ms(column)"),
-    1_000_000: ("microseconds", "make_timestamp(column)"),
-    1_000_000_000: ("nanoseconds", "make_timestamp_ns(column)"),
-}
 WITHOUT_ID = "user_id IS NULL OR item_id IS NULL"
 
 
@@ -43,7 +38,7 @@ def refuse_rows(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged)
     _refuse_rounded_values(db, mapping, staged)
     refuse_labels(db, mapping, staged)
     _refuse_values(db, mapping, staged)
-    _refuse_times(db, mapping, staged)
+    refuse_times(db, mapping, staged)
 
 
 def words_for_none(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
@@ -125,14 +120,22 @@ def _refuse_nulls(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Stage
         first = first_place(db, mapping.log, staged, f"{DOMAINS} AND ({WITHOUT_ID})")
         raise ContractError(
             f"{staged.path}: {no_id:,} of {rows:,} rows without user or item id, first in {first} "
-            f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id})."
+            f"(mapping user_id: {mapping.user_id}; item_id: {mapping.item_id}). Mend them, or "
+            f"leave such rows out: {_only_with(mapping, mapping.user_id, mapping.item_id)}."
         )
     if no_time:
         first = first_place(db, mapping.log, staged, f"{DOMAINS} AND ts IS NULL")
         raise ContractError(
             f"{staged.path}: {no_time:,} of {rows:,} rows have no time, first in {first} (mapping "
-            f"ts: {mapping.ts})."
+            f"ts: {mapping.ts}). Mend them, or leave such rows out: "
+            f"{_only_with(mapping, mapping.ts)}."
         )
+
+
+def _only_with(mapping: Mapping, *needed: str) -> str:
+    """Write the mapping's domain of rows alone of which some expressions are not null."""
+    conditions = " AND ".join(f"({text}) IS NOT NULL" for text in needed)
+    return f"domain: {in_yaml(f'CASE WHEN {conditions} THEN {mapping.domain} END')}"
 
 
 def _refuse_rounded_ids(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
@@ -203,90 +206,3 @@ def _role(declared: str) -> Role:
         if declared in ("float", "double") or declared.startswith("decimal")
         else "category"
     )
-
-
-def _refuse_times(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    """Raise ContractError for times before `earliest` or after `latest`.
-
-    The sentence names the unit that they seem to be in.
-    """
-    row = db.execute(
-        f"SELECT min(ts)::VARCHAR, max(ts)::VARCHAR, {_seconds('min(ts)')}, {_seconds('max(ts)')} "
-        f"FROM {staged.rows} WHERE {DOMAINS}"
-    ).fetchone()
-    if row is None or row[0] is None:
-        return
-    first, last, *seconds = row
-    earliest = mapping.earliest or dt.date(1970, 1, 1)
-    latest = mapping.latest or dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)
-    low, high = _midnight(earliest), _midnight(latest) + DAY
-    too_early = mapping.earliest is None and 0 <= seconds[1] < _midnight(dt.date(1971, 1, 1))
-    if mapping.earliest is None and seconds[0] == 0 and not too_early:
-        _refuse_zero(db, mapping, staged)
-    if low <= seconds[0] and seconds[1] < high and not too_early:
-        return
-    hint = ""
-    for factor, (unit, how) in UNITS.items():
-        if _midnight(dt.date(1990, 1, 1)) <= seconds[1] / factor < high:
-            hint = f" They look like {unit} read as seconds: write ts: {how}."
-    if "to_timestamp" in mapping.ts:
-        if seconds[0] >= 19_900_101 and seconds[1] < 21_000_101:
-            how = "strptime(column::VARCHAR, '%Y%m%d')"
-            hint = f" They look like days read as seconds: write ts: {how}."
-    elif too_early:
-        hint = " They look like seconds read as a smaller unit: write ts: to_timestamp(column)."
-    expected = f"{earliest if not too_early else dt.date(1971, 1, 1)} and {latest}"
-    few = "" if too_early else _few_beyond(db, mapping, staged, low, high)
-    raise ContractError(
-        f"{staged.path}: ts lies between {first} and {last}, expected between {expected} "
-        f"(mapping ts: {mapping.ts}).{few or hint} Other times that are right: set earliest or "
-        "latest in the mapping."
-    )
-
-
-def _few_beyond(
-    db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged, low: float, high: float
-) -> str:
-    """Say where the first of times stands that are unlike most of a file; '' where most are so.
-
-    Another rule for all of them would spoil the others.
-    """
-    seconds = _seconds("ts")
-    beyond = f"{DOMAINS} AND NOT ({seconds} >= {low} AND {seconds} < {high})"
-    count, rows = one_row(
-        db, f"SELECT count(*) FILTER ({beyond}), count(*) FILTER ({DOMAINS}) FROM {staged.rows}"
-    )
-    if 2 * count > rows:
-        return ""
-    first = first_place(db, mapping.log, staged, beyond)
-    return (
-        f" {count:,} of {rows:,} rows are beyond, first in {first}: mend them, or leave them out."
-    )
-
-
-def _refuse_zero(db: duckdb.DuckDBPyConnection, mapping: Mapping, staged: Staged) -> None:
-    """Raise ContractError for the first moment of 1970 among other times: a 0 for none."""
-    zero = f"{DOMAINS} AND epoch_us(ts) = 0"
-    count, rows = one_row(
-        db, f"SELECT count(*) FILTER ({zero}), count(*) FILTER ({DOMAINS}) FROM {staged.rows}"
-    )
-    if count:
-        first = first_place(db, mapping.log, staged, zero)
-        raise ContractError(
-            f"{staged.path}: ts is 1970-01-01 00:00:00, as a 0 is read, in {count:,} of {rows:,} "
-            f"rows, first in {first} (mapping ts: {mapping.ts}). If it means no time, leave these "
-            "rows out by domain; if it is right, set earliest: 1970-01-01 in the mapping."
-        )
-
-
-def _seconds(moment: str) -> str:
-    """Return SQL of the whole seconds since 1970; infinity of an infinite time."""
-    infinite = f"CASE WHEN {moment} > TIMESTAMPTZ '1970-01-01' THEN 'inf' ELSE '-inf' END::DOUBLE"
-    # whole, since a double of seconds would round the last microsecond of a day to the next one
-    micros = f"epoch_us({moment})"
-    whole = f"{micros} // 1000000 - ({micros} % 1000000 < 0)::INTEGER"  # // goes towards 0
-    return f"coalesce({whole}, {infinite})"
-
-
-def _midnight(date: dt.date) -> float:
-    return dt.datetime.combine(date, dt.time(), dt.UTC).timestamp()

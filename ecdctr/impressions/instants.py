@@ -60,10 +60,14 @@ WHOLE_UNITS = "CREATE TEMP MACRO _whole_units(x, u) AS make_timestamptz(x::BIGIN
 ALL_OF = """CREATE TEMP MACRO _all_of(x) AS CASE WHEN x = floor(x) THEN x
     ELSE error(x || ' has a fraction, which a cast to whole numbers would round') END"""
 
-IN_UTC = """CREATE TEMP MACRO _in_utc(x) AS CASE WHEN TRY_CAST(x AS TIMESTAMP)
+IN_UTC = r"""CREATE TEMP MACRO _in_utc(x) AS CASE WHEN TRY_CAST(x AS TIMESTAMP)
     IS NOT DISTINCT FROM (TRY_CAST(x AS TIMESTAMPTZ) AT TIME ZONE 'UTC') THEN x
-    ELSE error(x || ' names a time zone, which a cast to TIMESTAMP or DATE would drop; write '
-        || 'column::TIMESTAMPTZ') END"""
+    WHEN TRY_CAST(x AS TIMESTAMPTZ) IS NOT NULL THEN error(x || ' names a time zone, which a cast '
+        || 'to TIMESTAMP or DATE would drop; write column::TIMESTAMPTZ')
+    ELSE error(x || ' ends with what is no time zone of DuckDB''s, which a cast to TIMESTAMP or '
+        || 'DATE would drop; say how times are written, such as strptime(column, ''%Y-%m-%d '
+        || CASE WHEN regexp_matches(x, '(?i)[ap]m\s*$') THEN '%I:%M:%S %p'') for AM and PM'
+            ELSE '%H:%M:%S %z'') for an offset like -0300' END) END"""
 
 ABBREVIATIONS = """SELECT string_agg(name, '|') FROM pg_timezone_names()
     WHERE regexp_full_match(name, '[A-Z]{3}') AND name NOT IN ('UTC', 'UCT', 'GMT')"""

@@ -91,7 +91,7 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
         (
             {"ts": "CASE WHEN t % 7 > 0 THEN to_timestamp(t) END"},
             ContractError,
-            "rows have no time",
+            r"rows have no time.*leave such rows out: domain: .*\) IS NOT NULL THEN",
         ),
         (
             {"ts": "CASE WHEN clicked = 1 THEN 'infinity'::TIMESTAMPTZ ELSE to_timestamp(t) END"},
@@ -101,27 +101,22 @@ def test_what_is_imported_passes_validate(tmp_path, text, kind):
         (
             {"ts": "epoch_ms(t)"},
             ContractError,
-            "look like seconds read as a smaller unit: write ts: to_timestamp",
+            "look like seconds read as milliseconds: write ts: to_timestamp",
         ),
         (
             {"ts": "to_timestamp(t * 1000)"},
             ContractError,
-            "look like milliseconds .* write ts: epoch_ms",
+            r"If the unit is another one, write to_timestamp\(column\) for seconds, epoch_ms",
         ),
         (
             {"ts": "to_timestamp(t * 1000000)"},
             ContractError,
-            r"no seconds: write ts: make_timestamp\(column\) for microseconds, make_timestamp_ns",
+            r"of a smaller unit: write ts: make_timestamp\(column\) for microseconds",
         ),
         (
             {"ts": "to_timestamp(t + 3153600000)"},
             ContractError,
             "ts lies between 2125.* set earliest or latest",
-        ),
-        (
-            {"ts": "to_timestamp(20260101 + t % 7)"},
-            ContractError,
-            "look like days read as seconds: write ts: strptime",
         ),
         ({"earliest": dt.date(2026, 2, 1)}, ContractError, "expected between 2026-02-01 and"),
     ],

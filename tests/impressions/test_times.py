@@ -439,6 +439,75 @@ def test_local_times_that_clocks_show_twice_or_never_are_counted_and_said(tmp_pa
     assert "ts of 2 rows is a local time that clocks showed twice or skipped" in " ".join(heard)
 
 
+SHARES = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+READERS = dict(
+    zip(SHARES, ("to_timestamp", "epoch_ms", "make_timestamp", "make_timestamp_ns"), strict=True)
+)
+
+
+@pytest.mark.parametrize("read_as", SHARES)
+@pytest.mark.parametrize("unit", SHARES)
+def test_a_unit_read_as_another_is_told_with_what_reads_it(tmp_path, unit, read_as):
+    ticks = [(START + i * 600) * SHARES[unit] for i in range(40)]
+    parquet_of_times(tmp_path, pa.array(ticks))
+    log = {"files": ["a.parquet"]}
+    if unit == read_as:
+        assert run(tmp_path, {}, log, ts=f"{READERS[read_as]}(t)").read == 40
+        return
+    with pytest.raises(ContractError) as refused:
+        run(tmp_path, {}, log, ts=f"{READERS[read_as]}(t)")
+    said = str(refused.value)
+    one = f"look like {unit} read as {read_as}: write ts: {READERS[unit]}(column)"
+    assert one in said or "smaller unit: write ts: make_timestamp(column) " in said
+    assert run(tmp_path, {}, log, ts=f"{READERS[unit]}(t)").read == 40
+
+
+@pytest.mark.parametrize("reader", ["to_timestamp", "epoch_ms", "make_timestamp"])
+def test_days_read_as_seconds_are_told_with_what_reads_them(tmp_path, reader):
+    parquet_of_times(tmp_path, pa.array([20_260_101 + i % 7 for i in range(40)]))
+    with pytest.raises(ContractError, match=r"look like days read as \w+: write ts: strptime"):
+        run(tmp_path, {}, {"files": ["a.parquet"]}, ts=f"{reader}(t)")
+
+
+@pytest.mark.parametrize("reader", ["epoch_ms", "make_timestamp", "make_timestamp_ns"])
+def test_a_larger_unit_among_others_is_no_time_of_1970(tmp_path, reader):
+    """Seconds among milliseconds are days in January 1970, which DuckDB reads without a word."""
+    unit = next(unit for unit, name in READERS.items() if name == reader)
+    ticks = [(START + i * 600) * SHARES[unit] for i in range(39)]
+    parquet_of_times(tmp_path, pa.array([*ticks, ticks[-1] // 1000]))
+    log = {"files": ["a.parquet"]}
+    words = r"ts lies in 1970, as .*, in 1 of 40 rows, first in row 40"
+    with pytest.raises(ContractError, match=words):
+        run(tmp_path, {}, log, ts=f"{reader}(t)")
+    run(tmp_path, {}, log, ts=f"{reader}(t)", earliest="1970-01-01")
+
+
+def test_what_the_sentence_says_of_two_units_reads_them(tmp_path):
+    stamps = [str((START + i * 600) * (1000 if i % 2 else 1)) for i in range(40)]
+    parquet_of_times(tmp_path, pa.array(list(map(int, stamps))))
+    log = {"files": ["a.parquet"]}
+    with pytest.raises(ContractError, match="in 20 of 40 rows") as refused:
+        run(tmp_path, {}, log, ts="epoch_ms(t)")
+    (rule,) = re.findall(r"CASE WHEN .* END", str(refused.value))
+    run(tmp_path, {}, log, ts=rule.replace("column", "t"))
+    assert sorted(moment.timestamp() for moment in column(tmp_path, "ts")) == [
+        START + i * 600 for i in range(40)
+    ]
+
+
+@pytest.mark.parametrize(("text", "mend"), [(" PM", "%I:%M:%S %p"), (" -0300", "%H:%M:%S %z")])
+def test_what_a_cast_would_drop_and_is_no_zone_is_told_with_what_reads_it(tmp_path, text, mend):
+    log = written(ticks()).replace(".000000000", "").replace(",1,ads", f"{text},1,ads", 1)
+    with pytest.raises(ContractError, match=rf"{text} ends with what is no time zone.*{mend}"):
+        run(tmp_path, {"a.csv": log}, ts="t::TIMESTAMP")
+
+
+@pytest.mark.parametrize("to", ["TIMESTAMP", "TIMESTAMPTZ", "DATE"])
+def test_a_number_cast_to_a_time_is_told_with_what_reads_numbers(tmp_path, to):
+    with pytest.raises(ContractError, match=r"Unimplemented.*to_timestamp\(column\) for seconds"):
+        run(tmp_path, {"a.csv": rows()}, ts=f"t::{to}")
+
+
 @pytest.mark.parametrize("stamp", ["0", str((START + 7 * 600) * 1000), "-1"])
 def test_a_time_that_is_unlike_the_others_is_told_with_its_line(tmp_path, stamp):
     """A 0 where none was known, or milliseconds from one client: no rule for all rows mends it."""
