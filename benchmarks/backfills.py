@@ -95,7 +95,7 @@ def main() -> None:
         other = np.count_nonzero(apart)
         differ += other
         print(f"{row}: {other} of {apart.size} cells differ, by {apart.max():.2g} of GAUC at most")
-    sys.exit(differ > 0)
+    sys.exit(int(differ > 0))  # numpy's own truth is no exit code
 
 
 if __name__ == "__main__":
