@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import itertools
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -79,6 +80,7 @@ BLOCK = 1 << 20  # bytes
 NO_TEXT_IN = 1000  # bytes at the start, where what is no text holds a zero
 FEW, MOST = 0.1, 0.5  # shares of zeros among bytes
 LOAD_AGAIN = "load it from its source again, or write it anew"
+NO_LENGTH = bytes(4)
 SHOWN = 20  # bytes before and after a bad one in a message
 
 
@@ -203,10 +205,11 @@ def _unicode_of(raw: bytes) -> tuple[str, bool]:
 def in_utf8(path: Path, encoding: str, target: Path) -> Path:
     """Return the file itself where it is UTF-8, else a copy of it as UTF-8, the archive `target`.
 
+    A copy also of a gzip archive that is padded with zeros, which DuckDB does not read.
     Raises ContractError with line and byte for what is not of that encoding, and for text of UTF-8
     that another encoding would read as other letters.
     """
-    if encoding in UTF8:
+    if encoding in UTF8 and not _is_padded(path):
         return path
     decoder = codecs.getincrementaldecoder(encoding)()
     utf8 = _Utf8Alone()
@@ -226,6 +229,18 @@ def in_utf8(path: Path, encoding: str, target: Path) -> Path:
             "out of the mapping."
         )
     return target
+
+
+def _is_padded(path: Path) -> bool:
+    """Say whether a gzip archive ends with zeros, as tapes and blocks of a disk leave them.
+
+    Its last four bytes are the content's length, which is 0 of nothing alone.
+    """
+    if path.suffix.lower() != ".gz" or path.stat().st_size < len(NO_LENGTH):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(NO_LENGTH), os.SEEK_END)
+        return file.read() == NO_LENGTH
 
 
 class _Utf8Alone:

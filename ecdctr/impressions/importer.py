@@ -35,12 +35,13 @@ from ecdctr.impressions.import_rows import (
 )
 from ecdctr.impressions.instants import instant, make_macros, words_for_int96
 from ecdctr.impressions.joins import check_joins, same_key
+from ecdctr.impressions.like_ids import words_for_like_ids
+from ecdctr.impressions.locate import place_at_fault
 from ecdctr.impressions.log_files import words_for_hidden
 from ecdctr.impressions.mapped_rows import (
     Staged,
     damage_of,
     explained,
-    key_at_fault,
     map_file,
     parts_of,
     split,
@@ -127,7 +128,11 @@ def import_log(
             cut = _cut_in(log._replace(files=[file]), of_tables["log"])
             for sentence in (_rows_of(file), *notes, *cut):
                 say(sentence)
-        return _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
+        done = _finish(db, mapping, types, scratch, sum(file.rows for file in log.files))
+        days = parquet(sorted((scratch / FINAL).rglob("*.parquet")))
+        for sentence in words_for_like_ids(db, mapping, types, days):
+            say(sentence)
+        return done
 
 
 @contextmanager
@@ -196,7 +201,7 @@ def _stage(
 
     Returns what is to be said of its ids and times. Raises ContractError for bad rows.
     """
-    with explained(db, staged.file, partial(key_at_fault, db, staged)):
+    with explained(db, staged.file, partial(place_at_fault, db, mapping.log, staged)):
         map_file(db, staged)
         refuse_rows(db, mapping, staged)
         notes = [

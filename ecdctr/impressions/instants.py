@@ -77,11 +77,22 @@ ONE_ZONE = """CREATE TEMP MACRO _one_zone(x) AS CASE
         || 'such as replace(column, '' BST'', ''+01:00'')::TIMESTAMPTZ, or a name such as '
         || 'Europe/London') END"""
 
+# Whether x, text of the time v, ends with a zone whose clocks show v twice, or not what x says
+UNCLEAR_TEXT = r"""CREATE TEMP MACRO _unclear_text(x, v) AS CASE
+    WHEN v IS NULL OR NOT coalesce(regexp_matches(x, 'PLACE'), false) THEN false
+    ELSE timezone(regexp_extract(x, 'PLACE'), v) IN (
+            timezone(regexp_extract(x, 'PLACE'), v - INTERVAL 30 MINUTE),
+            timezone(regexp_extract(x, 'PLACE'), v - INTERVAL 60 MINUTE))
+        OR coalesce(TRY_CAST(regexp_replace(x, 'PLACE', '') AS TIMESTAMP)
+            <> timezone(regexp_extract(x, 'PLACE'), v), false) END"""
+PLACE = r"[A-Za-z_]+(/[A-Za-z0-9_+-]+)+$"  # the name of a zone, such as Europe/Paris
+
 
 def make_macros(db: duckdb.DuckDBPyConnection) -> None:
     """Make the functions that `instant` writes."""
     for macro in (WRITTEN, CUT_UNITS, FILLED_UNITS, WHOLE_UNITS, ALL_OF, IN_UTC):
         db.execute(macro)
+    db.execute(UNCLEAR_TEXT.replace("PLACE", PLACE))
     db.execute(ONE_ZONE.replace("NAMES", one_row(db, ABBREVIATIONS)[0]))
 
 
@@ -98,6 +109,7 @@ def instant(tables: Tables, text: str, columns: list[str]) -> str:
     kind = types_of(tables, time.tree, expression(time.tree))
     if kind == ["VARCHAR"]:
         cut.append(_below(value))
+        time.unclear.append(f"_unclear_text({value}, TRY_CAST({value} AS TIMESTAMPTZ))")
         value = f"_one_zone({value})"
     if "_cut_units(" in value:
         cut.append(f"(({value}) <> ({value.replace('_cut_units(', '_filled_units(')})) IS TRUE")
@@ -176,6 +188,8 @@ class _Time:
     def _exact(self, node: Node, part: Node, inside_ns: bool) -> Node:
         to = self.kind(node)
         if self._names_zone(node, part, to):
+            if node["class"] == "CAST":
+                self.unclear.append(f"_unclear_text({self.written(part)}, {self.written(node)})")
             return self._parsed(f"_one_zone({self.written(self.cut(part, inside_ns))})")
         if not references(part) or not self._is_fraction(part):
             made = self.cut(part, inside_ns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ecdctr.files.duck import identifier, one_row, parquet
 from ecdctr.impressions import csv_text, encodings
 from ecdctr.impressions.csv_count import lines_of
-from ecdctr.impressions.mapped_rows import view_of
+from ecdctr.impressions.mapped_rows import fails, key_at_fault, view_of
 from ecdctr.impressions.tables import dialect_of
 
 if TYPE_CHECKING:
@@ -56,6 +56,24 @@ def first_place(db: duckdb.DuckDBPyConnection, table: Table, staged: Staged, con
         query = f"SELECT min({RECORD}) FROM {staged.again(RECORD)} WHERE {condition}"
         (record,) = one_row(db, query)
         return where([record])[record]
+
+
+def place_at_fault(db: duckdb.DuckDBPyConnection, table: Table, staged: Staged) -> str | None:
+    """Return the first key whose values cannot be made, and where the first of them stands."""
+    key = key_at_fault(db, staged)
+    if key is None:
+        return None
+    part = staged.parts[key]
+    with numbered(db, table, staged.file, staged.stored.with_suffix(".again")) as where:
+        low, high = 0, staged.file.rows
+        while high - low > 1:  # the first stands among [low, high)
+            middle = (low + high) // 2
+            some = f"log.{RECORD} >= {low} AND log.{RECORD} < {middle}"
+            if fails(db, part, f"{staged.source} WHERE {some}"):
+                high = middle
+            else:
+                low = middle
+        return f"{key}, first in {where([low])[low]}"
 
 
 def _rows(records: Iterable[int]) -> dict[int, str]:

@@ -144,13 +144,13 @@ def explained(
 
 def key_at_fault(db: duckdb.DuckDBPyConnection, staged: Staged) -> str | None:
     """Return the first key whose values alone cannot be made; None where the rows cannot be."""
-    if _fails(db, "*", staged.source):
+    if fails(db, "*", staged.source):
         return None
     parts = staged.parts.items()
-    return next((key for key, part in parts if _fails(db, part, staged.source)), None)
+    return next((key for key, part in parts if fails(db, part, staged.source)), None)
 
 
-def _fails(db: duckdb.DuckDBPyConnection, selected: str, source: str) -> bool:
+def fails(db: duckdb.DuckDBPyConnection, selected: str, source: str) -> bool:
     """Tell whether rows cannot be made; every value of them is."""
     try:
         db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM (SELECT {selected} FROM {source})")

@@ -107,3 +107,12 @@ def test_a_header_of_another_encoding_is_shown_by_its_start(tmp_path):
     with pytest.raises(ConfigError, match="The log's columns") as refused:
         run(tmp_path, {"a.csv": text})
     assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("zeros", [4, 512])
+def test_an_archive_that_is_padded_with_zeros_is_read(tmp_path, zeros):
+    """As tapes and disks leave them; gunzip reads it, too."""
+    packed = gzip.compress(rows().encode()) + bytes(zeros)
+    assert run(tmp_path, {"a.csv.gz": packed}, {"files": ["a.csv.gz"]}).read == 40
+    with pytest.raises(ContractError, match="cut or damaged"):
+        run(tmp_path / "cut", {"a.csv.gz": packed[:60] + bytes(zeros)}, {"files": ["a.csv.gz"]})

@@ -5,10 +5,12 @@ One value for each row, the same each time, and nothing compared by rounding.
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -247,3 +249,26 @@ def test_rows_whose_domain_is_written_otherwise_are_left_out_with_a_word(tmp_pat
         "a.csv: domain is 'Ads ' in 3 rows, which are left out; if it means ads: domain: "
         "lower(trim(…))"
     ) in heard
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_value_that_cannot_be_made_is_told_with_its_first_line(tmp_path, kind):
+    lines = rows().splitlines()
+    for i in (17, 30):
+        lines[i] = lines[i].replace("ads", "x").replace("natural", "x")
+    files = {"a.csv": "\n".join(lines) + "\n"}
+    if kind == "parquet":
+        (tmp_path / "logs").mkdir()
+        table = pyarrow.csv.read_csv(io.BytesIO(files.pop("a.csv").encode()))
+        pq.write_table(table, tmp_path / "logs" / "a.parquet")
+    place = "line 18" if kind == "csv" else "row 17"
+    rule = "CASE WHEN kind = 'x' THEN kind::DOUBLE ELSE 1 END"
+    words = rf"under features\.f, first in {place}: .*Could not convert string 'x' to DOUBLE"
+    with pytest.raises(ContractError, match=words):
+        run(
+            tmp_path,
+            files,
+            {"files": [f"a.{kind}"]},
+            features={"f": rule},
+            domain=("CASE WHEN item % 2 = 0 THEN 'ads' ELSE 'natural' END"),
+        )

@@ -425,6 +425,9 @@ def test_a_leap_second_is_refused_with_what_reads_it(tmp_path, second):
     [
         "timezone('Europe/Paris', t::TIMESTAMP)",
         "t AT TIME ZONE 'Europe/Paris'",
+        "(t || ' Europe/Paris')::TIMESTAMPTZ",
+        "TRY_CAST((t || ' Europe/Paris') AS TIMESTAMPTZ)",
+        "t || ' Europe/Paris'",
     ],
 )
 def test_local_times_that_clocks_show_twice_or_never_are_counted_and_said(tmp_path, ts):
