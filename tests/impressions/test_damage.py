@@ -205,7 +205,8 @@ def test_what_cannot_be_computed_is_named_with_its_key_and_not_called_an_aggrega
 ):
     (tmp_path / "a.csv").write_text(rows())
     mapping = Mapping(log={"files": ["a.csv"]}, **BASE | rule)
-    words = rf"a\.csv cannot be read as the mapping says under {key}: (Conversion|Invalid)"
+    place = rf"under {key}, first in line 2"
+    words = rf"a\.csv cannot be read as the mapping says {place}: (Conversion|Invalid)"
     with pytest.raises(ContractError, match=words):
         import_log(mapping, tmp_path, tmp_path / "out")
 

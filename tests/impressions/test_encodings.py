@@ -75,7 +75,8 @@ def test_every_letter_of_an_encoding_is_kept(tmp_path, monkeypatch, encoding, bl
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "utf-8",
      "is a pointer of Git LFS; load the file"),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "utf-8", "is no text; it holds zeros and bytes"),
-    (b"SQLite format 3\0\x10\0,\n", "utf-8", "line 1: a column's name holds the character 0"),
+    (b"user\0id,b\n1,2\n", "utf-8", "line 1: a column's name holds the character 0"),
+    (b"SQLite format 3\0\x10\0,\n", "utf-8", "is a database of SQLite"),
     (b"<!DOCTYPE html>\n<p>404\n", "utf-8", "is an HTML page"),
 ])  # fmt: skip
 def test_what_is_of_another_encoding_is_told_with_its_line_and_what_to_do(
