@@ -176,7 +176,9 @@ def _written_out(text: str | Path) -> Path:
         raise typer.BadParameter("expected a name, found none; look whether a variable is empty.")
     if is_for_shells(text):
         raise typer.BadParameter(f"{text} starts with {WRITE_OUT}.")
-    return Path(text)
+    path = Path(text)
+    # `new/../b` is b; whoever makes the folders above it would make new, too
+    return Path(os.path.realpath(path)) if ".." in path.parts else path
 
 
 def _below_folders(path: Path) -> Path:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LONGEST_HEAD = 64 << 10  # bytes of a request line and headers
 COMES_WITHIN = 30.0  # seconds from the first byte of a request to its last
 ACTIVE = (h11.IDLE, h11.SEND_BODY)  # of the client: bytes of a request may still come
 
@@ -90,10 +91,14 @@ class HalfOpen(H11Protocol):
 
         Close once nothing of them is left to answer.
         """
+        passed_over = self._pass_over_empty_lines()
         super().handle_events()
         if self.lingers:
             return
-        begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        if self.cycle and _has_two_lengths(self.cycle.scope["headers"]):
+            self.cycle.keep_alive = False  # where one is believed, the rest may be no request
+        waits = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        begun = waits or passed_over
         if self.conn.their_state not in ACTIVE or not begun:
             self._stop()
         elif self._clock is None:
@@ -104,6 +109,19 @@ class HalfOpen(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Say what of the bytes is no HTTP, where h11 does."""
         self._refuse(HTTPStatus.BAD_REQUEST, f"This is no HTTP/1.1 request: {sys.exception()}.")
+
+    def _pass_over_empty_lines(self) -> bool:
+        """Drop empty lines before a request, as old clients send after a body; tell of any.
+
+        A server should (RFC 9112, 2.2); h11 takes them for a request that is none.
+        """
+        rest = self.conn.trailing_data[0]
+        begins = self.conn.their_state is h11.IDLE and rest.startswith((b"\r\n", b"\n"))
+        if begins:
+            self.conn = h11.Connection(h11.SERVER, LONGEST_HEAD)
+            if asked := rest.lstrip(b"\r\n"):  # no bytes would say that there come no more
+                self.conn.receive_data(asked)
+        return begins
 
     def _answers_on(self) -> bool:
         """Tell whether a whole request is answered now; after the last one the connection ends."""
@@ -150,3 +168,11 @@ class HalfOpen(H11Protocol):
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+
+def _has_two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request says where it ends in two ways, of which h11 believes the chunks.
+
+    Another one on its way may believe the other: the connection has to end (RFC 9112, 6.1).
+    """
+    return {b"transfer-encoding", b"content-length"} <= {name for name, _ in headers}

@@ -6,6 +6,7 @@ A fixed bundle, or whatever an alias of the store names, exported when it is new
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import sys
 import time
@@ -21,18 +22,21 @@ from ecdctr.serving.scorer import Scorer
 if TYPE_CHECKING:
     from ecdctr.files.rounding import Precision
     from ecdctr.serving.service import Service
-    from ecdctr.store.manifest import Ref
+    from ecdctr.store.manifest import Manifest, Ref
     from ecdctr.store.store import Store
 
 RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
 
 
-def bundle_name(ref: Ref, precision: Precision) -> str:
+def bundle_name(manifest: Manifest, precision: Precision) -> str:
     """Return the folder of a version's bundle.
 
-    Another one with each schema, so that a new release exports anew.
+    Another one with each schema, so that a new release exports anew, and with each manifest, so
+    that a store made anew, or another one, is not served by what this one's version is called.
     """
-    return f"{str(ref).replace('/', '_')}.schema-{SCHEMA_VERSION}.{precision}"
+    digest = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:12]
+    name = str(manifest.ref).replace("/", "_")
+    return f"{name}.{digest}.schema-{SCHEMA_VERSION}.{precision}"
 
 
 @dataclass
@@ -80,7 +84,8 @@ class Follower:
         if self._failed and self._failed[0] == ref and time.monotonic() < self._failed[1]:
             return
         self._failed = ref, time.monotonic() + RETRY_SECONDS
-        folder = self.bundles / bundle_name(ref, self.precision)
+        manifest = await asyncio.to_thread(self.store.manifest, ref)
+        folder = self.bundles / bundle_name(manifest, self.precision)
         if not folder.exists():
             await self._export(ref, folder)
         service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))

@@ -104,6 +104,7 @@ def settings_of(app: Starlette) -> uvicorn.Config:
         ws="none",
         log_level="error",
         access_log=False,
+        h11_max_incomplete_event_size=connection.LONGEST_HEAD,
         timeout_graceful_shutdown=ENDS_WITHIN,
     )
 

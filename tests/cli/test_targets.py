@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ecdctr.cli import app, net, serving
+from ecdctr.cli import app, base, net, serving
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.files.urls import lacks_a_slash, looks_like_url
 from ecdctr.store.storage import absolute
@@ -154,8 +154,17 @@ def test_nothing_but_the_stores_own_is_written_into_it(tmp_path, capsys, argumen
     said = refused(
         capsys, ["--config", "configs/tiny.yaml", "--store", f"{tmp_path}/store", *named]
     )
-    assert f"{arguments[-2]} {tmp_path}/{name} {how} the store {tmp_path}/store" in said
+    place = os.path.realpath(f"{tmp_path}/{name}") if ".." in name else f"{tmp_path}/{name}"
+    assert f"{arguments[-2]} {place} {how} the store {tmp_path}/store" in said
     assert not list((tmp_path / "store").iterdir())
+
+
+@pytest.mark.parametrize("parse", [base.file_to_write, base.folder_to_write])
+def test_a_name_that_leads_back_out_of_a_folder_makes_no_such_folder(tmp_path, parse):
+    assert parse(f"{tmp_path}/new/../b") == tmp_path / "b"
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    assert parse(tmp_path / "link" / ".." / "b") == tmp_path / "elsewhere" / "b"
 
 
 @pytest.mark.parametrize(

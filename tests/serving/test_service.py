@@ -32,7 +32,7 @@ from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, score_together
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.make import changed, until, write_config
+from tests.make import changed, publish, until, write_config
 from tests.serving.logged import logged_requests
 
 SWAPS, CLIENTS = 100, 4
@@ -440,8 +440,11 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         until(lambda: call(port, "GET", "/ready")[0] == 200)
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
 
-        broken = tmp_path / "bundles" / bundle_name(second, "float32")
-        shutil.copytree(tmp_path / "bundles" / bundle_name(first, "float32"), broken)
+        places = [
+            tmp_path / "bundles" / bundle_name(store.manifest(ref), "float32")
+            for ref in (first, second)
+        ]
+        broken = shutil.copytree(*places)
         (broken / "selftest.json").write_text(
             json.dumps([{"request": requests[0], "user_row": 0, "probabilities": [2.0]}])
         )
@@ -449,6 +452,17 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         until(lambda: 'failures_total{role="serving"} 1.0' in call(port, "GET", "/metrics")[1])
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
     store.set_alias("serving", first, "as before")
+
+
+def test_another_stores_version_of_one_name_is_not_taken_for_this_ones(tmp_path):
+    """It was served: both stores' bundles lie in one folder unless --bundles says otherwise."""
+    one, other = (Store(tmp_path / name) for name in ("one", "other"))
+    made = [publish(store, DATE, text) for store, text in ((one, "a"), (other, "b"))]
+    moved = Store(shutil.copytree(tmp_path / "one", tmp_path / "moved"))
+    names = [bundle_name(manifest, "float32") for manifest in made]
+    assert made[0].ref == made[1].ref
+    assert names[0] != names[1]
+    assert bundle_name(moved.manifest(made[0].ref), "float32") == names[0]
 
 
 @pytest.mark.parametrize(
@@ -560,6 +574,46 @@ def post(body: bytes, length: int | None = None) -> bytes:
     """Return a request, which may say another length than its own."""
     said = len(body) if length is None else length
     return f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: {said}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n"])
+def test_empty_lines_before_a_request_are_passed_over(empty):
+    """Old clients send one after a body; what they asked next was answered by 400."""
+    last = b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with running(Service(Limits())) as port:
+        told = exchange(port, empty + post(b"{nonsense") + empty + post(b"{no") + empty + last)
+    assert told.count(b"The request is no JSON") == 2
+    assert told.endswith(b'{"ready":false}')
+
+
+def test_headers_of_up_to_64_kb_may_come_in_pieces():
+    piece = b"".join(b"X-%d: %b\r\n" % (n, b"a" * 1000) for n in range(20))
+    with (
+        running(Service(Limits())) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as client,
+    ):
+        client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + piece)
+        for _ in range(2):
+            assert call(port, "GET", "/health")[0] == 200  # by now the piece has been read
+            client.sendall(piece)
+        client.sendall(b"\r\n")
+        told = b"".join(iter(lambda: client.recv(65536), b""))
+    assert told.endswith(b'{"ready":false}')
+
+
+def test_a_client_that_sends_empty_lines_alone_is_let_go(monkeypatch):
+    monkeypatch.setattr(connection, "COMES_WITHIN", 0.1)
+    with running(Service(Limits())) as port:
+        assert exchange(port, b"\r\n") == b""
+
+
+def test_after_a_request_with_two_lengths_nothing_more_is_taken_for_one():
+    chunks = b"9\r\n{nonsense\r\n0\r\n\r\n"
+    both = b"Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(Service(Limits())) as port:
+        told = exchange(port, b"POST /score HTTP/1.1\r\n" + both + chunks + post(b"{}"))
+    assert told.count(b"HTTP/1.1 ") == told.count(b"HTTP/1.1 400") == 1
+    assert b"line 1 column 2" in told
 
 
 def test_a_client_that_ends_its_side_is_answered_where_its_request_is_whole(scorers, requests):
