@@ -68,7 +68,8 @@ class Lineage(Aliases):
         except StoreError:
             return problems
         return problems + [
-            f"{ref}: parent {parent} is missing."
+            f"{ref}: its parent {parent} is missing; put it back from a copy, or train this "
+            "version again with --force."
             for parent in manifest.parent_refs
             if self._is_lost(parent)
         ]

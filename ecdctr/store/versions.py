@@ -16,7 +16,7 @@ from ecdctr.errors import StoreError, first_line, first_problem
 from ecdctr.files import durable
 from ecdctr.store import deltas
 from ecdctr.store.documents import COPY, read_document
-from ecdctr.store.manifest import Manifest, Ref
+from ecdctr.store.manifest import SCHEMA_VERSION, Manifest, Ref
 from ecdctr.store.places import check_name, group_of, place, ref_of
 from ecdctr.store.storage import Listing, open_storage
 
@@ -175,6 +175,12 @@ class Versions:
         try:
             manifest = Manifest.model_validate_json(content)
         except ValidationError as error:
+            if any(each["loc"] == ("schema_version",) for each in error.errors()):
+                raise StoreError(
+                    f"{where} is not of the format {SCHEMA_VERSION} that this release reads "
+                    "(schema_version); use the release that wrote it, or train the version again "
+                    "with --force."
+                ) from None
             raise StoreError(
                 f"{where} cannot be read: {first_problem(error)}; put it back from a copy, or "
                 "train the version again with --force."

@@ -43,11 +43,14 @@ class Crash(BaseException):
 def test_a_manifest_that_others_wrote_is_told_by_key_and_what_to_do(store, tmp_path):
     ref = publish(store, DAY, "a").ref
     manifest = json.loads(store.storage.file(*place(ref), "manifest.json"))
-    changed = json.dumps(manifest | {"data_date": "yesterday"})
-    (tmp_path / "manifest.json").write_text(changed, "utf-8")
-    store.storage.amend(*place(ref), tmp_path, ["manifest.json"], [])
-    with pytest.raises(StoreError, match=r"manifest.json cannot be read: data_date: .*; put it"):
-        store.manifest(ref)
+    for other, words in (
+        ({"data_date": "yesterday"}, "cannot be read: data_date: .*; put it back from a copy"),
+        ({"schema_version": 2, "new": 1}, "is not of the format 1 .*; use the release that wrote"),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | other), "utf-8")
+        store.storage.amend(*place(ref), tmp_path, ["manifest.json"], [])
+        with pytest.raises(StoreError, match=f"manifest.json {words}"):
+            store.manifest(ref)
 
 
 def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):
