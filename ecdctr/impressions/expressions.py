@@ -42,7 +42,14 @@ UNITS = {  # what reads numbers of a unit as times, and how many of it are a sec
     "make_timestamp": ("microseconds", 1_000_000),
     "make_timestamp_ns": ("nanoseconds", 1_000_000_000),
 }
-READERS = ", ".join(f"{reader}(column) for {unit}" for reader, (unit, _) in UNITS.items())
+
+
+def _readers(*names: str) -> str:
+    return ", ".join(f"{name}(column) for {UNITS[name][0]}" for name in names)
+
+
+READERS = _readers(*UNITS)
+OF_SMALLER = _readers("make_timestamp", "make_timestamp_ns", "epoch_ms")
 CAST_OF_NUMBERS = re.compile(r"Unimplemented type for cast \(\S+ -> (DATE|TIMESTAMP)")
 FEW = 10  # cells that are no numbers are told where at most one in so many is none
 AS_IT_IS = ("BOOLEAN", "DATE", *FRACTIONS, '"NULL"')

@@ -44,12 +44,11 @@ def words_for_like_ids(
 def _alike(db: duckdb.DuckDBPyConnection, name: str, rows: str) -> tuple[int, str, str] | None:
     """Count ids of which another is seen as the same; returns the count and the first two."""
     row = db.execute(
-        f"""WITH odd AS (
-            SELECT DISTINCT {name} AS id, {SEEN.format(name)} AS seen FROM {rows}
-            WHERE regexp_matches({name}, '{SUSPECT}') AND {name} <> {SEEN.format(name)}),
-        plain AS (
-            SELECT DISTINCT {name} AS id, {name} AS seen FROM {rows}
-            WHERE {name} IN (SELECT seen FROM odd)),
+        f"""WITH ids AS MATERIALIZED (SELECT DISTINCT {name} AS id FROM {rows}),
+        odd AS (
+            SELECT id, {SEEN.format("id")} AS seen FROM ids
+            WHERE regexp_matches(id, '{SUSPECT}') AND id <> seen),
+        plain AS (SELECT id, id AS seen FROM ids WHERE id IN (SELECT seen FROM odd)),
         alike AS (
             SELECT seen, count(*) - 1 AS others, min(id) AS one, max(id) AS other
             FROM (FROM odd UNION ALL FROM plain) GROUP BY seen HAVING count(*) > 1)

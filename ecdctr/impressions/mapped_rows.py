@@ -15,7 +15,7 @@ from ecdctr.errors import ContractError, first_line, lacks_room
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.damage import damaged
 from ecdctr.impressions.declared import undecodable
-from ecdctr.impressions.expressions import scalar_kind, with_readers
+from ecdctr.impressions.expressions import OF_SMALLER, scalar_kind, with_readers
 from ecdctr.impressions.footers import with_remedy
 from ecdctr.impressions.tables import PARQUET, TableFile
 
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 CLICK = """CASE WHEN lower(trim(_label)) IN ('1', 'true', '1.0') THEN 1
     WHEN lower(trim(_label)) IN ('0', 'false', '0.0') THEN 0 END::TINYINT"""
 DOMAINS = "_domain <> 'other'"  # rows of neither domain may be anything
-SMALLER = (
-    "make_timestamp(column) for microseconds, make_timestamp_ns(column) for nanoseconds, "
-    "epoch_ms(column) for milliseconds"
-)
 LEAP_SECOND = re.compile(r'"[^"]*:\d\d:60(\.\d*)?[^"\d]*", expected format')
 
 
@@ -182,7 +178,7 @@ def _said(db: duckdb.DuckDBPyConnection, file: TableFile, error: duckdb.Error) -
             "%z') for an offset like -0300, %I:%M:%S %p for AM and PM"
         )
     if "Epoch seconds out of range" in said or "Could not convert Timestamp(" in said:
-        return f"{said}; the numbers are of a smaller unit: write ts: {SMALLER}"
+        return f"{said}; the numbers are of a smaller unit: write ts: {OF_SMALLER}"
     if "timestamp field format" in said:
         return f"{said}; say how times are written, such as ts: strptime(column, '%d/%m/%Y %H:%M')"
     return with_readers(said)

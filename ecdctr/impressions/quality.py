@@ -24,7 +24,7 @@ from ecdctr.impressions.days import whole_days
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.profile import Profile, measure
 from ecdctr.impressions.reading import keep, settled
-from ecdctr.impressions.schema import read_schema
+from ecdctr.impressions.schema import sound_schema
 from ecdctr.impressions.shift import (
     Distinct,
     Sample,
@@ -207,9 +207,7 @@ def _profile(
         return folder / f"{digest(said)[:20]}.json"
 
     def write(temporary: Path) -> None:
-        schema, violations = read_schema(impressions.files(domain, date), config.features)
-        if schema is None:
-            raise ContractError(". ".join(map(str, violations)) + ".")
+        schema = sound_schema(impressions.files(domain, date), config.features)
         try:
             made = measure(connection, schema, features)
         except duckdb.Error as error:  # statistics of the file that its values contradict

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config.terms import CONTRACT, IDS
+from ecdctr.errors import ContractError
 from ecdctr.files.duck import identifier, literal, parquet
 from ecdctr.impressions.declared import (
     EXPECTED,
@@ -193,6 +194,14 @@ def read_schema(
         ),
         [],
     )
+
+
+def sound_schema(files: list[Path], features: Iterable[Feature]) -> DaySchema:
+    """Read the footers of a day's files; raises ContractError for what read_schema says of them."""
+    schema, violations = read_schema(files, features)
+    if schema is None:
+        raise ContractError(". ".join(map(str, violations)) + ".")
+    return schema
 
 
 def _declared(

@@ -12,14 +12,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.config import DOMAINS, Config
-from ecdctr.errors import ContractError, StoreError
+from ecdctr.errors import StoreError
 from ecdctr.files import duck
 from ecdctr.files.duck import one_row
 from ecdctr.impressions import contract
 from ecdctr.impressions.days import window
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.impressions.layout import refuse_no_files
-from ecdctr.impressions.schema import read_schema
+from ecdctr.impressions.schema import sound_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,10 +80,9 @@ def measure(config: Config) -> Statistics:
             ]
             name = ([*config.memory_keys, "item_id"])[1]  # the item where no feature is declared
             kinds = [feature for feature in config.features if feature.name == name]
-            schema, violations = read_schema(files, kinds)
-            if schema is None:
-                raise ContractError(". ".join(map(str, violations)) + ".")
-            rows = schema.only("user_id", "item_id", "ts", "click", name).select()
+            rows = (
+                sound_schema(files, kinds).only("user_id", "item_id", "ts", "click", name).select()
+            )
             kind = duck.identifier(name)
             selects.append(
                 f"SELECT '{domain}' AS domain, user_id::VARCHAR AS u, item_id::VARCHAR AS item, "
