@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ecdctr.config import DOMAINS, PRODUCTION, load_config, refuse_shared
+from ecdctr.config import DOMAINS, LEVELS, PRODUCTION, Config, load_config, refuse_shared
 from ecdctr.config.terms import dag_of
 from ecdctr.errors import EcdctrError, TryAgain, first_line, machine_trouble
 from ecdctr.impressions.impressions import open_impressions
@@ -76,12 +76,33 @@ def _data(config_path: Path, store: Path | str) -> Iterator[Finding]:
     config = load_config(config_path)
     refuse_shared(config, f"the store {store}", store)
     yield Finding(True, f"configuration {config_path}")
+    yield from _precision(config)
     for domain in DOMAINS:
         dates = open_impressions(config.data.root).dates(domain)
         text = f"{domain}: {len(dates)} days" + (
             f", {dates[0]} to {dates[-1]}" if dates else "; deliver Parquet files"
         )
         yield Finding(bool(dates), f"{text} under {config.data.root}", note=True)
+
+
+def _precision(config: Config) -> Iterator[Finding]:
+    """Yield a note where levels ask for bfloat16 and this machine would take ages for it."""
+    asking = [level for level in LEVELS if getattr(config, level).precision == "bfloat16"]
+    if not asking:
+        return
+    try:
+        import torch
+
+        from ecdctr.training.precision import multiplies_bfloat16
+    except ImportError:
+        return
+    if not torch.cuda.is_available() and not multiplies_bfloat16("cpu"):
+        yield Finding(
+            False,
+            f"precision of {', '.join(asking)} is bfloat16, of which this processor has no "
+            "products: where training runs here, set it to float32, which is many times as fast",
+            note=True,
+        )
 
 
 def _store(store: Path | str) -> Iterator[Finding]:

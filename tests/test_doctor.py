@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -104,6 +105,22 @@ def test_what_is_missing_is_named_with_the_mend(doctor, world):
         assert words in said["mend"]
     for words in ("ECDCTR_CONFIG is not set", "no ecdctr DAGs in", "use PostgreSQL for a team"):
         assert words in said["note"]
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_bfloat16_without_the_hardware_for_it_is_told(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capable: bool
+):
+    """On a processor with AVX2 alone a training took twenty times as long, without a word."""
+    config = write_config(tmp_path / "config.yaml", world)
+    raw = yaml.safe_load(config.read_text())
+    raw.setdefault("cpm", {})["precision"] = "bfloat16"
+    config.write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": capable})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = [finding for finding in examine(config, tmp_path) if "is bfloat16" in finding.text]
+    assert [finding.kind for finding in told] == ([] if capable else ["note"])
+    assert all("precision of cpm is bfloat16" in finding.text for finding in told)
 
 
 def test_a_fresh_clone_is_healthy(doctor, tmp_path):

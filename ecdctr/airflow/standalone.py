@@ -29,6 +29,7 @@ from ecdctr.airflow.commands import WARM
 from ecdctr.airflow.polling import poll
 from ecdctr.airflow.postgres import missing, postgres, running_url
 from ecdctr.config.terms import LEVELS, dag_of
+from ecdctr.console import log
 from ecdctr.errors import EcdctrError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,8 @@ class Airflow:
 
     Without `scheduled` its DAGs have no runs but those that somebody starts. With `warm` its steps
     are forked by a process that has loaded their libraries, which sees no code changed meanwhile.
+    Its settings are its own, and what `airflow.cfg` in its home says: those of another Airflow that
+    this shell may have (AIRFLOW__…) would take it to that one's database.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Airflow:
         self.api = Api(self.url, alive=self.check_alive)
         self.log = home / "standalone.log"
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
-        self.environment = os.environ | {
+        self.environment = _without_other_airflows() | {
+            "AIRFLOW_CONFIG": str(home / "airflow.cfg"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=5",
@@ -110,22 +114,8 @@ class Airflow:
         if done.returncode:
             raise EcdctrError(
                 f"'airflow {' '.join(arguments)}' failed: "
-                f"{(done.stderr or done.stdout).strip()[-2000:]}{self._of_this_shell()}"
+                f"{(done.stderr or done.stdout).strip()[-2000:]}"
             )
-
-    def _of_this_shell(self) -> str:
-        """Name the settings of Airflow that came from outside, and may be of another one."""
-        names = sorted(
-            name
-            for name, value in os.environ.items()
-            if name.startswith("AIRFLOW__") and self.environment.get(name) == value
-        )
-        if not names:
-            return ""
-        return (
-            f"\nThe environment sets {', '.join(names)}, which this Airflow reads, too; mend or "
-            "unset what is wrong there."
-        )
 
     def call(self, arguments: list[str]) -> int:
         """Run an airflow command with this terminal; return its exit code."""
@@ -239,7 +229,6 @@ class Airflow:
         reasons = [error["stack_trace"][-400:] for error in errors]
         raise EcdctrError(
             f"Airflow did not find the DAGs {sorted(dag_ids)} in {ROOT / 'dags'}: {reasons}"
-            f"{self._of_this_shell()}"
         )
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 600) -> str:
@@ -266,7 +255,6 @@ class Airflow:
                 raise EcdctrError(
                     f"Airflow's {name} has ended (exit code {process.returncode}); the end of "
                     f"{self.log}:\n{self.log.read_text('utf-8', 'replace')[-1500:]}"
-                    f"{self._of_this_shell()}"
                 )
 
     def kill(self) -> None:
@@ -293,7 +281,6 @@ class Airflow:
         tail = self.log.read_text("utf-8", "replace")[-1500:]
         raise EcdctrError(
             f"Airflow did not come up within {START_SECONDS} s; the end of {self.log}:\n{tail}"
-            f"{self._of_this_shell()}"
         )
 
     def _healthy(self) -> bool | None:
@@ -303,6 +290,15 @@ class Airflow:
             parts = ("scheduler", "dag_processor", "triggerer")
             return all(health[part]["status"] == "healthy" for part in parts) or None
         return None
+
+
+def _without_other_airflows() -> dict[str, str]:
+    """Return this shell's environment without settings of Airflow, which are told if there are."""
+    settings = sorted(name for name in os.environ if name.startswith("AIRFLOW__"))
+    if settings:
+        said = "settings of another Airflow are left out (use airflow.cfg in this one's home)"
+        log(f"{said}: {', '.join(settings)}")
+    return {name: value for name, value in os.environ.items() if name not in settings}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -275,7 +276,14 @@ def serve(
     settings = settings_of(build_app(service, list(followers)))
     with _listening(host, port) as listener:
         log(f"listening on http://{_shown(host)}:{listener.getsockname()[1]}")
+        _end_at_hangup()
         uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _end_at_hangup() -> None:
+    """Let a terminal that is closed end the server as SIGTERM does: with the answers under way."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # what nohup asks for
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,10 +20,13 @@ from ecdctr.cli.base import (
 )
 from ecdctr.config import PRODUCTION
 from ecdctr.config.terms import LEVELS
-from ecdctr.console import table
-from ecdctr.errors import ConfigError
+from ecdctr.console import log, table
+from ecdctr.errors import ConfigError, StoreError
 from ecdctr.store.aliases import ALIASES, SERVING
 from ecdctr.store.manifest import Ref
+
+if TYPE_CHECKING:
+    from ecdctr.store.store import Store
 
 
 @store_app.command("gc")
@@ -94,34 +98,42 @@ def store_list(
         ),
     ] = "",
 ) -> None:
-    """List all versions, with the aliases that point at them."""
+    """List all versions, with the aliases that point at them; exit code 1 if one is unreadable."""
     store = session_of(context).store
-    versions = []
-    for name in [experiment] if experiment else store.experiments():
-        for level in LEVELS:
-            aliases = {alias: store.alias(alias, name, level) for alias in ALIASES}
-            for ref in store.versions(name, level):
-                manifest = store.manifest(ref)
-                names = [alias for alias, target in aliases.items() if target == ref]
-                versions.append(
-                    (
-                        str(ref),
-                        manifest.variant,
-                        f"{store.stored_bytes(ref, manifest) / 1e6:.1f}",
-                        ", ".join(names),
-                    )
-                )
+    versions, unreadable = _versions(store, [experiment] if experiment else store.experiments())
     if session_of(context).as_json:
         keys = ("version", "variant", "mb", "aliases")
-        show(context, {"versions": [dict(zip(keys, row, strict=True)) for row in versions]})
-        return
-    if not versions:
+        listed = [dict(zip(keys, row, strict=True)) for row in versions]
+        show(context, {"versions": listed, "unreadable": unreadable})
+    elif versions:
+        rows = table("version", "variant", "MB", "aliases")
+        for row in versions:
+            rows.add_row(*row)
+        out.print(rows)
+    elif not unreadable:
         out.print(f"No versions in {session_of(context).store_path}; look at --store.")
-        return
-    listed = table("version", "variant", "MB", "aliases")
-    for row in versions:
-        listed.add_row(*row)
-    out.print(listed)
+    for sentence in unreadable:
+        log(sentence)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+def _versions(store: Store, experiments: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return version, variant, MB and aliases of each version, and why others are unreadable."""
+    versions: list[tuple[str, ...]] = []
+    unreadable = []
+    for experiment, level in itertools.product(experiments, LEVELS):
+        aliases = {alias: store.alias(alias, experiment, level) for alias in ALIASES}
+        for ref in store.versions(experiment, level):
+            try:
+                manifest = store.manifest(ref)
+            except StoreError as error:
+                unreadable.append(str(error))
+                continue
+            size = f"{store.stored_bytes(ref, manifest) / 1e6:.1f}"
+            names = ", ".join(alias for alias, target in aliases.items() if target == ref)
+            versions.append((str(ref), manifest.variant, size, names))
+    return versions, unreadable
 
 
 @store_app.command("show")

@@ -56,8 +56,8 @@ class Follower:
     precision: Precision = "float32"
     threads: int = 1
     seconds: float = 5.0
-    _used: Ref | None = None
-    _failed: tuple[Ref, float] | None = None
+    _used: str = ""  # the name of a bundle, as below
+    _failed: tuple[str, float] | None = None
 
     async def __call__(self, service: Service) -> None:
         """Follow forever."""
@@ -79,17 +79,20 @@ class Follower:
         Raises EcdctrError when it cannot be used.
         """
         ref = await asyncio.to_thread(self.store.alias, self.alias, self.experiment)
-        if ref is None or ref == self._used:
+        if ref is None:
             return
-        if self._failed and self._failed[0] == ref and time.monotonic() < self._failed[1]:
+        # of its manifest, too: a store that was made anew may call another version the same
+        name = bundle_name(await asyncio.to_thread(self.store.manifest, ref), self.precision)
+        if name == self._used:
             return
-        self._failed = ref, time.monotonic() + RETRY_SECONDS
-        manifest = await asyncio.to_thread(self.store.manifest, ref)
-        folder = self.bundles / bundle_name(manifest, self.precision)
+        if self._failed and self._failed[0] == name and time.monotonic() < self._failed[1]:
+            return
+        self._failed = name, time.monotonic() + RETRY_SECONDS
+        folder = self.bundles / name
         if not folder.exists():
             await self._export(ref, folder)
         service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))
-        self._used, self._failed = ref, None
+        self._used, self._failed = name, None
 
     async def _export(self, ref: Ref, folder: Path) -> None:
         command = [

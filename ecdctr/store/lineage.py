@@ -20,14 +20,20 @@ class Lineage(Aliases):
     """Lineage and verification."""
 
     def lineage(self, ref: Ref) -> dict[Ref, Manifest]:
-        """Return the version and all it descends from that retention has left, nearest first."""
-        manifests: dict[Ref, Manifest] = {}
-        queue = [ref]
+        """Return the version and all it descends from that retention has left, nearest first.
+
+        Raises StoreError if one is missing that retention has not taken away.
+        """
+        manifests = {ref: self.manifest(ref)}
+        queue = [(parent, ref) for parent in manifests[ref].parent_refs]
         while queue:
-            current = queue.pop(0)
-            if current not in manifests and (current == ref or not self.removed(current)):
-                manifests[current] = self.manifest(current)
-                queue += manifests[current].parent_refs
+            current, child = queue.pop(0)
+            if current in manifests or self.removed(current):
+                continue
+            if self._is_lost(current):
+                raise StoreError(_lost_parent(child, current))
+            manifests[current] = self.manifest(current)
+            queue += [(parent, current) for parent in manifests[current].parent_refs]
         return manifests
 
     def removed(self, ref: Ref) -> bool:
@@ -68,11 +74,15 @@ class Lineage(Aliases):
         except StoreError:
             return problems
         return problems + [
-            f"{ref}: its parent {parent} is missing; put it back from a copy, or train this "
-            "version again with --force."
-            for parent in manifest.parent_refs
-            if self._is_lost(parent)
+            _lost_parent(ref, parent) for parent in manifest.parent_refs if self._is_lost(parent)
         ]
+
+
+def _lost_parent(ref: Ref, parent: Ref) -> str:
+    return (
+        f"{ref}: its parent {parent} is missing; put it back from a copy, or train this "
+        "version again with --force."
+    )
 
 
 def _each(look: Callable[[], list[str]]) -> list[str]:

@@ -9,12 +9,14 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from ecdctr.serving.scorer import Scorer
 from ecdctr.serving.service import Limits, Service, score_together
 from ecdctr.store.store import Store
 from tests.conftest import DATE
-from tests.make import changed, publish, until, write_config
+from tests.make import changed, manifest, publish, until, write_config
 from tests.serving.logged import logged_requests
 
 SWAPS, CLIENTS = 100, 4
@@ -454,6 +456,30 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
     store.set_alias("serving", first, "as before")
 
 
+def test_a_store_that_was_made_anew_is_followed_though_its_version_has_the_same_name(
+    tmp_path, monkeypatch
+):
+    async def no_export(_self: Follower, _ref: object, folder: Path) -> None:
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(Follower, "_export", no_export)
+    monkeypatch.setattr(follow, "Scorer", lambda folder, _threads: folder.name)
+    swapped: list[str] = []
+    service = SimpleNamespace(swap=lambda _role, name: swapped.append(name))
+    follower = Follower(
+        "serving", "serving", Store(tmp_path / "s"), "production", tmp_path / "b", tmp_path / "c"
+    )
+    for text in ("as it was", "made anew"):
+        shutil.rmtree(tmp_path / "s", ignore_errors=True)
+        store = Store(tmp_path / "s")
+        with store.staging() as folder:
+            ref = store.publish(folder, manifest(DATE, text, level="actr")).ref
+        store.set_alias("serving", ref, "promoted")
+        for _ in range(2):
+            asyncio.run(follower.look(service))
+    assert len(swapped) == len(set(swapped)) == 2, swapped
+
+
 def test_another_stores_version_of_one_name_is_not_taken_for_this_ones(tmp_path):
     """It was served: both stores' bundles lie in one folder unless --bundles says otherwise."""
     one, other = (Store(tmp_path / name) for name in ("one", "other"))
@@ -535,7 +561,11 @@ import ecdctr.serving.service, ecdctr.serving.follow, ecdctr.cli
     assert done.returncode == 0, done.stderr
 
 
-def test_a_server_started_by_the_command_line_answers(scorers, requests, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_server_started_by_the_command_line_answers_what_it_has_when_it_is_ended(
+    scorers, requests, number
+):
+    """A terminal that was closed ended it at once, and the client had no answer."""
     bundle = next(Path(scorer.folder) for scorer in scorers)
     command = [sys.executable, "-m", "ecdctr.cli", "serve", "--bundle", str(bundle), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -544,6 +574,13 @@ def test_a_server_started_by_the_command_line_answers(scorers, requests, tmp_pat
                 int(line.rsplit(":", 1)[1]) for line in process.stderr if "listening on" in line
             )
             assert call(port, "POST", "/score", requests[0])[0] == 200
+            sent = post(json.dumps(requests[0]).encode())
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+                client.sendall(sent[:-1])
+                assert call(port, "GET", "/health")[0] == 200  # by now the rest has been read
+                process.send_signal(number)
+                client.sendall(sent[-1:])
+                assert client.recv(65536).startswith(b"HTTP/1.1 200")
         finally:
             process.terminate()
 

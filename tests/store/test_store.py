@@ -17,7 +17,9 @@ import obstore
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ecdctr.cli.base import app
 from ecdctr.errors import StoreError, TryAgain
 from ecdctr.evaluation.verdict import Outcome, Verdict
 from ecdctr.files import durable
@@ -27,7 +29,7 @@ from ecdctr.store.places import place
 from ecdctr.store.soundness import DIFFERS
 from ecdctr.store.storage import absolute
 from ecdctr.store.store import Store
-from tests.make import DAY, publish
+from tests.make import DAY, manifest, publish
 
 
 @pytest.fixture
@@ -42,15 +44,40 @@ class Crash(BaseException):
 
 def test_a_manifest_that_others_wrote_is_told_by_key_and_what_to_do(store, tmp_path):
     ref = publish(store, DAY, "a").ref
-    manifest = json.loads(store.storage.file(*place(ref), "manifest.json"))
+    published = json.loads(store.storage.file(*place(ref), "manifest.json"))
     for other, words in (
         ({"data_date": "yesterday"}, "cannot be read: data_date: .*; put it back from a copy"),
         ({"schema_version": 2, "new": 1}, "is not of the format 1 .*; use the release that wrote"),
     ):
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest | other), "utf-8")
+        (tmp_path / "manifest.json").write_text(json.dumps(published | other), "utf-8")
         store.storage.amend(*place(ref), tmp_path, ["manifest.json"], [])
         with pytest.raises(StoreError, match=f"manifest.json {words}"):
             store.manifest(ref)
+
+
+def test_versions_are_listed_beside_one_that_cannot_be_read(store, tmp_path):
+    """One that a newer release wrote ended the list of all."""
+    refs = [publish(store, DAY + dt.timedelta(days=day), "a").ref for day in (0, 1)]
+    written = json.loads(store.storage.file(*place(refs[0]), "manifest.json"))
+    (tmp_path / "manifest.json").write_text(json.dumps(written | {"schema_version": 2}), "utf-8")
+    store.storage.amend(*place(refs[0]), tmp_path, ["manifest.json"], [])
+    done = CliRunner().invoke(app, ["--store", str(store.root), "--json", "store", "list"])
+    assert done.exit_code == 1
+    listed = json.loads(done.stdout)
+    assert [each["version"] for each in listed["versions"]] == [str(refs[1])]
+    assert [str(refs[0]) in sentence for sentence in listed["unreadable"]] == [True]
+
+
+def test_an_ancestor_that_is_lost_is_named_with_its_child_and_what_to_do(store):
+    parent = publish(store, DAY, "parent").ref
+    with store.staging() as folder:
+        child = manifest(DAY, "child", level="actr")
+        child = child.model_copy(update={"parents": {"cpm": [str(parent)]}})
+        ref = store.publish(folder, child).ref
+    assert list(store.lineage(ref)) == [ref, parent]
+    store.storage.remove(*place(parent), None)
+    with pytest.raises(StoreError, match=rf"^{ref}: its parent {parent} is missing; put it back"):
+        store.lineage(ref)
 
 
 def test_resolve_takes_the_newest_version_that_ends_on_or_before_the_date(store):
