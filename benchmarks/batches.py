@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.common import Row, Timing, report
-from benchmarks.training import ON_CPU, REPEATS, TRAIN, install_peers, ours, run, write
+from benchmarks.training import HERE, REPEATS, TRAIN, install_peers, ours, run, write
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         rows.append(
             Row(work, f"FuxiCTR by {way}", str(mine), str(theirs), theirs.median / mine.median, 10)
         )
-    training = ours("din", list(ON_CPU.values())[-1])["seconds"]
+    training = ours("din", list(HERE.values())[-1])["seconds"]
     ratio = training / mine.median
     rows.append(
         Row("the same, beside training", "its training", str(mine), f"{training:.3g} s", ratio, 1)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import Row, alternate, report
-from benchmarks.training import FOLDER, ON_CPU, SHAPES, prepared, write
+from benchmarks.training import FOLDER, HERE, SHAPES, prepared, write
 from ecdctr.config import Cpm, Snapshots, Tpm, Training
 from ecdctr.examples.batches import CPU, Batch, Cut, training_batches
 from ecdctr.examples.chunks import Part
@@ -141,7 +141,7 @@ def main() -> None:
     """Measure both shapes in both precisions, and CPM's."""
     keep_freed_memory()
     write()
-    rows = [measure(name, precision) for name in SHAPES for precision in ON_CPU.values()]
+    rows = [measure(name, precision) for name in SHAPES for precision in HERE.values()]
     report("step", [*rows, measure("din", "float32", 3)])
 
 

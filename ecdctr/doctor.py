@@ -91,12 +91,10 @@ def _precision(config: Config) -> Iterator[Finding]:
     if not asking:
         return
     try:
-        import torch
-
         from ecdctr.training.precision import multiplies_bfloat16
     except ImportError:
         return
-    if not torch.cuda.is_available() and not multiplies_bfloat16("cpu"):
+    if not multiplies_bfloat16():
         yield Finding(
             False,
             f"precision of {', '.join(asking)} is bfloat16, of which this processor has no "

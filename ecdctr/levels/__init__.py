@@ -19,5 +19,7 @@ def train(level: Level, request: Request) -> Outcome:
     from ecdctr.levels.actr import train_actr
     from ecdctr.levels.cpm import train_cpm
     from ecdctr.levels.tpm import train_tpm
+    from ecdctr.training.precision import warn_where_slow
 
+    warn_where_slow(getattr(request.config, level).precision)
     return {"tpm": train_tpm, "cpm": train_cpm, "actr": train_actr}[level](request)

@@ -5,7 +5,6 @@ Adam on the rows that a batch reads, fused Adam on the rest.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -23,7 +22,6 @@ from ecdctr.examples.chunks import Part, Shard
 from ecdctr.models.embeddings import FieldEmbeddings
 from ecdctr.training.graph import RepeatedStep
 from ecdctr.training.optimizers import Optimizers, Sizes
-from ecdctr.training.precision import multiplies_bfloat16
 from ecdctr.training.process import keep_freed_memory
 from ecdctr.training.progress import Position, Progress
 from ecdctr.training.sharded import across_processes, as_before
@@ -34,12 +32,7 @@ if TYPE_CHECKING:
     from ecdctr.examples.vocabulary import Vocabulary
     from ecdctr.models.checkpoint import Moments
 
-LOG = logging.getLogger(__name__)
 CHECK_EVERY = 20
-SLOW = (
-    "precision: bfloat16 on a processor that has no products of bfloat16 (AVX512-BF16, AMX or "
-    "ARM's bf16): training takes many times as long as with float32, which is the default."
-)
 
 
 class FitResult(NamedTuple):
@@ -88,8 +81,6 @@ def fit(job: Job) -> FitResult:
     keep_freed_memory()
     be_deterministic(job.settings)
     device, embeddings = job.workers.device, FieldEmbeddings.of(job.model)
-    if job.settings.precision == "bfloat16" and not multiplies_bfloat16(device.type):
-        LOG.warning(SLOW)
     job.model.to(device).train()
     several = job.workers.world > 1
     whole = across_processes(job.model, job.workers) if several else job.model
