@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +25,15 @@ def read_arguments(home: Path) -> argparse.Namespace:
     )
     show = commands.add_parser("ui", help="the web UI")
     show.add_argument("--port", type=_number(65535), default=8080)
-    airflow_command = commands.add_parser("airflow", add_help=False, help="an airflow command")
-    airflow_command.add_argument("arguments", nargs=argparse.REMAINDER)
-    airflow_command.set_defaults(home=home, debug=True)
+    commands.add_parser("airflow", help="an airflow command; all that follows is Airflow's")
     for command in (run, show):
         command.add_argument(
             "--home", type=_folder, default=home, help="folder of store and Airflow"
         )
         command.add_argument("--debug", action="store_true", help="show tracebacks")
+    name, *others = sys.argv[1:] or [""]
+    if name == "airflow":  # argparse would take --help, and options that come first, for its own
+        return argparse.Namespace(command=name, arguments=others, home=home, debug=True)
     return parser.parse_args()
 
 

@@ -24,6 +24,7 @@ from ecdctr.airflow.postgres import missing
 from ecdctr.airflow.standalone import ROOT, Airflow, free_port
 from ecdctr.config import Snapshots, load_config
 from ecdctr.config.terms import DEFAULT, PRODUCTION, dag_of
+from ecdctr.console import log_to_stderr
 from ecdctr.demo.arguments import read_arguments
 from ecdctr.errors import UNFORESEEN, EcdctrError, first_line, machine_end
 from ecdctr.files import durable
@@ -238,6 +239,7 @@ def main() -> None:
     Exit codes are those of `ecdctr` (ecdctr/cli/net.py).
     """
     arguments = read_arguments(HOME)
+    log_to_stderr()
     for name in SIGNALS:
         signal.signal(name, _stopped)
     try:

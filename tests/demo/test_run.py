@@ -81,6 +81,15 @@ def test_what_the_demo_cannot_do_is_refused_at_once(monkeypatch, capsys, option,
     assert f"argument {option}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [["--help"], ["dags", "list", "-o", "json"], []])
+def test_all_that_follows_airflow_is_airflows(monkeypatch, given):
+    """Of `./run airflow --help` argparse took the option for one of its own, and refused it."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(run, "airflow", lambda _home, arguments: told.append(arguments) or 0)
+    assert ended(monkeypatch, "airflow", *given) == 0
+    assert told == [given]
+
+
 @pytest.mark.parametrize("port", ["-1", "0", "65536", "²", "http"])
 def test_a_port_that_no_machine_has_is_refused_at_once(monkeypatch, capsys, port):
     assert ended(monkeypatch, "ui", f"--port={port}") == 2
