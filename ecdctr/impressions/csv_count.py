@@ -16,6 +16,8 @@ from typing import IO, Any
 
 EMPTY = re.compile(rb"(?<=\n)\n")
 BESIDE = re.compile(r'[ \t]"|"[ \t]')
+LINE = re.compile(r"\r\n|\n|\r")
+NUMBER = re.compile(r"[+-]?[\d.]+")
 LONGEST_LINE = 64_000_000  # bytes
 
 
@@ -131,6 +133,39 @@ def blank_beside_quote(file: IO[bytes], skip: int, delimiter: str) -> int | None
             number += len(read)
             read.clear()
     return None
+
+
+def row_inside_cell(file: IO[bytes], skip: int, delimiter: str) -> int | None:
+    """Return the line of the first cell that holds whole rows by quotes that are letters, it seems.
+
+    Where a cell begins with a quote and a later row's ends with one, what lies between is that
+    cell by RFC 4180: the end of a row, other rows and the start of one, of as many cells and of
+    numbers where the record has them.
+    """
+    lines, delimiter = _after(file, skip, delimiter)
+    before = 0
+    with long_cells():
+        rows: Any = csv_reader(lines, delimiter, quotes=True)  # which counts the lines it reads
+        for row in rows:
+            several = rows.line_num - before > 1
+            if several and any(_holds_rows(row, i, delimiter) for i in range(len(row))):
+                return skip + before + 1
+            before = rows.line_num
+    return None
+
+
+def _holds_rows(row: list[str], place: int, delimiter: str) -> bool:
+    first, *others = LINE.split(row[place])
+    if not others:
+        return False
+    last = others[-1]
+    cells = [*last.split(delimiter)[:-1], *first.split(delimiter)[1:]]
+    beside = [*row[:place], *row[place + 1 :]]
+    return bool(beside) and _are_numbers(cells) == _are_numbers(beside)
+
+
+def _are_numbers(cells: list[str]) -> list[bool]:
+    return [NUMBER.fullmatch(cell.strip('"')) is not None for cell in cells]
 
 
 @contextmanager

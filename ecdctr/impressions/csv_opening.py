@@ -33,6 +33,7 @@ class Dialect(NamedTuple):
     encoding: str = "utf-8"
     quotes: bool = True
     nulls: tuple[str, ...] = ()
+    sure_of_quotes: bool = False  # whether somebody says what they are
 
     @property
     def has_header(self) -> bool:

@@ -25,6 +25,7 @@ from ecdctr.impressions.csv_count import (
     blank_beside_quote,
     count_records,
     read_records,
+    row_inside_cell,
 )
 from ecdctr.impressions.csv_opening import (
     COMMENT,
@@ -38,6 +39,12 @@ from ecdctr.impressions.csv_opening import (
 )
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+ESCAPED = re.compile(r"^Original Line:.*\\(?:[\"\t,;|\x01]|$)", re.MULTILINE)
+BEHIND_BACKSLASH = (
+    "A quote, a delimiter or an end of line stands there behind a backslash, which is no CSV; "
+    "write the file with quotes around cells and each quote in them doubled (Spark: option "
+    "'escape' '\"'), or as Parquet"
+)
 LOOKED_AT = 1_000_000  # bytes at the start of a file
 
 
@@ -107,6 +114,7 @@ def copy(
     rows = int(row[0]) if row else 0
     if rows != there:
         _refuse_lost(text, opening, rows)
+    _refuse_rows_in_cells(text, opening, rows)
     return rows
 
 
@@ -115,6 +123,28 @@ def _count(text: Text, opening: Opening) -> int:
     blanks = len(opening.names) == 1
     blocks = _without_zeros(text.path, encodings.blocks(text.content))
     return count_records(blocks, opening.skip, opening.dialect.quotes, blanks) - opening.header
+
+
+def _refuse_rows_in_cells(text: Text, opening: Opening, rows: int) -> None:
+    """Raise ContractError where rows seem to be lost in a cell, and nobody says what quotes are.
+
+    MySQL, Hive and Postgres write a quote as a letter like others: one that begins a cell, and one
+    that ends another of a later row, put all between them into one.
+    """
+    if opening.dialect.sure_of_quotes:
+        return
+    blanks = len(opening.names) == 1
+    lines = count_records(encodings.blocks(text.content), opening.skip, quotes=False, blanks=blanks)
+    if lines - opening.header == rows:  # no cell has an end of line
+        return
+    with encodings.opened(text.content) as file:
+        line = row_inside_cell(file, opening.skip, opening.delimiter)
+    if line:
+        raise ContractError(
+            f"{text.path}, line {line}: a cell in quotes holds the ends of lines and what looks "
+            "like other rows, which would be lost. Say quotes: false in the mapping where a quote "
+            "is a letter, as MySQL and Hive write it, quotes: true where the cell is as it is."
+        )
 
 
 def _without_zeros(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -233,9 +263,8 @@ def explained(path: Path, content: Path | None = None) -> Iterator[None]:
                 f"{path}, line {line[1]}: a comment ({COMMENT}) stands among the rows, where every "
                 "line is a row; take it away. Comments may stand before the header."
             ) from None
-        raise ContractError(
-            f"{path}, line {line[1]}: {_reason(text)}. Mend the line, or {DESCRIBE}."
-        ) from None
+        mend = BEHIND_BACKSLASH if ESCAPED.search(text) else f"Mend the line, or {DESCRIBE}"
+        raise ContractError(f"{path}, line {line[1]}: {_reason(text)}. {mend}.") from None
 
 
 def _mend_archive(path: Path) -> str:

@@ -205,7 +205,13 @@ def _parquet_part(db: duckdb.DuckDBPyConnection, path: Path, said: str) -> Part:
 def dialect_of(table: Table) -> Dialect:
     """Return what is said of a table's CSV files."""
     return Dialect(
-        table.delimiter, table.header, table.names, table.encoding, table.quotes, table.nulls
+        table.delimiter,
+        table.header,
+        table.names,
+        table.encoding,
+        table.quotes,
+        table.nulls,
+        "quotes" in table.model_fields_set,
     )
 
 

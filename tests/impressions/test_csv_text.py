@@ -530,3 +530,37 @@ def test_very_many_columns_are_read_as_strictly_as_few(tmp_path, what):
     log = "\n".join([*LINES[:5], line, *LINES[6:]]) + "\n"
     with pytest.raises(ContractError, match=words):
         run(tmp_path, {"a.csv": log})
+
+
+def noted(*notes: str) -> str:
+    """Return the log with another column of text, whose cells are as they are written."""
+    head, *lines = rows().splitlines()
+    cells = (f"{line},{notes[i % len(notes)]}" for i, line in enumerate(lines))
+    return "\n".join([f"{head},note", *cells]) + "\n"
+
+
+LETTERS = {  # files whose quotes are letters, as MySQL, Hive and Postgres write them
+    "the last column": noted('"a', "x", 'b"', "y"),
+    "the first column": rows(users=['"a', "b", 'c"', "d"]),
+    "a column between": rows().replace(",101,", ',"a,').replace(",103,", ',b",'),
+}
+
+
+@pytest.mark.parametrize("where", LETTERS)
+def test_rows_between_two_quotes_that_are_letters_are_not_lost_in_a_cell(tmp_path, where):
+    with pytest.raises(ContractError, match=r"a\.csv, line \d: .* rows, which would be lost"):
+        run(tmp_path, {"a.csv": LETTERS[where]})
+    assert run(tmp_path, {"a.csv": LETTERS[where]}, {"quotes": False}).read == 40
+
+
+def test_a_cell_of_several_lines_is_read_and_so_is_one_of_rows_where_quotes_are_said(tmp_path):
+    text = noted('"a\nb"', '"c, d\ne, f, g, h, i, j"', '"k, l, m, n, o\np"')
+    assert run(tmp_path / "text", {"a.csv": text}).read == 40
+    done = run(tmp_path, {"a.csv": LETTERS["the last column"]}, {"quotes": True})
+    assert done.read < 40
+
+
+@pytest.mark.parametrize("note", [r'"a\"b"', r"a\,b"])
+def test_what_is_escaped_by_a_backslash_is_told(tmp_path, note):
+    with pytest.raises(ContractError, match=r"a\.csv, line 2: .* behind a backslash"):
+        run(tmp_path, {"a.csv": noted(note)})
