@@ -103,7 +103,7 @@ def _look_at(
     connection: duckdb.DuckDBPyConnection, config: Config, domain: Domain, date: dt.date
 ) -> DayReport:
     impressions = open_impressions(config.data.root)
-    if table := impressions.table(domain):
+    if table := impressions.table(domain, date):
         foreign = Violation("table_format", str(config.data.root), OF_TABLE.format(table))
         return DayReport(domain, date, 0, 0, [foreign])
     files = impressions.files(domain, date)

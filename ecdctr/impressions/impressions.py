@@ -77,8 +77,8 @@ class Impressions(Protocol):
         """
         ...
 
-    def table(self, domain: Domain) -> str | None:
-        """Name the table format that a domain's files belong to, None for plain files.
+    def table(self, domain: Domain, date: dt.date) -> str | None:
+        """Name the table format that a day's files belong to, None for plain files.
 
         Such a table may count some of them, or of their rows, as removed.
         """

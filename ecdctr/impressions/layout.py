@@ -22,8 +22,10 @@ HELD_OUT = "held_out"  # folder beside the domains: a simulated world's ads that
 TABLES = {
     "_delta_log": "Delta Lake",
     ".hoodie": "Hudi",
+    ".hoodie_partition_metadata": "Hudi",  # a file in each of its days, which a copy may have alone
     "_spark_metadata": "Spark's streaming sink",
-}  # what keeps a list of its files, by its folder
+}  # what keeps a list of its files, by what lies in its folder
+OF_ICEBERG = (".metadata.json", ".metadata.json.gz")
 METADATA = "metadata"  # the folder that Iceberg keeps its list in, and others other things
 SCRATCH = "_import-"  # what the folder of a running import begins with, beside its days
 WRITTEN = f"{SCRATCH}written"  # domains of an import that are not yet where they are read
@@ -108,7 +110,7 @@ def table_of(names: Iterable[str], metadata: Callable[[], Iterable[str]]) -> str
     table = next((f"{what} ({name})" for name, what in TABLES.items() if name in there), None)
     if table or METADATA not in there:
         return table
-    iceberg = any(name.endswith(".metadata.json") for name in metadata())
+    iceberg = any(name.endswith(OF_ICEBERG) for name in metadata())
     return f"Iceberg ({METADATA})" if iceberg else None
 
 
@@ -118,7 +120,7 @@ def table_format(folder: Path) -> str | None:
     Its files may be among those, or hold rows, that the table counts as removed.
     """
     for one in (folder, *folder.parents):  # looked into by name: not every folder may be listed
-        there = [name for name in (*TABLES, METADATA) if (one / name).is_dir()]
+        there = [name for name in (*TABLES, METADATA) if (one / name).exists()]
         if table := table_of(there, partial(names_in, one / METADATA)):
             return table
     return None

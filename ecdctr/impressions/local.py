@@ -89,8 +89,8 @@ class LocalImpressions:
     def unread(self, domain: Domain, date: dt.date) -> list[str]:
         return sorted(filter(is_unread, names_in(day_folder(self.root, domain, date))))
 
-    def table(self, domain: Domain) -> str | None:
-        return table_format(self.root / f"domain={domain}")
+    def table(self, domain: Domain, date: dt.date) -> str | None:
+        return table_format(day_folder(self.root, domain, date))
 
     def _refuse_unfinished(self) -> None:
         """Raise ContractError where an import was killed between its domains, or is there now."""

@@ -130,12 +130,14 @@ class RemoteImpressions:
         names = (path[start:] for path in _list(self.root, folder, below=1))
         return sorted({name.split("/")[0] for name in names if is_unread(name)})
 
-    def table(self, domain: Domain) -> str | None:
+    def table(self, domain: Domain, date: dt.date) -> str | None:
         root = path_of(self.root)
         start = f"{root}/domain={domain}/"
         names = [path[len(start) :] for path in _list(self.root, f"domain={domain}", below=2)]
         metadata = [name for name in names if name.startswith(f"{METADATA}/")]
         there = {name.split("/")[0] for name in names}
+        day = [name for name in names if name.startswith(f"date={date}/")]
+        there |= {name.split("/")[1] for name in day} - {METADATA}  # which is no hidden name
         table = table_of(there, lambda: metadata) or self._table_at(root)
         above, _, last = root.rpartition("/")
         if not table and last == "data":

@@ -313,6 +313,7 @@ def test_a_dangling_link_is_named(tmp_path):
         "metadata",
         "domain=ads/metadata",
         "domain=ads/_delta_log",
+        f"domain=ads/date={LAST}/_delta_log",
     ],
 )
 def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
@@ -320,12 +321,31 @@ def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
     root = tmp_path / "data"
     write_log(root)
     config = config_of(f"{at}{root}" if at else root, tmp_path / "prepared")
-    assert open_impressions(config.data.root).table("ads") is None
+    assert open_impressions(config.data.root).table("ads", LAST) is None
     (root / place).mkdir()
     (root / place / "v1.metadata.json").touch()
     with pytest.raises(
         ContractError, match=r"expected folders of Parquet files alone, found those of a table of"
     ):
+        prepare(config, "ads", [LAST])
+
+
+@pytest.mark.parametrize("at", ["", "file://"])
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        (f"domain=ads/date={LAST}/.hoodie_partition_metadata", "Hudi"),
+        ("metadata/v1.metadata.json.gz", "Iceberg"),
+    ],
+)
+def test_a_table_is_told_by_a_file_that_only_it_has(tmp_path, name, table, at):
+    """Of a table's days somebody copies some, without its list of files."""
+    root = tmp_path / "data"
+    write_log(root)
+    config = config_of(f"{at}{root}" if at else root, tmp_path / "prepared")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).touch()
+    with pytest.raises(ContractError, match=f"those of a table of {table}"):
         prepare(config, "ads", [LAST])
 
 
