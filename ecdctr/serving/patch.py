@@ -17,7 +17,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ecdctr.errors import ConfigError, EcdctrError, first_line
+from ecdctr.errors import (
+    ConfigError,
+    EcdctrError,
+    first_line,
+    is_misplaced,
+    machine_trouble,
+)
 from ecdctr.files import durable
 from ecdctr.files.deltas import apply_row_delta, write_row_delta
 from ecdctr.serving.bundle import DESCRIPTION, Bundle, sealed, unsealed
@@ -61,7 +67,7 @@ def apply_patch(patch: Path, base: Path, target: Path) -> dict[str, Any]:
     """Put a bundle together from its changes and the bundle that they are against.
 
     All of it or nothing. Raises ConfigError if the target exists or the base is another bundle than
-    that, EcdctrError that names a damaged file.
+    that, EcdctrError that names a damaged file, OSError for what the machine does not let us do.
     """
     description = _read(patch)
     Bundle(base)
@@ -80,6 +86,8 @@ def apply_patch(patch: Path, base: Path, target: Path) -> dict[str, Any]:
                 if durable.sha256(folder / name) != entry["sha256"]:
                     raise ValueError("it is not what was exported")
             except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+                if _is_of_the_machine(error):
+                    raise
                 raise EcdctrError(
                     f"{name} cannot be put together from {patch} and {base}: {first_line(error)}. "
                     "Copy both again."
@@ -102,10 +110,18 @@ def _read(patch: Path) -> dict[str, Any]:
             "made."
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if _is_of_the_machine(error):
+            raise
         raise EcdctrError(
             f"{patch}/{NAME} is damaged ({first_line(error)}). Copy it again."
         ) from None
     return description
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Tell a full disk, or what this user may not read, from files that are missing or damaged."""
+    of_files = isinstance(error, FileNotFoundError) or is_misplaced(error)
+    return machine_trouble(error) is not None and not of_files
 
 
 @contextlib.contextmanager
@@ -114,7 +130,7 @@ def _placed(target: Path) -> Iterator[Path]:
     taken = ConfigError(f"{target} exists already; name a new folder.")
     if target.exists():
         raise taken
-    with durable.scratch(target.parent, ".patch-") as place:
+    with durable.naming(target.parent), durable.scratch(target.parent, ".patch-") as place:
         folder = place / "folder"
         folder.mkdir()
         yield folder

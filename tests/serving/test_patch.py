@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ecdctr.cli import app
-from ecdctr.errors import ConfigError, EcdctrError
+from ecdctr.errors import TRY_AGAIN, ConfigError, EcdctrError, machine_end
 from ecdctr.files import durable
 from ecdctr.serving.bundle import SCHEMA_VERSION, _checksum, sealed
 from ecdctr.serving.export import export_bundle
@@ -121,6 +121,25 @@ def test_damage_is_one_sentence_and_no_bundle(tmp_path, pair, damage):
         path.write_bytes(body[:-30] + bytes([body[-30] ^ 8]) + body[-29:])
     with pytest.raises(EcdctrError, match=r"Copy (it|both) again"):
         apply_patch(patch, old, tmp_path / "out")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["new", "old", "patch"]
+
+
+@pytest.mark.parametrize(("library", "name"), [(shutil, "copyfile"), (np, "save")])
+def test_a_full_disk_is_told_as_that_and_not_as_damage_of_the_copies(
+    tmp_path, pair, monkeypatch, library, name
+):
+    """It said to copy both again, with the exit code of a refusal."""
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(library, name, no_room)
+    old, _, patch = pair
+    with pytest.raises(OSError, match="No space left") as told:
+        apply_patch(patch, old, tmp_path / "out")
+    code, sentence = machine_end(told.value) or (0, "")
+    assert code == TRY_AGAIN
+    assert f"at {tmp_path}" in sentence
     assert sorted(one.name for one in tmp_path.iterdir()) == ["new", "old", "patch"]
 
 
