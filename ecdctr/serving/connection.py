@@ -7,14 +7,20 @@ By h11: httptools, where it is installed, loses the body of a request that offer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import resource
 import sys
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ecdctr.console import log
 
 LONGEST_HEAD = 64 << 10  # bytes of a request line and headers
 COMES_WITHIN = 30.0  # seconds from the first byte of a request to its last
@@ -24,6 +30,32 @@ ACTIVE = (h11.IDLE, h11.SEND_BODY)  # of the client: bytes of a request may stil
 def too_slow() -> str:
     """Say that a request took too long to come."""
     return f"The request was not whole within {COMES_WITHIN:g} seconds; send it again."
+
+
+@lru_cache(maxsize=1)
+def most_connections() -> int:
+    """Return how many connections may be open, and as many more accepted at one go.
+
+    The limit of open files is raised as far as it goes first. Beyond it no connection is accepted
+    any more, which Python's event loop reports thousands of times a second. Some are left for the
+    files of bundles.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where the system has a lower one of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, (limit - len(os.listdir("/dev/fd")) - min(512, limit // 4)) // 2)
+
+
+@lru_cache(maxsize=1)
+def tell_too_many(most: int) -> None:
+    """Say once on the log that connections are turned away."""
+    log(
+        f"more than {most:,} connections are open, and further ones are answered with 503; raise "
+        "the limit of open files (ulimit -n) or end idle ones"
+    )
 
 
 class Lingering:
@@ -67,6 +99,11 @@ class HalfOpen(H11Protocol):
         lingering: Any = Lingering(transport, self._linger)
         super().connection_made(lingering)
         self._clock = self.loop.call_later(COMES_WITHIN, self._late)
+        if len(self.connections) > (most := most_connections()):
+            tell_too_many(most)
+            self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections are open; try again."
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
@@ -75,7 +112,7 @@ class HalfOpen(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take up bytes; the time of a request begins with its first one."""
-        if self.lingers:
+        if self.lingers or self.transport.is_closing():
             return
         if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self._stop()

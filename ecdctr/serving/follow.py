@@ -6,6 +6,7 @@ A fixed bundle, or whatever an alias of the store names, exported when it is new
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import signal
 import sys
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError, first_line, machine_trouble
+from ecdctr.files import durable
 from ecdctr.serving.bundle import SCHEMA_VERSION
 from ecdctr.serving.scorer import Scorer
+from ecdctr.store.aliases import CANDIDATE, SERVING
 
 if TYPE_CHECKING:
     from ecdctr.files.rounding import Precision
@@ -58,6 +61,7 @@ class Follower:
     seconds: float = 5.0
     _used: str = ""  # the name of a bundle, as below
     _failed: tuple[str, float] | None = None
+    _unset: bool = False  # the alias; told once
 
     async def __call__(self, service: Service) -> None:
         """Follow forever."""
@@ -80,7 +84,9 @@ class Follower:
         """
         ref = await asyncio.to_thread(self.store.alias, self.alias, self.experiment)
         if ref is None:
+            self._tell_unset(service)
             return
+        self._unset = False
         # of its manifest, too: a store that was made anew may call another version the same
         name = bundle_name(await asyncio.to_thread(self.store.manifest, ref), self.precision)
         if name == self._used:
@@ -88,11 +94,35 @@ class Follower:
         if self._failed and self._failed[0] == name and time.monotonic() < self._failed[1]:
             return
         self._failed = name, time.monotonic() + RETRY_SECONDS
-        folder = self.bundles / name
-        if not folder.exists():
-            await self._export(ref, folder)
-        service.swap(self.role, await asyncio.to_thread(Scorer, folder, self.threads))
+        service.swap(self.role, await self._loaded(ref, self.bundles / name))
         self._used, self._failed = name, None
+
+    def _tell_unset(self, service: Service) -> None:
+        """Say that the alias names no version, as where the store's disk is not mounted."""
+        if self._unset:
+            return
+        self._unset = True
+        used = service.scorers.get(self.role)
+        so = f"{used.version} stays" if used else "there is nothing to score with"
+        log(
+            f"{self.role}: '{self.alias}' of experiment '{self.experiment}' names no version in "
+            f"{self.store.root}, so {so}; look whether that is the store, or set it (training sets "
+            f"'{CANDIDATE}', 'ecdctr store promote VERSION' sets '{SERVING}')"
+        )
+
+    async def _loaded(self, ref: Ref, folder: Path) -> Scorer:
+        """Return the scorer of a version's bundle, made anew where a damaged one lies there.
+
+        Raises EcdctrError when it cannot be made.
+        """
+        if folder.exists():
+            try:
+                return await asyncio.to_thread(Scorer, folder, self.threads)
+            except EcdctrError as error:
+                log(f"{self.role}: {error} {ref} is exported again now.")
+            await asyncio.to_thread(_take_away, folder)
+        await self._export(ref, folder)
+        return await asyncio.to_thread(Scorer, folder, self.threads)
 
     async def _export(self, ref: Ref, folder: Path) -> None:
         command = [
@@ -110,9 +140,21 @@ class Follower:
             "--precision", self.precision,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        _, said = await process.communicate()
+        try:
+            _, said = await process.communicate()
+        except asyncio.CancelledError:  # the server ends
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            raise
         if process.returncode and not folder.exists():  # another server may have been faster
             raise EcdctrError(f"{ref} cannot be exported: {_last_said(said, process.returncode)}")
+
+
+def _take_away(folder: Path) -> None:
+    """Take a bundle away whole; a server that scores with it has its files open."""
+    faster = contextlib.suppress(FileNotFoundError)  # another server was
+    with durable.scratch(folder.parent, ".export-") as place, faster:
+        folder.rename(place / "damaged")
 
 
 def _last_said(said: bytes, code: int) -> str:

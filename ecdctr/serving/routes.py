@@ -53,6 +53,7 @@ def build_app(service: Service, background: list[Background]) -> Starlette:
         yield
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)  # an export under way is ended
 
     async def score(request: Request) -> Response:
         began = time.perf_counter()
@@ -106,6 +107,7 @@ def settings_of(app: Starlette) -> uvicorn.Config:
         access_log=False,
         h11_max_incomplete_event_size=connection.LONGEST_HEAD,
         timeout_graceful_shutdown=ENDS_WITHIN,
+        backlog=min(2048, connection.most_connections()),
     )
 
 

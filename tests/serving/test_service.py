@@ -425,9 +425,18 @@ def test_a_shadow_sees_what_is_served_and_only_tells_the_difference(scorers, req
     assert float(line.split()[1]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
-    config, store, requests, tmp_path
+def test_the_service_follows_the_promotion_and_makes_a_broken_bundle_anew(
+    config, store, scorers, requests, tmp_path, monkeypatch
 ):
+    """A damaged one in its folder of bundles kept a server from its version for ever."""
+
+    async def refused(_self: Follower, ref: object, _folder: Path) -> None:
+        raise EcdctrError(f"{ref} cannot be exported: for a while.")
+
+    async def exported(_self: Follower, _ref: object, folder: Path) -> None:
+        shutil.copytree(scorers[1].folder, folder)
+
+    monkeypatch.setattr(follow, "RETRY_SECONDS", 0.0)
     settings = write_config(tmp_path / "config.yaml", config.data.root)
     first, second = store.versions("production", "actr")
     earlier = tmp_path / "bundles" / str(first).replace("/", "_")  # exported by an earlier release
@@ -450,9 +459,13 @@ def test_the_service_follows_the_promotion_and_survives_a_bundle_that_is_broken(
         (broken / "selftest.json").write_text(
             json.dumps([{"request": requests[0], "user_row": 0, "probabilities": [2.0]}])
         )
+        monkeypatch.setattr(Follower, "_export", refused)
         store.set_alias("serving", second, "a broken bundle")
-        until(lambda: 'failures_total{role="serving"} 1.0' in call(port, "GET", "/metrics")[1])
+        until(lambda: 'failures_total{role="serving"}' in call(port, "GET", "/metrics")[1])
         assert call(port, "POST", "/score", requests[0])[1]["version"] == str(first)
+        monkeypatch.setattr(Follower, "_export", exported)
+        until(lambda: call(port, "POST", "/score", requests[0])[1]["version"] == str(second))
+        assert sorted(broken.parent.iterdir()) == sorted([earlier, *places])
     store.set_alias("serving", first, "as before")
 
 
@@ -478,6 +491,57 @@ def test_a_store_that_was_made_anew_is_followed_though_its_version_has_the_same_
         for _ in range(2):
             asyncio.run(follower.look(service))
     assert len(swapped) == len(set(swapped)) == 2, swapped
+
+
+def test_connections_beyond_the_limit_of_open_files_are_told_so(monkeypatch):
+    """Python's event loop wrote 37 MB of tracebacks in a minute, and answered nobody any more."""
+    monkeypatch.setattr(connection, "most_connections", lambda: 2)
+    with running(Service(Limits())) as port:
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(2)]
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as third:
+            said = third.makefile("rb").read()
+        for one in idle:
+            one.close()
+    assert said.startswith(b"HTTP/1.1 503"), said
+    assert b"Too many connections" in said
+
+
+def test_a_process_that_may_open_few_files_accepts_fewer_connections_at_one_go():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))\n"
+        "from ecdctr.serving.connection import most_connections\n"
+        "most, limits = most_connections(), resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "assert limits == (128, 128) and 1 < most <= 48, (most, limits)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_alias_that_names_nothing_is_told_once_with_where_it_was_looked_for(
+    tmp_path, monkeypatch
+):
+    """A server on a store's empty mount said that it listens, and nothing more."""
+    said: list[str] = []
+    monkeypatch.setattr(follow, "log", lambda text, **_: said.append(text))
+    store = Store(tmp_path / "nowhere")
+    follower = Follower("serving", "serving", store, "x", tmp_path / "b", tmp_path / "c")
+    service = Service(Limits())
+    asyncio.run(follower.look(service))
+    asyncio.run(follower.look(service))
+    assert len(said) == 1
+    assert f"experiment 'x' names no version in {tmp_path / 'nowhere'}, so there is" in said[0]
+
+
+def test_a_server_that_ends_ends_the_export_that_it_waits_for(store, tmp_path, monkeypatch):
+    """It went on by itself, to make a bundle for nobody."""
+    python, begun = tmp_path / "python", tmp_path / "begun"
+    python.write_text(f"#!/bin/sh\necho $$ > {begun}.part && mv {begun}.part {begun}\nexec cat\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    follower = Follower("serving", "serving", store, "production", tmp_path / "b", tmp_path / "c")
+    with running(Service(Limits()), follower):
+        until(begun.exists)
+    until(lambda: not Path(f"/proc/{begun.read_text().strip()}").exists())
 
 
 def test_another_stores_version_of_one_name_is_not_taken_for_this_ones(tmp_path):
