@@ -6,6 +6,7 @@ the field says instead of its pattern.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow.sdk import Param
@@ -17,6 +18,7 @@ from ecdctr.config.studies import (
     EVAL_DAYS,
     FORGETTING_VARIANTS,
     HOLD_OUT_EVERY,
+    REFRESHED,
     WORLD,
 )
 from ecdctr.config.terms import DEFAULT, FULL, NAME_PATTERN, PRODUCTION, STUDY_PATTERN
@@ -97,13 +99,14 @@ def forgetting_params(config: Config) -> dict[str, Param]:
         "variants": Param(
             likely or [DEFAULT],
             type="array",
-            items={"type": "string", "enum": choices},
+            items=_row(choices),
             minItems=1,
             uniqueItems=True,
             title="Variants",
             description=(
                 "The first is what the others are compared with; 'default' is the configuration "
-                "as it stands."
+                "as it stands. With @7 at its end a variant's CPM is trained every seventh day, "
+                "from the first on, instead of daily."
             ),
         ),
         "seeds": _seeds("1", "Of the weights of CPM and A-CTR."),
@@ -121,10 +124,13 @@ def ablation_params(config: Config) -> dict[str, Param]:
         "rows": Param(
             [row for row in ABLATION_ROWS if row in choices],
             type="array",
-            items={"type": "string", "enum": choices},
+            items=_row(choices),
             minItems=1,
             title="Rows",
-            description="Variants to compare; 'full' is the configuration as it stands.",
+            description=(
+                "Variants to compare; 'full' is the configuration as it stands. With @7 at its "
+                "end a variant's CPM is trained every seventh day instead of daily."
+            ),
         ),
         "base": _variant(
             config,
@@ -171,6 +177,15 @@ def _variant(config: Config, title: str, description: str, **more: Any) -> Param
         description=description,
         **more,
     )
+
+
+def _row(choices: list[str]) -> dict[str, str]:
+    """Return the schema of one row of a study: a variant, or VARIANT@DAYS."""
+    return {
+        "type": "string",
+        "pattern": f"^({'|'.join(map(re.escape, choices))})({REFRESHED})?$",
+        "expected": f"one of {', '.join(choices)}, or one of them with @DAYS at its end",
+    }
 
 
 def _seeds(default: str, description: str) -> Param:

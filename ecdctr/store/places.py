@@ -20,9 +20,9 @@ def check_name(name: str) -> None:
         )
 
 
-def experiment_of(study: str, variant: str, seed: int) -> str:
-    """Return the experiment of a study's variant and seed."""
-    return f"{study}.{variant}.s{seed}"
+def experiment_of(study: str, row: str, seed: int) -> str:
+    """Return the experiment of a study's row, a variant or VARIANT@DAYS, and seed."""
+    return f"{study}.{row.replace('@', '-every-')}.s{seed}"
 
 
 def group_of(experiment: str, name: str) -> str:

@@ -17,6 +17,7 @@ import yaml
 
 from ecdctr.cli.studies import check_worlds
 from ecdctr.config import Config, load_config
+from ecdctr.config.studies import split_row
 from ecdctr.errors import ConfigError, StoreError
 from ecdctr.evaluation.compare import compare
 from ecdctr.levels.request import Silent
@@ -24,7 +25,7 @@ from ecdctr.report.figures import save_png
 from ecdctr.report.html import as_html
 from ecdctr.studies.ablation.figure import quality_and_cost
 from ecdctr.studies.ablation.page import Origin, results_page
-from ecdctr.studies.ablation.plan import Study, split_row
+from ecdctr.studies.ablation.plan import Study
 from ecdctr.studies.ablation.records import mean_gauc, per_seed
 from ecdctr.studies.ablation.speed import measure
 from ecdctr.studies.ablation.study import refuse_other_impressions, run_study

@@ -5,6 +5,7 @@ What is refused, what is left to do, what is collected when a variant is not who
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from airflow.sdk.exceptions import ParamValidationError
 
 from ecdctr.airflow.dates import load_settings
+from ecdctr.airflow.params import ablation_params, forgetting_params
 from ecdctr.cli import net
 from ecdctr.cli.base import app
 from ecdctr.config import digest
@@ -99,6 +102,35 @@ def test_a_chain_needs_one_cpm_per_seed_and_a_daily_restart_one_per_day():
     assert {m.variant for m in planned if m.date > DAYS[0]} == {"no_tpm"}
 
 
+def test_a_row_with_days_at_its_end_trains_its_cpm_so_often_and_its_actr_daily(store):
+    """The command knew `weekly@7`, Airflow's form refused it."""
+    asked = StudyForm.of(form(variants=["no_tpm@2", "no_tpm"], seeds="1"))
+    assert [m.date for m in asked.models("cpm") if m.row == "no_tpm@2"] == [DAYS[0], DAYS[2]]
+    daily = [m for m in asked.models("actr") if m.row == "no_tpm@2"]
+    assert [m.date for m in daily] == DAYS
+    assert {m.experiment for m in daily} == {"s.no_tpm-every-2.s1"}
+    assert {m.run(2, DAYS[0])["conf"]["variant"] for m in daily} == {"no_tpm"}
+    for model in asked.models("cpm"):
+        trained(store, model)
+    resolved = store.require("cpm", DAYS[1], "s.no_tpm-every-2.s1")
+    assert (resolved.experiment, resolved.date) == ("s.no_tpm-every-2.s1", DAYS[0])
+    for model in asked.models("actr"):
+        rows(store, trained(store, model), model.date.day)
+    assert asked.missing_cpm() == asked.missing_days() == []
+
+
+@pytest.mark.parametrize(
+    "row", ["no_tpm@2", "default@30", "full", "no_tpm@0", "no_tpm@", "other@7"]
+)
+def test_the_forms_of_both_studies_take_the_rows_that_the_commands_take(row):
+    config = load_settings().config
+    fields = [forgetting_params(config)["variants"], ablation_params(config)["rows"]]
+    choices = [{"no_tpm@2", "default@30"}, {"no_tpm@2", "full"}]
+    for field, fine in zip(fields, choices, strict=True):
+        with contextlib.nullcontext() if row in fine else pytest.raises(ParamValidationError):
+            field.resolve([row])
+
+
 def test_runs_carry_their_day_seed_and_chain_and_come_oldest_day_first():
     asked = StudyForm.of(form())
     models = asked.models("actr")
@@ -133,8 +165,8 @@ def test_a_variant_that_is_not_whole_is_reported_and_the_others_are_collected(st
     for model in asked.models("actr"):
         if model.variant == "no_tpm" or model.date != DAYS[1]:
             rows(store, trained(store, model), model.date.day)
-    experiments = {name: [f"s.{name}.s1"] for name in asked.variants}
-    bases = {name: basis(name) for name in asked.variants}
+    experiments = {name: [f"s.{name}.s1"] for name in asked.rows}
+    bases = {name: basis(name) for name in asked.rows}
     whole, failed = collect(store, experiments, bases)
     assert list(whole) == ["no_tpm"]
     assert whole["no_tpm"].r.shape == (1, 3, 3)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecdctr.config import PRODUCTION, Config, digest, load_config
-from ecdctr.config.studies import CHAIN_DAYS
+from ecdctr.config.studies import CHAIN_DAYS, split_row
 from ecdctr.config.terms import DEFAULT, FULL
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.impressions import open_impressions
@@ -197,17 +196,3 @@ def of_row(config: Config, row: str) -> Config:
     """
     name, _ = split_row(row)
     return config if name == FULL else config.with_variant(name)
-
-
-def split_row(row: str) -> tuple[str, int]:
-    """Return a row's variant, and every how many days its CPM is refreshed.
-
-    Raises ConfigError for a row that is neither NAME nor NAME@DAYS.
-    """
-    name, at, days = row.partition("@")
-    if at and not re.fullmatch("[1-9][0-9]{0,3}", days):
-        raise ConfigError(
-            f"Row '{row}': expected NAME or NAME@DAYS with a whole number of days, 1 to 9999, for "
-            "example full@7."
-        )
-    return name, int(days or 1)

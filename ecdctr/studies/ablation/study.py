@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, digest
+from ecdctr.config.studies import split_row
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.basis import evaluating_code
 from ecdctr.evaluation.stored import current
@@ -30,7 +31,7 @@ from ecdctr.levels.cpm import train_cpm
 from ecdctr.levels.fingerprint import level_code
 from ecdctr.levels.tpm import train_tpm
 from ecdctr.store.manifest import Manifest, Ref
-from ecdctr.studies.ablation.plan import DAY, split_row
+from ecdctr.studies.ablation.plan import DAY
 from ecdctr.studies.floors import FLOORS, require_boosting
 from ecdctr.studies.jobs import stages
 from ecdctr.studies.kept_floors import kept_floors

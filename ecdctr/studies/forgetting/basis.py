@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ecdctr.code import code_digest
 from ecdctr.config import Config, digest
+from ecdctr.config.studies import split_row
 from ecdctr.errors import StoreError
 from ecdctr.evaluation.basis import EVALUATING
 from ecdctr.examples.prepare import example_path
@@ -52,10 +53,11 @@ def row_basis_now(config: Config, dates: list[dt.date], every: int) -> RowBasis:
 
 
 def row_bases(
-    config: Config, variants: Iterable[str], dates: list[dt.date], every: int
+    config: Config, rows: Iterable[str], dates: list[dt.date], every: int
 ) -> dict[str, RowBasis]:
-    """Return the basis of each variant's rows: the same days, read as the variant says.
+    """Return what the matrix of each row of a study rests on: the days, read as its variant says.
 
     Raises StoreError when a day is missing, ConfigError for an unknown variant.
     """
-    return {name: row_basis_now(config.with_variant(name), dates, every) for name in variants}
+    variants = {row: config.with_variant(split_row(row)[0]) for row in rows}
+    return {row: row_basis_now(variant, dates, every) for row, variant in variants.items()}

@@ -40,7 +40,8 @@ deployment's own data.
 | `day.row` | the day's model scored on every day of the range |
 | `report` | the study's page under **E-CDCTR → Experiments** |
 
-Experiments are named `STUDY.VARIANT.sSEED`; nothing touches production. Started again, a study does
+Experiments are named `STUDY.VARIANT.sSEED` (`VARIANT@7` is `VARIANT-every-7`); nothing touches
+production. Started again, a study does
 what is missing.
 """
 # Days and held-out ads of the matrix, as options of `ecdctr matrix`

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ecdctr.airflow.dates import Settings, load_settings, run_name
 from ecdctr.config import Config, Level, digest
+from ecdctr.config.studies import split_row
 from ecdctr.errors import ConfigError
 from ecdctr.impressions.impressions import open_impressions
 from ecdctr.store.manifest import NAME, Ref
@@ -16,19 +17,24 @@ from ecdctr.studies.forgetting.days import study_days
 
 
 class Planned(NamedTuple):
-    """One model of the study: a level of a variant and seed on a day."""
+    """One model of the study: a level of a row, VARIANT or VARIANT@DAYS, and seed on a day."""
 
     level: Level
     study: str
-    variant: str
+    row: str
     seed: int
     date: dt.date
     config: Config
 
     @property
+    def variant(self) -> str:
+        """The configuration that it is trained with."""
+        return split_row(self.row)[0]
+
+    @property
     def experiment(self) -> str:
         """The namespace of its versions."""
-        return experiment_of(self.study, self.variant, self.seed)
+        return experiment_of(self.study, self.row, self.seed)
 
     def version(self, store: Store) -> Ref | None:
         """Return its version, if it is there and was made with the configuration as it stands."""
@@ -60,13 +66,13 @@ class StudyForm(NamedTuple):
     settings: Settings
     study: str
     dates: list[dt.date]
-    variants: list[str]
+    rows: list[str]
     seeds: list[int]
     hold_out_every: int
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> StudyForm:
-        """Read the form; raises ConfigError for days without ads, or variants without snapshots."""
+        """Read the form; raises ConfigError for days without ads, or rows without snapshots."""
         settings = load_settings()
         first, last = (dt.date.fromisoformat(params[name]) for name in ("from_date", "to_date"))
         dates = study_days(first, last)
@@ -88,15 +94,16 @@ class StudyForm(NamedTuple):
             seeds,
             params["hold_out_every"],
         )
-        for name in asked.variants:
-            asked.check(name)
+        for row in asked.rows:
+            asked.check(row)
         return asked
 
-    def check(self, variant: str) -> None:
+    def check(self, row: str) -> None:
         """Refuse a snapshot or an experiment name that cannot be."""
-        if not NAME.fullmatch(experiment_of(self.study, variant, max(self.seeds))):
+        variant, _ = split_row(row)
+        if not NAME.fullmatch(experiment_of(self.study, row, max(self.seeds))):
             raise ConfigError(
-                f"Study '{self.study}' with variant '{variant}' is too long a name; shorten it."
+                f"Study '{self.study}' with variant '{row}' is too long a name; shorten it."
             )
         snapshots = self.settings.config.with_variant(variant).snapshots
         if snapshots.count and not Store(self.settings.store_path).resolve(
@@ -109,17 +116,17 @@ class StudyForm(NamedTuple):
             )
 
     def models(self, level: Level) -> list[Planned]:
-        """Return the models of a level, all variants of a day before the next day."""
+        """Return the models of a level, all rows of a day before the next day."""
         planned = []
-        for date in self.dates:
-            for variant in self.variants:
+        for n, date in enumerate(self.dates):
+            for row in self.rows:
+                variant, every = split_row(row)
                 for seed in self.seeds:
                     held_out = self.hold_out_every if level == "actr" else None
-                    config = self.settings.config.with_variant(variant).with_overrides(
-                        seed, held_out
-                    )
-                    if level == "actr" or _takes_cpm(config, date == self.dates[0]):
-                        planned.append(Planned(level, self.study, variant, seed, date, config))
+                    config = self.settings.config.with_variant(variant)
+                    config = config.with_overrides(seed, held_out)
+                    if level == "actr" or (n % every == 0 and _takes_cpm(config, n == 0)):
+                        planned.append(Planned(level, self.study, row, seed, date, config))
         return planned
 
     def missing_cpm(self) -> list[Planned]:
@@ -133,10 +140,10 @@ class StudyForm(NamedTuple):
         from ecdctr.studies.forgetting.basis import row_bases
 
         store, missing = Store(self.settings.store_path), []
-        bases = row_bases(self.settings.config, self.variants, self.dates, self.hold_out_every)
+        bases = row_bases(self.settings.config, self.rows, self.dates, self.hold_out_every)
         for model in self.models("actr"):
             ref = model.version(store)
-            if not ref or store.matrix_row(ref, bases[model.variant].name) is None:
+            if not ref or store.matrix_row(ref, bases[model.row].name) is None:
                 missing.append(model)
         return missing
 
