@@ -23,6 +23,7 @@ from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import EMPTY, distinct
 from ecdctr.files import duck
+from ecdctr.impressions import contract
 from ecdctr.impressions.contract import connect, validate, validate_day
 from ecdctr.impressions.schema import read_schema
 from tests.impressions.logs import (
@@ -448,6 +449,25 @@ def test_doubles_are_refused_or_the_click_stays_whatever_the_order_of_files(tmp_
         seen.add(day.path.read_bytes())
         assert pq.read_table(day.path)["click"].to_pylist() == [1] * 60
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 50])
+def test_values_that_do_not_fit_are_told_in_whichever_query_their_column_is(
+    tmp_path, monkeypatch, at_once
+):
+    """Thousands of features are looked at some at a time; one query for all took minutes."""
+    monkeypatch.setattr(contract, "AT_ONCE", at_once)
+    write_log(tmp_path)
+    config = config_of(tmp_path, tmp_path / "prepared")
+    bad = put(day_table("ads", 2), "category", pa.array([0.5] + [1.0] * 59))
+    bad = put(bad, "price", pa.array([1.0] * 58 + [float("inf")] * 2))
+    write_day(tmp_path, "ads", 2, bad)
+    with connect(config) as db:
+        report = validate_day(db, config, "ads", LAST)
+    assert report.rows == 60
+    told = {str(violation).partition("column ")[2].split(":")[0] for violation in report.violations}
+    assert told == {"category", "price"}
+    assert sorted(violation.bad_rows for violation in report.violations) == [1, 2]
 
 
 def test_nulls_among_ids_of_impressions_are_called_nulls(tmp_path):
