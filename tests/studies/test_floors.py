@@ -169,7 +169,9 @@ def test_without_scikit_learn_a_study_says_what_to_install_before_it_trains(tmp_
     assert not list(tmp_path.iterdir())
 
 
-def page(means: dict[str, float], seconds: dict[str, float] | None = None) -> str:
+def page(
+    means: dict[str, float], seconds: dict[str, float] | None = None, own_data: bool = False
+) -> str:
     cohort = {"seed": 1, "date": DATE, "cohort": "all", "impressions": 9}
     records = [
         {**cohort, "row": row, "gauc": value, "daily_seconds": (seconds or {}).get(row)}
@@ -179,7 +181,7 @@ def page(means: dict[str, float], seconds: dict[str, float] | None = None) -> st
         {"seed": 1, "row": row, "date": DATE, "user": 1, "auc": value, "impressions": 9}
         for row, value in means.items()
     ]
-    return results_page(records, users, Origin())
+    return results_page(records, users, Origin(own_data=own_data))
 
 
 def test_the_first_line_of_a_page_says_which_rows_are_below_a_floor():
@@ -288,6 +290,15 @@ def test_a_user_is_drawn_with_all_days_and_where_users_are_the_same_with_all_see
     seeds = compare(records(1, 30), "a", "b", same_users=True)
     assert (seeds.low, seeds.high) == pytest.approx((once.low, once.high))
     assert once.difference == pytest.approx(gains.mean())
+
+
+def test_a_page_says_how_its_rows_are_compared():
+    """Seeds of weights have the same users, seeds of worlds others."""
+    means = {"gbm": 0.8, "ads_only": 0.79, "full": 0.81}
+    of_worlds, of_weights = page(means), page(means, own_data=True)
+    assert of_worlds.count("within each seed over users, each drawn with all of its days.") == 2
+    assert of_weights.count("bootstrap over users, each drawn with all of its days and seeds.") == 2
+    assert "within each seed" not in of_weights
 
 
 def test_holm_is_the_textbook_example_and_never_below_the_p_value():

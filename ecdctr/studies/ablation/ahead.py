@@ -12,13 +12,19 @@ from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.records import Records, mean_gauc, per_seed, price
 from ecdctr.studies.floors import FLOORS
 
-STATISTICS = (
-    "Intervals and p-values: paired bootstrap within each seed over users, each drawn with all of "
-    "its days. By Holm: p over all rows of the table."
-)
+WEIGHED = "A difference weighs the impressions of all days alike, a row's GAUC is its days' mean."
+BY_HOLM = "By Holm: p over all rows of the table."
 
 
 HEADLINE = {"gauc": "GAUC", "expected_gauc": "expected GAUC on held-out ads"}
+
+
+def statistics(same_users: bool) -> str:
+    """Return how rows are compared; with `same_users` seeds are of the weights alone."""
+    drawn = "with all of its days and seeds" if same_users else "with all of its days"
+    within = "" if same_users else " within each seed"
+    drawing = f"paired bootstrap{within} over users, each drawn {drawn}"
+    return f"Intervals and p-values: {drawing}. {WEIGHED} {BY_HOLM}"
 
 
 class Ahead(NamedTuple):

@@ -15,11 +15,11 @@ from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.ahead import (
-    STATISTICS,
     Ahead,
     against_floors,
     ahead_of_floor,
     best_row,
+    statistics,
 )
 from ecdctr.studies.ablation.power import drawn, power_section
 from ecdctr.studies.ablation.records import Records, per_seed, price
@@ -81,7 +81,7 @@ def results_page(
         ),
         *([f"![GAUC and cost of each row]({figure})\n"] if figure else []),
         "## Next-day ads\n",
-        _quality(records, rows, ahead),
+        _quality(records, rows, ahead, origin.own_data),
         *(_differences(records, drawn(users), rows, origin.own_data) if FULL in rows else []),
         *worth_section(records, drawn(users), origin.own_data),
         *power_section(records, users, NAMES),
@@ -114,7 +114,7 @@ def spread(values: NDArray[np.float64], sign: str = "") -> str:
     return f"{values.mean():{sign}.4f}{deviation}"
 
 
-def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:
+def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead], own_data: bool) -> str:
     oracle, ads_only = (per_seed(records, name, "gauc") for name in ("oracle", "ads_only"))
     simulated = "oracle" in rows
     header = ["row", "GAUC", "AUC", "LogLoss", "calibration", "training a day"]
@@ -138,7 +138,7 @@ def _quality(records: Records, rows: list[str], ahead: dict[str, Ahead]) -> str:
     notes = [
         "Training a day: all levels, each divided by the days between its refreshes; of runs "
         "beside each other.",
-        *([STATISTICS] if ahead else []),
+        *([statistics(own_data)] if ahead else []),
         *(
             ["Headroom recovered: (row − ads only) / (oracle − ads only), in GAUC."]
             if simulated
@@ -164,8 +164,8 @@ def _differences(records: Records, users: Records, rows: list[str], own_data: bo
         "## Full E-CDCTR minus each row, in GAUC\n",
         markdown_table(header, lines)
         + (
-            f"\n{STATISTICS} Detectable: the smallest difference that such data show in four of "
-            "five repetitions.\n"
+            f"\n{statistics(own_data)} Detectable: the smallest difference that such data show in "
+            "four of five repetitions.\n"
         ),
     ]
 

@@ -9,7 +9,7 @@ from ecdctr.config.terms import FULL
 from ecdctr.evaluation.compare import Comparison, compare, holm
 from ecdctr.evaluation.gains import OverWorlds, rows_over_worlds
 from ecdctr.report.markdown import markdown_table
-from ecdctr.studies.ablation.ahead import HEADLINE, STATISTICS, headline
+from ecdctr.studies.ablation.ahead import BY_HOLM, HEADLINE, headline, statistics
 from ecdctr.studies.ablation.records import per_seed
 
 FLOOR = "floor"  # the best one
@@ -62,10 +62,9 @@ def worth_section(
         lines.append([part, rows_of, one.interval, f"{p:.4f}", f"{one.detectable:.4f}", seeds])
     header = ("part", "rows", "difference [95 % interval]", "p by Holm", "detectable", "each seed")
     told = (
-        "Student's t over seeds, each a world and weights of its own. By Holm: p over all rows of "
-        "the table."
+        f"Student's t over seeds, each a world and weights of its own. {BY_HOLM}"
         if over_worlds
-        else STATISTICS
+        else statistics(same_users)
     )
     return [
         f"## What each part is worth, in {HEADLINE[metric]}\n",
