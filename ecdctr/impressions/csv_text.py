@@ -107,7 +107,7 @@ def copy(
     query = f"SELECT {', '.join(map(identifier, names))} FROM {read_csv(content, opening)}"
     with explained(path, content):
         # also reads an archive to its end, since DuckDB does not see that one was cut
-        there = _count(text, opening)
+        there = _count(text, opening, opening.dialect.quotes)
         row = db.execute(f"COPY ({query}) TO {literal(target)} (FORMAT parquet)").fetchone()
         _refuse_put_together(db, path, opening, names, target)
         _refuse_blanks(text, opening)
@@ -118,11 +118,11 @@ def copy(
     return rows
 
 
-def _count(text: Text, opening: Opening) -> int:
+def _count(text: Text, opening: Opening, quotes: bool) -> int:
     """Count a file's rows apart from DuckDB; where a row is one cell, a blank line is null."""
     blanks = len(opening.names) == 1
     blocks = _without_zeros(text.path, encodings.blocks(text.content))
-    return count_records(blocks, opening.skip, opening.dialect.quotes, blanks) - opening.header
+    return count_records(blocks, opening.skip, quotes, blanks) - opening.header
 
 
 def _refuse_rows_in_cells(text: Text, opening: Opening, rows: int) -> None:
@@ -131,11 +131,8 @@ def _refuse_rows_in_cells(text: Text, opening: Opening, rows: int) -> None:
     MySQL, Hive and Postgres write a quote as a letter like others: one that begins a cell, and one
     that ends another of a later row, put all between them into one.
     """
-    if opening.dialect.sure_of_quotes:
-        return
-    blanks = len(opening.names) == 1
-    lines = count_records(encodings.blocks(text.content), opening.skip, quotes=False, blanks=blanks)
-    if lines - opening.header == rows:  # no cell has an end of line
+    # where no cell has an end of line, there are as many rows without quotes
+    if opening.dialect.sure_of_quotes or _count(text, opening, quotes=False) == rows:
         return
     with encodings.opened(text.content) as file:
         line = row_inside_cell(file, opening.skip, opening.delimiter)

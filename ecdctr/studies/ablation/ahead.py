@@ -14,6 +14,7 @@ from ecdctr.studies.floors import FLOORS
 
 WEIGHED = "A difference weighs the impressions of all days alike, a row's GAUC is its days' mean."
 BY_HOLM = "By Holm: p over all rows of the table."
+DETECTABLE = "Detectable: the smallest difference that such data show in four of five repetitions."
 
 
 HEADLINE = {"gauc": "GAUC", "expected_gauc": "expected GAUC on held-out ads"}

@@ -15,6 +15,7 @@ from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import NAMES
 from ecdctr.studies.ablation.ahead import (
+    DETECTABLE,
     Ahead,
     against_floors,
     ahead_of_floor,
@@ -162,11 +163,7 @@ def _differences(records: Records, users: Records, rows: list[str], own_data: bo
     header = ("row", "full − row [95 % interval]", "p by Holm", "detectable", "each seed")
     return [
         "## Full E-CDCTR minus each row, in GAUC\n",
-        markdown_table(header, lines)
-        + (
-            f"\n{statistics(own_data)} Detectable: the smallest difference that such data show in "
-            "four of five repetitions.\n"
-        ),
+        markdown_table(header, lines) + f"\n{statistics(own_data)} {DETECTABLE}\n",
     ]
 
 

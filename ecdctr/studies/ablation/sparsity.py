@@ -11,7 +11,7 @@ from ecdctr.evaluation.compare import compare, holm
 from ecdctr.report.figures import GREY, grey, new_figure
 from ecdctr.report.markdown import markdown_table
 from ecdctr.report.rows import COLOURS, NAMES, short_name
-from ecdctr.studies.ablation.ahead import statistics
+from ecdctr.studies.ablation.ahead import DETECTABLE, statistics
 from ecdctr.studies.ablation.page import Origin, spread
 from ecdctr.studies.ablation.power import drawn
 from ecdctr.studies.ablation.records import Records, per_seed
@@ -71,8 +71,7 @@ def sparsity_page(points: Sequence[Point], origin: Origin, picture: str | None) 
         parts += [
             "## Full E-CDCTR minus each row, in GAUC\n",
             _differences(points, origin.own_data),
-            f"{statistics(origin.own_data)} Detectable: the smallest difference that such data "
-            "show in four of five repetitions.\n",
+            f"{statistics(origin.own_data)} {DETECTABLE}\n",
         ]
     return "\n".join(parts)
 
