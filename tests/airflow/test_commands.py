@@ -21,7 +21,7 @@ def test_a_file_beside_the_log_is_no_module_of_a_command(tmp_path, monkeypatch):
     monkeypatch.setenv(WARM, "")
     made = start(["--store", "store", "--json", "store", "list"], dict(os.environ))
     with made.stdout as output:
-        assert output.read() == '{"versions": []}\n'
+        assert output.read() == '{"versions": [], "unreadable": []}\n'
     assert made.wait() == 0
 
 

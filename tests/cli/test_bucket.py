@@ -270,10 +270,10 @@ def test_a_table_format_is_recognised_in_a_bucket(s3: S3Server, place: str):
     base = s3.new_url()
     root, prefix = f"{base}/data", base.removeprefix(f"s3://{BUCKET}/")
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/data/domain=ads/date={DATE}/a.parquet")
-    assert open_impressions(root).table("ads") is None
+    assert open_impressions(root).table("ads", DATE) is None
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix}/{place}/v1.metadata.json")
     with one_reading():
-        assert open_impressions(root).table("ads")
+        assert open_impressions(root).table("ads", DATE)
 
 
 ODD_NAMES = ["my store", "a+b", "50%", "%20", "\u00fcn\u00ef", "a=b&c", "[x]", "a#b?c*"]
