@@ -26,7 +26,12 @@ def configuration(window: int, refresh: str) -> Path:
     """Return the demo's with another window."""
     raw = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
     raw["data"] |= {"root": str(FOLDER / "world"), "prepared": str(FOLDER / "prepared")}
-    raw |= {"tpm": {"window_days": window, "refresh": refresh}, "variants": {}}
+    raw |= {
+        "tpm": {"window_days": window, "refresh": refresh},
+        "variants": {},
+        "tables": {},
+        "tuning": {},
+    }
     path = FOLDER / f"{refresh}-{window}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path

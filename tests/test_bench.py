@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import day, tpm
 from benchmarks.demos import left_running
 from benchmarks.gpu import cost_of, main, moved
 from ecdctr.airflow.standalone import MARK
+from ecdctr.config import load_config
 from tests.conftest import REPOSITORY
 
 BENCHES = sorted((REPOSITORY / "benchmarks").glob("*.py"))
@@ -30,6 +32,13 @@ def test_what_a_bench_takes_from_the_project_is_there(path):
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 assert hasattr(module, alias.name) or importlib.util.find_spec(whole), whole
+
+
+def test_the_configurations_that_benches_write_are_valid(tmp_path, monkeypatch):
+    monkeypatch.setattr(day, "FOLDER", tmp_path)
+    monkeypatch.setattr(tpm, "FOLDER", tmp_path)
+    for path in (day.configuration(tmp_path / "world"), tpm.configuration(90, "incremental")):
+        load_config(path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -103,10 +103,24 @@ class Probability(nn.Module):
     ) -> torch.Tensor:
         """Compute click probabilities [B]; ids, multi and history are places in rows [U, width]."""
         ads = torch.ones_like(ids[:, 0])
+        numeric = self._with_means(numeric)
         batch = Batch(ids, multi, numeric, history, gaps, ads, ads - 1, ads.float())
         parts = {name: rows[:, start:end] for name, (start, end) in self.slices.items()}
         parts |= {name: part[None] for name, part in parts.items() if name.endswith(".merged")}
         return torch.sigmoid(torch.func.functional_call(self.network, parts, (batch,)))
+
+    def _with_means(self, numeric: torch.Tensor) -> torch.Tensor:
+        """Put its mean in training for each number [B, N] that a request does not know.
+
+        Those of memory are left to the network, whose teacher has means of its own.
+        """
+        norm = self.network.numeric_norm
+        if not isinstance(norm, nn.BatchNorm1d):
+            return numeric
+        others = norm.num_features - self.network.inputs.memory
+        mean = cast("torch.Tensor", norm.running_mean)
+        told, memory = numeric[:, :others], numeric[:, others:]
+        return torch.cat([torch.where(told.isnan(), mean[:others], told), memory], 1)
 
 
 class _LocalSource(FrozenSource):

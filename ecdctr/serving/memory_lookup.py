@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ecdctr.errors import EcdctrError
 from ecdctr.examples import transforms
 from ecdctr.memory.columns import input_names, inputs, never
 from ecdctr.memory.lookup import NEVER, Facts, KeyTable
+from ecdctr.serving.once import Once
 from ecdctr.serving.rules import RequestError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 EPOCH = dt.date(1970, 1, 1)
 WEEK = 7  # days after it of which preparation reads a table
-logger = logging.getLogger("ecdctr")
 
 
 class Remembered:
@@ -34,7 +33,7 @@ class Remembered:
         self.windows: list[int] = description["windows"]
         self.end = dt.date.fromisoformat(description["until"])
         self.until = (self.end - EPOCH).days
-        self._told = False
+        self._once = Once()
         try:
             self.tables = {key: KeyTable(folder, key) for key in description["keys"]}
         except (OSError, ValueError) as error:
@@ -67,15 +66,13 @@ class Remembered:
 
     def _tell_if_old(self, day: int) -> None:
         """Say once where training would have read a newer table on a day since 1970."""
-        if day - self.until <= WEEK or self._told:
-            return
-        self._told = True
-        logger.warning(
-            "This bundle remembers users up to %s, and a request is of %s: training reads tables "
-            "of at most %d days, so counts are of longer windows than it saw. Export a version "
-            "with a newer TPM behind it.",
-            self.end, EPOCH + dt.timedelta(days=day), WEEK,
-        )  # fmt: skip
+        if day - self.until > WEEK:
+            self._once.warn(
+                "This bundle remembers users up to %s, and a request is of %s: training reads "
+                "tables of at most %d days, so counts are of longer windows than it saw. Export a "
+                "version with a newer TPM behind it.",
+                self.end, EPOCH + dt.timedelta(days=day), WEEK,
+            )  # fmt: skip
 
     def _inputs(
         self,

@@ -10,7 +10,8 @@ from ecdctr.serving.rules import LATEST
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {
-    f"{side}_{what}": f"ads {what} of the {side} in the {{days}} days before today; left out: 0"
+    f"{side}_{what}": f"ads {what} of the {side} in the {{days}} days before today, 0 for one that "
+    "was never shown; left out: {left_out}"
     for side in ("user", "item")
     for what in ("impressions", "clicks")
 }  # clicks are at most impressions, which JSON Schema cannot say
@@ -20,7 +21,9 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     """Return the rules that requests of a bundle are checked by, as JSON Schema."""
 
     def value(name: str) -> dict[str, Any]:
-        about = COUNTED.get(name, "").format(days=description["lookback_days"])
+        about = COUNTED.get(name, "").format(
+            days=description["lookback_days"], left_out=description.get("counts_left_out", "0")
+        )
         return shape.rules[name].schema() | ({"description": about} if about else {})
 
     def features(side: str, about: str) -> dict[str, Any]:

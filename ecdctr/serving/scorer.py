@@ -7,6 +7,7 @@ scorer.score({"ts": 1767225600, "user_id": 7, "user": {"city": 3}, "candidates":
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ from ecdctr.examples.ragged import gap_buckets, pad
 from ecdctr.examples.transforms import NUMPY
 from ecdctr.serving.bundle import Bundle
 from ecdctr.serving.memory_lookup import Remembered
-from ecdctr.serving.request import Shape
+from ecdctr.serving.once import Once, warn_of_unread
+from ecdctr.serving.request import UNKNOWN, Shape
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.tables import Layout, compact
 
@@ -33,6 +35,8 @@ TOLERANCE = 1e-5
 
 class Scorer:
     """A loaded bundle. Thread-safe: every call has arrays of its own."""
+
+    _once: Once | None = None  # not while it is proved, by requests with every click of the log
 
     def __init__(
         self, folder: Path, threads: int = 1, self_test: bool = True, verify: bool = False
@@ -58,6 +62,7 @@ class Scorer:
             if self_test:
                 self._prove(bundle.self_test())
             self._memory = self._open_memory("memory")
+            self._once = Once()
 
     @property
     def version(self) -> str:
@@ -74,9 +79,9 @@ class Scorer:
     def score(self, request: dict[str, Any]) -> NDArray[np.float32]:
         """Return click probabilities of a request's candidates, [candidates].
 
-        Ids and categories that training never saw, and features left out, score as unknown; a user
-        or item without counts as preparation has one that was never shown. Raises RequestError for
-        a feature that the model does not have, or a value of the wrong type; BundleChanged.
+        Ids and categories that training never saw, features and counts left out, score as
+        unknown. Raises RequestError for a feature that the model does not have, or a value of the
+        wrong type; BundleChanged.
         """
         with self.unchanged():
             arrays = self.encode(request)
@@ -124,7 +129,7 @@ class Scorer:
         """
         if np.isfinite(probabilities).all():
             return probabilities
-        names, numbers = list(self.description["numeric"]), np.abs(arrays["numeric"])
+        names, numbers = list(self.description["numeric"]), np.abs(np.nan_to_num(arrays["numeric"]))
         row = int(np.argmax(~np.isfinite(probabilities)))
         largest = names[int(np.argmax(numbers[row]))] if names else "no numeric feature"
         raise RequestError(
@@ -193,10 +198,11 @@ class Scorer:
     ) -> dict[str, NDArray[np.float32]]:
         """Return what the network reads of the counts of the user, or of each candidate.
 
-        Left out is 0.
+        What is left out is nan, for which the graph takes the mean.
         """
         shown, clicked = transforms.COUNTS[side]
-        impressions, clicks = _numbers(values[shown], 0.0), _numbers(values[clicked], 0.0)
+        left_out = math.nan if self.description.get("counts_left_out") == UNKNOWN else 0.0
+        impressions, clicks = (_numbers(values[name], left_out) for name in (shown, clicked))
         if (clicks > impressions).any():
             i = int(np.argmax(clicks > impressions))
             place = f"user.{clicked}" if side == "user" else f"candidates[{i}].{clicked}"
@@ -220,6 +226,8 @@ class Scorer:
         told = [(_microseconds(ts), *values) for ts, *values in clicks]
         days = d.get("history_days", d["lookback_days"])  # of an earlier release, the same
         kept = transforms.newest_clicks(told, moment, days, length)
+        if self._once and told:
+            warn_of_unread(self._once, [click[0] for click in told], moment, days)
         for n, name in enumerate(self.layout.clicked):
             rows[n, : len(kept)] = self.tables[name].ids.lookup([click[n + 1] for click in kept])
         seconds = np.array([transforms.gap(moment, click[0]) for click in kept], np.float32)

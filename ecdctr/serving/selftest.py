@@ -94,12 +94,7 @@ def request_of(
             for seen in rows
             if seen[f"{side}_id"] == row[f"{side}_id"]
         ]
-        # a user or an item that was never shown has no counts to send
-        return (
-            dict(zip(transforms.COUNTS[side], (len(shown), sum(shown)), strict=True))
-            if shown
-            else {}
-        )
+        return dict(zip(transforms.COUNTS[side], (len(shown), sum(shown)), strict=True))
 
     of_click = config.data.history_features
     clicks = [

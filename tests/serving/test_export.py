@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ from ecdctr.examples.prepare import prepare
 from ecdctr.impressions.days import window
 from ecdctr.levels.actr import train_actr
 from ecdctr.levels.request import Request
+from ecdctr.levels.restore import load_network
 from ecdctr.serving import bundle, export
 from ecdctr.serving.batch import score_parquet
 from ecdctr.serving.bundle import Bundle, sealed
@@ -251,7 +253,7 @@ def test_clicks_at_or_after_the_moment_are_not_read(scorer, valid):
             r"user_clicks: expected at most user_impressions \(2\), found 3",
         ),
         (
-            {"candidates": [{}, {"item_clicks": 1}]},
+            {"candidates": [{}, {"item_clicks": 1, "item_impressions": 0}]},
             r"candidates\[1\].item_clicks: expected at most item_impressions \(0\), found 1",
         ),
         ({"user": {"user_ctr": 0.5}}, "user: the model has no feature 'user_ctr'"),
@@ -385,16 +387,48 @@ def test_a_click_from_before_the_lookback_changes_no_score(config, scorer, valid
     assert scorer.score(valid | {"history": [click]}) != scorer.score(alone)
 
 
-def test_counts_left_out_are_those_of_a_user_and_an_item_never_shown(scorer, valid):
-    features = {k: v for k, v in valid["user"].items() if not k.startswith("user_")}
-    zero = {"user_impressions": 0, "user_clicks": 0}
-    assert scorer.score(valid | {"user": features}) == scorer.score(
-        valid | {"user": features | zero}
+@pytest.mark.parametrize(
+    "sent", [{}, {"user_impressions": None}, {"user_impressions": 9}, {"user_clicks": 9}]
+)
+def test_a_count_that_is_left_out_is_read_as_its_mean_in_training(exported, scorer, valid, sent):
+    _, store, ref = exported
+    left_out = {k: v for k, v in valid["user"].items() if not k.startswith("user_")}
+    request = valid | {"user": left_out | sent}
+    arrays = scorer.encode(request)
+    names = list(scorer.description["numeric"])
+    untold = {name for name, n in zip(names, arrays["numeric"][0], strict=True) if math.isnan(n)}
+    told = {"user_impressions"} if sent == {"user_impressions": 9} else set()
+    assert untold == {"user_impressions", "user_ctr"} - told
+    mean = load_network(store, ref)[0].numeric_norm.running_mean.numpy()
+    means = np.where(np.isnan(arrays["numeric"]), mean, arrays["numeric"])
+    expected = scorer.run(arrays | {"numeric": means})
+    np.testing.assert_allclose(scorer.score(request), expected, rtol=1e-6)
+    never = {"user_impressions": 0, "user_clicks": 0}
+    assert (scorer.score(request) != scorer.score(valid | {"user": left_out | never})).any()
+
+
+def test_a_bundle_of_an_earlier_release_reads_a_left_out_count_as_zero(exported, tmp_path, valid):
+    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
+    described = Bundle(tmp_path).description
+    del described["counts_left_out"]
+    (tmp_path / "bundle.json").write_bytes(sealed(described))
+    scorer = Scorer(tmp_path)
+    left_out = {k: v for k, v in valid["user"].items() if not k.startswith("user_")}
+    never = {"user_impressions": 0, "user_clicks": 0}
+    assert scorer.score(valid | {"user": left_out}) == scorer.score(
+        valid | {"user": left_out | never}
     )
-    always = {"user_impressions": 1e9, "user_clicks": 1e9}
-    assert scorer.score(valid | {"user": features}) != scorer.score(
-        valid | {"user": features | always}
-    )
+
+
+def test_clicks_that_are_not_read_are_told_once(exported, valid, caplog):
+    scorer = Scorer(exported[0])
+    assert not caplog.records, "the self-test's requests bring every click"
+    item, ts = valid["candidates"][0]["item_id"], valid["ts"]
+    for seconds in (0, 1, 2, -400 * 86_400, -500 * 86_400):
+        scorer.score(valid | {"history": [{"item_id": item, "ts": ts + seconds}]})
+    said = [record.getMessage() for record in caplog.records]
+    assert ["after its ts" in one for one in said] == [True, False]
+    assert ["can be left out" in one for one in said] == [False, True]
 
 
 def cut(content: bytes) -> bytes:

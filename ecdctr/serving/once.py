@@ -1,0 +1,46 @@
+"""What the log says of requests once and not at each of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+
+from ecdctr.examples import transforms
+
+logger = logging.getLogger("ecdctr")
+
+
+class Once:
+    """Warnings of one loaded bundle, each said the first time that there is a reason."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def warn(self, message: str, *values: object) -> None:
+        """Log a warning unless one of this wording was logged before."""
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message, *values)
+
+
+def warn_of_unread(once: Once, times: list[int], moment: int, days: int) -> None:
+    """Warn that a request brings clicks which no training would have read, once of each kind.
+
+    The times of its clicks and its own are microseconds since 1970.
+    """
+    if max(times) > moment:
+        once.warn(
+            "A request's history holds a click after its ts, which is not read: %s is after %s. "
+            "Look at the clocks and units of both.", _shown(max(times)), _shown(moment),
+        )  # fmt: skip
+    if min(times) < transforms.horizon(moment, days):
+        once.warn(
+            "A request's history holds a click of %s, from before the %d days up to %s that this "
+            "model reads; it is not read and can be left out.",
+            _shown(min(times)), days, _shown(moment),
+        )  # fmt: skip
+
+
+def _shown(moment: int) -> str:
+    """Return microseconds since 1970 as a time."""
+    return dt.datetime.fromtimestamp(moment / transforms.SECOND, dt.UTC).isoformat(" ", "seconds")
