@@ -76,8 +76,8 @@ def main() -> None:
     """Generate, prepare and train what the day needs, then measure in turns."""
     sim, config = load_world("large").settings, configuration(world())
     date = sim.start + dt.timedelta(days=sim.days - 2)
-    for level in ("tpm", "cpm"):
-        output_of(ecdctr(config, FOLDER / "store", "train", level, "--date", str(date)))
+    for level, day in (("tpm", date - dt.timedelta(days=1)), ("cpm", date)):  # as is known then
+        output_of(ecdctr(config, FOLDER / "store", "train", level, "--date", str(day)))
     airflow = Airflow(FOLDER / "airflow", config, FOLDER / "store", free_port())
     airflow.migrate()
     stamp = f"{time.time():.0f}"
