@@ -98,7 +98,10 @@ def store_list(
         ),
     ] = "",
 ) -> None:
-    """List all versions, with the aliases that point at them; exit code 1 if one is unreadable."""
+    """List all versions, with the aliases that point at them.
+
+    Exit code 1 if a version or an alias is unreadable.
+    """
     store = session_of(context).store
     versions, unreadable = _versions(store, [experiment] if experiment else store.experiments())
     if session_of(context).as_json:
@@ -119,11 +122,19 @@ def store_list(
 
 
 def _versions(store: Store, experiments: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return version, variant, MB and aliases of each version, and why others are unreadable."""
+    """Return version, variant, MB and aliases of each version, and why others are unreadable.
+
+    Or aliases, which are then at no version.
+    """
     versions: list[tuple[str, ...]] = []
     unreadable = []
     for experiment, level in itertools.product(experiments, LEVELS):
-        aliases = {alias: store.alias(alias, experiment, level) for alias in ALIASES}
+        aliases: dict[str, Ref | None] = {}
+        for alias in ALIASES:
+            try:
+                aliases[alias] = store.alias(alias, experiment, level)
+            except StoreError as error:
+                unreadable.append(str(error))
         for ref in store.versions(experiment, level):
             try:
                 manifest = store.manifest(ref)

@@ -25,7 +25,8 @@ TABLES = {
     ".hoodie_partition_metadata": "Hudi",  # a file in each of its days, which a copy may have alone
     "_spark_metadata": "Spark's streaming sink",
 }  # what keeps a list of its files, by what lies in its folder
-OF_ICEBERG = (".metadata.json", ".metadata.json.gz")
+OF_ICEBERG = re.compile(r".*\.metadata\.json(\.gz)?|snap-.*\.avro")  # its lists' names
+OF_PAIMON = {"manifest", "schema", "snapshot"}  # folders that its tables have beside their parts
 METADATA = "metadata"  # the folder that Iceberg keeps its list in, and others other things
 SCRATCH = "_import-"  # what the folder of a running import begins with, beside its days
 WRITTEN = f"{SCRATCH}written"  # domains of an import that are not yet where they are read
@@ -108,9 +109,11 @@ def table_of(names: Iterable[str], metadata: Callable[[], Iterable[str]]) -> str
     """
     there = set(names)
     table = next((f"{what} ({name})" for name, what in TABLES.items() if name in there), None)
+    if not table and there >= OF_PAIMON:
+        return "Paimon (snapshot)"
     if table or METADATA not in there:
         return table
-    iceberg = any(name.endswith(OF_ICEBERG) for name in metadata())
+    iceberg = any(OF_ICEBERG.fullmatch(name) for name in metadata())
     return f"Iceberg ({METADATA})" if iceberg else None
 
 
@@ -120,7 +123,7 @@ def table_format(folder: Path) -> str | None:
     Its files may be among those, or hold rows, that the table counts as removed.
     """
     for one in (folder, *folder.parents):  # looked into by name: not every folder may be listed
-        there = [name for name in (*TABLES, METADATA) if (one / name).exists()]
+        there = [name for name in (*TABLES, *OF_PAIMON, METADATA) if (one / name).exists()]
         if table := table_of(there, partial(names_in, one / METADATA)):
             return table
     return None

@@ -14,6 +14,7 @@ from ecdctr.impressions.layout import SCRATCH, table_format
 
 ARCHIVES = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".tar", ".tgz")
 UNREAD = (*ARCHIVES, ".xlsx", ".json", ".jsonl", ".ndjson", ".avro", ".orc")
+UNFINISHED = (".inprogress", ".tmp", ".temp", ".part", ".partial", "._COPYING_", ".crc")
 FOLDER_OF_HIVE = re.compile(r"([^=]+)=(.*)")
 NULL_OF_HIVE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -68,7 +69,9 @@ def words_for_hidden(files: Iterable[str], source: Path) -> list[str]:
 
 
 def _hits(pattern: str, source: Path) -> tuple[list[str], list[str]]:
-    """List what a pattern matches, and what of that is hidden by a name that begins with _.
+    """List what a pattern matches, and what of that is hidden by its name.
+
+    Such names begin with _, or end as those of files do that are being written, and of their sums.
 
     A pattern that has such a name itself finds them. Folders of a running import are in neither.
     """
@@ -83,12 +86,14 @@ def _hits(pattern: str, source: Path) -> tuple[list[str], list[str]]:
 
 
 def _has_hidden(path: str) -> bool:
-    return any(part.startswith("_") for part in Path(path).parts)
+    parts = Path(path).parts
+    return any(part.startswith("_") for part in parts) or path.endswith(UNFINISHED)
 
 
 def _of_hidden(names: list[str]) -> str:
     more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-    return f"{names[0]}{more}, hidden by _; a pattern that has such a name finds them"
+    why = "hidden by _" if not names[0].endswith(UNFINISHED) else "which is no finished file's name"
+    return f"{names[0]}{more}, {why}; a pattern that has such a name finds them"
 
 
 def folder_values(source: Path, path: Path) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ecdctr.console import log
 from ecdctr.errors import EcdctrError, first_line, machine_trouble
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ecdctr.store.manifest import Manifest, Ref
     from ecdctr.store.store import Store
 
-RETRY_SECONDS = 60.0  # before a version that could not be used is tried again
+RETRY_SECONDS = 60.0  # before a version that could not be used is tried again, and then twice that
+LONGEST_RETRY = 3600.0
 
 
 def bundle_name(manifest: Manifest, precision: Precision) -> str:
@@ -40,6 +41,14 @@ def bundle_name(manifest: Manifest, precision: Precision) -> str:
     digest = hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()[:12]
     name = str(manifest.ref).replace("/", "_")
     return f"{name}.{digest}.schema-{SCHEMA_VERSION}.{precision}"
+
+
+class Failed(NamedTuple):
+    """A bundle that could not be used, when it is tried again, and how long that took to come."""
+
+    name: str
+    until: float  # of the monotonic clock
+    seconds: float
 
 
 @dataclass
@@ -60,8 +69,9 @@ class Follower:
     threads: int = 1
     seconds: float = 5.0
     _used: str = ""  # the name of a bundle, as below
-    _failed: tuple[str, float] | None = None
+    _failed: Failed | None = None
     _unset: bool = False  # the alias; told once
+    _told: tuple[str, float] = ("", 0.0)  # the last failure, and until when it is not told again
 
     async def __call__(self, service: Service) -> None:
         """Follow forever."""
@@ -70,11 +80,7 @@ class Follower:
                 await self.look(service)
             except Exception as error:  # a store that cannot be read now may be readable in a while
                 service.metrics.failures.labels(self.role).inc()
-                log(
-                    f"{self.role}: {machine_trouble(error) or first_line(error)}",
-                    alias=self.alias,
-                    experiment=self.experiment,
-                )
+                self._tell(f"{self.role}: {machine_trouble(error) or first_line(error)}")
             await asyncio.sleep(self.seconds)
 
     async def look(self, service: Service) -> None:
@@ -91,11 +97,21 @@ class Follower:
         name = bundle_name(await asyncio.to_thread(self.store.manifest, ref), self.precision)
         if name == self._used:
             return
-        if self._failed and self._failed[0] == name and time.monotonic() < self._failed[1]:
+        again = self._failed if self._failed and self._failed.name == name else None
+        if again and time.monotonic() < again.until:
             return
-        self._failed = name, time.monotonic() + RETRY_SECONDS
+        pause = min(2 * again.seconds, LONGEST_RETRY) if again else RETRY_SECONDS
+        self._failed = Failed(name, time.monotonic() + pause, pause)
         service.swap(self.role, await self._loaded(ref, self.bundles / name))
         self._used, self._failed = name, None
+
+    def _tell(self, sentence: str) -> None:
+        """Log a failure; the same one again after a minute, however often it is met."""
+        told, until = self._told
+        if sentence == told and time.monotonic() < until:
+            return
+        self._told = sentence, time.monotonic() + RETRY_SECONDS
+        log(sentence, alias=self.alias, experiment=self.experiment)
 
     def _tell_unset(self, service: Service) -> None:
         """Say that the alias names no version, as where the store's disk is not mounted."""

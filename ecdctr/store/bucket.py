@@ -13,7 +13,12 @@ from typing import Any
 from urllib.parse import quote
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+)
 from obstore.store import from_url
 
 from ecdctr.errors import OutOfReach, StoreError, TryAgain, first_line, no_answer
@@ -28,6 +33,10 @@ MEND = (
 )
 TRIES = 100  # of a swap, against others who change the same object
 Swap = Callable[[dict[str, Any]], Any]
+
+
+class Denied(StoreError):
+    """What the credentials do not allow."""
 
 
 class Bucket:
@@ -53,7 +62,8 @@ class Bucket:
     def check(self) -> None:
         """Ask once, before the first write: a probe of conditional writes that leaves nothing.
 
-        Raises StoreError for a bucket that is not there, or that has no conditional writes.
+        Raises StoreError for a bucket that is not there, or that has no conditional writes, Denied
+        where the credentials allow no writes.
         """
         if self._checked:
             return
@@ -68,9 +78,8 @@ class Bucket:
                 "mend the address."
             ) from None
         except (StoreError, NotImplementedError) as error:
-            raise StoreError(
-                f"The store {self.url} cannot be written: {first_line(error)}"
-            ) from None
+            kind = Denied if isinstance(error, Denied) else StoreError
+            raise kind(f"The store {self.url} cannot be written: {first_line(error)}") from None
         self.delete(key)
         if not first or again or stale:
             missing = "If-None-Match" if again else "If-Match"
@@ -184,7 +193,8 @@ class Bucket:
     def explained(self) -> Iterator[None]:
         """Yield errors of the endpoint as one sentence.
 
-        Raises OutOfReach for those that may be over in a while, StoreError for others.
+        Raises OutOfReach for those that may be over in a while, Denied for what is not allowed,
+        StoreError for others.
         """
         try:
             yield
@@ -192,7 +202,8 @@ class Bucket:
             raise
         except BaseError as error:
             said = with_variable(first_line(error))
-            kind = OutOfReach if no_answer(error) else StoreError
+            denied = Denied if isinstance(error, PermissionDeniedError) else StoreError
+            kind = OutOfReach if no_answer(error) else denied
             raise kind(f"The store {self.url} cannot be used: {said}.") from None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import time
 import uuid
@@ -20,10 +21,12 @@ from typing import Any
 from ecdctr.errors import StoreError
 from ecdctr.files import durable
 from ecdctr.files.cache import Cache
-from ecdctr.store.bucket import CONTENTS, TRIES, Bucket, wait
+from ecdctr.store.bucket import CONTENTS, TRIES, Bucket, Denied, wait
 from ecdctr.store.lease import IN_USE, Leases
 from ecdctr.store.leftovers import remove_old, sweep
 from ecdctr.store.manifest import VERSION
+
+logger = logging.getLogger("ecdctr")
 
 
 class Index:
@@ -278,8 +281,21 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def in_use(self, reads_only: bool = False) -> Iterator[None]:
-        """Hold a lease, renewed meanwhile, also who reads; while versions are removed, wait."""
-        with self.leases.in_use():
+        """Hold a lease, renewed meanwhile, also who reads; while versions are removed, wait.
+
+        Who only reads goes on without one where the credentials allow no writes; what reads
+        compares files as ever.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self.leases.in_use())
+            except Denied:
+                if not reads_only:
+                    raise
+                logger.warning(
+                    "%s is read without a lease, which these credentials may not write: if 'store "
+                    "gc' removes what is read, run the command again.", self.root,
+                )  # fmt: skip
             self._ask_anew()
             yield
 

@@ -23,6 +23,15 @@ def test_a_pattern_leaves_out_what_a_writer_hides_and_the_import_says_so(tmp_pat
     assert said[0].startswith("'**/*.csv' leaves out _temporary/b.csv, hidden by _; ")
 
 
+@pytest.mark.parametrize("name", ["b.csv.inprogress", "b.csv.tmp", "b.csv._COPYING_", "b.csv.crc"])
+def test_a_pattern_leaves_out_what_is_still_written(tmp_path, name):
+    said: list[str] = []
+    done = run(tmp_path, {"a.csv": rows(), name: "half"}, {"files": ["*"]}, said.append)
+    assert done.read == 40
+    assert f" leaves out {name}, which is no finished file's name; a pattern" in "".join(said)
+    assert [path.name for path in matches([name], tmp_path / "logs")] == [name]
+
+
 def test_a_pattern_with_a_hidden_name_finds_it(tmp_path):
     (tmp_path / "_logs").mkdir()
     (tmp_path / "_logs" / "a.csv").touch()

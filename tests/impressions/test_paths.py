@@ -331,11 +331,27 @@ def test_the_files_of_a_table_format_are_not_read_past_it(tmp_path, place, at):
 
 
 @pytest.mark.parametrize("at", ["", "file://"])
+def test_a_table_of_paimon_is_told_by_the_folders_that_it_keeps_together(tmp_path, at):
+    root = tmp_path / "data"
+    write_log(root)
+    config = config_of(f"{at}{root}" if at else root, tmp_path / "prepared")
+    for name in ("manifest", "schema"):
+        (root / name).mkdir()
+        (root / name / "a").touch()
+    assert open_impressions(config.data.root).table("ads", LAST) is None
+    (root / "snapshot").mkdir()
+    (root / "snapshot" / "LATEST").touch()
+    with pytest.raises(ContractError, match="those of a table of Paimon"):
+        prepare(config, "ads", [LAST])
+
+
+@pytest.mark.parametrize("at", ["", "file://"])
 @pytest.mark.parametrize(
     ("name", "table"),
     [
         (f"domain=ads/date={LAST}/.hoodie_partition_metadata", "Hudi"),
         ("metadata/v1.metadata.json.gz", "Iceberg"),
+        ("metadata/snap-7-1-ab.avro", "Iceberg"),
     ],
 )
 def test_a_table_is_told_by_a_file_that_only_it_has(tmp_path, name, table, at):

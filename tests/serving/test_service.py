@@ -578,22 +578,49 @@ def test_why_a_version_cannot_be_exported_is_told_whole(
     assert re.fullmatch(said, str(told.value))
 
 
-def test_a_file_that_a_server_may_not_read_is_named(store, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("pause", [0.0, 3600.0])
+def test_a_file_that_a_server_may_not_read_is_named_and_not_at_each_look(
+    store, tmp_path, monkeypatch, pause
+):
     def denied(*_: object) -> None:
+        looks.append(1)
         raise PermissionError(13, "Permission denied", "/a/b.json")
 
-    async def two_looks() -> None:
+    async def three_looks() -> None:
         task = asyncio.create_task(follower(Service(Limits())))
-        while len(asked) < 2:
+        while len(looks) < 3:
             await asyncio.sleep(0)
         task.cancel()
 
-    asked: list[str] = []
-    monkeypatch.setattr(follow, "log", lambda text, **_: asked.append(text))
+    looks: list[int] = []
+    told: list[str] = []
+    monkeypatch.setattr(follow, "RETRY_SECONDS", pause)
+    monkeypatch.setattr(follow, "log", lambda text, **_: told.append(text))
     monkeypatch.setattr(Store, "alias", denied)
     follower = Follower("serving", "serving", store, "x", tmp_path, tmp_path, seconds=0)
-    asyncio.run(two_looks())
-    assert "Permission denied at /a/b.json: give this user the right" in asked[0]
+    asyncio.run(three_looks())
+    assert "Permission denied at /a/b.json: give this user the right" in told[0]
+    assert (len(told) > 1) == (pause == 0)
+
+
+def test_a_version_that_cannot_be_used_is_tried_again_after_twice_as_long(
+    store, tmp_path, monkeypatch
+):
+    clock = [0.0]
+    tries: list[float] = []
+
+    async def broken(_self: Follower, _ref: object, _folder: Path) -> None:
+        tries.append(clock[0])
+        raise EcdctrError("the self-test fails")
+
+    monkeypatch.setattr(follow.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Follower, "_export", broken)
+    follower = Follower("serving", "serving", store, "production", tmp_path / "b", tmp_path / "c")
+    for minute in range(300):
+        clock[0] = 60.0 * minute
+        with contextlib.suppress(EcdctrError):
+            asyncio.run(follower.look(Service(Limits())))
+    assert [after / 60 for after in tries] == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
 
 
 def test_a_sentence_of_another_command_is_not_put_into_one_of_ours():

@@ -31,6 +31,7 @@ class S3Server:
         self.conditional = True  # whether it honours If-None-Match and If-Match
         # Whether listings show anything: a listing that lags behind, at its worst
         self.lists = True
+        self.allows_writes = True
         self.writing = threading.Lock()
         # the app of one service: moto's dispatcher looks through all its folders at each request
         self.app = create_backend_app("s3")
@@ -59,6 +60,9 @@ class S3Server:
         if not self.conditional:
             for header in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"):
                 environ.pop(header, None)
+        if not self.allows_writes and environ["REQUEST_METHOD"] in ("PUT", "DELETE", "POST"):
+            start("403 Forbidden", [("Content-Length", "0")])
+            return []
         # moto looks and then writes: of two conditional writers at once both would be let in
         with self.writing if environ["REQUEST_METHOD"] == "PUT" else nullcontext():
             answer = self.app(environ, start)

@@ -77,6 +77,21 @@ def test_versions_are_found_although_listings_show_nothing(url, s3):
         s3.lists = True
 
 
+def test_who_may_only_read_reads_without_a_lease_and_is_told_so(url, s3, caplog):
+    ref = publish(Store(url), DAY, "a").ref
+    s3.allows_writes = False
+    try:
+        store = fresh(url)
+        with store.in_use(reads_only=True):
+            assert store.path(ref).is_dir()
+            assert store.verify() == []
+        assert "is read without a lease" in caplog.text
+        with pytest.raises(StoreError, match="cannot be written"), store.in_use():
+            pass
+    finally:
+        s3.allows_writes = True
+
+
 def test_a_resolve_reads_the_index_once_however_much_was_removed(url, monkeypatch):
     store = Store(url)
     refs = [publish(store, DAY + dt.timedelta(days=n), f"f{n}").ref for n in range(3)]

@@ -68,6 +68,22 @@ def test_versions_are_listed_beside_one_that_cannot_be_read(store, tmp_path):
     assert [str(refs[0]) in sentence for sentence in listed["unreadable"]] == [True]
 
 
+def test_versions_are_listed_where_an_alias_cannot_be_read(tmp_path):
+    store = Store(tmp_path / "store")
+    ref = publish(store, DAY, "a").ref
+    store.set_alias("candidate", ref, "test")
+    store.set_alias("serving", ref, "test")
+    (record,) = (store.root / "production/aliases/cpm/candidate").glob("*")
+    record.write_text("{")
+    done = CliRunner().invoke(app, ["--store", str(store.root), "--json", "store", "list"])
+    assert done.exit_code == 1
+    listed = json.loads(done.stdout)
+    assert [(one["version"], one["aliases"]) for one in listed["versions"]] == [
+        (str(ref), "serving")
+    ]
+    assert ["aliases/cpm/candidate" in sentence for sentence in listed["unreadable"]] == [True]
+
+
 def test_an_ancestor_that_is_lost_is_named_with_its_child_and_what_to_do(store):
     parent = publish(store, DAY, "parent").ref
     with store.staging() as folder:
