@@ -64,8 +64,10 @@ def score_parquet(
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for batch in file.iter_batches(ROWS, columns=columns):
+                arrays = encode(scorer, clicks.seen_by(batch))
+                _refuse_odd_numbers(scorer, source, arrays["numeric"])
                 with scorer.unchanged():
-                    scores = scorer.run(encode(scorer, clicks.seen_by(batch)))
+                    scores = scorer.run(arrays)
                 if not np.isfinite(scores).all():
                     raise ContractError(
                         f"{source}: a score is not a finite number; look at the numeric features."
@@ -113,6 +115,22 @@ def _refuse_odd(
             raise ContractError(
                 f"{source}: column {name}: expected {words}, found {type_here}; score files that "
                 f"'ecdctr prepare' made with the configuration of {scorer.version}."
+            )
+
+
+def _refuse_odd_numbers(scorer: Scorer, source: Path, numeric: NDArray[np.float32]) -> None:
+    """Raise ContractError for numbers [n, N] that training refuses, but for memory's unknown ones.
+
+    The graph would take the mean for them, as for what a request leaves out.
+    """
+    for (name, described), column in zip(
+        scorer.description["numeric"].items(), numeric.T, strict=True
+    ):
+        others = int((~np.isfinite(column)).sum())
+        if others and described["transform"] != "memory":
+            raise ContractError(
+                f"{source}: column {name}: expected finite numbers, found {others} others; score "
+                f"files that 'ecdctr prepare' made with the configuration of {scorer.version}."
             )
 
 

@@ -192,6 +192,27 @@ def test_columns_of_types_that_preparation_never_writes_are_refused(
     assert not target.exists()
 
 
+@pytest.mark.parametrize("name", ["price", "user_ctr"])
+@pytest.mark.parametrize("number", [None, math.nan, math.inf])
+def test_numbers_of_examples_that_preparation_never_writes_are_refused(
+    config, scorer, tmp_path, name, number
+):
+    """The graph takes the mean for what a request leaves out; examples leave nothing out."""
+    day = prepare(config, "ads", [NEXT])[0].path
+    table = pq.read_table(day, partitioning=None)
+    source, target = tmp_path / "e.parquet", tmp_path / "s.parquet"
+    shutil.copy(clicks_path(day), clicks_path(source))
+    field = table.schema.field(name)
+    numbers = [number, *table[name].to_pylist()[1:]]
+    place = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(place, field, pa.array(numbers, field.type)), source)
+    with pytest.raises(
+        ContractError, match=rf"e.parquet: column {name}: expected finite numbers, found 1 other"
+    ):
+        score_parquet(scorer, source, target)
+    assert not target.exists()
+
+
 def test_numbers_of_examples_may_be_of_any_width(config, scorer, tmp_path):
     table = pq.read_table(prepare(config, "ads", [NEXT])[0].path, partitioning=None)
     scores = []
