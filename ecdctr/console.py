@@ -13,10 +13,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -38,6 +39,7 @@ JSON_LINES = "ECDCTR_LOG"  # environment variable; "json" makes each line of a l
 
 
 logger = logging.getLogger("ecdctr")
+AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def log(event: str, **fields: object) -> None:
@@ -132,12 +134,36 @@ def labelled(label: str, style: str, text: str) -> Text:
     return Text.assemble((label, style), "  ", text)
 
 
-def table(*names: str, title: str | None = None) -> Table:
-    """Return a table whose words are whole at 80 columns.
+class WordTable(Table):
+    """A table of names and numbers: too wide for the terminal, it breaks between words alone."""
 
-    Headings wrap at spaces, long values fold.
-    """
-    made = Table(title=title, box=SIMPLE_HEAD, padding=0)
+    def add_words(self, *cells: str) -> None:
+        """Add a row; `_` is shown as a space, where a name may break."""
+        shown = [cell.replace("_", " ") for cell in cells]
+        for column, cell in zip(self.columns, shown, strict=True):
+            column.min_width = max(column.min_width or 0, *map(len, cell.split()))
+        self.add_row(*shown)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give each column its longest word where all of them whole have no room."""
+        whole = self.__rich_measure__(console, options.update_width(WIDE)).maximum
+        if whole > options.max_width:
+            for column in self.columns:  # Rich shrinks the widest ones, and cuts the last
+                column.width = column.min_width
+        yield from super().__rich_console__(console, options)
+
+
+def table(*names: str, title: str | None = None) -> Table:
+    """Return a table whose headings are whole at 80 columns; long values fold."""
+    return _headed(Table(title=title, box=SIMPLE_HEAD, padding=0), names)
+
+
+def table_of_words(*names: str, title: str | None = None) -> WordTable:
+    """Return a table of names and numbers, all of them whole at 80 columns."""
+    return _headed(WordTable(title=title, box=SIMPLE_HEAD, padding=0), names)
+
+
+def _headed(made: AnyTable, names: Iterable[str]) -> AnyTable:
     for name in names:
         heading = name.replace("_", " ")
         made.add_column(heading, overflow="fold", min_width=max(map(len, heading.split())))

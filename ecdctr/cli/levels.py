@@ -32,7 +32,7 @@ from ecdctr.cli.options import grouped
 from ecdctr.config import PRODUCTION, Level
 from ecdctr.config.studies import REPORT_EXPERIMENTS
 from ecdctr.config.terms import DEFAULT
-from ecdctr.console import log, table
+from ecdctr.console import log, table_of_words
 from ecdctr.errors import ConfigError, EcdctrError, TryAgain
 from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
@@ -242,13 +242,19 @@ def evaluate(
         write_result(payload, result)
 
 
+SHOWN_METRICS = (
+    "impressions", "ctr", "gauc", "gauc_users", "auc", "log_loss", "normalized_entropy",
+    "calibration",
+)  # fmt: skip
+
+
 def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:
     """Print a line per cohort."""
-    of_all = ("impressions", "ctr", "gauc", "gauc_users", "auc", "log_loss")
-    names = (*of_all, "normalized_entropy", "calibration")
-    cohorts = table("cohort", *names, title=title)
+    cohorts = table_of_words("cohort", *SHOWN_METRICS, title=title)
     for cohort, figures in metrics.items():
-        cohorts.add_row(cohort, *(f"{figures[n]:,.4g}" if n in figures else "–" for n in names))
+        cohorts.add_words(
+            cohort, *(f"{figures[n]:,.4g}" if n in figures else "–" for n in SHOWN_METRICS)
+        )
     out.print(cohorts)
 
 

@@ -28,12 +28,14 @@ from typer.main import get_command
 
 from ecdctr.cli import app, base, net
 from ecdctr.cli.data import _without_clicks
+from ecdctr.cli.levels import SHOWN_METRICS
 from ecdctr.console import (
     Bars,
     JsonLines,
     Lines,
     labelled,
     table,
+    table_of_words,
     terminal,
     writing_what_fits,
 )
@@ -407,9 +409,9 @@ def test_days_without_a_click_are_named_until_they_are_many():
 
 
 def test_words_of_a_table_are_whole_at_80_columns():
-    names = ("impressions", "ctr", "gauc", "auc", "log_loss", "normalized_entropy", "calibration")
-    shown = table("cohort", *names, title="production/actr/2026-01-18/v0001 on 2026-01-19")
-    shown.add_row("low_activity", "1,234,567", *["0.1234"] * 6)
+    title = "production/actr/2026-01-18/v0001 on 2026-01-19"
+    shown = table_of_words("cohort", *SHOWN_METRICS, title=title)
+    shown.add_words("low_activity", "1,234,567", "0.1234", "0.1234", "12,345", *["0.1234"] * 4)
     wide = table("version", "variant", "MB", "aliases")
     wide.add_row(
         "a-rather-long-experiment-name/actr/2026-01-18/v0001",
@@ -431,7 +433,8 @@ def test_words_of_a_table_are_whole_at_80_columns():
         "normalized",
         "entropy",
         "calibration",
-        "low_activity",
+        "low",
+        "activity",
         "1,234,567",
     }
     assert words <= set(text.split())
