@@ -42,5 +42,5 @@ def warn_of_unread(once: Once, times: list[int], moment: int, days: int) -> None
 
 
 def _shown(moment: int) -> str:
-    """Return microseconds since 1970 as a time."""
-    return dt.datetime.fromtimestamp(moment / transforms.SECOND, dt.UTC).isoformat(" ", "seconds")
+    """Return microseconds since 1970 as a time, with its fraction of a second where it has one."""
+    return dt.datetime.fromtimestamp(moment / transforms.SECOND, dt.UTC).isoformat(" ")

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -445,9 +446,13 @@ def test_clicks_that_are_not_read_are_told_once(exported, valid, caplog):
     scorer = Scorer(exported[0])
     assert not caplog.records, "the self-test's requests bring every click"
     item, ts = valid["candidates"][0]["item_id"], valid["ts"]
-    for seconds in (0, 1, 2, -400 * 86_400, -500 * 86_400):
+    for seconds in (0, 0.25, 2, -400 * 86_400, -500 * 86_400):
         scorer.score(valid | {"history": [{"item_id": item, "ts": ts + seconds}]})
     said = [record.getMessage() for record in caplog.records]
+    click, moment = re.findall(r"\d{4}-\S+ [\d:.]+", said[0])
+    assert dt.datetime.fromisoformat(click) - dt.datetime.fromisoformat(moment) == dt.timedelta(
+        seconds=0.25
+    )
     assert ["after its ts" in one for one in said] == [True, False]
     assert ["can be left out" in one for one in said] == [False, True]
 
