@@ -19,11 +19,15 @@ COUNTED = {
 
 def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     """Return the rules that requests of a bundle are checked by, as JSON Schema."""
+    transforms = description["numeric"].items()
+    nulls = {name: transform["null"] for name, transform in transforms if "null" in transform}
 
     def value(name: str) -> dict[str, Any]:
         about = COUNTED.get(name, "").format(
             days=description["lookback_days"], left_out=description.get("counts_left_out", "0")
         )
+        if name in nulls:
+            about = f"left out: {nulls[name]:g}, as in training"
         return shape.rules[name].schema() | ({"description": about} if about else {})
 
     def features(side: str, about: str) -> dict[str, Any]:
@@ -48,7 +52,8 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     days = description.get("history_days", description["lookback_days"])
     about = (
         f"the user's clicks on either domain, in any order; the newest {length} before ts are "
-        f"read, none from before the day that lies {days} days before that of ts"
+        f"read, none from before the day that lies {days} days before that of ts; left "
+        "out: no clicks"
     )
     prior = (
         f"the click-through rate of all ads in the {description['lookback_days']} days before "
@@ -58,7 +63,8 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
         "$schema": DIALECT,
         "title": f"A request to {description['version']}",
         "description": (
-            "Whatever is left out, null, or was never seen in training counts as unknown."
+            "Whatever is left out, null, or was never seen in training counts as unknown, where "
+            "nothing else is said."
         ),
         "type": "object",
         "required": ["ts", "candidates"],

@@ -429,6 +429,21 @@ def test_a_count_that_is_left_out_is_read_as_its_mean_in_training(exported, scor
     assert (scorer.score(request) != scorer.score(valid | {"user": left_out | never})).any()
 
 
+def test_what_is_left_out_is_what_the_schema_says(config, exported, scorer, valid):
+    schema = json.loads((exported[0] / "request.schema.json").read_text())["properties"]
+    assert schema["history"]["description"].endswith("left out: no clicks")
+    without = {name: part for name, part in valid.items() if name != "history"}
+    assert (scorer.score(without) == scorer.score(valid | {"history": []})).all()
+    price = schema["candidates"]["items"]["properties"]["price"]["description"]
+    assert price == f"left out: {config.data.numeric_null:g}, as in training"
+    (candidate,) = valid["candidates"]
+    for sent in ({}, {"price": None}):
+        left_out = {key: value for key, value in candidate.items() if key != "price"} | sent
+        said = candidate | {"price": config.data.numeric_null}
+        scores = [scorer.score(valid | {"candidates": [one]}) for one in (left_out, said)]
+        assert (scores[0] == scores[1]).all()
+
+
 def test_a_bundle_of_an_earlier_release_reads_a_left_out_count_as_zero(exported, tmp_path, valid):
     shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
     described = Bundle(tmp_path).description

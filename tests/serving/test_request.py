@@ -39,6 +39,11 @@ DESCRIPTION: dict[str, Any] = {
     "history_length": 3,
     "lookback_days": 7,
     "multi": [["tags", 3], ["words", 2]],
+    "numeric": {
+        "age": {"transform": "identity", "null": 40.0},
+        "price": {"transform": "log1p", "null": 0.0},
+        "user_ctr": {"transform": "count"},
+    },
     "user_side": ["city", "member", "age", "user_impressions", "user_clicks"],
     "context_side": ["slot", "never"],
     "item_side": ["item_id", "tags", "words", "price", "item_impressions", "item_clicks"],
