@@ -20,6 +20,7 @@ TRUE = ("1", "true", "on", "yes", "y")  # as the client reads them, in any case
 TRUTHS = (*TRUE, "0", "false", "off", "no", "n")
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 OF_THE_MACHINE = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 SWITCHES = (
     ALLOW_HTTP,
     "AWS_ALLOW_INVALID_CERTIFICATES",
@@ -96,7 +97,11 @@ def with_variable(said: str, environment: Mapping[str, str] = os.environ) -> str
     if "Invalid Zone suffix" in said:
         return f"{said} (as AWS_S3_EXPRESS asks for); unset it, or name a bucket of S3 Express"
     if "error sending request" in said:
-        return f"{said}; look whether the endpoint's address is right and answers from here"
+        proxies = [name for name in PROXIES if environment.get(name)]
+        set_here = f" ({' and '.join(proxies)} set)" if proxies else ""
+        return (
+            f"{said}; look whether the endpoint's address is right and answers from here{set_here}"
+        )
     return said
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecdctr.config.terms import DEFAULT, PRODUCTION
 from ecdctr.errors import StoreError
+from ecdctr.files.urls import looks_like_url
 from ecdctr.store.documents import read_document
 from ecdctr.store.manifest import variant_option
 from ecdctr.store.places import place, ref_of
@@ -52,10 +54,15 @@ class Resolving(Versions):
         if ref is None:
             raise StoreError(
                 f"No {level} version with data date on or before {as_of} in experiment "
-                f"'{experiment}' or its parents ({self.root}); make one with: ecdctr train {level} "
-                f"--date {as_of} --experiment {experiment}{variant_option(variant)}"
+                f"'{experiment}' or its parents ({self._where()}); make one with: ecdctr train "
+                f"{level} --date {as_of} --experiment {experiment}{variant_option(variant)}"
             )
         return ref
+
+    def _where(self) -> str:
+        """Name the store, and say so where there is none yet: its name may be mistyped."""
+        there = looks_like_url(self.root) or Path(self.root).is_dir()
+        return f"{self.root}" if there else f"{self.root}, a folder that is not there"
 
     def newest_as_of(
         self, experiment: str, level: str, as_of: dt.date, from_older: bool = False

@@ -281,8 +281,10 @@ def test_a_variable_that_the_client_cannot_read_is_named(s3, monkeypatch, name, 
 
 def test_an_endpoint_that_does_not_answer_is_told_with_what_to_look_at():
     said = "Generic S3 error: HTTP error: error sending request"
-    assert with_variable(said).endswith("; look whether the endpoint's address is right and "
-                                        "answers from here")  # fmt: skip
+    look = "; look whether the endpoint's address is right and answers from here"
+    assert with_variable(said, {"PATH": "/bin", "HTTPS_PROXY": ""}).endswith(look)
+    proxies = {"HTTPS_PROXY": "http://a:1", "all_proxy": "socks5://b:2"}
+    assert with_variable(said, proxies).endswith(f"{look} (HTTPS_PROXY and all_proxy set)")
     assert "(as AWS_S3_EXPRESS asks for); unset" in with_variable("Invalid Zone suffix for bucket")
     assert with_variable("Generic S3 error: denied") == "Generic S3 error: denied"
 

@@ -68,6 +68,15 @@ def test_versions_are_listed_beside_one_that_cannot_be_read(store, tmp_path):
     assert [str(refs[0]) in sentence for sentence in listed["unreadable"]] == [True]
 
 
+def test_a_store_that_is_not_there_is_told_as_that_where_a_version_is_asked_for(tmp_path):
+    store = Store(tmp_path / "mistyped")
+    with pytest.raises(StoreError, match=r"mistyped, a folder that is not there\); make one"):
+        store.require("cpm", DAY)
+    publish(store, DAY, "a")
+    with pytest.raises(StoreError, match=r"mistyped\); make one with: ecdctr train tpm"):
+        store.require("tpm", DAY)
+
+
 def test_versions_are_listed_where_an_alias_cannot_be_read(tmp_path):
     store = Store(tmp_path / "store")
     ref = publish(store, DAY, "a").ref
