@@ -20,7 +20,7 @@ from ecdctr.serving.tables import Table
 if TYPE_CHECKING:
     from ecdctr.serving.rules import Kind
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6  # also of what a request means: 6 reads a left-out count as unknown
 DESCRIPTION = "bundle.json"
 LONGEST = 10_000  # lists and histories, as the configuration bounds them
 HASHED_ON_LOADING = 64 * 2**20  # bytes; of larger files the size, unless all is to be verified

@@ -28,7 +28,7 @@ from ecdctr.serving.bundle import DESCRIPTION, SCHEMA_VERSION, Bundle, checksums
 from ecdctr.serving.graph import INPUTS, Probability, Rows, write_graphs
 from ecdctr.serving.memory_export import remembering, write_memory, write_tables
 from ecdctr.serving.patch import write_patch
-from ecdctr.serving.request import UNKNOWN, Shape
+from ecdctr.serving.request import Shape
 from ecdctr.serving.schema import request_schema
 from ecdctr.serving.scorer import TOLERANCE, Scorer
 from ecdctr.serving.selftest import Cases, prepared_cases
@@ -181,7 +181,6 @@ def describe(
         "history_length": inputs.history_length,
         "history_features": list(inputs.history_features),
         "lookback_days": config.data.lookback_days,
-        "counts_left_out": UNKNOWN,
         "history_days": config.data.click_days,
         "prior_ctr": manifest.prior_ctr,
         "gap_buckets": GAP_BUCKETS,

@@ -14,7 +14,6 @@ from ecdctr.domains import DOMAINS
 from ecdctr.serving.rules import NUMBER_LIMIT, Kind, RequestError, Rule, is_number, moment, shown
 
 COUNTS = tuple(f"{side}_{what}" for side in ("user", "item") for what in ("impressions", "clicks"))
-UNKNOWN = "unknown"  # what a count that is left out is; 0 in bundles of earlier releases
 PRIOR = Rule("number", low=0, high=1)
 KEYS = ("ts", "user_id", "user", "context", "history", "prior_ctr", "candidates")
 CLICK_KEYS = frozenset({"item_id", "ts"})

@@ -11,7 +11,7 @@ from ecdctr.serving.rules import LATEST
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNTED = {
     f"{side}_{what}": f"ads {what} of the {side} in the {{days}} days before today, 0 for one that "
-    "was never shown; left out: {left_out}"
+    "was never shown; left out: unknown"
     for side in ("user", "item")
     for what in ("impressions", "clicks")
 }  # clicks are at most impressions, which JSON Schema cannot say
@@ -23,9 +23,7 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
     nulls = {name: transform["null"] for name, transform in transforms if "null" in transform}
 
     def value(name: str) -> dict[str, Any]:
-        about = COUNTED.get(name, "").format(
-            days=description["lookback_days"], left_out=description.get("counts_left_out", "0")
-        )
+        about = COUNTED.get(name, "").format(days=description["lookback_days"])
         if name in nulls:
             about = f"left out: {nulls[name]:g}, as in training"
         return shape.rules[name].schema() | ({"description": about} if about else {})

@@ -23,7 +23,7 @@ from ecdctr.examples.transforms import NUMPY
 from ecdctr.serving.bundle import Bundle
 from ecdctr.serving.memory_lookup import Remembered
 from ecdctr.serving.once import Once, warn_of_unread
-from ecdctr.serving.request import UNKNOWN, Shape
+from ecdctr.serving.request import Shape
 from ecdctr.serving.rules import RequestError
 from ecdctr.serving.tables import Layout, compact
 
@@ -201,8 +201,7 @@ class Scorer:
         What is left out is nan, for which the graph takes the mean.
         """
         shown, clicked = transforms.COUNTS[side]
-        left_out = math.nan if self.description.get("counts_left_out") == UNKNOWN else 0.0
-        impressions, clicks = (_numbers(values[name], left_out) for name in (shown, clicked))
+        impressions, clicks = (_numbers(values[name], math.nan) for name in (shown, clicked))
         if (clicks > impressions).any():
             i = int(np.argmax(clicks > impressions))
             place = f"user.{clicked}" if side == "user" else f"candidates[{i}].{clicked}"

@@ -444,19 +444,6 @@ def test_what_is_left_out_is_what_the_schema_says(config, exported, scorer, vali
         assert (scores[0] == scores[1]).all()
 
 
-def test_a_bundle_of_an_earlier_release_reads_a_left_out_count_as_zero(exported, tmp_path, valid):
-    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
-    described = Bundle(tmp_path).description
-    del described["counts_left_out"]
-    (tmp_path / "bundle.json").write_bytes(sealed(described))
-    scorer = Scorer(tmp_path)
-    left_out = {k: v for k, v in valid["user"].items() if not k.startswith("user_")}
-    never = {"user_impressions": 0, "user_clicks": 0}
-    assert scorer.score(valid | {"user": left_out}) == scorer.score(
-        valid | {"user": left_out | never}
-    )
-
-
 def test_clicks_that_are_not_read_are_told_once(exported, valid, caplog):
     scorer = Scorer(exported[0])
     assert not caplog.records, "the self-test's requests bring every click"

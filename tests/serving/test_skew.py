@@ -171,7 +171,7 @@ def test_the_scorer_makes_of_a_request_what_preparation_makes_of_the_impression(
                 np.testing.assert_array_equal(encoded[array], prepared, err_msg=f"{array} of {row}")
 
 
-def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, tmp_path) -> None:
+def test_counts_of_zero_are_what_preparation_gives_the_unseen(config, tmp_path) -> None:
     """Of a day in whose past neither the user nor the item is: the prior, not zero."""
     rows = [
         {
@@ -198,7 +198,9 @@ def test_what_a_request_leaves_out_is_what_preparation_gives_the_unseen(config, 
     inputs = Inputs.of(made, "actr")
     vocabularies["hour"] = EMPTY
     scorer = Encoder(made, inputs, example["prior_ctr"], vocabularies)
-    numbers = scorer.encode({"ts": MIDNIGHT / SECOND, "candidates": [{}]})["numeric"][0]
+    user, item = ({f"{side}_impressions": 0, f"{side}_clicks": 0} for side in ("user", "item"))
+    request = {"ts": MIDNIGHT / SECOND, "user": user, "candidates": [item]}
+    numbers = scorer.encode(request)["numeric"][0]
     assert dict(zip(inputs.numeric, numbers.tolist(), strict=True)) == {
         "price": 0.0,
         "age": 0.0,
