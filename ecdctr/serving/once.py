@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import threading
 
 from ecdctr.examples import transforms
 
@@ -15,11 +16,14 @@ class Once:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+        self._adding = threading.Lock()  # a service scores in several threads
 
     def warn(self, message: str, *values: object) -> None:
         """Log a warning unless one of this wording was logged before."""
-        if message not in self._said:
+        with self._adding:
+            said = message in self._said
             self._said.add(message)
+        if not said:
             logger.warning(message, *values)
 
 
