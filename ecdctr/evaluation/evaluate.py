@@ -26,6 +26,7 @@ from ecdctr.examples.prepare import Prepared, prepare
 from ecdctr.examples.vocabulary import normalized
 from ecdctr.files import durable
 from ecdctr.impressions.reading import one_reading
+from ecdctr.levels.other_inputs import refuse_other_preparation
 from ecdctr.levels.restore import load_network
 
 if TYPE_CHECKING:
@@ -72,13 +73,14 @@ def score(
 ) -> Scored:
     """Score a day's impressions with a version, or held-out ones of that day.
 
-    Raises StoreError if the version has read that day (leakage), ContractError if the day is not
-    there.
+    Raises StoreError if the version has read that day (leakage), ConfigError if it reads what the
+    configuration prepares otherwise, ContractError if the day is not there.
     """
     if ref.date >= date:
         raise StoreError(
             f"{ref} has read data up to {ref.date}; evaluating it on {date} would be leakage."
         )
+    refuse_other_preparation(config, store, ref)
     day = [held_out] if held_out else prepare(config, domain, [date])
     if not day:
         raise ContractError(

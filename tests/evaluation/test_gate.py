@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from ecdctr.cli import app
 from ecdctr.config import Config
 from ecdctr.doctor import examine
-from ecdctr.errors import ContractError, StoreError, TryAgain
+from ecdctr.errors import ContractError, EcdctrError, StoreError, TryAgain
 from ecdctr.evaluation import basis, gate_rule
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
@@ -709,7 +709,7 @@ def test_nothing_is_removed_while_a_version_is_evaluated_or_judged(
     monkeypatch.setattr(gates, "judge", remove_before(gates.judge))
     assert gate(config, store, other, NEXT).passed
     monkeypatch.setattr(evaluating, "score", remove_before(evaluating.score))
-    with pytest.raises(StoreError):
+    with pytest.raises(EcdctrError):
         evaluate(config, store, other, NEXT)  # its files are no network
     assert tried == ["judge", "score"]
 

@@ -104,7 +104,7 @@ def test_an_algorithm_number_renames_a_level(steps, config, store):
 
 def test_whatever_an_evaluation_computes_with_is_in_the_digest_of_its_code():
     """All of the rooms that compute, but what names the examples and what only carries values."""
-    apart = {"examples", "examples.prepare", "levels.request"}
+    apart = {"examples", "examples.prepare", "levels.other_inputs", "levels.request"}
     reached = _closure(["evaluation.evaluate"], EVALUATING, PACKAGE)
     imported = {one for name in reached for one in _imports(_file(name, PACKAGE), PACKAGE)}
     computing = {"evaluation", "examples", "levels", "memory", "models", "training"}

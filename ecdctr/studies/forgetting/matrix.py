@@ -20,6 +20,7 @@ from ecdctr.examples.batches import encode
 from ecdctr.examples.chunks import Part, read_chunks
 from ecdctr.examples.prepare import prepare
 from ecdctr.examples.vocabulary import normalized
+from ecdctr.levels.other_inputs import refuse_other_preparation
 from ecdctr.levels.restore import load_network
 from ecdctr.store.manifest import Ref, variant_option
 from ecdctr.studies.forgetting.basis import RowBasis, row_basis
@@ -80,8 +81,10 @@ def matrix_row(config: Config, store: Store, ref: Ref, held_out: HeldOut) -> pa.
     """Return a version's AUC of each user on each day.
 
     Columns day, user (raw id), impressions, auc. All but auc are the same for every version on the
-    same held-out ads.
+    same held-out ads. Raises ConfigError for a version that reads what the configuration prepares
+    otherwise.
     """
+    refuse_other_preparation(config, store, ref)
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     batch = encode(held_out.table, inputs, vocabularies)
