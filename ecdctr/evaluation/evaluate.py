@@ -80,13 +80,13 @@ def score(
         raise StoreError(
             f"{ref} has read data up to {ref.date}; evaluating it on {date} would be leakage."
         )
-    refuse_other_preparation(config, store, ref)
     day = [held_out] if held_out else prepare(config, domain, [date])
     if not day:
         raise ContractError(
             f"No {domain} impressions on {date} to evaluate {ref} on; deliver the day and run the "
             "command again."
         )
+    refuse_other_preparation(config, store, ref)
     model, inputs, vocabularies = load_network(store, ref)
     torch.set_num_threads(config.actr.threads)
     parts: list[tuple[NDArray[Any], ...]] = []

@@ -8,7 +8,6 @@ import pytest
 
 from ecdctr.config import Config, Level
 from ecdctr.errors import ConfigError
-from ecdctr.evaluation.evaluate import score
 from ecdctr.evaluation.gate import Outcome, gate
 from ecdctr.levels.other_inputs import refuse_other_preparation
 from ecdctr.store.aliases import SERVING
@@ -63,7 +62,7 @@ def test_a_version_is_not_scored_on_what_is_prepared_otherwise_than_for_its_trai
     store = Store(tmp_path)
     ref = trained_so(store, config)
     with pytest.raises(ConfigError, match=named):
-        score(change(config), store, ref, "ads", NEXT)
+        refuse_other_preparation(change(config), store, ref)
 
 
 def test_other_windows_of_memory_are_told_where_the_version_remembers(config, tmp_path):
