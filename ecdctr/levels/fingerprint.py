@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ecdctr.code import code_digest
 from ecdctr.config import LEVELS, Level, digest
 from ecdctr.examples.remembered import Remembered
+from ecdctr.levels.other_inputs import refuse_other_network
 from ecdctr.levels.remembering import holds_memory
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ LEARNING = (
 
 
 def fingerprint(request: Request, algorithm: int, plan: Plan, days: Days) -> str:
-    """Digest everything that decides the weights of a version."""
+    """Digest everything that decides the weights of a version.
+
+    Raises ConfigError where the version that it goes on from reads other inputs: nothing has this
+    name.
+    """
+    refuse_other_network(request, plan)
     parents = {
         name: [request.store.manifest(ref).fingerprint for ref in refs]
         for name, refs in sorted(plan.parents.items())

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ecdctr.config import PRODUCTION
 from ecdctr.errors import ConfigError
+from ecdctr.examples.batches import Inputs
 from ecdctr.levels.restore import trained_config
 from ecdctr.store.manifest import variant_option
 
 if TYPE_CHECKING:
     from ecdctr.config import Config, Feature, Level
+    from ecdctr.levels.request import Plan, Request
     from ecdctr.store.manifest import Ref
     from ecdctr.store.store import Store
 
@@ -35,6 +38,57 @@ def refuse_other_preparation(config: Config, store: Store, ref: Ref) -> None:
             f"{_with(variant_option(manifest.variant))} that it was trained with, or train a "
             "version with this one."
         )
+
+
+def refuse_other_network(request: Request, plan: Plan) -> None:
+    """Raise ConfigError where the version to go on from reads other inputs, or in another order.
+
+    Its layers go by place: they would read one feature with the weights of another.
+    """
+    parent = plan.grow_from
+    if parent is None:
+        return
+    manifest = request.store.manifest(parent)
+    theirs = _inputs(trained_config(manifest), manifest.level)
+    ours = _inputs(request.config, plan.level)
+    if theirs != ours:
+        raise ConfigError(
+            f"{plan.level} {request.date} goes on from {parent}, which reads "
+            f"{_shown_unlike(theirs, ours)}, but the configuration says "
+            f"{_shown_unlike(ours, theirs)}. Keep 'features' and 'memory' as they were, in their "
+            f"order, or {_anew(request, manifest.level)}."
+        )
+
+
+def _inputs(config: Config, level: Level) -> list[str]:
+    """Return in words what a network reads, in the order in which its layers have it."""
+    inputs = Inputs.of(config, level)
+    transforms = {f.name: f" ({f.transform})" for f in config.features if f.kind == "numeric"}
+    return [
+        *inputs.fields,
+        *(f"{name} (lists)" for name, _ in inputs.multi),
+        *(f"{name}{transforms.get(name, ' (numeric)')}" for name in inputs.numeric),
+        *(f"{name} of clicks" for name in inputs.history_features),
+    ]
+
+
+def _shown_unlike(these: list[str], others: list[str]) -> str:
+    """Name what only these have, at most five, or their order where both have the same."""
+    only = [name for name in these if name not in others]
+    if only or set(these) != set(others):
+        more = f" and {len(only) - 5} more" if len(only) > 5 else ""
+        return f"{', '.join(only[:5])}{more}" if only else "none of that"
+    return f"the order {', '.join(these)}"
+
+
+def _anew(request: Request, level: Level) -> str:
+    if level == "tpm":
+        return "train into another --store, since each TPM goes on from the one before it"
+    in_experiment = ""
+    if request.experiment != PRODUCTION:
+        in_experiment = f" --experiment {request.experiment}{variant_option(request.variant)}"
+    restart = " --restart" if request.config.chained(level) else ""
+    return f"start anew: ecdctr train {level} --date {request.date}{in_experiment}{restart}"
 
 
 def _settings(trained: Config, now: Config, level: Level) -> list[tuple[str, Any, Any]]:

@@ -9,7 +9,8 @@ import pytest
 from ecdctr.config import Config, Level
 from ecdctr.errors import ConfigError
 from ecdctr.evaluation.gate import Outcome, gate
-from ecdctr.levels.other_inputs import refuse_other_preparation
+from ecdctr.levels.other_inputs import refuse_other_network, refuse_other_preparation
+from ecdctr.levels.request import Plan, Request
 from ecdctr.store.aliases import SERVING
 from ecdctr.store.manifest import Ref
 from ecdctr.store.store import Store
@@ -122,3 +123,33 @@ def test_a_champion_whose_feature_was_taken_out_serves_on_and_the_verdict_says_s
     assert verdict.outcome == Outcome.WAITING
     assert "trained with features.age_band" in verdict.reason
     assert store.alias(SERVING) == champion
+
+
+def reordered(config: Config) -> Config:
+    return config.model_copy(update={"features": config.features[::-1]})
+
+
+@pytest.mark.parametrize(
+    ("level", "change", "named"),
+    [
+        (
+            "cpm",
+            lambda c: without(c, "age_band"),
+            "reads age_band, but the configuration says none",
+        ),
+        ("cpm", reordered, "reads the order user_id.* --restart"),
+        ("actr", reordered, r"start anew: ecdctr train cpm --date 2026-01-19 --restart"),
+        ("actr", lambda c: with_feature(c, "price", transform="identity"), r"price \(log1p\), but"),
+        ("cpm", lambda c: changed(c, "memory", enabled=True), "says memory_item_id.* more"),
+        ("tpm", reordered, "reads the order .*into another --store"),
+    ],
+)
+def test_no_training_goes_on_with_layers_that_read_other_inputs(
+    config, store, level, change, named
+):
+    """In another order of the features A-CTR went on in silence; one less was a KeyError."""
+    parent = trained_so(store, config, "tpm" if level == "tpm" else "cpm")
+    plan = Plan(level, {parent.level: [parent]}, [NEXT], grow_from=parent)
+    refuse_other_network(Request(config, store, NEXT), plan)
+    with pytest.raises(ConfigError, match=named):
+        refuse_other_network(Request(change(config), store, NEXT), plan)
