@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DOCS = ROOT / "docs"
 SIZE = {"width": 1280, "height": 900}
-STUDY = "demo"  # as `ecdctr forgetting` calls it
+STUDY = "forgetting"  # as `ecdctr forgetting` calls it
 DRAWN = 2500  # milliseconds until Airflow's pages stand still
 ADS_ONLY = {"data_date": "2026-04-20", "experiment": "ads_only", "variant": "ads_only"}
 REFUSED = {"data_date": "2026-04-20", "experiment": "x"}  # no CPM is that old
