@@ -1,9 +1,14 @@
-"""The pictures of Airflow's web UI in docs/, taken anew of what `./run demo` has left.
+r"""The pictures of Airflow's web UI in docs/, taken anew of what `./run demo` has left.
 
 python -m benchmarks.pictures [HOME]
 
-It triggers a run in the form, and one that is refused. With the study of docs/forgetting.md in the
-demo's store, its page, too. Needs Chromium.
+It triggers a run in the form, and one that is refused. With a study in the demo's store, its page,
+too: docs/study.png is of
+
+    ./run ecdctr --config configs/forgetting.yaml --store demo/store forgetting --world forgetting \
+        --seeds 1,2 --days 30 --hold-out-every 2 --rows no_tpm,vectors,memory,full
+
+Needs Chromium.
 """
 
 from __future__ import annotations
