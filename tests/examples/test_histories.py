@@ -274,7 +274,7 @@ def test_a_teacher_may_read_longer_histories_but_no_other_fields_of_them(
         with pytest.raises(ConfigError, match=r"data\.history_features"):
             train("actr", Request(plain, store, DATE, "clicks", "clicks"))
     plain = changed(shorter, "data", history_features=())
-    with pytest.raises(ContractError, match=r"lack history\.category, which the version reads"):
+    with pytest.raises(ConfigError, match=r"data\.history_features: \['category'\] \(now \[\]\)"):
         evaluate(plain, store, ref, NEXT)
 
 
