@@ -23,6 +23,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench"
+ONE_ROW: dict[str, Any] = {"variants": {}, "tables": {}, "tuning": {}}  # no rows of a study
 MOST = 1.1  # the largest exponent that counts as linear: one part in ten is noise
 PACKAGES = ("torch", "numpy", "duckdb", "pyarrow", "pandas", "polars", "scikit-learn")
 

@@ -16,7 +16,17 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, output_of, report
+from benchmarks.common import (
+    ONE_ROW,
+    RESULTS,
+    ROOT,
+    Row,
+    Timing,
+    ecdctr,
+    json_of,
+    output_of,
+    report,
+)
 from ecdctr.airflow.standalone import Airflow, free_port
 from ecdctr.worlds.named import load_world
 from ecdctr.worlds.simulate import simulate
@@ -34,8 +44,7 @@ def configuration(root: Path, tpm_days: int = 3) -> Path:
         "duckdb_memory": "6GB",
         "lookback_days": 3,
     }
-    raw |= {"tpm": {"window_days": tpm_days}, "snapshots": {"count": 1}}
-    raw |= {"variants": {}, "tables": {}, "tuning": {}}  # none of what is measured
+    raw |= {"tpm": {"window_days": tpm_days}, "snapshots": {"count": 1}} | ONE_ROW
     raw["cpm"]["window_days"], raw["actr"]["window_days"] = 2, 45
     raw["airflow"]["retries"] = 0
     path = FOLDER / f"config-{tpm_days}.yaml"

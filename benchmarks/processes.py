@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 
-from benchmarks.common import RESULTS, ROOT, machine
+from benchmarks.common import ONE_ROW, RESULTS, ROOT, machine
 from ecdctr.airflow.standalone import free_port
 from ecdctr.config import load_config
 from ecdctr.levels import run
@@ -63,7 +63,7 @@ def configuration() -> Path:
     raw["tpm"]["embedding_dim"] = raw["network"]["embedding_dim"] = 16
     shared = {"shards": max(PROCESSES), "save_optimizer": True, "carry_optimizer": True}
     raw["cpm"] |= shared
-    raw["variants"] = {}
+    raw |= ONE_ROW
     path = FOLDER / "config.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path

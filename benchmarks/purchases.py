@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, ecdctr, json_of, report
+from benchmarks.common import ONE_ROW, RESULTS, ROOT, Row, ecdctr, json_of, report
 from ecdctr.config import load_config
 from ecdctr.impressions.impressions import open_impressions
 
@@ -58,7 +58,7 @@ def configuration() -> Path:
     raw = yaml.safe_load(CONFIGURATION.read_text("utf-8"))
     places = {"root": str(shipped.data.root), "prepared": str(FOLDER / "prepared"), "threads": 1}
     raw["data"] |= places
-    raw |= {"variants": {}, "tables": {}}
+    raw |= ONE_ROW
     path = FOLDER / "config.yaml"
     path.write_text(yaml.safe_dump(raw), "utf-8")
     return path

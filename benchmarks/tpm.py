@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.common import RESULTS, ROOT, Row, Timing, ecdctr, json_of, report
+from benchmarks.common import ONE_ROW, RESULTS, ROOT, Row, Timing, ecdctr, json_of, report
 from ecdctr.config import load_config
 from ecdctr.examples.prepare import prepare
 from ecdctr.worlds.named import load_world
@@ -26,12 +26,7 @@ def configuration(window: int, refresh: str) -> Path:
     """Return the demo's with another window."""
     raw = yaml.safe_load((ROOT / "configs" / "daily.yaml").read_text())
     raw["data"] |= {"root": str(FOLDER / "world"), "prepared": str(FOLDER / "prepared")}
-    raw |= {
-        "tpm": {"window_days": window, "refresh": refresh},
-        "variants": {},
-        "tables": {},
-        "tuning": {},
-    }
+    raw |= {"tpm": {"window_days": window, "refresh": refresh}} | ONE_ROW
     path = FOLDER / f"{refresh}-{window}.yaml"
     path.write_text(yaml.safe_dump(raw))
     return path

@@ -64,9 +64,9 @@ def score_parquet(
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for batch in file.iter_batches(ROWS, columns=columns):
-                arrays = encode(scorer, clicks.seen_by(batch))
-                _refuse_odd_numbers(scorer, source, arrays["numeric"])
                 with scorer.unchanged():
+                    arrays = encode(scorer, clicks.seen_by(batch))
+                    _refuse_odd_numbers(scorer, source, arrays["numeric"])
                     scores = scorer.run(arrays)
                 if not np.isfinite(scores).all():
                     raise ContractError(

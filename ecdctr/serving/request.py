@@ -59,7 +59,7 @@ class Shape:
                 "number", low=0 if name in COUNTS else -NUMBER_LIMIT, high=NUMBER_LIMIT
             )
         self.clicked = Rule(kinds.get("item_id", "any"), nullable=False)
-        self.click_features: list[str] = description.get("history_features", [])
+        self.click_features: list[str] = description["history_features"]
         self.remembered: list[str] = description.get("memory", {}).get("keys", [])
         self.keys = (*KEYS, RECENT) if self.remembered else KEYS
 

@@ -47,11 +47,11 @@ def request_schema(description: dict[str, Any], shape: Shape) -> dict[str, Any]:
         | {name: shape.rules[name].schema() for name in shape.click_features},
     }
     length = description["history_length"]
-    days = description.get("history_days", description["lookback_days"])
+    days = description["history_days"]
     about = (
         f"the user's clicks on either domain, in any order; the newest {length} before ts are "
-        f"read, none from before the day that lies {days} days before that of ts; left "
-        "out: no clicks"
+        f"read, none from before the day that lies {days} days before that of ts; "
+        "left out: no clicks"
     )
     prior = (
         f"the click-through rate of all ads in the {description['lookback_days']} days before "

@@ -223,7 +223,7 @@ class Scorer:
         rows = np.zeros((len(self.layout.clicked), length), np.int32)
         gaps = np.zeros(length, np.uint8)
         told = [(_microseconds(ts), *values) for ts, *values in clicks]
-        days = d.get("history_days", d["lookback_days"])  # of an earlier release, the same
+        days = d["history_days"]
         kept = transforms.newest_clicks(told, moment, days, length)
         if self._once and told:
             warn_of_unread(self._once, [click[0] for click in told], moment, days)

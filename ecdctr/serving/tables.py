@@ -206,7 +206,7 @@ class Layout(NamedTuple):
     @classmethod
     def of(cls, description: dict[str, Any]) -> Layout:
         """Return what bundle.json says of it."""
-        clicked = ("item_id", *description.get("history_features", ()))
+        clicked = ("item_id", *description["history_features"])
         width = sum(description["tables"]["parts"])
         return cls(description["fields"], description["multi"], clicked, width)
 

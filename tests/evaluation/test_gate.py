@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ecdctr.cli import app
-from ecdctr.config import Config
+from ecdctr.config import Config, Level
 from ecdctr.doctor import examine
-from ecdctr.errors import ContractError, EcdctrError, StoreError, TryAgain
+from ecdctr.errors import ContractError, StoreError, TryAgain
 from ecdctr.evaluation import basis, gate_rule
 from ecdctr.evaluation import evaluate as evaluating
 from ecdctr.evaluation import gate as gates
@@ -40,10 +40,16 @@ DAY = dt.timedelta(days=1)
 NEXT = DATE + DAY
 
 
-def version(store: Store, date: dt.date = DATE, level: str = "actr", **parents: list[Ref]) -> Ref:
+def version(
+    store: Store,
+    date: dt.date = DATE,
+    level: Level = "actr",
+    config: Config | None = None,
+    **parents: list[Ref],
+) -> Ref:
     listed = {name: [str(ref) for ref in refs] for name, refs in parents.items()}
     made = manifest(date, f"{level}{date}{parents}", level=level).model_copy(
-        update={"parents": listed}
+        update={"parents": listed, "config": config.relevant(level) if config else {}}
     )
     with store.staging() as folder:
         (folder / "a").write_text(level)
@@ -694,7 +700,7 @@ def test_a_day_delivered_again_between_the_two_evaluations_is_judged_again(
 def test_nothing_is_removed_while_a_version_is_evaluated_or_judged(
     config, store, champion, monkeypatch
 ):
-    other = evaluated(config, store, version(store), 0.75)
+    other = evaluated(config, store, version(store, config=config), 0.75)
     tried = []
 
     def remove_before(work: Any) -> Any:
@@ -709,7 +715,7 @@ def test_nothing_is_removed_while_a_version_is_evaluated_or_judged(
     monkeypatch.setattr(gates, "judge", remove_before(gates.judge))
     assert gate(config, store, other, NEXT).passed
     monkeypatch.setattr(evaluating, "score", remove_before(evaluating.score))
-    with pytest.raises(EcdctrError):
+    with pytest.raises(StoreError):
         evaluate(config, store, other, NEXT)  # its files are no network
     assert tried == ["judge", "score"]
 

@@ -37,6 +37,8 @@ DESCRIPTION: dict[str, Any] = {
     "version": "production/actr/2026-01-18/v0001",
     "data_date": "2026-01-18",
     "history_length": 3,
+    "history_days": 7,
+    "history_features": [],
     "lookback_days": 7,
     "multi": [["tags", 3], ["words", 2]],
     "numeric": {
